@@ -1,0 +1,2 @@
+//! The boxlite command line.
+fn main() {}

@@ -1,0 +1,2 @@
+//! One shim process per box.
+fn main() {}

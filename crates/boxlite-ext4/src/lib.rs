@@ -1,0 +1,1 @@
+//! OCI layers to one deterministic ext4 image.

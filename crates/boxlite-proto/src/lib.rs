@@ -1,0 +1,1 @@
+//! Wire types between the host, the shim and the guest agent.

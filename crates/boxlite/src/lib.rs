@@ -1,0 +1,1 @@
+//! Run OCI images as small virtual machines that never fill the host.
