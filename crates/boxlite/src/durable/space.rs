@@ -1,0 +1,46 @@
+//! How much room a filesystem has, and how much a file takes.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, Result};
+
+/// What `statvfs` says a caller without privileges may still use (`f_bavail`, `f_favail`), in bytes and inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreeSpace {
+    /// Bytes available.
+    pub bytes: u64,
+    /// Bytes in total.
+    pub bytes_total: u64,
+    /// Inodes available.
+    pub inodes: u64,
+    /// Inodes in total; 0 on filesystems that do not count them.
+    pub inodes_total: u64,
+}
+
+impl FreeSpace {
+    /// Measures the filesystem that holds `path`.
+    pub fn at(path: &Path) -> Result<Self> {
+        super::fault::point("space.measure").doing("measuring free space at", path)?;
+        let found = rustix::fs::statvfs(path).doing("measuring free space at", path)?;
+        Ok(Self {
+            bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            bytes_total: found.f_blocks.saturating_mul(found.f_frsize),
+            inodes: found.f_favail,
+            inodes_total: found.f_files,
+        })
+    }
+}
+
+/// Bytes allocated on disk: `st_blocks * 512`.
+pub fn allocated(metadata: &Metadata) -> u64 {
+    metadata.blocks().saturating_mul(512)
+}
+
+/// Bytes allocated on disk to what stands at `path` itself (a symlink is not followed).
+pub fn allocated_of(path: &Path) -> Result<u64> {
+    Ok(allocated(&std::fs::symlink_metadata(path).doing("examining", path)?))
+}
