@@ -1,0 +1,118 @@
+//! Control messages between a shim and its guest agent.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::op::{Op, OpEvent};
+
+/// What a shim tells its guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToGuest {
+    /// Mount the root and bring the guest up; answered by `Ready` or `BootFailed`. Accepted once.
+    Boot(BootConfig),
+    /// One operation inside the booted guest; answered by [`OpEvent`]s.
+    Op(Op),
+    /// End every process (SIGTERM, then SIGKILL after the grace), flush and remount the root read-only, answer `Down`.
+    Shutdown {
+        /// Milliseconds between SIGTERM and SIGKILL.
+        grace_ms: u64,
+    },
+}
+
+/// What a guest tells its shim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromGuest {
+    /// The first message: the agent runs and waits for `Boot`.
+    Hello {
+        /// [`crate::PROTOCOL_VERSION`] of the agent.
+        version: u32,
+        /// Optional abilities by name.
+        features: Vec<String>,
+    },
+    /// The guest is up and takes operations.
+    Ready {
+        /// How long each step took.
+        timings: BootTimings,
+        /// What did not work, though the guest is usable.
+        warnings: Vec<String>,
+    },
+    /// The guest can't come up; nothing more follows.
+    BootFailed {
+        /// One sentence for the user.
+        reason: String,
+    },
+    /// Outcome or progress of an operation.
+    Event(OpEvent),
+    /// Every filesystem is flushed; the virtual machine may be ended.
+    Down,
+}
+
+/// How a guest comes up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootConfig {
+    /// Host name, also entered in `/etc/hosts`.
+    pub hostname: String,
+    /// Name servers for `/etc/resolv.conf`; none leaves the image's file alone.
+    pub dns_servers: Vec<String>,
+    /// Search domains for `/etc/resolv.conf`.
+    pub dns_search: Vec<String>,
+    /// Static address of `eth0`; `None` leaves only the loopback interface.
+    pub network: Option<NetConfig>,
+    /// Host directories to mount.
+    pub mounts: Vec<ShareMount>,
+    /// Whether to grow the root filesystem to its device's length.
+    pub grow_root: bool,
+    /// Additional lines for `/etc/hosts`.
+    pub extra_hosts: Vec<HostEntry>,
+    /// The host's clock in nanoseconds since the epoch; 0 leaves the guest's clock alone.
+    pub clock_unix_nanos: u64,
+}
+
+/// A static IPv4 configuration of `eth0`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetConfig {
+    /// Address of the guest.
+    pub address: Ipv4Addr,
+    /// Bits of the network part.
+    pub prefix: u8,
+    /// Default route, if any.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// One `/etc/hosts` line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEntry {
+    /// Name to resolve.
+    pub name: String,
+    /// Address in text form.
+    pub address: String,
+}
+
+/// One virtiofs mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareMount {
+    /// Tag of the virtiofs device.
+    pub tag: String,
+    /// Absolute path in the guest, created if missing.
+    pub target: String,
+    /// Whether the guest may not write.
+    pub read_only: bool,
+}
+
+/// Microseconds spent in each step of coming up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTimings {
+    /// From the kernel's start to the agent's.
+    pub kernel_us: u64,
+    /// Loading modules and opening the port.
+    pub agent_us: u64,
+    /// Waiting for `Boot`.
+    pub waited_us: u64,
+    /// Mounting the root.
+    pub root_us: u64,
+    /// Everything after that until `Ready`.
+    pub setup_us: u64,
+}

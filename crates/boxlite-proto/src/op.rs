@@ -1,0 +1,360 @@
+//! Operations inside a booted guest, and what becomes of them; the same for a shim's clients as for the shim.
+
+use serde::{Deserialize, Serialize};
+
+/// Size of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WinSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+/// A process to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Program and arguments; the program is looked up in the `PATH` of `env` when it has no slash.
+    pub argv: Vec<String>,
+    /// `NAME=value` entries; `PATH` and `HOME` (and `TERM` on a terminal) are added where missing.
+    pub env: Vec<String>,
+    /// Working directory; empty means `/`.
+    pub cwd: String,
+    /// Whether to create a missing working directory.
+    pub create_cwd: bool,
+    /// `user`, `uid`, `user:group`, `uid:gid` or empty for root, by the image's own files.
+    pub user: String,
+    /// Supplementary groups besides the user's own, by name or id.
+    pub extra_groups: Vec<String>,
+    /// Size of the terminal to run on; `None` means pipes.
+    pub tty: Option<WinSize>,
+    /// Whether standard input is connected; otherwise it is `/dev/null`.
+    pub stdin: bool,
+}
+
+/// An operation inside the guest. Ids are chosen by the asker, double as channel, and are free again after the
+/// operation's last event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Run a process: `Started` and later `Exited`, or `ExecFailed`.
+    Exec {
+        /// Channel of its streams.
+        id: u32,
+        /// What to run.
+        spec: ExecSpec,
+    },
+    /// Send a signal to the process of an exec; unknown ids are ignored, because the process may just have ended.
+    Signal {
+        /// The exec.
+        id: u32,
+        /// Signal number.
+        signo: i32,
+    },
+    /// Resize the terminal of an exec; ignored like `Signal`.
+    Resize {
+        /// The exec.
+        id: u32,
+        /// New size.
+        size: WinSize,
+    },
+    /// Unpack a tar stream sent on [`crate::Stream::Stdin`]; answered by `Copied` or `Failed`.
+    ///
+    /// The archive's top-level entry is named after the source, or `.` for a directory's contents. An existing
+    /// directory at `dest` receives the entry under its own name; otherwise the entry takes the name of `dest`.
+    CopyIn {
+        /// Channel of the archive.
+        id: u32,
+        /// Absolute path in the guest.
+        dest: String,
+        /// Whether to keep the archive's numeric owners; otherwise root owns everything.
+        keep_owners: bool,
+    },
+    /// Pack a path as a tar stream on [`crate::Stream::Stdout`]; answered by `Copied` or `Failed`.
+    ///
+    /// A path ending in `/.` packs the directory's contents, top-level entry `.`.
+    CopyOut {
+        /// Channel of the archive.
+        id: u32,
+        /// Absolute path in the guest.
+        path: String,
+        /// Whether a symbolic link at `path` itself is followed.
+        follow: bool,
+    },
+    /// Describe a path: `Stat` or `Failed`.
+    Stat {
+        /// Echoed in the answer.
+        id: u32,
+        /// Absolute path in the guest; a final symbolic link is described, not followed.
+        path: String,
+    },
+    /// Report consumption: `Metrics`.
+    Metrics {
+        /// Echoed in the answer.
+        id: u32,
+    },
+    /// Answered by `Pong` at once.
+    Ping {
+        /// Echoed in the answer.
+        id: u32,
+    },
+}
+
+impl Op {
+    /// The id the operation carries.
+    pub fn id(&self) -> u32 {
+        match self {
+            Self::Exec { id, .. }
+            | Self::Signal { id, .. }
+            | Self::Resize { id, .. }
+            | Self::CopyIn { id, .. }
+            | Self::CopyOut { id, .. }
+            | Self::Stat { id, .. }
+            | Self::Metrics { id }
+            | Self::Ping { id } => *id,
+        }
+    }
+
+    /// The same operation under another id, for a forwarder that renumbers.
+    #[must_use]
+    pub fn with_id(mut self, renumbered: u32) -> Self {
+        match &mut self {
+            Self::Exec { id, .. }
+            | Self::Signal { id, .. }
+            | Self::Resize { id, .. }
+            | Self::CopyIn { id, .. }
+            | Self::CopyOut { id, .. }
+            | Self::Stat { id, .. }
+            | Self::Metrics { id }
+            | Self::Ping { id } => *id = renumbered,
+        }
+        self
+    }
+
+    /// Whether the operation opens a channel and its id stays taken until a last event.
+    pub fn opens_channel(&self) -> bool {
+        matches!(self, Self::Exec { .. } | Self::CopyIn { .. } | Self::CopyOut { .. })
+    }
+}
+
+/// What becomes of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpEvent {
+    /// The process runs.
+    Started {
+        /// The exec.
+        id: u32,
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// The process could not be started; last event of the id.
+    ExecFailed {
+        /// The exec.
+        id: u32,
+        /// Why.
+        kind: ExecFailure,
+        /// One sentence for the user.
+        message: String,
+    },
+    /// The process has ended and all of its output was sent before this; last event of the id.
+    Exited {
+        /// The exec.
+        id: u32,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A copy is complete; last event of the id. For a copy out, the archive's end was sent before this.
+    Copied {
+        /// The copy.
+        id: u32,
+        /// Bytes of the archive.
+        bytes: u64,
+    },
+    /// What is at a path.
+    Stat {
+        /// Echo of the request.
+        id: u32,
+        /// The description.
+        stat: FileStat,
+    },
+    /// Consumption.
+    Metrics {
+        /// Echo of the request.
+        id: u32,
+        /// The figures.
+        metrics: GuestMetrics,
+    },
+    /// Answer to `Ping`.
+    Pong {
+        /// Echo of the request.
+        id: u32,
+    },
+    /// An operation other than an exec failed; last event of the id.
+    Failed {
+        /// The operation.
+        id: u32,
+        /// Why.
+        kind: OpFailure,
+        /// One sentence for the user.
+        message: String,
+    },
+}
+
+impl OpEvent {
+    /// The id of the operation it answers.
+    pub fn id(&self) -> u32 {
+        match self {
+            Self::Started { id, .. }
+            | Self::ExecFailed { id, .. }
+            | Self::Exited { id, .. }
+            | Self::Copied { id, .. }
+            | Self::Stat { id, .. }
+            | Self::Metrics { id, .. }
+            | Self::Pong { id }
+            | Self::Failed { id, .. } => *id,
+        }
+    }
+
+    /// The same event under another id, for a forwarder that renumbers.
+    #[must_use]
+    pub fn with_id(mut self, renumbered: u32) -> Self {
+        match &mut self {
+            Self::Started { id, .. }
+            | Self::ExecFailed { id, .. }
+            | Self::Exited { id, .. }
+            | Self::Copied { id, .. }
+            | Self::Stat { id, .. }
+            | Self::Metrics { id, .. }
+            | Self::Pong { id }
+            | Self::Failed { id, .. } => *id = renumbered,
+        }
+        self
+    }
+
+    /// Whether nothing more follows for the id.
+    pub fn is_last(&self) -> bool {
+        !matches!(self, Self::Started { .. })
+    }
+}
+
+/// Why a process did not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecFailure {
+    /// No such program.
+    NotFound,
+    /// The program is not executable, or is a directory.
+    PermissionDenied,
+    /// The file is of no format the kernel runs.
+    BadFormat,
+    /// The user or a group is not in the image.
+    NoSuchUser,
+    /// The working directory is missing or not a directory.
+    BadCwd,
+    /// The request itself makes no sense: no argv, a NUL byte, an id that is in use.
+    Invalid,
+    /// The guest ran out of memory, processes or descriptors, or another kernel error.
+    Resources,
+}
+
+impl ExecFailure {
+    /// The exit status that Docker's users expect: 127, 126, or 125 for what is not the command's fault.
+    pub const fn exit_code(self) -> i32 {
+        match self {
+            Self::NotFound => 127,
+            Self::PermissionDenied | Self::BadFormat | Self::BadCwd | Self::NoSuchUser => 126,
+            Self::Invalid | Self::Resources => 125,
+        }
+    }
+}
+
+/// Why an operation other than an exec failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpFailure {
+    /// The path, or the parent of a copy's target, does not exist.
+    NotFound,
+    /// A directory was needed, or one is in the way.
+    WrongKind,
+    /// The archive is malformed or an entry would leave its target.
+    BadArchive,
+    /// The guest's disk is full.
+    NoSpace,
+    /// The request makes no sense, or its id is in use.
+    Invalid,
+    /// Another input/output error.
+    Io,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It exited.
+    Code(i32),
+    /// It was killed.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// The status as a shell reports it: the code, or 128 + signal.
+    pub const fn shell_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signo) => 128 + signo,
+        }
+    }
+}
+
+/// Kind of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, FIFO or socket.
+    Other,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// Kind of file.
+    pub kind: FileKind,
+    /// Permission bits with set-id and sticky bits.
+    pub mode: u32,
+    /// Apparent length in bytes.
+    pub length: u64,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+    /// Target, for a symbolic link.
+    pub link_target: Option<String>,
+    /// Whether the path, with links followed, is a directory.
+    pub leads_to_directory: bool,
+}
+
+/// Consumption inside the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestMetrics {
+    /// Milliseconds since the kernel started.
+    pub uptime_ms: u64,
+    /// Processor time spent other than idle, in milliseconds, all processors together.
+    pub cpu_busy_ms: u64,
+    /// Processors on line.
+    pub cpus: u32,
+    /// Memory the kernel manages, in bytes.
+    pub memory_total: u64,
+    /// Memory available without swapping, in bytes.
+    pub memory_available: u64,
+    /// Processes, threads and kernel threads not counted.
+    pub processes: u32,
+    /// Length of the root filesystem in bytes.
+    pub root_total: u64,
+    /// Bytes in use on the root filesystem.
+    pub root_used: u64,
+}
