@@ -3,6 +3,14 @@
 pub mod durable;
 mod error;
 mod home;
+mod litebox;
+mod runtime;
+mod store;
 
 pub use error::{Error, ErrorKind, Result, Shortage};
 pub use home::{BoxPaths, Home};
+pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy};
+pub use runtime::{
+    BoxFilter, ExecOptions, ExecStatus, Execution, ExecutionControl, ListOptions, LogLine, LogOptions,
+    OutputChunk, OutputStream, RemoveOptions, Runtime, RuntimeBackend, StopOptions, WindowSize,
+};

@@ -1,0 +1,44 @@
+//! What a backend must do: the local one does it, the REST one asks a server.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::io::AsyncRead;
+
+use super::{
+    ExecOptions, ExecStatus, Execution, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions,
+};
+use crate::error::Result;
+use crate::litebox::{BoxInfo, BoxOptions};
+
+/// The operations behind [`crate::Runtime`], where each is documented.
+///
+/// `id` is a name, an id or a unique prefix of an id throughout.
+#[async_trait]
+pub trait RuntimeBackend: Send + Sync {
+    /// See [`crate::Runtime::create`].
+    async fn create(&self, options: BoxOptions) -> Result<BoxInfo>;
+    /// See [`crate::Runtime::list`].
+    async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>>;
+    /// See [`crate::Runtime::inspect`].
+    async fn inspect(&self, id: &str) -> Result<BoxInfo>;
+    /// See [`crate::Runtime::start`].
+    async fn start(&self, id: &str) -> Result<BoxInfo>;
+    /// See [`crate::Runtime::attach`].
+    async fn attach(&self, id: &str) -> Result<Execution>;
+    /// See [`crate::Runtime::exec`].
+    async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution>;
+    /// See [`crate::Runtime::wait`].
+    async fn wait(&self, id: &str) -> Result<ExecStatus>;
+    /// See [`crate::Runtime::stop`].
+    async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo>;
+    /// See [`crate::Runtime::kill`].
+    async fn kill(&self, id: &str, signal: i32) -> Result<()>;
+    /// See [`crate::Runtime::remove`].
+    async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()>;
+    /// See [`crate::Runtime::logs`].
+    async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>>;
+    /// See [`crate::Runtime::copy_in`].
+    async fn copy_in(&self, id: &str, path: &str, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<()>;
+    /// See [`crate::Runtime::copy_out`].
+    async fn copy_out(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>>;
+}

@@ -1,0 +1,107 @@
+//! Box records in the database.
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::litebox::BoxRecord;
+
+impl Store {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// `Conflict` when another box has its name.
+    pub(crate) fn insert_box(&self, record: &BoxRecord) -> Result<()> {
+        self.write(|transaction| {
+            let taken: Option<String> = transaction
+                .query_row("SELECT id FROM boxes WHERE name = ?1", [&record.name], |row| row.get(0))
+                .optional()?;
+            if let Some(id) = taken {
+                let message = format!("the name '{}' is taken by box {id}", record.name);
+                return Err(Error::conflict(message));
+            }
+            let values = params![
+                record.id,
+                record.name,
+                record.image,
+                record.disk_digest,
+                record.created_at.as_millisecond(),
+                encode(record)?
+            ];
+            transaction.execute("INSERT INTO boxes VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
+            Ok(())
+        })
+    }
+
+    /// Writes a record's present contents; the caller holds the box's state lock.
+    ///
+    /// # Errors
+    /// `NotFound` when the box was removed meanwhile.
+    pub(crate) fn update_box(&self, record: &BoxRecord) -> Result<()> {
+        self.write(|transaction| {
+            let changed = transaction
+                .execute("UPDATE boxes SET record = ?2 WHERE id = ?1", params![record.id, encode(record)?])?;
+            if changed == 0 {
+                return Err(Error::not_found(format!("box {} was removed meanwhile", record.id)));
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes a record away; one that is gone already is a success.
+    pub(crate) fn delete_box(&self, id: &str) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM boxes WHERE id = ?1", [id])?;
+            Ok(())
+        })
+    }
+
+    /// All records, oldest first.
+    pub(crate) fn boxes(&self) -> Result<Vec<BoxRecord>> {
+        self.read(|transaction| select(transaction, "ORDER BY created_at, id", &[]))
+    }
+
+    /// The record that `wanted` names: a name, an id, or a prefix that only one id has.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidInput` when several ids begin with it.
+    pub(crate) fn find_box(&self, wanted: &str) -> Result<BoxRecord> {
+        let mut found = self.read(|transaction| {
+            let exact = select(transaction, "WHERE name = ?1 OR id = ?1", &[&wanted])?;
+            if !exact.is_empty() || wanted.is_empty() || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Ok(exact);
+            }
+            select(transaction, "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2", &[&wanted])
+        })?;
+        match found.len() {
+            0 => Err(Error::not_found(format!("there is no box '{wanted}'"))),
+            1 => Ok(found.remove(0)),
+            _ => Err(Error::invalid(format!(
+                "'{wanted}' is ambiguous: boxes {} and {} both begin with it",
+                found[0].id, found[1].id
+            ))),
+        }
+    }
+}
+
+fn select(
+    transaction: &Transaction<'_>,
+    clause: &str,
+    parameters: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<BoxRecord>> {
+    let mut statement = transaction.prepare_cached(&format!("SELECT id, record FROM boxes {clause}"))?;
+    let rows = statement.query_map(parameters, decode)?;
+    rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect()
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<Result<BoxRecord>> {
+    let (id, text): (String, String) = (row.get(0)?, row.get(1)?);
+    Ok(serde_json::from_str(&text).map_err(|source| {
+        Error::corrupt(format!("the record of box {id} cannot be read: {source}")).because(source)
+    }))
+}
+
+fn encode(record: &BoxRecord) -> Result<String> {
+    serde_json::to_string(record)
+        .map_err(|source| Error::bug(format!("box {} cannot be written down: {source}", record.id)))
+}
