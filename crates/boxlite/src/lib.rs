@@ -2,6 +2,7 @@
 
 pub mod durable;
 mod error;
+pub mod guest;
 mod home;
 mod litebox;
 mod runtime;

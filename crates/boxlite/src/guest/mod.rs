@@ -1,0 +1,181 @@
+//! What a virtual machine boots: the uncompressed kernel, and an initramfs of the guest agent and the few kernel
+//! modules it loads.
+//!
+//! Both are derived from a directory with a distribution's `vmlinuz` and `modules/`, and from the agent's binary. They
+//! are made once and kept under names that carry the identity of what they were made from, so that a start finds
+//! them with four `stat` calls. Nothing is ever changed in place: a new kernel or agent gets new names.
+
+mod cpio;
+mod kernel;
+mod modules;
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::durable;
+use crate::error::{Doing, Error, ErrorKind, Result};
+
+/// Part of every cache name; raised when the bytes made from the same input change.
+const FORMAT: u32 = 1;
+
+/// What boots are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootSources {
+    /// Directory with `vmlinuz` (a bzImage) and `modules/` (the tree below `/lib/modules/<release>`).
+    pub kernel_dir: PathBuf,
+    /// The statically linked guest agent.
+    pub agent: PathBuf,
+}
+
+/// Devices that a guest needs drivers for, besides its disk and the agent's port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GuestDevices {
+    /// A network interface.
+    pub network: bool,
+    /// Host directories over virtiofs.
+    pub shares: bool,
+    /// The PCI transport instead of virtio-mmio.
+    pub pci: bool,
+}
+
+/// Files for QEMU's `-kernel` and `-initrd`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFiles {
+    /// The uncompressed kernel, with a PVH entry.
+    pub kernel: PathBuf,
+    /// The initramfs; its `/init` is the agent.
+    pub initramfs: PathBuf,
+}
+
+impl GuestDevices {
+    /// Module names to load; what they depend on is added by [`modules::closure`].
+    fn modules(self) -> Vec<&'static str> {
+        let mut names =
+            vec![if self.pci { "virtio_pci" } else { "virtio_mmio" }, "virtio_console", "virtio_blk"];
+        if self.network {
+            names.push("virtio_net");
+        }
+        if self.shares {
+            names.push("virtiofs");
+        }
+        names
+    }
+
+    fn tag(self) -> String {
+        let flag = |set: bool, letter: char| set.then_some(letter);
+        ["b".to_owned()]
+            .into_iter()
+            .chain(
+                [flag(self.network, 'n'), flag(self.shares, 's'), flag(self.pci, 'p')]
+                    .into_iter()
+                    .flatten()
+                    .map(String::from),
+            )
+            .collect()
+    }
+}
+
+/// Finds or makes the boot files for `devices` in `cache`, using `staging` (on the same filesystem) for unfinished ones.
+///
+/// Several processes may do this at once; each publishes the same bytes by rename.
+///
+/// # Errors
+/// `NotFound` when the kernel, its modules or the agent is missing; `Corrupt` or `Unsupported` when the kernel image
+/// is not one that can be unpacked.
+pub fn boot_files(
+    sources: &BootSources,
+    devices: GuestDevices,
+    cache: &Path,
+    staging: &Path,
+) -> Result<BootFiles> {
+    let image = sources.kernel_dir.join("vmlinuz");
+    let tree = sources.kernel_dir.join("modules");
+    let image_identity = identity(&image, "the guest kernel")?;
+    let tree_identity = identity(&tree, "the guest kernel's modules")?;
+    let agent_identity = identity(&sources.agent, "the guest agent")?;
+
+    let kernel = cache.join(format!("vmlinux-{}", key(&[&image_identity])));
+    if !kernel.exists() {
+        let packed = std::fs::read(&image).doing("reading the guest kernel", &image)?;
+        let unpacked = kernel::unpack(&packed).map_err(|e| kernel_error(&e, &image))?;
+        durable::write_atomically(staging, &kernel, &unpacked)?;
+    }
+    let name =
+        format!("initramfs-{}-{}", devices.tag(), key(&[&image_identity, &tree_identity, &agent_identity]));
+    let initramfs = cache.join(name);
+    if !initramfs.exists() {
+        let agent = std::fs::read(&sources.agent).doing("reading the guest agent", &sources.agent)?;
+        let modules = modules::closure(&tree, &devices.modules())?;
+        durable::write_atomically(staging, &initramfs, &archive(&agent, &modules)?)?;
+    }
+    Ok(BootFiles { kernel, initramfs })
+}
+
+/// The initramfs: `/init`, the modules, and `/modules/order`, which names them in the order to load.
+fn archive(agent: &[u8], modules: &[modules::Module]) -> Result<Vec<u8>> {
+    if !agent.starts_with(b"\x7fELF") {
+        return Err(Error::corrupt("the guest agent is not an ELF program"));
+    }
+    let mut out = cpio::Archive::new();
+    for directory in ["dev", "modules", "root", "sys"] {
+        out.directory(directory, 0o755);
+    }
+    // The kernel opens this for PID 1 before anything is mounted.
+    out.character_device("dev/console", 0o600, 5, 1);
+    out.file("init", 0o755, agent);
+    let mut order = String::new();
+    for module in modules {
+        out.file(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);
+        order.push_str(&module.name);
+        order.push('\n');
+    }
+    out.file("modules/order", 0o644, order.as_bytes());
+    Ok(out.finish())
+}
+
+/// What tells one state of a file from another without reading it.
+fn identity(path: &Path, what: &str) -> Result<String> {
+    let metadata: Metadata = std::fs::metadata(path).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            let message = format!("{what} is missing at {}; run scripts/setup", path.display());
+            Error::new(ErrorKind::NotFound, message).at(path).because(source)
+        } else {
+            Error::io("examining", path, source)
+        }
+    })?;
+    let m = &metadata;
+    Ok(format!(
+        "{}:{}:{}:{}.{}:{}.{}",
+        m.dev(),
+        m.ino(),
+        m.len(),
+        m.mtime(),
+        m.mtime_nsec(),
+        m.ctime(),
+        m.ctime_nsec()
+    ))
+}
+
+fn key(identities: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(FORMAT.to_le_bytes());
+    for identity in identities {
+        hash.update(identity.as_bytes());
+        hash.update([0]);
+    }
+    hex::encode(&hash.finalize()[..12])
+}
+
+fn kernel_error(error: &kernel::UnpackError, path: &Path) -> Error {
+    let kind = match error {
+        kernel::UnpackError::Unsupported(_) => ErrorKind::Unsupported,
+        _ => ErrorKind::Corrupt,
+    };
+    Error::new(kind, format!("the guest kernel {} can't be unpacked: {error}", path.display())).at(path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Which kernel modules to load, in which order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use object::{Object, ObjectSection};
+
+use crate::error::{Doing, Error, Result};
+
+/// Marks a signature at the end of a module; before it lies a 12-byte header whose last four bytes are its length.
+const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
+
+/// A module as it goes into the initramfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Module {
+    /// Canonical name, with underscores.
+    pub(super) name: String,
+    /// The ELF object, without its signature: checking one takes a guest longer than loading the module, and a
+    /// module that a distribution's kernel accepts unsigned is no less trusted than the initramfs it lies in.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The modules `wanted` and everything they depend on, each after its dependencies; what is built in is left out.
+///
+/// # Errors
+/// `NotFound` for a module that is neither below `tree` nor built in; `Corrupt` for one that can't be read.
+pub(super) fn closure(tree: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
+    let files = files_by_name(tree)?;
+    let built_in = built_in(tree)?;
+    let mut done = BTreeSet::new();
+    let mut out = Vec::new();
+    for name in wanted {
+        visit(&canonical(name), tree, &files, &built_in, &mut done, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn visit(
+    name: &str,
+    tree: &Path,
+    files: &BTreeMap<String, PathBuf>,
+    built_in: &BTreeSet<String>,
+    done: &mut BTreeSet<String>,
+    out: &mut Vec<Module>,
+) -> Result<()> {
+    // Marked before its dependencies are visited, so that a cycle ends.
+    if built_in.contains(name) || !done.insert(name.to_owned()) {
+        return Ok(());
+    }
+    let Some(path) = files.get(name) else {
+        let message =
+            format!("the kernel module {name} is missing below {}; run scripts/setup", tree.display());
+        return Err(Error::not_found(message).at(tree));
+    };
+    if path.extension().is_none_or(|extension| extension != "ko") {
+        let message =
+            format!("the kernel module {} is compressed, which boxlite can't unpack", path.display());
+        return Err(Error::unsupported(message).at(path));
+    }
+    let mut bytes = std::fs::read(path).doing("reading the kernel module", path)?;
+    let dependencies = dependencies(&bytes).ok_or_else(|| {
+        Error::corrupt(format!("the kernel module {} is not a readable ELF object", path.display())).at(path)
+    })?;
+    for dependency in dependencies {
+        visit(&dependency, tree, files, built_in, done, out)?;
+    }
+    bytes.truncate(unsigned_length(&bytes));
+    out.push(Module { name: name.to_owned(), bytes });
+    Ok(())
+}
+
+/// Module names use `-` and `_` interchangeably; the kernel shows `_`.
+fn canonical(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn module_name(path: &Path) -> Option<String> {
+    let (stem, rest) = path.file_name()?.to_str()?.split_once('.')?;
+    matches!(rest, "ko" | "ko.xz" | "ko.zst" | "ko.gz").then(|| canonical(stem))
+}
+
+fn files_by_name(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![tree.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).doing("reading the kernel modules in", &directory)? {
+            let entry = entry.doing("reading the kernel modules in", &directory)?;
+            let path = entry.path();
+            // `build` and `source` are symlinks out of the tree, and not followed.
+            if entry.file_type().doing("examining", &path)?.is_dir() {
+                pending.push(path);
+            } else if let Some(name) = module_name(&path) {
+                files.insert(name, path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn built_in(tree: &Path) -> Result<BTreeSet<String>> {
+    let path = tree.join("modules.builtin");
+    match std::fs::read_to_string(&path) {
+        Ok(list) => Ok(list.lines().filter_map(|line| module_name(Path::new(line))).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(Error::io("reading", &path, error)),
+    }
+}
+
+/// The `depends=` entry of a module's `.modinfo`; `None` when there is no such section or entry.
+fn dependencies(module: &[u8]) -> Option<Vec<String>> {
+    let object = object::File::parse(module).ok()?;
+    let info = object.section_by_name(".modinfo")?.data().ok()?;
+    let list = info.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"depends="))?;
+    let list = std::str::from_utf8(list).ok()?;
+    Some(list.split(',').filter(|name| !name.is_empty()).map(canonical).collect())
+}
+
+fn unsigned_length(module: &[u8]) -> usize {
+    let unsigned = || {
+        let signed = module.strip_suffix(SIGNATURE_MARK)?;
+        let (_, length) = signed.split_last_chunk::<4>()?;
+        signed.len().checked_sub(12 + u32::from_be_bytes(*length) as usize)
+    };
+    unsigned().unwrap_or(module.len())
+}
+
+#[cfg(test)]
+mod tests;
