@@ -5,6 +5,7 @@ mod error;
 pub mod guest;
 mod home;
 mod litebox;
+pub mod net;
 mod runtime;
 mod store;
 
