@@ -8,6 +8,7 @@ mod litebox;
 pub mod net;
 mod runtime;
 mod store;
+pub mod volume;
 
 pub use error::{Error, ErrorKind, Result, Shortage};
 pub use home::{BoxPaths, Home};

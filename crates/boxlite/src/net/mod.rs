@@ -29,8 +29,6 @@ mod oracle;
 
 use std::net::Ipv4Addr;
 
-use crate::NetworkMode;
-
 pub use filter::{Policy, Reason, Verdict, filter};
 pub use flow::{Flow, Solicited};
 pub use host::{PortClaim, claim_ports, loopback_aliases};
@@ -49,11 +47,3 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 pub const PREFIX: u8 = 24;
 /// The virtual network; hosts of a real network with these addresses can't be reached from a box.
 pub const SUBNET: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(10, 0, 2, 0), PREFIX);
-
-/// Guest kernel modules that the network card needs, dependencies not included.
-pub fn required_modules(mode: NetworkMode) -> &'static [&'static str] {
-    match mode {
-        NetworkMode::None => &[],
-        NetworkMode::User => &["virtio_net"],
-    }
-}
