@@ -1,5 +1,6 @@
 //! Run OCI images as small virtual machines that never fill the host.
 
+pub mod disk;
 pub mod durable;
 mod error;
 pub mod guest;
@@ -7,6 +8,7 @@ mod home;
 mod litebox;
 pub mod net;
 mod runtime;
+pub mod settings;
 mod store;
 pub mod volume;
 
@@ -17,3 +19,4 @@ pub use runtime::{
     BoxFilter, ExecOptions, ExecStatus, Execution, ExecutionControl, ListOptions, LogLine, LogOptions,
     OutputChunk, OutputStream, RemoveOptions, Runtime, RuntimeBackend, StopOptions, WindowSize,
 };
+pub use settings::{Settings, SettingsOptions};

@@ -81,6 +81,12 @@ impl Lock {
         }
     }
 
+    /// The same lock after the file was renamed to `path`.
+    pub(super) fn renamed_to(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
     /// The locked file.
     pub fn file(&self) -> &File {
         &self.file

@@ -53,7 +53,12 @@ pub struct Trash {
 impl Trash {
     /// Unlinks the file and makes the removal durable.
     pub fn delete(self) -> Result<()> {
-        std::fs::remove_file(&self.path).doing("removing", &self.path)?;
+        match std::fs::remove_file(&self.path) {
+            Ok(()) => {}
+            // Another process's sweep of the staging directory was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("removing", &self.path, error)),
+        }
         fault::point("discard.unlinked").doing("removing", &self.came_from)?;
         self.came_from.parent().map_or(Ok(()), sync_dir)
     }

@@ -65,7 +65,7 @@ impl Staged {
         fault::point("publish.renamed").doing(doing, destination)?;
         destination.parent().map_or(Ok(()), sync_dir)?;
         fault::point("publish.durable").doing(doing, destination)?;
-        Ok(lock)
+        Ok(lock.renamed_to(destination))
     }
 }
 

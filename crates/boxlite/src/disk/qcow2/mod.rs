@@ -1,0 +1,17 @@
+//! qcow2 as far as boxlite needs it: the header, and the chains of backing files.
+//!
+//! Format: QEMU's `docs/interop/qcow2`. The reader is for hostile input: it reads at most [`header::BOUND`] bytes
+//! of a file, never probes a format that is named, and answers "unknown" rather than guess. What it says may only
+//! ever *keep* a file.
+
+pub mod chain;
+pub mod header;
+mod name;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use chain::{Chains, Followed, Link, Unknown};
+pub use header::{BackingFormat, Header, HeaderError};
+pub use write::{CLUSTER, overlay_header};

@@ -1,0 +1,84 @@
+//! The kinds of values that a setting can have: how each is read from text and TOML, and printed.
+
+use std::time::Duration;
+
+use super::size::{BadAmount, Bytes, format_duration, parse_duration};
+
+/// A value that a setting can have.
+pub(super) trait Value: Sized {
+    /// Reads it from an environment variable or a quoted string in the file.
+    fn from_text(text: &str) -> Result<Self, BadAmount>;
+    /// Reads it from an unquoted integer in the file.
+    fn from_integer(integer: i64) -> Result<Self, BadAmount> {
+        Self::from_text(&integer.to_string())
+    }
+    /// Prints it for people; reads back through [`Value::from_text`].
+    fn to_text(&self) -> String;
+    /// Reads it from the file.
+    fn from_toml(value: &toml::Value) -> Result<Self, BadAmount> {
+        match value {
+            toml::Value::String(text) => Self::from_text(text),
+            toml::Value::Integer(integer) => Self::from_integer(*integer),
+            toml::Value::Boolean(switch) => Self::from_text(if *switch { "true" } else { "false" }),
+            other => Err(BadAmount::new(&other.to_string(), "a string, an integer or a boolean")),
+        }
+    }
+}
+
+impl Value for Bytes {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        text.parse()
+    }
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for u64 {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        text.trim().parse().map_err(|_| BadAmount::new(text, "a whole number, 0 or more"))
+    }
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A share of a filesystem, 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Percent(pub u8);
+
+impl Value for Percent {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        let number = text.trim().trim_end_matches('%').trim_end();
+        match number.parse() {
+            Ok(percent @ 0..=100) => Ok(Self(percent)),
+            _ => Err(BadAmount::new(text, "a percentage from 0 to 100")),
+        }
+    }
+    fn to_text(&self) -> String {
+        format!("{}%", self.0)
+    }
+}
+
+impl Value for Duration {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        parse_duration(text)
+    }
+    fn to_text(&self) -> String {
+        format_duration(*self)
+    }
+}
+
+impl Value for bool {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "1" | "true" | "on" | "yes" => Ok(true),
+            "0" | "false" | "off" | "no" => Ok(false),
+            _ => Err(BadAmount::new(text, "on or off")),
+        }
+    }
+    fn to_text(&self) -> String {
+        if *self { "on" } else { "off" }.to_owned()
+    }
+}
