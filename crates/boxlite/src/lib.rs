@@ -5,6 +5,7 @@ pub mod durable;
 mod error;
 pub mod guest;
 mod home;
+mod image;
 mod litebox;
 pub mod net;
 mod runtime;
@@ -14,6 +15,10 @@ pub mod volume;
 
 pub use error::{Error, ErrorKind, Result, Shortage};
 pub use home::{BoxPaths, Home};
+pub use image::{
+    Digest, Image, ImageConfig, Images, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
+    RegistryReference, Removal,
+};
 pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy};
 pub use runtime::{
     BoxFilter, ExecOptions, ExecStatus, Execution, ExecutionControl, ListOptions, LogLine, LogOptions,

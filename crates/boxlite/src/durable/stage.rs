@@ -36,6 +36,18 @@ impl Staged {
         }
     }
 
+    /// Takes over the file `name` in the staging directory `tmp`, with whatever a dead owner left in it, or
+    /// creates it; `None` while its owner is alive.
+    pub fn take_over(tmp: &Path, name: &str) -> Result<Option<Self>> {
+        let lock = Lock::try_exclusive(&tmp.join(name))?;
+        Ok(lock.map(|lock| Self { lock: Some(lock) }))
+    }
+
+    /// Leaves the file where it is, for [`Staged::take_over`] or, failing that, for the sweep.
+    pub fn leave(mut self) {
+        self.lock.take();
+    }
+
     /// The file, for writing.
     pub fn file(&self) -> &File {
         self.lock().file()

@@ -6,7 +6,10 @@
 //! length of one short transaction; readers see the last committed state.
 
 mod boxes;
+mod images;
 mod schema;
+
+pub(crate) use images::Document;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -14,9 +14,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT INTO meta VALUES ('incompatible_features', '');
 CREATE TABLE images (
     digest       TEXT PRIMARY KEY,
-    disk_digest  TEXT NOT NULL,
     config       TEXT NOT NULL,
-    manifest     TEXT NOT NULL,
+    platform     TEXT NOT NULL,
     pulled_at    INTEGER NOT NULL,
     last_used_at INTEGER NOT NULL
 ) STRICT;

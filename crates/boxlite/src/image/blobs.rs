@@ -1,0 +1,368 @@
+//! Blobs: layers, configs and manifests, stored once under the digest of their bytes.
+//!
+//! A blob is written to one partial file of a fixed name, `images/tmp/blob-<hex>.partial`, on which its writer
+//! holds an exclusive lock: whoever else wants the blob waits for that lock and then finds the blob, and
+//! whoever comes after a killed writer goes on from where that one stopped. The blob appears at its path only
+//! when its digest has been verified.
+//!
+//! **What keeps a blob from gc.** A pull holds a shared lock on every blob it relies on ([`BlobLease`]) until
+//! the image is in the catalogue; a build holds one on every layer it reads. gc takes an exclusive lock without
+//! waiting, asks the catalogue *then* whether an image refers to the blob, and only then removes it
+//! ([`Blobs::collect`]): the protocol of disk images. A lease also refreshes the modification time, so that the
+//! grace covers whoever is about to take one.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Digest, SpaceWatch};
+use crate::durable::{self, Lock, Staged, fault};
+use crate::error::{Doing, Error, Result};
+use crate::home::Home;
+
+/// How much is read, hashed and written at a time.
+pub(crate) const CHUNK: usize = 256 << 10;
+
+/// How long to wait before asking again for a blob that somebody else is writing.
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The store of blobs of one home.
+#[derive(Debug, Clone)]
+pub(crate) struct Blobs {
+    home: Home,
+}
+
+/// A blob that is there, protected from collection for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct BlobLease {
+    lock: Lock,
+    digest: Digest,
+}
+
+/// What a caller who wants a blob gets.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// It is there.
+    Present(BlobLease),
+    /// Somebody else is writing it; ask again.
+    Busy,
+    /// It is the caller's to write.
+    Missing(Ingest),
+}
+
+impl Blobs {
+    pub(crate) fn new(home: Home) -> Self {
+        Self { home }
+    }
+
+    /// Where the blob is, or would be.
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
+        self.home.blobs().join(digest.hex())
+    }
+
+    /// Leases the blob if it is there with `length` bytes; one of another length is damaged and removed.
+    pub(crate) fn lease(&self, digest: Digest, length: Option<u64>) -> Result<Option<BlobLease>> {
+        let path = self.path(digest);
+        loop {
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(Error::io("opening the blob", path, error)),
+            };
+            let lock = Lock::shared_on(file, &path)?;
+            if !lock.still_at_path()? {
+                continue;
+            }
+            let found = lock.file().metadata().doing("examining the blob", &path)?.len();
+            if length.is_some_and(|length| length != found) {
+                drop(lock);
+                self.remove_if(digest, |file| {
+                    let now = file.metadata().doing("examining the blob", &path)?.len();
+                    Ok(length.is_some_and(|length| length != now))
+                })?;
+                return Ok(None);
+            }
+            let now = rustix::fs::Timestamps {
+                last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+                last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+            };
+            // The lease protects the blob by itself, so that a home that refuses this loses nothing.
+            let _ = rustix::fs::futimens(lock.file(), &now);
+            return Ok(Some(BlobLease { lock, digest }));
+        }
+    }
+
+    /// Leases the blob, or begins to write it, or says that somebody else is writing it.
+    ///
+    /// `space` is asked as the bytes arrive.
+    pub(crate) fn want(&self, digest: Digest, length: u64, space: &Arc<dyn SpaceWatch>) -> Result<Wanted> {
+        if let Some(lease) = self.lease(digest, Some(length))? {
+            return Ok(Wanted::Present(lease));
+        }
+        let name = format!("blob-{}.partial", digest.hex());
+        let Some(staged) = Staged::take_over(&self.home.tmp(), &name)? else { return Ok(Wanted::Busy) };
+        if let Some(lease) = self.lease(digest, Some(length))? {
+            return Ok(Wanted::Present(lease));
+        }
+        let destination = self.path(digest);
+        Ingest::resume(staged, destination, digest, length, Arc::clone(space)).map(Wanted::Missing)
+    }
+
+    /// Stores a small blob that is in memory already.
+    pub(crate) fn put(&self, bytes: &[u8], space: &Arc<dyn SpaceWatch>) -> Result<BlobLease> {
+        let digest = Digest::of(bytes);
+        loop {
+            match self.want(digest, bytes.len() as u64, space)? {
+                Wanted::Present(lease) => return Ok(lease),
+                Wanted::Missing(mut ingest) => {
+                    ingest.restart()?;
+                    ingest.write(bytes)?;
+                    ingest.publish()?;
+                }
+                Wanted::Busy => std::thread::sleep(BUSY_PAUSE),
+            }
+        }
+    }
+
+    /// Removes the blob if nobody holds it and `unneeded` says so under the lock; returns the bytes freed.
+    pub(crate) fn collect(
+        &self,
+        digest: Digest,
+        unneeded: impl FnOnce() -> Result<bool>,
+    ) -> Result<Option<u64>> {
+        self.remove_if(digest, |_| unneeded())
+    }
+
+    /// Removes the blob if it is damaged and nobody holds it; the next pull fetches it anew.
+    pub(crate) fn remove_if_damaged(&self, digest: Digest) -> Result<bool> {
+        let path = self.path(digest);
+        let freed = self.remove_if(digest, |file| {
+            let mut hasher = Sha256::new();
+            hash_file(file, u64::MAX, &mut hasher).doing("reading the blob", &path)?;
+            Ok(Digest::finish(hasher) != digest)
+        })?;
+        Ok(freed.is_some())
+    }
+
+    fn remove_if(
+        &self,
+        digest: Digest,
+        condition: impl FnOnce(&File) -> Result<bool>,
+    ) -> Result<Option<u64>> {
+        let path = self.path(digest);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("opening the blob", path, error)),
+        };
+        let Some(lock) = Lock::try_lock_open(file, &path)? else { return Ok(None) };
+        if !lock.still_at_path()? || !condition(lock.file())? {
+            return Ok(None);
+        }
+        let freed = durable::allocated(&lock.file().metadata().doing("examining the blob", &path)?);
+        let trash = durable::discard(&path, &self.home.tmp())?;
+        drop(lock);
+        trash.delete()?;
+        Ok(Some(freed))
+    }
+}
+
+impl BlobLease {
+    /// The blob's digest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The blob, for positioned reads; its offset is shared with nobody.
+    pub(crate) fn file(&self) -> &File {
+        self.lock.file()
+    }
+
+    /// Reads a whole blob of at most `limit` bytes and verifies it.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is longer or is not what its name says.
+    pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>> {
+        let path = self.lock.path();
+        let length = self.file().metadata().doing("examining the blob", path)?.len();
+        let mut bytes = vec![0; length.min(limit) as usize];
+        self.file().read_exact_at(&mut bytes, 0).doing("reading the blob", path)?;
+        if length > limit || Digest::of(&bytes) != self.digest {
+            let message =
+                format!("the blob {} is damaged: its bytes are not those of its digest", path.display());
+            return Err(Error::corrupt(message).at(path));
+        }
+        Ok(bytes)
+    }
+}
+
+/// A blob that is being written: hashed on the way, and checked against the space that must stay free.
+///
+/// Dropping it removes what was written; [`Ingest::leave`] keeps it for whoever resumes.
+pub(crate) struct Ingest {
+    staged: Staged,
+    destination: PathBuf,
+    digest: Digest,
+    length: u64,
+    hasher: Sha256,
+    written: u64,
+    resumed: bool,
+    space: Arc<dyn SpaceWatch>,
+}
+
+impl std::fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingest")
+            .field("digest", &self.digest)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ingest {
+    fn resume(
+        staged: Staged,
+        destination: PathBuf,
+        digest: Digest,
+        length: u64,
+        space: Arc<dyn SpaceWatch>,
+    ) -> Result<Self> {
+        let mut ingest = Self {
+            staged,
+            destination,
+            digest,
+            length,
+            hasher: Sha256::new(),
+            written: 0,
+            resumed: false,
+            space,
+        };
+        let path = ingest.staged.path();
+        let found = ingest.staged.file().metadata().doing("examining the partial blob", path)?.len();
+        if found > 0 && found <= length {
+            let read = hash_file(ingest.staged.file(), found, &mut ingest.hasher);
+            ingest.written = read.doing("reading the partial blob", ingest.staged.path())?;
+            ingest.resumed = true;
+        } else if found > 0 {
+            ingest.restart()?;
+        }
+        Ok(ingest)
+    }
+
+    /// Bytes that are there already.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes that are expected in all.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether some of the bytes are an earlier writer's.
+    pub(crate) fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.staged.file().set_len(0).doing("emptying the partial blob", self.staged.path())?;
+        self.hasher = Sha256::new();
+        self.written = 0;
+        self.resumed = false;
+        Ok(())
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// `Corrupt` when there are more than were announced; `ResourceExhausted` at the hard floor.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let doing = "writing the partial blob";
+        if self.written + bytes.len() as u64 > self.length {
+            let message = format!("blob {} is longer than the {} bytes announced", self.digest, self.length);
+            return Err(Error::corrupt(message));
+        }
+        self.space.about_to_write(bytes.len() as u64)?;
+        self.staged.file().write_all_at(bytes, self.written).doing(doing, self.staged.path())?;
+        fault::point("blob.written").doing(doing, self.staged.path())?;
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Verifies the digest and makes the blob visible.
+    ///
+    /// # Errors
+    /// `Corrupt` when bytes are missing or are not those of the digest; nothing is left then.
+    pub(crate) fn publish(self) -> Result<()> {
+        if self.written != self.length {
+            let message =
+                format!("blob {} ended after {} of {} bytes", self.digest, self.written, self.length);
+            return Err(Error::corrupt(message));
+        }
+        let found = Digest::finish(self.hasher);
+        if found != self.digest {
+            return Err(Error::corrupt(format!(
+                "the bytes received for blob {} are those of {found}; the source is damaged or lies",
+                self.digest
+            )));
+        }
+        self.staged.publish(&self.destination).map(drop)
+    }
+
+    /// Whether the bytes so far are all and right.
+    pub(crate) fn is_right(&self) -> bool {
+        self.written == self.length && Digest::finish(self.hasher.clone()) == self.digest
+    }
+
+    /// Leaves the bytes for whoever resumes.
+    pub(crate) fn leave(self) {
+        if self.written > 0 {
+            self.staged.leave();
+        }
+    }
+
+    /// Reads all from `source`.
+    pub(crate) fn fill(
+        &mut self,
+        mut source: impl Read,
+        doing: &str,
+        mut tick: impl FnMut(u64),
+    ) -> Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let got = match source.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(got) => got,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io(doing, self.destination.clone(), error)),
+            };
+            self.write(&buffer[..got])?;
+            tick(self.written);
+        }
+    }
+}
+
+fn hash_file(file: &File, limit: u64, hasher: &mut Sha256) -> std::io::Result<u64> {
+    let mut buffer = vec![0; CHUNK];
+    let mut offset = 0;
+    while offset < limit {
+        let wanted = (limit - offset).min(CHUNK as u64) as usize;
+        match file.read_at(&mut buffer[..wanted], offset) {
+            Ok(0) => break,
+            Ok(got) => {
+                hasher.update(&buffer[..got]);
+                offset += got as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(offset)
+}

@@ -1,0 +1,176 @@
+//! Images: named by references, pulled from their sources, kept as blobs and described in the catalogue.
+
+mod blobs;
+mod digest;
+mod manifest;
+mod platform;
+mod progress;
+mod pull;
+mod record;
+mod reference;
+mod source;
+mod space;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+pub(crate) use blobs::{BlobLease, Blobs};
+pub use digest::Digest;
+pub use manifest::ImageConfig;
+pub use platform::Platform;
+pub use progress::{Progress, ProgressSink};
+pub use pull::PullOptions;
+pub use record::{Image, Layer, Removal};
+pub use reference::{Reference, RegistryReference};
+pub(crate) use space::{Floor, SpaceWatch};
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::store::Store;
+
+/// Bytes that stay free whatever is pulled.
+const HARD_FLOOR: u64 = 1 << 30;
+
+/// The images of one home. Cheap to clone; many may work on one home at once, in any number of processes.
+#[derive(Clone)]
+pub struct Images {
+    home: Home,
+    store: Store,
+    blobs: Blobs,
+    space: Arc<dyn SpaceWatch>,
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Opens the images of `home`; writes nothing when the home is complete.
+    ///
+    /// # Errors
+    /// As for opening the home's database.
+    pub fn open(home: &Home) -> Result<Self> {
+        let store = Store::open(&home.database())?;
+        Ok(Self::new(home.clone(), store, Arc::new(Floor::new(home.root(), HARD_FLOOR))))
+    }
+
+    pub(crate) fn new(home: Home, store: Store, space: Arc<dyn SpaceWatch>) -> Self {
+        let blobs = Blobs::new(home.clone());
+        Self { home, store, blobs, space }
+    }
+
+    /// All images, the one pulled last first.
+    pub async fn list(&self) -> Result<Vec<Image>> {
+        let store = self.store.clone();
+        blocking(move || store.images()).await
+    }
+
+    /// Finds the image that `wanted` means: a reference, a digest, or hex digits that only one digest begins with.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidInput` when it is malformed or several digests begin with it.
+    pub async fn find(&self, wanted: &str) -> Result<Image> {
+        let (store, wanted) = (self.store.clone(), wanted.to_owned());
+        blocking(move || Ok(find(&store, &wanted)?.0)).await
+    }
+
+    /// Notes that the image is being used.
+    pub async fn touch(&self, digest: Digest) -> Result<()> {
+        let store = self.store.clone();
+        blocking(move || store.touch_image(digest, Timestamp::now())).await
+    }
+
+    /// Takes a name from an image, and the image out of the catalogue with its last name; the bytes are gc's.
+    ///
+    /// `wanted` is as for [`Images::find`]; one that is a reference takes away that name only.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` without `force` when a box uses an image that would go, or when `wanted` is a
+    /// digest and the image has several names.
+    pub async fn remove(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
+        let (store, wanted) = (self.store.clone(), wanted.to_owned());
+        blocking(move || {
+            let (image, name) = find(&store, &wanted)?;
+            store.remove_image(image.digest, name.as_deref(), force)
+        })
+        .await
+    }
+
+    /// Leases every layer of `image` for reading, lowest first.
+    ///
+    /// # Errors
+    /// `NotFound` when a blob is missing, saying how to get it back.
+    pub(crate) fn lease_layers(&self, image: &Image) -> Result<Vec<BlobLease>> {
+        let lease = |layer: &Layer| {
+            self.blobs.lease(layer.digest, Some(layer.length))?.ok_or_else(|| {
+                let name = image.references.first().cloned().unwrap_or_else(|| image.digest.to_string());
+                let message =
+                    format!("layer {} of {name} is missing; run `boxlite pull {name}`", layer.digest);
+                Error::not_found(message).at(self.blobs.path(layer.digest))
+            })
+        };
+        image.layers.iter().map(lease).collect()
+    }
+
+    /// The store of blobs.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Who is asked for room.
+    pub(crate) fn space(&self) -> &Arc<dyn SpaceWatch> {
+        &self.space
+    }
+
+    /// The home.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+}
+
+/// The image, and the canonical reference if `wanted` is one.
+fn find(store: &Store, wanted: &str) -> Result<(Image, Option<String>)> {
+    let unknown =
+        || Error::not_found(format!("there is no image '{wanted}' in this home; `boxlite pull` gets one"));
+    if let Ok(digest) = wanted.parse::<Digest>().or_else(|_| Digest::from_hex(wanted)) {
+        return store.image(digest)?.map(|image| (image, None)).ok_or_else(unknown);
+    }
+    let reference = wanted.parse::<Reference>().map(Reference::absolute);
+    if let Ok(Ok(reference)) = &reference {
+        let name = reference.to_string();
+        if let Some(image) = store.image_named(&name)? {
+            return Ok((image, Some(name)));
+        }
+    }
+    let prefix = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    if !prefix.is_empty() && prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        let mut found = store.images_beginning(prefix)?;
+        if let [one, other] = &found[..] {
+            return Err(Error::invalid(format!(
+                "'{wanted}' is ambiguous: images {} and {} both begin with it",
+                one.digest, other.digest
+            )));
+        }
+        if let Some(image) = found.pop() {
+            return Ok((image, None));
+        }
+    }
+    reference??;
+    Err(unknown())
+}
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_cancelled() => {
+            Err(Error::new(crate::ErrorKind::Cancelled, "the process is shutting down"))
+        }
+        Err(error) => Err(Error::bug(format!("a task broke down: {error}")).because(error)),
+    }
+}
