@@ -1,0 +1,76 @@
+//! Recognising an image from its superblock.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::IdentityError;
+use crate::image::superblock::{
+    BLOCKS_HIGH_AT, BLOCKS_LOW_AT, CHECKSUM_AT, INCOMPATIBLE, INCOMPATIBLE_AT, LOG_BLOCK_SIZE_AT, MAGIC,
+    MAGIC_AT, OFFSET, READ_ONLY, READ_ONLY_AT, SUPERBLOCK, UUID_AT,
+};
+use crate::image::{BLOCK, Identifiers};
+
+/// Which file system a disk image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// UUID of the file system; compare it with [`expected_uuid`].
+    pub uuid: [u8; 16],
+    /// Blocks of the file system.
+    pub blocks: u64,
+    /// Bytes per block.
+    pub block_size: u32,
+}
+
+/// The UUID that this builder gives an image with this [`identity`](crate::BuildOptions::identity).
+pub fn expected_uuid(identity: &[u8; 32]) -> [u8; 16] {
+    Identifiers::derive(identity).uuid
+}
+
+/// Reads who an image is: 1 KiB at a fixed place, whatever the file says.
+///
+/// # Errors
+///
+/// [`IdentityError::Foreign`] if the superblock is damaged or not of this builder's making,
+/// [`IdentityError::Truncated`] if the file is shorter than the file system in it.
+pub fn read_identity(file: &File) -> Result<Identity, IdentityError> {
+    let has = file.metadata()?.len();
+    let mut block = [0; SUPERBLOCK];
+    match file.read_exact_at(&mut block, OFFSET) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(IdentityError::Truncated { has, needs: OFFSET + SUPERBLOCK as u64 });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let identity = parse(&block).map_err(|reason| IdentityError::Foreign { reason })?;
+    let needs = identity.blocks.saturating_mul(u64::from(identity.block_size));
+    if has < needs {
+        return Err(IdentityError::Truncated { has, needs });
+    }
+    Ok(identity)
+}
+
+fn parse(block: &[u8; SUPERBLOCK]) -> Result<Identity, &'static str> {
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    if block[MAGIC_AT..MAGIC_AT + 2] != MAGIC.to_le_bytes() {
+        return Err("no ext4 magic");
+    }
+    let checksum = !crc32c::crc32c(&block[..CHECKSUM_AT]);
+    if word(CHECKSUM_AT) != checksum {
+        return Err("the superblock's checksum is wrong");
+    }
+    // The kernel may add features to an image that was ever mounted read-write; those written here must be there.
+    if word(INCOMPATIBLE_AT) & INCOMPATIBLE != INCOMPATIBLE || word(READ_ONLY_AT) & READ_ONLY != READ_ONLY {
+        return Err("other features than this builder writes");
+    }
+    let block_size = 1024_u32.checked_shl(word(LOG_BLOCK_SIZE_AT)).unwrap_or(0);
+    if block_size as usize != BLOCK {
+        return Err("another block size than this builder writes");
+    }
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&block[UUID_AT..UUID_AT + 16]);
+    let blocks = u64::from(word(BLOCKS_HIGH_AT)) << 32 | u64::from(word(BLOCKS_LOW_AT));
+    Ok(Identity { uuid, blocks, block_size })
+}

@@ -1,0 +1,107 @@
+//! Extents and the tree that holds them (`ext4_extent`, `ext4_extent_idx`).
+
+use super::checksum::Checksum;
+use super::volume::{Volume, VolumeError};
+use super::{BLOCK, put};
+
+/// Most blocks of one initialised extent.
+const MAX_LENGTH: u32 = 32_768;
+const MAGIC: u16 = 0xf30a;
+const RECORD: usize = 12;
+/// Records that fit an inode, and a block of the tree.
+const IN_INODE: usize = 4;
+const IN_BLOCK: usize = (BLOCK - RECORD - 4) / RECORD;
+
+/// A run of blocks of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// First block within the file.
+    pub(crate) logical: u32,
+    /// Number of blocks.
+    pub(crate) length: u32,
+    /// First block within the image.
+    pub(crate) physical: u64,
+}
+
+/// Adds blocks at the end of a file, longer extents first.
+pub(crate) fn push(extents: &mut Vec<Extent>, mut logical: u32, mut physical: u64, mut length: u32) {
+    if let Some(last) = extents.last_mut()
+        && last.logical + last.length == logical
+        && last.physical + u64::from(last.length) == physical
+    {
+        let more = length.min(MAX_LENGTH - last.length);
+        last.length += more;
+        logical += more;
+        physical += u64::from(more);
+        length -= more;
+    }
+    while length > 0 {
+        let now = length.min(MAX_LENGTH);
+        extents.push(Extent { logical, length: now, physical });
+        logical += now;
+        physical += u64::from(now);
+        length -= now;
+    }
+}
+
+/// Whether extents are in order and disjoint.
+pub(crate) fn ascending(extents: &[Extent]) -> bool {
+    extents
+        .windows(2)
+        .all(|pair| u64::from(pair[0].logical) + u64::from(pair[0].length) <= u64::from(pair[1].logical))
+}
+
+/// The `i_block` field for a list of extents, and how many blocks of tree had to be written for it.
+pub(crate) fn root(
+    extents: &[Extent],
+    seed: Checksum,
+    volume: &mut Volume<'_>,
+) -> Result<([u8; 60], u64), VolumeError> {
+    let mut records: Vec<(u32, [u8; RECORD])> = extents.iter().map(leaf_record).collect();
+    let mut depth = 0;
+    let mut written = 0;
+    while records.len() > IN_INODE {
+        let mut above = Vec::with_capacity(records.len().div_ceil(IN_BLOCK));
+        for node in records.chunks(IN_BLOCK) {
+            let mut block = vec![0; BLOCK];
+            fill(&mut block, node, IN_BLOCK, depth);
+            let tail = RECORD + IN_BLOCK * RECORD;
+            let checksum = seed.over(&block[..tail]).value();
+            put!(block, tail, checksum);
+            above.push((node[0].0, index_record(node[0].0, volume.append_one(&block)?)));
+            written += 1;
+        }
+        records = above;
+        depth += 1;
+    }
+    let mut field = [0; 60];
+    fill(&mut field, &records, IN_INODE, depth);
+    Ok((field, written))
+}
+
+fn fill(node: &mut [u8], records: &[(u32, [u8; RECORD])], most: usize, depth: u16) {
+    put!(node, 0, MAGIC);
+    put!(node, 2, records.len() as u16);
+    put!(node, 4, most as u16);
+    put!(node, 6, depth);
+    for (place, (_, record)) in node[RECORD..].chunks_exact_mut(RECORD).zip(records) {
+        place.copy_from_slice(record);
+    }
+}
+
+fn leaf_record(extent: &Extent) -> (u32, [u8; RECORD]) {
+    let mut record = [0; RECORD];
+    put!(record, 0, extent.logical);
+    put!(record, 4, extent.length as u16);
+    put!(record, 6, (extent.physical >> 32) as u16);
+    put!(record, 8, extent.physical as u32);
+    (extent.logical, record)
+}
+
+fn index_record(logical: u32, block: u64) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    put!(record, 0, logical);
+    put!(record, 4, block as u32);
+    put!(record, 8, (block >> 32) as u16);
+    record
+}

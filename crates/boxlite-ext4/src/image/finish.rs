@@ -1,0 +1,366 @@
+//! From the finished tree to the metadata of the image.
+
+use super::directory::{self, DirEntry};
+use super::groups::{self, Places};
+use super::inode::{EXTENTS_FLAG, INDEX_FLAG, Record, device};
+use super::superblock::{self, Identifiers, Summary};
+use super::volume::{Volume, VolumeError};
+use super::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, INODE, ROOT_INODE, extents, journal, resize, xattr};
+use crate::error::Refusal;
+use crate::tree::{Inode, InodeId, Kind, ROOT, Tree};
+
+const RESIZE_INODE: u32 = 7;
+const JOURNAL_INODE: u32 = 8;
+/// Subdirectories from which on a directory's link count says nothing (`dir_nlink`).
+const MAX_DIRECTORY_LINKS: u32 = 65_000;
+/// Longest symbolic link that fits the inode, exclusive.
+const FAST_SYMLINK: usize = 60;
+
+/// Why the metadata cannot be written.
+#[derive(Debug)]
+pub(crate) enum FinishError {
+    Volume(VolumeError),
+    /// One path has metadata that ext4 cannot hold.
+    Refused {
+        path: Vec<u8>,
+        refusal: Refusal,
+    },
+}
+
+impl From<VolumeError> for FinishError {
+    fn from(error: VolumeError) -> Self {
+        Self::Volume(error)
+    }
+}
+
+/// What the image holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Totals {
+    pub(crate) inodes: u64,
+    pub(crate) directories: u64,
+    pub(crate) content: u64,
+    pub(crate) free_blocks: u64,
+    pub(crate) free_inodes: u64,
+}
+
+/// Inode numbers, given in the order of a walk by breadth, names in byte order.
+struct Numbering {
+    /// By [`InodeId`]; 0 for what is gone.
+    numbers: Vec<u32>,
+    /// Inodes in the order of their numbers, from [`FIRST_INODE`]; the root is not among them.
+    order: Vec<InodeId>,
+}
+
+impl Numbering {
+    fn new(tree: &Tree) -> Self {
+        let mut numbers = vec![0; tree.slots()];
+        numbers[ROOT as usize] = ROOT_INODE;
+        let mut order: Vec<InodeId> = Vec::new();
+        let mut directories = std::collections::VecDeque::from([ROOT]);
+        while let Some(id) = directories.pop_front() {
+            let Kind::Directory(directory) = &tree.inode(id).kind else { continue };
+            for name in directory.entries.values() {
+                let number = &mut numbers[name.inode as usize];
+                if *number != 0 {
+                    continue;
+                }
+                *number = FIRST_INODE + order.len() as u32;
+                order.push(name.inode);
+                if matches!(tree.inode(name.inode).kind, Kind::Directory(_)) {
+                    directories.push_back(name.inode);
+                }
+            }
+        }
+        Self { numbers, order }
+    }
+}
+
+/// Writes everything but file contents.
+pub(crate) fn finish(
+    volume: &mut Volume<'_>,
+    tree: &Tree,
+    geometry: &Geometry,
+    ids: &Identifiers,
+) -> Result<Totals, FinishError> {
+    let numbering = Numbering::new(tree);
+    let used = numbering.order.len() as u64;
+    let per_group = geometry.inodes_per_group(used).ok_or(VolumeError::Full)?;
+    let places = Places::take(volume, geometry, per_group)?;
+    let mut image = Image {
+        volume,
+        tree,
+        numbering: &numbering,
+        ids,
+        table: Table { places: &places, at: 0, records: Vec::new() },
+        directories: vec![0; geometry.groups as usize],
+        content: 0,
+    };
+    let journal = image.reserved(geometry)?;
+    for (index, &id) in numbering.order.iter().enumerate() {
+        let number = FIRST_INODE + index as u32;
+        let record = image.record(id, number)?;
+        image.write(number, &record)?;
+    }
+    let Image { table, directories, content, volume, .. } = image;
+    table.end(volume)?;
+
+    let seed = ids.checksum_seed();
+    let last_inode = FIRST_INODE - 1 + used as u32;
+    let groups = groups::write(volume, geometry, &places, last_inode, &directories, seed)?;
+    let heads: u64 = geometry.superblock_groups().map(|group| geometry.head(group)).sum();
+    let overhead = heads + places.overhead() + journal.1 / BLOCK as u64;
+    let summary = Summary {
+        inodes_per_group: per_group,
+        free_blocks: groups.free_blocks,
+        free_inodes: groups.free_inodes,
+        overhead,
+        journal,
+    };
+    for group in geometry.superblock_groups().collect::<Vec<_>>().into_iter().rev() {
+        volume.buffered(group * GROUP_BLOCKS + 1, &groups.descriptors)?;
+        volume.flush()?;
+        let offset = if group == 0 { superblock::OFFSET } else { group * GROUP_BLOCKS * BLOCK as u64 };
+        volume.write_at(offset, &superblock::bytes(geometry, ids, &summary, group))?;
+    }
+    Ok(Totals {
+        inodes: used + 1,
+        directories: directories.iter().map(|&count| u64::from(count)).sum(),
+        content,
+        free_blocks: groups.free_blocks,
+        free_inodes: u64::from(groups.free_inodes),
+    })
+}
+
+struct Image<'a, 'v> {
+    volume: &'a mut Volume<'v>,
+    tree: &'a Tree,
+    numbering: &'a Numbering,
+    ids: &'a Identifiers,
+    table: Table<'a>,
+    /// Directories by group.
+    directories: Vec<u32>,
+    /// Bytes of file content, by length.
+    content: u64,
+}
+
+impl Image<'_, '_> {
+    /// Inodes 1 to 10; the journal's `i_block` and size.
+    fn reserved(&mut self, geometry: &Geometry) -> Result<([u8; 60], u64), FinishError> {
+        let resize = resize::write(self.volume, geometry)?;
+        let extents = journal::write(self.volume, geometry)?;
+        let mut journal = Record::empty();
+        let blocks: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
+        journal.mode = 0o100_600;
+        journal.links = 1;
+        journal.size = blocks * BLOCK as u64;
+        journal.flags = EXTENTS_FLAG;
+        let seed = self.ids.checksum_seed().of_inode(JOURNAL_INODE);
+        let (block, tree_blocks) = extents::root(&extents, seed, self.volume)?;
+        journal.block = block;
+        journal.blocks = blocks + tree_blocks;
+        for number in 1..FIRST_INODE {
+            let record = match number {
+                ROOT_INODE => &self.record(ROOT, ROOT_INODE)?,
+                RESIZE_INODE => &resize,
+                JOURNAL_INODE => &journal,
+                _ => &Record::empty(),
+            };
+            self.write(number, record)?;
+        }
+        Ok((journal.block, journal.size))
+    }
+
+    fn write(&mut self, number: u32, record: &Record) -> Result<(), VolumeError> {
+        let bytes = record.bytes(self.ids.checksum_seed().of_inode(number));
+        self.table.push(self.volume, number, &bytes)
+    }
+
+    /// The record of an inode of the tree; writes the blocks it needs.
+    fn record(&mut self, id: InodeId, number: u32) -> Result<Record, FinishError> {
+        let inode = self.tree.inode(id);
+        let seed = self.ids.checksum_seed().of_inode(number);
+        let mut record = Record::empty();
+        record.mode = inode.mode | type_bits(&inode.kind);
+        record.uid = inode.uid;
+        record.gid = inode.gid;
+        record.mtime = inode.mtime;
+        record.links = inode.links as u16;
+        let stored = xattr::store(&inode.xattrs)
+            .map_err(|refusal| FinishError::Refused { path: self.path_of(id), refusal })?;
+        record.inline = stored.inline;
+        if let Some(mut block) = stored.block {
+            let place = self.volume.reserve_one()?;
+            xattr::seal(&mut block, place, self.ids.checksum_seed());
+            self.volume.buffered(place, &block)?;
+            record.attributes = place;
+            record.blocks += 1;
+        }
+        let mut mapped = Vec::new();
+        let extents = match &inode.kind {
+            Kind::File { size, extents } => {
+                record.size = *size;
+                self.content += size;
+                Some(extents.as_slice())
+            }
+            Kind::Directory(_) => {
+                let blocks = self.directory(id, number)?;
+                record.size = blocks.bytes.len() as u64;
+                if blocks.indexed {
+                    record.flags |= INDEX_FLAG;
+                }
+                record.links = self.directory_links(inode);
+                let group = (number - 1) / self.table.places.inodes_per_group;
+                self.directories[group as usize] += 1;
+                self.volume.append(&blocks.bytes, 0, &mut mapped)?;
+                Some(mapped.as_slice())
+            }
+            Kind::Symlink(target) => {
+                record.size = target.len() as u64;
+                if target.len() < FAST_SYMLINK {
+                    record.block[..target.len()].copy_from_slice(target);
+                    None
+                } else {
+                    let mut block = target.to_vec();
+                    block.resize(BLOCK, 0);
+                    self.volume.append(&block, 0, &mut mapped)?;
+                    Some(mapped.as_slice())
+                }
+            }
+            Kind::Char(major, minor) | Kind::Block(major, minor) => {
+                record.block = device(*major, *minor);
+                None
+            }
+            Kind::Fifo => None,
+        };
+        if let Some(extents) = extents {
+            let (block, tree_blocks) = extents::root(extents, seed, self.volume)?;
+            record.flags |= EXTENTS_FLAG;
+            record.block = block;
+            record.blocks += tree_blocks + extents.iter().map(|extent| u64::from(extent.length)).sum::<u64>();
+        }
+        Ok(record)
+    }
+
+    fn directory(&self, id: InodeId, number: u32) -> Result<directory::Blocks, FinishError> {
+        let Kind::Directory(directory) = &self.tree.inode(id).kind else {
+            unreachable!("callers pass directories only")
+        };
+        let entries: Vec<_> = directory
+            .entries
+            .iter()
+            .map(|(name, to)| DirEntry {
+                name,
+                inode: self.numbering.numbers[to.inode as usize],
+                file_type: file_type(&self.tree.inode(to.inode).kind),
+            })
+            .collect();
+        let parent = self.numbering.numbers[directory.parent as usize];
+        let seed = self.ids.checksum_seed().of_inode(number);
+        directory::lay_out(&entries, number, parent, &self.ids.hash_words(), seed).ok_or_else(|| {
+            FinishError::Refused {
+                path: self.path_of(id),
+                refusal: Refusal::TooLarge {
+                    what: "the number of names in one directory",
+                    need: entries.len() as u64,
+                    limit: entries.len() as u64 - 1,
+                },
+            }
+        })
+    }
+
+    fn directory_links(&self, inode: &Inode) -> u16 {
+        let Kind::Directory(directory) = &inode.kind else { return 1 };
+        let subdirectories = directory
+            .entries
+            .values()
+            .filter(|name| matches!(self.tree.inode(name.inode).kind, Kind::Directory(_)))
+            .count() as u32;
+        if subdirectories + 2 >= MAX_DIRECTORY_LINKS { 1 } else { subdirectories as u16 + 2 }
+    }
+
+    /// A path of an inode, for messages: found by search, since only failures ask.
+    fn path_of(&self, wanted: InodeId) -> Vec<u8> {
+        let mut path = Vec::new();
+        let mut at = wanted;
+        let all = std::iter::once(ROOT).chain(self.numbering.order.iter().copied());
+        let directories: Vec<_> = all
+            .filter_map(|id| match &self.tree.inode(id).kind {
+                Kind::Directory(directory) => Some((id, directory)),
+                _ => None,
+            })
+            .collect();
+        while at != ROOT {
+            let found = directories.iter().find_map(|(id, directory)| {
+                let (name, _) = directory.entries.iter().find(|(_, to)| to.inode == at)?;
+                Some((*id, name))
+            });
+            let Some((parent, name)) = found else { break };
+            path = if path.is_empty() { name.to_vec() } else { [name, &b"/"[..], &path].concat() };
+            at = parent;
+        }
+        path
+    }
+}
+
+/// The inode tables, written in the order of numbers.
+struct Table<'a> {
+    places: &'a Places,
+    /// Block that the collected records belong to.
+    at: u64,
+    records: Vec<u8>,
+}
+
+impl Table<'_> {
+    fn push(
+        &mut self,
+        volume: &mut Volume<'_>,
+        number: u32,
+        record: &[u8; INODE],
+    ) -> Result<(), VolumeError> {
+        const FULL: usize = 64 * BLOCK;
+        let (block, slot) = self.places.record(number);
+        let follows = self.at + (self.records.len() / BLOCK) as u64 == block;
+        if slot == 0 && (!follows || self.records.len() >= FULL) {
+            self.write(volume)?;
+            self.at = block;
+        }
+        if self.records.is_empty() {
+            self.at = block;
+        }
+        self.records.extend_from_slice(record);
+        Ok(())
+    }
+
+    fn write(&mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+        self.records.resize(self.records.len().next_multiple_of(BLOCK), 0);
+        volume.write_at(self.at * BLOCK as u64, &self.records)?;
+        self.records.clear();
+        Ok(())
+    }
+
+    fn end(mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+        self.write(volume)
+    }
+}
+
+fn type_bits(kind: &Kind) -> u16 {
+    match kind {
+        Kind::File { .. } => 0o100_000,
+        Kind::Directory(_) => 0o040_000,
+        Kind::Symlink(_) => 0o120_000,
+        Kind::Char(..) => 0o020_000,
+        Kind::Block(..) => 0o060_000,
+        Kind::Fifo => 0o010_000,
+    }
+}
+
+fn file_type(kind: &Kind) -> u8 {
+    match kind {
+        Kind::File { .. } => 1,
+        Kind::Directory(_) => 2,
+        Kind::Char(..) => 3,
+        Kind::Block(..) => 4,
+        Kind::Fifo => 5,
+        Kind::Symlink(_) => 7,
+    }
+}

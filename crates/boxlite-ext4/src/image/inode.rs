@@ -1,0 +1,107 @@
+//! The 256-byte inode record.
+
+use super::checksum::Checksum;
+use super::{BLOCK, INODE, put, xattr};
+use crate::tar::Timestamp;
+
+/// The inode's blocks are mapped by extents.
+pub(crate) const EXTENTS_FLAG: u32 = 0x8_0000;
+/// The directory has a hash index.
+pub(crate) const INDEX_FLAG: u32 = 0x1000;
+
+/// The fields of a record that vary.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Type and permissions.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) mtime: Timestamp,
+    pub(crate) links: u16,
+    /// File system blocks in use, those of extents trees and attributes included.
+    pub(crate) blocks: u64,
+    pub(crate) flags: u32,
+    pub(crate) block: [u8; 60],
+    /// Block of extended attributes, or 0.
+    pub(crate) attributes: u64,
+    /// Extended attributes behind the fields.
+    pub(crate) inline: Vec<u8>,
+}
+
+impl Record {
+    /// A record of nothing, as for the reserved inodes.
+    pub(crate) fn empty() -> Self {
+        Self {
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Timestamp::default(),
+            links: 0,
+            blocks: 0,
+            flags: 0,
+            block: [0; 60],
+            attributes: 0,
+            inline: Vec::new(),
+        }
+    }
+
+    /// The record's bytes; `seed` is the inode's own.
+    pub(crate) fn bytes(&self, seed: Checksum) -> [u8; INODE] {
+        let mut record = [0; INODE];
+        let sectors = self.blocks * (BLOCK as u64 / 512);
+        let (seconds, extra) = encode_time(self.mtime);
+        put!(record, 0x00, self.mode);
+        put!(record, 0x02, self.uid as u16);
+        put!(record, 0x04, self.size as u32);
+        for place in [0x08, 0x0c, 0x10] {
+            put!(record, place, seconds);
+        }
+        put!(record, 0x18, self.gid as u16);
+        put!(record, 0x1a, self.links);
+        put!(record, 0x1c, sectors as u32);
+        put!(record, 0x20, self.flags);
+        record[0x28..0x64].copy_from_slice(&self.block);
+        put!(record, 0x68, self.attributes as u32);
+        put!(record, 0x6c, (self.size >> 32) as u32);
+        put!(record, 0x74, (sectors >> 32) as u16);
+        put!(record, 0x76, (self.attributes >> 32) as u16);
+        put!(record, 0x78, (self.uid >> 16) as u16);
+        put!(record, 0x7a, (self.gid >> 16) as u16);
+        put!(record, 0x80, (xattr::IN_INODE - 128) as u16);
+        for place in [0x84, 0x88, 0x8c] {
+            put!(record, place, extra);
+        }
+        record[xattr::IN_INODE..xattr::IN_INODE + self.inline.len()].copy_from_slice(&self.inline);
+        let checksum = seed.over(&record).value();
+        put!(record, 0x7c, checksum as u16);
+        put!(record, 0x82, (checksum >> 16) as u16);
+        record
+    }
+}
+
+/// The 32-bit seconds, and the word with two more bits of them and the nanoseconds. Clamped as the kernel does.
+fn encode_time(time: Timestamp) -> (i32, u32) {
+    const EARLIEST: i64 = i32::MIN as i64;
+    const LATEST: i64 = i32::MAX as i64 + (3_i64 << 32);
+    let (seconds, nanoseconds) = match time.seconds {
+        ..EARLIEST => (EARLIEST, 0),
+        EARLIEST..=LATEST => (time.seconds, time.nanoseconds),
+        _ => (LATEST, 0),
+    };
+    let low = seconds as i32;
+    let epoch = ((seconds - i64::from(low)) >> 32) as u32 & 3;
+    (low, nanoseconds << 2 | epoch)
+}
+
+/// `i_block` of a device: the old 16-bit number where it fits, else the 32-bit one.
+pub(crate) fn device(major: u32, minor: u32) -> [u8; 60] {
+    let mut field = [0; 60];
+    if major < 256 && minor < 256 {
+        put!(field, 0, major << 8 | minor);
+    } else {
+        put!(field, 4, minor & 0xff | major << 8 | (minor & !0xff) << 12);
+    }
+    field
+}

@@ -1,0 +1,50 @@
+//! The ext4 side: where blocks go, and what the metadata blocks hold.
+//!
+//! Formats follow the kernel's `Documentation/filesystems/ext4`. File contents are laid out first, in the order in
+//! which they arrive; once the tree is complete, the inode tables, directories and bitmaps follow behind them, which
+//! `flex_bg` allows. Tables and bitmaps of groups that hold nothing are marked so and stay holes in the file.
+
+mod checksum;
+mod content;
+mod directory;
+mod dirhash;
+mod extents;
+mod finish;
+mod geometry;
+mod groups;
+mod inode;
+mod journal;
+mod resize;
+mod space;
+pub(crate) mod superblock;
+mod volume;
+mod xattr;
+
+pub(crate) use content::{FileContent, MAX_FILE};
+pub(crate) use extents::Extent;
+pub(crate) use finish::{FinishError, finish};
+pub(crate) use geometry::{Geometry, MAX_VIRTUAL, MIN_VIRTUAL};
+pub(crate) use superblock::Identifiers;
+pub(crate) use volume::{Volume, VolumeError};
+
+/// Bytes per block.
+pub(crate) const BLOCK: usize = 4096;
+/// Blocks per group: as many as one bitmap block covers.
+pub(crate) const GROUP_BLOCKS: u64 = 32_768;
+/// Bytes per inode record.
+pub(crate) const INODE: usize = 256;
+/// Inode records per block.
+pub(crate) const INODES_PER_BLOCK: u32 = (BLOCK / INODE) as u32;
+/// First inode number that is not reserved.
+pub(crate) const FIRST_INODE: u32 = 11;
+/// The root directory's inode number.
+pub(crate) const ROOT_INODE: u32 = 2;
+
+/// Writes an integer's little-endian bytes at an offset.
+macro_rules! put {
+    ($buffer:expr, $offset:expr, $value:expr) => {{
+        let bytes = $value.to_le_bytes();
+        $buffer[$offset..$offset + bytes.len()].copy_from_slice(&bytes);
+    }};
+}
+pub(crate) use put;

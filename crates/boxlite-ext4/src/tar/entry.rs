@@ -1,0 +1,137 @@
+//! An entry put together from its header and the extended headers before it.
+
+use super::header::{Dialect, Header};
+use super::pax::Records;
+use super::sparse::Segment;
+
+/// A point in time; nanoseconds count upwards also before 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Timestamp {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    File,
+    Hardlink,
+    Symlink,
+    Char,
+    Block,
+    Directory,
+    Fifo,
+}
+
+/// What the archive says about one path.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    /// Target of a hard or symbolic link.
+    pub(crate) link: Vec<u8>,
+    pub(crate) kind: EntryKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Timestamp,
+    /// Major and minor of a device.
+    pub(crate) device: (u32, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Length of the file in bytes, holes included.
+    pub(crate) size: u64,
+    /// Where the stored bytes belong in a sparse file.
+    pub(crate) segments: Option<Vec<Segment>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Refused {
+    Corrupt(String),
+    Unsupported { name: Vec<u8>, reason: String },
+}
+
+impl From<&'static str> for Refused {
+    fn from(reason: &'static str) -> Self {
+        Self::Corrupt(reason.to_owned())
+    }
+}
+
+impl Entry {
+    /// The entry, and how many bytes of data follow it in the archive.
+    pub(super) fn assemble(
+        header: &Header<'_>,
+        records: &Records,
+        long_name: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+    ) -> Result<(Self, u64), Refused> {
+        let name = records.get(b"path").map_or_else(|| header.name(), <[u8]>::to_vec);
+        let name = long_name.unwrap_or(name);
+        let link = records.get(b"linkpath").map_or_else(|| header.link(), <[u8]>::to_vec);
+        let link = long_link.unwrap_or(link);
+        let unsupported = |reason: String| Refused::Unsupported { name: name.clone(), reason };
+        let kind = match header.typeflag {
+            0 if name.ends_with(b"/") => EntryKind::Directory,
+            b'0' | 0 | b'7' => EntryKind::File,
+            b'S' if header.dialect == Dialect::Gnu => EntryKind::File,
+            b'1' => EntryKind::Hardlink,
+            b'2' => EntryKind::Symlink,
+            b'3' => EntryKind::Char,
+            b'4' => EntryKind::Block,
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            other => return Err(unsupported(format!("its type is {:?}", char::from(other)))),
+        };
+        let id = |what: &str, field: i64, record: Option<u64>| match record {
+            Some(id) => u32::try_from(id).map_err(|_| unsupported(format!("its {what} is {id}"))),
+            None => u32::try_from(field).map_err(|_| unsupported(format!("its {what} is {field}"))),
+        };
+        let uid = id("uid", header.uid, records.number(b"uid")?)?;
+        let gid = id("gid", header.gid, records.number(b"gid")?)?;
+        let device = if matches!(kind, EntryKind::Char | EntryKind::Block) {
+            let (major, minor) = header.device;
+            // Linux device numbers: 12 bits of major, 20 of minor.
+            if !(0..1 << 12).contains(&major) || !(0..1 << 20).contains(&minor) {
+                return Err(unsupported(format!("its device number is {major}:{minor}")));
+            }
+            (major as u32, minor as u32)
+        } else {
+            (0, 0)
+        };
+        let mtime = records.mtime()?.unwrap_or(Timestamp { seconds: header.mtime, nanoseconds: 0 });
+        let mut entry = Self {
+            link,
+            kind,
+            mode: (header.mode & 0o7777) as u16,
+            uid,
+            gid,
+            mtime,
+            device,
+            xattrs: records.xattrs(),
+            size: 0,
+            segments: None,
+            name: Vec::new(),
+        };
+        let mut stored = records.number(b"size")?.unwrap_or(header.size);
+        if kind == EntryKind::File {
+            // Positions up to here must not wrap, whatever a hostile size says.
+            if stored > i64::MAX as u64 - 1024 {
+                return Err(Refused::Corrupt(format!("a size of {stored} bytes")));
+            }
+            entry.size = stored;
+            let logical = if header.typeflag == b'S' {
+                Some(header.sparse_size().ok_or("the real size of a sparse file is not a number")?)
+            } else if records.sparse_map_in_data() {
+                records.number(b"GNU.sparse.realsize")?.or(records.number(b"GNU.sparse.size")?)
+            } else {
+                records.number(b"GNU.sparse.size")?
+            };
+            entry.size = logical.unwrap_or(stored);
+        } else {
+            stored = 0;
+        }
+        entry.name = match records.get(b"GNU.sparse.name") {
+            Some(real) if kind == EntryKind::File => real.to_vec(),
+            _ => name,
+        };
+        Ok((entry, stored))
+    }
+}

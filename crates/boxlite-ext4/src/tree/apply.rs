@@ -1,0 +1,189 @@
+//! One entry of a layer applied to the tree.
+
+use super::resolve::components;
+use super::{Inode, InodeId, Kind, MAX_LINKS, ROOT, Tree};
+use crate::error::Refusal;
+use crate::tar::{Entry, EntryKind};
+
+const WHITEOUT: &[u8] = b".wh.";
+/// Names that belong to aufs itself, but for the opaque mark.
+const AUFS: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Longest symbolic link in bytes: it must fit a block with its end.
+const MAX_SYMLINK: usize = 4095;
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// A new regular file, still empty: its content comes next.
+    File(InodeId),
+    /// Anything else that is now in the tree.
+    Other,
+    /// A whiteout, or metadata of aufs: nothing was added.
+    Hidden,
+}
+
+impl Tree {
+    /// Applies one entry; of a regular file everything but its content.
+    pub(crate) fn apply(&mut self, entry: &mut Entry) -> Result<Applied, Refusal> {
+        let name = std::mem::take(&mut entry.name);
+        let applied = self.apply_at(&name, entry);
+        entry.name = name;
+        applied
+    }
+
+    fn apply_at(&mut self, path: &[u8], entry: &mut Entry) -> Result<Applied, Refusal> {
+        let path = components(path)?;
+        let Some((&name, parents)) = path.split_last() else {
+            if entry.kind != EntryKind::Directory {
+                return Err(Refusal::hostile("it would replace the root directory"));
+            }
+            self.describe(ROOT, entry);
+            return Ok(Applied::Other);
+        };
+        if path.iter().any(|part| part.starts_with(AUFS) && *part != OPAQUE) {
+            return Ok(Applied::Hidden);
+        }
+        if name.starts_with(WHITEOUT) {
+            self.white_out(parents, name)?;
+            return Ok(Applied::Hidden);
+        }
+        let parent = self.make_directories(parents)?;
+        match entry.kind {
+            EntryKind::Directory => {
+                self.apply_directory(parent, name, entry)?;
+                Ok(Applied::Other)
+            }
+            EntryKind::Hardlink => {
+                self.apply_hardlink(parent, name, &entry.link)?;
+                Ok(Applied::Other)
+            }
+            kind => {
+                let new = new_kind(kind, entry)?;
+                self.unlink(parent, name);
+                let id = self.add(described(entry, new))?;
+                self.link(parent, name, id);
+                Ok(if kind == EntryKind::File { Applied::File(id) } else { Applied::Other })
+            }
+        }
+    }
+
+    fn apply_directory(&mut self, parent: InodeId, name: &[u8], entry: &mut Entry) -> Result<(), Refusal> {
+        if let Some(there) = self.lookup(parent, name) {
+            if self.directory(there.inode).is_some() {
+                self.describe(there.inode, entry);
+                self.touch(there.inode);
+                return Ok(());
+            }
+            self.unlink(parent, name);
+        }
+        let kind = Self::new_directory(parent, self.layer);
+        let id = self.add(described(entry, kind))?;
+        self.link(parent, name, id);
+        Ok(())
+    }
+
+    /// Adds a name to an existing file. The header's metadata is not applied: it is the file's own that counts.
+    fn apply_hardlink(&mut self, parent: InodeId, name: &[u8], target: &[u8]) -> Result<(), Refusal> {
+        let shown = || String::from_utf8_lossy(target).into_owned();
+        let path = components(target).map_err(|refusal| match refusal {
+            Refusal::Hostile(_) => Refusal::hostile(format!("its target {:?} is outside the root", shown())),
+            other => other,
+        })?;
+        let Some((&last, parents)) = path.split_last() else {
+            return Err(Refusal::hostile(format!("its target {:?} is the root directory", shown())));
+        };
+        let found = match self.find_directory(parents)? {
+            Some(directory) => self.lookup(directory, last),
+            None => None,
+        };
+        let Some(found) = found else {
+            return Err(Refusal::hostile(format!("its target {:?} does not exist", shown())));
+        };
+        if self.directory(found.inode).is_some() {
+            return Err(Refusal::hostile(format!("its target {:?} is a directory", shown())));
+        }
+        // The link is counted before the old name goes, so that linking a file to itself keeps it.
+        let links = self.inode(found.inode).links;
+        if links >= MAX_LINKS {
+            return Err(Refusal::TooLarge {
+                what: "the number of links to one file",
+                need: u64::from(links) + 1,
+                limit: u64::from(MAX_LINKS),
+            });
+        }
+        self.inodes[found.inode as usize].links += 1;
+        self.unlink(parent, name);
+        self.link(parent, name, found.inode);
+        Ok(())
+    }
+
+    /// Hides one name, or with the opaque mark all names, that lower layers put into a directory.
+    fn white_out(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), Refusal> {
+        let hidden = &name[WHITEOUT.len()..];
+        if name != OPAQUE && matches!(hidden, b"" | b"." | b"..") {
+            return Err(Refusal::hostile("a whiteout of no name, or of a directory's own or parent's name"));
+        }
+        let Some(parent) = self.find_directory(parents)? else { return Ok(()) };
+        if name == OPAQUE {
+            self.hide_lower(parent);
+            return Ok(());
+        }
+        let Some(there) = self.lookup(parent, hidden) else { return Ok(()) };
+        match self.touched(there) {
+            super::Touched::No => self.unlink(parent, hidden),
+            super::Touched::File => {}
+            super::Touched::Directory => self.hide_lower(there.inode),
+        }
+        Ok(())
+    }
+
+    /// Gives an existing directory the metadata of a new entry, all of it.
+    fn describe(&mut self, id: InodeId, entry: &mut Entry) {
+        let inode = &mut self.inodes[id as usize];
+        inode.mode = entry.mode;
+        inode.uid = entry.uid;
+        inode.gid = entry.gid;
+        inode.mtime = entry.mtime;
+        inode.xattrs = std::mem::take(&mut entry.xattrs);
+    }
+}
+
+fn described(entry: &mut Entry, kind: Kind) -> Inode {
+    Inode {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        links: 1,
+        xattrs: std::mem::take(&mut entry.xattrs),
+        kind,
+    }
+}
+
+fn new_kind(kind: EntryKind, entry: &mut Entry) -> Result<Kind, Refusal> {
+    let (major, minor) = entry.device;
+    Ok(match kind {
+        EntryKind::Symlink => {
+            let target = std::mem::take(&mut entry.link);
+            if target.is_empty() || target.contains(&0) {
+                return Err(Refusal::hostile("the target of a symbolic link is empty or holds a NUL"));
+            }
+            if target.len() > MAX_SYMLINK {
+                return Err(Refusal::TooLarge {
+                    what: "the length of a symbolic link in bytes",
+                    need: target.len() as u64,
+                    limit: MAX_SYMLINK as u64,
+                });
+            }
+            Kind::Symlink(target.into())
+        }
+        EntryKind::Char => Kind::Char(major, minor),
+        EntryKind::Block => Kind::Block(major, minor),
+        EntryKind::Fifo => Kind::Fifo,
+        EntryKind::File | EntryKind::Directory | EntryKind::Hardlink => {
+            Kind::File { size: 0, extents: Vec::new() }
+        }
+    })
+}

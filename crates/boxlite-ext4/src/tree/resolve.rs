@@ -1,0 +1,161 @@
+//! From a path in an archive to a place in the tree.
+//!
+//! Symbolic links in the middle of a path are followed as the kernel would with the image's root as `/`: absolute
+//! targets start there, and `..` stops there. So no path leaves the tree, whatever its links say.
+
+use super::{InodeId, Kind, ROOT, Tree};
+use crate::error::Refusal;
+use crate::tar::Timestamp;
+
+/// Longest path of an entry or of a hard link's target in bytes, as the kernel's `PATH_MAX`.
+const MAX_PATH: usize = 4096;
+/// Longest name in bytes, as on ext4.
+const MAX_NAME: usize = 255;
+/// Symbolic links followed in one path, as in the kernel.
+const MAX_FOLLOWED: u32 = 40;
+
+/// The components of a path without `.`, `..` and empty ones; refuses a path that climbs above the root.
+pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
+    if path.len() > MAX_PATH {
+        return Err(Refusal::TooLarge {
+            what: "the length of the path in bytes",
+            need: path.len() as u64,
+            limit: MAX_PATH as u64,
+        });
+    }
+    let mut components = Vec::new();
+    for component in path.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => {
+                components.pop().ok_or_else(|| Refusal::hostile("its path climbs above the root"))?;
+            }
+            name => {
+                check_name(name)?;
+                components.push(name);
+            }
+        }
+    }
+    Ok(components)
+}
+
+fn check_name(name: &[u8]) -> Result<(), Refusal> {
+    if name.len() > MAX_NAME {
+        return Err(Refusal::TooLarge {
+            what: "the length of a name in bytes",
+            need: name.len() as u64,
+            limit: MAX_NAME as u64,
+        });
+    }
+    if name.contains(&0) {
+        return Err(Refusal::hostile("a name holds a NUL"));
+    }
+    Ok(())
+}
+
+impl Tree {
+    /// The directory that a path of directories leads to, or nothing where one of them is missing.
+    pub(super) fn find_directory(&self, path: &[&[u8]]) -> Result<Option<InodeId>, Refusal> {
+        let mut walk = Walk::new(path);
+        while let Some(name) = walk.next() {
+            if let Some(missing) = walk.step(self, &name)? {
+                match missing {
+                    Missing::Absent | Missing::NotDirectory => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(walk.at))
+    }
+
+    /// As [`Self::find_directory`], but makes what is missing: mode 0755, owned by root, dated 1970.
+    pub(super) fn make_directories(&mut self, path: &[&[u8]]) -> Result<InodeId, Refusal> {
+        let mut walk = Walk::new(path);
+        while let Some(name) = walk.next() {
+            match walk.step(self, &name)? {
+                None => {}
+                Some(missing) => {
+                    if let Missing::NotDirectory = missing {
+                        let there = self.lookup(walk.at, &name);
+                        if there.is_none_or(|there| there.layer == self.layer) {
+                            return Err(Refusal::hostile(format!(
+                                "{:?} on its path is not a directory",
+                                String::from_utf8_lossy(&name)
+                            )));
+                        }
+                        self.unlink(walk.at, &name);
+                    }
+                    check_name(&name)?;
+                    let id = self.add(super::Inode {
+                        mode: 0o755,
+                        uid: 0,
+                        gid: 0,
+                        mtime: Timestamp::default(),
+                        links: 1,
+                        xattrs: Vec::new(),
+                        kind: Self::new_directory(walk.at, self.layer),
+                    })?;
+                    self.link(walk.at, &name, id);
+                    walk.at = id;
+                }
+            }
+        }
+        Ok(walk.at)
+    }
+}
+
+enum Missing {
+    Absent,
+    NotDirectory,
+}
+
+/// A walk through directories; the components still ahead are kept last first.
+struct Walk {
+    ahead: Vec<Box<[u8]>>,
+    at: InodeId,
+    followed: u32,
+}
+
+impl Walk {
+    fn new(path: &[&[u8]]) -> Self {
+        Self { ahead: path.iter().rev().map(|&name| name.into()).collect(), at: ROOT, followed: 0 }
+    }
+
+    fn next(&mut self) -> Option<Box<[u8]>> {
+        self.ahead.pop()
+    }
+
+    /// Takes one step; says so if there is no directory to step into.
+    fn step(&mut self, tree: &Tree, name: &[u8]) -> Result<Option<Missing>, Refusal> {
+        match name {
+            b"" | b"." => return Ok(None),
+            b".." => {
+                self.at = tree.directory(self.at).map_or(ROOT, |directory| directory.parent);
+                return Ok(None);
+            }
+            _ => {}
+        }
+        let Some(found) = tree.lookup(self.at, name) else {
+            return Ok(Some(Missing::Absent));
+        };
+        match &tree.inode(found.inode).kind {
+            Kind::Directory(_) => self.at = found.inode,
+            Kind::Symlink(target) => {
+                self.followed += 1;
+                if self.followed > MAX_FOLLOWED {
+                    return Err(Refusal::hostile(format!(
+                        "its path runs through more than {MAX_FOLLOWED} symbolic links"
+                    )));
+                }
+                if target.first() == Some(&b'/') {
+                    self.at = ROOT;
+                }
+                self.ahead.extend(target.split(|&byte| byte == b'/').rev().map(Into::into));
+                if self.ahead.len() > MAX_PATH * 2 {
+                    return Err(Refusal::hostile("its path grows without end through symbolic links"));
+                }
+            }
+            _ => return Ok(Some(Missing::NotDirectory)),
+        }
+        Ok(None)
+    }
+}

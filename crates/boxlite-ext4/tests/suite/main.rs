@@ -1,0 +1,12 @@
+//! Images built from layers, against programs that we did not write: umoci unpacks the same layers, e2fsck checks
+//! the image, and the kernel mounts it.
+
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    clippy::too_many_arguments,
+    reason = "names are bytes; a tar entry has many fields"
+)]
+
+mod archive;
+mod oracle;
+mod plain;
