@@ -1,2 +1,33 @@
-//! One shim process per box.
-fn main() {}
+//! The process that owns one box's virtual machine; started by boxlite, never by hand.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use boxlite::shim::{Detached, detach};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let assignment = match detach(std::env::args_os().skip(1)) {
+        Ok(Detached::Starter) => return ExitCode::SUCCESS,
+        Ok(Detached::Shim(assignment)) => assignment,
+        Err(error) => {
+            eprintln!("boxlite-shim: {error}");
+            return ExitCode::from(125);
+        }
+    };
+    if let Ok(log) = assignment.log() {
+        let filter = EnvFilter::try_from_env("BOXLITE_SHIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_env_filter(filter)
+            .with_writer(Mutex::new(log))
+            .init();
+    }
+    match assignment.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the shim failed");
+            ExitCode::from(125)
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod litebox;
 pub mod net;
 mod runtime;
 pub mod settings;
+pub mod shim;
 mod store;
 pub mod volume;
 

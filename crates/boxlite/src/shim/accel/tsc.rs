@@ -1,0 +1,41 @@
+//! The rate of the host's time-stamp counter.
+
+use std::time::{Duration, Instant};
+
+const WINDOW: Duration = Duration::from_millis(50);
+
+/// Measures the rate in kHz against the monotonic clock over 50 ms; 0 where there is no such counter.
+pub(super) fn measure_khz() -> u32 {
+    let (start, first) = (Instant::now(), counter());
+    while start.elapsed() < WINDOW {
+        std::hint::spin_loop();
+    }
+    let (elapsed, last) = (start.elapsed(), counter());
+    let cycles = u128::from(last.wrapping_sub(first));
+    u32::try_from(cycles * 1_000_000 / elapsed.as_nanos().max(1)).unwrap_or(0)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn counter() -> u64 {
+    // SAFETY: RDTSC exists on every x86-64 CPU and touches no memory.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn counter() -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_rate_is_that_of_a_plausible_cpu_and_stable() {
+        let (first, second) = (super::measure_khz(), super::measure_khz());
+        assert!((500_000..10_000_000).contains(&first), "{first} kHz");
+        assert!(first.abs_diff(second) < first / 100, "{first} and {second} kHz");
+    }
+}

@@ -1,0 +1,262 @@
+//! Talking to a box's shim, from any process of the same user.
+//!
+//! Each exec, attach or request has a connection of its own, which is how a shim tells that its asker has gone.
+
+mod copy;
+mod session;
+mod stdin;
+
+use std::io;
+use std::path::Path;
+
+use boxlite_proto::{
+    ExecSpec, FileStat, Frame, GuestMetrics, Op, OpEvent, OpFailure, PROTOCOL_VERSION, ShimError, ShimReply,
+    ShimRequest, ShimStatus, WinSize,
+};
+use tokio::io::AsyncRead;
+use tokio::net::UnixStream;
+
+use super::socket;
+use crate::durable::Lock;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::home::BoxPaths;
+use crate::runtime::Execution;
+use session::{Connection, Session};
+
+/// The number of the only operation on a connection.
+const CHANNEL: u32 = 1;
+
+/// A running box's shim, reached anew by each call.
+#[derive(Debug, Clone)]
+pub struct ShimClient {
+    paths: BoxPaths,
+}
+
+impl ShimClient {
+    /// The shim of the box at `paths`, whether or not there is one.
+    pub fn new(paths: BoxPaths) -> Self {
+        Self { paths }
+    }
+
+    /// What the shim knows of its box; `None` when the box does not run.
+    pub async fn status(&self) -> Result<Option<ShimStatus>> {
+        let Some(mut connection) = self.try_connect(&ShimRequest::Status)? else { return Ok(None) };
+        match connection.answer().await? {
+            Some(ShimReply::Status(status)) => Ok(Some(status)),
+            None | Some(ShimReply::Stopped { .. }) => Ok(None),
+            Some(other) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until the guest is up and its main process, if it has one, was started; false when the box ended before
+    /// that, in which case [`super::Outcome`] tells why.
+    pub async fn wait_up(&self) -> Result<bool> {
+        let Some(mut connection) = self.try_connect(&ShimRequest::Op(Op::Ping { id: CHANNEL }))? else {
+            return Ok(false);
+        };
+        loop {
+            match connection.reply().await? {
+                Some(ShimReply::Event(OpEvent::Pong { .. })) => return Ok(true),
+                None
+                | Some(ShimReply::Stopped { .. } | ShimReply::Error { kind: ShimError::NotRunning, .. }) => {
+                    return Ok(false);
+                }
+                Some(ShimReply::Error { kind, message }) => return Err(refusal(kind, message)),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Runs a command in the box.
+    ///
+    /// # Errors
+    /// `Conflict` when the box does not run.
+    pub async fn exec(&self, spec: ExecSpec) -> Result<Execution> {
+        let stdin = spec.stdin;
+        let connection = self.connect(&ShimRequest::Op(Op::Exec { id: CHANNEL, spec }))?;
+        Ok(Session::start(connection, CHANNEL).into_execution(stdin))
+    }
+
+    /// Connects to the main process: its output from position `from` on (`None`: from now on) as far as the log
+    /// reaches, and with `stdin` its input, unless somebody else feeds it.
+    ///
+    /// # Errors
+    /// `Conflict` when the box does not run.
+    pub async fn attach(&self, from: Option<u64>, stdin: bool, tty: Option<WinSize>) -> Result<Execution> {
+        let connection = self.connect(&ShimRequest::Attach { id: CHANNEL, from, stdin, tty })?;
+        Ok(Session::start(connection, CHANNEL).into_execution(stdin))
+    }
+
+    /// Sends a signal to the main process.
+    pub async fn kill(&self, signo: i32) -> Result<()> {
+        self.done(&ShimRequest::Kill { signo }).await
+    }
+
+    /// Stops the virtual processors.
+    pub async fn pause(&self) -> Result<()> {
+        self.done(&ShimRequest::Pause).await
+    }
+
+    /// Lets the virtual processors run again.
+    pub async fn resume(&self) -> Result<()> {
+        self.done(&ShimRequest::Resume).await
+    }
+
+    /// Stops the box and waits until shim and QEMU are gone; a box that does not run is left alone.
+    ///
+    /// `signo` begins it (`None`: the box's stop signal); after `timeout_ms` comes SIGKILL.
+    pub async fn stop(&self, signo: Option<i32>, timeout_ms: u64) -> Result<()> {
+        self.until_gone(&ShimRequest::Stop { signo, timeout_ms }).await
+    }
+
+    /// Waits until shim and QEMU are gone.
+    pub async fn wait(&self) -> Result<()> {
+        self.until_gone(&ShimRequest::Wait).await
+    }
+
+    async fn until_gone(&self, request: &ShimRequest) -> Result<()> {
+        if let Some(mut connection) = self.try_connect(request)? {
+            loop {
+                match connection.reply().await? {
+                    None | Some(ShimReply::Stopped { .. }) => break,
+                    Some(ShimReply::Error { kind, message }) => return Err(refusal(kind, message)),
+                    Some(_) => {}
+                }
+            }
+        }
+        wait_until_gone(&self.paths).await
+    }
+
+    /// Unpacks the tar stream `archive` at `dest` in the guest; returns the archive's bytes.
+    ///
+    /// The archive's top-level entry is named after the source, or `.` for a directory's contents.
+    pub async fn copy_in(
+        &self,
+        dest: &str,
+        keep_owners: bool,
+        archive: impl AsyncRead + Unpin,
+    ) -> Result<u64> {
+        let op = Op::CopyIn { id: CHANNEL, dest: dest.to_owned(), keep_owners };
+        let session = Session::start(self.connect(&ShimRequest::Op(op))?, CHANNEL);
+        copy::send_archive(session, archive).await
+    }
+
+    /// Packs `path` of the guest into a tar stream; an error of the guest ends the stream as an I/O error whose
+    /// source is the [`Error`].
+    pub async fn copy_out(&self, path: &str, follow: bool) -> Result<impl AsyncRead + Send + Unpin + use<>> {
+        let op = Op::CopyOut { id: CHANNEL, path: path.to_owned(), follow };
+        let session = Session::start(self.connect(&ShimRequest::Op(op))?, CHANNEL);
+        copy::receive_archive(session).await
+    }
+
+    /// Describes a path in the guest.
+    pub async fn stat(&self, path: &str) -> Result<FileStat> {
+        match self.one_event(Op::Stat { id: CHANNEL, path: path.to_owned() }).await? {
+            OpEvent::Stat { stat, .. } => Ok(stat),
+            other => Err(Error::bug(format!("the shim answered a stat with {other:?}"))),
+        }
+    }
+
+    /// What the guest consumes.
+    pub async fn metrics(&self) -> Result<GuestMetrics> {
+        match self.one_event(Op::Metrics { id: CHANNEL }).await? {
+            OpEvent::Metrics { metrics, .. } => Ok(metrics),
+            other => Err(Error::bug(format!("the shim answered a question for metrics with {other:?}"))),
+        }
+    }
+
+    /// A round trip to the guest's agent.
+    pub async fn ping(&self) -> Result<()> {
+        self.one_event(Op::Ping { id: CHANNEL }).await.map(drop)
+    }
+
+    async fn one_event(&self, op: Op) -> Result<OpEvent> {
+        let mut connection = self.connect(&ShimRequest::Op(op))?;
+        match connection.answer().await? {
+            Some(ShimReply::Event(OpEvent::Failed { kind, message, .. })) => Err(failure(kind, message)),
+            Some(ShimReply::Event(event)) => Ok(event),
+            Some(ShimReply::Stopped { .. }) | None => Err(not_running(self.paths.root())),
+            Some(other) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn done(&self, request: &ShimRequest) -> Result<()> {
+        match self.connect(request)?.answer().await? {
+            Some(ShimReply::Done) => Ok(()),
+            Some(ShimReply::Stopped { .. }) | None => Err(not_running(self.paths.root())),
+            Some(other) => Err(unexpected(&other)),
+        }
+    }
+
+    fn connect(&self, request: &ShimRequest) -> Result<Connection> {
+        self.try_connect(request)?.ok_or_else(|| not_running(self.paths.root()))
+    }
+
+    /// Connects and asks without waiting for anything; `None` when nobody listens.
+    fn try_connect(&self, request: &ShimRequest) -> Result<Option<Connection>> {
+        let path = self.paths.socket();
+        let Some(stream) = socket::connect(&path)? else { return Ok(None) };
+        let stream = UnixStream::from_std(stream).doing("using the connection to", &path)?;
+        let connection = Connection::new(stream);
+        for message in [&ShimRequest::Hello { version: PROTOCOL_VERSION }, request] {
+            let frame =
+                Frame::control(message).map_err(|error| Error::invalid(error.to_string()).because(error))?;
+            connection.sink.send(frame);
+        }
+        Ok(Some(connection))
+    }
+}
+
+/// Waits until no process of the box at `paths` is left: its `shim.lock` can be taken.
+pub async fn wait_until_gone(paths: &BoxPaths) -> Result<()> {
+    let path = paths.shim_lock();
+    let taken =
+        tokio::task::spawn_blocking(
+            move || if path.exists() { Lock::exclusive(&path).map(drop) } else { Ok(()) },
+        );
+    taken.await.map_err(|error| Error::bug("waiting for a lock was interrupted").because(error))?
+}
+
+fn not_running(box_dir: &Path) -> Error {
+    let name = box_dir.file_name().unwrap_or_default().to_string_lossy();
+    Error::conflict(format!("the box {name} is not running"))
+}
+
+fn refusal(kind: ShimError, message: String) -> Error {
+    let kind = match kind {
+        ShimError::Version => ErrorKind::Unsupported,
+        ShimError::NotRunning => ErrorKind::Conflict,
+        ShimError::Invalid => ErrorKind::InvalidInput,
+        ShimError::Vm => ErrorKind::Io,
+    };
+    Error::new(kind, message)
+}
+
+fn failure(kind: OpFailure, message: String) -> Error {
+    let kind = match kind {
+        OpFailure::NotFound => ErrorKind::NotFound,
+        OpFailure::WrongKind => ErrorKind::Conflict,
+        OpFailure::BadArchive => ErrorKind::Corrupt,
+        OpFailure::NoSpace => ErrorKind::ResourceExhausted,
+        OpFailure::Invalid => ErrorKind::InvalidInput,
+        OpFailure::Io => ErrorKind::Io,
+    };
+    Error::new(kind, message)
+}
+
+fn unexpected(reply: &ShimReply) -> Error {
+    match reply {
+        ShimReply::Error { kind, message } => refusal(*kind, message.clone()),
+        other => Error::bug(format!("the shim gave an unexpected answer: {other:?}")),
+    }
+}
+
+fn connection_lost(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the box's shim was lost").because(error)
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::other(error)
+    }
+}

@@ -1,0 +1,285 @@
+//! One connection, and one exec, attach or copy on it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use boxlite_proto::{ExitStatus, Frame, Op, OpEvent, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize};
+use bytes::Bytes;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::{mpsc, watch};
+
+use super::stdin::{Input, StdinSink};
+use super::{connection_lost, failure, refusal};
+use crate::error::{Error, Result};
+use crate::runtime::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream, WindowSize};
+use crate::shim::frames::FrameReader;
+use crate::shim::sink::{self, FrameSink};
+
+/// A connection to a shim; it ends when the last [`FrameSink`] is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sink: FrameSink,
+    frames: FrameReader<OwnedReadHalf>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        let (read, write) = stream.into_split();
+        let (sink, source) = sink::queue();
+        tokio::spawn(source.drain_into(write));
+        Self { sink, frames: FrameReader::new(read) }
+    }
+
+    /// The next frame; `None` when the shim has closed the connection.
+    async fn frame(&mut self) -> Result<Option<Frame>> {
+        self.frames.next().await.map_err(connection_lost)
+    }
+
+    /// The next control message.
+    pub(super) async fn reply(&mut self) -> Result<Option<ShimReply>> {
+        while let Some(frame) = self.frame().await? {
+            if let Frame::Control(payload) = frame {
+                return Frame::parse_control(&payload).map(Some).map_err(connection_lost);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next control message that is not the shim's hello; a refusal becomes an error.
+    pub(super) async fn answer(&mut self) -> Result<Option<ShimReply>> {
+        loop {
+            match self.reply().await? {
+                Some(ShimReply::Hello { .. }) => {}
+                Some(ShimReply::Error { kind, message }) => return Err(refusal(kind, message)),
+                other => return Ok(other),
+            }
+        }
+    }
+}
+
+/// How an operation ended, shared by everybody who waits for it.
+#[derive(Debug, Clone)]
+pub(super) enum Ended {
+    Process(ExecStatus),
+    Copied(u64),
+    Failed(Arc<Error>),
+}
+
+/// One operation and its streams.
+pub(super) struct Session {
+    pub(super) output: Output,
+    pub(super) stdin: StdinSink,
+    pub(super) control: Control,
+}
+
+impl Session {
+    /// Starts listening to the operation `channel`, which `connection` was opened with.
+    pub(super) fn start(connection: Connection, channel: u32) -> Self {
+        let sink = connection.sink.clone();
+        let (chunks, receiver) = mpsc::unbounded_channel();
+        let (ended, ended_receiver) = watch::channel(None);
+        let input = Input::new(channel);
+        let listener = Listener { connection, input: input.clone(), chunks, position: None };
+        tokio::spawn(listener.listen(ended));
+        Self {
+            output: Output {
+                channel,
+                chunks: receiver,
+                sink: sink.clone(),
+                windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(channel, stream)),
+            },
+            stdin: StdinSink::new(channel, sink.clone(), input),
+            control: Control { channel, sink, ended: ended_receiver },
+        }
+    }
+
+    pub(super) fn into_execution(self, stdin: bool) -> Execution {
+        Execution {
+            stdin: if stdin { Some(Box::pin(self.stdin)) } else { None },
+            output: Box::pin(self.output),
+            control: Arc::new(self.control),
+        }
+    }
+}
+
+/// Reads a connection on behalf of a session; holds no sink of its own, so that the session's end closes it.
+struct Listener {
+    connection: Connection,
+    input: Input,
+    chunks: mpsc::UnboundedSender<Result<OutputChunk>>,
+    /// Where the next byte of a main process's output is.
+    position: Option<u64>,
+}
+
+impl Listener {
+    async fn listen(self, ended: watch::Sender<Option<Ended>>) {
+        let Self { connection, input, chunks, mut position } = self;
+        let Connection { sink, mut frames } = connection;
+        drop(sink);
+        let end = loop {
+            let frame = match frames.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ended::Failed(Arc::new(gone())),
+                Err(error) => break Ended::Failed(Arc::new(connection_lost(error))),
+            };
+            match frame {
+                Frame::Control(payload) => match Frame::parse_control(&payload) {
+                    Ok(reply) => {
+                        if let Some(end) = judge(reply, &mut position, &chunks) {
+                            break end;
+                        }
+                    }
+                    Err(error) => break Ended::Failed(Arc::new(connection_lost(error))),
+                },
+                Frame::Data { stream, bytes, .. } => {
+                    position = position.map(|position| position + bytes.len() as u64);
+                    let stream =
+                        if stream == Stream::Stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+                    let _ = chunks.send(Ok(OutputChunk { stream, bytes: Bytes::from(bytes) }));
+                }
+                Frame::Credit { stream: Stream::Stdin, bytes, .. } => {
+                    if let Err(error) = input.granted(bytes) {
+                        break Ended::Failed(Arc::new(connection_lost(error)));
+                    }
+                }
+                Frame::Close { stream: Stream::Stdin, .. } => input.close(),
+                _ => {}
+            }
+        };
+        input.close();
+        // The end is known before the output's end is seen, so that reading to the end and then asking never waits.
+        let _ = ended.send(Some(end));
+        drop(chunks);
+    }
+}
+
+fn gone() -> Error {
+    Error::new(crate::ErrorKind::Unavailable, "the box ended while it was being used")
+}
+
+/// What a message means for the operation; `Some` when it was the last.
+fn judge(
+    reply: ShimReply,
+    position: &mut Option<u64>,
+    chunks: &mpsc::UnboundedSender<Result<OutputChunk>>,
+) -> Option<Ended> {
+    match reply {
+        ShimReply::Event(OpEvent::Exited { status, .. }) => Some(Ended::Process(ExecStatus {
+            code: status.shell_code(),
+            reason: match status {
+                ExitStatus::Code(_) => None,
+                ExitStatus::Signal(signal) => Some(format!("killed by signal {signal}")),
+            },
+        })),
+        ShimReply::Event(OpEvent::ExecFailed { kind, message, .. }) => {
+            Some(Ended::Process(ExecStatus { code: kind.exit_code(), reason: Some(message) }))
+        }
+        ShimReply::Event(OpEvent::Copied { bytes, .. }) => Some(Ended::Copied(bytes)),
+        ShimReply::Event(OpEvent::Failed { kind, message, .. }) => {
+            Some(Ended::Failed(Arc::new(failure(kind, message))))
+        }
+        ShimReply::Stopped { .. } => Some(Ended::Failed(Arc::new(gone()))),
+        ShimReply::Error { kind, message } => Some(Ended::Failed(Arc::new(refusal(kind, message)))),
+        ShimReply::Attached { position: now, .. } => {
+            if let Some(lost) = position.and_then(|before| now.checked_sub(before)).filter(|&lost| lost > 0) {
+                let message = format!("{lost} bytes of output were lost because they were not read in time");
+                let _ = chunks.send(Err(Error::new(crate::ErrorKind::Unavailable, message)));
+            }
+            *position = Some(now);
+            None
+        }
+        ShimReply::Event(_) | ShimReply::Hello { .. } | ShimReply::Status(_) | ShimReply::Done => None,
+    }
+}
+
+/// The output of an operation; reading it is what lets more of it come. Dropping it discards the rest.
+pub(super) struct Output {
+    channel: u32,
+    chunks: mpsc::UnboundedReceiver<Result<OutputChunk>>,
+    sink: FrameSink,
+    windows: [ReceiveWindow; 2],
+}
+
+impl futures::Stream for Output {
+    type Item = Result<OutputChunk>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(self.chunks.poll_recv(context));
+        if let Some(Ok(chunk)) = &next {
+            let (index, stream) = match chunk.stream {
+                OutputStream::Stdout => (0, Stream::Stdout),
+                OutputStream::Stderr => (1, Stream::Stderr),
+            };
+            let length = chunk.bytes.len();
+            let (channel, window) = (self.channel, &mut self.windows[index]);
+            match window.received(length) {
+                Ok(()) => {
+                    if let Some(credit) = window.consumed(length) {
+                        self.sink.credit(channel, stream, credit);
+                    }
+                }
+                Err(error) => return Poll::Ready(Some(Err(connection_lost(error)))),
+            }
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.sink.send(Frame::Close { channel: self.channel, stream });
+        }
+    }
+}
+
+/// Signals, resizing and waiting.
+pub(super) struct Control {
+    channel: u32,
+    sink: FrameSink,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Control {
+    /// Waits for the operation's last word.
+    pub(super) async fn ended(&self) -> Ended {
+        let mut receiver = self.ended.clone();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or_else(|| Ended::Failed(Arc::new(gone()))),
+            Err(_) => Ended::Failed(Arc::new(gone())),
+        }
+    }
+
+    fn ask(&self, op: Op) -> Result<()> {
+        let message = ShimRequest::Op(op);
+        self.sink.control(&message).map_err(|error| Error::bug("a request does not serialise").because(error))
+    }
+}
+
+#[async_trait]
+impl ExecutionControl for Control {
+    async fn signal(&self, signal: i32) -> Result<()> {
+        self.ask(Op::Signal { id: self.channel, signo: signal })
+    }
+
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        let size = WinSize { rows: size.rows, cols: size.columns };
+        self.ask(Op::Resize { id: self.channel, size })
+    }
+
+    async fn wait(&self) -> Result<ExecStatus> {
+        match self.ended().await {
+            Ended::Process(status) => Ok(status),
+            Ended::Copied(_) => Err(Error::bug("a process ended like a copy")),
+            Ended::Failed(error) => Err(again(&error)),
+        }
+    }
+}
+
+/// The same failure once more, for another waiter.
+pub(super) fn again(error: &Arc<Error>) -> Error {
+    Error::new(error.kind(), error.to_string()).because(Arc::clone(error))
+}

@@ -1,0 +1,60 @@
+//! What the guest's agent says.
+
+use boxlite_proto::{Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError};
+
+use super::{Driver, GuestInput, Phase};
+
+impl Driver {
+    pub(super) fn guest_input(&mut self, input: GuestInput) {
+        if let Err(error) = input.and_then(|frame| self.guest_frame(frame)) {
+            // A guest that broke the protocol cannot be asked to flush.
+            self.fail(format!("the guest's agent broke the protocol: {error}"));
+        }
+    }
+
+    fn guest_frame(&mut self, frame: Frame) -> Result<(), ProtoError> {
+        match frame {
+            Frame::Control(payload) => self.guest_message(Frame::parse_control(&payload)?),
+            Frame::Data { channel: MAIN_CHANNEL, stream, bytes } => {
+                self.main.output(stream, bytes, &self.guest)?
+            }
+            frame if frame.channel() == Some(MAIN_CHANNEL) => self.main.guest_frame(&frame, &self.guest)?,
+            frame => self.ops.guest_frame(frame)?,
+        }
+        Ok(())
+    }
+
+    fn guest_message(&mut self, message: FromGuest) {
+        match message {
+            FromGuest::Hello { version, .. } if version != PROTOCOL_VERSION => self.fail(format!(
+                "the guest's agent speaks version {version} of the protocol and this shim version {PROTOCOL_VERSION}"
+            )),
+            FromGuest::Hello { features, .. } => tracing::debug!(?features, "the guest's agent is there"),
+            FromGuest::Ready { timings, warnings } => {
+                tracing::info!(?timings, "the guest is up");
+                for warning in warnings {
+                    tracing::warn!(warning, "the guest came up with trouble");
+                }
+                if matches!(self.phase, Phase::Booting) {
+                    self.phase = Phase::Running;
+                }
+                if self.spec.main.is_none() {
+                    self.main.state = MainState::Running { pid: 0 };
+                }
+            }
+            FromGuest::BootFailed { reason } => self.fail(reason),
+            FromGuest::Down => self.guest_is_down(),
+            FromGuest::Event(event) if event.id() == MAIN_CHANNEL => self.main_event(&event),
+            FromGuest::Event(event) => self.ops.event(event),
+        }
+    }
+
+    fn main_event(&mut self, event: &OpEvent) {
+        self.main.event(event);
+        match event {
+            OpEvent::ExecFailed { kind, message, .. } => self.main_not_started(*kind, message.clone()),
+            OpEvent::Exited { .. } => self.main_exited(),
+            _ => {}
+        }
+    }
+}

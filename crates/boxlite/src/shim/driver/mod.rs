@@ -1,0 +1,237 @@
+//! The single owner of a running box: one task through which every change of its state goes.
+//!
+//! States follow one another: booting → running → stopping → gone. Everything else (the guest's agent, QEMU, clients,
+//! the host's disk, time) only sends it inputs; it never waits for any of them.
+
+mod ending;
+mod guest;
+mod main_process;
+mod ops;
+mod requests;
+mod space;
+mod vcpus;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxlite_proto::{Frame, ProtoError, ShimReply};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::launch::LaunchSpec;
+use super::log::MainLogWriter;
+use super::outcome::Outcome;
+use super::sink::FrameSink;
+use super::vmm::qmp::{Event as QmpEvent, Qmp};
+use crate::durable::FreeSpace;
+use crate::error::Result;
+use crate::home::BoxPaths;
+use ending::Ending;
+use main_process::{ClientId, MainProcess};
+use ops::Ops;
+use vcpus::Vcpus;
+
+/// How often free space is looked at while the guest runs.
+const SPACE_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a guest may take to come up; under TCG on a busy host several seconds are normal.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Bytes waiting for a client that does not read them, above which it is dropped.
+const CLIENT_QUEUE_LIMIT: usize = 16 << 20;
+
+/// What a connection tells the driver.
+#[derive(Debug)]
+pub(super) enum ClientInput {
+    /// It is there, and this is its way back.
+    Connected(FrameSink),
+    /// It sent a frame.
+    Frame(Frame),
+    /// It is gone.
+    Gone,
+}
+
+/// What the agent's channel brings.
+pub(super) type GuestInput = Result<Frame, ProtoError>;
+
+/// Everything that the driver listens to.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) guest: mpsc::Receiver<GuestInput>,
+    pub(super) clients: mpsc::Receiver<(ClientId, ClientInput)>,
+    pub(super) qmp: mpsc::UnboundedReceiver<QmpEvent>,
+    pub(super) vm_end: tokio::sync::oneshot::Receiver<std::io::Result<ExitStatus>>,
+    /// SIGTERM to the shim asks for a stop.
+    pub(super) terminate: tokio::signal::unix::Signal,
+}
+
+/// The box's state.
+#[derive(Debug)]
+pub(super) struct Driver {
+    spec: LaunchSpec,
+    vm_pid: u32,
+    /// Names the process even after its number has been given to another.
+    vm_handle: OwnedFd,
+    guest: FrameSink,
+    qmp: Arc<Qmp>,
+    phase: Phase,
+    boot_deadline: Instant,
+    main: MainProcess,
+    ops: Ops,
+    clients: HashMap<ClientId, Client>,
+    vcpus: Vcpus,
+    /// QEMU's last word on why it ends.
+    shutdown_reason: Option<String>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Booting,
+    Running,
+    Stopping(Ending),
+}
+
+#[derive(Debug)]
+struct Client {
+    sink: FrameSink,
+    greeted: bool,
+    /// It waits for the box's end.
+    waits: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        spec: LaunchSpec,
+        vm_pid: u32,
+        vm_handle: OwnedFd,
+        guest: FrameSink,
+        qmp: Arc<Qmp>,
+    ) -> Result<Self> {
+        let paths = BoxPaths::new(spec.box_dir.clone());
+        let log = MainLogWriter::start(&paths.main_log(), spec.logs.main)?;
+        let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
+        Ok(Self {
+            spec,
+            vm_pid,
+            vm_handle,
+            guest,
+            qmp,
+            phase: Phase::Booting,
+            boot_deadline: Instant::now() + BOOT_LIMIT,
+            main: MainProcess::new(log, paths.main_log()),
+            ops: Ops::new(),
+            clients: HashMap::new(),
+            vcpus,
+            shutdown_reason: None,
+        })
+    }
+
+    /// Runs the box until its virtual machine is gone; returns how that came, and the clients to be told.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> (Outcome, Vec<FrameSink>) {
+        let mut space = interval(SPACE_EVERY);
+        space.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut agent_open = true;
+        let mut qmp_open = true;
+        let vm_end = loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                input = inputs.guest.recv(), if agent_open => match input {
+                    Some(input) => self.guest_input(input),
+                    None => agent_open = false,
+                },
+                Some((client, input)) = inputs.clients.recv() => self.client_input(client, input),
+                event = inputs.qmp.recv(), if qmp_open => match event {
+                    Some(event) => self.qmp_event(event),
+                    None => qmp_open = false,
+                },
+                _ = space.tick() => self.look_at_space(),
+                () = sleep_until(deadline) => self.deadline_passed(),
+                _ = inputs.terminate.recv() => self.stop(None, None),
+                status = &mut inputs.vm_end => {
+                    break status.unwrap_or_else(|_| Err(std::io::Error::other("its watcher ended")));
+                }
+            }
+        };
+        // What the guest said before it went is still to be heard.
+        while let Ok(input) = inputs.guest.try_recv() {
+            self.guest_input(input);
+        }
+        while let Ok(event) = inputs.qmp.try_recv() {
+            self.qmp_event(event);
+        }
+        let outcome = self.outcome(&vm_end);
+        (
+            outcome,
+            self.clients.into_values().filter(|client| client.greeted).map(|client| client.sink).collect(),
+        )
+    }
+
+    fn qmp_event(&mut self, event: QmpEvent) {
+        match event {
+            QmpEvent::BlockError { nospace: true, node } => {
+                tracing::warn!(node, "the host's disk is full: the guest is paused until there is room");
+                self.vcpus.disk_full();
+            }
+            QmpEvent::BlockError { nospace: false, node } => {
+                self.fail(format!("the host could not write the block node {node}"));
+            }
+            QmpEvent::Shutdown { guest, reason } => {
+                tracing::info!(guest, reason, "QEMU shuts down");
+                self.shutdown_reason = Some(reason);
+            }
+            QmpEvent::Stopped => tracing::debug!("the guest is paused"),
+            QmpEvent::Resumed => tracing::debug!("the guest goes on"),
+        }
+    }
+
+    fn look_at_space(&mut self) {
+        let free = FreeSpace::at(&self.spec.overlay).map(|space| space.bytes).ok();
+        self.vcpus.measured(free);
+        self.main.tick(&self.guest);
+        self.drop_clients_that_do_not_read();
+    }
+
+    fn client_input(&mut self, id: ClientId, input: ClientInput) {
+        match input {
+            ClientInput::Connected(sink) => {
+                self.clients.insert(id, Client { sink, greeted: false, waits: false });
+            }
+            ClientInput::Gone => self.forget(id),
+            ClientInput::Frame(frame) => {
+                if let Err(error) = self.client_frame(id, frame) {
+                    tracing::warn!(%error, "a client broke the protocol and is dropped");
+                    self.forget(id);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ClientId) {
+        if self.clients.remove(&id).is_some() {
+            self.main.detach(id, &self.guest);
+            self.ops.abandon(id, &self.guest);
+        }
+    }
+
+    fn drop_clients_that_do_not_read(&mut self) {
+        let slow: Vec<ClientId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.sink.queued() > CLIENT_QUEUE_LIMIT)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in slow {
+            tracing::warn!("a client does not read its answers and is dropped");
+            self.forget(id);
+        }
+    }
+
+    fn reply(&self, id: ClientId, reply: &ShimReply) {
+        if let Some(client) = self.clients.get(&id) {
+            let _ = client.sink.control(reply);
+        }
+    }
+}

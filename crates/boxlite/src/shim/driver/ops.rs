@@ -1,0 +1,228 @@
+//! Operations of clients in the guest: renumbering, and the flow-control windows that neither side may overrun.
+//!
+//! The shim keeps its own account of every window. A client that breaks one loses its connection, and never gets
+//! the guest to give up on the shim; a guest that breaks one is at fault itself.
+
+use std::collections::{HashMap, HashSet};
+
+use boxlite_proto::{Frame, MAIN_CHANNEL, Op, OpEvent, ProtoError, ShimReply, Stream, ToGuest, WINDOW};
+
+use super::main_process::ClientId;
+use crate::shim::sink::FrameSink;
+
+/// Operations that one client may have under way.
+const PER_CLIENT: usize = 1024;
+
+/// All operations under way, by their number towards the guest.
+#[derive(Debug)]
+pub(super) struct Ops {
+    next: u32,
+    by_guest: HashMap<u32, Entry>,
+    by_client: HashMap<(ClientId, u32), u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Who asked, and under which number; `None` once that client has gone.
+    asker: Option<(ClientId, u32, FrameSink)>,
+    opens_channel: bool,
+    /// Input that the guest has granted and the client not yet used, in bytes.
+    input: u32,
+    /// Output (stdout, stderr) passed on for which the client has not granted credit again, in bytes.
+    output: [u32; 2],
+    /// Streams of which the client wants no more.
+    closed: HashSet<Stream>,
+}
+
+/// Why an operation was not passed on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The number is in use on this connection.
+    IdInUse,
+    /// Too many operations are under way.
+    TooMany,
+}
+
+impl Ops {
+    pub(super) fn new() -> Self {
+        Self { next: MAIN_CHANNEL + 1, by_guest: HashMap::new(), by_client: HashMap::new() }
+    }
+
+    /// Passes `op` of a client on to the guest.
+    pub(super) fn begin(
+        &mut self,
+        client: ClientId,
+        sink: &FrameSink,
+        op: Op,
+        guest: &FrameSink,
+    ) -> Result<(), Refused> {
+        let theirs = op.id();
+        if let Op::Signal { .. } | Op::Resize { .. } = op {
+            if let Some(&ours) = self.by_client.get(&(client, theirs)) {
+                let _ = guest.control(&ToGuest::Op(op.with_id(ours)));
+            }
+            return Ok(());
+        }
+        if self.by_client.contains_key(&(client, theirs)) {
+            return Err(Refused::IdInUse);
+        }
+        if self.by_client.keys().filter(|(owner, _)| *owner == client).count() >= PER_CLIENT {
+            return Err(Refused::TooMany);
+        }
+        let ours = self.free_number();
+        let entry = Entry {
+            asker: Some((client, theirs, sink.clone())),
+            opens_channel: op.opens_channel(),
+            input: WINDOW,
+            output: [0; 2],
+            closed: HashSet::new(),
+        };
+        if guest.control(&ToGuest::Op(op.with_id(ours))).is_err() {
+            return Err(Refused::TooMany);
+        }
+        self.by_guest.insert(ours, entry);
+        self.by_client.insert((client, theirs), ours);
+        Ok(())
+    }
+
+    fn free_number(&mut self) -> u32 {
+        loop {
+            let number = self.next;
+            self.next = self.next.checked_add(1).unwrap_or(MAIN_CHANNEL + 1);
+            if !self.by_guest.contains_key(&number) {
+                return number;
+            }
+        }
+    }
+
+    /// Passes an event on to whoever asked; the number is free again after the last one.
+    pub(super) fn event(&mut self, event: OpEvent) {
+        let ours = event.id();
+        let last = event.is_last();
+        let Some(entry) = self.by_guest.get(&ours) else { return };
+        if let Some((client, theirs, sink)) = &entry.asker {
+            let _ = sink.control(&ShimReply::Event(event.with_id(*theirs)));
+            if last {
+                self.by_client.remove(&(*client, *theirs));
+            }
+        }
+        if last {
+            self.by_guest.remove(&ours);
+        }
+    }
+
+    /// A frame from the guest on one of the channels; frames on unknown channels are leftovers of ended operations.
+    ///
+    /// # Errors
+    /// When the guest breaks the protocol.
+    pub(super) fn guest_frame(&mut self, frame: Frame) -> Result<(), ProtoError> {
+        let Some(ours) = frame.channel() else { return Ok(()) };
+        let Some(entry) = self.by_guest.get_mut(&ours) else { return Ok(()) };
+        match &frame {
+            Frame::Data { stream, bytes, .. } => {
+                let exceeded = |allowed| ProtoError::WindowExceeded {
+                    channel: ours,
+                    stream: *stream,
+                    sent: bytes.len(),
+                    allowed,
+                };
+                if entry.closed.contains(stream) {
+                    return Ok(());
+                }
+                let outstanding =
+                    output_index(*stream).map(|i| &mut entry.output[i]).ok_or_else(|| exceeded(0))?;
+                let sum = *outstanding as usize + bytes.len();
+                if sum > WINDOW as usize {
+                    return Err(exceeded(WINDOW - *outstanding));
+                }
+                *outstanding = sum as u32;
+            }
+            Frame::Credit { stream, bytes, .. } => {
+                let (stream, granted) = (*stream, *bytes);
+                let overflow = ProtoError::CreditOverflow { channel: ours, stream, granted, window: WINDOW };
+                match entry.input.checked_add(granted) {
+                    Some(sum) if stream == Stream::Stdin && sum <= WINDOW => entry.input = sum,
+                    _ => return Err(overflow),
+                }
+            }
+            _ => {}
+        }
+        if let Some((_, theirs, sink)) = &entry.asker {
+            sink.send(frame.on_channel(*theirs));
+        }
+        Ok(())
+    }
+
+    /// A frame from a client on one of its channels; frames on unknown channels are leftovers of ended operations.
+    ///
+    /// # Errors
+    /// When the client breaks the protocol; nothing of the frame reached the guest.
+    pub(super) fn client_frame(
+        &mut self,
+        client: ClientId,
+        frame: Frame,
+        guest: &FrameSink,
+    ) -> Result<(), ProtoError> {
+        let Some(theirs) = frame.channel() else { return Ok(()) };
+        let Some(&ours) = self.by_client.get(&(client, theirs)) else { return Ok(()) };
+        let Some(entry) = self.by_guest.get_mut(&ours).filter(|entry| entry.opens_channel) else {
+            return Ok(());
+        };
+        match &frame {
+            Frame::Data { stream, bytes, .. } => {
+                let (stream, sent, allowed) = (*stream, bytes.len(), entry.input);
+                let exceeded = ProtoError::WindowExceeded { channel: theirs, stream, sent, allowed };
+                if stream != Stream::Stdin || sent > allowed as usize {
+                    return Err(exceeded);
+                }
+                entry.input -= sent as u32;
+            }
+            Frame::Credit { stream, bytes, .. } => {
+                let (stream, granted) = (*stream, *bytes);
+                let overflow =
+                    ProtoError::CreditOverflow { channel: theirs, stream, granted, window: WINDOW };
+                let outstanding =
+                    output_index(stream).map(|i| &mut entry.output[i]).ok_or(overflow.clone())?;
+                *outstanding = outstanding.checked_sub(granted).ok_or(overflow)?;
+                if entry.closed.contains(&stream) {
+                    return Ok(());
+                }
+            }
+            Frame::Close { stream, .. } => {
+                entry.closed.insert(*stream);
+            }
+            _ => {}
+        }
+        guest.send(frame.on_channel(ours));
+        Ok(())
+    }
+
+    /// A client has gone: its execs run on with their input at its end and their output discarded.
+    pub(super) fn abandon(&mut self, client: ClientId, guest: &FrameSink) {
+        for (&ours, entry) in &mut self.by_guest {
+            if entry.asker.as_ref().is_some_and(|asker| asker.0 == client) {
+                entry.asker = None;
+                if entry.opens_channel {
+                    guest.send(Frame::Eof { channel: ours, stream: Stream::Stdin });
+                    for stream in [Stream::Stdout, Stream::Stderr] {
+                        if entry.closed.insert(stream) {
+                            guest.send(Frame::Close { channel: ours, stream });
+                        }
+                    }
+                }
+            }
+        }
+        self.by_client.retain(|(owner, _), _| *owner != client);
+    }
+}
+
+fn output_index(stream: Stream) -> Option<usize> {
+    match stream {
+        Stream::Stdin => None,
+        Stream::Stdout => Some(0),
+        Stream::Stderr => Some(1),
+    }
+}
+
+#[cfg(test)]
+mod tests;

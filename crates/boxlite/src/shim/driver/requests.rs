@@ -1,0 +1,136 @@
+//! What clients ask.
+
+use boxlite_proto::{
+    Frame, MAIN_CHANNEL, MainState, Op, PROTOCOL_VERSION, ProtoError, ShimError, ShimReply, ShimRequest,
+    ShimStatus, ToGuest,
+};
+
+use super::main_process::ClientId;
+use super::ops::Refused;
+use super::{Driver, Phase};
+
+impl Driver {
+    pub(super) fn client_frame(&mut self, id: ClientId, frame: Frame) -> Result<(), ProtoError> {
+        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+        match frame {
+            Frame::Control(payload) => {
+                let request = Frame::parse_control(&payload)?;
+                if !client.greeted && !matches!(request, ShimRequest::Hello { .. }) {
+                    return Err(ProtoError::Control("the first message must be a hello".into()));
+                }
+                self.request(id, request)
+            }
+            frame => match frame.channel() {
+                Some(channel) if self.main.is_attached(id, channel) => {
+                    self.main.client_frame(id, frame, &self.guest)
+                }
+                _ => self.ops.client_frame(id, frame, &self.guest),
+            },
+        }
+    }
+
+    fn request(&mut self, id: ClientId, request: ShimRequest) -> Result<(), ProtoError> {
+        match request {
+            ShimRequest::Hello { version } => self.hello(id, version),
+            ShimRequest::Status => self.reply(id, &ShimReply::Status(self.status())),
+            ShimRequest::Attach { id: channel, from, stdin, tty } => {
+                if self.spec.main.is_none() {
+                    self.refuse(id, ShimError::Invalid, "this box has no main process to attach to");
+                } else if let Some(client) = self.clients.get(&id) {
+                    self.main.attach(id, client.sink.clone(), channel, from, stdin);
+                    if let Some(size) = tty {
+                        self.for_main(Op::Resize { id: MAIN_CHANNEL, size });
+                    }
+                }
+            }
+            ShimRequest::Op(op) => self.op(id, op),
+            ShimRequest::Kill { .. } if self.spec.main.is_none() => {
+                self.refuse(id, ShimError::Invalid, "this box has no main process to signal");
+            }
+            ShimRequest::Kill { signo } => {
+                self.for_main(Op::Signal { id: MAIN_CHANNEL, signo });
+                self.reply(id, &ShimReply::Done);
+            }
+            ShimRequest::Stop { signo, timeout_ms } => {
+                self.wait_for_end(id);
+                self.stop(signo, Some(timeout_ms));
+            }
+            ShimRequest::Wait => self.wait_for_end(id),
+            ShimRequest::Pause | ShimRequest::Resume if matches!(self.phase, Phase::Stopping(_)) => {
+                self.refuse(id, ShimError::NotRunning, "the box is stopping");
+            }
+            ShimRequest::Pause => {
+                self.vcpus.pause();
+                self.reply(id, &ShimReply::Done);
+            }
+            ShimRequest::Resume => {
+                self.vcpus.resume();
+                self.reply(id, &ShimReply::Done);
+            }
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, id: ClientId, version: u32) {
+        self.reply(id, &ShimReply::Hello { version: PROTOCOL_VERSION });
+        if version == PROTOCOL_VERSION {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.greeted = true;
+            }
+        } else {
+            let message = format!(
+                "this box's shim speaks version {PROTOCOL_VERSION} of the protocol and not {version}; \
+                 stop the box with the boxlite that started it"
+            );
+            self.refuse(id, ShimError::Version, &message);
+        }
+    }
+
+    fn op(&mut self, id: ClientId, op: Op) {
+        let Some(client) = self.clients.get(&id) else { return };
+        if self.main.is_attached(id, op.id()) {
+            if matches!(op, Op::Signal { .. } | Op::Resize { .. }) {
+                self.for_main(op.with_id(MAIN_CHANNEL));
+            } else {
+                self.refuse(id, ShimError::Invalid, "the operation's id is that of the main process");
+            }
+            return;
+        }
+        if matches!(self.phase, Phase::Stopping(_)) {
+            self.refuse(id, ShimError::NotRunning, "the box is stopping");
+            return;
+        }
+        match self.ops.begin(id, &client.sink, op, &self.guest) {
+            Ok(()) => {}
+            Err(Refused::IdInUse) => self.refuse(id, ShimError::Invalid, "the operation's id is in use"),
+            Err(Refused::TooMany) => self.refuse(id, ShimError::Invalid, "too many operations are under way"),
+        }
+    }
+
+    pub(super) fn for_main(&self, op: Op) {
+        let _ = self.guest.control(&ToGuest::Op(op));
+    }
+
+    fn wait_for_end(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.waits = true;
+        }
+    }
+
+    fn refuse(&self, id: ClientId, kind: ShimError, message: &str) {
+        self.reply(id, &ShimReply::Error { kind, message: message.to_owned() });
+    }
+
+    fn status(&self) -> ShimStatus {
+        ShimStatus {
+            shim_pid: std::process::id(),
+            vm_pid: Some(self.vm_pid),
+            main: match (&self.phase, self.main.state) {
+                (Phase::Booting, MainState::Running { .. }) => MainState::Booting,
+                (_, state) => state,
+            },
+            paused: self.vcpus.paused_by_user(),
+            out_of_space: self.vcpus.out_of_space(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Processes that live no longer than their shim and inherit nothing but what they are given.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use rustix::process::{Pid, Signal};
+
+/// Starts the shim's children: each holds the box's lock and dies with the shim.
+///
+/// The death signal follows the thread that spawned a child and not its process, so this is used on the shim's
+/// main thread only, which lives as long as the shim.
+#[derive(Debug)]
+pub(crate) struct Kin {
+    lock: OwnedFd,
+}
+
+impl Kin {
+    /// Children will keep the lock that `lock` holds until they are gone.
+    pub(crate) fn new(lock: OwnedFd) -> Self {
+        Self { lock }
+    }
+
+    /// Spawns `command` with the descriptors `keep` (under their numbers) and no others besides its stdio.
+    pub(crate) fn spawn(&self, mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
+        let mut inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        inherited.push(self.lock.as_fd().as_raw_fd());
+        let parent = rustix::process::getpid();
+        in_child(&mut command, move || {
+            die_with(parent)?;
+            only_these_survive_exec(&inherited)
+        });
+        command.spawn()
+    }
+}
+
+/// Lets `command` inherit `keep` under their numbers, and no other descriptor besides its stdio.
+pub(crate) fn inherit_only(command: &mut Command, keep: &[BorrowedFd<'_>]) {
+    let inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    in_child(command, move || only_these_survive_exec(&inherited));
+}
+
+fn in_child(command: &mut Command, step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: the steps passed here make system calls only: they neither allocate nor lock between fork and exec.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(step);
+    }
+}
+
+/// Has the kernel send SIGKILL to this process when its parent's spawning thread ends.
+fn die_with(parent: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The parent may have gone before the request was in force.
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+}
+
+fn only_these_survive_exec(keep: &[RawFd]) -> io::Result<()> {
+    // SAFETY: marks descriptors close-on-exec; it closes none, so nothing that std still uses here is affected.
+    #[allow(unsafe_code)]
+    let marked =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for &descriptor in keep {
+        // SAFETY: the caller's descriptors are open in the parent while it spawns, and so in this copy of it.
+        #[allow(unsafe_code)]
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
+    }
+    Ok(())
+}

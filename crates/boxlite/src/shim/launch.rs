@@ -1,0 +1,78 @@
+//! What a shim is told: everything about one run of one box, decided beforehand.
+
+use std::path::PathBuf;
+
+use boxlite_proto::{BootConfig, ExecSpec};
+use serde::{Deserialize, Serialize};
+
+use super::accel::Accelerator;
+
+/// One run of one box. It travels to the shim through a memory file and is never written to disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// The box.
+    pub box_id: String,
+    /// This run; the outcome carries it, so that the outcome of an earlier run is never taken for this one's.
+    pub run_id: String,
+    /// `boxes/<id>/`, absolute.
+    pub box_dir: PathBuf,
+    /// The qcow2 overlay that is the root disk, absolute.
+    pub overlay: PathBuf,
+    /// `qemu-system-x86_64`, absolute.
+    pub qemu: PathBuf,
+    /// The guest's kernel, as an ELF image.
+    pub kernel: PathBuf,
+    /// The initramfs with the guest agent.
+    pub initrd: PathBuf,
+    /// More arguments for the guest's kernel.
+    pub kernel_arguments: Vec<String>,
+    /// What runs the guest's code.
+    pub accel: Accelerator,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// The guest's memory in bytes.
+    pub memory_bytes: u64,
+    /// How the guest comes up.
+    pub boot: BootConfig,
+    /// The main process, with whose end the box ends; `None` makes a box that serves execs until it is stopped.
+    pub main: Option<ExecSpec>,
+    /// Signal number that begins a stop.
+    pub stop_signal: i32,
+    /// Milliseconds between that signal and SIGKILL, where the stopper does not say.
+    pub stop_timeout_ms: u64,
+    /// Bounds of what the guest's words take on the host's disk.
+    pub logs: LogCaps,
+    /// When the guest is paused for the sake of the host's disk.
+    pub floors: DiskFloors,
+}
+
+/// Bytes at which a log is rotated; one old log is kept, so each may take twice this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCaps {
+    /// The guest's serial console.
+    pub console: u64,
+    /// The main process's output.
+    pub main: u64,
+}
+
+impl Default for LogCaps {
+    fn default() -> Self {
+        Self { console: 1 << 20, main: 16 << 20 }
+    }
+}
+
+/// Free bytes (`f_bavail`) of the overlay's filesystem below which the guest is paused, and above which it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFloors {
+    /// Below this the guest is paused; 0 relies on the disk being full alone.
+    pub pause_below: u64,
+    /// At or above this it goes on; more than `pause_below`, lest it flutters.
+    pub resume_at: u64,
+}
+
+impl DiskFloors {
+    /// The default for a home with this hard floor: pause at half of it, go on at three quarters.
+    pub fn under(hard_floor: u64) -> Self {
+        Self { pause_below: hard_floor / 2, resume_at: hard_floor / 4 * 3 }
+    }
+}

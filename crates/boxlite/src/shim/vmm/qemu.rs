@@ -1,0 +1,125 @@
+//! QEMU's command line, as a pure function of one box's hardware.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use crate::shim::accel::Accelerator;
+use crate::shim::launch::LaunchSpec;
+
+/// The descriptor numbers under which QEMU inherits its channels; it opens no socket by path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Channels {
+    /// QMP.
+    pub(crate) qmp: RawFd,
+    /// The agent's virtio-serial port.
+    pub(crate) agent: RawFd,
+    /// The serial console.
+    pub(crate) console: RawFd,
+}
+
+/// Everything after `argv[0]`; `extra` are the arguments of the box's network and volumes.
+///
+/// With `shared_memory` the guest's memory is a memfd that vhost-user devices may map.
+pub(crate) fn arguments(
+    spec: &LaunchSpec,
+    channels: Channels,
+    extra: &[OsString],
+    shared_memory: bool,
+) -> Vec<OsString> {
+    let mut line = CommandLine::default();
+    line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+    line.option("-display", "none");
+    line.option("-name", format!("boxlite-{}", spec.box_id));
+    line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    line.option("-m", format!("size={}k", spec.memory_bytes / 1024));
+    line.option("-smp", spec.cpus.to_string());
+    match spec.accel {
+        Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
+        Accelerator::Tcg { .. } => line.option("-accel", "tcg").option("-cpu", "max"),
+    };
+    let memory = if shared_memory { ",memory-backend=ram" } else { "" };
+    line.option("-machine", format!("microvm,acpi=on,isa-serial=on,dump-guest-core=off{memory}"));
+    if shared_memory {
+        line.option(
+            "-object",
+            format!("memory-backend-memfd,id=ram,size={}k,share=on", spec.memory_bytes / 1024),
+        );
+    }
+    line.option("-bios", "qboot.rom");
+    line.path("-kernel", &spec.kernel).path("-initrd", &spec.initrd);
+    line.option("-append", kernel_command_line(spec));
+
+    line.block(&[
+        b"driver=file,node-name=f0,aio=threads,discard=unmap,filename=",
+        &escaped(spec.overlay.as_os_str()),
+    ]);
+    line.block(&[b"driver=qcow2,node-name=d0,file=f0,discard=unmap,detect-zeroes=unmap"]);
+    line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
+
+    line.option("-device", "virtio-serial-device,max_ports=4");
+    line.option("-chardev", format!("socket,id=agent,fd={}", channels.agent));
+    line.option("-device", "virtserialport,chardev=agent,name=agent");
+
+    line.option("-chardev", format!("socket,id=console,fd={}", channels.console));
+    line.option("-serial", "chardev:console");
+    line.option("-chardev", format!("socket,id=qmp,fd={}", channels.qmp));
+    line.option("-mon", "chardev=qmp,mode=control");
+    line.0.extend(extra.iter().cloned());
+    line.0
+}
+
+/// The guest kernel's command line.
+///
+/// `tsc_early_khz` keeps stock kernels from hanging in their TSC calibration under TCG; KVM has its own clock.
+pub(crate) fn kernel_command_line(spec: &LaunchSpec) -> String {
+    let mut line = String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
+    if let Accelerator::Tcg { tsc_khz } = spec.accel {
+        line.push_str(&format!(" tsc_early_khz={tsc_khz}"));
+    }
+    for argument in &spec.kernel_arguments {
+        line.push(' ');
+        line.push_str(argument);
+    }
+    line
+}
+
+/// `name` as a value inside one of QEMU's comma-separated options: commas are doubled.
+pub(crate) fn escaped(name: &OsStr) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    for &byte in name.as_bytes() {
+        out.push(byte);
+        if byte == b',' {
+            out.push(b',');
+        }
+    }
+    out
+}
+
+#[derive(Default)]
+struct CommandLine(Vec<OsString>);
+
+impl CommandLine {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.0.push(name.into());
+        self.0.push(value.into());
+        self
+    }
+
+    fn path(&mut self, name: &str, path: &Path) -> &mut Self {
+        self.option(name, path.as_os_str())
+    }
+
+    fn block(&mut self, parts: &[&[u8]]) -> &mut Self {
+        self.option("-blockdev", OsString::from_vec(parts.concat()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

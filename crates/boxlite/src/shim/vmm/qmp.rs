@@ -1,0 +1,227 @@
+//! The little of QMP that a shim speaks, over a socket it made itself.
+//!
+//! Events that this version does not know are ignored: a newer QEMU's vocabulary must not end the connection,
+//! which is why a crate with a closed event type is not used here.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+
+/// What QEMU says unasked, as far as a shim acts on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A disk request failed and the guest is paused; `nospace` when the host had no room for it.
+    BlockError {
+        /// Whether the host's filesystem was full.
+        nospace: bool,
+        /// The block node that failed.
+        node: String,
+    },
+    /// The guest powered off, reset or panicked; QEMU is about to exit.
+    Shutdown {
+        /// Whether the guest did it rather than a QMP command or a signal.
+        guest: bool,
+        /// QEMU's own word: `guest-shutdown`, `guest-reset`, `guest-panic`, `host-qmp-quit`, …
+        reason: String,
+    },
+    /// The guest is paused.
+    Stopped,
+    /// The guest runs again.
+    Resumed,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QmpError {
+    #[error("QEMU refused {command}: {reason}")]
+    Refused { command: &'static str, reason: String },
+    #[error("the QMP connection ended before {command} was answered")]
+    Gone { command: &'static str },
+}
+
+type Answer = Result<Value, String>;
+type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+
+/// The commanding side of a QMP connection.
+#[derive(Debug)]
+pub(crate) struct Qmp {
+    write: tokio::sync::Mutex<(OwnedWriteHalf, u64)>,
+    pending: Pending,
+}
+
+impl Qmp {
+    /// Leaves the greeting state and starts reading; events arrive in the returned channel, which closes when
+    /// QEMU closes the connection.
+    ///
+    /// Nothing is waited for: QEMU answers commands in the order in which they were written.
+    pub(crate) async fn start(stream: UnixStream) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Event>)> {
+        let (read, mut write) = stream.into_split();
+        write.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await?;
+        let (events, receiver) = mpsc::unbounded_channel();
+        let qmp = Arc::new(Self { write: tokio::sync::Mutex::new((write, 0)), pending: Pending::default() });
+        tokio::spawn(read_messages(read, events, Arc::clone(&qmp.pending)));
+        Ok((qmp, receiver))
+    }
+
+    /// Pauses the guest.
+    pub(crate) async fn stop(&self) -> Result<(), QmpError> {
+        self.execute("stop").await.map(drop)
+    }
+
+    /// Lets the guest run on.
+    pub(crate) async fn cont(&self) -> Result<(), QmpError> {
+        self.execute("cont").await.map(drop)
+    }
+
+    /// Asks QEMU to flush its disks and exit.
+    pub(crate) async fn quit(&self) -> Result<(), QmpError> {
+        self.execute("quit").await.map(drop)
+    }
+
+    async fn execute(&self, command: &'static str) -> Result<Value, QmpError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut write = self.write.lock().await;
+            write.1 += 1;
+            let id = write.1;
+            lock(&self.pending).insert(id, sender);
+            let line = format!("{}\n", json!({ "execute": command, "id": id }));
+            if write.0.write_all(line.as_bytes()).await.is_err() {
+                lock(&self.pending).remove(&id);
+                return Err(QmpError::Gone { command });
+            }
+        }
+        match receiver.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(reason)) => Err(QmpError::Refused { command, reason }),
+            Err(_) => Err(QmpError::Gone { command }),
+        }
+    }
+}
+
+fn lock(pending: &Pending) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_messages(read: impl AsyncRead + Unpin, events: mpsc::UnboundedSender<Event>, pending: Pending) {
+    let mut lines = BufReader::new(read).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(Message::Event { event, data }) => {
+                tracing::debug!(event, %data, "QEMU says");
+                if let Some(event) = classify(&event, &data) {
+                    let _ = events.send(event);
+                }
+            }
+            Ok(Message::Return { id: Some(id), value }) => answer(&pending, id, Ok(value)),
+            Ok(Message::Error { id: Some(id), error }) => answer(&pending, id, Err(error.desc)),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, line, "QEMU sent a line that is not QMP"),
+        }
+    }
+    lock(&pending).clear();
+}
+
+fn answer(pending: &Pending, id: u64, answer: Answer) {
+    if let Some(sender) = lock(pending).remove(&id) {
+        let _ = sender.send(answer);
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Message {
+    Event {
+        event: String,
+        #[serde(default)]
+        data: Value,
+    },
+    Return {
+        #[serde(rename = "return")]
+        value: Value,
+        id: Option<u64>,
+    },
+    Error {
+        error: Refusal,
+        id: Option<u64>,
+    },
+    Greeting {
+        #[serde(rename = "QMP")]
+        _qmp: Value,
+    },
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    desc: String,
+}
+
+fn classify(event: &str, data: &Value) -> Option<Event> {
+    let text = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let flag = |key: &str| data.get(key).and_then(Value::as_bool).unwrap_or(false);
+    match event {
+        "BLOCK_IO_ERROR" if text("action") == "stop" => {
+            Some(Event::BlockError { nospace: flag("nospace"), node: text("node-name") })
+        }
+        "SHUTDOWN" => Some(Event::Shutdown { guest: flag("guest"), reason: text("reason") }),
+        "STOP" => Some(Event::Stopped),
+        "RESUME" => Some(Event::Resumed),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_recognised_and_unknown_ones_ignored() {
+        let nospace =
+            json!({"device": "", "node-name": "d0", "nospace": true, "operation": "write", "action": "stop"});
+        assert_eq!(
+            classify("BLOCK_IO_ERROR", &nospace),
+            Some(Event::BlockError { nospace: true, node: "d0".into() })
+        );
+        let reported = json!({"nospace": false, "operation": "read", "action": "report"});
+        assert_eq!(classify("BLOCK_IO_ERROR", &reported), None);
+        assert_eq!(
+            classify("SHUTDOWN", &json!({"guest": true, "reason": "guest-reset"})),
+            Some(Event::Shutdown { guest: true, reason: "guest-reset".into() })
+        );
+        assert_eq!(classify("EVENT_OF_THE_YEAR_2040", &json!({"x": 1})), None);
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_command_among_events() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (qmp, mut events) = Qmp::start(ours).await.unwrap();
+        let qemu = tokio::spawn(async move {
+            let (read, mut write) = theirs.into_split();
+            let mut lines = BufReader::new(read).lines();
+            write.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\n").await.unwrap();
+            assert!(lines.next_line().await.unwrap().unwrap().contains("qmp_capabilities"));
+            write.write_all(b"{\"return\": {}}\n").await.unwrap();
+            assert!(lines.next_line().await.unwrap().unwrap().contains("\"stop\""));
+            let said = "{\"event\":\"FUTURE\",\"data\":{\"new\":[1]},\"timestamp\":{}}\n\
+                        {\"event\":\"STOP\",\"timestamp\":{}}\n{\"return\":{},\"id\":1}\n";
+            write.write_all(said.as_bytes()).await.unwrap();
+            assert!(lines.next_line().await.unwrap().unwrap().contains("\"cont\""));
+            write
+                .write_all(b"{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"},\"id\":2}\n")
+                .await
+                .unwrap();
+        });
+        qmp.stop().await.unwrap();
+        assert_eq!(events.recv().await, Some(Event::Stopped));
+        assert!(matches!(qmp.cont().await, Err(QmpError::Refused { reason, .. }) if reason == "no"));
+        qemu.await.unwrap();
+        assert!(matches!(qmp.quit().await, Err(QmpError::Gone { .. })));
+        assert_eq!(events.recv().await, None);
+    }
+}
