@@ -77,7 +77,7 @@ fn choose<'a>(items: &'a [Item], wanted: Option<&RegistryReference>, name: &str)
     }
 }
 
-/// A plain tar layer is its own diff_id (verified when it is copied); a compressed one has to be hashed.
+/// A plain tar layer is its own `diff_id` (verified when it is copied); a compressed one has to be hashed.
 fn describe(place: &Place, entry: &str, diff_id: Digest) -> Result<Descriptor> {
     let slice = place.open(entry)?;
     let length = slice.length();
