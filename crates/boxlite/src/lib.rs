@@ -1,5 +1,6 @@
 //! Run OCI images as small virtual machines that never fill the host.
 
+pub mod admission;
 pub mod disk;
 pub mod durable;
 mod error;

@@ -23,5 +23,5 @@ pub use lock::{FileId, Lock};
 pub use remove::{Trash, discard, discard_dir, remove_file};
 pub use slot::{SLOT_LEN, Slot};
 pub use space::{FreeSpace, allocated, allocated_of};
-pub use stage::{Staged, SweptFile, sweep_staged, write_atomically};
+pub use stage::{Staged, SweptFile, ensure_file, sweep_staged, write_atomically};
 pub use volatile::{open_log, remove_volatile, rotate_log};

@@ -97,6 +97,17 @@ pub fn write_atomically(tmp: &Path, destination: &Path, contents: &[u8]) -> Resu
     staged.publish(destination).map(drop)
 }
 
+/// Makes sure that a file is at `path`, creating an empty one (mode 0600); writes nothing when there is one.
+pub fn ensure_file(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop).doing("creating", path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
 /// A staged file that a sweep found without an owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SweptFile {

@@ -1,0 +1,77 @@
+//! The decision, from figures alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::FreeSpace;
+use crate::settings::Settings;
+
+/// Whether there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Enough.
+    Ok,
+    /// Go on, but say so and collect garbage first.
+    Warn,
+    /// Too little.
+    Reject,
+}
+
+/// What the verdicts are measured against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thresholds {
+    /// Fewer free bytes are rejected.
+    pub hard_floor: u64,
+    /// Fewer free bytes are warned about.
+    pub soft_floor: u64,
+    /// A smaller free share of the filesystem, in percent, is warned about; it is never rejected.
+    pub soft_percent: u8,
+    /// Fewer free inodes are rejected; fewer than twice as many are warned about.
+    pub inode_floor: u64,
+}
+
+impl Thresholds {
+    /// The thresholds in force.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            hard_floor: settings.hard_floor.value.0,
+            soft_floor: settings.soft_floor.value.0,
+            soft_percent: settings.soft_percent.value.0,
+            inode_floor: settings.inode_floor.value,
+        }
+    }
+}
+
+/// Judges `free` of `total` bytes.
+pub fn classify(free: u64, total: u64, thresholds: &Thresholds) -> Verdict {
+    let share = u128::from(total) * u128::from(thresholds.soft_percent);
+    if free < thresholds.hard_floor {
+        Verdict::Reject
+    } else if free < thresholds.soft_floor || u128::from(free) * 100 < share {
+        Verdict::Warn
+    } else {
+        Verdict::Ok
+    }
+}
+
+/// Judges `free` of `total` inodes; a filesystem that counts none (`total` 0) always has enough.
+pub fn classify_inodes(free: u64, total: u64, thresholds: &Thresholds) -> Verdict {
+    if total == 0 {
+        Verdict::Ok
+    } else if free < thresholds.inode_floor {
+        Verdict::Reject
+    } else if free < thresholds.inode_floor.saturating_mul(2) {
+        Verdict::Warn
+    } else {
+        Verdict::Ok
+    }
+}
+
+/// Judges what a filesystem has left when `promised` bytes of it are spoken for: the stricter of bytes and inodes.
+pub fn judge(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Verdict {
+    let bytes = match space.bytes.checked_sub(promised) {
+        Some(left) => classify(left, space.bytes_total, thresholds),
+        None => Verdict::Reject,
+    };
+    bytes.max(classify_inodes(space.inodes, space.inodes_total, thresholds))
+}
