@@ -6,7 +6,7 @@
 //! shim, which passes Ethernet frames on to slirp and drops those that [`filter()`] refuses:
 //!
 //! ```text
-//! guest ── virtio-net ── dgram(socketpair) ── shim: filter ── dgram(socketpair) ── hub ── slirp ── host
+//! guest ── virtio-net ── socketpair ── shim: filter ── socketpair ── hub ── slirp ── host
 //! ```
 //!
 //! What a box reaches: any unicast address that the host itself reaches, except loopback, link-local (so no cloud

@@ -27,13 +27,13 @@ pub(super) fn arguments(mac: MacAddr, ports: &[PortForward], descriptors: Descri
     user.extend(forwards);
     [
         "-netdev".to_owned(),
-        format!("dgram,id=card,local.type=fd,local.str={card}"),
+        format!("stream,id=card,addr.type=fd,addr.str={card}"),
         "-device".to_owned(),
         format!("virtio-net-device,netdev=card,mac={mac}"),
         "-netdev".to_owned(),
         user,
         "-netdev".to_owned(),
-        format!("dgram,id=stack,local.type=fd,local.str={stack}"),
+        format!("stream,id=stack,addr.type=fd,addr.str={stack}"),
         "-netdev".to_owned(),
         "hubport,id=hub-slirp,hubid=0,netdev=slirp".to_owned(),
         "-netdev".to_owned(),

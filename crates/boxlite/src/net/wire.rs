@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram as StdDatagram;
+use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::net::UnixDatagram;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use super::filter::{MAX_FRAME, solicited_by};
 use super::qemu::{Descriptors, arguments};
@@ -17,8 +18,8 @@ use crate::{Error, ErrorKind, Result};
 /// The shim's side of a box's network, not yet carrying frames.
 #[derive(Debug)]
 pub struct Wire {
-    card: StdDatagram,
-    stack: StdDatagram,
+    card: StdStream,
+    stack: StdStream,
     policy: Policy,
     counts: Arc<Counts>,
 }
@@ -67,7 +68,7 @@ impl Wire {
     /// Makes the wire of the box with address `mac`, whose `ports` have their host ports chosen.
     pub fn new(mac: MacAddr, ports: &[PortForward], policy: Policy) -> Result<(Self, QemuEnds)> {
         let pair = || {
-            StdDatagram::pair()
+            StdStream::pair()
                 .and_then(|(ours, theirs)| ours.set_nonblocking(true).map(|()| (ours, OwnedFd::from(theirs))))
                 .map_err(|error| {
                     Error::new(ErrorKind::Io, format!("making the box's network wire failed: {error}"))
@@ -90,14 +91,14 @@ impl Wire {
 
     /// Carries frames until QEMU closes an end or the future is dropped; needs a tokio runtime with I/O enabled.
     ///
-    /// At most one frame per direction is held: while the receiver's socket is full, the sender's is not read, so
-    /// a fast guest is slowed down by its own queue.
+    /// At most one buffer of frames per direction is held: while the receiver's socket is full, the sender's is not
+    /// read, so a fast guest is slowed down by its own queue.
     pub async fn carry(self) -> io::Result<()> {
-        let card = UnixDatagram::from_std(self.card)?;
-        let stack = UnixDatagram::from_std(self.stack)?;
+        let (from_card, to_card) = UnixStream::from_std(self.card)?.into_split();
+        let (from_stack, to_stack) = UnixStream::from_std(self.stack)?.into_split();
         let solicited = Mutex::new(Solicited::default());
         let (policy, counts) = (&self.policy, &*self.counts);
-        let from_guest = forward(&card, &stack, &counts.from_guest, |frame| {
+        let from_guest = forward(from_card, to_stack, &counts.from_guest, |frame| {
             let allowed = |flow: Flow| lock(&solicited).allows(flow, Instant::now());
             match filter(frame, policy) {
                 Verdict::Pass => true,
@@ -112,15 +113,19 @@ impl Wire {
                 }
             }
         });
-        let to_guest = forward(&stack, &card, &counts.to_guest, |frame| {
+        let to_guest = forward(from_stack, to_card, &counts.to_guest, |frame| {
             if let Some(flow) = solicited_by(frame, policy) {
                 lock(&solicited).heard(flow, Instant::now());
             }
             frame.len() <= MAX_FRAME
         });
-        tokio::select! {
+        let result = tokio::select! {
             result = from_guest => result,
             result = to_guest => result,
+        };
+        match result {
+            Err(error) if is_hang_up(&error) => Ok(()),
+            other => other,
         }
     }
 }
@@ -129,33 +134,71 @@ fn lock(table: &Mutex<Solicited>) -> std::sync::MutexGuard<'_, Solicited> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// QEMU's `stream` netdev puts a frame's length before it, in four bytes, the most significant first.
+const LENGTH_PREFIX: usize = 4;
+/// The longest frame that QEMU carries at all: its `NET_BUFSIZE`.
+const MAX_RECORD: usize = 4096 + 65536;
+/// Bytes of a direction's buffer: the longest record always fits behind an incomplete one's beginning.
+const BUFFER: usize = 2 * (LENGTH_PREFIX + MAX_RECORD);
+
 async fn forward(
-    from: &UnixDatagram,
-    to: &UnixDatagram,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     passed: &AtomicU64,
     mut passes: impl FnMut(&[u8]) -> bool,
 ) -> io::Result<()> {
-    // One byte more than a frame may have shows those that are longer.
-    let mut buffer = [0; MAX_FRAME + 1];
+    let mut buffer = vec![0; BUFFER];
+    let mut filled = 0;
     loop {
-        let length = match from.recv(&mut buffer).await {
-            Err(error) if is_hang_up(&error) => return Ok(()),
-            other => other?,
-        };
-        let frame = &buffer[..length];
-        if passes(frame) {
-            match to.send(frame).await {
-                Err(error) if is_hang_up(&error) => return Ok(()),
-                other => other?,
-            };
-            passed.fetch_add(1, Ordering::Relaxed);
+        match from.read(&mut buffer[filled..]).await? {
+            0 => return Ok(()),
+            length => filled += length,
         }
+        let Sifted { used, kept, frames } = sift(&mut buffer[..filled], &mut passes)?;
+        to.write_all(&buffer[..kept]).await?;
+        passed.fetch_add(frames, Ordering::Relaxed);
+        buffer.copy_within(used..filled, 0);
+        filled -= used;
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
+struct Sifted {
+    /// Bytes of whole records, from the start of the buffer.
+    used: usize,
+    /// Bytes of those that passed, moved to the start of the buffer.
+    kept: usize,
+    /// How many passed.
+    frames: u64,
+}
+
+/// Moves the records that pass to the front of `buffer`; an incomplete record at its end stays in place.
+fn sift(buffer: &mut [u8], passes: &mut impl FnMut(&[u8]) -> bool) -> io::Result<Sifted> {
+    let mut sifted = Sifted { used: 0, kept: 0, frames: 0 };
+    while let Some((prefix, rest)) = buffer[sifted.used..].split_first_chunk::<LENGTH_PREFIX>() {
+        let length = u32::from_be_bytes(*prefix) as usize;
+        if length > MAX_RECORD {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("QEMU sent a frame of {length} bytes"),
+            ));
+        }
+        let Some(frame) = rest.get(..length) else { break };
+        let record = sifted.used..sifted.used + LENGTH_PREFIX + length;
+        if passes(frame) {
+            if sifted.kept < sifted.used {
+                buffer.copy_within(record.clone(), sifted.kept);
+            }
+            sifted.kept += record.len();
+            sifted.frames += 1;
+        }
+        sifted.used = record.end;
+    }
+    Ok(sifted)
+}
+
 fn is_hang_up(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
-    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]
