@@ -45,7 +45,7 @@ pub(super) fn arguments(
         Sandbox::Chroot => "chroot",
     };
     // File handles would need a capability that opens any file of the filesystem.
-    let fixed = ["--seccomp", "kill", "--inode-file-handles", "never", "--log-level", "warn"];
+    let fixed = ["--seccomp", "kill", "--inode-file-handles=never", "--log-level", "warn"];
     arguments.extend(["--sandbox", sandbox].into_iter().chain(fixed).map(OsString::from));
     if owner.uid == 0 {
         arguments.push("--modcaps=-mknod:-setfcap".into());
@@ -119,11 +119,17 @@ impl Daemon {
         // Both of its processes have let go of stderr: they are ending, or have ended.
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return Ok((status, String::from_utf8_lossy(&words).trim().to_owned()));
+                return Ok((status, one_line(&words)));
             }
             tokio::time::sleep(ENDING).await;
         }
     }
+}
+
+fn one_line(words: &[u8]) -> String {
+    let text = String::from_utf8_lossy(words);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
 }
 
 impl Drop for Daemon {
