@@ -12,7 +12,7 @@ use crate::error::Doing;
 use crate::{Error, Result};
 
 /// Volumes that fit on a box's virtio-mmio bus beside its disk, channel and network card.
-pub const MAX_VOLUMES: usize = 4;
+pub const MAX_VOLUMES: usize = 16;
 
 /// A started volume.
 #[derive(Debug)]
