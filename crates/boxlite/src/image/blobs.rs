@@ -5,7 +5,7 @@
 //! whoever comes after a killed writer goes on from where that one stopped. The blob appears at its path only
 //! when its digest has been verified.
 //!
-//! **What keeps a blob from gc.** A pull holds a shared lock on every blob it relies on ([`BlobLease`]) until
+//! **What keeps a blob from gc.** A pull holds a lease ([`Leased`]) on every blob it relies on until
 //! the image is in the catalogue; a build holds one on every layer it reads. gc takes an exclusive lock without
 //! waiting, asks the catalogue *then* whether an image refers to the blob, and only then removes it
 //! ([`Blobs::collect`]): the protocol of disk images. A lease also refreshes the modification time, so that the
@@ -15,12 +15,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, SpaceWatch};
+use super::{Digest, Room};
+use crate::disk::lease::Leased;
 use crate::durable::{self, Lock, Staged, fault};
 use crate::error::{Doing, Error, Result};
 use crate::home::Home;
@@ -37,22 +38,15 @@ pub(crate) struct Blobs {
     home: Home,
 }
 
-/// A blob that is there, protected from collection for as long as this lives.
-#[derive(Debug)]
-pub(crate) struct BlobLease {
-    lock: Lock,
-    digest: Digest,
-}
-
 /// What a caller who wants a blob gets.
 #[derive(Debug)]
 pub(crate) enum Wanted {
     /// It is there.
-    Present(BlobLease),
+    Present(Leased),
     /// Somebody else is writing it; ask again.
     Busy,
     /// It is the caller's to write.
-    Missing(Ingest),
+    Missing(Box<Ingest>),
 }
 
 impl Blobs {
@@ -66,41 +60,31 @@ impl Blobs {
     }
 
     /// Leases the blob if it is there with `length` bytes; one of another length is damaged and removed.
-    pub(crate) fn lease(&self, digest: Digest, length: Option<u64>) -> Result<Option<BlobLease>> {
+    pub(crate) fn lease(&self, digest: Digest, length: Option<u64>) -> Result<Option<Leased>> {
         let path = self.path(digest);
-        loop {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(Error::io("opening the blob", path, error)),
-            };
-            let lock = Lock::shared_on(file, &path)?;
-            if !lock.still_at_path()? {
-                continue;
-            }
-            let found = lock.file().metadata().doing("examining the blob", &path)?.len();
-            if length.is_some_and(|length| length != found) {
-                drop(lock);
-                self.remove_if(digest, |file| {
-                    let now = file.metadata().doing("examining the blob", &path)?.len();
-                    Ok(length.is_some_and(|length| length != now))
-                })?;
-                return Ok(None);
-            }
-            let now = rustix::fs::Timestamps {
-                last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-                last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-            };
-            // The lease protects the blob by itself, so that a home that refuses this loses nothing.
-            let _ = rustix::fs::futimens(lock.file(), &now);
-            return Ok(Some(BlobLease { lock, digest }));
+        let Some(leased) = Leased::acquire(&path)? else { return Ok(None) };
+        let found = leased.file().metadata().doing("examining the blob", &path)?.len();
+        if length.is_some_and(|length| length != found) {
+            drop(leased);
+            self.remove_if(digest, |file| {
+                let now = file.metadata().doing("examining the blob", &path)?.len();
+                Ok(length.is_some_and(|length| length != now))
+            })?;
+            return Ok(None);
         }
+        let now = rustix::fs::Timestamps {
+            last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+            last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+        };
+        // The lease protects the blob by itself, so that a home that refuses this loses nothing.
+        let _ = rustix::fs::futimens(leased.file(), &now);
+        Ok(Some(leased))
     }
 
     /// Leases the blob, or begins to write it, or says that somebody else is writing it.
     ///
-    /// `space` is asked as the bytes arrive.
-    pub(crate) fn want(&self, digest: Digest, length: u64, space: &Arc<dyn SpaceWatch>) -> Result<Wanted> {
+    /// `room` is asked as the bytes arrive.
+    pub(crate) fn want(&self, digest: Digest, length: u64, room: &Room) -> Result<Wanted> {
         if let Some(lease) = self.lease(digest, Some(length))? {
             return Ok(Wanted::Present(lease));
         }
@@ -110,14 +94,15 @@ impl Blobs {
             return Ok(Wanted::Present(lease));
         }
         let destination = self.path(digest);
-        Ingest::resume(staged, destination, digest, length, Arc::clone(space)).map(Wanted::Missing)
+        Ingest::resume(staged, destination, digest, length, room.clone())
+            .map(|ingest| Wanted::Missing(Box::new(ingest)))
     }
 
     /// Stores a small blob that is in memory already.
-    pub(crate) fn put(&self, bytes: &[u8], space: &Arc<dyn SpaceWatch>) -> Result<BlobLease> {
+    pub(crate) fn put(&self, bytes: &[u8], room: &Room) -> Result<Leased> {
         let digest = Digest::of(bytes);
         loop {
-            match self.want(digest, bytes.len() as u64, space)? {
+            match self.want(digest, bytes.len() as u64, room)? {
                 Wanted::Present(lease) => return Ok(lease),
                 Wanted::Missing(mut ingest) => {
                     ingest.restart()?;
@@ -172,35 +157,6 @@ impl Blobs {
     }
 }
 
-impl BlobLease {
-    /// The blob's digest.
-    pub(crate) fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// The blob, for positioned reads; its offset is shared with nobody.
-    pub(crate) fn file(&self) -> &File {
-        self.lock.file()
-    }
-
-    /// Reads a whole blob of at most `limit` bytes and verifies it.
-    ///
-    /// # Errors
-    /// `Corrupt` when it is longer or is not what its name says.
-    pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>> {
-        let path = self.lock.path();
-        let length = self.file().metadata().doing("examining the blob", path)?.len();
-        let mut bytes = vec![0; length.min(limit) as usize];
-        self.file().read_exact_at(&mut bytes, 0).doing("reading the blob", path)?;
-        if length > limit || Digest::of(&bytes) != self.digest {
-            let message =
-                format!("the blob {} is damaged: its bytes are not those of its digest", path.display());
-            return Err(Error::corrupt(message).at(path));
-        }
-        Ok(bytes)
-    }
-}
-
 /// A blob that is being written: hashed on the way, and checked against the space that must stay free.
 ///
 /// Dropping it removes what was written; [`Ingest::leave`] keeps it for whoever resumes.
@@ -212,7 +168,7 @@ pub(crate) struct Ingest {
     hasher: Sha256,
     written: u64,
     resumed: bool,
-    space: Arc<dyn SpaceWatch>,
+    room: Room,
 }
 
 impl std::fmt::Debug for Ingest {
@@ -225,13 +181,7 @@ impl std::fmt::Debug for Ingest {
 }
 
 impl Ingest {
-    fn resume(
-        staged: Staged,
-        destination: PathBuf,
-        digest: Digest,
-        length: u64,
-        space: Arc<dyn SpaceWatch>,
-    ) -> Result<Self> {
+    fn resume(staged: Staged, destination: PathBuf, digest: Digest, length: u64, room: Room) -> Result<Self> {
         let mut ingest = Self {
             staged,
             destination,
@@ -240,7 +190,7 @@ impl Ingest {
             hasher: Sha256::new(),
             written: 0,
             resumed: false,
-            space,
+            room,
         };
         let path = ingest.staged.path();
         let found = ingest.staged.file().metadata().doing("examining the partial blob", path)?.len();
@@ -288,12 +238,20 @@ impl Ingest {
             let message = format!("blob {} is longer than the {} bytes announced", self.digest, self.length);
             return Err(Error::corrupt(message));
         }
-        self.space.about_to_write(bytes.len() as u64)?;
+        self.room.about_to_write(bytes.len() as u64)?;
         self.staged.file().write_all_at(bytes, self.written).doing(doing, self.staged.path())?;
         fault::point("blob.written").doing(doing, self.staged.path())?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Appends all of `batch`; what was written is removed when that fails.
+    pub(crate) fn append(mut self, batch: &[Bytes]) -> Result<Self> {
+        for bytes in batch {
+            self.write(bytes)?;
+        }
+        Ok(self)
     }
 
     /// Verifies the digest and makes the blob visible.

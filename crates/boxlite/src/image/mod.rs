@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub(crate) use blobs::{BlobLease, Blobs};
+pub(crate) use blobs::Blobs;
 pub use digest::Digest;
 pub use manifest::ImageConfig;
 pub use platform::Platform;
@@ -23,14 +23,13 @@ pub use progress::{Progress, ProgressSink};
 pub use pull::PullOptions;
 pub use record::{Image, Layer, Removal};
 pub use reference::{Reference, RegistryReference};
-pub(crate) use space::{Floor, SpaceWatch};
+pub(crate) use space::Room;
 
+use crate::disk::lease::Leased;
 use crate::error::{Error, Result};
 use crate::home::Home;
+use crate::settings::{Settings, SettingsOptions};
 use crate::store::Store;
-
-/// Bytes that stay free whatever is pulled.
-const HARD_FLOOR: u64 = 1 << 30;
 
 /// The images of one home. Cheap to clone; many may work on one home at once, in any number of processes.
 #[derive(Clone)]
@@ -38,7 +37,7 @@ pub struct Images {
     home: Home,
     store: Store,
     blobs: Blobs,
-    space: Arc<dyn SpaceWatch>,
+    settings: Arc<Settings>,
 }
 
 impl std::fmt::Debug for Images {
@@ -48,18 +47,17 @@ impl std::fmt::Debug for Images {
 }
 
 impl Images {
-    /// Opens the images of `home`; writes nothing when the home is complete.
+    /// Opens the images of `home` under the settings in force; writes nothing when the home is complete.
     ///
     /// # Errors
-    /// As for opening the home's database.
+    /// As for opening the home's database and reading its settings.
     pub fn open(home: &Home) -> Result<Self> {
-        let store = Store::open(&home.database())?;
-        Ok(Self::new(home.clone(), store, Arc::new(Floor::new(home.root(), HARD_FLOOR))))
+        let settings = Settings::load(home, &SettingsOptions::default())?;
+        Ok(Self::new(home.clone(), Store::open(&home.database())?, settings))
     }
 
-    pub(crate) fn new(home: Home, store: Store, space: Arc<dyn SpaceWatch>) -> Self {
-        let blobs = Blobs::new(home.clone());
-        Self { home, store, blobs, space }
+    pub(crate) fn new(home: Home, store: Store, settings: Settings) -> Self {
+        Self { blobs: Blobs::new(home.clone()), home, store, settings: Arc::new(settings) }
     }
 
     /// All images, the one pulled last first.
@@ -73,8 +71,13 @@ impl Images {
     /// # Errors
     /// `NotFound`; `InvalidInput` when it is malformed or several digests begin with it.
     pub async fn find(&self, wanted: &str) -> Result<Image> {
-        let (store, wanted) = (self.store.clone(), wanted.to_owned());
-        blocking(move || Ok(find(&store, &wanted)?.0)).await
+        let (this, wanted) = (self.clone(), wanted.to_owned());
+        blocking(move || this.find_blocking(&wanted)).await
+    }
+
+    /// [`Images::find`] for callers that may block.
+    pub(crate) fn find_blocking(&self, wanted: &str) -> Result<Image> {
+        Ok(find(&self.store, wanted)?.0)
     }
 
     /// Notes that the image is being used.
@@ -103,7 +106,7 @@ impl Images {
     ///
     /// # Errors
     /// `NotFound` when a blob is missing, saying how to get it back.
-    pub(crate) fn lease_layers(&self, image: &Image) -> Result<Vec<BlobLease>> {
+    pub(crate) fn lease_layers(&self, image: &Image) -> Result<Vec<Leased>> {
         let lease = |layer: &Layer| {
             self.blobs.lease(layer.digest, Some(layer.length))?.ok_or_else(|| {
                 let name = image.references.first().cloned().unwrap_or_else(|| image.digest.to_string());
@@ -120,9 +123,14 @@ impl Images {
         &self.blobs
     }
 
-    /// Who is asked for room.
-    pub(crate) fn space(&self) -> &Arc<dyn SpaceWatch> {
-        &self.space
+    /// What asks for room on behalf of one operation.
+    pub(crate) fn room(&self) -> Room {
+        Room::new(&self.home, &self.settings)
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The home.

@@ -6,10 +6,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use tracing::debug;
 
-use super::blobs::{BUSY_PAUSE, BlobLease, Wanted};
+use super::blobs::{BUSY_PAUSE, Wanted};
 use super::manifest::{self, Descriptor, Manifest, ParsedConfig};
 use super::source::Source;
-use super::{Digest, Image, Images, Layer, Platform, Progress, ProgressSink, Reference, blocking};
+use super::{Digest, Image, Images, Layer, Platform, Progress, ProgressSink, Reference, Room, blocking};
+use crate::disk::lease::Leased;
 use crate::error::{Error, ErrorKind, Result};
 use crate::litebox::PullPolicy;
 use crate::store::Document;
@@ -101,12 +102,12 @@ impl Images {
             digest: found.digest,
             layers: layers.iter().map(|layer| (layer.digest, layer.length)).collect(),
         });
-        let written = Written::default();
-        let outcome = self.store_image(reference, &source, found, &written, &progress).await;
+        let job = Job { room: self.room(), written: Arc::default() };
+        let outcome = self.store_image(reference, &source, found, &job, &progress).await;
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::ResourceExhausted
         {
-            self.take_back(&written).await;
+            self.take_back(&job).await;
         }
         outcome.map_err(|error| error.while_doing(format!("pulling {}", reference.familiar())))
     }
@@ -117,23 +118,23 @@ impl Images {
         reference: &Reference,
         source: &Source,
         found: Found,
-        written: &Written,
+        job: &Job,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         let layers = found.manifest.layers.clone();
         let this = self.clone();
         let documents = [found.document.clone(), found.config.clone()];
-        let (to_write, to_keep) = (layers.clone(), written.clone());
+        let (to_write, here) = (layers.clone(), job.clone());
         let small = blocking(move || {
-            this.space.admit(this.missing_bytes(&to_write)?)?;
-            documents.iter().map(|bytes| this.put(bytes, &to_keep)).collect::<Result<Vec<_>>>()
+            here.room.admit(this.missing_bytes(&to_write)?)?;
+            documents.iter().map(|bytes| this.put(bytes, &here)).collect::<Result<Vec<_>>>()
         })
         .await?;
         let mut unique = layers.clone();
         unique.sort_by_key(|layer| layer.digest);
         unique.dedup_by_key(|layer| layer.digest);
-        let large: Vec<BlobLease> = stream::iter(unique)
-            .map(|layer| self.fetch_layer(source, layer, written, progress))
+        let large: Vec<Leased> = stream::iter(unique)
+            .map(|layer| self.fetch_layer(source, layer, job, progress))
             .buffer_unordered(PARALLEL_LAYERS)
             .try_collect()
             .await?;
@@ -164,13 +165,13 @@ impl Images {
         &self,
         source: &Source,
         layer: Descriptor,
-        written: &Written,
+        job: &Job,
         progress: &Arc<dyn ProgressSink>,
-    ) -> Result<BlobLease> {
+    ) -> Result<Leased> {
         let (mut waiting, mut fetched) = (false, false);
         loop {
-            let (this, digest, length) = (self.clone(), layer.digest, layer.length);
-            match blocking(move || this.blobs.want(digest, length, &this.space)).await? {
+            let (this, digest, length, room) = (self.clone(), layer.digest, layer.length, job.room.clone());
+            match blocking(move || this.blobs.want(digest, length, &room)).await? {
                 Wanted::Present(lease) => {
                     let layer = layer.digest;
                     let there =
@@ -186,15 +187,15 @@ impl Images {
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 Wanted::Missing(ingest) => {
-                    let mut ingest = source.fetch(&layer, ingest, progress).await?;
+                    let mut ingest = source.fetch(&layer, *ingest, progress).await?;
                     if ingest.resumed() && !ingest.is_right() {
                         debug!(layer = %layer.digest, "what an earlier pull left is damaged; starting over");
                         ingest.restart()?;
                         ingest = source.fetch(&layer, ingest, progress).await?;
                     }
-                    let (digest, written) = (layer.digest, written.clone());
+                    let (digest, job) = (layer.digest, job.clone());
                     blocking(move || {
-                        written.note(digest);
+                        job.note(digest);
                         ingest.publish()
                     })
                     .await?;
@@ -214,18 +215,18 @@ impl Images {
         Ok(missing)
     }
 
-    fn put(&self, bytes: &[u8], written: &Written) -> Result<BlobLease> {
+    fn put(&self, bytes: &[u8], job: &Job) -> Result<Leased> {
         let digest = Digest::of(bytes);
         if let Some(lease) = self.blobs.lease(digest, Some(bytes.len() as u64))? {
             return Ok(lease);
         }
-        written.note(digest);
-        self.blobs.put(bytes, &self.space)
+        job.note(digest);
+        self.blobs.put(bytes, &job.room)
     }
 
     /// Removes the blobs that a pull has written, except those that somebody else relies on by now.
-    async fn take_back(&self, written: &Written) {
-        let (this, digests) = (self.clone(), written.take());
+    async fn take_back(&self, job: &Job) {
+        let (this, digests) = (self.clone(), job.take());
         let result = blocking(move || {
             for digest in digests {
                 this.blobs.collect(digest, || Ok(!this.store.blob_is_referenced(digest)?))?;
@@ -238,17 +239,20 @@ impl Images {
     }
 }
 
-/// The blobs that one pull has published.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<Digest>>>);
+/// One pull: its room, and the blobs that it has published.
+#[derive(Clone)]
+struct Job {
+    room: Room,
+    written: Arc<Mutex<Vec<Digest>>>,
+}
 
-impl Written {
+impl Job {
     fn note(&self, digest: Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
     }
 
     fn take(&self) -> Vec<Digest> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -1,40 +1,33 @@
-//! Who says whether there is room for what a pull or a build is about to write.
+//! Room for what one pull or build is about to write.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::durable::FreeSpace;
 use crate::error::{Error, Result, Shortage};
+use crate::home::Home;
+use crate::settings::Settings;
 
-/// Asked before bytes are written and while they are.
-pub(crate) trait SpaceWatch: Send + Sync {
-    /// Whether about `estimate` bytes more may be written.
+/// Asked before one operation writes into the home and while it does; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    path: PathBuf,
+    floor: u64,
+    written: Arc<AtomicU64>,
+}
+
+impl Room {
+    pub(crate) fn new(home: &Home, settings: &Settings) -> Self {
+        let floor = settings.hard_floor.value.0;
+        Self { path: home.root().to_owned(), floor, written: Arc::default() }
+    }
+
+    /// Whether about `estimate` bytes may be written.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures.
-    fn admit(&self, estimate: u64) -> Result<()>;
-
-    /// Whether `bytes` more may be written now.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` at the hard floor.
-    fn about_to_write(&self, bytes: u64) -> Result<()>;
-}
-
-/// Keeps `floor` bytes of the filesystem that holds `path` free.
-#[derive(Debug)]
-pub(crate) struct Floor {
-    path: PathBuf,
-    floor: u64,
-}
-
-impl Floor {
-    pub(crate) fn new(path: &Path, floor: u64) -> Self {
-        Self { path: path.to_owned(), floor }
-    }
-}
-
-impl SpaceWatch for Floor {
-    fn admit(&self, estimate: u64) -> Result<()> {
+    pub(crate) fn admit(&self, estimate: u64) -> Result<()> {
         // A measurement that fails never refuses anything.
         let Ok(free) = FreeSpace::at(&self.path) else { return Ok(()) };
         let need = self.floor.saturating_add(estimate);
@@ -52,7 +45,12 @@ impl SpaceWatch for Floor {
         Err(Error::exhausted(message, shortage).at(&self.path))
     }
 
-    fn about_to_write(&self, bytes: u64) -> Result<()> {
+    /// Whether `bytes` more may be written now.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` at the hard floor.
+    pub(crate) fn about_to_write(&self, bytes: u64) -> Result<()> {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
         self.admit(bytes)
     }
 }

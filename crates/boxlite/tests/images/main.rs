@@ -1,4 +1,6 @@
-//! Images against programs that we did not write: umoci and skopeo make them, a real registry serves them.
+//! Images against programs that we did not write: umoci and skopeo make them, a real registry serves them,
+//! e2fsck and debugfs look at the disk images.
 
+mod disk;
 mod fixture;
 mod local;

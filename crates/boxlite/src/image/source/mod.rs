@@ -4,11 +4,13 @@ mod archive;
 mod docker_archive;
 mod layout;
 mod place;
+mod registry;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use place::Place;
+use registry::Repository;
 
 use super::blobs::Ingest;
 use super::manifest::{DOCUMENT_LIMIT, Descriptor};
@@ -84,21 +86,23 @@ impl LocalSource {
 /// Where one image comes from.
 pub(crate) enum Source {
     Local(Arc<LocalSource>),
+    Registry(Box<Repository>),
 }
 
 impl Source {
     /// Opens the source that `reference` names.
     pub(crate) async fn open(
         reference: &Reference,
-        _options: &PullOptions,
-        _progress: &Arc<dyn ProgressSink>,
+        options: &PullOptions,
+        progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
-        if reference.is_local() {
-            let reference = reference.clone();
-            let local = blocking(move || LocalSource::open(&reference)).await?;
-            return Ok(Self::Local(Arc::new(local)));
+        if let Reference::Registry(reference) = reference {
+            let repository = Repository::open(reference, options, progress).await?;
+            return Ok(Self::Registry(Box::new(repository)));
         }
-        Err(Error::unsupported("registries"))
+        let reference = reference.clone();
+        let local = blocking(move || LocalSource::open(&reference)).await?;
+        Ok(Self::Local(Arc::new(local)))
     }
 
     /// The manifest or index that the reference names, verified where the reference has a digest.
@@ -108,6 +112,7 @@ impl Source {
                 let local = Arc::clone(local);
                 blocking(move || Ok((local.top(), local.document(local.top())?))).await
             }
+            Self::Registry(repository) => Ok(repository.top()),
         }
     }
 
@@ -118,6 +123,7 @@ impl Source {
                 let local = Arc::clone(local);
                 blocking(move || local.document(digest)).await
             }
+            Self::Registry(repository) => repository.manifest(digest).await,
         }
     }
 
@@ -125,6 +131,7 @@ impl Source {
     pub(crate) async fn config(&self, config: &Descriptor) -> Result<Vec<u8>> {
         match self {
             Self::Local(_) => self.manifest(config.digest).await,
+            Self::Registry(repository) => repository.config(config).await,
         }
     }
 
@@ -147,6 +154,7 @@ impl Source {
                 })
                 .await
             }
+            Self::Registry(repository) => repository.fetch(layer, ingest).await,
         }
     }
 }
