@@ -29,6 +29,9 @@ mod oracle;
 
 use std::net::Ipv4Addr;
 
+use boxlite_proto::NetConfig;
+use serde::{Deserialize, Serialize};
+
 pub use filter::{Policy, Reason, Verdict, filter};
 pub use flow::{Flow, Solicited};
 pub use host::{PortClaim, claim_ports, loopback_aliases};
@@ -47,3 +50,15 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 pub const PREFIX: u8 = 24;
 /// The virtual network; hosts of a real network with these addresses can't be reached from a box.
 pub const SUBNET: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(10, 0, 2, 0), PREFIX);
+
+/// The network of one run of a box that has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Published ports; the host's ports are chosen beforehand, see [`claim_ports`].
+    pub ports: Vec<PortForward>,
+}
+
+/// What the guest agent is told about its network card; [`RESOLVER`] is its only DNS server.
+pub fn guest_config() -> NetConfig {
+    NetConfig { address: GUEST, prefix: PREFIX, gateway: Some(GATEWAY) }
+}

@@ -6,6 +6,8 @@ use boxlite_proto::{BootConfig, ExecSpec};
 use serde::{Deserialize, Serialize};
 
 use super::accel::Accelerator;
+use crate::net::Network;
+use crate::volume::Shares;
 
 /// One run of one box. It travels to the shim through a memory file and is never written to disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +34,10 @@ pub struct LaunchSpec {
     pub cpus: u32,
     /// The guest's memory in bytes.
     pub memory_bytes: u64,
+    /// The network card and what it is connected to; `None` gives the box no network card.
+    pub network: Option<Network>,
+    /// Directories of the host that the box mounts.
+    pub shares: Shares,
     /// How the guest comes up.
     pub boot: BootConfig,
     /// The main process, with whose end the box ends; `None` makes a box that serves execs until it is stopped.

@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::kin::Kin;
 use super::launch::LaunchSpec;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::{MacAddr, Network, Policy, Wire, claim_ports, loopback_aliases};
+use crate::volume::{self, Share};
 
 /// One part's additions.
 #[derive(Default)]
@@ -26,6 +29,42 @@ pub(crate) struct Plug {
 /// Prepares every part of the box; called on the shim's main thread before QEMU starts and before any async runtime.
 ///
 /// Programs that a part needs are started with [`Kin::spawn`], so that they cannot outlive the shim.
-pub(crate) fn plugs(_spec: &LaunchSpec, _kin: &Kin) -> Result<Vec<Plug>> {
-    Ok(Vec::new())
+pub(crate) fn plugs(spec: &LaunchSpec, kin: &Kin) -> Result<Vec<Plug>> {
+    let mut plugs = Vec::new();
+    if let Some(network) = &spec.network {
+        plugs.push(network_plug(&spec.box_id, network)?);
+    }
+    let shares = volume::start(&spec.shares, |command, keep| kin.spawn(command, keep))?;
+    plugs.extend(shares.into_iter().map(share_plug));
+    Ok(plugs)
+}
+
+fn network_plug(box_id: &str, network: &Network) -> Result<Plug> {
+    // QEMU binds the ports itself, an instant later; taking them first tells which one is in use.
+    let ports = claim_ports(&network.ports)?.release();
+    let policy = Policy::new(&ports, loopback_aliases()?);
+    let (wire, ends) = Wire::new(MacAddr::of_box(box_id), &ports, policy)?;
+    let carry = async move {
+        let counts = wire.counts();
+        let carried = wire.carry().await;
+        tracing::info!(?counts, "the network's wire has ended");
+        carried.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("the box's network wire broke: {error}")).because(error)
+        })
+    };
+    Ok(Plug {
+        arguments: ends.arguments.into_iter().map(OsString::from).collect(),
+        descriptors: ends.descriptors,
+        shared_memory: false,
+        task: Some(carry.boxed()),
+    })
+}
+
+fn share_plug(share: Share) -> Plug {
+    Plug {
+        arguments: share.arguments.into_iter().map(OsString::from).collect(),
+        descriptors: vec![share.descriptor],
+        shared_memory: true,
+        task: Some(share.daemon.watch().boxed()),
+    }
 }

@@ -38,6 +38,17 @@ pub struct Volume {
     pub read_only: bool,
 }
 
+/// The volumes of one run of a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// The directories, in the order of [`mounts`].
+    pub volumes: Vec<Volume>,
+    /// The program that serves them; needed when there is one.
+    pub virtiofsd: PathBuf,
+    /// The home, in which nothing may be shared.
+    pub home: PathBuf,
+}
+
 /// What the guest agent is told to mount, in the order of `volumes`.
 pub fn mounts(volumes: &[Volume]) -> Vec<ShareMount> {
     let mount = |(index, volume): (usize, &Volume)| ShareMount {

@@ -3,11 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::daemon::{self, Identity};
-use super::{Daemon, Sandbox, Volume, socket, source, tag};
+use super::{Daemon, Sandbox, Shares, socket, source, tag};
 use crate::error::Doing;
 use crate::{Error, Result};
 
@@ -25,16 +24,15 @@ pub struct Share {
     pub daemon: Daemon,
 }
 
-/// Starts a virtiofsd for each of `volumes`.
+/// Starts a virtiofsd for each volume of `shares`.
 ///
 /// `spawn` starts a command that inherits the given descriptors and nothing else, and that dies with this process.
 /// The directories are checked again, because they may have changed since they were resolved.
 pub fn start(
-    volumes: &[Volume],
-    home: &Path,
-    virtiofsd: &Path,
+    shares: &Shares,
     mut spawn: impl FnMut(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
 ) -> Result<Vec<Share>> {
+    let Shares { volumes, virtiofsd, home } = shares;
     if volumes.is_empty() {
         return Ok(Vec::new());
     }
@@ -46,7 +44,7 @@ pub fn start(
     let sandbox = Sandbox::detect()?;
     let owner =
         Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    let mut shares = Vec::with_capacity(volumes.len());
+    let mut started = Vec::with_capacity(volumes.len());
     for (index, volume) in volumes.iter().enumerate() {
         source::check(volume, home)?;
         let connection = socket::connection().doing("making a socket for the volume", &volume.source)?;
@@ -55,13 +53,13 @@ pub fn start(
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let child = spawn(command, &[connection.listener.as_fd()]).doing("starting", virtiofsd)?;
-        shares.push(Share {
+        started.push(Share {
             arguments: device(index, connection.connected.as_raw_fd()),
             descriptor: connection.connected,
             daemon: Daemon::new(child, volume.clone()),
         });
     }
-    Ok(shares)
+    Ok(started)
 }
 
 fn device(index: usize, descriptor: RawFd) -> Vec<String> {

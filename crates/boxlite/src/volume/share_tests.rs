@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -6,13 +6,14 @@ use crate::ErrorKind;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-fn volumes(sources: &[&Path]) -> Vec<Volume> {
-    let volume = |(n, source): (usize, &&Path)| Volume {
+fn shares(virtiofsd: &Path, sources: &[&Path]) -> Shares {
+    let volume = |(n, source): (usize, &&Path)| super::super::Volume {
         source: source.to_path_buf(),
         target: format!("/{n}"),
         read_only: false,
     };
-    sources.iter().enumerate().map(volume).collect()
+    let volumes = sources.iter().enumerate().map(volume).collect();
+    Shares { volumes, virtiofsd: virtiofsd.into(), home: "/nonexistent".into() }
 }
 
 fn no_spawn(_: Command, _: &[BorrowedFd<'_>]) -> io::Result<Child> {
@@ -62,13 +63,13 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn too_many_volumes_and_a_missing_virtiofsd_are_said_before_anything_starts() {
-    let (home, tmp) = (Path::new("/nonexistent-home"), Path::new("/tmp"));
-    let error = start(&volumes(&[tmp; MAX_VOLUMES + 1]), home, Path::new("/bin/true"), no_spawn).unwrap_err();
+    let (tmp, absent) = (Path::new("/tmp"), Path::new("/nonexistent/virtiofsd"));
+    let error = start(&shares(Path::new("/bin/true"), &[tmp; MAX_VOLUMES + 1]), no_spawn).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    let error = start(&volumes(&[tmp]), home, Path::new("/nonexistent/virtiofsd"), no_spawn).unwrap_err();
+    let error = start(&shares(absent, &[tmp]), no_spawn).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("/nonexistent/virtiofsd"), "{error}");
-    assert!(start(&[], home, Path::new("/nonexistent/virtiofsd"), no_spawn).unwrap().is_empty());
+    assert!(start(&shares(absent, &[]), no_spawn).unwrap().is_empty());
 }
 
 // Mutation tried: killing the child alone, not its group, still passes because virtiofsd's inner process follows its
@@ -77,13 +78,12 @@ fn too_many_volumes_and_a_missing_virtiofsd_are_said_before_anything_starts() {
 fn a_dropped_share_leaves_no_process() {
     let Some(program) = virtiofsd() else { return };
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let shares =
-        start(&volumes(&[one.path(), two.path()]), Path::new("/nonexistent"), &program, spawn).unwrap();
-    let groups: Vec<u32> = shares.iter().map(|share| share.daemon.pid()).collect();
+    let started = start(&shares(&program, &[one.path(), two.path()]), spawn).unwrap();
+    let groups: Vec<u32> = started.iter().map(|share| share.daemon.pid()).collect();
     for &group in &groups {
         wait_for("virtiofsd in its namespaces", || members(group) == 2);
     }
-    let ends: Vec<OwnedFd> = shares.into_iter().map(|share| share.descriptor).collect();
+    let ends: Vec<OwnedFd> = started.into_iter().map(|share| share.descriptor).collect();
     for group in groups {
         wait_for("no process", || members(group) == 0);
     }
@@ -94,10 +94,8 @@ fn a_dropped_share_leaves_no_process() {
 async fn it_ends_by_itself_when_qemu_hangs_up_and_is_reported_when_it_dies() {
     let Some(program) = virtiofsd() else { return };
     let scratch = tempfile::tempdir().unwrap();
-    let mut shares =
-        start(&volumes(&[scratch.path(), scratch.path()]), Path::new("/nonexistent"), &program, spawn)
-            .unwrap();
-    let (dies, hung_up) = (shares.pop().unwrap(), shares.pop().unwrap());
+    let mut started = start(&shares(&program, &[scratch.path(), scratch.path()]), spawn).unwrap();
+    let (dies, hung_up) = (started.pop().unwrap(), started.pop().unwrap());
 
     let group = hung_up.daemon.pid();
     drop(hung_up.descriptor);
@@ -119,9 +117,8 @@ async fn a_virtiofsd_that_fails_says_why() {
     let failing = |_: Command, _: &[BorrowedFd<'_>]| {
         Command::new("sh").args(["-c", "echo no such thing >&2; exit 3"]).stderr(Stdio::piped()).spawn()
     };
-    let volumes = volumes(&[scratch.path()]);
-    let share =
-        start(&volumes, Path::new("/nonexistent"), Path::new("/bin/true"), failing).unwrap().pop().unwrap();
+    let shares = shares(Path::new("/bin/true"), &[scratch.path()]);
+    let share = start(&shares, failing).unwrap().pop().unwrap();
     let error = share.daemon.watch().await.unwrap_err();
     assert!(error.to_string().contains("exited with status 3: no such thing"), "{error}");
 }
