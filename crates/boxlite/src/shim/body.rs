@@ -7,9 +7,10 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxlite_proto::{MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
+use boxlite_proto::{Frame, MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -19,7 +20,7 @@ use super::launch::LaunchSpec;
 use super::log::CappedFile;
 use super::outcome::{End, Outcome, OutcomeSlot};
 use super::plug::{self, Plug};
-use super::sink::{self, FrameSink};
+use super::sink::{self, FrameSink, FrameSource};
 use super::spawn::Report;
 use super::vmm::process::{self, Vm};
 use super::vmm::qmp::Qmp;
@@ -137,14 +138,20 @@ struct Body {
 impl Body {
     async fn run(self) -> Result<()> {
         let (guest, to_guest) = sink::queue();
-        begin_boot(&self.spec, &guest).map_err(|error| {
+        let unsendable = |error: ProtoError| {
             Error::invalid(format!("the box's configuration cannot be sent to its guest: {error}"))
                 .because(error)
-        })?;
+        };
+        let boot = boot_message(&self.spec).map_err(unsendable)?;
+        if let Some(main) = &self.spec.main {
+            let exec = Op::Exec { id: MAIN_CHANNEL, spec: main.clone() };
+            guest.control(&ToGuest::Op(exec)).map_err(unsendable)?;
+        }
         let doing = "attaching to QEMU of";
         let dir = self.spec.box_dir.clone();
         let (agent_read, agent_write) = tokio(self.vm.agent).doing(doing, &dir)?.into_split();
-        tokio::spawn(to_guest.drain_into(agent_write));
+        let (guest_is_up, up) = oneshot::channel();
+        tokio::spawn(send_to_guest(agent_write, boot, up, to_guest));
         let (guest_sender, guest_inputs) = mpsc::channel(64);
         tokio::spawn(control::read_agent(agent_read, guest_sender));
         let (qmp, qmp_events) =
@@ -171,7 +178,7 @@ impl Body {
         let reserving = tokio::task::spawn_blocking(move || slot.sync());
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
-        let driver = Driver::new(self.spec, vm_pid, handle_to_kill, guest, qmp)?;
+        let driver = Driver::new(self.spec, vm_pid, handle_to_kill, (guest, guest_is_up), qmp)?;
         let (mut outcome, sinks) = driver.run(inputs).await;
 
         for part in parts {
@@ -191,18 +198,20 @@ impl Body {
     }
 }
 
-/// Everything that the guest is to do is queued before it exists; the bytes wait in the channel for its agent.
-fn begin_boot(spec: &LaunchSpec, guest: &FrameSink) -> Result<(), ProtoError> {
+fn boot_message(spec: &LaunchSpec) -> Result<Frame, ProtoError> {
     let mut boot = spec.boot.clone();
     if boot.clock_unix_nanos == 0 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         boot.clock_unix_nanos = now.map_or(0, |now| now.as_nanos() as u64);
     }
-    guest.control(&ToGuest::Boot(boot))?;
-    if let Some(main) = &spec.main {
-        guest.control(&ToGuest::Op(Op::Exec { id: MAIN_CHANNEL, spec: main.clone() }))?;
+    Frame::control(&ToGuest::Boot(boot))
+}
+
+/// Sends the boot message, which waits in the channel until there is an agent, and once the guest is up the rest.
+async fn send_to_guest(mut write: OwnedWriteHalf, boot: Frame, up: oneshot::Receiver<()>, rest: FrameSource) {
+    if write.write_all(&boot.to_bytes()).await.is_ok() && up.await.is_ok() {
+        let _ = rest.drain_into(write).await;
     }
-    Ok(())
 }
 
 fn tokio(stream: std::os::unix::net::UnixStream) -> io::Result<tokio::net::UnixStream> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxlite_proto::{Frame, ProtoError, ShimReply};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::launch::LaunchSpec;
@@ -63,7 +63,7 @@ pub(super) struct Inputs {
     pub(super) guest: mpsc::Receiver<GuestInput>,
     pub(super) clients: mpsc::Receiver<(ClientId, ClientInput)>,
     pub(super) qmp: mpsc::UnboundedReceiver<QmpEvent>,
-    pub(super) vm_end: tokio::sync::oneshot::Receiver<std::io::Result<ExitStatus>>,
+    pub(super) vm_end: oneshot::Receiver<std::io::Result<ExitStatus>>,
     /// SIGTERM to the shim asks for a stop.
     pub(super) terminate: tokio::signal::unix::Signal,
 }
@@ -76,6 +76,8 @@ pub(super) struct Driver {
     /// Names the process even after its number has been given to another.
     vm_handle: OwnedFd,
     guest: FrameSink,
+    /// Lets what is queued for the guest go.
+    guest_is_up: Option<oneshot::Sender<()>>,
     qmp: Arc<Qmp>,
     phase: Phase,
     boot_deadline: Instant,
@@ -107,7 +109,7 @@ impl Driver {
         spec: LaunchSpec,
         vm_pid: u32,
         vm_handle: OwnedFd,
-        guest: FrameSink,
+        (guest, guest_is_up): (FrameSink, oneshot::Sender<()>),
         qmp: Arc<Qmp>,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
@@ -118,6 +120,7 @@ impl Driver {
             vm_pid,
             vm_handle,
             guest,
+            guest_is_up: Some(guest_is_up),
             qmp,
             phase: Phase::Booting,
             boot_deadline: Instant::now() + BOOT_LIMIT,

@@ -1,0 +1,69 @@
+//! Starting, running, ending.
+
+use std::time::{Duration, Instant};
+
+use boxlite::shim::{End, MainLog};
+use boxlite::{Execution, OutputStream};
+use boxlite_proto::ExitStatus;
+use futures::StreamExt;
+
+use crate::bench::{bench, shell};
+
+/// All of an execution's output by stream.
+pub(crate) async fn read_all(execution: &mut Execution) -> (Vec<u8>, Vec<u8>) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    while let Some(chunk) = execution.output.next().await {
+        let chunk = chunk.unwrap();
+        match chunk.stream {
+            OutputStream::Stdout => out.extend_from_slice(&chunk.bytes),
+            OutputStream::Stderr => err.extend_from_slice(&chunk.bytes),
+        }
+    }
+    (out, err)
+}
+
+#[tokio::test]
+async fn the_main_process_is_heard_and_its_status_published() {
+    let Some(bench) = bench() else { return };
+    let guest = bench.new_box(Some("echo out; echo err >&2; exit 7"));
+    let begun = Instant::now();
+    guest.start();
+    eprintln!("spawn returned after {:?}", begun.elapsed());
+    let mut attached = guest.client().attach(Some(0), false, None).await.unwrap();
+    let (out, err) = read_all(&mut attached).await;
+    assert_eq!(attached.control.wait().await.unwrap().code, 7, "{}", guest.shim_log());
+    assert_eq!((out.as_slice(), err.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    eprintln!("main exited after {:?}", begun.elapsed());
+    let outcome = guest.outcome().await.expect("an outcome");
+    eprintln!("gone after {:?}\n{}", begun.elapsed(), guest.shim_log());
+    assert_eq!(outcome.end, End::MainExited);
+    assert_eq!(outcome.main, Some(ExitStatus::Code(7)));
+    assert!(outcome.flushed);
+    assert!(guest.lock_is_free());
+    assert!(!guest.paths.socket().exists());
+    let logged: Vec<u8> =
+        MainLog::open(&guest.paths.main_log(), 0).unwrap().flat_map(|r| r.unwrap().bytes).collect();
+    assert_eq!(logged.len(), 8);
+}
+
+#[tokio::test]
+async fn a_box_without_a_main_process_serves_execs_until_it_is_stopped() {
+    let Some(bench) = bench() else { return };
+    let guest = bench.new_box(None);
+    guest.start();
+    let client = guest.client();
+    assert!(client.wait_up().await.unwrap(), "{}", guest.shim_log());
+    let mut exec = client.exec(shell("echo hello; exit 3")).await.unwrap();
+    let (out, _) = read_all(&mut exec).await;
+    assert_eq!(out, b"hello\n");
+    assert_eq!(exec.control.wait().await.unwrap().code, 3);
+    let begun = Instant::now();
+    let mut exec = client.exec(shell("true")).await.unwrap();
+    read_all(&mut exec).await;
+    eprintln!("a warm exec took {:?}", begun.elapsed());
+    client.stop(None, 1000).await.unwrap();
+    let outcome = guest.outcome().await.unwrap();
+    assert_eq!((outcome.end, outcome.main, outcome.flushed), (End::Stopped, None, true));
+    assert!(client.status().await.unwrap().is_none());
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
