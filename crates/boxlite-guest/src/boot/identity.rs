@@ -1,0 +1,108 @@
+//! The guest's name and how it finds others: host name, `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`.
+//!
+//! As in Docker the three files are mounted over whatever the image has, so the image's own files are never changed.
+//! The contents lie in the initramfs; the mounts are taken from there before the root is entered, and attached after,
+//! when no symbolic link of the image leads out of it.
+
+use std::fmt::Write;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use boxlite_proto::BootConfig;
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// The files, not attached yet.
+pub(super) struct Identity(Vec<(&'static str, OwnedFd)>);
+
+/// Sets the host name and writes the files.
+pub(super) fn prepare(config: &BootConfig) -> Result<Identity, String> {
+    rustix::system::sethostname(config.hostname.as_bytes())
+        .map_err(|e| format!("setting the host name to {:?} failed: {e}", config.hostname))?;
+    let mut files = vec![("/etc/hostname", format!("{}\n", config.hostname)), ("/etc/hosts", hosts(config))];
+    if !config.dns_servers.is_empty() {
+        files.push(("/etc/resolv.conf", resolv_conf(config)));
+    }
+    let mounts = files.into_iter().map(|(target, contents)| {
+        let name = target.replace('/', "-");
+        std::fs::write(format!("/{name}"), contents)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok((target, rustix::mount::open_tree(CWD, format!("/{name}"), flags)?))
+    });
+    let mounts: io::Result<Vec<_>> = mounts.collect();
+    Ok(Identity(mounts.map_err(|e| format!("preparing the files in /etc failed: {e}"))?))
+}
+
+impl Identity {
+    /// Mounts the files over the image's; returns what did not work.
+    pub(super) fn install(self) -> Vec<String> {
+        let attach = |(target, mount): (&str, OwnedFd)| {
+            let target_path = landing(Path::new(target))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+            rustix::mount::move_mount(mount.as_fd(), "", CWD, target_path, flags)?;
+            Ok(())
+        };
+        self.0
+            .into_iter()
+            .filter_map(|(target, mount)| {
+                attach((target, mount)).err().map(|e: io::Error| format!("providing {target} failed: {e}"))
+            })
+            .collect()
+    }
+}
+
+/// Where a path leads, created as an empty file if nothing is there.
+fn landing(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_symlink() => {
+                let directory = path.parent().unwrap_or(Path::new("/"));
+                path = directory.join(std::fs::read_link(&path)?);
+            }
+            Ok(_) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(directory) = path.parent() {
+                    std::fs::create_dir_all(directory)?;
+                }
+                std::fs::File::create_new(&path)?;
+                return Ok(path);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(rustix::io::Errno::LOOP.into())
+}
+
+fn hosts(config: &BootConfig) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\n\
+         ff00::0\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n",
+    );
+    for entry in &config.extra_hosts {
+        let _ = writeln!(text, "{}\t{}", entry.address, entry.name);
+    }
+    let own =
+        config.network.as_ref().map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
+    let _ = writeln!(text, "{own}\t{}", config.hostname);
+    text
+}
+
+fn resolv_conf(config: &BootConfig) -> String {
+    let mut text = String::new();
+    for server in &config.dns_servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !config.dns_search.is_empty() {
+        let _ = writeln!(text, "search {}", config.dns_search.join(" "));
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! Bringing the guest up once the host has said how.
+
+mod identity;
+mod network;
+mod root;
+mod tree;
+
+use std::time::Instant;
+
+use boxlite_proto::{BootConfig, BootTimings};
+use rustix::process::{Resource, Rlimit};
+use rustix::time::{ClockId, Timespec};
+
+use crate::elapsed_us;
+
+/// A guest that came up.
+pub(crate) struct Up {
+    pub(crate) timings: BootTimings,
+    /// What did not work, though the guest is usable.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Mounts the root, enters it and sets the guest up as `config` says.
+///
+/// # Errors
+/// One sentence for the user when the guest would be of no use: no root, no /proc, or a share that can't be mounted.
+pub(crate) fn bring_up(config: &BootConfig) -> Result<Up, String> {
+    let mut timings = BootTimings::default();
+    let mut warnings = Vec::new();
+    let started = Instant::now();
+    set_clock(config.clock_unix_nanos, &mut warnings);
+    let identity = identity::prepare(config)?;
+    let root = root::mount()?;
+    root::enter()?;
+    timings.root_us = elapsed_us(started);
+
+    let started = Instant::now();
+    tree::mount(&mut warnings)?;
+    if config.grow_root {
+        warn(root.grow(), &mut warnings);
+    }
+    set_limits(&mut warnings);
+    warnings.extend(identity.install());
+    warnings.extend(network::configure(config.network.as_ref()));
+    for share in &config.mounts {
+        tree::mount_share(share)?;
+    }
+    timings.setup_us = elapsed_us(started);
+    Ok(Up { timings, warnings })
+}
+
+/// Flushes everything and leaves the root mounted read-only; to be called when no other process is left.
+pub(crate) fn take_down(config: &BootConfig) {
+    for share in config.mounts.iter().rev() {
+        let _ = rustix::mount::unmount(&*share.target, rustix::mount::UnmountFlags::DETACH);
+    }
+    rustix::fs::sync();
+    if rustix::mount::mount_remount("/", rustix::mount::MountFlags::RDONLY, "").is_err() {
+        // Something still writes (a process that can't be killed): the kernel's emergency remount does not ask.
+        let _ = std::fs::write("/proc/sysrq-trigger", "u");
+        rustix::fs::sync();
+    }
+}
+
+fn warn(outcome: Result<(), String>, warnings: &mut Vec<String>) {
+    if let Err(warning) = outcome {
+        warnings.push(warning);
+    }
+}
+
+fn set_clock(unix_nanos: u64, warnings: &mut Vec<String>) {
+    if unix_nanos == 0 {
+        return;
+    }
+    let time = Timespec {
+        tv_sec: (unix_nanos / 1_000_000_000) as i64,
+        tv_nsec: (unix_nanos % 1_000_000_000) as i64,
+    };
+    let outcome = rustix::time::clock_settime(ClockId::Realtime, time);
+    warn(outcome.map_err(|e| format!("setting the clock failed: {e}")), warnings);
+}
+
+/// Limits that processes inherit, and the agent's own exemption from the kernel's choice of what to kill.
+fn set_limits(warnings: &mut Vec<String>) {
+    let limits = [
+        (Resource::Nofile, Rlimit { current: Some(65_536), maximum: Some(1_048_576) }),
+        (Resource::Core, Rlimit { current: Some(0), maximum: None }),
+        (Resource::Nproc, Rlimit { current: None, maximum: None }),
+    ];
+    for (resource, limit) in limits {
+        let outcome = rustix::process::setrlimit(resource, limit);
+        warn(outcome.map_err(|e| format!("setting the limit {resource:?} failed: {e}")), warnings);
+    }
+    let outcome = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    warn(
+        outcome.map_err(|e| format!("protecting the agent from the out-of-memory killer failed: {e}")),
+        warnings,
+    );
+}

@@ -1,0 +1,74 @@
+//! The loopback interface and a static `eth0`.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use boxlite_proto::NetConfig;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::linux;
+
+const INTERFACE: &str = "eth0";
+
+/// Brings the interfaces up; returns what did not work.
+pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
+    let configure = || -> io::Result<()> {
+        let socket =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        bring_up(socket.as_fd(), "lo")?;
+        if let Some(network) = network {
+            set_address(socket.as_fd(), libc::SIOCSIFADDR, network.address)?;
+            set_address(socket.as_fd(), libc::SIOCSIFNETMASK, netmask(network.prefix))?;
+            bring_up(socket.as_fd(), INTERFACE)?;
+            if let Some(gateway) = network.gateway {
+                add_default_route(socket.as_fd(), gateway)?;
+            }
+        }
+        Ok(())
+    };
+    configure().err().map(|error| format!("configuring the network failed: {error}"))
+}
+
+fn bring_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    linux::interface_request(socket, name, libc::SIOCSIFFLAGS, |request| {
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    })
+}
+
+fn set_address(socket: BorrowedFd<'_>, request: libc::c_ulong, address: Ipv4Addr) -> io::Result<()> {
+    linux::interface_request(socket, INTERFACE, request, |request| {
+        request.ifr_ifru.ifru_addr = socket_address(address);
+    })
+}
+
+fn add_default_route(socket: BorrowedFd<'_>, gateway: Ipv4Addr) -> io::Result<()> {
+    linux::add_default_route(socket, socket_address(gateway), socket_address(Ipv4Addr::UNSPECIFIED))
+}
+
+fn netmask(prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
+}
+
+/// A `sockaddr` whose first bytes are a `sockaddr_in`: a port of 0, then the address.
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data[2..6].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_become_netmasks() {
+        let texts = [0, 1, 8, 24, 32, 200].map(|prefix| netmask(prefix).to_string());
+        assert_eq!(
+            texts,
+            ["0.0.0.0", "128.0.0.0", "255.0.0.0", "255.255.255.0", "255.255.255.255", "255.255.255.255"]
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The kernel's filesystems inside the root, and the host's directories.
+//!
+//! Everything here runs after the root was entered, so that whatever symbolic links an image has, they lead nowhere
+//! else.
+
+use std::ffi::CStr;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+
+use boxlite_proto::ShareMount;
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+
+struct Mount {
+    target: &'static str,
+    kind: &'static str,
+    flags: MountFlags,
+    options: Option<&'static CStr>,
+    /// Whether a guest without it is of no use.
+    needed: bool,
+}
+
+const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC).union(MountFlags::NODEV);
+const DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
+
+const MOUNTS: [Mount; 7] = [
+    Mount { target: "/proc", kind: "proc", flags: PLAIN, options: None, needed: true },
+    Mount { target: "/sys", kind: "sysfs", flags: PLAIN, options: None, needed: false },
+    Mount { target: "/dev", kind: "devtmpfs", flags: MountFlags::NOSUID, options: None, needed: true },
+    Mount {
+        target: "/dev/pts",
+        kind: "devpts",
+        flags: DEVICES,
+        options: Some(c"newinstance,gid=5,mode=620,ptmxmode=666"),
+        needed: false,
+    },
+    Mount { target: "/dev/shm", kind: "tmpfs", flags: PLAIN, options: Some(c"mode=1777"), needed: false },
+    Mount { target: "/dev/mqueue", kind: "mqueue", flags: PLAIN, options: None, needed: false },
+    Mount {
+        target: "/sys/fs/cgroup",
+        kind: "cgroup2",
+        flags: PLAIN,
+        options: Some(c"nsdelegate"),
+        needed: false,
+    },
+];
+
+/// Links that programs expect in /dev.
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+];
+
+/// Mounts them, creating mount points that the image lacks.
+///
+/// # Errors
+/// When /proc or /dev can't be mounted; the rest become warnings.
+pub(super) fn mount(warnings: &mut Vec<String>) -> Result<(), String> {
+    for mount in &MOUNTS {
+        if let Err(error) = mount_one(mount) {
+            let message = format!("mounting {} failed: {error}", mount.target);
+            if mount.needed {
+                return Err(message);
+            }
+            warnings.push(message);
+        }
+    }
+    for (target, link) in LINKS {
+        match symlink(target, link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                warnings.push(format!("linking {link} failed: {error}"));
+            }
+            _ => {}
+        }
+    }
+    make_tmp(warnings);
+    // As in Docker: any user of the box may ping and listen on low ports.
+    for (setting, value) in [("ping_group_range", "0 2147483647"), ("ip_unprivileged_port_start", "0")] {
+        if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv4/{setting}"), value) {
+            warnings.push(format!("setting {setting} failed: {error}"));
+        }
+    }
+    Ok(())
+}
+
+fn mount_one(mount: &Mount) -> io::Result<()> {
+    let attempt = || rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, mount.options);
+    match attempt() {
+        Err(Errno::NOENT) => {
+            make_directories(mount.target)?;
+            attempt()?;
+            Ok(())
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+fn make_directories(path: &str) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn make_tmp(warnings: &mut Vec<String>) {
+    let made = match std::fs::create_dir("/tmp") {
+        Ok(()) => std::fs::set_permissions("/tmp", std::fs::Permissions::from_mode(0o1777)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = made {
+        warnings.push(format!("creating /tmp failed: {error}"));
+    }
+}
+
+/// Mounts a host directory.
+///
+/// # Errors
+/// Always fatal: a box must not write to its own disk what the user meant for the host.
+pub(super) fn mount_share(share: &ShareMount) -> Result<(), String> {
+    let describe = |error: &dyn std::fmt::Display| {
+        format!("mounting the host directory {} on {} failed: {error}", share.tag, share.target)
+    };
+    if !share.target.starts_with('/') {
+        return Err(describe(&"the target is not an absolute path"));
+    }
+    make_directories(&share.target).map_err(|e| describe(&e))?;
+    let mut flags = MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, share.read_only);
+    rustix::mount::mount(&*share.tag, &*share.target, "virtiofs", flags, None).map_err(|e| describe(&e))
+}

@@ -1,0 +1,169 @@
+//! What a forked child does until it becomes the program, or has done its operation.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+use boxlite_proto::{ExecFailure, ExecSpec, Op, OpEvent};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::spawn::ChildEnds;
+use super::{copy_in, copy_out, outcome::Refusal, program, stat, user};
+use crate::linux;
+
+/// Larger user lists than this are not read to their end.
+const MAX_LIST: u64 = 4 << 20;
+
+type Failure = (ExecFailure, String);
+
+/// Carries the operation out and never returns.
+pub(super) fn carry_out(op: Op, hostname: &str, ends: ChildEnds, mut report: File) -> ! {
+    let id = op.id();
+    let event = match op {
+        Op::Exec { spec, .. } => {
+            let (kind, message) = become_program(&spec, hostname, ends);
+            OpEvent::ExecFailed { id, kind, message }
+        }
+        op => operate(op, ends, &report).unwrap_or_else(|refusal| refusal.into_event(id)),
+    };
+    let written = serde_json::to_writer(&mut report, &event).is_ok() && report.flush().is_ok();
+    linux::exit_child(i32::from(!written))
+}
+
+fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, Refusal> {
+    let id = op.id();
+    linux::reset_signals();
+    take_standard_descriptors(ends).map_err(|e| Refusal::io("preparing the operation", &e))?;
+    // Other operations' streams must end when their owners end them.
+    linux::close_all_but_standard_and(report.as_fd());
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    match op {
+        Op::CopyIn { dest, keep_owners, .. } => {
+            let bytes = copy_in::unpack(io::stdin().lock(), &dest, keep_owners)?;
+            Ok(OpEvent::Copied { id, bytes })
+        }
+        Op::CopyOut { path, follow, .. } => {
+            let bytes = copy_out::pack(io::stdout().lock(), &path, follow)?;
+            Ok(OpEvent::Copied { id, bytes })
+        }
+        Op::Stat { path, .. } => Ok(OpEvent::Stat { id, stat: stat::describe(&path)? }),
+        Op::Exec { .. } | Op::Signal { .. } | Op::Resize { .. } | Op::Metrics { .. } | Op::Ping { .. } => {
+            Err(Refusal::invalid("the operation needs no process".to_owned()))
+        }
+    }
+}
+
+fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {
+    let ChildEnds { stdin, stdout, stderr, terminal: _ } = ends;
+    rustix::stdio::dup2_stdin(&stdin)?;
+    rustix::stdio::dup2_stdout(&stdout)?;
+    rustix::stdio::dup2_stderr(&stderr)
+}
+
+/// Returns only when the program could not be started.
+fn become_program(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Failure {
+    match prepare(spec, hostname, ends) {
+        Ok((candidates, argv, env)) => execute(&spec.argv[0], &candidates, &argv, &env),
+        Err(failure) => failure,
+    }
+}
+
+type Program = (Vec<CString>, Vec<CString>, Vec<CString>);
+
+fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, Failure> {
+    let resources =
+        |doing: &'static str| move |e: Errno| (ExecFailure::Resources, format!("{doing} failed: {e}"));
+    if spec.argv.is_empty() || spec.argv[0].is_empty() {
+        return Err((ExecFailure::Invalid, "there is no command to run".to_owned()));
+    }
+    let (passwd, group) = (list("/etc/passwd"), list("/etc/group"));
+    let identity = user::resolve(&spec.user, &spec.extra_groups, &passwd, &group)
+        .map_err(|message| (ExecFailure::NoSuchUser, message))?;
+    let env = program::environment(&spec.env, hostname, &identity.home, spec.tty.is_some());
+    let candidates = strings(&program::candidates(&spec.argv[0], &env))?;
+    let (argv, env) = (strings(&spec.argv)?, strings(&env)?);
+
+    rustix::process::setsid().map_err(resources("starting a session"))?;
+    if ends.terminal {
+        rustix::process::ioctl_tiocsctty(&ends.stdin).map_err(resources("taking the terminal"))?;
+    }
+    let uid = Uid::from_raw(identity.uid);
+    for fd in [&ends.stdin, &ends.stdout, &ends.stderr] {
+        // So that a program may open /dev/stdout although it is not root. /dev/null stays root's.
+        let is_null = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_rdev == rustix::fs::makedev(1, 3));
+        if !is_null {
+            let _ = rustix::fs::fchown(fd, Some(uid), None);
+        }
+    }
+    take_standard_descriptors(ends).map_err(resources("connecting the streams"))?;
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    linux::reset_signals();
+    enter_directory(&spec.cwd, spec.create_cwd)?;
+
+    let gid = Gid::from_raw(identity.gid);
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_thread_groups(&groups).map_err(resources("setting groups"))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(resources("setting the group"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(resources("setting the user"))?;
+    Ok((candidates, argv, env))
+}
+
+/// A missing or unreadable list is an empty one; a FIFO in its place is no reason to wait.
+fn list(path: &str) -> String {
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let mut bytes = Vec::new();
+    if is_file && let Ok(file) = File::open(path) {
+        let _ = file.take(MAX_LIST).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn strings(list: &[String]) -> Result<Vec<CString>, Failure> {
+    list.iter()
+        .map(|s| CString::new(s.as_bytes()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| (ExecFailure::Invalid, "an argument or variable contains a NUL byte".to_owned()))
+}
+
+fn enter_directory(cwd: &str, create: bool) -> Result<(), Failure> {
+    let cwd = if cwd.is_empty() { "/" } else { cwd };
+    let bad = |e: &dyn std::fmt::Display| {
+        (ExecFailure::BadCwd, format!("the working directory {cwd} can't be used: {e}"))
+    };
+    if !cwd.starts_with('/') {
+        return Err(bad(&"it is not an absolute path"));
+    }
+    match rustix::process::chdir(cwd) {
+        Err(Errno::NOENT) if create => {
+            std::fs::create_dir_all(cwd).map_err(|e| bad(&e))?;
+            rustix::process::chdir(cwd).map_err(|e| bad(&e))
+        }
+        outcome => outcome.map_err(|e| bad(&e)),
+    }
+}
+
+fn execute(name: &str, candidates: &[CString], argv: &[CString], env: &[CString]) -> Failure {
+    let mut worst = ExecFailure::NotFound;
+    for program in candidates {
+        let error = linux::execute(program, argv, env);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES | libc::EPERM | libc::EISDIR) => worst = ExecFailure::PermissionDenied,
+            Some(libc::ENOEXEC) => return (ExecFailure::BadFormat, format!("{name}: exec format error")),
+            Some(libc::ENAMETOOLONG | libc::ELOOP) => {
+                return (ExecFailure::NotFound, format!("{name}: {error}"));
+            }
+            Some(libc::E2BIG) => return (ExecFailure::Invalid, format!("{name}: {error}")),
+            _ => return (ExecFailure::Resources, format!("{name}: {error}")),
+        }
+    }
+    let reason = match worst {
+        ExecFailure::PermissionDenied => "permission denied",
+        _ if name.contains('/') => "no such file or directory",
+        _ => "executable file not found in PATH",
+    };
+    (worst, format!("{name}: {reason}"))
+}

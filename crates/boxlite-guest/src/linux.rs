@@ -1,0 +1,222 @@
+//! The few system calls that no safe wrapper offers.
+
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::system::RebootCommand;
+
+/// Which side of a fork this is.
+pub(crate) enum Forked {
+    /// The new process.
+    Child,
+    /// The old one, and the new one's id.
+    Parent(Pid),
+}
+
+/// Forks this process.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: the agent never starts a thread, so the child's copy of the heap and of every lock is consistent.
+    #[allow(unsafe_code)]
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent)),
+    }
+}
+
+/// Ends a forked child without running anything of the parent's.
+pub(crate) fn exit_child(code: i32) -> ! {
+    // SAFETY: _exit takes any value and touches no memory.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(code)
+    }
+}
+
+/// Replaces this process by a program; returns only when that failed.
+pub(crate) fn execute(program: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with a null pointer and their strings outlive the call.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr());
+    }
+    io::Error::last_os_error()
+}
+
+/// Sends a signal, by number so that real-time signals work; an invalid number or a vanished process is an error.
+pub(crate) fn signal(pid: Pid, signo: i32) -> io::Result<()> {
+    kill(pid.as_raw_nonzero().get(), signo)
+}
+
+/// Sends a signal to every process but this one.
+pub(crate) fn signal_all(signo: i32) -> io::Result<()> {
+    kill(-1, signo)
+}
+
+fn kill(pid: i32, signo: i32) -> io::Result<()> {
+    // SAFETY: kill takes any values and touches no memory.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::kill(pid, signo) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The signals that the agent reads as events: SIGCHLD, and SIGIO when the host opens or closes the port.
+pub(crate) struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks the signals and opens a descriptor to read them from.
+    pub(crate) fn take() -> io::Result<Self> {
+        // SAFETY: the set is initialised by sigemptyset before it is used, and the descriptor is fresh.
+        #[allow(unsafe_code)]
+        unsafe {
+            let mut set = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGCHLD);
+            libc::sigaddset(&raw mut set, libc::SIGIO);
+            if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Self(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// Forgets the signals that have arrived.
+    pub(crate) fn drain(&self) {
+        let mut buffer = [0; 1024];
+        while rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n > 0) {}
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Gives a forked child the signal state that programs expect: nothing blocked, nothing ignored.
+pub(crate) fn reset_signals() {
+    // SAFETY: the set is initialised, and SIG_DFL needs no handler.
+    #[allow(unsafe_code)]
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// Closes everything a forked child inherited but its standard descriptors and `kept`.
+pub(crate) fn close_all_but_standard_and(kept: BorrowedFd<'_>) {
+    let kept = kept.as_raw_fd() as u32;
+    // SAFETY: the child never uses or drops the values that own these descriptors; it ends by `exit_child`.
+    #[allow(unsafe_code)]
+    unsafe {
+        if kept > 3 {
+            libc::syscall(libc::SYS_close_range, 3_u32, kept - 1, 0_u32);
+        }
+        libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, 0_u32);
+    }
+}
+
+/// Asks for SIGIO when the state of `fd` changes.
+pub(crate) fn notify_by_signal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both calls take plain integers.
+    #[allow(unsafe_code)]
+    unsafe {
+        if libc::fcntl(fd.as_raw_fd(), libc::F_SETOWN, libc::getpid()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
+        if flags < 0
+            || libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_ASYNC | libc::O_NONBLOCK) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Grows the mounted ext4 filesystem that `root` lies on to `blocks` of its blocks.
+pub(crate) fn resize_ext4(root: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
+    /// `EXT4_IOC_RESIZE_FS`: `_IOW('f', 16, __u64)`.
+    const RESIZE: libc::c_ulong = 0x4008_6610;
+    // SAFETY: the request reads one u64 at the pointer.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::ioctl(root.as_raw_fd(), RESIZE, &raw const blocks) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An interface request: the interface's name and one value.
+pub(crate) fn interface_request(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    request: libc::c_ulong,
+    fill: impl FnOnce(&mut libc::ifreq),
+) -> io::Result<()> {
+    // SAFETY: ifreq is plain data, all of it valid as zeros; the name keeps its terminating zero; the requests made
+    // here read and write one ifreq.
+    #[allow(unsafe_code)]
+    unsafe {
+        let mut ifreq = std::mem::zeroed::<libc::ifreq>();
+        for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        fill(&mut ifreq);
+        if libc::ioctl(socket.as_raw_fd(), request, &raw mut ifreq) == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+/// Adds a default route by way of `gateway`.
+pub(crate) fn add_default_route(
+    socket: BorrowedFd<'_>,
+    gateway: libc::sockaddr,
+    anywhere: libc::sockaddr,
+) -> io::Result<()> {
+    // SAFETY: rtentry is plain data, all of it valid as zeros; the request reads one at the pointer.
+    #[allow(unsafe_code)]
+    let outcome = unsafe {
+        let mut route = std::mem::zeroed::<libc::rtentry>();
+        route.rt_dst = anywhere;
+        route.rt_genmask = anywhere;
+        route.rt_gateway = gateway;
+        route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route)
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Time since the kernel started.
+pub(crate) fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// Writes one line to the kernel's log, from where a console shows it.
+pub(crate) fn kernel_log(line: &str) {
+    if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
+        let _ = log.write_all(format!("<2>boxlite-guest: {}\n", line.replace('\n', "; ")).as_bytes());
+    }
+}
+
+/// Flushes and ends the machine.
+pub(crate) fn power_off() -> ! {
+    rustix::fs::sync();
+    let _ = rustix::system::reboot(RebootCommand::PowerOff);
+    let _ = rustix::system::reboot(RebootCommand::Restart);
+    exit_child(1)
+}

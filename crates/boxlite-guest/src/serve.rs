@@ -1,0 +1,274 @@
+//! The loop that serves a guest which is up: one thread, one poll, nothing that blocks.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use boxlite_proto::{
+    BootConfig, ExecFailure, ExitStatus, Frame, FromGuest, Op, OpEvent, OpFailure, ProtoError, ToGuest,
+};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+
+use crate::exec::{SCRATCH, Task};
+use crate::linux::{self, Signals};
+use crate::port::{self, Port, PortError};
+use crate::{boot, metrics};
+
+/// Operations at once; each may hold a window of input in memory.
+const MAX_TASKS: usize = 128;
+/// How long processes may take to die of SIGKILL before the guest goes down without them.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// How long what processes left to be sent may keep a guest from going down.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// How far a shutdown has come.
+enum Ending {
+    /// Not asked for.
+    No,
+    /// SIGTERM was sent; SIGKILL follows then.
+    Terminating(Instant),
+    /// SIGKILL was sent; then nobody is waited for any longer.
+    Killing(Instant),
+    /// No process is left; what they wrote is being sent until then.
+    Draining(Instant),
+}
+
+struct Service<'a> {
+    port: &'a mut Port,
+    signals: &'a Signals,
+    config: &'a BootConfig,
+    tasks: BTreeMap<u32, Task>,
+    ending: Ending,
+    turn: u32,
+}
+
+/// Serves until the guest was asked to shut down and is down; `Down` is then queued.
+pub(crate) fn serve(port: &mut Port, signals: &Signals, config: &BootConfig) -> Result<(), PortError> {
+    let mut service = Service { port, signals, config, tasks: BTreeMap::new(), ending: Ending::No, turn: 0 };
+    let mut scratch = vec![0; SCRATCH];
+    loop {
+        service.wait()?;
+        service.signals.drain();
+        let children_left = service.reap();
+        service.take_requests()?;
+        service.pump(&mut scratch)?;
+        service.port.write()?;
+        if service.advance_ending(children_left) {
+            boot::take_down(config);
+            return service.port.send(&FromGuest::Down);
+        }
+    }
+}
+
+impl Service<'_> {
+    fn wait(&mut self) -> Result<(), PortError> {
+        let room = self.port.has_room();
+        let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
+        if !self.port.interest().is_empty() {
+            fds.push(PollFd::from_borrowed_fd(self.port.fd(), self.port.interest()));
+        }
+        let first = fds.len();
+        let mut owners = Vec::new();
+        for (id, task) in &self.tasks {
+            for (fd, flags) in task.interests(room) {
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+                owners.push((*id, flags));
+            }
+        }
+        let own = match self.ending {
+            Ending::No => None,
+            Ending::Terminating(at) | Ending::Killing(at) | Ending::Draining(at) => Some(at),
+        };
+        let deadline = self.tasks.values().filter_map(Task::deadline).chain(own).min();
+        let limit = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        port::wait(&mut fds, limit)?;
+        // A descriptor watched for errors alone is an input whose process closed it.
+        let broken: Vec<u32> = fds[first..]
+            .iter()
+            .zip(owners)
+            .filter(|(fd, (_, asked))| asked.is_empty() && fd.revents().intersects(PollFlags::ERR))
+            .map(|(_, (id, _))| id)
+            .collect();
+        for id in broken {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.input_broke(self.port);
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects every child that has ended, the guest's orphans among them; false when none is left at all.
+    fn reap(&mut self) -> bool {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.ended(pid, status),
+                Ok(None) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, status: WaitStatus) {
+        let status = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => ExitStatus::Code(code),
+            (None, Some(signo)) => ExitStatus::Signal(signo),
+            (None, None) => return,
+        };
+        if let Some(task) = self.tasks.values_mut().find(|task| task.pid() == pid && task.is_running()) {
+            task.reaped(status, Instant::now());
+        }
+    }
+
+    fn take_requests(&mut self) -> Result<(), PortError> {
+        let mut frames = Vec::new();
+        let host_has_gone = self.port.read(&mut frames)?;
+        for frame in frames {
+            self.take(frame)?;
+        }
+        if host_has_gone {
+            for task in self.tasks.values_mut() {
+                task.abandoned(self.port);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), PortError> {
+        // Frames of a channel that is not there belong to an operation which has just ended.
+        match frame {
+            Frame::Control(json) => self.obey(Frame::parse_control(&json)?)?,
+            Frame::Data { channel, stream, bytes } => {
+                if let Some(task) = self.tasks.get_mut(&channel) {
+                    task.input(stream, &bytes, self.port)?;
+                }
+            }
+            Frame::Eof { channel, stream } => {
+                if let Some(task) = self.tasks.get_mut(&channel) {
+                    task.input_ended(stream, self.port);
+                }
+            }
+            Frame::Credit { channel, stream, bytes } => {
+                if let Some(task) = self.tasks.get_mut(&channel) {
+                    task.granted(stream, bytes)?;
+                }
+            }
+            Frame::Close { channel, stream } => {
+                if let Some(task) = self.tasks.get_mut(&channel) {
+                    task.unwanted(stream);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, message: ToGuest) -> Result<(), PortError> {
+        match message {
+            ToGuest::Boot(_) => {
+                Err(ProtoError::Control("the guest is up and can't be booted again".to_owned()).into())
+            }
+            ToGuest::Shutdown { grace_ms } => {
+                if matches!(self.ending, Ending::No) {
+                    let _ = linux::signal_all(libc::SIGTERM);
+                    let grace = Duration::from_millis(grace_ms.min(u64::from(u32::MAX)));
+                    self.ending = Ending::Terminating(Instant::now() + grace);
+                }
+                Ok(())
+            }
+            ToGuest::Op(op) => match op {
+                Op::Signal { id, signo } => {
+                    if let Some(task) = self.tasks.get(&id) {
+                        task.signal(signo);
+                    }
+                    Ok(())
+                }
+                Op::Resize { id, size } => {
+                    if let Some(task) = self.tasks.get(&id) {
+                        task.resize(size);
+                    }
+                    Ok(())
+                }
+                Op::Ping { id } => self.answer(OpEvent::Pong { id }),
+                Op::Metrics { id } => self.answer(OpEvent::Metrics { id, metrics: metrics::measure() }),
+                op @ (Op::Exec { .. } | Op::CopyIn { .. } | Op::CopyOut { .. } | Op::Stat { .. }) => {
+                    self.start(op)
+                }
+            },
+        }
+    }
+
+    fn answer(&mut self, event: OpEvent) -> Result<(), PortError> {
+        self.port.send(&FromGuest::Event(event))
+    }
+
+    fn start(&mut self, op: Op) -> Result<(), PortError> {
+        let id = op.id();
+        let is_exec = matches!(op, Op::Exec { .. });
+        let refusal = if self.tasks.contains_key(&id) {
+            Some((ExecFailure::Invalid, OpFailure::Invalid, format!("the id {id} is in use")))
+        } else if self.tasks.len() >= MAX_TASKS {
+            let message = format!("{MAX_TASKS} operations are under way already");
+            Some((ExecFailure::Resources, OpFailure::Io, message))
+        } else if !matches!(self.ending, Ending::No) {
+            Some((ExecFailure::Resources, OpFailure::Io, "the box is shutting down".to_owned()))
+        } else {
+            None
+        };
+        match refusal {
+            Some((kind, _, message)) if is_exec => self.answer(OpEvent::ExecFailed { id, kind, message }),
+            Some((_, kind, message)) => self.answer(OpEvent::Failed { id, kind, message }),
+            None => match Task::start(op, &self.config.hostname) {
+                Ok(task) => {
+                    self.tasks.insert(id, task);
+                    Ok(())
+                }
+                Err(event) => self.answer(event),
+            },
+        }
+    }
+
+    /// Gives every task a turn, beginning with another one each time, and sends the last words of those that ended.
+    fn pump(&mut self, scratch: &mut [u8]) -> Result<(), PortError> {
+        let now = Instant::now();
+        let ids: Vec<u32> =
+            self.tasks.range(self.turn..).chain(self.tasks.range(..self.turn)).map(|(id, _)| *id).collect();
+        self.turn = ids.get(1).copied().unwrap_or(0);
+        for id in ids {
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            task.pump(scratch, self.port, now)?;
+            if let Some(event) = task.last_event(now) {
+                task.finish(self.port);
+                self.tasks.remove(&id);
+                self.answer(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a shutdown one step further; true when the guest may be taken down.
+    fn advance_ending(&mut self, children_left: bool) -> bool {
+        let now = Instant::now();
+        match self.ending {
+            Ending::No => false,
+            Ending::Terminating(_) | Ending::Killing(_) if !children_left => {
+                self.ending = Ending::Draining(now + DRAIN_LIMIT);
+                self.tasks.is_empty()
+            }
+            Ending::Terminating(at) => {
+                if now >= at {
+                    let _ = linux::signal_all(libc::SIGKILL);
+                    self.ending = Ending::Killing(now + KILL_LIMIT);
+                }
+                false
+            }
+            Ending::Killing(at) => {
+                if now >= at {
+                    linux::kernel_log("processes outlive SIGKILL; going down without them");
+                    self.ending = Ending::Draining(now);
+                }
+                false
+            }
+            Ending::Draining(at) => self.tasks.is_empty() || now >= at,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The agent in a real guest: QEMU, a real kernel, a real root filesystem.
+//!
+//! Oracles: busybox inside, `e2fsck` and SHA-256 outside. Most tests share one guest and run at once in it, which is a
+//! test of its own.
+
+mod exec;
+mod lifecycle;
+mod machine;
+
+use std::sync::OnceLock;
+
+use machine::Machine;
+
+/// Whether this machine can run the tests; says so if not, and panics where it should be able to.
+fn able() -> bool {
+    match machine::missing() {
+        None => true,
+        Some(reason) => {
+            assert!(std::env::var("CI").is_err(), "{reason}");
+            eprintln!("SKIPPED: {reason}");
+            false
+        }
+    }
+}
+
+/// The guest that tests share.
+fn shared() -> Option<&'static Machine> {
+    static MACHINE: OnceLock<Machine> = OnceLock::new();
+    able().then(|| {
+        MACHINE.get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap().keep();
+            let image = directory.join("root.ext4");
+            machine::root_image(&image, 256, |_| {});
+            let machine = Machine::boot(&image, machine::config(), &[]);
+            // QEMU has it open and needs no name for it.
+            std::fs::remove_dir_all(directory).unwrap();
+            machine
+        })
+    })
+}
