@@ -196,8 +196,7 @@ impl Build<'_> {
             return Err(self.tar_error(TarError::Io(error), label, &mut stream));
         }
         self.volume.progress.expanded = before + stream.read;
-        let freed = self.tree.take_freed();
-        self.volume.give_back(&freed).map_err(|error| self.volume_error(error, label))
+        Ok(())
     }
 
     fn apply(
@@ -209,6 +208,8 @@ impl Build<'_> {
         self.entries += 1;
         self.entry.clone_from(&entry.name);
         let applied = self.tree.apply(&mut entry).map_err(|refusal| refusal.at(label, &self.entry))?;
+        let freed = self.tree.take_freed();
+        self.volume.give_back(&freed).map_err(|error| self.volume_error(error, label))?;
         // Implied directories count as well: one long name can make thousands.
         let need = self.entries.max(self.tree.created());
         if need > self.options.max_entries {

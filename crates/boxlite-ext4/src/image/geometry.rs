@@ -15,7 +15,7 @@ pub(crate) const MAX_VIRTUAL: u64 = 16 << 40;
 const PREPARED: u64 = 1 << 40;
 /// Bytes of virtual size per inode, as mke2fs.
 const BYTES_PER_INODE: u64 = 16 * 1024;
-/// Free inodes that the image keeps at least.
+/// Free inodes that the image keeps at least, unless it is so small that [`BYTES_PER_INODE`] gives fewer in all.
 const SPARE_INODES: u64 = 65_536;
 /// Fewest blocks a last group must have beside its own metadata to be worth it.
 const LAST_GROUP: u64 = 64;
@@ -87,8 +87,9 @@ impl Geometry {
 
     /// Inodes of each group, so that the used ones and a reserve fit; `None` if no table can be that large.
     pub(crate) fn inodes_per_group(&self, used: u64) -> Option<u32> {
-        let wanted = (self.blocks * BLOCK as u64 / BYTES_PER_INODE)
-            .max(used + u64::from(FIRST_INODE) + SPARE_INODES)
+        let by_size = self.blocks * BLOCK as u64 / BYTES_PER_INODE;
+        let wanted = by_size
+            .max(used + u64::from(FIRST_INODE) + SPARE_INODES.min(by_size))
             .div_ceil(self.groups)
             .next_multiple_of(u64::from(INODES_PER_BLOCK));
         let limit = 8 * BLOCK as u64;

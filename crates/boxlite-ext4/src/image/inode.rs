@@ -81,15 +81,14 @@ impl Record {
     }
 }
 
-/// The 32-bit seconds, and the word with two more bits of them and the nanoseconds. Clamped as the kernel does.
+/// The 32-bit seconds, and the word with two more bits of them and the nanoseconds.
+///
+/// Clamped as the kernel does, which drops the fraction at either end.
 fn encode_time(time: Timestamp) -> (i32, u32) {
     const EARLIEST: i64 = i32::MIN as i64;
     const LATEST: i64 = i32::MAX as i64 + (3_i64 << 32);
-    let (seconds, nanoseconds) = match time.seconds {
-        ..EARLIEST => (EARLIEST, 0),
-        EARLIEST..=LATEST => (time.seconds, time.nanoseconds),
-        _ => (LATEST, 0),
-    };
+    let seconds = time.seconds.clamp(EARLIEST, LATEST);
+    let nanoseconds = if (EARLIEST + 1..LATEST).contains(&seconds) { time.nanoseconds } else { 0 };
     let low = seconds as i32;
     let epoch = ((seconds - i64::from(low)) >> 32) as u32 & 3;
     (low, nanoseconds << 2 | epoch)
@@ -104,4 +103,28 @@ pub(crate) fn device(major: u32, minor: u32) -> [u8; 60] {
         put!(field, 4, minor & 0xff | major << 8 | (minor & !0xff) << 12);
     }
     field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `touch -d @TIME` leaves on an ext4 of Linux 6.18.
+    #[test]
+    fn times_are_clamped_as_by_the_kernel() {
+        for (seconds, nanoseconds, expected) in [
+            (15_032_385_534, 5, (15_032_385_534, 5)),
+            (15_032_385_535, 500_000_000, (15_032_385_535, 0)),
+            (15_032_385_536, 1, (15_032_385_535, 0)),
+            (-2_147_483_647, 7, (-2_147_483_647, 7)),
+            (-2_147_483_649, 750_000_000, (-2_147_483_648, 0)),
+            (i64::MIN, 0, (-2_147_483_648, 0)),
+            (0, 999_999_999, (0, 999_999_999)),
+            (4_294_967_296, 1, (4_294_967_296, 1)),
+        ] {
+            let (low, extra) = encode_time(Timestamp { seconds, nanoseconds });
+            let decoded = (i64::from(low) + (i64::from(extra & 3) << 32), extra >> 2);
+            assert_eq!(decoded, expected);
+        }
+    }
 }

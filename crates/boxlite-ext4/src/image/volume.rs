@@ -144,11 +144,12 @@ impl<'a> Volume<'a> {
 
     /// Gives extents back, to the allocator and as holes to the file's own file system.
     pub(crate) fn give_back(&mut self, extents: &[Extent]) -> Result<(), VolumeError> {
-        if extents.is_empty() {
-            return Ok(());
-        }
-        self.flush()?;
+        let buffered = self.buffer_at..self.buffer_at + (self.buffer.len() / BLOCK) as u64;
         for extent in extents {
+            let end = extent.physical + u64::from(extent.length);
+            if extent.physical < buffered.end && end > buffered.start {
+                self.flush()?;
+            }
             self.space.give_back(extent.physical, u64::from(extent.length));
             self.clear(extent.physical * BLOCK as u64, u64::from(extent.length) * BLOCK as u64)?;
         }

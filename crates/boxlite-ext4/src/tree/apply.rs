@@ -60,6 +60,9 @@ impl Tree {
                 Ok(Applied::Other)
             }
             kind => {
+                if kind == EntryKind::Symlink {
+                    entry.mode = 0o777;
+                }
                 let new = new_kind(kind, entry)?;
                 self.unlink(parent, name);
                 let id = self.add(described(entry, new))?;

@@ -1,6 +1,7 @@
 //! Images built from layers, against programs that we did not write: umoci unpacks the same layers, e2fsck checks
 //! the image, and the kernel mounts it.
 
+#![allow(clippy::disallowed_methods, reason = "scratch files of tests are not durable")]
 #![allow(
     clippy::unnecessary_debug_formatting,
     clippy::too_many_arguments,
@@ -8,5 +9,9 @@
 )]
 
 mod archive;
+mod hostile;
+mod image;
+mod merging;
 mod oracle;
 mod plain;
+mod representation;
