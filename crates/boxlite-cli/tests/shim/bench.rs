@@ -129,6 +129,8 @@ impl Bench {
             stop_timeout_ms: 2_000,
             logs: LogCaps::default(),
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
+            network: None,
+            shares: boxlite::volume::Shares::default(),
         };
         TestBox { paths, spec }
     }

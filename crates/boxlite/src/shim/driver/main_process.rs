@@ -50,6 +50,8 @@ struct Attached {
     rest: Option<Record>,
     /// Since when it has been behind without taking anything.
     behind_since: Option<Instant>,
+    /// It wants to learn the end and nothing else.
+    discards: bool,
     /// It has had everything, including the end.
     finished: bool,
 }
@@ -176,6 +178,7 @@ impl MainProcess {
             backlog: None,
             rest: None,
             behind_since: None,
+            discards: false,
             finished: false,
         };
         attached.announce();
@@ -216,7 +219,13 @@ impl MainProcess {
             }
             Frame::Data { bytes, stream: Stream::Stdin, .. } => self.stdin.receive(client, bytes, guest)?,
             Frame::Eof { stream: Stream::Stdin, .. } => self.stdin.end(client, guest),
-            Frame::Close { stream: Stream::Stdout, .. } => self.detach(client, guest),
+            Frame::Close { stream: Stream::Stdout, .. } => {
+                if let Some(attached) = self.attached.get_mut(&client) {
+                    attached.discards = true;
+                    attached.feed(&self.unpaid, &self.log_path, self.log.position(), self.told.as_ref());
+                }
+                self.pay(guest);
+            }
             _ => {}
         }
         Ok(())
@@ -269,6 +278,9 @@ impl Attached {
     /// Sends as much as the windows allow of what the client has not had, from memory or from the log; then the end,
     /// if `told` is one.
     fn feed(&mut self, unpaid: &VecDeque<Record>, log: &Path, end: u64, told: Option<&OpEvent>) {
+        if self.discards {
+            (self.position, self.rest, self.backlog, self.behind_since) = (end, None, None, None);
+        }
         while self.position < end {
             let Some(record) = self.rest.take().or_else(|| self.next(unpaid, log)) else {
                 // What is missing could neither be kept nor logged.

@@ -1,1 +1,129 @@
+use boxlite_proto::{ExecSpec, ExitStatus};
+
 use super::*;
+use crate::shim::sink::{self, FrameSource};
+
+struct Rig {
+    ops: Ops,
+    guest: FrameSink,
+    to_guest: FrameSource,
+    sink: FrameSink,
+    to_client: FrameSource,
+}
+
+fn rig() -> Rig {
+    let (guest, to_guest) = sink::queue();
+    let (sink, to_client) = sink::queue();
+    Rig { ops: Ops::new(), guest, to_guest, sink, to_client }
+}
+
+impl Rig {
+    fn exec(&mut self, client: ClientId, id: u32) -> Result<u32, Refused> {
+        let op = Op::Exec { id, spec: ExecSpec::default() };
+        self.ops.begin(client, &self.sink, op, &self.guest)?;
+        let Some(Frame::Control(json)) = self.to_guest.take().pop() else { panic!("nothing was sent") };
+        let ToGuest::Op(op) = Frame::parse_control(&json).unwrap() else { panic!("not an operation") };
+        Ok(op.id())
+    }
+
+    fn from_client(&mut self, client: ClientId, frame: Frame) -> Result<Vec<Frame>, ProtoError> {
+        self.ops.client_frame(client, frame, &self.guest)?;
+        Ok(self.to_guest.take())
+    }
+
+    fn from_guest(&mut self, frame: Frame) -> Result<Vec<Frame>, ProtoError> {
+        self.ops.guest_frame(frame)?;
+        Ok(self.to_client.take())
+    }
+}
+
+fn data(channel: u32, stream: Stream, length: usize) -> Frame {
+    Frame::Data { channel, stream, bytes: vec![0; length] }
+}
+
+fn credit(channel: u32, stream: Stream, bytes: u32) -> Frame {
+    Frame::Credit { channel, stream, bytes }
+}
+
+#[test]
+fn clients_choose_their_numbers_and_never_meet() {
+    let mut rig = rig();
+    let (first, second) = (rig.exec(1, 1).unwrap(), rig.exec(2, 1).unwrap());
+    assert_ne!(first, second);
+    assert!(first != MAIN_CHANNEL && second != MAIN_CHANNEL);
+    assert_eq!(rig.exec(1, 1), Err(Refused::IdInUse));
+    assert_eq!(rig.from_client(2, data(1, Stream::Stdin, 5)).unwrap(), [data(second, Stream::Stdin, 5)]);
+    assert_eq!(rig.from_guest(data(first, Stream::Stderr, 7)).unwrap(), [data(1, Stream::Stderr, 7)]);
+    rig.ops.event(OpEvent::Exited { id: first, status: ExitStatus::Code(0) });
+    assert_eq!(rig.to_client.take().len(), 1);
+    assert_eq!(rig.from_client(1, data(1, Stream::Stdin, 5)).unwrap(), [], "the exec has ended");
+    rig.exec(1, 1).unwrap();
+}
+
+/// Mutation tried: forwarding before the check let the guest see the excess, which costs it its shim.
+#[test]
+fn a_client_that_overruns_a_window_is_refused_before_the_guest_sees_it() {
+    let mut rig = rig();
+    let ours = rig.exec(1, 9).unwrap();
+    assert!(rig.from_client(1, data(9, Stream::Stdin, WINDOW as usize)).is_ok());
+    assert!(rig.from_client(1, data(9, Stream::Stdin, 1)).is_err());
+    assert!(rig.to_guest.take().is_empty());
+    rig.from_guest(credit(ours, Stream::Stdin, 10)).unwrap();
+    assert!(rig.from_client(1, data(9, Stream::Stdin, 10)).is_ok());
+
+    assert!(rig.from_client(1, credit(9, Stream::Stdout, 1)).is_err(), "credit for output that never came");
+    rig.from_guest(data(ours, Stream::Stdout, 100)).unwrap();
+    assert!(rig.from_client(1, credit(9, Stream::Stdout, 101)).is_err());
+    assert_eq!(
+        rig.from_client(1, credit(9, Stream::Stdout, 100)).unwrap(),
+        [credit(ours, Stream::Stdout, 100)]
+    );
+    assert!(rig.from_client(1, data(9, Stream::Stdout, 1)).is_err(), "a client has no output to send");
+}
+
+#[test]
+fn a_guest_that_overruns_a_window_is_at_fault() {
+    let mut rig = rig();
+    let ours = rig.exec(1, 1).unwrap();
+    assert!(rig.from_guest(credit(ours, Stream::Stdin, 1)).is_err(), "the window was full");
+    for _ in 0..4 {
+        rig.from_guest(data(ours, Stream::Stdout, WINDOW as usize / 4)).unwrap();
+    }
+    assert!(rig.from_guest(data(ours, Stream::Stdout, 1)).is_err());
+    assert!(rig.from_guest(data(ours, Stream::Stdin, 1)).is_err(), "a guest has no input to send");
+}
+
+#[test]
+fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
+    let mut rig = rig();
+    let ours = rig.exec(1, 1).unwrap();
+    let theirs = rig.exec(2, 1).unwrap();
+    rig.ops.abandon(1, &rig.guest);
+    let sent = rig.to_guest.take();
+    assert_eq!(
+        sent,
+        [
+            Frame::Eof { channel: ours, stream: Stream::Stdin },
+            Frame::Close { channel: ours, stream: Stream::Stdout },
+            Frame::Close { channel: ours, stream: Stream::Stderr },
+        ]
+    );
+    for _ in 0..100 {
+        assert_eq!(rig.from_guest(data(ours, Stream::Stdout, 60_000)).unwrap(), []);
+    }
+    assert_ne!(rig.exec(2, 2).unwrap(), ours, "the number stays taken until the exec has ended");
+    rig.ops.event(OpEvent::Exited { id: ours, status: ExitStatus::Signal(13) });
+    assert!(rig.to_client.take().is_empty());
+    assert_eq!(rig.from_guest(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
+}
+
+#[test]
+fn signals_reach_only_ones_own_execs() {
+    let mut rig = rig();
+    let ours = rig.exec(1, 4).unwrap();
+    rig.ops.begin(2, &rig.sink, Op::Signal { id: 4, signo: 9 }, &rig.guest).unwrap();
+    assert!(rig.to_guest.take().is_empty());
+    rig.ops.begin(1, &rig.sink, Op::Signal { id: 4, signo: 9 }, &rig.guest).unwrap();
+    let expected = Frame::control(&ToGuest::Op(Op::Signal { id: ours, signo: 9 })).unwrap();
+    assert_eq!(rig.to_guest.take(), [expected]);
+}

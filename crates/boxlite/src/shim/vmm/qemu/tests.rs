@@ -1,1 +1,113 @@
+use std::path::PathBuf;
+
+use boxlite_proto::BootConfig;
+
 use super::*;
+use crate::shim::launch::{DiskFloors, LogCaps};
+
+fn spec() -> LaunchSpec {
+    LaunchSpec {
+        box_id: "b1".into(),
+        run_id: "r1".into(),
+        box_dir: "/h/boxes/b1".into(),
+        overlay: "/h/boxes/b1/disks/root.qcow2".into(),
+        qemu: "/usr/bin/qemu-system-x86_64".into(),
+        kernel: "/h/vm/vmlinux".into(),
+        initrd: "/h/vm/initramfs".into(),
+        kernel_arguments: Vec::new(),
+        accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
+        cpus: 2,
+        memory_bytes: 256 << 20,
+        network: None,
+        shares: crate::volume::Shares::default(),
+        boot: BootConfig::default(),
+        main: None,
+        stop_signal: 15,
+        stop_timeout_ms: 10_000,
+        logs: LogCaps::default(),
+        floors: DiskFloors { pause_below: 0, resume_at: 0 },
+    }
+}
+
+const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
+
+fn text(spec: &LaunchSpec, extra: &[OsString], shared: bool) -> String {
+    let arguments = arguments(spec, CHANNELS, extra, shared);
+    arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_whole_command_line_under_tcg() {
+    let expected = "\
+-nodefaults
+-no-user-config
+-no-reboot
+-display
+none
+-name
+boxlite-b1
+-sandbox
+on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+-m
+size=262144k
+-smp
+2
+-accel
+tcg
+-cpu
+max
+-machine
+microvm,acpi=on,isa-serial=on,dump-guest-core=off
+-bios
+qboot.rom
+-kernel
+/h/vm/vmlinux
+-initrd
+/h/vm/initramfs
+-append
+panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 tsc_early_khz=2800000
+-blockdev
+driver=file,node-name=f0,aio=threads,discard=unmap,filename=/h/boxes/b1/disks/root.qcow2
+-blockdev
+driver=qcow2,node-name=d0,file=f0,discard=unmap,detect-zeroes=unmap
+-device
+virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report
+-device
+virtio-serial-device,max_ports=4
+-chardev
+socket,id=agent,fd=11
+-device
+virtserialport,chardev=agent,name=agent
+-chardev
+socket,id=console,fd=12
+-serial
+chardev:console
+-chardev
+socket,id=qmp,fd=10
+-mon
+chardev=qmp,mode=control";
+    assert_eq!(text(&spec(), &[], false), expected);
+}
+
+#[test]
+fn kvm_needs_no_clock_rate_and_uses_the_hosts_cpu() {
+    let line = text(&LaunchSpec { accel: Accelerator::Kvm, ..spec() }, &[], false);
+    assert!(line.contains("-accel\nkvm\n-cpu\nhost\n"));
+    assert!(!line.contains("tsc_early_khz"));
+}
+
+#[test]
+fn shared_memory_is_one_memfd_of_the_guests_size() {
+    let line = text(&spec(), &[OsString::from("-extra")], true);
+    assert!(line.contains("-object\nmemory-backend-memfd,id=ram,size=262144k,share=on\n"));
+    assert!(line.contains("dump-guest-core=off,memory-backend=ram\n"));
+    assert!(line.ends_with("\n-extra"));
+}
+
+/// Mutation tried: without the doubling, the path `…/a,readonly=on` opened another file with another option.
+#[test]
+fn a_path_cannot_add_options() {
+    let overlay = PathBuf::from("/h,readonly=on/ro,,ot.qcow2");
+    let line = text(&LaunchSpec { overlay, ..spec() }, &[], false);
+    assert!(line.contains("filename=/h,,readonly=on/ro,,,,ot.qcow2\n"));
+}

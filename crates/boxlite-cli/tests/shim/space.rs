@@ -1,0 +1,117 @@
+//! A host whose disk fills up under a running box.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use boxlite::shim::{DiskFloors, End, ShimClient};
+use futures::StreamExt;
+
+use crate::bench::{bench, run};
+use crate::life::read_all;
+
+/// A small filesystem of its own, unmounted when dropped.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+    filler: PathBuf,
+}
+
+impl SmallDisk {
+    /// `None` (said aloud, a failure in CI) where this process may not mount.
+    fn mount(mebibytes: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={mebibytes}m");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            assert!(
+                std::env::var_os("CI").is_none() || !rustix::process::geteuid().is_root(),
+                "cannot mount"
+            );
+            eprintln!("skipped: this process may not mount a small filesystem");
+            return None;
+        }
+        Some(Self { filler: dir.path().join("filler"), dir })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Takes room until `left` bytes are free.
+    fn fill(&self, left: u64) {
+        let free = boxlite::durable::FreeSpace::at(self.path()).unwrap().bytes;
+        let taken = std::fs::metadata(&self.filler).map_or(0, |metadata| metadata.len());
+        let length = (taken + free).saturating_sub(left);
+        run(Command::new("fallocate").arg("-l").arg(length.to_string()).arg(&self.filler));
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(&self.filler).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
+    }
+}
+
+async fn until_out_of_space(client: &ShimClient) {
+    let paused = async {
+        while !client.status().await.unwrap().expect("the box runs").out_of_space {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), paused).await.expect("the guest is paused in time");
+}
+
+const WRITE: &str = "echo begin; yes boxlite | head -c 40000000 > /file; sync; \
+                     echo 3 > /proc/sys/vm/drop_caches; sha256sum /file";
+const SHA256_COMMAND: &str = "yes boxlite | head -c 40000000 | sha256sum";
+
+/// Mutation tried: with werror=report the guest saw an I/O error and the checksum differed.
+#[tokio::test]
+async fn a_full_disk_pauses_the_guest_and_nothing_is_lost() {
+    let Some(bench) = bench() else { return };
+    let Some(disk) = SmallDisk::mount(72) else { return };
+    let guest = bench.new_box_in(disk.path(), Some(WRITE));
+    guest.start();
+    let client = guest.client();
+    let mut attached = client.attach(Some(0), false, None).await.unwrap();
+    assert_eq!(&attached.output.next().await.unwrap().unwrap().bytes[..], b"begin\n");
+    disk.fill(8 << 20);
+    until_out_of_space(&client).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(client.status().await.unwrap().unwrap().out_of_space, "it stays paused while the disk is full");
+    disk.free();
+    let (out, _) = read_all(&mut attached).await;
+    // From here on nothing but the reserved slot can be written.
+    disk.fill(0);
+    let expected = run(Command::new("sh").arg("-c").arg(SHA256_COMMAND));
+    let sum = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    assert_eq!(sum(&String::from_utf8(out).unwrap()), sum(&expected));
+    let outcome = guest.outcome().await.expect("an outcome is published on a full disk");
+    assert_eq!((outcome.exit_code(), outcome.end), (Some(0), End::MainExited));
+    disk.free();
+    run(Command::new("qemu-img").arg("check").arg(guest.paths.overlay()));
+}
+
+#[tokio::test]
+async fn below_the_emergency_floor_the_guest_waits_before_the_disk_is_full() {
+    let Some(bench) = bench() else { return };
+    let Some(disk) = SmallDisk::mount(128) else { return };
+    let mut guest = bench.new_box_in(disk.path(), Some(WRITE));
+    guest.spec.floors = DiskFloors { pause_below: 32 << 20, resume_at: 48 << 20 };
+    guest.start();
+    let client = guest.client();
+    let mut attached = client.attach(Some(0), false, None).await.unwrap();
+    assert_eq!(&attached.output.next().await.unwrap().unwrap().bytes[..], b"begin\n");
+    disk.fill(30 << 20);
+    until_out_of_space(&client).await;
+    assert!(boxlite::durable::FreeSpace::at(disk.path()).unwrap().bytes > 1 << 20, "room is left for others");
+    disk.free();
+    let (out, _) = read_all(&mut attached).await;
+    assert!(out.ends_with(b"/file\n"), "{}", String::from_utf8_lossy(&out));
+    assert_eq!(guest.outcome().await.unwrap().exit_code(), Some(0));
+}
