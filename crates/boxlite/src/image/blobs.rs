@@ -98,6 +98,14 @@ impl Blobs {
             .map(|ingest| Wanted::Missing(Box::new(ingest)))
     }
 
+    /// Reads a small blob of `length` bytes; `None` when it is missing or damaged.
+    pub(crate) fn read(&self, digest: Digest, length: u64) -> Result<Option<Vec<u8>>> {
+        let Some(leased) = self.lease(digest, Some(length))? else { return Ok(None) };
+        let mut bytes = vec![0; length as usize];
+        leased.file().read_exact_at(&mut bytes, 0).doing("reading the blob", leased.path())?;
+        Ok((Digest::of(&bytes) == digest).then_some(bytes))
+    }
+
     /// Stores a small blob that is in memory already.
     pub(crate) fn put(&self, bytes: &[u8], room: &Room) -> Result<Leased> {
         let digest = Digest::of(bytes);

@@ -96,7 +96,7 @@ impl Images {
     ) -> Result<Image> {
         progress.report(Progress::Resolving { reference: reference.familiar() });
         let source = Source::open(reference, options, &progress).await?;
-        let found = find(&source, reference, options).await?;
+        let found = self.identify(&source, reference, options).await?;
         let layers = &found.manifest.layers;
         progress.report(Progress::Resolved {
             digest: found.digest,
@@ -260,27 +260,38 @@ fn layer_of((layer, diff_id): (Descriptor, Digest)) -> Layer {
     Layer { digest: layer.digest, diff_id, media_type: layer.media_type, length: layer.length }
 }
 
-/// Follows indexes to the one manifest that serves the platform, and reads its config.
-async fn find(source: &Source, reference: &Reference, options: &PullOptions) -> Result<Found> {
-    let name = reference.familiar();
-    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-    let (mut digest, mut document) = source.top().await?;
-    for _ in 0..=INDEX_DEPTH {
-        let manifest = match manifest::parse(&document, &name)? {
-            manifest::Document::Manifest(manifest) => manifest,
-            manifest::Document::Index(entries) => {
-                digest = manifest::choose(&entries, &wanted, &name)?.digest;
-                document = source.manifest(digest).await?;
-                continue;
+impl Images {
+    /// Follows indexes to the one manifest that serves the platform, and reads its config.
+    async fn identify(&self, source: &Source, reference: &Reference, options: &PullOptions) -> Result<Found> {
+        let name = reference.familiar();
+        let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+        let (mut digest, mut document) = source.top().await?;
+        for _ in 0..=INDEX_DEPTH {
+            let manifest = match manifest::parse(&document, &name)? {
+                manifest::Document::Manifest(manifest) => manifest,
+                manifest::Document::Index(entries) => {
+                    digest = manifest::choose(&entries, &wanted, &name)?.digest;
+                    document = source.manifest(digest).await?;
+                    continue;
+                }
+            };
+            let config = self.config(source, &manifest.config).await?;
+            let parsed = manifest::parse_config(&config, manifest.layers.len(), &name)?;
+            let platform = parsed.platform.clone().unwrap_or_else(|| wanted.clone());
+            if !wanted.accepts(&platform) {
+                return Err(Error::unsupported(format!("{name} is for {platform}, and {wanted} is wanted")));
             }
-        };
-        let config = source.config(&manifest.config).await?;
-        let parsed = manifest::parse_config(&config, manifest.layers.len(), &name)?;
-        let platform = parsed.platform.clone().unwrap_or_else(|| wanted.clone());
-        if !wanted.accepts(&platform) {
-            return Err(Error::unsupported(format!("{name} is for {platform}, and {wanted} is wanted")));
+            return Ok(Found { digest, document, manifest, config, parsed, platform });
         }
-        return Ok(Found { digest, document, manifest, config, parsed, platform });
+        Err(Error::corrupt(format!("the indexes of {name} are nested more than {INDEX_DEPTH} deep")))
     }
-    Err(Error::corrupt(format!("the indexes of {name} are nested more than {INDEX_DEPTH} deep")))
+
+    /// Reads the config from the home if it is there, else from the source.
+    async fn config(&self, source: &Source, config: &Descriptor) -> Result<Vec<u8>> {
+        let (this, wanted) = (self.clone(), config.clone());
+        match blocking(move || this.blobs.read(wanted.digest, wanted.length)).await? {
+            Some(bytes) => Ok(bytes),
+            None => source.config(config).await,
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! Images against programs that we did not write: umoci and skopeo make them, a real registry serves them,
 //! e2fsck and debugfs look at the disk images.
 
+mod child;
 mod disk;
 mod fixture;
 mod local;
+mod proxy;
+mod registry;
