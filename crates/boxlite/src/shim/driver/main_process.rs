@@ -36,6 +36,8 @@ pub(super) struct MainProcess {
     unpaid: VecDeque<Record>,
     windows: [ReceiveWindow; 2],
     attached: HashMap<ClientId, Attached>,
+    /// [`STALL`].
+    patience: Duration,
     stdin: Stdin,
 }
 
@@ -78,6 +80,7 @@ impl MainProcess {
             unpaid: VecDeque::new(),
             windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(MAIN_CHANNEL, stream)),
             attached: HashMap::new(),
+            patience: STALL,
             stdin: Stdin {
                 owner: None,
                 window: SendWindow::new(MAIN_CHANNEL, Stream::Stdin),
@@ -137,7 +140,9 @@ impl MainProcess {
     /// Gives the guest credit for the output that nobody waits for any more.
     fn pay(&mut self, guest: &FrameSink) {
         let now = Instant::now();
-        let holding = |attached: &&Attached| !attached.behind_since.is_some_and(|since| now - since > STALL);
+        let patience = self.patience;
+        let holding =
+            |attached: &&Attached| !attached.behind_since.is_some_and(|since| now - since > patience);
         let passed = self.attached.values().filter(holding).map(|attached| attached.position).min();
         let passed = passed.unwrap_or(u64::MAX);
         while let Some(first) = self.unpaid.front() {
