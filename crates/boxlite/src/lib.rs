@@ -4,6 +4,7 @@ pub mod admission;
 pub mod disk;
 pub mod durable;
 mod error;
+pub mod gc;
 pub mod guest;
 mod home;
 mod image;

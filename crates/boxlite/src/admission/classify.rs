@@ -75,3 +75,30 @@ pub fn judge(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Verdi
     };
     bytes.max(classify_inodes(space.inodes, space.inodes_total, thresholds))
 }
+
+/// What is missing until [`judge`] says [`Verdict::Ok`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missing {
+    /// Bytes to free.
+    pub bytes: u64,
+    /// Inodes to free.
+    pub inodes: u64,
+}
+
+impl Missing {
+    /// Whether nothing is missing.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// What must be freed until [`judge`] says [`Verdict::Ok`]; nothing exactly when it says so now.
+pub fn missing(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Missing {
+    let share = (u128::from(space.bytes_total) * u128::from(thresholds.soft_percent)).div_ceil(100) as u64;
+    let enough = thresholds.soft_floor.max(thresholds.hard_floor).max(share).saturating_add(promised);
+    let inodes = match space.inodes_total {
+        0 => 0,
+        _ => thresholds.inode_floor.saturating_mul(2).saturating_sub(space.inodes),
+    };
+    Missing { bytes: enough.saturating_sub(space.bytes), inodes }
+}

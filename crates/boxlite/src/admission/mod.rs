@@ -14,6 +14,6 @@ mod task;
 mod tests;
 
 pub use claim::{Claim, Claims, LiveClaim};
-pub use classify::{Thresholds, Verdict, classify, classify_inodes, judge};
+pub use classify::{Missing, Thresholds, Verdict, classify, classify_inodes, judge, missing};
 pub use stream::SpaceGuard;
 pub use task::{Admitted, Collected, Collector, DiskSpaceTask, Goal, Notice};

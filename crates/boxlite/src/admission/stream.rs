@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::claim::{Claim, Claims};
-use super::classify::Thresholds;
+use super::classify::{Missing, Thresholds};
 use super::task::{Collector, Goal, shortage};
 use crate::durable::FreeSpace;
 use crate::error::Result;
@@ -72,10 +72,9 @@ impl SpaceGuard {
         if refusal.is_err()
             && let Some(collector) = &self.collector
         {
-            let enough =
-                || claim.promised_before().is_ok_and(|promised| self.refuse(promised, estimate).is_ok());
+            let missing = || self.missing(&claim, estimate).unwrap_or_default();
             // What gc could not do decides nothing: the new measurement does.
-            let _ = collector.collect(&Goal { keep: &self.keep, enough: &enough });
+            let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing });
             refusal = self.refuse(claim.promised_before()?, estimate);
         }
         refusal?;
@@ -111,6 +110,14 @@ impl SpaceGuard {
     /// The home that is written to.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What must be freed until the hard floor is kept after writing `wanted` bytes.
+    fn missing(&self, claim: &Claim, wanted: u64) -> Result<Missing> {
+        let need = self.thresholds.hard_floor.saturating_add(claim.promised_before()?).saturating_add(wanted);
+        let space = FreeSpace::at(&self.path)?;
+        let inodes = if space.inodes_total == 0 { 0 } else { self.thresholds.inode_floor };
+        Ok(Missing { bytes: need.saturating_sub(space.bytes), inodes: inodes.saturating_sub(space.inodes) })
     }
 
     fn refuse(&self, promised: u64, wanted: u64) -> Result<()> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Claims};
-use super::classify::{Thresholds, Verdict, classify, classify_inodes, judge};
+use super::classify::{Missing, Thresholds, Verdict, classify, classify_inodes, judge, missing};
 use crate::durable::FreeSpace;
 use crate::error::{Error, Result, Shortage};
 use crate::home::Home;
@@ -17,8 +17,8 @@ use crate::settings::{Bytes, Settings};
 pub struct Goal<'a> {
     /// Digests of the disk images that the operation is about to use.
     pub keep: &'a [String],
-    /// Whether there is room enough by now; asked after each removal.
-    pub enough: &'a (dyn Fn() -> bool + Sync),
+    /// What is still missing until there is room enough; asked after each batch of removals.
+    pub missing: &'a (dyn Fn() -> Missing + Sync),
 }
 
 impl std::fmt::Debug for Goal<'_> {
@@ -138,8 +138,10 @@ impl DiskSpaceTask<'_> {
 
         let mut collected = None;
         if self.settings.auto_gc.value && verdict_now().is_ok_and(|verdict| verdict > Verdict::Ok) {
-            let enough = || verdict_now().is_ok_and(|verdict| verdict == Verdict::Ok);
-            match collector.collect(&Goal { keep: self.keep, enough: &enough }) {
+            // When space can no longer be measured there is nothing to aim at, so nothing more is removed.
+            let missing =
+                || look().map(|(promised, space)| missing(&space, promised, &thresholds)).unwrap_or_default();
+            match collector.collect(&Goal { keep: self.keep, missing: &missing }) {
                 Ok(done) => {
                     let failures = done.failures.iter().map(|failure| format!("automatic gc: {failure}"));
                     notices.extend(failures.map(|message| Notice { path: root.to_owned(), message }));

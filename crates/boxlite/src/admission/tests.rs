@@ -85,6 +85,14 @@ proptest! {
         let verdict = judge(&space(free.saturating_add(more)), promised, &thresholds);
         prop_assert!(verdict <= judge(&space(free), promised, &thresholds));
         prop_assert!(at(free) != Verdict::Reject || free < hard);
+        let space = FreeSpace { bytes: free, bytes_total: total, inodes: more, inodes_total: 1 };
+        let lacking = missing(&space, promised, &thresholds);
+        prop_assert_eq!(lacking.is_nothing(), judge(&space, promised, &thresholds) == Verdict::Ok);
+        let (bytes, inodes) = (free.checked_add(lacking.bytes), more.checked_add(lacking.inodes));
+        if let (Some(bytes), Some(inodes)) = (bytes, inodes) {
+            let then = FreeSpace { bytes, inodes, ..space };
+            prop_assert!(judge(&then, promised, &thresholds) == Verdict::Ok || bytes == u64::MAX);
+        }
     }
 }
 
@@ -220,7 +228,7 @@ impl Collector for Frees {
         if self.broken {
             return Err(Error::corrupt("the database is unreadable"));
         }
-        while !(goal.enough)() && self.freed.load(Ordering::SeqCst) < 10 * self.per_call {
+        while !(goal.missing)().is_nothing() && self.freed.load(Ordering::SeqCst) < 10 * self.per_call {
             self.freed.fetch_add(self.per_call, Ordering::SeqCst);
         }
         Ok(Collected { ran: true, bytes: self.freed.load(Ordering::SeqCst), failures: vec![] })

@@ -42,6 +42,16 @@ pub fn discard_dir(path: &Path, tmp: &Path) -> Result<()> {
     std::fs::remove_dir_all(&trash).doing("removing", &trash)
 }
 
+/// Deletes a directory that [`discard_dir`] had renamed into the staging directory when it was killed.
+pub fn remove_trash_dir(trash: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(trash) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("removing", trash, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A file that is out of sight and waits for its unlink.
 #[derive(Debug)]
 #[must_use = "the bytes are freed by `delete`"]

@@ -66,7 +66,7 @@ pub struct Followed {
     pub id: FileId,
     /// Bytes allocated to it.
     pub allocated: u64,
-    /// When it was last modified, in seconds since 1970.
+    /// When it was last modified, in nanoseconds since 1970.
     pub modified: i64,
     /// Its backing file.
     pub backing: Link,
@@ -134,7 +134,12 @@ impl Chains {
                 },
             };
         let allocated = (stat.st_blocks as u64).saturating_mul(512);
-        Ok(Some(Followed { id, allocated, modified: stat.st_mtime, backing }))
+        Ok(Some(Followed {
+            id,
+            allocated,
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
+            backing,
+        }))
     }
 
     /// The files below an overlay, nearest first, and how the chain ends.
@@ -301,20 +306,29 @@ const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOCTTY);
 
-fn open_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(directory, name, FLAGS, Mode::empty())
+/// Opens without leaving a trace in the access time, where the file's owner lets us.
+fn open_at(directory: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat(directory, name, FLAGS.union(OFlags::NOATIME), Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(directory, name, FLAGS, Mode::empty()),
+        other => other,
+    }
 }
 
 /// Opens a backing file, which may be named through symlinks; what they lead to is opened without following any.
 fn open(path: &Path) -> Result<OwnedFd, Errno> {
-    match rustix::fs::open(path, FLAGS, Mode::empty()) {
+    match open_at(rustix::fs::CWD, path) {
         Err(Errno::LOOP) => {
             let real = std::fs::canonicalize(path)
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::LOOP))?;
-            rustix::fs::open(real, FLAGS, Mode::empty())
+            open_at(rustix::fs::CWD, &real)
         }
         other => other,
     }
+}
+
+/// A time of `stat` in nanoseconds since 1970, saturating.
+pub(crate) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 fn is_regular(stat: &Stat) -> bool {

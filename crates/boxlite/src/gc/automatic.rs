@@ -1,0 +1,136 @@
+//! Automatic gc: one pass shared by all who need it, and none while nothing has changed.
+//!
+//! Whoever finds space short waits for the `flock` on the claims file (free of its byte-range locks), so that
+//! concurrent operations, in any process, run one pass between them. A pass that found too little leaves two
+//! timestamps on that file, which costs no space: modified = when it ended, accessed = from when another may find
+//! more, because a grace ends by then or because what nobody announces (a crash, an ended lease) is due another
+//! look. Until then a pass is repeated only after something was released ([`note_release`]) or published.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Timespec, Timestamps};
+
+use super::GcOptions;
+use super::catalog::Catalog;
+use super::pass::Pass;
+use super::report::{Fate, GcReport, Skip};
+use crate::admission::{Collected, Collector, Goal};
+use crate::durable;
+use crate::error::{Doing, Result};
+use crate::home::Home;
+use crate::settings::Settings;
+
+/// The longest for which a fruitless pass is taken to stay fruitless.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Collects garbage in a home on behalf of starts, pulls and builds.
+pub struct Automatic {
+    home: Home,
+    catalog: Arc<dyn Catalog>,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Automatic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Automatic").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl Automatic {
+    /// The collector of `home`.
+    pub fn new(home: Home, catalog: Arc<dyn Catalog>, settings: Settings) -> Self {
+        Self { home, catalog, settings }
+    }
+}
+
+impl Collector for Automatic {
+    fn collect(&self, goal: &Goal<'_>) -> Result<Collected> {
+        let asked = SystemTime::now();
+        let path = self.home.claims();
+        durable::ensure_file(&path)?;
+        let file = File::options().read(true).write(true).open(&path).doing("opening the claims", &path)?;
+        file.lock().doing("waiting for a running gc at", &path)?;
+        if (goal.missing)().is_nothing() || still_fruitless(&self.home, &file, asked)? {
+            return Ok(Collected::default());
+        }
+        let options = GcOptions::default();
+        let report = Pass::new(&self.home, &*self.catalog, &self.settings, &options, Some(goal)).run();
+        let verdict = if (goal.missing)().is_nothing() {
+            Timestamps { last_access: seconds(0), last_modification: seconds(0) }
+        } else {
+            let now = SystemTime::now();
+            let again = look_again(&report, now, self.settings.grace.value);
+            Timestamps { last_access: timespec(again), last_modification: timespec(now) }
+        };
+        // What cannot be noted down costs a superfluous pass, nothing else.
+        let _ = rustix::fs::futimens(&file, &verdict);
+        let unreadable =
+            report.unreadable.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
+        let failed =
+            report.failures.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
+        Ok(Collected { ran: true, bytes: report.reclaimed, failures: unreadable.chain(failed).collect() })
+    }
+
+    fn reclaimable(&self, keep: &[String]) -> Option<u64> {
+        let options = GcOptions { dry_run: true, ..GcOptions::default() };
+        let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, None);
+        pass.rules.keep = keep;
+        let report = pass.run();
+        (!report.failed() || report.reclaimed > 0).then_some(report.reclaimed)
+    }
+}
+
+/// Tells automatic gc that something was let go of: a box was removed, an image lost its name.
+///
+/// Never fails: at worst a pass comes a minute later.
+pub fn note_release(home: &Home) {
+    if let Ok(file) = File::options().write(true).open(home.claims()) {
+        let times = Timestamps { last_access: seconds(0), last_modification: seconds(0) };
+        let _ = rustix::fs::futimens(&file, &times);
+    }
+}
+
+/// Whether the last pass found all there was, and nothing has changed since; `asked` is when this caller came.
+fn still_fruitless(home: &Home, file: &File, asked: SystemTime) -> Result<bool> {
+    let path = home.claims();
+    let noted = file.metadata().doing("examining", &path)?;
+    let ended = noted.modified().doing("examining", &path)?;
+    if ended == SystemTime::UNIX_EPOCH || noted.accessed().doing("examining", &path)? <= SystemTime::now() {
+        return Ok(false);
+    }
+    if ended >= asked {
+        return Ok(true);
+    }
+    for directory in [home.disk_images(), home.bases(), home.blobs()] {
+        if modified(&directory)? >= ended {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn modified(directory: &Path) -> Result<SystemTime> {
+    std::fs::metadata(directory).and_then(|found| found.modified()).doing("examining", directory)
+}
+
+/// When another pass might find more than this one.
+fn look_again(report: &GcReport, now: SystemTime, grace: Duration) -> SystemTime {
+    let young = report.items().filter(|item| matches!(item.fate, Fate::Skipped { why: Skip::Grace }));
+    let grown = young.filter_map(|item| {
+        let modified = Duration::from_secs(u64::try_from(item.modified).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(modified)?.checked_add(grace)
+    });
+    grown.fold(now + LOOK_AGAIN, std::cmp::min)
+}
+
+fn seconds(seconds: i64) -> Timespec {
+    Timespec { tv_sec: seconds, tv_nsec: 0 }
+}
+
+fn timespec(time: SystemTime) -> Timespec {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timespec { tv_sec: since.as_secs().cast_signed(), tv_nsec: since.subsec_nanos().into() }
+}

@@ -1,0 +1,54 @@
+//! Garbage collection: roots → mark → plan → sweep → report.
+//!
+//! **Roots** are the box records, every overlay under `boxes/`, every base that is not itself garbage, and
+//! leases (shared `flock`s on the files). **Mark** follows what they reach by file identity. **Plan** decides,
+//! purely, what is neither reached nor young. **Sweep** takes a non-blocking exclusive lock on each candidate,
+//! marks *again* with those locks held, and removes only what is still unneeded and still past its grace: by a
+//! rename out of sight, after which the lock is let go, and then the unlink. A start leases an image before it
+//! relies on it and checks after locking that the path still names it (`disk::lease`), so either the sweep finds
+//! the lease or the overlay, or the start finds the image gone and makes it anew.
+//!
+//! Unknown means keep: when a directory, a chain or the database cannot be read, no disk image, base or box
+//! directory is removed in this pass, and the report names what was unreadable.
+//!
+//! A pass writes nothing but its removals, so it works with 0 bytes and 0 inodes free. `--dry-run` is the same
+//! code up to the rename.
+
+mod automatic;
+mod blobs;
+mod catalog;
+mod census;
+mod mark;
+mod pass;
+mod plan;
+mod report;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod unfinished;
+mod usage;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use automatic::{Automatic, note_release};
+pub use catalog::{BoxPin, Catalog, ImagePin};
+pub use pass::collect;
+pub use report::{Failure, Fate, GcReport, Holder, HolderKind, Item, Skip, Unreadable};
+pub use usage::{BoxUsage, ImageUsage, Share, Usage, usage};
+
+/// What a pass may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GcOptions {
+    /// Delete nothing, and report what would be deleted.
+    pub dry_run: bool,
+    /// Drop images that no box uses from the catalogue as well, tagged or not.
+    pub all: bool,
+    /// Stop removing disk images and catalogue entries, least recently used first, once disk images, bases and
+    /// blobs together allocate no more than so many bytes.
+    pub keep_storage: Option<u64>,
+    /// Spare disk images and catalogue entries that were used more recently than this.
+    pub until: Option<Duration>,
+}

@@ -1,0 +1,261 @@
+//! Bases and disk images.
+
+use std::path::PathBuf;
+
+use super::super::census::{Census, Stored};
+use super::super::mark::{Holders, Marked, Released, mark};
+use super::super::pass::{Pass, kept, removed, skipped};
+use super::super::plan::{Decision, Wanted, batch};
+use super::super::report::{Fate, Holder, HolderKind, Item, Skip};
+use super::{Grip, grip};
+use crate::durable::{self, FileId, Lock, fault};
+use crate::error::{Doing, Error};
+
+/// Candidates that are locked at a time; each is an open file.
+const LOCKED_AT_ONCE: usize = 256;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Base,
+    DiskImage,
+}
+
+/// Removes bases that no overlay and no remaining base stands on.
+pub(in super::super) fn bases(pass: &mut Pass<'_>, census: &Census) {
+    let mut released = pass.released.clone();
+    released.bases = census.bases.iter().map(|base| base.id).collect();
+    let marked = settle(pass, census, &mut released);
+    let fates = sweep(pass, census, &marked, Kind::Base);
+    pass.report.bases = items(pass, census, fates, Kind::Base);
+}
+
+/// Removes disk images that no record, no overlay and no remaining base needs, least recently used first.
+pub(in super::super) fn disk_images(pass: &mut Pass<'_>, census: &Census) {
+    let marked = mark(census, &pass.released);
+    let fates = sweep(pass, census, &marked, Kind::DiskImage);
+    pass.report.disk_images = items(pass, census, fates, Kind::DiskImage);
+}
+
+/// Takes those bases out of `released` that are not to be removed, and marks again, until all that are released
+/// are removable even though the others are roots.
+fn settle(pass: &Pass<'_>, census: &Census, released: &mut Released) -> Marked {
+    loop {
+        let marked = mark(census, released);
+        let before = released.bases.len();
+        for (base, holders) in census.bases.iter().zip(&marked.bases) {
+            if pass.rules.decide(base, holders) != Decision::Remove {
+                released.bases.remove(&base.id);
+            }
+        }
+        if released.bases.len() == before {
+            return marked;
+        }
+    }
+}
+
+fn stored(census: &Census, kind: Kind) -> &[Stored] {
+    match kind {
+        Kind::Base => &census.bases,
+        Kind::DiskImage => &census.images,
+    }
+}
+
+fn holders(marked: &Marked, kind: Kind) -> &[Holders] {
+    match kind {
+        Kind::Base => &marked.bases,
+        Kind::DiskImage => &marked.images,
+    }
+}
+
+fn path(pass: &Pass<'_>, name: &str, kind: Kind) -> PathBuf {
+    match kind {
+        Kind::Base => pass.home.bases().join(name),
+        Kind::DiskImage => pass.home.disk_images().join(name),
+    }
+}
+
+/// Decides and removes; the fate of each item, `None` for one that somebody else removed meanwhile.
+fn sweep(pass: &mut Pass<'_>, census: &Census, marked: &Marked, kind: Kind) -> Vec<Option<Fate>> {
+    let all = stored(census, kind);
+    let mut queue = Vec::new();
+    let mut fates: Vec<Option<Fate>> = Vec::with_capacity(all.len());
+    for (index, (item, holders)) in all.iter().zip(holders(marked, kind)).enumerate() {
+        fates.push(Some(match pass.rules.decide(item, holders) {
+            Decision::Keep => kept(census, holders),
+            Decision::Skip(why) => skipped(why),
+            Decision::Remove => {
+                queue.push(index);
+                skipped(Skip::Enough)
+            }
+        }));
+    }
+    queue.sort_by(|one, other| all[*one].used.cmp(&all[*other].used).then(one.cmp(other)));
+    let mut queue = &queue[..];
+    while !queue.is_empty() {
+        let wanted = match kind {
+            // Bases are garbage outright: only automatic gc stops short of them.
+            Kind::Base if pass.reached_goal() => break,
+            Kind::Base => Wanted { bytes: u64::MAX, items: 0 },
+            Kind::DiskImage => match pass.wanted() {
+                Some(wanted) => wanted,
+                None => break,
+            },
+        };
+        let take = batch(queue.iter().map(|index| freed(&all[*index])), wanted, LOCKED_AT_ONCE).max(1);
+        let (now, later) = queue.split_at(take);
+        queue = later;
+        sweep_batch(pass, all, now, kind, &mut fates);
+        if pass.rules.blind {
+            for index in queue {
+                fates[*index] = Some(skipped(Skip::Unknown));
+            }
+            break;
+        }
+    }
+    fates
+}
+
+/// Bytes that removing the item frees.
+fn freed(item: &Stored) -> u64 {
+    if item.links > 1 { 0 } else { item.allocated }
+}
+
+/// Lock, mark again, rename, unlock, unlink.
+fn sweep_batch(pass: &mut Pass<'_>, all: &[Stored], now: &[usize], kind: Kind, fates: &mut [Option<Fate>]) {
+    let mut held: Vec<(usize, Lock)> = Vec::with_capacity(now.len());
+    for index in now {
+        let path = path(pass, &all[*index].name, kind);
+        match grip(&path, false) {
+            Ok(Grip::Held(lock)) => held.push((*index, lock)),
+            Ok(Grip::Busy) => fates[*index] = Some(skipped(Skip::InUse)),
+            Ok(Grip::Gone) => fates[*index] = None,
+            Err(error) => fates[*index] = Some(pass.failed(&path, error)),
+        }
+    }
+    if held.is_empty() {
+        return;
+    }
+    if let Err(error) = fault::point("gc.locked").doing("collecting in", pass.home.root()) {
+        return give_up(pass, &held, &error, fates);
+    }
+    let second = Census::take(pass.home, pass.catalog);
+    pass.note_unreadable(&second);
+    let doomed = judge_again(pass, &second, &held, kind, fates);
+    if let Err(error) = fault::point("gc.marked").doing("collecting in", pass.home.root()) {
+        return give_up(pass, &held, &error, fates);
+    }
+    remove(pass, &second, held, &doomed, kind, fates);
+}
+
+fn give_up(pass: &mut Pass<'_>, held: &[(usize, Lock)], error: &Error, fates: &mut [Option<Fate>]) {
+    for (index, lock) in held {
+        fates[*index] = Some(pass.failed(lock.path(), error));
+    }
+}
+
+/// The second mark: which of the locked candidates are still to be removed.
+fn judge_again(
+    pass: &Pass<'_>,
+    second: &Census,
+    held: &[(usize, Lock)],
+    kind: Kind,
+    fates: &mut [Option<Fate>],
+) -> Vec<FileId> {
+    let ids: Vec<Option<FileId>> =
+        held.iter().map(|(_, lock)| lock.file().metadata().ok().map(|found| FileId::of(&found))).collect();
+    let mut released = pass.released.clone();
+    let marked = if kind == Kind::Base {
+        released.bases.extend(ids.iter().flatten());
+        settle(pass, second, &mut released)
+    } else {
+        mark(second, &released)
+    };
+    let mut doomed = Vec::new();
+    for ((index, _), id) in held.iter().zip(&ids) {
+        let found = stored(second, kind).iter().position(|item| Some(item.id) == *id);
+        let Some(found) = found else {
+            // Somebody else removed it, or it cannot be seen any more.
+            fates[*index] = pass.rules.blind.then(|| skipped(Skip::Unknown));
+            continue;
+        };
+        let (item, holders) = (&stored(second, kind)[found], &holders(&marked, kind)[found]);
+        fates[*index] = Some(match pass.rules.decide(item, holders) {
+            Decision::Keep => kept(second, holders),
+            Decision::Skip(why) => skipped(why),
+            Decision::Remove => {
+                doomed.push(item.id);
+                removed(match kind {
+                    Kind::Base => "no box and no other base stands on it",
+                    Kind::DiskImage => "no box, base or lease needs it",
+                })
+            }
+        });
+    }
+    doomed
+}
+
+/// Renames all that is doomed out of sight and lets go of every lock before the first, slow unlink.
+fn remove(
+    pass: &mut Pass<'_>,
+    second: &Census,
+    held: Vec<(usize, Lock)>,
+    doomed: &[FileId],
+    kind: Kind,
+    fates: &mut [Option<Fate>],
+) {
+    let mut order: Vec<(usize, Lock, &Stored)> = Vec::with_capacity(held.len());
+    for (index, lock) in held {
+        let id = lock.file().metadata().ok().map(|found| FileId::of(&found));
+        let item = id.filter(|id| doomed.contains(id));
+        if let Some(item) = item.and_then(|id| stored(second, kind).iter().find(|item| item.id == id)) {
+            order.push((index, lock, item));
+        }
+    }
+    // What stands on something else goes first, so that no crash leaves an overlay or base without its base.
+    order.sort_by_key(|(_, _, item)| std::cmp::Reverse(second.chains.below(item.backing).0.len()));
+    let mut trash = Vec::new();
+    let mut spared: Vec<(FileId, Holder)> = Vec::new();
+    for (index, lock, item) in order {
+        if let Some((_, holder)) = spared.iter().find(|(id, _)| *id == item.id) {
+            fates[index] = Some(Fate::Kept { by: vec![holder.clone()], holders: 1 });
+            continue;
+        }
+        if !pass.options.dry_run {
+            match durable::discard(lock.path(), &pass.home.tmp()) {
+                Ok(discarded) => trash.push((index, lock.path().to_owned(), discarded)),
+                Err(error) => {
+                    fates[index] = Some(pass.failed(lock.path(), error));
+                    let holder = Holder { name: item.name.to_string(), kind: HolderKind::Base };
+                    spared.extend(
+                        second.chains.below(item.backing).0.into_iter().map(|id| (id, holder.clone())),
+                    );
+                    continue;
+                }
+            }
+        }
+        pass.stored = pass.stored.saturating_sub(freed(item));
+        if kind == Kind::Base {
+            pass.released.bases.insert(item.id);
+        }
+    }
+    for (index, path, discarded) in trash {
+        if let Err(error) = discarded.delete() {
+            fates[index] = Some(pass.failed(&path, error));
+        }
+    }
+}
+
+fn items(pass: &Pass<'_>, census: &Census, fates: Vec<Option<Fate>>, kind: Kind) -> Vec<Item> {
+    let all = stored(census, kind).iter().zip(fates);
+    all.filter_map(|(item, fate)| {
+        Some(Item {
+            name: item.name.to_string(),
+            path: path(pass, &item.name, kind),
+            allocated: freed(item),
+            modified: item.modified.div_euclid(1_000_000_000),
+            last_used: item.used.div_euclid(1_000_000_000),
+            fate: fate?,
+        })
+    })
+    .collect()
+}
