@@ -62,6 +62,15 @@ impl Lock {
         Ok(Self { file, path: path.to_owned() })
     }
 
+    /// Takes a shared lock on the open `file` without waiting; `None` when another holds it exclusively.
+    pub fn try_shared_on(file: File, path: &Path) -> Result<Option<Self>> {
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(Error::io("leasing", path, source)),
+        }
+    }
+
     /// Takes an exclusive lock on the open `file` without waiting; `None` when another holds it.
     pub fn try_lock_open(file: File, path: &Path) -> Result<Option<Self>> {
         match file.try_lock() {

@@ -1,9 +1,26 @@
-//! One box: what was asked for, what is recorded, and what it may become.
+//! One box: what was asked for, what is recorded, what it is doing, and how it changes.
 
+mod create;
+mod hold;
 mod info;
+mod log;
+mod name;
+mod observe;
 mod options;
+mod process;
 mod record;
+mod remove;
+mod signal;
+mod start;
 
+pub(crate) use create::{check, create};
+pub(crate) use hold::Held;
 pub use info::{BoxInfo, BoxState};
-pub use options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
+pub(crate) use log::history;
+pub(crate) use observe::{Observed, describe};
+pub use options::{BoxOptions, MainProcess, PullPolicy};
+pub(crate) use process::exec_process;
 pub(crate) use record::{BoxRecord, Ending, Phase};
+pub(crate) use remove::{reap, remove};
+pub use signal::parse_signal;
+pub(crate) use start::start;

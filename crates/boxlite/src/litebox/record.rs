@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::BoxOptions;
+use crate::image::ImageConfig;
 
 /// The durable record of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,11 +19,11 @@ pub(crate) struct BoxRecord {
     pub(crate) image_reference: String,
     /// Names the disk image below its overlay: this record pins it.
     pub(crate) disk_digest: String,
+    /// How the image wants to be run; kept here because the image may be untagged and removed.
+    pub(crate) image_config: ImageConfig,
     /// What was asked for.
     pub(crate) options: BoxOptions,
     pub(crate) created_at: Timestamp,
-    /// Counts the starts; tells the outcome of this run from that of an earlier one.
-    pub(crate) run: u64,
     pub(crate) phase: Phase,
 }
 
@@ -32,24 +33,28 @@ pub(crate) struct BoxRecord {
 pub(crate) enum Phase {
     /// Never started.
     Created,
-    /// A shim was, or was about to be, spawned for run [`BoxRecord::run`].
+    /// A shim was, or was about to be, spawned for this run.
     Started {
         at: Timestamp,
-        /// What to fall back to if the shim never came to be.
-        before: Box<Phase>,
+        /// Tells the outcome of this run from that of an earlier one.
+        run: String,
     },
-    /// It ended, and its shim said how.
+    /// The last run ended in order, and its shim said how.
     Ended { started_at: Option<Timestamp>, ending: Ending },
-    /// It could not be started, or its shim was killed.
-    Failed { started_at: Option<Timestamp>, at: Timestamp, reason: String },
+    /// The last run broke, or its shim was killed.
+    Failed {
+        started_at: Option<Timestamp>,
+        /// `None` when nobody was left to tell.
+        at: Option<Timestamp>,
+        exit_code: Option<i32>,
+        reason: String,
+    },
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ending {
-    pub(crate) at: Timestamp,
-    /// Exit status of the main process, 128 + n for signal n; `None` when there was none or it never ended.
+    pub(crate) at: Option<Timestamp>,
+    /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
     pub(crate) exit_code: Option<i32>,
-    /// What else there is to say, such as that it was killed after its timeout.
-    pub(crate) reason: Option<String>,
 }

@@ -1,0 +1,85 @@
+//! A new box: checked, given its directory, and recorded.
+
+use jiff::Timestamp;
+
+use super::{BoxOptions, BoxRecord, Phase, name, process};
+use crate::durable::{self, Lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::settings::Settings;
+use crate::site::Site;
+use crate::{net, volume};
+
+/// The least memory that the guest's kernel boots in.
+const LEAST_MEMORY: u64 = 96 << 20;
+const MOST_CPUS: u32 = 255;
+
+/// Checks `options` against each other, the settings and the image.
+///
+/// # Errors
+/// `InvalidInput` with the figures.
+pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) -> Result<()> {
+    if let Some(name) = &options.name {
+        name::check(name)?;
+    }
+    if options.cpus == 0 || options.cpus > MOST_CPUS {
+        return Err(Error::invalid(format!("a box has 1 to {MOST_CPUS} processors, not {}", options.cpus)));
+    }
+    if options.memory < LEAST_MEMORY {
+        return Err(Error::invalid(format!(
+            "a box needs at least {} MiB of memory, and {} MiB were asked for",
+            LEAST_MEMORY >> 20,
+            options.memory >> 20
+        )));
+    }
+    let base = settings.disk_size.value;
+    if let Some(wanted) = options.disk_size
+        && wanted < base
+    {
+        return Err(Error::invalid(format!(
+            "a disk of {wanted} bytes is smaller than its disk image, whose virtual size is {base} bytes; ask for \
+             at least that, or lower the setting disk_size"
+        )));
+    }
+    if let Some(entry) = options.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
+        return Err(Error::invalid(format!("'{entry}' is no environment entry; write NAME=value")));
+    }
+    net::parse_ports(&options.ports, options.network)?;
+    volume::parse(&options.volumes)?;
+    super::stop_signal(options, &image.config)?;
+    process::main_process(options, &image.config).map(drop)
+}
+
+/// Makes the box's directory and then its record; what is left after a crash in between is garbage that gc knows.
+pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<BoxRecord> {
+    let mut record = BoxRecord {
+        id: name::new_id(),
+        name: options.name.clone().unwrap_or_else(name::made_up),
+        image: image.digest.to_string(),
+        image_reference: options.image.clone(),
+        disk_digest: disk_digest(image, site),
+        image_config: image.config.clone(),
+        options,
+        created_at: Timestamp::now(),
+        phase: Phase::Created,
+    };
+    let paths = site.home.of_box(&record.id);
+    durable::create_dir(paths.root())?;
+    durable::create_dir(&paths.disks())?;
+    // The locks exist from the beginning, so that a start that is refused has written nothing.
+    for lock in [paths.state_lock(), paths.shim_lock()] {
+        Lock::exclusive(&lock)?;
+    }
+    loop {
+        match site.store.insert_box(&record) {
+            Ok(()) => return Ok(record),
+            Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
+                record.name = name::made_up();
+            }
+            Err(error) => {
+                durable::discard_dir(paths.root(), &site.home.tmp())?;
+                return Err(error);
+            }
+        }
+    }
+}

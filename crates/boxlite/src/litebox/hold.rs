@@ -1,0 +1,65 @@
+//! The right to change a box's state: its record, read and written under its state lock.
+
+use super::{BoxRecord, Observed, Phase};
+use crate::durable::Lock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::BoxPaths;
+use crate::site::Site;
+
+/// One box, held exclusively against every other process for the length of one change of state.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) record: BoxRecord,
+    pub(crate) paths: BoxPaths,
+    _state_lock: Lock,
+}
+
+impl Held {
+    /// Holds the box that `wanted` names, waiting while another process changes its state.
+    pub(crate) fn take(site: &Site, wanted: &str) -> Result<Self> {
+        let id = site.store.find_box(wanted)?.id;
+        let paths = site.home.of_box(&id);
+        let lock = Lock::exclusive(&paths.state_lock()).map_err(|error| without_directory(&paths, error))?;
+        Self::with_lock(site, &id, lock)
+    }
+
+    /// Holds the box `id` unless another process is changing its state.
+    pub(crate) fn try_take(site: &Site, id: &str) -> Result<Option<Self>> {
+        let paths = site.home.of_box(id);
+        let lock = Lock::try_exclusive(&paths.state_lock()).map_err(|error| without_directory(&paths, error))?;
+        lock.map(|lock| Self::with_lock(site, id, lock)).transpose()
+    }
+
+    /// The record is read again under the lock: it may have changed, or gone, while we waited.
+    fn with_lock(site: &Site, id: &str, state_lock: Lock) -> Result<Self> {
+        let record = site.store.find_box(id)?;
+        Ok(Self { record, paths: site.home.of_box(id), _state_lock: state_lock })
+    }
+
+    /// What the box is doing, with the record brought up to date where the last run has ended.
+    pub(crate) fn settle(&mut self, site: &Site) -> Result<Observed> {
+        let observed = Observed::of(&site.home, &self.record)?;
+        if let Observed::Resting(phase) = &observed
+            && *phase != self.record.phase
+        {
+            self.enter(site, phase.clone())?;
+        }
+        Ok(observed)
+    }
+
+    /// Records a new phase durably.
+    pub(crate) fn enter(&mut self, site: &Site, phase: Phase) -> Result<()> {
+        self.record.phase = phase;
+        site.store.update_box(&self.record)
+    }
+}
+
+fn without_directory(paths: &BoxPaths, error: Error) -> Error {
+    if error.kind() != ErrorKind::Io || paths.root().is_dir() {
+        return error;
+    }
+    let root = paths.root().display();
+    Error::corrupt(format!("the box has lost its directory {root}; `boxlite rm -f` removes its record"))
+        .at(paths.root())
+        .because(error)
+}

@@ -1,0 +1,68 @@
+//! What a box's main process has written, line by line.
+
+use std::collections::HashMap;
+
+use boxlite_proto::Stream;
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+
+use crate::error::Result;
+use crate::home::BoxPaths;
+use crate::runtime::{LogLine, LogOptions, OutputStream};
+use crate::shim::{MainLog, Record};
+
+/// The lines that are kept and wanted, oldest first, and the position behind the last byte read.
+pub(crate) fn history(paths: &BoxPaths, options: &LogOptions) -> Result<(Vec<LogLine>, u64)> {
+    let mut lines = Lines::default();
+    let mut position = 0;
+    for record in MainLog::open(&paths.main_log(), 0)? {
+        let record = record?;
+        position = position.max(record.position + record.bytes.len() as u64);
+        lines.add(&record);
+    }
+    let mut lines = lines.finish();
+    if let Some(since) = options.since {
+        lines.retain(|line| line.at >= since);
+    }
+    if let Some(tail) = options.tail {
+        lines.drain(..lines.len().saturating_sub(tail));
+    }
+    Ok((lines, position))
+}
+
+/// The façade's name of a stream.
+pub(crate) fn output_stream(stream: Stream) -> OutputStream {
+    match stream {
+        Stream::Stderr => OutputStream::Stderr,
+        Stream::Stdin | Stream::Stdout => OutputStream::Stdout,
+    }
+}
+
+/// Joins the pieces of each stream's lines; a line bears the time of its first piece.
+#[derive(Default)]
+struct Lines {
+    done: Vec<LogLine>,
+    open: HashMap<OutputStream, (Timestamp, BytesMut)>,
+}
+
+impl Lines {
+    fn add(&mut self, record: &Record) {
+        let stream = output_stream(record.stream);
+        let at = Timestamp::from_millisecond(record.at_unix_ms.cast_signed()).unwrap_or_default();
+        for piece in record.bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (begun, bytes) = self.open.entry(stream).or_insert_with(|| (at, BytesMut::new()));
+            bytes.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                let line = LogLine { at: *begun, stream, bytes: bytes.split().freeze() };
+                self.done.push(line);
+                self.open.remove(&stream);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Vec<LogLine> {
+        let rest = self.open.into_iter();
+        self.done.extend(rest.map(|(stream, (at, bytes))| LogLine { at, stream, bytes: Bytes::from(bytes) }));
+        self.done
+    }
+}

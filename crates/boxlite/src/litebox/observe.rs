@@ -1,0 +1,99 @@
+//! What a box is doing now: its record read in the light of its shim's lock and outcome.
+//!
+//! Nothing here writes. A box recorded as started runs exactly while its shim or its QEMU holds `shim.lock`;
+//! once the lock is free the outcome is final, and a run without an outcome was killed.
+
+use jiff::Timestamp;
+
+use super::{BoxInfo, BoxRecord, BoxState, Ending, Phase};
+use crate::durable::{self, Lock};
+use crate::error::{Doing, Error, Result};
+use crate::home::{BoxPaths, Home};
+use crate::shim::Outcome;
+
+/// The present truth about a box.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Observed {
+    /// Its shim or its QEMU is alive.
+    Running { run: String, since: Timestamp },
+    /// It is not running, and this is the phase its record should have.
+    Resting(Phase),
+}
+
+impl Observed {
+    /// Looks at the box of `record`.
+    pub(crate) fn of(home: &Home, record: &BoxRecord) -> Result<Self> {
+        let Phase::Started { at, run } = &record.phase else { return Ok(Self::Resting(record.phase.clone())) };
+        let paths = home.of_box(&record.id);
+        if shim_is_alive(&paths)? {
+            return Ok(Self::Running { run: run.clone(), since: *at });
+        }
+        Ok(Self::Resting(after_run(*at, Outcome::read(&paths, run)?)))
+    }
+}
+
+/// Whether somebody holds the shim's lock. Observers share the lock for an instant, so they never hide each other.
+fn shim_is_alive(paths: &BoxPaths) -> Result<bool> {
+    let path = paths.shim_lock();
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io("opening the shim's lock", path, error)),
+    };
+    Ok(Lock::try_shared_on(file, &path)?.is_none())
+}
+
+fn after_run(started_at: Timestamp, outcome: Option<Outcome>) -> Phase {
+    let started_at = Some(started_at);
+    let Some(outcome) = outcome else {
+        let reason = "the box's shim or virtual machine was killed".to_owned();
+        return Phase::Failed { started_at, at: None, exit_code: None, reason };
+    };
+    let at = Timestamp::from_millisecond(outcome.at_unix_ms.cast_signed()).ok();
+    match (outcome.failure(), outcome.exit_code()) {
+        (Some(reason), exit_code) => Phase::Failed { started_at, at, exit_code, reason: reason.to_owned() },
+        (None, exit_code) => Phase::Ended { started_at, ending: Ending { at, exit_code } },
+    }
+}
+
+/// What callers see of the box of `record`.
+pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
+    let observed = Observed::of(home, record)?;
+    let (state, started_at, finished_at, exit_code, reason) = match &observed {
+        Observed::Running { since, .. } => (BoxState::Running, Some(*since), None, None, None),
+        Observed::Resting(Phase::Created) => (BoxState::Created, None, None, None, None),
+        Observed::Resting(Phase::Ended { started_at, ending }) => {
+            (BoxState::Stopped, *started_at, ending.at, ending.exit_code, None)
+        }
+        Observed::Resting(Phase::Failed { started_at, at, exit_code, reason }) => {
+            (BoxState::Failed, *started_at, *at, *exit_code, Some(reason.clone()))
+        }
+        Observed::Resting(Phase::Started { .. }) => return Err(Error::bug("a resting box is recorded as started")),
+    };
+    Ok(BoxInfo {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        image: record.image_reference.clone(),
+        image_digest: record.image.clone(),
+        disk_digest: record.disk_digest.clone(),
+        state,
+        reason,
+        exit_code,
+        created_at: record.created_at,
+        started_at,
+        finished_at,
+        disk_allocated: overlays_allocated(&home.of_box(&record.id)).ok(),
+        options: record.options.clone(),
+    })
+}
+
+/// Bytes allocated to the box's overlays; 0 before the first start.
+fn overlays_allocated(paths: &BoxPaths) -> Result<u64> {
+    let disks = paths.disks();
+    let mut total = 0;
+    for entry in std::fs::read_dir(&disks).doing("listing", &disks)? {
+        let entry = entry.doing("listing", &disks)?;
+        total += durable::allocated(&entry.metadata().doing("examining", entry.path())?);
+    }
+    Ok(total)
+}

@@ -1,0 +1,51 @@
+//! What every local operation works with: an opened home, its database, its settings and this host's assets.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::assets::AssetSearch;
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::settings::{Settings, SettingsOptions};
+use crate::shim::Accel;
+use crate::store::Store;
+
+/// How to open a local runtime; the default is what the environment says.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeOptions {
+    /// The home; `BOXLITE_HOME`, or `~/.boxlite`, when absent.
+    pub home: Option<PathBuf>,
+    /// The directory of guest kernel, guest agent and programs; `BOXLITE_ASSETS`, or the usual places, when absent.
+    pub assets: Option<PathBuf>,
+    /// What runs the guests' code.
+    pub accel: Accel,
+    /// Settings above those of the file and the environment.
+    pub settings: SettingsOptions,
+}
+
+/// An opened home with everything beside it; cheap to share, holds no lock.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) settings: Settings,
+    pub(crate) assets: AssetSearch,
+    pub(crate) accel: Accel,
+}
+
+impl Site {
+    pub(crate) fn open(options: RuntimeOptions) -> Result<Self> {
+        let home = Home::open(&options.home.map_or_else(default_home, Ok)?)?;
+        let settings = Settings::load(&home, &options.settings)?;
+        let store = Store::open(&home.database())?;
+        let assets = AssetSearch::new(options.assets.as_deref());
+        Ok(Self { home, store, settings, assets, accel: options.accel })
+    }
+}
+
+fn default_home() -> Result<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("BOXLITE_HOME")
+        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".boxlite")))
+        .ok_or_else(|| Error::invalid("neither BOXLITE_HOME nor HOME is set; name a home with --home"))
+}
