@@ -1,5 +1,7 @@
 //! What a backend must do: the local one does it, the REST one asks a server.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -8,6 +10,7 @@ use super::{
     ExecOptions, ExecStatus, Execution, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions,
 };
 use crate::error::Result;
+use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions};
 
 /// The operations behind [`crate::Runtime`], where each is documented.
@@ -15,14 +18,27 @@ use crate::litebox::{BoxInfo, BoxOptions};
 /// `id` is a name, an id or a unique prefix of an id throughout.
 #[async_trait]
 pub trait RuntimeBackend: Send + Sync {
+    /// See [`crate::Runtime::pull`].
+    async fn pull(
+        &self,
+        reference: &str,
+        options: PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image>;
+    /// See [`crate::Runtime::images`].
+    async fn images(&self) -> Result<Vec<Image>>;
+    /// See [`crate::Runtime::image`].
+    async fn image(&self, wanted: &str) -> Result<Image>;
+    /// See [`crate::Runtime::remove_image`].
+    async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>>;
     /// See [`crate::Runtime::create`].
-    async fn create(&self, options: BoxOptions) -> Result<BoxInfo>;
+    async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
     /// See [`crate::Runtime::list`].
     async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>>;
     /// See [`crate::Runtime::inspect`].
     async fn inspect(&self, id: &str) -> Result<BoxInfo>;
     /// See [`crate::Runtime::start`].
-    async fn start(&self, id: &str) -> Result<BoxInfo>;
+    async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
     /// See [`crate::Runtime::attach`].
     async fn attach(&self, id: &str) -> Result<Execution>;
     /// See [`crate::Runtime::exec`].

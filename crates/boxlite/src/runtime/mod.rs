@@ -2,6 +2,7 @@
 
 mod backend;
 mod execution;
+mod local;
 mod requests;
 
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use crate::error::Result;
+use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions};
+use crate::site::RuntimeOptions;
 
 pub use backend::RuntimeBackend;
 pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
@@ -36,13 +39,56 @@ impl Runtime {
         Self { backend }
     }
 
+    /// A runtime on a home of this host.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a setting that is wrong, `Unsupported` for a filesystem that cannot hold a home, `Denied`
+    /// where the home cannot be written.
+    pub fn local(options: RuntimeOptions) -> Result<Self> {
+        Ok(Self::new(Arc::new(local::Local::open(options)?)))
+    }
+
+    /// Fetches and verifies an image; what the home has already is not fetched again.
+    ///
+    /// `reference` is as Docker users write it, or `oci:DIR[:tag]`, `oci-archive:FILE`, `docker-archive:FILE`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, `Unavailable`, `Corrupt`, and `ResourceExhausted`, after which everything that was
+    /// written is gone again.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        options: PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        self.backend.pull(reference, options, progress).await
+    }
+
+    /// All images, the one pulled last first.
+    pub async fn images(&self) -> Result<Vec<Image>> {
+        self.backend.images().await
+    }
+
+    /// The image of that reference, digest or unique digest prefix.
+    pub async fn image(&self, wanted: &str) -> Result<Image> {
+        self.backend.image(wanted).await
+    }
+
+    /// Takes a name from an image, and the image out of the catalogue with its last name; `gc` frees the bytes.
+    ///
+    /// # Errors
+    /// `Conflict` without `force` when a box uses the image.
+    pub async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
+        self.backend.remove_image(wanted, force).await
+    }
+
     /// Creates a box: finds or pulls its image and records it; nothing runs yet.
     ///
     /// # Errors
     /// `Conflict` when the name is taken, `NotFound` when there is no such image, `InvalidInput` for options
     /// that contradict each other or the image.
-    pub async fn create(&self, options: BoxOptions) -> Result<BoxInfo> {
-        self.backend.create(options).await
+    pub async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        self.backend.create(options, progress).await
     }
 
     /// The boxes, oldest first: the running ones, or all.
@@ -55,13 +101,13 @@ impl Runtime {
         self.backend.inspect(id).await
     }
 
-    /// Starts a box and returns when its guest is up; a running one is left as it is.
+    /// Starts a box and returns when its main process runs; a running one is left as it is.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures when the disk is too full; the box then keeps its state and nothing
     /// was written. `Unsupported` when this host lacks what a box needs.
-    pub async fn start(&self, id: &str) -> Result<BoxInfo> {
-        self.backend.start(id).await
+    pub async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        self.backend.start(id, progress).await
     }
 
     /// Connects to the main process of a running box, from its first output on as far as the log reaches.

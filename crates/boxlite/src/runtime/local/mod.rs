@@ -1,0 +1,177 @@
+//! The backend that works on a home of this host.
+
+mod lifecycle;
+mod streams;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::io::AsyncRead;
+
+use super::{
+    BoxFilter, ExecOptions, ExecStatus, Execution, ListOptions, LogLine, LogOptions, RemoveOptions,
+    RuntimeBackend, StopOptions,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
+use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, PullPolicy};
+use crate::site::{RuntimeOptions, Site};
+
+/// A home of this host; blocking work runs on tokio's blocking threads.
+#[derive(Debug, Clone)]
+pub(super) struct Local {
+    site: Arc<Site>,
+    images: Images,
+}
+
+impl Local {
+    pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
+        let site = Arc::new(Site::open(options)?);
+        let images = site.images();
+        Ok(Self { site, images })
+    }
+
+    /// Runs `work` on the site where it may block.
+    async fn on_site<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Site>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let site = Arc::clone(&self.site);
+        blocking(move || work(&site)).await
+    }
+
+    /// The image of a new box: one the home has under that name or digest, else what its source has.
+    async fn image_for(&self, options: &BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<Image> {
+        let reference = options.image.parse::<Reference>();
+        let local_source = reference.as_ref().is_ok_and(Reference::is_local);
+        if options.pull != PullPolicy::Always && !local_source {
+            match self.images.find(&options.image).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && options.pull == PullPolicy::Missing => {}
+                found => return found,
+            }
+        }
+        let pull = PullOptions { policy: options.pull, insecure: options.insecure, platform: None };
+        self.images.pull(&reference?, &pull, progress).await
+    }
+}
+
+#[async_trait]
+impl RuntimeBackend for Local {
+    async fn pull(
+        &self,
+        reference: &str,
+        options: PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        self.images.pull(&reference.parse()?, &options, progress).await
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        self.images.list().await
+    }
+
+    async fn image(&self, wanted: &str) -> Result<Image> {
+        self.images.find(wanted).await
+    }
+
+    async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
+        self.images.remove(wanted, force).await
+    }
+
+    async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        let image = self.image_for(&options, progress).await?;
+        self.on_site(move |site| {
+            litebox::check(&options, &image, &site.settings)?;
+            let record = litebox::create(site, options, &image)?;
+            litebox::describe(&site.home, &record)
+        })
+        .await
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>> {
+        self.on_site(move |site| {
+            litebox::reap(site)?;
+            let mut boxes = Vec::new();
+            for record in site.store.boxes()? {
+                let info = litebox::describe(&site.home, &record)?;
+                if shown(&info, &options) {
+                    boxes.push(info);
+                }
+            }
+            Ok(boxes)
+        })
+        .await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<BoxInfo> {
+        let id = id.to_owned();
+        self.on_site(move |site| litebox::describe(&site.home, &site.store.find_box(&id)?)).await
+    }
+
+    async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        self.start_box(id, progress).await
+    }
+
+    async fn attach(&self, id: &str) -> Result<Execution> {
+        self.attach_to(id).await
+    }
+
+    async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
+        self.exec_in(id, options).await
+    }
+
+    async fn wait(&self, id: &str) -> Result<ExecStatus> {
+        self.wait_for(id).await
+    }
+
+    async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
+        self.stop_box(id, options).await
+    }
+
+    async fn kill(&self, id: &str, signal: i32) -> Result<()> {
+        self.kill_main(id, signal).await
+    }
+
+    async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()> {
+        self.remove_box(id, options).await
+    }
+
+    async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
+        self.logs_of(id, options).await
+    }
+
+    async fn copy_in(&self, id: &str, path: &str, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<()> {
+        self.copy_into(id, path, tar).await
+    }
+
+    async fn copy_out(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        self.copy_from(id, path).await
+    }
+}
+
+/// Whether a listing with these options shows the box.
+fn shown(info: &BoxInfo, options: &ListOptions) -> bool {
+    let by_state = options.filters.iter().any(|filter| matches!(filter, BoxFilter::State(_)));
+    let visible = options.all || by_state || info.state == BoxState::Running;
+    visible && options.filters.iter().all(|filter| holds(filter, info))
+}
+
+fn holds(filter: &BoxFilter, info: &BoxInfo) -> bool {
+    match filter {
+        BoxFilter::Name(part) => info.name.contains(part),
+        BoxFilter::Id(prefix) => info.id.starts_with(prefix),
+        BoxFilter::State(state) => info.state == *state,
+        BoxFilter::Image(image) => {
+            info.image == *image || info.image_digest.trim_start_matches("sha256:").starts_with(image)
+        }
+        BoxFilter::Label(key, value) => {
+            info.options.labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+        }
+    }
+}
+
+/// A box that is asked for something it can only do while it runs.
+fn not_running(info: &BoxInfo) -> Error {
+    Error::conflict(format!("box {} is not running, it is {}; start it first", info.name, info.state))
+}
