@@ -66,10 +66,15 @@ impl AssetSearch {
         self.directories.iter().map(|directory| directory.join(name)).find(|path| path.exists())
     }
 
+    /// `qemu-system-x86_64`, if it is there.
+    pub(crate) fn qemu(&self) -> Option<PathBuf> {
+        self.program("qemu-system-x86_64")
+    }
+
     fn all(&self) -> [(&'static str, Option<PathBuf>, &'static str); 5] {
         let shim = env::var_os("BOXLITE_SHIM").map(PathBuf::from).filter(|path| path.is_file());
         [
-            ("QEMU", self.program("qemu-system-x86_64"), "install the Debian package qemu-system-x86"),
+            ("QEMU", self.qemu(), "install the Debian package qemu-system-x86"),
             ("shim", shim.or_else(|| self.program("boxlite-shim")), "put boxlite-shim beside boxlite"),
             ("guest agent", self.file("boxlite-guest"), SETUP),
             ("guest kernel", self.file("kernel"), SETUP),

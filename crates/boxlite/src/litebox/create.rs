@@ -2,13 +2,15 @@
 
 use jiff::Timestamp;
 
-use super::{BoxOptions, BoxRecord, Phase, name, process};
+use super::{BoxOptions, BoxRecord, Phase, name, process, signal};
+use crate::disk;
 use crate::durable::{self, Lock};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::settings::Settings;
 use crate::site::Site;
-use crate::{net, volume};
+use crate::volume::{self, Volume};
+use crate::net::{self, NetworkMode, PortForward};
 
 /// The least memory that the guest's kernel boots in.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -44,10 +46,29 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
     if let Some(entry) = options.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
         return Err(Error::invalid(format!("'{entry}' is no environment entry; write NAME=value")));
     }
-    net::parse_ports(&options.ports, options.network)?;
-    volume::parse(&options.volumes)?;
-    super::stop_signal(options, &image.config)?;
+    ports(options)?;
+    signal::stop_signal(options, &image.config)?;
     process::main_process(options, &image.config).map(drop)
+}
+
+/// The forwarded ports that were asked for.
+pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
+    let mut ports = Vec::new();
+    for text in &options.ports {
+        ports.extend(net::parse_ports(text)?);
+    }
+    if options.network == NetworkMode::None && !ports.is_empty() {
+        return Err(Error::invalid("a box without a network has no ports to forward"));
+    }
+    net::refuse_overlaps(&ports)?;
+    Ok(ports)
+}
+
+fn volumes(site: &Site, options: &BoxOptions) -> Result<Vec<Volume>> {
+    let here = std::env::current_dir().doing("finding", "the working directory")?;
+    let specs: Vec<_> = options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
+    volume::refuse_overlaps(specs.iter().map(|spec| spec.target.as_str()))?;
+    specs.iter().map(|spec| volume::resolve(spec, &here, site.home.root())).collect()
 }
 
 /// Makes the box's directory and then its record; what is left after a crash in between is garbage that gc knows.
@@ -57,8 +78,9 @@ pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<
         name: options.name.clone().unwrap_or_else(name::made_up),
         image: image.digest.to_string(),
         image_reference: options.image.clone(),
-        disk_digest: disk_digest(image, site),
+        disk_digest: disk::image::digest(image, site.settings.disk_size.value.0),
         image_config: image.config.clone(),
+        volumes: volumes(site, &options)?,
         options,
         created_at: Timestamp::now(),
         phase: Phase::Created,

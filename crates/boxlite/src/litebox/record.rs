@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BoxOptions;
 use crate::image::ImageConfig;
+use crate::volume::Volume;
 
 /// The durable record of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub(crate) struct BoxRecord {
     pub(crate) disk_digest: String,
     /// How the image wants to be run; kept here because the image may be untagged and removed.
     pub(crate) image_config: ImageConfig,
+    /// Its shared folders, as they were resolved when it was created.
+    pub(crate) volumes: Vec<Volume>,
     /// What was asked for.
     pub(crate) options: BoxOptions,
     pub(crate) created_at: Timestamp,

@@ -1,53 +1,70 @@
 //! The middle stages: the leased disk image, and the overlay above it.
 
-use std::sync::Arc;
-
-use super::{Admitted, Resting};
-use crate::admission::{Admitted as Space, DiskSpaceTask};
-use crate::disk::{self, image::DiskImage, lease::Leased, overlay, qcow2::BackingFormat};
-use crate::error::{Error, Result};
-use crate::image::ProgressSink;
+use super::{Admitted, Context};
+use crate::admission;
+use crate::disk::qcow2::BackingFormat;
+use crate::disk::{self, lease::Leased, overlay};
+use crate::error::{Error, ErrorKind, Result};
 use crate::litebox::Held;
-use crate::site::Site;
 
 /// A box whose disk image exists, is the right one, and cannot be collected.
-pub(crate) struct Imaged {
-    pub(super) site: Arc<Site>,
-    pub(super) held: Held,
-    pub(super) space: Space,
+pub(crate) struct Imaged<'a> {
+    context: Context<'a>,
+    held: Held,
+    room: admission::Admitted,
     image: Leased,
 }
 
-/// A box whose overlay is durable and pins its disk image; the lease may end with this.
-pub(crate) struct Overlaid {
-    pub(super) site: Arc<Site>,
+/// A box whose overlay is durable and pins its disk image.
+pub(crate) struct Overlaid<'a> {
+    pub(super) context: Context<'a>,
     pub(super) held: Held,
-    pub(super) space: Space,
+    pub(super) room: admission::Admitted,
     pub(super) image: Leased,
 }
 
-impl Admitted {
+impl<'a> Admitted<'a> {
     /// Leases the box's disk image, building it first where it is missing.
-    pub(crate) fn lease(self, progress: &dyn ProgressSink) -> Result<Imaged> {
-        let Self { site, mut held, space } = self;
-        let image = site.catalogue().find(&held.record.image)?;
-        let has_overlay = held.paths.overlay().exists();
-        todo!()
+    ///
+    /// # Errors
+    /// `Corrupt` when the disk image has vanished from below an overlay and cannot be made again as it was.
+    pub(super) fn lease(self) -> Result<Imaged<'a>> {
+        let Self { context, held, room } = self;
+        let record = &held.record;
+        let image = match disk::image::lease(&context.site.home, &record.disk_digest)? {
+            Some(image) => image,
+            None => context.images.find_blocking(&record.image).and_then(|image| {
+                disk::image::build(context.images, &image, &record.disk_digest, context.progress)
+            }).map_err(|error| vanished(&held, error))?,
+        };
+        Ok(Imaged { context, held, room, image })
     }
 }
 
-impl Imaged {
-    /// Creates the overlay, or checks that the one from an earlier run lies above this very disk image.
-    pub(crate) fn overlay(self) -> Result<Overlaid> {
-        let Self { site, held, space, image } = self;
+fn vanished(held: &Held, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    let record = &held.record;
+    Error::corrupt(format!(
+        "the disk image {} of box {} is missing and cannot be built again ({error}); `boxlite pull {}` brings its \
+         layers back",
+        record.disk_digest, record.name, record.image_reference
+    ))
+    .because(error)
+}
+
+impl<'a> Imaged<'a> {
+    /// Creates the overlay, unless there is one from an earlier run, and notes the disk image's use.
+    pub(super) fn overlay(self) -> Result<Overlaid<'a>> {
+        let Self { context, held, room, image } = self;
         let path = held.paths.overlay();
-        if path.exists() {
-            overlay::verify(&path, &image)?;
-        } else {
-            let virtual_size = held.record.options.disk_size.unwrap_or(site.settings.disk_size.value.0);
-            overlay::create(&site.home, &image, BackingFormat::Raw, &path, virtual_size)?;
+        if !path.exists() {
+            let options = &held.record.options;
+            let virtual_size = options.disk_size.unwrap_or(context.site.settings.disk_size.value.0);
+            overlay::create(&context.site.home, &image, BackingFormat::Raw, &path, virtual_size)?;
         }
         image.touch()?;
-        Ok(Overlaid { site, held, space, image })
+        Ok(Overlaid { context, held, room, image })
     }
 }

@@ -8,34 +8,52 @@
 mod disk;
 mod launch;
 
-use std::sync::Arc;
-
 use super::{Held, Observed};
-use crate::admission::{DiskSpaceTask, Admitted as SpaceAdmitted};
-use crate::error::{Error, Result};
-use crate::image::ProgressSink;
+use crate::admission;
+use crate::error::Result;
+use crate::image::{Images, ProgressSink};
 use crate::site::Site;
 
 /// A held box that does not run.
-pub(crate) struct Resting {
-    site: Arc<Site>,
+pub(crate) struct Resting<'a> {
+    context: Context<'a>,
     held: Held,
 }
 
 /// A box for whose start there is room, with the claim on that room.
-pub(crate) struct Admitted {
-    site: Arc<Site>,
+pub(crate) struct Admitted<'a> {
+    context: Context<'a>,
     held: Held,
-    space: SpaceAdmitted,
+    room: admission::Admitted,
 }
 
-/// Starts the box that `wanted` names and returns when its guest is up; a running one is left as it is.
+/// What every stage works with.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    site: &'a Site,
+    images: &'a Images,
+    progress: &'a dyn ProgressSink,
+}
+
+/// Starts a held box and returns when its shim has spawned QEMU; one that runs is left as it is.
 ///
-/// Blocks; two starts of one box take turns, and the second finds it running.
-pub(crate) fn start(site: &Arc<Site>, wanted: &str, progress: &dyn ProgressSink) -> Result<()> {
-    let mut held = Held::take(site, wanted)?;
+/// Blocks. Two starts of one box take turns for the hold, and the second finds it running.
+pub(crate) fn start(site: &Site, images: &Images, mut held: Held, progress: &dyn ProgressSink) -> Result<()> {
     if let Observed::Running { .. } = held.settle(site)? {
         return Ok(());
     }
-    Resting { site: Arc::clone(site), held }.admit()?.lease(progress)?.overlay()?.launch()
+    let context = Context { site, images, progress };
+    Resting { context, held }.admit()?.lease()?.overlay()?.launch()
+}
+
+impl<'a> Resting<'a> {
+    /// Asks for room before anything is written.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the figures.
+    fn admit(self) -> Result<Admitted<'a>> {
+        let Self { context, held } = self;
+        let room = admission::admit(context.site, &held.record)?;
+        Ok(Admitted { context, held, room })
+    }
 }

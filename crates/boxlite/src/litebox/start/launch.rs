@@ -1,0 +1,112 @@
+//! The last stage: the record says started, and a shim takes over.
+
+use std::time::{Duration, Instant};
+
+use boxlite_proto::{BootConfig, NetConfig};
+use jiff::Timestamp;
+
+use super::Context;
+use super::disk::Overlaid;
+use crate::durable::Lock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guest::{self, BootSources, GuestDevices};
+use crate::litebox::{BoxRecord, Held, Phase, create, process, signal};
+use crate::net::{self, NetworkMode};
+use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
+use crate::volume;
+
+/// How long the processes of an earlier run may take to go once they are told to.
+const LAST_RUN_LEAVES: Duration = Duration::from_secs(5);
+
+impl Overlaid<'_> {
+    /// Records the start durably, then spawns the shim with the box's lock and its claim.
+    ///
+    /// A shim that cannot be spawned leaves the box in the phase it had.
+    pub(super) fn launch(self) -> Result<()> {
+        let Self { context, mut held, room, image } = self;
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let spec = specification(context, &held, &run)?;
+        let shim = context.site.assets.find()?.shim;
+        let lock = shim_lock(&held)?;
+        let before = held.record.phase.clone();
+        held.enter(context.site, Phase::Started { at: Timestamp::now(), run })?;
+        let hand_over = HandOver { lock, claim: room.into_claim() };
+        let launched = shim::spawn(&spec, &shim, hand_over);
+        drop(image);
+        launched.map(drop).or_else(|error| {
+            held.enter(context.site, before)?;
+            Err(error)
+        })
+    }
+}
+
+/// Takes the lock that says that the box runs. Others hold it for an instant to look at it, and the processes of
+/// the last run while they go; whoever keeps it longer is a run that nobody recorded.
+fn shim_lock(held: &Held) -> Result<Lock> {
+    let path = held.paths.shim_lock();
+    let began = Instant::now();
+    loop {
+        if let Some(lock) = Lock::try_exclusive(&path)? {
+            return Ok(lock);
+        }
+        if began.elapsed() > LAST_RUN_LEAVES {
+            let message = format!(
+                "processes of an earlier run of box {} still hold {}; end them first",
+                held.record.name,
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Busy, message).at(path));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchSpec> {
+    let (site, record, options) = (context.site, &held.record, &held.record.options);
+    let assets = site.assets.find()?;
+    let networked = options.network == NetworkMode::User;
+    let sources = BootSources { kernel_dir: assets.kernel, agent: assets.guest };
+    let devices = GuestDevices { network: networked, shares: !record.volumes.is_empty(), pci: false };
+    let boot = guest::boot_files(&sources, devices, &site.home.vm(), &site.home.tmp())?;
+    let choice = accel::choose(&site.home, &assets.qemu, site.accel)?;
+    Ok(LaunchSpec {
+        box_id: record.id.clone(),
+        run_id: run.to_owned(),
+        box_dir: held.paths.root().to_owned(),
+        overlay: held.paths.overlay(),
+        qemu: assets.qemu,
+        kernel: boot.kernel,
+        initrd: boot.initramfs,
+        kernel_arguments: Vec::new(),
+        accel: choice.accelerator,
+        cpus: options.cpus,
+        memory_bytes: options.memory,
+        boot: boot_config(record, networked),
+        main: process::main_process(options, &record.image_config)?,
+        stop_signal: signal::stop_signal(options, &record.image_config)?,
+        stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
+        logs: LogCaps {
+            console: site.settings.console_log_max.value.0 / 2,
+            main: site.settings.main_log_max.value.0 / 2,
+        },
+        floors: DiskFloors::under(site.settings.hard_floor.value.0),
+        ports: create::ports(options)?,
+        network: options.network,
+        volumes: record.volumes.clone(),
+        virtiofsd: assets.virtiofsd,
+    })
+}
+
+fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
+    let network = NetConfig { address: net::GUEST, prefix: net::PREFIX, gateway: Some(net::GATEWAY) };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    BootConfig {
+        hostname: record.options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
+        dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
+        network: networked.then_some(network),
+        mounts: volume::mounts(&record.volumes),
+        grow_root: true,
+        clock_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(0),
+        ..BootConfig::default()
+    }
+}

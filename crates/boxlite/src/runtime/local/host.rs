@@ -1,0 +1,50 @@
+//! What this host and its home are like.
+
+use super::Local;
+use crate::admission::{Claims, Thresholds, judge};
+use crate::durable::FreeSpace;
+use crate::error::{Error, Result};
+use crate::litebox::Observed;
+use crate::runtime::{Acceleration, HostInfo, SpaceInfo};
+use crate::shim::accel;
+use crate::site::Site;
+
+impl Local {
+    pub(super) async fn host_info(&self) -> Result<HostInfo> {
+        self.on_site(|site| {
+            let records = site.store.boxes()?;
+            let runs = |record| matches!(Observed::of(&site.home, record), Ok(Observed::Running { .. }));
+            Ok(HostInfo {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                home: site.home.root().to_owned(),
+                boxes: records.len(),
+                running: records.iter().filter(|record| runs(record)).count(),
+                images: site.store.images()?.len(),
+                acceleration: acceleration(site).map_err(|error| error.to_string()),
+                assets: site.assets.report(),
+                space: space(site).ok(),
+                settings: site.settings.describe(),
+            })
+        })
+        .await
+    }
+}
+
+fn acceleration(site: &Site) -> Result<Acceleration> {
+    let qemu = site.assets.qemu().ok_or_else(|| Error::unsupported("this host has no QEMU"))?;
+    let host = accel::examine(&site.home, &qemu)?;
+    let choice = accel::choose(&site.home, &qemu, site.accel)?;
+    Ok(Acceleration {
+        name: choice.accelerator.name().to_owned(),
+        reason: choice.reason,
+        qemu: host.qemu_version,
+    })
+}
+
+fn space(site: &Site) -> Result<SpaceInfo> {
+    let live = Claims::open(&site.home)?.live()?;
+    let claims: Vec<u64> = live.iter().map(|claim| claim.bytes).collect();
+    let free = FreeSpace::at(site.home.root())?;
+    let verdict = judge(&free, claims.iter().sum(), &Thresholds::of(&site.settings));
+    Ok(SpaceInfo { free, verdict, claims })
+}

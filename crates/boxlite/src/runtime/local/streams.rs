@@ -1,0 +1,148 @@
+//! What flows into and out of a box: its main process, execs, logs and archives.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use tokio::io::AsyncRead;
+
+use super::Local;
+use super::lifecycle::ended;
+use crate::error::{Error, ErrorKind, Result};
+use crate::litebox::{self, BoxRecord, Observed};
+use crate::runtime::{
+    ExecOptions, ExecStatus, Execution, ExecutionControl, LogLine, LogOptions, OutputChunk, WindowSize,
+};
+
+impl Local {
+    /// The main process's streams from the run's beginning; of a run that has ended, its output and its status.
+    pub(super) async fn attach_to(&self, id: &str) -> Result<Execution> {
+        let record = self.find(id).await?;
+        if let Observed::Running { .. } = self.observe(&record).await? {
+            match self.client(&record).attach(Some(0), record.options.stdin, None).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Ok(execution) => return Ok(self.outlasting(record, execution)),
+                Err(error) => return Err(error),
+            }
+        }
+        let status = self.wait_for(&record.id).await?;
+        let lines = self.history(&record, LogOptions::default()).await?.0;
+        let chunks = lines.into_iter().map(|line| Ok(OutputChunk { stream: line.stream, bytes: line.bytes }));
+        Ok(Execution {
+            stdin: None,
+            output: Box::pin(stream::iter(chunks)),
+            control: Arc::new(Over { status }),
+        })
+    }
+
+    /// An attachment whose wait falls back on the box's outcome when its shim is gone before it could answer.
+    fn outlasting(&self, record: BoxRecord, execution: Execution) -> Execution {
+        let control = Arc::new(MainControl { local: self.clone(), record, control: execution.control });
+        Execution { control, ..execution }
+    }
+
+    pub(super) async fn exec_in(&self, id: &str, options: ExecOptions) -> Result<Execution> {
+        let record = self.running(id).await?;
+        let spec = litebox::exec_process(options, &record.options, &record.image_config)?;
+        self.client(&record).exec(spec).await
+    }
+
+    pub(super) async fn logs_of(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine>>> {
+        let record = self.find(id).await?;
+        let follow = options.follow && matches!(self.observe(&record).await?, Observed::Running { .. });
+        let (lines, position) = self.history(&record, options).await?;
+        let history = stream::iter(lines.into_iter().map(Ok));
+        if !follow {
+            return Ok(history.boxed());
+        }
+        match self.client(&record).attach(Some(position), false, None).await {
+            Ok(execution) => Ok(history.chain(live(execution.output)).boxed()),
+            // The run ended in between; what it wrote since is in the log now.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(history.boxed()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn history(&self, record: &BoxRecord, options: LogOptions) -> Result<(Vec<LogLine>, u64)> {
+        let id = record.id.clone();
+        self.on_site(move |site| litebox::history(&site.home.of_box(&id), &options)).await
+    }
+
+    pub(super) async fn copy_into(
+        &self,
+        id: &str,
+        path: &str,
+        tar: Box<dyn AsyncRead + Send + Unpin>,
+    ) -> Result<()> {
+        let record = self.running(id).await?;
+        self.client(&record).copy_in(path, false, tar).await.map(drop)
+    }
+
+    pub(super) async fn copy_from(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        let record = self.running(id).await?;
+        Ok(Box::new(self.client(&record).copy_out(path, false).await?))
+    }
+}
+
+/// Live output as log lines, dated on arrival.
+fn live(
+    output: Pin<Box<dyn Stream<Item = Result<OutputChunk>> + Send>>,
+) -> impl Stream<Item = Result<LogLine>> + Send {
+    output.map(|chunk| {
+        chunk.map(|chunk| LogLine { at: Timestamp::now(), stream: chunk.stream, bytes: chunk.bytes })
+    })
+}
+
+/// A main process that ended before anybody attached.
+struct Over {
+    status: ExecStatus,
+}
+
+#[async_trait]
+impl ExecutionControl for Over {
+    async fn signal(&self, _: i32) -> Result<()> {
+        Err(Error::conflict("the main process has ended"))
+    }
+
+    async fn resize(&self, _: WindowSize) -> Result<()> {
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<ExecStatus> {
+        Ok(self.status.clone())
+    }
+}
+
+/// The main process of a running box.
+struct MainControl {
+    local: Local,
+    record: BoxRecord,
+    control: Arc<dyn ExecutionControl>,
+}
+
+#[async_trait]
+impl ExecutionControl for MainControl {
+    async fn signal(&self, signal: i32) -> Result<()> {
+        self.local.client(&self.record).kill(signal).await
+    }
+
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        self.control.resize(size).await
+    }
+
+    /// The box's outcome rather than the connection's word: it is also there when shim or VM were killed.
+    async fn wait(&self) -> Result<ExecStatus> {
+        self.local.client(&self.record).wait().await?;
+        match self.local.observe(&self.record).await? {
+            Observed::Resting(phase) => ended(&self.record, phase),
+            Observed::Running { .. } => Err(Error::conflict("the box was started again")),
+        }
+    }
+}
