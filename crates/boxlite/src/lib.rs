@@ -1,6 +1,7 @@
 //! Run OCI images as small virtual machines that never fill the host.
 
 pub mod admission;
+mod assets;
 pub mod disk;
 pub mod durable;
 mod error;
@@ -13,18 +14,23 @@ pub mod net;
 mod runtime;
 pub mod settings;
 pub mod shim;
+mod site;
 mod store;
 pub mod volume;
 
+pub use assets::AssetReport;
 pub use error::{Error, ErrorKind, Result, Shortage};
 pub use home::{BoxPaths, Home};
 pub use image::{
     Digest, Image, ImageConfig, Images, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
     RegistryReference, Removal,
 };
-pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy};
+pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, parse_signal};
 pub use runtime::{
-    BoxFilter, ExecOptions, ExecStatus, Execution, ExecutionControl, ListOptions, LogLine, LogOptions,
-    OutputChunk, OutputStream, RemoveOptions, Runtime, RuntimeBackend, StopOptions, WindowSize,
+    Acceleration, BoxFilter, ExecOptions, ExecStatus, Execution, ExecutionControl, HostInfo, ListOptions,
+    LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions, Runtime, RuntimeBackend, SpaceInfo,
+    StopOptions, WindowSize,
 };
 pub use settings::{Settings, SettingsOptions};
+pub use shim::Accel;
+pub use site::RuntimeOptions;

@@ -43,9 +43,48 @@ impl Site {
     }
 }
 
+struct Later;
+impl crate::admission::Collector for Later {
+    fn collect(&self, _: &crate::admission::Goal<'_>) -> Result<crate::admission::Collected> {
+        Ok(crate::admission::Collected::default())
+    }
+    fn reclaimable(&self, _: &[String]) -> Option<u64> {
+        None
+    }
+}
+
+impl Site {
+    pub(crate) fn collector(&self) -> impl crate::admission::Collector + use<> {
+        Later
+    }
+}
+
 fn default_home() -> Result<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("BOXLITE_HOME")
         .or_else(|| set("HOME").map(|home| Path::new(&home).join(".boxlite")))
         .ok_or_else(|| Error::invalid("neither BOXLITE_HOME nor HOME is set; name a home with --home"))
+}
+
+/// Room in the home for pulls and builds.
+#[derive(Debug, Clone)]
+pub(crate) struct HomeSpace {
+    home: Home,
+    settings: Settings,
+}
+
+impl HomeSpace {
+    pub(crate) fn new(site: &Site) -> Self {
+        Self { home: site.home.clone(), settings: site.settings.clone() }
+    }
+}
+
+impl crate::image::SpaceWatch for HomeSpace {
+    fn admit(&self, estimate: u64) -> Result<()> {
+        crate::admission::SpaceGuard::new(&self.home, &self.settings)?.check_before(estimate)
+    }
+
+    fn about_to_write(&self, bytes: u64) -> Result<()> {
+        self.admit(bytes)
+    }
 }

@@ -121,6 +121,13 @@ impl Claims {
     }
 }
 
+/// For handing a claim on to a process that outlives this one: it ends with the last copy of the descriptor.
+impl From<Claim> for OwnedFd {
+    fn from(claim: Claim) -> Self {
+        claim.file.into()
+    }
+}
+
 impl Claim {
     /// Bytes that claims taken before this one reserve now.
     pub fn promised_before(&self) -> Result<u64> {

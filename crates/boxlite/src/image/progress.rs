@@ -56,6 +56,11 @@ pub enum Progress {
     },
     /// The disk image is there.
     Built,
+    /// Something the user should know although the operation goes on.
+    Notice {
+        /// One sentence.
+        message: String,
+    },
 }
 
 /// Takes progress; called from several threads, often, and must not block for long.

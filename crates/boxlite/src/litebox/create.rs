@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{BoxOptions, BoxRecord, Phase, name, process, signal};
+use super::{BoxOptions, BoxRecord, NetworkMode, Phase, name, process, signal};
 use crate::disk;
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::settings::Settings;
 use crate::site::Site;
 use crate::volume::{self, Volume};
-use crate::net::{self, NetworkMode, PortForward};
+use crate::net::{self, PortForward};
 
 /// The least memory that the guest's kernel boots in.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -34,7 +34,7 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
             options.memory >> 20
         )));
     }
-    let base = settings.disk_size.value;
+    let base = settings.disk_size.value.0;
     if let Some(wanted) = options.disk_size
         && wanted < base
     {

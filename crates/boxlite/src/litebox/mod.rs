@@ -18,7 +18,7 @@ pub(crate) use hold::Held;
 pub use info::{BoxInfo, BoxState};
 pub(crate) use log::history;
 pub(crate) use observe::{Observed, describe};
-pub use options::{BoxOptions, MainProcess, PullPolicy};
+pub use options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub(crate) use process::exec_process;
 pub(crate) use record::{BoxRecord, Ending, Phase};
 pub(crate) use remove::{reap, remove};

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::NetworkMode;
-
 /// Everything that [`crate::Runtime::create`] needs to know of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -117,4 +115,15 @@ pub enum PullPolicy {
     Always,
     /// Never; `NotFound` when the home does not have it.
     Never,
+}
+
+/// How a box reaches the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// No network device at all.
+    None,
+    /// QEMU's user-mode stack: outbound, DNS and forwarded ports; nothing of the host's loopback.
+    #[default]
+    User,
 }

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use super::{
-    ExecOptions, ExecStatus, Execution, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions,
+    ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions,
 };
 use crate::error::Result;
 use crate::image::{Image, ProgressSink, PullOptions, Removal};
@@ -18,6 +18,8 @@ use crate::litebox::{BoxInfo, BoxOptions};
 /// `id` is a name, an id or a unique prefix of an id throughout.
 #[async_trait]
 pub trait RuntimeBackend: Send + Sync {
+    /// See [`crate::Runtime::info`].
+    async fn info(&self) -> Result<HostInfo>;
     /// See [`crate::Runtime::pull`].
     async fn pull(
         &self,

@@ -2,6 +2,7 @@
 
 mod backend;
 mod execution;
+mod info;
 mod local;
 mod requests;
 
@@ -17,6 +18,7 @@ use crate::site::RuntimeOptions;
 
 pub use backend::RuntimeBackend;
 pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
+pub use info::{Acceleration, HostInfo, SpaceInfo};
 pub use requests::{
     BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions, WindowSize,
 };
@@ -80,6 +82,11 @@ impl Runtime {
     /// `Conflict` without `force` when a box uses the image.
     pub async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
         self.backend.remove_image(wanted, force).await
+    }
+
+    /// The state of this host and its home: what boxes need of it, free space, settings in force.
+    pub async fn info(&self) -> Result<HostInfo> {
+        self.backend.info().await
     }
 
     /// Creates a box: finds or pulls its image and records it; nothing runs yet.

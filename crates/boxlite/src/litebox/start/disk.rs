@@ -33,8 +33,8 @@ impl<'a> Admitted<'a> {
         let record = &held.record;
         let image = match disk::image::lease(&context.site.home, &record.disk_digest)? {
             Some(image) => image,
-            None => context.images.find_blocking(&record.image).and_then(|image| {
-                disk::image::build(context.images, &image, &record.disk_digest, context.progress)
+            None => context.images.by_digest(&record.image).and_then(|image| {
+                disk::image::build(context.images, &image, &record.disk_digest, context.site.settings.disk_size.value.0, context.progress)
             }).map_err(|error| vanished(&held, error))?,
         };
         Ok(Imaged { context, held, room, image })

@@ -10,8 +10,8 @@ use super::disk::Overlaid;
 use crate::durable::Lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{self, BootSources, GuestDevices};
-use crate::litebox::{BoxRecord, Held, Phase, create, process, signal};
-use crate::net::{self, NetworkMode};
+use crate::litebox::{BoxRecord, Held, NetworkMode, Phase, create, process, signal};
+use crate::net;
 use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
 use crate::volume;
 
@@ -30,7 +30,7 @@ impl Overlaid<'_> {
         let lock = shim_lock(&held)?;
         let before = held.record.phase.clone();
         held.enter(context.site, Phase::Started { at: Timestamp::now(), run })?;
-        let hand_over = HandOver { lock, claim: room.into_claim() };
+        let hand_over = HandOver { lock, claim: Some(room.into_claim().into()) };
         let launched = shim::spawn(&spec, &shim, hand_over);
         drop(image);
         launched.map(drop).or_else(|error| {
@@ -64,6 +64,7 @@ fn shim_lock(held: &Held) -> Result<Lock> {
 fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchSpec> {
     let (site, record, options) = (context.site, &held.record, &held.record.options);
     let assets = site.assets.find()?;
+    let emergency = site.settings.emergency_floor.value.0;
     let networked = options.network == NetworkMode::User;
     let sources = BootSources { kernel_dir: assets.kernel, agent: assets.guest };
     let devices = GuestDevices { network: networked, shares: !record.volumes.is_empty(), pci: false };
@@ -89,11 +90,7 @@ fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchS
             console: site.settings.console_log_max.value.0 / 2,
             main: site.settings.main_log_max.value.0 / 2,
         },
-        floors: DiskFloors::under(site.settings.hard_floor.value.0),
-        ports: create::ports(options)?,
-        network: options.network,
-        volumes: record.volumes.clone(),
-        virtiofsd: assets.virtiofsd,
+        floors: DiskFloors { pause_below: emergency, resume_at: emergency / 2 * 3 },
     })
 }
 

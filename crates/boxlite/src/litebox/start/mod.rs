@@ -9,10 +9,13 @@ mod disk;
 mod launch;
 
 use super::{Held, Observed};
-use crate::admission;
+use std::path::{Path, PathBuf};
+
+use crate::admission::{self, DiskSpaceTask};
 use crate::error::Result;
-use crate::image::{Images, ProgressSink};
+use crate::image::{Images, Progress, ProgressSink};
 use crate::site::Site;
+use crate::volume;
 
 /// A held box that does not run.
 pub(crate) struct Resting<'a> {
@@ -53,7 +56,19 @@ impl<'a> Resting<'a> {
     /// `ResourceExhausted` with the figures.
     fn admit(self) -> Result<Admitted<'a>> {
         let Self { context, held } = self;
-        let room = admission::admit(context.site, &held.record)?;
+        let site = context.site;
+        let written: Vec<PathBuf> = volume::writable_sources(&held.record.volumes).map(Path::to_owned).collect();
+        let task = DiskSpaceTask {
+            home: &site.home,
+            settings: &site.settings,
+            claim: held.record.options.claim.unwrap_or(site.settings.claim.value.0),
+            also: &written,
+            keep: std::slice::from_ref(&held.record.disk_digest),
+        };
+        let room = task.run(&site.collector())?;
+        for notice in room.notices() {
+            context.progress.report(Progress::Notice { message: notice.message.clone() });
+        }
         Ok(Admitted { context, held, room })
     }
 }

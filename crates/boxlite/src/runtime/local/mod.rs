@@ -1,5 +1,6 @@
 //! The backend that works on a home of this host.
 
+mod host;
 mod lifecycle;
 mod streams;
 
@@ -10,13 +11,13 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use super::{
-    BoxFilter, ExecOptions, ExecStatus, Execution, ListOptions, LogLine, LogOptions, RemoveOptions,
+    BoxFilter, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions,
     RuntimeBackend, StopOptions,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
 use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, PullPolicy};
-use crate::site::{RuntimeOptions, Site};
+use crate::site::{HomeSpace, RuntimeOptions, Site};
 
 /// A home of this host; blocking work runs on tokio's blocking threads.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub(super) struct Local {
 impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
         let site = Arc::new(Site::open(options)?);
-        let images = site.images();
+        let images = Images::new(site.home.clone(), site.store.clone(), Arc::new(HomeSpace::new(&site)));
         Ok(Self { site, images })
     }
 
@@ -58,6 +59,10 @@ impl Local {
 
 #[async_trait]
 impl RuntimeBackend for Local {
+    async fn info(&self) -> Result<HostInfo> {
+        self.host_info().await
+    }
+
     async fn pull(
         &self,
         reference: &str,
