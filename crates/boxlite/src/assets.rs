@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// Where this host's assets are; every path was seen to exist when it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assets {
+pub(crate) struct Assets {
     /// `qemu-system-x86_64`.
     pub qemu: PathBuf,
     /// The `boxlite-shim` program.

@@ -65,26 +65,3 @@ fn default_home() -> Result<PathBuf> {
         .or_else(|| set("HOME").map(|home| Path::new(&home).join(".boxlite")))
         .ok_or_else(|| Error::invalid("neither BOXLITE_HOME nor HOME is set; name a home with --home"))
 }
-
-/// Room in the home for pulls and builds.
-#[derive(Debug, Clone)]
-pub(crate) struct HomeSpace {
-    home: Home,
-    settings: Settings,
-}
-
-impl HomeSpace {
-    pub(crate) fn new(site: &Site) -> Self {
-        Self { home: site.home.clone(), settings: site.settings.clone() }
-    }
-}
-
-impl crate::image::SpaceWatch for HomeSpace {
-    fn admit(&self, estimate: u64) -> Result<()> {
-        crate::admission::SpaceGuard::new(&self.home, &self.settings)?.check_before(estimate)
-    }
-
-    fn about_to_write(&self, bytes: u64) -> Result<()> {
-        self.admit(bytes)
-    }
-}

@@ -80,11 +80,6 @@ impl Images {
         Ok(find(&self.store, wanted)?.0)
     }
 
-    /// The image of that manifest digest; blocks.
-    pub(crate) fn by_digest(&self, digest: &str) -> Result<Image> {
-        Ok(find(&self.store, digest)?.0)
-    }
-
     /// Notes that the image is being used.
     pub async fn touch(&self, digest: Digest) -> Result<()> {
         let store = self.store.clone();

@@ -7,10 +7,10 @@ use crate::disk;
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::image::Image;
+use crate::net::{self, PortForward};
 use crate::settings::Settings;
 use crate::site::Site;
 use crate::volume::{self, Volume};
-use crate::net::{self, PortForward};
 
 /// The least memory that the guest's kernel boots in.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -66,19 +66,22 @@ pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
 
 fn volumes(site: &Site, options: &BoxOptions) -> Result<Vec<Volume>> {
     let here = std::env::current_dir().doing("finding", "the working directory")?;
-    let specs: Vec<_> = options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
+    let specs: Vec<_> =
+        options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
     volume::refuse_overlaps(specs.iter().map(|spec| spec.target.as_str()))?;
     specs.iter().map(|spec| volume::resolve(spec, &here, site.home.root())).collect()
 }
 
 /// Makes the box's directory and then its record; what is left after a crash in between is garbage that gc knows.
 pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<BoxRecord> {
+    let disk_image_size = site.settings.disk_size.value.0;
     let mut record = BoxRecord {
         id: name::new_id(),
         name: options.name.clone().unwrap_or_else(name::made_up),
         image: image.digest.to_string(),
         image_reference: options.image.clone(),
-        disk_digest: disk::image::digest(image, site.settings.disk_size.value.0),
+        disk_digest: disk::image::digest(image, disk_image_size),
+        disk_image_size,
         image_config: image.config.clone(),
         volumes: volumes(site, &options)?,
         options,

@@ -26,7 +26,8 @@ impl Held {
     /// Holds the box `id` unless another process is changing its state.
     pub(crate) fn try_take(site: &Site, id: &str) -> Result<Option<Self>> {
         let paths = site.home.of_box(id);
-        let lock = Lock::try_exclusive(&paths.state_lock()).map_err(|error| without_directory(&paths, error))?;
+        let lock =
+            Lock::try_exclusive(&paths.state_lock()).map_err(|error| without_directory(&paths, error))?;
         lock.map(|lock| Self::with_lock(site, id, lock)).transpose()
     }
 

@@ -5,14 +5,14 @@ use rand::seq::IndexedRandom;
 use crate::error::{Error, Result};
 
 const ADJECTIVES: [&str; 32] = [
-    "amber", "brave", "brisk", "calm", "clever", "cosmic", "crisp", "deft", "eager", "fancy", "fleet", "gentle",
-    "golden", "happy", "jolly", "keen", "lively", "lucid", "mellow", "merry", "nimble", "noble", "patient", "proud",
-    "quiet", "rapid", "sharp", "silent", "steady", "sunny", "swift", "witty",
+    "amber", "brave", "brisk", "calm", "clever", "cosmic", "crisp", "deft", "eager", "fancy", "fleet",
+    "gentle", "golden", "happy", "jolly", "keen", "lively", "lucid", "mellow", "merry", "nimble", "noble",
+    "patient", "proud", "quiet", "rapid", "sharp", "silent", "steady", "sunny", "swift", "witty",
 ];
 const NOUNS: [&str; 32] = [
-    "badger", "beacon", "birch", "cedar", "comet", "coral", "crane", "delta", "ember", "falcon", "fjord", "gecko",
-    "harbor", "heron", "ibis", "juniper", "kestrel", "lagoon", "lark", "lynx", "maple", "meadow", "otter", "owl",
-    "pebble", "pine", "quartz", "raven", "reef", "sparrow", "tundra", "willow",
+    "badger", "beacon", "birch", "cedar", "comet", "coral", "crane", "delta", "ember", "falcon", "fjord",
+    "gecko", "harbor", "heron", "ibis", "juniper", "kestrel", "lagoon", "lark", "lynx", "maple", "meadow",
+    "otter", "owl", "pebble", "pine", "quartz", "raven", "reef", "sparrow", "tundra", "willow",
 ];
 
 /// A fresh id: 32 lower-case hex digits.
@@ -23,7 +23,8 @@ pub(crate) fn new_id() -> String {
 /// A name for a box whose creator gave none; unlikely, but not certain, to be free.
 pub(crate) fn made_up() -> String {
     let mut rng = rand::rng();
-    let pick = |words: &[&'static str; 32], rng: &mut rand::rngs::ThreadRng| *words.choose(rng).unwrap_or(&"box");
+    let pick =
+        |words: &[&'static str; 32], rng: &mut rand::rngs::ThreadRng| *words.choose(rng).unwrap_or(&"box");
     let (adjective, noun) = (pick(&ADJECTIVES, &mut rng), pick(&NOUNS, &mut rng));
     format!("{adjective}-{noun}-{:04x}", rand::random::<u16>())
 }

@@ -23,7 +23,9 @@ pub(crate) enum Observed {
 impl Observed {
     /// Looks at the box of `record`.
     pub(crate) fn of(home: &Home, record: &BoxRecord) -> Result<Self> {
-        let Phase::Started { at, run } = &record.phase else { return Ok(Self::Resting(record.phase.clone())) };
+        let Phase::Started { at, run } = &record.phase else {
+            return Ok(Self::Resting(record.phase.clone()));
+        };
         let paths = home.of_box(&record.id);
         if shim_is_alive(&paths)? {
             return Ok(Self::Running { run: run.clone(), since: *at });
@@ -68,7 +70,9 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         Observed::Resting(Phase::Failed { started_at, at, exit_code, reason }) => {
             (BoxState::Failed, *started_at, *at, *exit_code, Some(reason.clone()))
         }
-        Observed::Resting(Phase::Started { .. }) => return Err(Error::bug("a resting box is recorded as started")),
+        Observed::Resting(Phase::Started { .. }) => {
+            return Err(Error::bug("a resting box is recorded as started"));
+        }
     };
     Ok(BoxInfo {
         id: record.id.clone(),

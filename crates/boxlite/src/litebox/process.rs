@@ -44,11 +44,7 @@ pub(super) fn main_process(options: &BoxOptions, image: &ImageConfig) -> Result<
 ///
 /// # Errors
 /// `InvalidInput` when no command is given.
-pub(crate) fn exec_process(
-    exec: ExecOptions,
-    options: &BoxOptions,
-    image: &ImageConfig,
-) -> Result<ExecSpec> {
+pub(crate) fn exec_process(exec: ExecOptions, options: &BoxOptions, image: &ImageConfig) -> Result<ExecSpec> {
     if exec.command.is_empty() {
         return Err(Error::invalid("there is no command to run"));
     }

@@ -20,6 +20,8 @@ pub(crate) struct BoxRecord {
     pub(crate) image_reference: String,
     /// Names the disk image below its overlay: this record pins it.
     pub(crate) disk_digest: String,
+    /// Virtual size in bytes of that disk image.
+    pub(crate) disk_image_size: u64,
     /// How the image wants to be run; kept here because the image may be untagged and removed.
     pub(crate) image_config: ImageConfig,
     /// Its shared folders, as they were resolved when it was created.

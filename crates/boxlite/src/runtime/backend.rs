@@ -7,7 +7,8 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use super::{
-    ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions,
+    ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions,
+    StopOptions,
 };
 use crate::error::Result;
 use crate::image::{Image, ProgressSink, PullOptions, Removal};

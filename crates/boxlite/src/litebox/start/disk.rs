@@ -5,7 +5,7 @@ use crate::admission;
 use crate::disk::qcow2::BackingFormat;
 use crate::disk::{self, lease::Leased, overlay};
 use crate::error::{Error, ErrorKind, Result};
-use crate::litebox::Held;
+use crate::litebox::{BoxRecord, Held};
 
 /// A box whose disk image exists, is the right one, and cannot be collected.
 pub(crate) struct Imaged<'a> {
@@ -33,12 +33,20 @@ impl<'a> Admitted<'a> {
         let record = &held.record;
         let image = match disk::image::lease(&context.site.home, &record.disk_digest)? {
             Some(image) => image,
-            None => context.images.by_digest(&record.image).and_then(|image| {
-                disk::image::build(context.images, &image, &record.disk_digest, context.site.settings.disk_size.value.0, context.progress)
-            }).map_err(|error| vanished(&held, error))?,
+            None => build(context, record).map_err(|error| vanished(&held, error))?,
         };
         Ok(Imaged { context, held, room, image })
     }
+}
+
+/// Builds the very disk image that the record names.
+fn build(context: Context<'_>, record: &BoxRecord) -> Result<Leased> {
+    let image = context.images.find_blocking(&record.image)?;
+    let virtual_size = record.disk_image_size;
+    if disk::image::digest(&image, virtual_size) != record.disk_digest {
+        return Err(Error::not_found("this version of boxlite builds other disk images"));
+    }
+    disk::image::ensure(context.images, &image, virtual_size, context.progress)
 }
 
 fn vanished(held: &Held, error: Error) -> Error {
@@ -61,7 +69,7 @@ impl<'a> Imaged<'a> {
         let path = held.paths.overlay();
         if !path.exists() {
             let options = &held.record.options;
-            let virtual_size = options.disk_size.unwrap_or(context.site.settings.disk_size.value.0);
+            let virtual_size = options.disk_size.unwrap_or(held.record.disk_image_size);
             overlay::create(&context.site.home, &image, BackingFormat::Raw, &path, virtual_size)?;
         }
         image.touch()?;

@@ -1,8 +1,9 @@
 //! The last stage: the record says started, and a shim takes over.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{BootConfig, NetConfig};
+use boxlite_proto::BootConfig;
 use jiff::Timestamp;
 
 use super::Context;
@@ -10,10 +11,10 @@ use super::disk::Overlaid;
 use crate::durable::Lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{self, BootSources, GuestDevices};
-use crate::litebox::{BoxRecord, Held, NetworkMode, Phase, create, process, signal};
-use crate::net;
+use crate::litebox::{BoxOptions, BoxRecord, Held, NetworkMode, Phase, create, process, signal};
+use crate::net::{self, Network};
 use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
-use crate::volume;
+use crate::volume::{self, Shares};
 
 /// How long the processes of an earlier run may take to go once they are told to.
 const LAST_RUN_LEAVES: Duration = Duration::from_secs(5);
@@ -82,6 +83,12 @@ fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchS
         accel: choice.accelerator,
         cpus: options.cpus,
         memory_bytes: options.memory,
+        network: network(options)?,
+        shares: Shares {
+            volumes: record.volumes.clone(),
+            virtiofsd: virtiofsd(&assets.virtiofsd, record)?,
+            home: site.home.root().to_owned(),
+        },
         boot: boot_config(record, networked),
         main: process::main_process(options, &record.image_config)?,
         stop_signal: signal::stop_signal(options, &record.image_config)?,
@@ -94,13 +101,32 @@ fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchS
     })
 }
 
+/// The box's network, its host ports chosen now so that they are known while it runs.
+fn network(options: &BoxOptions) -> Result<Option<Network>> {
+    match options.network {
+        NetworkMode::None => Ok(None),
+        NetworkMode::User => {
+            let ports = net::claim_ports(&create::ports(options)?)?.release();
+            Ok(Some(Network { ports }))
+        }
+    }
+}
+
+fn virtiofsd(found: &Option<PathBuf>, record: &BoxRecord) -> Result<PathBuf> {
+    match found {
+        None if !record.volumes.is_empty() => Err(Error::unsupported(
+            "this host has no virtiofsd, which a box with volumes needs; run scripts/setup from boxlite's source",
+        )),
+        found => Ok(found.clone().unwrap_or_default()),
+    }
+}
+
 fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
-    let network = NetConfig { address: net::GUEST, prefix: net::PREFIX, gateway: Some(net::GATEWAY) };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     BootConfig {
         hostname: record.options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
         dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
-        network: networked.then_some(network),
+        network: networked.then(net::guest_config),
         mounts: volume::mounts(&record.volumes),
         grow_root: true,
         clock_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(0),

@@ -57,7 +57,8 @@ impl<'a> Resting<'a> {
     fn admit(self) -> Result<Admitted<'a>> {
         let Self { context, held } = self;
         let site = context.site;
-        let written: Vec<PathBuf> = volume::writable_sources(&held.record.volumes).map(Path::to_owned).collect();
+        let written: Vec<PathBuf> =
+            volume::writable_sources(&held.record.volumes).map(Path::to_owned).collect();
         let task = DiskSpaceTask {
             home: &site.home,
             settings: &site.settings,

@@ -41,7 +41,9 @@ impl Local {
             self.client(&record).wait().await?;
         }
         match self.observe(&self.find(&record.id).await?).await? {
-            Observed::Running { .. } => Err(Error::conflict(format!("box {} was started again", record.name))),
+            Observed::Running { .. } => {
+                Err(Error::conflict(format!("box {} was started again", record.name)))
+            }
             Observed::Resting(phase) => ended(&record, phase),
         }
     }
@@ -76,7 +78,8 @@ impl Local {
         };
         if let Observed::Running { .. } = self.observe(&held.record).await? {
             if !options.force {
-                let message = format!("box {} is running; stop it first, or remove it with force", held.record.name);
+                let message =
+                    format!("box {} is running; stop it first, or remove it with force", held.record.name);
                 return Err(Error::conflict(message));
             }
             self.client(&held.record).stop(Some(libc::SIGKILL), 0).await?;

@@ -17,7 +17,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
 use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, PullPolicy};
-use crate::site::{HomeSpace, RuntimeOptions, Site};
+use crate::site::{RuntimeOptions, Site};
 
 /// A home of this host; blocking work runs on tokio's blocking threads.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(super) struct Local {
 impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
         let site = Arc::new(Site::open(options)?);
-        let images = Images::new(site.home.clone(), site.store.clone(), Arc::new(HomeSpace::new(&site)));
+        let images = Images::new(site.home.clone(), site.store.clone(), site.settings.clone());
         Ok(Self { site, images })
     }
 
@@ -170,9 +170,11 @@ fn holds(filter: &BoxFilter, info: &BoxInfo) -> bool {
         BoxFilter::Image(image) => {
             info.image == *image || info.image_digest.trim_start_matches("sha256:").starts_with(image)
         }
-        BoxFilter::Label(key, value) => {
-            info.options.labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
-        }
+        BoxFilter::Label(key, value) => info
+            .options
+            .labels
+            .get(key)
+            .is_some_and(|found| value.as_ref().is_none_or(|value| value == found)),
     }
 }
 
