@@ -20,6 +20,7 @@ pub mod volume;
 
 pub use assets::AssetReport;
 pub use error::{Error, ErrorKind, Result, Shortage};
+pub use gc::{GcOptions, GcReport, Usage};
 pub use home::{BoxPaths, Home};
 pub use image::{
     Digest, Image, ImageConfig, Images, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,

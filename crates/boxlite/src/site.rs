@@ -2,9 +2,11 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::assets::AssetSearch;
 use crate::error::{Error, Result};
+use crate::gc::{Automatic, Catalog};
 use crate::home::Home;
 use crate::settings::{Settings, SettingsOptions};
 use crate::shim::Accel;
@@ -43,19 +45,15 @@ impl Site {
     }
 }
 
-struct Later;
-impl crate::admission::Collector for Later {
-    fn collect(&self, _: &crate::admission::Goal<'_>) -> Result<crate::admission::Collected> {
-        Ok(crate::admission::Collected::default())
-    }
-    fn reclaimable(&self, _: &[String]) -> Option<u64> {
-        None
-    }
-}
-
 impl Site {
-    pub(crate) fn collector(&self) -> impl crate::admission::Collector + use<> {
-        Later
+    /// The records, as gc asks for them.
+    pub(crate) fn catalog(&self) -> Arc<dyn Catalog> {
+        Arc::new(self.store.clone())
+    }
+
+    /// Frees space on behalf of starts.
+    pub(crate) fn collector(&self) -> Automatic {
+        Automatic::new(self.home.clone(), self.catalog(), self.settings.clone())
     }
 }
 

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Held, Observed, Phase};
 use crate::durable::{self, fault};
 use crate::error::{Doing, Result};
+use crate::gc;
 use crate::site::Site;
 
 /// How long an ended auto-remove box is left alone, so that whoever waits for it still finds its outcome.
@@ -16,7 +17,9 @@ const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
 pub(crate) fn remove(site: &Site, held: &Held) -> Result<()> {
     site.store.delete_box(&held.record.id)?;
     fault::point("rm.unrecorded").doing("removing", held.paths.root())?;
-    durable::discard_dir(held.paths.root(), &site.home.tmp())
+    durable::discard_dir(held.paths.root(), &site.home.tmp())?;
+    gc::note_release(&site.home);
+    Ok(())
 }
 
 /// Removes the auto-remove boxes whose runs have ended and for which nobody came.

@@ -11,6 +11,7 @@ use super::{
     StopOptions,
 };
 use crate::error::Result;
+use crate::gc::{GcOptions, GcReport, Usage};
 use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions};
 
@@ -21,6 +22,10 @@ use crate::litebox::{BoxInfo, BoxOptions};
 pub trait RuntimeBackend: Send + Sync {
     /// See [`crate::Runtime::info`].
     async fn info(&self) -> Result<HostInfo>;
+    /// See [`crate::Runtime::collect_garbage`].
+    async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport>;
+    /// See [`crate::Runtime::disk_usage`].
+    async fn disk_usage(&self) -> Result<Usage>;
     /// See [`crate::Runtime::pull`].
     async fn pull(
         &self,

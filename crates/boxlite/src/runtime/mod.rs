@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use crate::error::Result;
+use crate::gc::{GcOptions, GcReport, Usage};
 use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions};
 use crate::site::RuntimeOptions;
@@ -48,6 +49,22 @@ impl Runtime {
     /// where the home cannot be written.
     pub fn local(options: RuntimeOptions) -> Result<Self> {
         Ok(Self::new(Arc::new(local::Local::open(options)?)))
+    }
+
+    /// Removes what no box needs, and only what is provably unneeded; with `dry_run`, says what would go.
+    ///
+    /// What could not be read or removed is in the report, whose [`GcReport::failed`] then says so; the rest goes
+    /// on. Works with 0 bytes and 0 inodes free, beside any number of starts.
+    ///
+    /// # Errors
+    /// `Unsupported` through a REST backend: a host's disk is collected on that host.
+    pub async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport> {
+        self.backend.collect_garbage(options).await
+    }
+
+    /// What takes how much of the disk, in allocated bytes, by kind, box and image.
+    pub async fn disk_usage(&self) -> Result<Usage> {
+        self.backend.disk_usage().await
     }
 
     /// Fetches and verifies an image; what the home has already is not fetched again.

@@ -15,6 +15,7 @@ use super::{
     RuntimeBackend, StopOptions,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::gc::{self, GcOptions, GcReport, Usage};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
 use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, PullPolicy};
 use crate::site::{RuntimeOptions, Site};
@@ -63,6 +64,20 @@ impl RuntimeBackend for Local {
         self.host_info().await
     }
 
+    async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport> {
+        self.on_site(move |site| {
+            if !options.dry_run {
+                litebox::reap(site)?;
+            }
+            gc::collect(&site.home, &site.catalog(), &site.settings, &options)
+        })
+        .await
+    }
+
+    async fn disk_usage(&self) -> Result<Usage> {
+        self.on_site(|site| gc::usage(&site.home, &site.catalog(), &site.settings)).await
+    }
+
     async fn pull(
         &self,
         reference: &str,
@@ -81,7 +96,9 @@ impl RuntimeBackend for Local {
     }
 
     async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
-        self.images.remove(wanted, force).await
+        let removed = self.images.remove(wanted, force).await?;
+        gc::note_release(&self.site.home);
+        Ok(removed)
     }
 
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
