@@ -68,20 +68,29 @@ impl SpaceGuard {
     /// `ResourceExhausted` with need, have, path and, where known, what gc could free; nothing is reserved then.
     pub fn check_before(&self, estimate: u64) -> Result<()> {
         let claim = self.claims.take(estimate)?;
-        let mut refusal = self.refuse(claim.promised_before()?, estimate);
-        if refusal.is_err()
-            && let Some(collector) = &self.collector
-        {
-            let missing = || self.missing(&claim, estimate).unwrap_or_default();
-            // What gc could not do decides nothing: the new measurement does.
-            let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing });
-            refusal = self.refuse(claim.promised_before()?, estimate);
-        }
-        refusal?;
+        self.admit(&claim, estimate)?;
         self.estimate.store(estimate, Ordering::Relaxed);
         self.look_at.store(STRIDE, Ordering::Relaxed);
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
         Ok(())
+    }
+
+    /// Asks whether there is room for `estimate` bytes without reserving them: for work that others may share.
+    ///
+    /// # Errors
+    /// As for [`SpaceGuard::check_before`].
+    pub fn check_room(&self, estimate: u64) -> Result<()> {
+        self.admit(&self.claims.take(0)?, estimate)
+    }
+
+    /// Refuses, after a collection if need be, unless `wanted` bytes fit above what others have claimed.
+    fn admit(&self, claim: &Claim, wanted: u64) -> Result<()> {
+        let refusal = self.refuse(claim.promised_before()?, wanted);
+        let Some(collector) = self.collector.as_ref().filter(|_| refusal.is_err()) else { return refusal };
+        let missing = || self.missing(claim, wanted).unwrap_or_default();
+        // What gc could not do decides nothing: the new measurement does.
+        let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing });
+        self.refuse(claim.promised_before()?, wanted)
     }
 
     /// Looks again when another 4 MiB have been written; `written` counts the operation's bytes so far.

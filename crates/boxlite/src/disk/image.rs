@@ -109,8 +109,8 @@ fn write(
     progress: &dyn ProgressSink,
 ) -> Result<()> {
     staged.file().set_len(0).doing("emptying the unfinished disk image", staged.path())?;
-    let room = images.room();
-    room.admit(boxlite_ext4::estimate_allocated(image.stored_bytes()))?;
+    let room = images.room(vec![identity.hex()])?;
+    room.reserve(boxlite_ext4::estimate_allocated(image.stored_bytes()))?;
     let options = BuildOptions {
         virtual_size,
         max_expanded: images.settings().max_expanded.value.0,

@@ -83,19 +83,35 @@ impl Blobs {
 
     /// Leases the blob, or begins to write it, or says that somebody else is writing it.
     ///
-    /// `room` is asked as the bytes arrive.
-    pub(crate) fn want(&self, digest: Digest, length: u64, room: &Room) -> Result<Wanted> {
+    /// `room` is made for whoever begins to write: asked for all that is missing, and then as it arrives.
+    pub(crate) fn want(
+        &self,
+        digest: Digest,
+        length: u64,
+        room: impl FnOnce() -> Result<Room>,
+    ) -> Result<Wanted> {
         if let Some(lease) = self.lease(digest, Some(length))? {
             return Ok(Wanted::Present(lease));
         }
-        let name = format!("blob-{}.partial", digest.hex());
-        let Some(staged) = Staged::take_over(&self.home.tmp(), &name)? else { return Ok(Wanted::Busy) };
+        let Some(staged) = Staged::take_over(&self.home.tmp(), &partial_name(digest))? else {
+            return Ok(Wanted::Busy);
+        };
         if let Some(lease) = self.lease(digest, Some(length))? {
             return Ok(Wanted::Present(lease));
         }
-        let destination = self.path(digest);
-        Ingest::resume(staged, destination, digest, length, room.clone())
-            .map(|ingest| Wanted::Missing(Box::new(ingest)))
+        let ingest = Ingest::resume(staged, self.path(digest), digest, length, room()?)?;
+        ingest.room.reserve(length - ingest.written)?;
+        Ok(Wanted::Missing(Box::new(ingest)))
+    }
+
+    /// Whether somebody else is writing the blob now.
+    pub(crate) fn is_being_written(&self, digest: Digest) -> Result<bool> {
+        let path = self.home.tmp().join(partial_name(digest));
+        match File::open(&path) {
+            Ok(file) => Ok(Lock::try_lock_open(file, &path)?.is_none()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("opening the partial blob", path, error)),
+        }
     }
 
     /// Reads a small blob of `length` bytes; `None` when it is missing or damaged.
@@ -110,7 +126,7 @@ impl Blobs {
     pub(crate) fn put(&self, bytes: &[u8], room: &Room) -> Result<Leased> {
         let digest = Digest::of(bytes);
         loop {
-            match self.want(digest, bytes.len() as u64, room)? {
+            match self.want(digest, bytes.len() as u64, || Ok(room.clone()))? {
                 Wanted::Present(lease) => return Ok(lease),
                 Wanted::Missing(mut ingest) => {
                     ingest.restart()?;
@@ -163,6 +179,10 @@ impl Blobs {
         trash.delete()?;
         Ok(Some(freed))
     }
+}
+
+fn partial_name(digest: Digest) -> String {
+    format!("blob-{}.partial", digest.hex())
 }
 
 /// A blob that is being written: hashed on the way, and checked against the space that must stay free.

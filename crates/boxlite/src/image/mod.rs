@@ -25,8 +25,10 @@ pub use record::{Image, Layer, Removal};
 pub use reference::{Reference, RegistryReference};
 pub(crate) use space::Room;
 
+use crate::admission::Collector;
 use crate::disk::lease::Leased;
 use crate::error::{Error, Result};
+use crate::gc::{self, Automatic};
 use crate::home::Home;
 use crate::settings::{Settings, SettingsOptions};
 use crate::store::Store;
@@ -38,6 +40,7 @@ pub struct Images {
     store: Store,
     blobs: Blobs,
     settings: Arc<Settings>,
+    collector: Option<Arc<dyn Collector>>,
 }
 
 impl std::fmt::Debug for Images {
@@ -57,7 +60,10 @@ impl Images {
     }
 
     pub(crate) fn new(home: Home, store: Store, settings: Settings) -> Self {
-        Self { blobs: Blobs::new(home.clone()), home, store, settings: Arc::new(settings) }
+        let collector = settings.auto_gc.value.then(|| -> Arc<dyn Collector> {
+            Arc::new(Automatic::new(home.clone(), Arc::new(store.clone()), settings.clone()))
+        });
+        Self { blobs: Blobs::new(home.clone()), home, store, settings: Arc::new(settings), collector }
     }
 
     /// All images, the one pulled last first.
@@ -94,10 +100,12 @@ impl Images {
     /// `NotFound`; `Conflict` without `force` when a box uses an image that would go, or when `wanted` is a
     /// digest and the image has several names.
     pub async fn remove(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
-        let (store, wanted) = (self.store.clone(), wanted.to_owned());
+        let (this, wanted) = (self.clone(), wanted.to_owned());
         blocking(move || {
-            let (image, name) = find(&store, &wanted)?;
-            store.remove_image(image.digest, name.as_deref(), force)
+            let (image, name) = find(&this.store, &wanted)?;
+            let removed = this.store.remove_image(image.digest, name.as_deref(), force)?;
+            gc::note_release(&this.home);
+            Ok(removed)
         })
         .await
     }
@@ -123,9 +131,9 @@ impl Images {
         &self.blobs
     }
 
-    /// What asks for room on behalf of one operation.
-    pub(crate) fn room(&self) -> Room {
-        Room::new(&self.home, &self.settings)
+    /// Asks for room on behalf of one transfer or build, which is about to use the disk images in `keep`.
+    pub(crate) fn room(&self, keep: Vec<String>) -> Result<Room> {
+        Room::new(&self.home, &self.settings, self.collector.as_ref(), keep)
     }
 
     /// The settings in force.

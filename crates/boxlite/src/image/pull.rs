@@ -44,8 +44,8 @@ struct Found {
 impl Images {
     /// Makes sure that the home has the image that `reference` names, and returns its record.
     ///
-    /// Blobs that are there are not fetched again; concurrent pulls fetch each blob once between them. Files on
-    /// this host are looked at again under [`PullPolicy::Missing`], as long as they are there. The image is in
+    /// Blobs that are there are not fetched again; concurrent pulls fetch each blob once between them. A source is
+    /// asked under [`PullPolicy::Missing`] too when a blob was lost, and files on this host are looked at again under [`PullPolicy::Missing`], as long as they are there. The image is in
     /// the catalogue when this returns, and not before all its blobs are verified and durable.
     ///
     /// # Errors
@@ -66,9 +66,13 @@ impl Images {
                 "the home does not have {}, and it is not to be pulled",
                 reference.familiar()
             ))),
-            (PullPolicy::Missing, Some(image)) if !reference.is_local() => Ok(image),
+            (PullPolicy::Missing, Some(image))
+                if !reference.is_local() && self.has_all_blobs(&image).await? =>
+            {
+                Ok(image)
+            }
             (PullPolicy::Missing, Some(image)) => match self.fetch(&reference, options, progress).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => {
                     debug!(%reference, %error, "using the image pulled earlier");
                     Ok(image)
                 }
@@ -88,6 +92,13 @@ impl Images {
         Ok(found.filter(serves))
     }
 
+    /// Whether no layer was lost to damage or to a hand that removed it.
+    async fn has_all_blobs(&self, image: &Image) -> Result<bool> {
+        let (this, layers) = (self.clone(), image.layers.clone());
+        let there = move |layer: &Layer| this.blobs.path(layer.digest).exists();
+        blocking(move || Ok(layers.iter().all(there))).await
+    }
+
     async fn fetch(
         &self,
         reference: &Reference,
@@ -102,7 +113,7 @@ impl Images {
             digest: found.digest,
             layers: layers.iter().map(|layer| (layer.digest, layer.length)).collect(),
         });
-        let job = Job { room: self.room(), written: Arc::default() };
+        let job = Job { room: self.room(Vec::new())?, written: Arc::default() };
         let outcome = self.store_image(reference, &source, found, &job, &progress).await;
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::ResourceExhausted
@@ -126,7 +137,7 @@ impl Images {
         let documents = [found.document.clone(), found.config.clone()];
         let (to_write, here) = (layers.clone(), job.clone());
         let small = blocking(move || {
-            here.room.admit(this.missing_bytes(&to_write)?)?;
+            here.room.ask(this.missing_bytes(&to_write)?)?;
             documents.iter().map(|bytes| this.put(bytes, &here)).collect::<Result<Vec<_>>>()
         })
         .await?;
@@ -170,8 +181,10 @@ impl Images {
     ) -> Result<Leased> {
         let (mut waiting, mut fetched) = (false, false);
         loop {
-            let (this, digest, length, room) = (self.clone(), layer.digest, layer.length, job.room.clone());
-            match blocking(move || this.blobs.want(digest, length, &room)).await? {
+            let (this, digest, length) = (self.clone(), layer.digest, layer.length);
+            // Each layer reserves by itself, so that pulls which share the work do not add up.
+            let want = move || this.blobs.want(digest, length, || this.room(Vec::new()));
+            match blocking(want).await? {
                 Wanted::Present(lease) => {
                     let layer = layer.digest;
                     let there =
@@ -205,10 +218,12 @@ impl Images {
         }
     }
 
+    /// Bytes that this pull will have to write, as far as others are not writing them already.
     fn missing_bytes(&self, layers: &[Descriptor]) -> Result<u64> {
         let mut missing = 0_u64;
         for layer in layers {
-            if self.blobs.lease(layer.digest, Some(layer.length))?.is_none() {
+            let there = self.blobs.lease(layer.digest, Some(layer.length))?.is_some();
+            if !there && !self.blobs.is_being_written(layer.digest)? {
                 missing = missing.saturating_add(layer.length);
             }
         }

@@ -1,48 +1,54 @@
 //! Room for what one pull or build is about to write.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::durable::FreeSpace;
-use crate::error::{Error, Result, Shortage};
+use crate::admission::{Collector, SpaceGuard};
+use crate::error::Result;
 use crate::home::Home;
 use crate::settings::Settings;
 
-/// Asked before one operation writes into the home and while it does; cheap to clone.
+/// Asked before one transfer or build writes into the home and while it does; cheap to clone.
+///
+/// Its reservation lives until the last clone is gone. Whoever shares the work of a transfer holds none: only
+/// the one that writes does.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
-    path: PathBuf,
-    floor: u64,
+    guard: Arc<SpaceGuard>,
     written: Arc<AtomicU64>,
 }
 
 impl Room {
-    pub(crate) fn new(home: &Home, settings: &Settings) -> Self {
-        let floor = settings.hard_floor.value.0;
-        Self { path: home.root().to_owned(), floor, written: Arc::default() }
+    /// Room in `home`; garbage is collected through `collector` before anything is refused, but for the disk
+    /// images of the digests in `keep`.
+    pub(crate) fn new(
+        home: &Home,
+        settings: &Settings,
+        collector: Option<&Arc<dyn Collector>>,
+        keep: Vec<String>,
+    ) -> Result<Self> {
+        let guard = SpaceGuard::new(home, settings)?;
+        let guard = match collector {
+            Some(collector) => guard.collecting(Arc::clone(collector), keep),
+            None => guard,
+        };
+        Ok(Self { guard: Arc::new(guard), written: Arc::default() })
     }
 
-    /// Whether about `estimate` bytes may be written.
+    /// Whether there is room for about `estimate` bytes, without reserving them.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures.
-    pub(crate) fn admit(&self, estimate: u64) -> Result<()> {
-        // A measurement that fails never refuses anything.
-        let Ok(free) = FreeSpace::at(&self.path) else { return Ok(()) };
-        let need = self.floor.saturating_add(estimate);
-        if free.bytes >= need {
-            return Ok(());
-        }
-        let message = format!(
-            "{estimate} bytes are to be written and {} are to stay free at {}, where {} are free; \
-             `boxlite gc` may free some",
-            self.floor,
-            self.path.display(),
-            free.bytes
-        );
-        let shortage = Shortage { need, have: free.bytes, inodes: false, reclaimable: None };
-        Err(Error::exhausted(message, shortage).at(&self.path))
+    pub(crate) fn ask(&self, estimate: u64) -> Result<()> {
+        self.guard.check_room(estimate)
+    }
+
+    /// Reserves about `estimate` bytes.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the figures.
+    pub(crate) fn reserve(&self, estimate: u64) -> Result<()> {
+        self.guard.check_before(estimate)
     }
 
     /// Whether `bytes` more may be written now.
@@ -50,7 +56,7 @@ impl Room {
     /// # Errors
     /// `ResourceExhausted` at the hard floor.
     pub(crate) fn about_to_write(&self, bytes: u64) -> Result<()> {
-        self.written.fetch_add(bytes, Ordering::Relaxed);
-        self.admit(bytes)
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.guard.check_streaming(written)
     }
 }

@@ -244,3 +244,7 @@ fn encode(value: &impl serde::Serialize, what: &str, digest: Digest) -> Result<S
         Error::bug(format!("the {what} of image {digest} cannot be written down: {source}"))
     })
 }
+
+#[cfg(test)]
+#[path = "images_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ async fn a_layout_is_pulled_described_and_found_by_every_name() {
     let reference = format!("oci:{}:v1", layout_path.display());
     let image = scratch.pull(&reference).await.unwrap();
 
-    assert_eq!(image.references, [reference.clone()]);
+    assert_eq!(image.references, std::slice::from_ref(&reference));
     assert_eq!(image.platform.to_string(), "linux/amd64");
     assert_eq!(image.config.entrypoint, ["/bin/tool"]);
     assert_eq!(image.config.cmd, ["--help"]);

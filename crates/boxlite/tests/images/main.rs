@@ -2,6 +2,7 @@
 //! e2fsck and debugfs look at the disk images.
 
 mod child;
+mod crash;
 mod disk;
 mod fixture;
 mod local;

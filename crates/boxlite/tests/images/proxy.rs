@@ -45,7 +45,16 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn before(upstream: &str, fate: impl Fn(&Request) -> Fate + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on("127.0.0.1", upstream, fate)
+    }
+
+    /// The same on another address of this host.
+    pub(crate) fn on(
+        address: &str,
+        upstream: &str,
+        fate: impl Fn(&Request) -> Fate + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (upstream, seen, fate) = (upstream.to_owned(), Arc::clone(&requests), Arc::new(fate));

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc;
 
 use boxlite::{ErrorKind, Image, Progress, PullOptions, Reference};
 
@@ -12,9 +11,9 @@ use crate::proxy::{Fate, Proxy, Request};
 
 const BIG: usize = 5_000_000;
 
-struct Registry {
-    directory: tempfile::TempDir,
-    address: String,
+pub(crate) struct Registry {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) address: String,
 }
 
 fn script() -> PathBuf {
@@ -22,12 +21,45 @@ fn script() -> PathBuf {
 }
 
 impl Registry {
-    fn start(more: &[&str]) -> Self {
+    pub(crate) fn start(more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut arguments = vec!["start", directory.path().to_str().unwrap()];
         arguments.extend_from_slice(more);
         let address = run(script().to_str().unwrap(), &arguments).trim().to_owned();
         Self { directory, address }
+    }
+
+    /// The data of `plain`, served over HTTPS.
+    fn with_tls(plain: &Self, key: &str, certificate: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = format!(
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: \"{}\"}}}}\n\
+             http: {{addr: \"127.0.0.1:0\", tls: {{certificate: {certificate}, key: {key}}}}}\n",
+            plain.directory.path().join("data").display()
+        );
+        let (config_path, log) = (directory.path().join("config.yml"), directory.path().join("log"));
+        std::fs::write(&config_path, config).unwrap();
+        let output = std::fs::File::create(&log).unwrap();
+        let child = std::process::Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config_path)
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        std::fs::write(directory.path().join("pid"), child.id().to_string()).unwrap();
+        let mut registry = Self { directory, address: String::new() };
+        for _ in 0..300 {
+            let text = std::fs::read_to_string(&log).unwrap();
+            let at = text.find("listening on 127.0.0.1:").map(|at| &text[at + 13..]);
+            let address = at.and_then(|rest| rest.split([',', '"', '\n']).next());
+            if let Some(address) = address.filter(|_| text.contains('\n')) {
+                address.clone_into(&mut registry.address);
+                return registry;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("docker-registry did not start: {}", std::fs::read_to_string(&log).unwrap());
     }
 
     fn push(&self, layout: &Path, tag: &str, name: &str) {
@@ -36,7 +68,7 @@ impl Registry {
     }
 
     /// Completed GETs whose address contains `part`.
-    fn gets(&self, part: &str) -> usize {
+    pub(crate) fn gets(&self, part: &str) -> usize {
         let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
         let completed = log.lines().filter(|line| line.contains("response completed"));
         completed.filter(|line| line.contains("http.request.method=GET") && line.contains(part)).count()
@@ -50,7 +82,7 @@ impl Drop for Registry {
 }
 
 /// A registry with `app:1` of two layers, one of them big, and the layout it was pushed from.
-fn served(scratch: &Scratch, more: &[&str]) -> Registry {
+pub(crate) fn served(scratch: &Scratch, more: &[&str]) -> Registry {
     let registry = Registry::start(more);
     let path = scratch.path("layout");
     layout(&path, "v1", &[("big", BIG), ("small", 100)]);
@@ -58,7 +90,7 @@ fn served(scratch: &Scratch, more: &[&str]) -> Registry {
     registry
 }
 
-fn largest(image: &Image) -> String {
+pub(crate) fn largest(image: &Image) -> String {
     image.layers.iter().max_by_key(|layer| layer.length).unwrap().digest.to_string()
 }
 
@@ -76,7 +108,7 @@ async fn an_image_comes_from_a_registry_and_is_found_again_without_it() {
     let fresh = Scratch::new();
     let image = fresh.pull(&reference).await.unwrap();
     assert_eq!(image.digest, local.digest);
-    assert_eq!(image.references, [reference.clone()]);
+    assert_eq!(image.references, std::slice::from_ref(&reference));
     assert_eq!(fresh.blobs(), scratch.blobs());
     assert_blobs_intact(&fresh);
 
@@ -382,147 +414,56 @@ async fn eight_tasks_and_three_processes_fetch_each_layer_once() {
 }
 
 #[tokio::test]
-async fn a_killed_pull_is_resumed_by_the_next() {
+async fn https_is_spoken_where_the_registry_speaks_it() {
     let scratch = Scratch::new();
     let registry = served(&scratch, &[]);
-    let proxy = Proxy::before(&registry.address, |_: &Request| Fate::Pass);
-    let reference = format!("{}/app:1", proxy.address);
-    let fresh = Scratch::new();
-    let fault = [("BOXLITE_FAULT", "blob.written=kill:8")];
-    assert!(child::run(fresh.home.root(), &reference, false, &fault).killed);
-    let partial = fresh.staged();
-    assert_eq!(partial.iter().filter(|name| name.ends_with(".partial")).count(), partial.len());
-    assert!(!partial.is_empty());
-    let image = fresh.pull(&reference).await.unwrap();
-    assert_blobs_intact(&fresh);
-    assert_eq!(fresh.staged(), [""; 0]);
-    let ranges: Vec<_> =
-        proxy.requests().into_iter().filter(|request| request.path.ends_with(&largest(&image))).collect();
-    assert!(ranges.last().unwrap().range.is_some(), "{ranges:?}");
+    let (key, certificate) = (scratch.path("key"), scratch.path("certificate"));
+    let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
+    let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"];
+    let make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate];
+    run("openssl", &[&make[..], &subject[..]].concat());
+    let secure = Registry::with_tls(&registry, key, certificate);
+    let image = scratch.pull(&format!("{}/app:1", secure.address)).await.unwrap();
+    assert_eq!(image.layers.len(), 2);
 }
 
-/// What a dead writer left may be anything; it is found out and fetched again.
+/// A host with an address besides loopback can tell whether plain HTTP is refused where it was not asked for.
 #[tokio::test]
-async fn a_partial_blob_full_of_rubbish_is_started_over() {
+async fn plain_http_beyond_loopback_has_to_be_asked_for() {
+    let scratch = Scratch::new();
+    let registry = served(&scratch, &[]);
+    let addresses = run("hostname", &["-I"]);
+    let Some(address) = addresses.split_whitespace().find(|address| !address.contains(':')) else {
+        eprintln!("SKIPPED: this host has no address besides loopback");
+        return;
+    };
+    let proxy = Proxy::on(address, &registry.address, |_: &Request| Fate::Pass);
+    let reference: Reference = format!("{}/app:1", proxy.address).parse().unwrap();
+    let pull = async |insecure| {
+        let options = PullOptions { insecure, ..Default::default() };
+        scratch.images.pull(&reference, &options, Arc::new(())).await
+    };
+    let error = pull(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("--insecure"), "{error}");
+    pull(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_blob_is_fetched_again_when_the_image_is_wanted() {
     let scratch = Scratch::new();
     let registry = served(&scratch, &[]);
     let reference = format!("{}/app:1", registry.address);
     let image = scratch.pull(&reference).await.unwrap();
-    for bytes in [1_000, usize::try_from(image.stored_bytes()).unwrap() + 1] {
-        let fresh = Scratch::new();
-        for layer in &image.layers {
-            let length = bytes.min(usize::try_from(layer.length).unwrap() + 1);
-            let path = fresh.home.tmp().join(format!("blob-{}.partial", layer.digest.hex()));
-            std::fs::write(path, vec![7; length]).unwrap();
-        }
-        fresh.pull(&reference).await.unwrap();
-        assert_blobs_intact(&fresh);
-    }
+    let blob = scratch.home.blobs().join(image.layers[1].digest.hex());
+    std::fs::remove_file(&blob).unwrap();
+    scratch.pull(&reference).await.unwrap();
+    assert!(blob.exists());
+    std::fs::remove_file(&blob).unwrap();
+    drop(registry);
+    assert_eq!(scratch.pull(&reference).await.unwrap(), image_as(&scratch, &image).await);
 }
 
-#[tokio::test]
-async fn a_kill_at_any_step_leaves_a_home_that_the_next_pull_completes() {
-    let scratch = Scratch::new();
-    let registry = served(&scratch, &[]);
-    let reference = format!("{}/app:1", registry.address);
-    for point in ["publish.written", "publish.synced", "publish.renamed", "publish.durable"] {
-        // Manifest, a layer, the disk image.
-        for passage in [1, 3, 5] {
-            let fresh = Scratch::new();
-            let fault = format!("{point}=kill:{passage}");
-            let outcome = child::run(fresh.home.root(), &reference, true, &[("BOXLITE_FAULT", &fault)]);
-            assert!(outcome.killed, "{fault}: {outcome:?}");
-            assert_blobs_intact(&fresh);
-            let outcome = child::run(fresh.home.root(), &reference, true, &[]);
-            assert!(outcome.said.starts_with("ok "), "{fault}: {outcome:?}");
-            assert_blobs_intact(&fresh);
-            let images = fresh.home.disk_images();
-            let made = names(&images);
-            assert_eq!(made.len(), 1, "{fault}");
-            run("e2fsck", &["-fn", images.join(&made[0]).to_str().unwrap()]);
-            for name in fresh.staged() {
-                let path = fresh.home.tmp().join(name);
-                assert!(boxlite::durable::sweep_staged(&path, false).unwrap().is_some(), "{fault}: {path:?}");
-            }
-        }
-    }
-}
-
-/// A tmpfs of its own, unmounted at the end; `None`, loudly, where that is not possible.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(scratch: &Scratch, megabytes: u32) -> Option<Self> {
-        let path = scratch.path("small");
-        std::fs::create_dir(&path).unwrap();
-        let size = format!("size={megabytes}m");
-        let at = path.to_str().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "boxlite-test", at])
-            .status()
-            .is_ok_and(|status| status.success());
-        if !mounted {
-            assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a tmpfs");
-            eprintln!("SKIPPED: a tmpfs cannot be mounted here");
-        }
-        mounted.then_some(Self(path))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        run("umount", &[self.0.to_str().unwrap()]);
-    }
-}
-
-/// Mutation tried: without `take_back` the small layer stays behind.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fills_up_ends_a_pull_and_leaves_nothing_of_it() {
-    let scratch = Scratch::new();
-    let registry = served(&scratch, &[]);
-    let Some(small) = Small::mount(&scratch, 64) else { return };
-    let home = boxlite::Home::open(&small.0.join("home")).unwrap();
-    let settings =
-        "hard_floor = \"32MiB\"\nsoft_floor = \"33MiB\"\nemergency_floor = \"1MiB\"\ninode_floor = 10\n";
-    std::fs::write(home.config(), settings).unwrap();
-    let images = boxlite::Images::open(&home).unwrap();
-    let pull = async |address: &str| {
-        let reference: Reference = format!("{address}/app:1").parse().unwrap();
-        images.pull(&reference, &PullOptions::default(), Arc::new(())).await
-    };
-
-    let filler = small.0.join("filler");
-    let fill = |megabytes: usize| std::fs::write(&filler, vec![1; megabytes << 20]).unwrap();
-    fill(29);
-    let error = pull(&registry.address).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "by estimate: {error}");
-    assert!(error.shortage().is_some());
-    assert_eq!(registry.gets("big"), 0);
-    std::fs::remove_file(&filler).unwrap();
-
-    // The estimate is admitted; the disk fills while the big layer is half-way.
-    let local = scratch.pull(&format!("oci:{}:v1", scratch.path("layout").display())).await.unwrap();
-    let (at, big) = (filler.clone(), largest(&local));
-    let (filled, waits) = mpsc::channel();
-    let filled = std::sync::Mutex::new(filled);
-    let during: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-        std::fs::write(&at, vec![1; 31 << 20]).unwrap();
-        filled.lock().unwrap().send(()).unwrap();
-    });
-    let proxy = Proxy::before(&registry.address, move |request: &Request| {
-        if request.path.ends_with(&big) { Fate::Pause(2_000_000, Arc::clone(&during)) } else { Fate::Pass }
-    });
-    let error = pull(&proxy.address).await.unwrap_err();
-    waits.recv().unwrap();
-    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "while streaming: {error}");
-    assert_eq!((names(&home.blobs()), names(&home.tmp())), (vec![], vec![]));
-
-    std::fs::remove_file(&filler).unwrap();
-    let image = pull(&registry.address).await.unwrap();
-    fill(20);
-    let error = boxlite::disk::image::ensure(&images, &image, crate::disk::VIRTUAL, &()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
-    assert_eq!((names(&home.disk_images()), names(&home.tmp())), (vec![], vec![]));
-    std::fs::remove_file(&filler).unwrap();
-    drop(boxlite::disk::image::ensure(&images, &image, crate::disk::VIRTUAL, &()).unwrap());
+async fn image_as(scratch: &Scratch, image: &Image) -> Image {
+    scratch.images.find(&image.digest.to_string()).await.unwrap()
 }

@@ -112,8 +112,8 @@ pub(super) fn of_request(error: reqwest::Error, host: &str) -> Trouble {
     }
     if error.is_connect() || (error.is_timeout() && error.is_request()) {
         let message = format!(
-            "registry {host} cannot be reached ({cause}); check the network, the host's name and HTTPS_PROXY, \
-             or use an image on this host (oci:DIR)"
+            "registry {host} cannot be reached ({cause}); check the network, the host's name and HTTPS_PROXY, use \
+             --insecure if it has no certificate, or an image on this host (oci:DIR)"
         );
         return Trouble::Unreached(unavailable(message).because(error));
     }
