@@ -20,14 +20,16 @@ use super::launch::LaunchSpec;
 use super::log::CappedFile;
 use super::outcome::{End, Outcome, OutcomeSlot};
 use super::plug::{self, Plug};
+use super::reservation::Reservation;
 use super::sink::{self, FrameSink, FrameSource};
-use super::spawn::Report;
+use super::spawn::{Order, Report};
 use super::vmm::process::{self, Vm};
 use super::vmm::qmp::Qmp;
 use super::{control, socket};
+use crate::admission::Claim;
 use crate::durable;
 use crate::error::{Doing, Error, Result};
-use crate::home::BoxPaths;
+use crate::home::{BoxPaths, Home};
 
 /// How long clients get to read the last words.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -41,8 +43,7 @@ pub struct Assignment {
     spec: LaunchSpec,
     status: File,
     lock: OwnedFd,
-    /// The box's reservation of disk space: held by being open.
-    _claim: Option<OwnedFd>,
+    claim: Option<Claim>,
 }
 
 impl Assignment {
@@ -55,9 +56,13 @@ impl Assignment {
     ) -> Result<Self> {
         let mut text = Vec::new();
         spec.read_to_end(&mut text).doing("reading", "the launch specification")?;
-        let spec = serde_json::from_slice(&text)
+        let Order { spec, claimed } = serde_json::from_slice(&text)
             .map_err(|error| Error::bug("the launch specification cannot be understood").because(error))?;
-        Ok(Self { spec, status: File::from(status), lock, _claim: claim })
+        let claim = match (claim, claimed) {
+            (Some(descriptor), Some(range)) => Some(Claim::adopt(&home_of(&spec)?, descriptor, range)?),
+            _ => None,
+        };
+        Ok(Self { spec, status: File::from(status), lock, claim })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
@@ -91,12 +96,21 @@ impl Assignment {
         let paths = BoxPaths::new(self.spec.box_dir.clone());
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;
+        let reservation = Reservation::new(self.claim.take(), &self.spec.overlay);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .doing("starting the runtime for", &self.spec.box_dir)?;
-        let body =
-            Body { spec: self.spec.clone(), paths, vm, plugs, listener, slot: Arc::new(slot), _kin: kin };
+        let body = Body {
+            spec: self.spec.clone(),
+            paths,
+            vm,
+            plugs,
+            listener,
+            slot: Arc::new(slot),
+            reservation,
+            _kin: kin,
+        };
         Ok((runtime, body))
     }
 
@@ -110,6 +124,12 @@ impl Assignment {
             self.status = null;
         }
     }
+}
+
+/// The home that the box lies in, as `boxes/<id>`.
+fn home_of(spec: &LaunchSpec) -> Result<Home> {
+    let root = spec.box_dir.ancestors().nth(2);
+    Home::open(root.ok_or_else(|| Error::bug(format!("{} lies in no home", spec.box_dir.display())))?)
 }
 
 struct LogFile(CappedFile);
@@ -132,6 +152,7 @@ struct Body {
     plugs: Vec<Plug>,
     listener: std::os::unix::net::UnixListener,
     slot: Arc<OutcomeSlot>,
+    reservation: Reservation,
     _kin: Kin,
 }
 
@@ -178,7 +199,8 @@ impl Body {
         let reserving = tokio::task::spawn_blocking(move || slot.sync());
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
-        let driver = Driver::new(self.spec, vm_pid, handle_to_kill, (guest, guest_is_up), qmp)?;
+        let driver =
+            Driver::new(self.spec, vm_pid, handle_to_kill, (guest, guest_is_up), qmp, self.reservation)?;
         let (mut outcome, sinks) = driver.run(inputs).await;
 
         for part in parts {

@@ -22,6 +22,7 @@ mod launch;
 mod log;
 mod outcome;
 pub(crate) mod plug;
+mod reservation;
 mod sink;
 mod socket;
 mod spawn;

@@ -6,10 +6,11 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use tokio::net::UnixStream;
 
 use crate::durable;
 use crate::error::{Doing, Error, Result};
@@ -27,14 +28,14 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to the socket at `path`, non-blocking afterwards; `None` when nobody listens there.
-pub(crate) fn connect(path: &Path) -> Result<Option<UnixStream>> {
-    let connected = short_name(path).and_then(|(_directory, short)| UnixStream::connect(short));
+/// Connects to the socket at `path`; `None` when nobody listens there.
+pub(crate) async fn connect(path: &Path) -> Result<Option<UnixStream>> {
+    let connected = match short_name(path) {
+        Ok((_directory, short)) => UnixStream::connect(short).await,
+        Err(error) => Err(error),
+    };
     match connected {
-        Ok(stream) => {
-            stream.set_nonblocking(true).doing("preparing the connection to", path)?;
-            Ok(Some(stream))
-        }
+        Ok(stream) => Ok(Some(stream)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             Ok(None)
         }
@@ -43,7 +44,7 @@ pub(crate) fn connect(path: &Path) -> Result<Option<UnixStream>> {
 }
 
 /// Whether the process at the other end of `stream` runs as this process's user, or as root.
-pub(crate) fn is_same_user(stream: &tokio::net::UnixStream) -> bool {
+pub(crate) fn is_same_user(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
@@ -68,15 +69,15 @@ mod tests {
         let deep = dir.path().join("d".repeat(120)).join("e".repeat(120));
         std::fs::create_dir_all(&deep).unwrap();
         let path = deep.join("shim.sock");
-        assert!(connect(&path).unwrap().is_none(), "nobody listens yet");
+        assert!(connect(&path).await.unwrap().is_none(), "nobody listens yet");
         let listener = listen(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-        let _client = connect(&path).unwrap().unwrap();
+        let _client = connect(&path).await.unwrap().unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         assert!(is_same_user(&accepted));
         drop(listener);
-        assert!(connect(&path).unwrap().is_none(), "a dead shim's socket is nobody");
+        assert!(connect(&path).await.unwrap().is_none(), "a dead shim's socket is nobody");
         listen(&path).unwrap();
     }
 }

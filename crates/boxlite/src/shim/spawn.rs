@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Assignment;
 use super::kin;
 use super::launch::LaunchSpec;
+use crate::admission::{Claim, LiveClaim};
 use crate::durable::Lock;
 use crate::error::{Doing, Error, ErrorKind, Result};
 
@@ -24,8 +25,8 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 pub struct HandOver {
     /// `boxes/<id>/shim.lock`, held exclusively; the shim and its QEMU keep it until both are gone.
     pub lock: Lock,
-    /// The box's reservation of disk space, kept open by the shim.
-    pub claim: Option<OwnedFd>,
+    /// The box's reservation of disk space: the shim keeps it, less what the box has written.
+    pub claim: Option<Claim>,
 }
 
 /// A shim that owns a running QEMU and answers on its socket.
@@ -35,6 +36,14 @@ pub struct Launched {
     pub shim_pid: u32,
     /// QEMU's.
     pub vm_pid: u32,
+}
+
+/// What a starter tells its shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) spec: LaunchSpec,
+    /// The range of the claim that is handed over as a descriptor.
+    pub(super) claimed: Option<LiveClaim>,
 }
 
 /// What a shim tells its starter, once.
@@ -55,7 +64,8 @@ pub(super) enum Report {
 /// The shim's own failure with its kind; `Io` when the program cannot be started. No QEMU runs then, and the lock is
 /// free as soon as the shim, which is on its way out, is gone.
 pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Launched> {
-    let spec_file = memory_file(spec)?;
+    let claimed = hand_over.claim.as_ref().map(Claim::range);
+    let spec_file = memory_file(&Order { spec: spec.clone(), claimed })?;
     let (status, status_end) = std::io::pipe().doing("making the status pipe of", shim)?;
     let claim = hand_over.claim.as_ref().map(AsFd::as_fd);
     let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
@@ -83,8 +93,8 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     }
 }
 
-fn memory_file(spec: &LaunchSpec) -> Result<File> {
-    let text = serde_json::to_vec(spec)
+fn memory_file(order: &Order) -> Result<File> {
+    let text = serde_json::to_vec(order)
         .map_err(|error| Error::bug("a launch specification does not serialise").because(error))?;
     let memory = rustix::fs::memfd_create("boxlite-launch", rustix::fs::MemfdFlags::CLOEXEC)
         .doing("creating", "a memory file")?;
@@ -105,7 +115,7 @@ pub enum Detached {
     /// The one that was started: it has nothing more to do and must exit at once with status 0.
     Starter,
     /// The shim.
-    Shim(Assignment),
+    Shim(Box<Assignment>),
 }
 
 /// The first step of the shim program: leaves the starter's session and process tree.
@@ -131,7 +141,8 @@ pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
         -1 => Err(std::io::Error::last_os_error()).doing("forking", "the shim"),
         0 => {
             rustix::process::setsid().doing("making a session for", "the shim")?;
-            Assignment::receive(File::from(spec), status, lock, claim).map(Detached::Shim)
+            Assignment::receive(File::from(spec), status, lock, claim)
+                .map(|shim| Detached::Shim(Box::new(shim)))
         }
         _ => Ok(Detached::Starter),
     }

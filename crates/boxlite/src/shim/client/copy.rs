@@ -36,12 +36,11 @@ pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead +
 /// Waits for the first bytes or the failure, so that a missing path is an error and not an empty archive.
 pub(super) async fn receive_archive(session: Session) -> Result<impl AsyncRead + Send + Unpin> {
     let Session { mut output, stdin, control } = session;
-    let first = match output.next().await {
-        Some(chunk) => Some(chunk?.bytes),
-        None => {
-            failure_of(&control).await?;
-            None
-        }
+    let first = if let Some(chunk) = output.next().await {
+        Some(chunk?.bytes)
+    } else {
+        failure_of(&control).await?;
+        None
     };
     let first = futures::stream::iter(first.map(Ok));
     let rest = rest_of(output, control, stdin);

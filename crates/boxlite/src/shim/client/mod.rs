@@ -14,11 +14,10 @@ use boxlite_proto::{
     ShimRequest, ShimStatus, WinSize,
 };
 use tokio::io::AsyncRead;
-use tokio::net::UnixStream;
 
 use super::socket;
 use crate::durable::Lock;
-use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::home::BoxPaths;
 use crate::runtime::Execution;
 use session::{Connection, Session};
@@ -40,7 +39,7 @@ impl ShimClient {
 
     /// What the shim knows of its box; `None` when the box does not run.
     pub async fn status(&self) -> Result<Option<ShimStatus>> {
-        let Some(mut connection) = self.try_connect(&ShimRequest::Status)? else { return Ok(None) };
+        let Some(mut connection) = self.try_connect(&ShimRequest::Status).await? else { return Ok(None) };
         match connection.answer().await? {
             Some(ShimReply::Status(status)) => Ok(Some(status)),
             None | Some(ShimReply::Stopped { .. }) => Ok(None),
@@ -51,7 +50,7 @@ impl ShimClient {
     /// Waits until the guest is up and its main process, if it has one, was started; false when the box ended before
     /// that, in which case [`super::Outcome`] tells why.
     pub async fn wait_up(&self) -> Result<bool> {
-        let Some(mut connection) = self.try_connect(&ShimRequest::Op(Op::Ping { id: CHANNEL }))? else {
+        let Some(mut connection) = self.try_connect(&ShimRequest::Op(Op::Ping { id: CHANNEL })).await? else {
             return Ok(false);
         };
         loop {
@@ -73,7 +72,7 @@ impl ShimClient {
     /// `Conflict` when the box does not run.
     pub async fn exec(&self, spec: ExecSpec) -> Result<Execution> {
         let stdin = spec.stdin;
-        let connection = self.connect(&ShimRequest::Op(Op::Exec { id: CHANNEL, spec }))?;
+        let connection = self.connect(&ShimRequest::Op(Op::Exec { id: CHANNEL, spec })).await?;
         Ok(Session::start(connection, CHANNEL).into_execution(stdin))
     }
 
@@ -83,7 +82,7 @@ impl ShimClient {
     /// # Errors
     /// `Conflict` when the box does not run.
     pub async fn attach(&self, from: Option<u64>, stdin: bool, tty: Option<WinSize>) -> Result<Execution> {
-        let connection = self.connect(&ShimRequest::Attach { id: CHANNEL, from, stdin, tty })?;
+        let connection = self.connect(&ShimRequest::Attach { id: CHANNEL, from, stdin, tty }).await?;
         Ok(Session::start(connection, CHANNEL).into_execution(stdin))
     }
 
@@ -115,7 +114,7 @@ impl ShimClient {
     }
 
     async fn until_gone(&self, request: &ShimRequest) -> Result<()> {
-        if let Some(mut connection) = self.try_connect(request)? {
+        if let Some(mut connection) = self.try_connect(request).await? {
             loop {
                 match connection.reply().await? {
                     None | Some(ShimReply::Stopped { .. }) => break,
@@ -137,7 +136,7 @@ impl ShimClient {
         archive: impl AsyncRead + Unpin,
     ) -> Result<u64> {
         let op = Op::CopyIn { id: CHANNEL, dest: dest.to_owned(), keep_owners };
-        let session = Session::start(self.connect(&ShimRequest::Op(op))?, CHANNEL);
+        let session = Session::start(self.connect(&ShimRequest::Op(op)).await?, CHANNEL);
         copy::send_archive(session, archive).await
     }
 
@@ -145,7 +144,7 @@ impl ShimClient {
     /// source is the [`Error`].
     pub async fn copy_out(&self, path: &str, follow: bool) -> Result<impl AsyncRead + Send + Unpin + use<>> {
         let op = Op::CopyOut { id: CHANNEL, path: path.to_owned(), follow };
-        let session = Session::start(self.connect(&ShimRequest::Op(op))?, CHANNEL);
+        let session = Session::start(self.connect(&ShimRequest::Op(op)).await?, CHANNEL);
         copy::receive_archive(session).await
     }
 
@@ -171,7 +170,7 @@ impl ShimClient {
     }
 
     async fn one_event(&self, op: Op) -> Result<OpEvent> {
-        let mut connection = self.connect(&ShimRequest::Op(op))?;
+        let mut connection = self.connect(&ShimRequest::Op(op)).await?;
         match connection.answer().await? {
             Some(ShimReply::Event(OpEvent::Failed { kind, message, .. })) => Err(failure(kind, message)),
             Some(ShimReply::Event(event)) => Ok(event),
@@ -181,22 +180,21 @@ impl ShimClient {
     }
 
     async fn done(&self, request: &ShimRequest) -> Result<()> {
-        match self.connect(request)?.answer().await? {
+        match self.connect(request).await?.answer().await? {
             Some(ShimReply::Done) => Ok(()),
             Some(ShimReply::Stopped { .. }) | None => Err(not_running(self.paths.root())),
             Some(other) => Err(unexpected(&other)),
         }
     }
 
-    fn connect(&self, request: &ShimRequest) -> Result<Connection> {
-        self.try_connect(request)?.ok_or_else(|| not_running(self.paths.root()))
+    async fn connect(&self, request: &ShimRequest) -> Result<Connection> {
+        self.try_connect(request).await?.ok_or_else(|| not_running(self.paths.root()))
     }
 
     /// Connects and asks without waiting for anything; `None` when nobody listens.
-    fn try_connect(&self, request: &ShimRequest) -> Result<Option<Connection>> {
+    async fn try_connect(&self, request: &ShimRequest) -> Result<Option<Connection>> {
         let path = self.paths.socket();
-        let Some(stream) = socket::connect(&path)? else { return Ok(None) };
-        let stream = UnixStream::from_std(stream).doing("using the connection to", &path)?;
+        let Some(stream) = socket::connect(&path).await? else { return Ok(None) };
         let connection = Connection::new(stream);
         for message in [&ShimRequest::Hello { version: PROTOCOL_VERSION }, request] {
             let frame =

@@ -129,7 +129,7 @@ impl Driver {
             // A guest that is not allowed to run cannot be late.
             Phase::Booting if self.vcpus.paused() => self.boot_deadline = Instant::now() + super::BOOT_LIMIT,
             Phase::Booting => {
-                self.fail(format!("the guest did not come up within {} s", super::BOOT_LIMIT.as_secs()))
+                self.fail(format!("the guest did not come up within {} s", super::BOOT_LIMIT.as_secs()));
             }
             Phase::Stopping(ending) => match ending.step {
                 Step::Signalled => {

@@ -16,7 +16,7 @@ impl Driver {
         match frame {
             Frame::Control(payload) => self.guest_message(Frame::parse_control(&payload)?),
             Frame::Data { channel: MAIN_CHANNEL, stream, bytes } => {
-                self.main.output(stream, bytes, &self.guest)?
+                self.main.output(stream, bytes, &self.guest)?;
             }
             frame if frame.channel() == Some(MAIN_CHANNEL) => self.main.guest_frame(&frame, &self.guest)?,
             frame => self.ops.guest_frame(frame)?,

@@ -105,7 +105,7 @@ impl MainProcess {
             OpEvent::Started { pid, .. } => self.state = MainState::Running { pid: *pid },
             OpEvent::Exited { status, .. } => self.state = MainState::Exited(*status),
             OpEvent::ExecFailed { kind, .. } => {
-                self.state = MainState::Exited(ExitStatus::Code(kind.exit_code()))
+                self.state = MainState::Exited(ExitStatus::Code(kind.exit_code()));
             }
             _ => return,
         }
@@ -142,7 +142,7 @@ impl MainProcess {
         let now = Instant::now();
         let patience = self.patience;
         let holding =
-            |attached: &&Attached| !attached.behind_since.is_some_and(|since| now - since > patience);
+            |attached: &&Attached| attached.behind_since.is_none_or(|since| now - since <= patience);
         let passed = self.attached.values().filter(holding).map(|attached| attached.position).min();
         let passed = passed.unwrap_or(u64::MAX);
         while let Some(first) = self.unpaid.front() {

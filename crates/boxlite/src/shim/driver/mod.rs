@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::launch::LaunchSpec;
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
+use super::reservation::Reservation;
 use super::sink::FrameSink;
 use super::vmm::qmp::{Event as QmpEvent, Qmp};
 use crate::durable::FreeSpace;
@@ -85,6 +86,7 @@ pub(super) struct Driver {
     ops: Ops,
     clients: HashMap<ClientId, Client>,
     vcpus: Vcpus,
+    reservation: Reservation,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
@@ -111,6 +113,7 @@ impl Driver {
         vm_handle: OwnedFd,
         (guest, guest_is_up): (FrameSink, oneshot::Sender<()>),
         qmp: Arc<Qmp>,
+        reservation: Reservation,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
         let log = MainLogWriter::start(&paths.main_log(), spec.logs.main)?;
@@ -128,6 +131,7 @@ impl Driver {
             ops: Ops::new(),
             clients: HashMap::new(),
             vcpus,
+            reservation,
             shutdown_reason: None,
         })
     }
@@ -193,6 +197,7 @@ impl Driver {
     fn look_at_space(&mut self) {
         let free = FreeSpace::at(&self.spec.overlay).map(|space| space.bytes).ok();
         self.vcpus.measured(free);
+        self.reservation.follow();
         self.main.tick(&self.guest);
         self.drop_clients_that_do_not_read();
     }

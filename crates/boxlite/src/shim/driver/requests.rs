@@ -18,7 +18,8 @@ impl Driver {
                 if !client.greeted && !matches!(request, ShimRequest::Hello { .. }) {
                     return Err(ProtoError::Control("the first message must be a hello".into()));
                 }
-                self.request(id, request)
+                self.request(id, request);
+                Ok(())
             }
             frame => match frame.channel() {
                 Some(channel) if self.main.is_attached(id, channel) => {
@@ -29,7 +30,7 @@ impl Driver {
         }
     }
 
-    fn request(&mut self, id: ClientId, request: ShimRequest) -> Result<(), ProtoError> {
+    fn request(&mut self, id: ClientId, request: ShimRequest) {
         match request {
             ShimRequest::Hello { version } => self.hello(id, version),
             ShimRequest::Status => self.reply(id, &ShimReply::Status(self.status())),
@@ -68,7 +69,6 @@ impl Driver {
                 self.reply(id, &ShimReply::Done);
             }
         }
-        Ok(())
     }
 
     fn hello(&mut self, id: ClientId, version: u32) {

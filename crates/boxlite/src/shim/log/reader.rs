@@ -98,14 +98,12 @@ impl Opened {
         if !self.fill(&mut header)? {
             return Ok(None);
         }
-        match Header::decode(&header) {
-            Some(header) => Ok(Some(header)),
-            None => {
-                let at = self.reader.stream_position().unwrap_or(0);
-                let message = format!("{} has no record before byte {at}", self.path.display());
-                Err(Error::corrupt(message).at(&self.path))
-            }
+        if let Some(header) = Header::decode(&header) {
+            return Ok(Some(header));
         }
+        let at = self.reader.stream_position().unwrap_or(0);
+        let message = format!("{} has no record before byte {at}", self.path.display());
+        Err(Error::corrupt(message).at(&self.path))
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<bool> {

@@ -76,7 +76,8 @@ pub(crate) fn arguments(
 pub(crate) fn kernel_command_line(spec: &LaunchSpec) -> String {
     let mut line = String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
     if let Accelerator::Tcg { tsc_khz } = spec.accel {
-        line.push_str(&format!(" tsc_early_khz={tsc_khz}"));
+        line.push_str(" tsc_early_khz=");
+        line.push_str(&tsc_khz.to_string());
     }
     for argument in &spec.kernel_arguments {
         line.push(' ');
