@@ -225,8 +225,8 @@ impl Writer {
         Self { encoder, hasher: Sha256::new(), archive: Archive::new(), path, entries: 0, bytes: 0 }
     }
 
-    fn add(&mut self, add: impl FnOnce(&mut Archive)) {
-        add(&mut self.archive);
+    /// Ends an entry put into the archive.
+    fn counted(&mut self) {
         self.entries += 1;
         self.pass();
     }
@@ -272,7 +272,7 @@ impl Content {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             let random = self.next();
-            let word = if random & 0b11 == 0 {
+            let word = if random.is_multiple_of(4) {
                 random
             } else {
                 (random >> 8 & 0x3ff).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -290,37 +290,42 @@ fn mixed_layers(directory: &Path) -> (u64, u64) {
     for number in 0..3 {
         let mut layer = Writer::new(directory, number);
         let top = format!("layer-{number}");
-        layer.add(|archive| _ = archive.dir(&top));
+        layer.archive.dir(&top);
+        layer.counted();
         if number == 0 {
-            layer.add(|archive| _ = archive.dir("many"));
+            layer.archive.dir("many");
+            layer.counted();
             for file in 0..20_000 {
                 let data = content.bytes(file % 2000);
-                layer.add(|archive| _ = archive.file(&format!("many/file-{file}"), &data));
+                layer.archive.file(&format!("many/file-{file}"), &data);
+                layer.counted();
             }
-            layer.add(|archive| {
-                archive.entry_with(b'0', b"zeros", b"", &archive::meta(0o644), b"", &[], |header| {
-                    header.octal(124..136, 1 << 30);
-                });
+            layer.archive.entry_with(b'0', b"zeros", b"", &archive::meta(0o644), b"", &[], |header| {
+                header.octal(124..136, 1 << 30);
             });
+            layer.counted();
             for _ in 0..1024 {
                 layer.archive.raw(&vec![0; 1 << 20]);
                 layer.pass();
             }
         } else {
             for file in 0..200 {
-                layer.add(|archive| _ = archive.file(&format!("many/.wh.file-{}", file * 7 + number), b""));
-                layer.add(|archive| {
-                    _ = archive
-                        .hardlink(&format!("{top}/link-{file}"), &format!("many/file-{}", 5000 + file * 13))
-                });
+                layer.archive.file(&format!("many/.wh.file-{}", file * 7 + number), b"");
+                layer.counted();
+                layer
+                    .archive
+                    .hardlink(&format!("{top}/link-{file}"), &format!("many/file-{}", 5000 + file * 13));
+                layer.counted();
             }
         }
         for folder in 0..100 {
-            layer.add(|archive| _ = archive.dir(&format!("{top}/folder-{folder}")));
+            layer.archive.dir(&format!("{top}/folder-{folder}"));
+            layer.counted();
             for file in 0..33 {
                 let length = (content.next() % 140_000) as usize;
                 let data = content.bytes(length);
-                layer.add(|archive| _ = archive.file(&format!("{top}/folder-{folder}/file-{file}"), &data));
+                layer.archive.file(&format!("{top}/folder-{folder}/file-{file}"), &data);
+                layer.counted();
             }
         }
         let (layer_entries, layer_bytes) = layer.end();
@@ -334,12 +339,12 @@ fn many_layers(directory: &Path) -> (u64, u64) {
     let mut content = Content(77);
     let mut layer = Writer::new(directory, 0);
     for folder in 0..2000 {
-        layer.add(|archive| _ = archive.dir(&format!("packages/folder-number-{folder}")));
+        layer.archive.dir(&format!("packages/folder-number-{folder}"));
+        layer.counted();
         for file in 0..100 {
             let data = content.bytes(file * 11);
-            layer.add(|archive| {
-                _ = archive.file(&format!("packages/folder-number-{folder}/a-file-named-{file}.js"), &data)
-            });
+            layer.archive.file(&format!("packages/folder-number-{folder}/a-file-named-{file}.js"), &data);
+            layer.counted();
         }
     }
     layer.end()

@@ -3,9 +3,11 @@
 use super::directory::{self, DirEntry};
 use super::groups::{self, Places};
 use super::inode::{EXTENTS_FLAG, INDEX_FLAG, Record, device};
+use super::numbering::Numbering;
 use super::superblock::{self, Identifiers, Summary};
+use super::table::Table;
 use super::volume::{Volume, VolumeError};
-use super::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, INODE, ROOT_INODE, extents, journal, resize, xattr};
+use super::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, ROOT_INODE, extents, journal, resize, xattr};
 use crate::error::Refusal;
 use crate::tree::{Inode, InodeId, Kind, ROOT, Tree};
 
@@ -43,38 +45,6 @@ pub(crate) struct Totals {
     pub(crate) free_inodes: u64,
 }
 
-/// Inode numbers, given in the order of a walk by breadth, names in byte order.
-struct Numbering {
-    /// By [`InodeId`]; 0 for what is gone.
-    numbers: Vec<u32>,
-    /// Inodes in the order of their numbers, from [`FIRST_INODE`]; the root is not among them.
-    order: Vec<InodeId>,
-}
-
-impl Numbering {
-    fn new(tree: &Tree) -> Self {
-        let mut numbers = vec![0; tree.slots()];
-        numbers[ROOT as usize] = ROOT_INODE;
-        let mut order: Vec<InodeId> = Vec::new();
-        let mut directories = std::collections::VecDeque::from([ROOT]);
-        while let Some(id) = directories.pop_front() {
-            let Kind::Directory(directory) = &tree.inode(id).kind else { continue };
-            for name in directory.entries.values() {
-                let number = &mut numbers[name.inode as usize];
-                if *number != 0 {
-                    continue;
-                }
-                *number = FIRST_INODE + order.len() as u32;
-                order.push(name.inode);
-                if matches!(tree.inode(name.inode).kind, Kind::Directory(_)) {
-                    directories.push_back(name.inode);
-                }
-            }
-        }
-        Self { numbers, order }
-    }
-}
-
 /// Writes everything but file contents.
 pub(crate) fn finish(
     volume: &mut Volume<'_>,
@@ -91,7 +61,7 @@ pub(crate) fn finish(
         tree,
         numbering: &numbering,
         ids,
-        table: Table { places: &places, at: 0, records: Vec::new() },
+        table: Table::new(&places),
         directories: vec![0; geometry.groups as usize],
         content: 0,
     };
@@ -185,8 +155,10 @@ impl Image<'_, '_> {
         record.gid = inode.gid;
         record.mtime = inode.mtime;
         record.links = inode.links as u16;
-        let stored = xattr::store(&inode.xattrs)
-            .map_err(|refusal| FinishError::Refused { path: self.path_of(id), refusal })?;
+        let stored = xattr::store(&inode.xattrs).map_err(|refusal| FinishError::Refused {
+            path: self.numbering.path_of(self.tree, id),
+            refusal,
+        })?;
         record.inline = stored.inline;
         if let Some(mut block) = stored.block {
             let place = self.volume.reserve_one()?;
@@ -258,7 +230,7 @@ impl Image<'_, '_> {
         let seed = self.ids.checksum_seed().of_inode(number);
         directory::lay_out(&entries, number, parent, &self.ids.hash_words(), seed).ok_or_else(|| {
             FinishError::Refused {
-                path: self.path_of(id),
+                path: self.numbering.path_of(self.tree, id),
                 refusal: Refusal::TooLarge {
                     what: "the number of names in one directory",
                     need: entries.len() as u64,
@@ -276,70 +248,6 @@ impl Image<'_, '_> {
             .filter(|name| matches!(self.tree.inode(name.inode).kind, Kind::Directory(_)))
             .count() as u32;
         if subdirectories + 2 >= MAX_DIRECTORY_LINKS { 1 } else { subdirectories as u16 + 2 }
-    }
-
-    /// A path of an inode, for messages: found by search, since only failures ask.
-    fn path_of(&self, wanted: InodeId) -> Vec<u8> {
-        let mut path = Vec::new();
-        let mut at = wanted;
-        let all = std::iter::once(ROOT).chain(self.numbering.order.iter().copied());
-        let directories: Vec<_> = all
-            .filter_map(|id| match &self.tree.inode(id).kind {
-                Kind::Directory(directory) => Some((id, directory)),
-                _ => None,
-            })
-            .collect();
-        while at != ROOT {
-            let found = directories.iter().find_map(|(id, directory)| {
-                let (name, _) = directory.entries.iter().find(|(_, to)| to.inode == at)?;
-                Some((*id, name))
-            });
-            let Some((parent, name)) = found else { break };
-            path = if path.is_empty() { name.to_vec() } else { [name, &b"/"[..], &path].concat() };
-            at = parent;
-        }
-        path
-    }
-}
-
-/// The inode tables, written in the order of numbers.
-struct Table<'a> {
-    places: &'a Places,
-    /// Block that the collected records belong to.
-    at: u64,
-    records: Vec<u8>,
-}
-
-impl Table<'_> {
-    fn push(
-        &mut self,
-        volume: &mut Volume<'_>,
-        number: u32,
-        record: &[u8; INODE],
-    ) -> Result<(), VolumeError> {
-        const FULL: usize = 64 * BLOCK;
-        let (block, slot) = self.places.record(number);
-        let follows = self.at + (self.records.len() / BLOCK) as u64 == block;
-        if slot == 0 && (!follows || self.records.len() >= FULL) {
-            self.write(volume)?;
-            self.at = block;
-        }
-        if self.records.is_empty() {
-            self.at = block;
-        }
-        self.records.extend_from_slice(record);
-        Ok(())
-    }
-
-    fn write(&mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
-        self.records.resize(self.records.len().next_multiple_of(BLOCK), 0);
-        volume.write_at(self.at * BLOCK as u64, &self.records)?;
-        self.records.clear();
-        Ok(())
-    }
-
-    fn end(mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
-        self.write(volume)
     }
 }
 

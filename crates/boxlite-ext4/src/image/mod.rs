@@ -14,9 +14,11 @@ mod geometry;
 mod groups;
 mod inode;
 mod journal;
+mod numbering;
 mod resize;
 mod space;
 pub(crate) mod superblock;
+mod table;
 mod volume;
 mod xattr;
 

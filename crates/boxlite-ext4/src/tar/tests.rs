@@ -30,19 +30,19 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
 
 /// A pax header of lines `KEY=VALUE`.
 fn pax(lines: &str) -> Vec<u8> {
-    let records: String = lines
-        .lines()
-        .map(|line| {
-            let length =
-                (0..99).find(|length: &usize| length.to_string().len() + line.len() + 2 == *length).unwrap();
-            format!("{length} {line}\n")
-        })
-        .collect();
+    let mut records = String::new();
+    for line in lines.lines() {
+        let length =
+            (0..99).find(|length: &usize| length.to_string().len() + line.len() + 2 == *length).unwrap();
+        records.extend([length.to_string().as_str(), " ", line, "\n"]);
+    }
     [&block(b'x', b"pax", records.len() as u64)[..], &padded(records.as_bytes())].concat()
 }
 
+type NameAndContent = (Vec<u8>, Vec<u8>);
+
 /// Reads everything: names with their content. The reader must come to an end, whatever the bytes are.
-fn read(archive: &[u8], capacity: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TarError> {
+fn read(archive: &[u8], capacity: usize) -> Result<Vec<NameAndContent>, TarError> {
     let mut reader = TarReader::new(BufReader::with_capacity(capacity, archive));
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry()? {

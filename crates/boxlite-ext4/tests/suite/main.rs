@@ -12,6 +12,9 @@ mod archive;
 mod hostile;
 mod image;
 mod merging;
+#[allow(dead_code, reason = "shared with the unit tests of the tree")]
+mod model;
 mod oracle;
 mod plain;
+mod random;
 mod representation;

@@ -4,40 +4,22 @@
 //! The decompressor runs through all layers in order, so the next layer is already under way while the consumer
 //! still works on the one before.
 
+mod chunk;
+mod consumer;
+
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use chunk::{Chunk, Pool};
+pub(crate) use consumer::LayerBytes;
+
 use crate::Layer;
 
-/// Bytes per chunk; a few chunks fit the second-level cache, so that the hasher finds them warm.
-const CHUNK: usize = 128 * 1024;
 /// Chunks that may wait in each channel.
 pub(crate) const AHEAD: usize = 16;
-
-type Pool = Arc<Mutex<Vec<Vec<u8>>>>;
-
-/// Some bytes of a layer; the buffer goes back to the pool when the last reader lets go.
-pub(crate) struct Chunk {
-    buffer: Vec<u8>,
-    length: usize,
-    pool: Pool,
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-    }
-}
 
 /// What the decompressor tells the consumer.
 pub(crate) enum Piece {
@@ -99,7 +81,8 @@ pub(crate) fn decompress(
         let blob = Blob {
             reader: layer.reader,
             hasher: hash_blob.then_some(hasher),
-            chunk: empty_chunk(&pool),
+            chunk: pool.empty(),
+            pool: &pool,
             used: 0,
             failure: None,
         };
@@ -128,6 +111,7 @@ enum Ended {
 struct Blob<'a> {
     reader: Box<dyn Read + Send>,
     hasher: Option<&'a SyncSender<Hashed>>,
+    pool: &'a Pool,
     chunk: Arc<Chunk>,
     used: usize,
     /// The reader's own failure, kept apart from what a decoder makes of it.
@@ -146,19 +130,17 @@ impl Read for Blob<'_> {
 
 impl BufRead for Blob<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.used == self.chunk.length {
-            let mut next = take_chunk(&self.chunk.pool);
-            match fill(&mut self.reader, &mut next) {
-                Ok(()) => {}
+        if self.used == self.chunk.len() {
+            self.chunk = match self.pool.fill(&mut self.reader) {
+                Ok(chunk) => chunk,
                 Err(failure) => {
                     self.failure = Some(failure);
                     return Err(io::Error::other("the layer's reader failed"));
                 }
-            }
-            self.chunk = Arc::new(next);
+            };
             self.used = 0;
             if let Some(hasher) = self.hasher
-                && self.chunk.length > 0
+                && self.chunk.len() > 0
             {
                 // A hasher that has gone away ends the build through the other channel.
                 let _ = hasher.send(Hashed::Blob(Arc::clone(&self.chunk)));
@@ -183,19 +165,17 @@ struct Sink<'a> {
 impl Sink<'_> {
     fn pass(&mut self, reader: &mut dyn Read) -> Result<(), PassError> {
         loop {
-            let mut chunk = take_chunk(self.pool);
-            fill(reader, &mut chunk).map_err(PassError::Read)?;
-            if chunk.length == 0 {
+            let chunk = self.pool.fill(reader).map_err(PassError::Read)?;
+            if chunk.len() == 0 {
                 return Ok(());
             }
-            *self.expanded += chunk.length as u64;
+            *self.expanded += chunk.len() as u64;
             if *self.expanded > self.max_expanded {
                 return Err(PassError::Ended(Ended::Failed(StreamFailure::TooLarge {
                     need: *self.expanded,
                     limit: self.max_expanded,
                 })));
             }
-            let chunk = Arc::new(chunk);
             if self.hasher.send(Hashed::Tar(Arc::clone(&chunk))).is_err()
                 || self.output.send(Piece::Data(chunk)).is_err()
             {
@@ -239,97 +219,4 @@ fn failed(blob: &mut Blob<'_>, error: io::Error) -> Ended {
         Some(failure) => StreamFailure::Read(failure),
         None => StreamFailure::Decompress(error),
     })
-}
-
-fn empty_chunk(pool: &Pool) -> Arc<Chunk> {
-    Arc::new(Chunk { buffer: Vec::new(), length: 0, pool: Arc::clone(pool) })
-}
-
-fn take_chunk(pool: &Pool) -> Chunk {
-    let mut buffer = pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-    buffer.resize(CHUNK, 0);
-    Chunk { buffer, length: 0, pool: Arc::clone(pool) }
-}
-
-/// Fills a chunk; it stays short only at the end of the stream.
-fn fill(reader: &mut dyn Read, chunk: &mut Chunk) -> io::Result<()> {
-    while chunk.length < chunk.buffer.len() {
-        match reader.read(&mut chunk.buffer[chunk.length..]) {
-            Ok(0) => break,
-            Ok(count) => chunk.length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// The consumer's end: one layer's uncompressed bytes at a time.
-pub(crate) struct LayerBytes<'a> {
-    pieces: &'a Receiver<Piece>,
-    chunk: Option<Arc<Chunk>>,
-    used: usize,
-    ended: bool,
-    /// Bytes handed out so far.
-    pub(crate) read: u64,
-    /// Why the stream failed, if it did; the `io::Error` seen by the tar reader is only a signal.
-    pub(crate) failure: Option<StreamFailure>,
-}
-
-impl<'a> LayerBytes<'a> {
-    pub(crate) fn new(pieces: &'a Receiver<Piece>) -> Self {
-        Self { pieces, chunk: None, used: 0, ended: false, read: 0, failure: None }
-    }
-
-    /// Reads what follows the archive, to its end: it is part of the digest.
-    pub(crate) fn drain(&mut self) -> io::Result<()> {
-        loop {
-            let count = self.fill_buf()?.len();
-            if count == 0 {
-                return Ok(());
-            }
-            self.consume(count);
-        }
-    }
-}
-
-impl Read for LayerBytes<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for LayerBytes<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let spent = self.chunk.as_ref().is_none_or(|chunk| self.used == chunk.length);
-        if spent && !self.ended {
-            self.used = 0;
-            self.chunk = None;
-            match self.pieces.recv() {
-                Ok(Piece::Data(chunk)) => self.chunk = Some(chunk),
-                Ok(Piece::End) => self.ended = true,
-                Ok(Piece::Failed(failure)) => {
-                    self.ended = true;
-                    self.failure = Some(failure);
-                    return Err(io::Error::other("the layer's stream failed"));
-                }
-                Err(_) => {
-                    self.ended = true;
-                    self.failure =
-                        Some(StreamFailure::Read(io::Error::other("the reading thread ended early")));
-                    return Err(io::Error::other("the layer's stream failed"));
-                }
-            }
-        }
-        Ok(self.chunk.as_ref().map_or(&[], |chunk| &chunk.bytes()[self.used..]))
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.used += count;
-        self.read += count as u64;
-    }
 }

@@ -1,0 +1,50 @@
+//! The inode tables as a stream of records.
+
+use super::groups::Places;
+use super::volume::{Volume, VolumeError};
+use super::{BLOCK, INODE};
+
+/// The inode tables, written in the order of numbers.
+pub(super) struct Table<'a> {
+    pub(super) places: &'a Places,
+    /// Block that the collected records belong to.
+    at: u64,
+    records: Vec<u8>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(places: &'a Places) -> Self {
+        Self { places, at: 0, records: Vec::new() }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        volume: &mut Volume<'_>,
+        number: u32,
+        record: &[u8; INODE],
+    ) -> Result<(), VolumeError> {
+        const FULL: usize = 64 * BLOCK;
+        let (block, slot) = self.places.record(number);
+        let follows = self.at + (self.records.len() / BLOCK) as u64 == block;
+        if slot == 0 && (!follows || self.records.len() >= FULL) {
+            self.write(volume)?;
+            self.at = block;
+        }
+        if self.records.is_empty() {
+            self.at = block;
+        }
+        self.records.extend_from_slice(record);
+        Ok(())
+    }
+
+    fn write(&mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+        self.records.resize(self.records.len().next_multiple_of(BLOCK), 0);
+        volume.write_at(self.at * BLOCK as u64, &self.records)?;
+        self.records.clear();
+        Ok(())
+    }
+
+    pub(super) fn end(mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+        self.write(volume)
+    }
+}
