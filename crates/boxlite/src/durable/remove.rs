@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{fault, sync_dir};
+use rustix::fs::{CWD, RenameFlags};
+
+use super::{FileId, Lock, fault, sync_dir};
 use crate::error::{Doing, Error, Result};
 
 /// Removes the file at `path` and fsyncs its directory; a file that is gone already is a success.
@@ -26,6 +28,25 @@ pub fn discard(path: &Path, tmp: &Path) -> Result<Trash> {
     std::fs::rename(path, &trash).doing("removing", path)?;
     fault::point("discard.renamed").doing("removing", path)?;
     Ok(Trash { path: trash, came_from: path.to_owned() })
+}
+
+/// [`discard`] of the file on which `lock` is held.
+///
+/// `None` when the path had come to name another file (a damaged one was replaced between the last look and the
+/// rename), which is put back unless the path is taken again.
+pub fn discard_locked(lock: &Lock, tmp: &Path) -> Result<Option<Trash>> {
+    let path = lock.path();
+    let trash = discard(path, tmp)?;
+    let held = FileId::of(&lock.file().metadata().doing("examining", path)?);
+    let moved = FileId::of(&std::fs::symlink_metadata(&trash.path).doing("examining", &trash.path)?);
+    if held == moved {
+        return Ok(Some(trash));
+    }
+    match rustix::fs::renameat_with(CWD, &trash.path, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::EXIST) => trash.delete().map(|()| None),
+        Err(errno) => Err(errno).doing("putting back", path),
+    }
 }
 
 /// Takes a directory tree away: out of sight by one rename, then off the disk.

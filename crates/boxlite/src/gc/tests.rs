@@ -1,3 +1,4 @@
+mod full;
 mod place;
 
 use std::os::unix::fs::PermissionsExt;

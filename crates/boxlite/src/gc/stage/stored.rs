@@ -221,8 +221,12 @@ fn remove(
             continue;
         }
         if !pass.options.dry_run {
-            match durable::discard(lock.path(), &pass.home.tmp()) {
-                Ok(discarded) => trash.push((index, lock.path().to_owned(), discarded)),
+            match durable::discard_locked(&lock, &pass.home.tmp()) {
+                Ok(None) => {
+                    fates[index] = Some(skipped(Skip::InUse));
+                    continue;
+                }
+                Ok(Some(discarded)) => trash.push((index, lock.path().to_owned(), discarded)),
                 Err(error) => {
                     fates[index] = Some(pass.failed(lock.path(), error));
                     let holder = Holder { name: item.name.to_string(), kind: HolderKind::Base };
