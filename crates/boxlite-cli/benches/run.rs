@@ -88,7 +88,8 @@ impl Bench {
     }
 
     fn bare_boot(&self) -> Outcome<()> {
-        let mut append = String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
+        let mut append =
+            String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
         let acceleration = match self.accelerator {
             Accelerator::Kvm => ["kvm", "host"],
             Accelerator::Tcg { tsc_khz } => {
@@ -97,7 +98,17 @@ impl Bench {
             }
         };
         let output = Command::new("qemu-system-x86_64")
-            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "256", "-smp", "1"])
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-no-reboot",
+                "-display",
+                "none",
+                "-m",
+                "256",
+                "-smp",
+                "1",
+            ])
             .args(["-accel", acceleration[0], "-cpu", acceleration[1]])
             .args(["-machine", "microvm,acpi=on,isa-serial=on", "-bios", "qboot.rom", "-serial", "stdio"])
             .arg("-kernel")

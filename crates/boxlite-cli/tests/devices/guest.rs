@@ -136,6 +136,7 @@ impl Ground {
             box_id: id,
             box_dir: paths.root().to_owned(),
             overlay: paths.overlay(),
+            backing: self.base.clone(),
             qemu: QEMU.into(),
             kernel: self.boot.kernel.clone(),
             initrd: self.boot.initramfs.clone(),

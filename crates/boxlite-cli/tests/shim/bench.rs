@@ -116,6 +116,7 @@ impl Bench {
             run_id: format!("{id}-1"),
             box_dir: paths.root().to_owned(),
             overlay: paths.overlay(),
+            backing: self.base.clone(),
             qemu: QEMU.into(),
             kernel: self.boot.kernel.clone(),
             initrd: self.boot.initramfs.clone(),

@@ -2,8 +2,8 @@
 
 use boxlite_proto::FromGuest;
 
-use crate::machine::{self, Machine};
 use crate::able;
+use crate::machine::{self, Machine};
 
 #[test]
 fn a_guest_comes_up_and_goes_down_cleanly() {

@@ -21,12 +21,18 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the machine's parts are, or what is missing here.
 pub fn missing() -> Option<String> {
     let assets = assets();
-    let needed = [assets.join("kernel/vmlinuz"), assets.join("kernel/modules"), PathBuf::from("/usr/bin/busybox")];
+    let needed =
+        [assets.join("kernel/vmlinuz"), assets.join("kernel/modules"), PathBuf::from("/usr/bin/busybox")];
     if let Some(absent) = needed.iter().find(|path| !path.exists()) {
         return Some(format!("{} is missing; run scripts/setup --test", absent.display()));
     }
     ["qemu-system-x86_64", "mke2fs", "e2fsck", "setpriv"].into_iter().find_map(|program| {
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+        let found = Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok();
         (!found).then(|| format!("{program} is missing; run scripts/setup --test"))
     })
 }
@@ -45,7 +51,16 @@ fn agent() -> &'static Path {
         let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let target = "x86_64-unknown-linux-gnu";
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--release", "-p", "boxlite-guest", "--target", target, "--target-dir"])
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "-p",
+                "boxlite-guest",
+                "--target",
+                target,
+                "--target-dir",
+            ])
             .arg(target_dir)
             .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
             .env_remove("RUSTFLAGS")
@@ -186,7 +201,10 @@ impl Machine {
         std::thread::spawn(move || read(stream, &reader, &to_main));
 
         let hello = main.recv_timeout(PATIENCE).expect("the agent says hello");
-        assert!(matches!(hello, FromGuest::Hello { version: boxlite_proto::PROTOCOL_VERSION, .. }), "{hello:?}");
+        assert!(
+            matches!(hello, FromGuest::Hello { version: boxlite_proto::PROTOCOL_VERSION, .. }),
+            "{hello:?}"
+        );
         shared.send(&Frame::control(&ToGuest::Boot(config)).unwrap());
         let ready = main.recv_timeout(PATIENCE).expect("the guest comes up");
         let boot_time = started.elapsed();
@@ -257,8 +275,15 @@ impl Machine {
 
 fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-    let mhz: f64 =
-        cpu.lines().find(|line| line.starts_with("cpu MHz")).unwrap().split(": ").nth(1).unwrap().parse().unwrap();
+    let mhz: f64 = cpu
+        .lines()
+        .find(|line| line.starts_with("cpu MHz"))
+        .unwrap()
+        .split(": ")
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     let append = format!(
         "panic=-1 quiet loglevel=1 tsc_early_khz={} cryptomgr.notests init_on_alloc=0",
         (mhz * 1000.0) as u64
@@ -275,7 +300,10 @@ fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String>
         ("-initrd", files.initramfs.display().to_string()),
         ("-append", append),
         ("-chardev", format!("socket,id=agent,path={},server=on,wait=off", socket.display())),
-        ("-blockdev", format!("driver=file,node-name=f0,filename={},aio=threads,discard=unmap", image.display())),
+        (
+            "-blockdev",
+            format!("driver=file,node-name=f0,filename={},aio=threads,discard=unmap", image.display()),
+        ),
         ("-blockdev", "driver=raw,node-name=d0,file=f0,discard=unmap,detect-zeroes=unmap".to_owned()),
     ];
     for (name, value) in pairs {
@@ -400,8 +428,12 @@ impl Running<'_> {
     }
 
     pub fn wait(self) -> Ended {
-        let mut ended =
-            Ended { outcome: Ok(ExitStatus::Code(-1)), message: String::new(), stdout: Vec::new(), stderr: Vec::new() };
+        let mut ended = Ended {
+            outcome: Ok(ExitStatus::Code(-1)),
+            message: String::new(),
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        };
         let mut open_streams = 0;
         loop {
             match self.next() {

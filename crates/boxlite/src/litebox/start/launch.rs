@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::Context;
 use super::disk::Overlaid;
+use crate::disk::lease::Leased;
 use crate::durable::Lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::{self, BootSources, GuestDevices};
@@ -26,7 +27,7 @@ impl Overlaid<'_> {
     pub(super) fn launch(self) -> Result<()> {
         let Self { context, mut held, room, image } = self;
         let run = uuid::Uuid::new_v4().simple().to_string();
-        let spec = specification(context, &held, &run)?;
+        let spec = specification(context, &held, &image, &run)?;
         let shim = context.site.assets.find()?.shim;
         let lock = shim_lock(&held)?;
         let before = held.record.phase.clone();
@@ -62,7 +63,7 @@ fn shim_lock(held: &Held) -> Result<Lock> {
     }
 }
 
-fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchSpec> {
+fn specification(context: Context<'_>, held: &Held, image: &Leased, run: &str) -> Result<LaunchSpec> {
     let (site, record, options) = (context.site, &held.record, &held.record.options);
     let assets = site.assets.find()?;
     let emergency = site.settings.emergency_floor.value.0;
@@ -76,6 +77,7 @@ fn specification(context: Context<'_>, held: &Held, run: &str) -> Result<LaunchS
         run_id: run.to_owned(),
         box_dir: held.paths.root().to_owned(),
         overlay: held.paths.overlay(),
+        backing: image.path().to_owned(),
         qemu: assets.qemu,
         kernel: boot.kernel,
         initrd: boot.initramfs,

@@ -55,7 +55,12 @@ pub(crate) fn arguments(
         b"driver=file,node-name=f0,aio=threads,discard=unmap,filename=",
         &escaped(spec.overlay.as_os_str()),
     ]);
-    line.block(&[b"driver=qcow2,node-name=d0,file=f0,discard=unmap,detect-zeroes=unmap"]);
+    line.block(&[
+        b"driver=file,node-name=b0,read-only=on,aio=threads,filename=",
+        &escaped(spec.backing.as_os_str()),
+    ]);
+    line.block(&[b"driver=raw,node-name=b1,read-only=on,file=b0"]);
+    line.block(&[b"driver=qcow2,node-name=d0,file=f0,backing=b1,discard=unmap,detect-zeroes=unmap"]);
     line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
 
     line.option("-device", "virtio-serial-device,max_ports=4");

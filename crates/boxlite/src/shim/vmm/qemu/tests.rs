@@ -11,6 +11,7 @@ fn spec() -> LaunchSpec {
         run_id: "r1".into(),
         box_dir: "/h/boxes/b1".into(),
         overlay: "/h/boxes/b1/disks/root.qcow2".into(),
+        backing: "/h/images/disk-images/d.ext4".into(),
         qemu: "/usr/bin/qemu-system-x86_64".into(),
         kernel: "/h/vm/vmlinux".into(),
         initrd: "/h/vm/initramfs".into(),
@@ -69,7 +70,11 @@ panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 tsc_ea
 -blockdev
 driver=file,node-name=f0,aio=threads,discard=unmap,filename=/h/boxes/b1/disks/root.qcow2
 -blockdev
-driver=qcow2,node-name=d0,file=f0,discard=unmap,detect-zeroes=unmap
+driver=file,node-name=b0,read-only=on,aio=threads,filename=/h/images/disk-images/d.ext4
+-blockdev
+driver=raw,node-name=b1,read-only=on,file=b0
+-blockdev
+driver=qcow2,node-name=d0,file=f0,backing=b1,discard=unmap,detect-zeroes=unmap
 -device
 virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report
 -device
