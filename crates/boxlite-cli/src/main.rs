@@ -1,2 +1,33 @@
-//! The boxlite command line.
-fn main() {}
+//! The `boxlite` command line: a thin shell over [`boxlite::Runtime`].
+
+mod args;
+mod commands;
+mod copy;
+mod render;
+mod report;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(&error),
+    };
+    report::trace(&cli.global);
+    let tokio = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(tokio) => tokio,
+        Err(error) => return report::fatal(&report::Failure::local(format!("starting up failed: {error}"))),
+    };
+    let outcome = tokio.block_on(commands::run(cli));
+    // A thread may still be blocked on our standard input; it must not keep the process alive.
+    tokio.shutdown_background();
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => report::fatal(&failure),
+    }
+}

@@ -27,6 +27,8 @@ pub struct AssetReport {
     pub name: String,
     /// Where it was found.
     pub path: Option<PathBuf>,
+    /// Boxes start without it.
+    pub optional: bool,
     /// What to do when it was not.
     pub remedy: String,
 }
@@ -38,6 +40,8 @@ pub(crate) struct AssetSearch {
     programs: Vec<PathBuf>,
 }
 
+/// The only asset that boxes without volumes do without.
+const VIRTIOFSD: &str = "virtiofsd (volumes only)";
 const SETUP: &str = "run scripts/setup from boxlite's source";
 
 impl AssetSearch {
@@ -78,7 +82,7 @@ impl AssetSearch {
             ("shim", shim.or_else(|| self.program("boxlite-shim")), "put boxlite-shim beside boxlite"),
             ("guest agent", self.file("boxlite-guest"), SETUP),
             ("guest kernel", self.file("kernel"), SETUP),
-            ("virtiofsd (volumes only)", self.program("virtiofsd"), SETUP),
+            (VIRTIOFSD, self.program("virtiofsd"), SETUP),
         ]
     }
 
@@ -86,7 +90,12 @@ impl AssetSearch {
     pub(crate) fn report(&self) -> Vec<AssetReport> {
         self.all()
             .into_iter()
-            .map(|(name, path, remedy)| AssetReport { name: name.into(), path, remedy: remedy.into() })
+            .map(|(name, path, remedy)| AssetReport {
+                name: name.into(),
+                path,
+                optional: name == VIRTIOFSD,
+                remedy: remedy.into(),
+            })
             .collect()
     }
 

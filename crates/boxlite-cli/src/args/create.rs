@@ -1,0 +1,190 @@
+//! `run` and `create`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use boxlite::settings::Bytes;
+use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::{env, signal};
+use crate::report::Failure;
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Print the box's id and leave it running
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) create: CreateArgs,
+}
+
+/// `create`, and what `run` shares with it.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct CreateArgs {
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// Remove the box when it stops
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Keep the main process's standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the main process a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set an environment variable; without a value, pass the host's on
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working directory in the box
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User that the command runs as
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Run this instead of the image's entrypoint; an empty string clears it
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Name the box
+    #[arg(long)]
+    name: Option<String>,
+    /// Host name in the box [default: its short id]
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Label the box
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
+    /// Virtual processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Memory of the box
+    #[arg(short, long, value_name = "SIZE", default_value = "256m")]
+    memory: Bytes,
+    /// Virtual size of the root disk [default: the settings', 10g at first]
+    #[arg(long, value_name = "SIZE")]
+    disk_size: Option<Bytes>,
+    /// Disk space that a start of this box reserves on the host [default: the settings']
+    #[arg(long, value_name = "SIZE")]
+    claim: Option<Bytes>,
+    /// Share a host directory with the box
+    #[arg(short, long = "volume", value_name = "HOST:BOX[:ro]")]
+    volumes: Vec<String>,
+    /// Forward a port of the host to the box
+    #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
+    ports: Vec<String>,
+    /// Network of the box
+    #[arg(long, value_enum, default_value_t)]
+    network: Network,
+    /// Signal that asks the main process to stop [default: the image's, or TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal::signal_name)]
+    stop_signal: Option<String>,
+    /// Seconds between that signal and KILL
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    stop_timeout: u32,
+    /// When to ask the image's source for it
+    #[arg(long, value_enum, default_value_t)]
+    pull: Pull,
+    /// Allow plain HTTP to the registry
+    #[arg(long)]
+    insecure: bool,
+    /// The image, then what to run in it instead of its own command
+    ///
+    /// One list: options end at the image, and everything after it belongs to the box.
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    image_and_command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Network {
+    /// No network device
+    None,
+    /// Outbound, DNS and forwarded ports
+    #[default]
+    User,
+}
+
+/// `--pull`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pull {
+    /// Only when it is not here
+    #[default]
+    Missing,
+    /// Each time
+    Always,
+    /// Never
+    Never,
+}
+
+impl From<Pull> for PullPolicy {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Missing => Self::Missing,
+            Pull::Always => Self::Always,
+            Pull::Never => Self::Never,
+        }
+    }
+}
+
+impl CreateArgs {
+    /// The library's options for these arguments; `host` looks up the host's environment.
+    pub(crate) fn options(self, host: impl Fn(&str) -> Option<String>) -> Result<BoxOptions, Failure> {
+        let env = env::environment(&self.env_file, &self.env, host)?;
+        let labels = labels(&self.labels)?;
+        let mut words = self.image_and_command.into_iter();
+        let image = words.next().unwrap_or_default();
+        let command: Vec<String> = words.collect();
+        let entrypoint = self.entrypoint.map(|program| match program.as_str() {
+            "" => Vec::new(),
+            _ => vec![program],
+        });
+        Ok(BoxOptions {
+            image,
+            pull: self.pull.into(),
+            insecure: self.insecure,
+            name: self.name,
+            main: MainProcess::Image { entrypoint, command: (!command.is_empty()).then_some(command) },
+            env,
+            workdir: self.workdir,
+            user: self.user,
+            tty: self.tty,
+            stdin: self.interactive,
+            hostname: self.hostname,
+            cpus: self.cpus,
+            memory: self.memory.0,
+            disk_size: self.disk_size.map(|bytes| bytes.0),
+            volumes: self.volumes,
+            ports: self.ports,
+            network: match self.network {
+                Network::None => NetworkMode::None,
+                Network::User => NetworkMode::User,
+            },
+            auto_remove: self.rm,
+            labels,
+            stop_signal: self.stop_signal,
+            stop_timeout: self.stop_timeout,
+            claim: self.claim.map(|bytes| bytes.0),
+        })
+    }
+}
+
+fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            if name.is_empty() {
+                return Err(Failure::local(format!("the label `{text}` has no name")));
+            }
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! What can be said on the command line.
+
+mod boxes;
+mod create;
+mod env;
+mod filter;
+mod images;
+mod signal;
+mod since;
+
+pub(crate) use boxes::{
+    AttachArgs, CopyArgs, ExecArgs, InspectArgs, KillArgs, ListArgs, LogsArgs, RemoveArgs, StartArgs,
+    StopArgs, WaitArgs,
+};
+pub(crate) use create::{CreateArgs, RunArgs};
+pub(crate) use images::{ImagesArgs, PullArgs, RemoveImageArgs};
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run OCI images as small virtual machines that never fill the host.
+#[derive(Debug, Parser)]
+#[command(name = "boxlite", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit status: that of the command in the box (128 + n when signal n ended it; 127 when it was not found, \
+126 when it could not be run); 125 when boxlite itself failed; 1 when gc or info finished but found trouble.";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Directory that holds images and boxes [default: `$BOXLITE_HOME`, or ~/.boxlite]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// What runs the guests' code
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) accel: Acceleration,
+    /// Say on standard error what is being done (the variable `BOXLITE_LOG` takes a finer filter)
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+}
+
+/// `--accel`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Acceleration {
+    /// Hardware virtualisation where it works, else emulation
+    #[default]
+    Auto,
+    /// Hardware virtualisation or an error
+    Kvm,
+    /// Emulation
+    Tcg,
+}
+
+/// How output is laid out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people; may change.
+    #[default]
+    Table,
+    /// For programs; stable.
+    Json,
+}
+
+/// `--format`, for the commands that print data.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct FormatArgs {
+    /// Lay the output out as a table, or as JSON that programs can rely on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch images
+    Pull(PullArgs),
+    /// List images
+    Images(ImagesArgs),
+    /// Remove images
+    Rmi(RemoveImageArgs),
+    /// Create a box from an image and run a command in it
+    #[command(override_usage = "boxlite run [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+    Run(RunArgs),
+    /// Create a box without starting it
+    #[command(override_usage = "boxlite create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+    Create(CreateArgs),
+    /// Start boxes
+    Start(StartArgs),
+    /// Run a command in a running box
+    #[command(override_usage = "boxlite exec [OPTIONS] BOX COMMAND [ARG]...")]
+    Exec(ExecArgs),
+    /// Connect to the main process of a running box
+    Attach(AttachArgs),
+    /// Stop boxes
+    Stop(StopArgs),
+    /// Send a signal to the main process of boxes
+    Kill(KillArgs),
+    /// Stop and start boxes
+    Restart(StopArgs),
+    /// Remove boxes
+    Rm(RemoveArgs),
+    /// List boxes
+    #[command(visible_alias = "ps")]
+    Ls(ListArgs),
+    /// Show everything about boxes or images as JSON
+    Inspect(InspectArgs),
+    /// Show what a box's main process wrote
+    Logs(LogsArgs),
+    /// Wait until boxes stop and print their exit statuses
+    Wait(WaitArgs),
+    /// Copy files between a box and the host
+    #[command(after_help = CopyArgs::RULES)]
+    Cp(CopyArgs),
+    /// Show what this host offers boxes, and what it lacks
+    #[command(visible_alias = "doctor")]
+    Info(FormatArgs),
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version(FormatArgs),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+use boxlite::{BoxFilter, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, WindowSize};
+use clap::CommandFactory;
+use jiff::Timestamp;
+
+use super::*;
+
+fn parse(line: &[&str]) -> Result<Cli, String> {
+    Cli::try_parse_from(std::iter::once(&"boxlite").chain(line)).map_err(|error| error.to_string())
+}
+
+fn options(line: &[&str]) -> BoxOptions {
+    match parse(line).unwrap().command {
+        Command::Run(args) => args.create.options(|_| None).unwrap(),
+        Command::Create(args) => args.options(|_| None).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn options_end_at_the_image() {
+    // Mutation tried: without trailing_var_arg, `-e` after the image is taken for boxlite's own.
+    let parsed = options(&["run", "--rm", "-it", "alpine", "sh", "-e", "--rm", "-c", "--", "ls"]);
+    assert_eq!(parsed.image, "alpine");
+    assert_eq!(
+        parsed.main,
+        MainProcess::Image { entrypoint: None, command: Some(words("sh -e --rm -c -- ls")) }
+    );
+    assert!(parsed.auto_remove && parsed.stdin && parsed.tty && parsed.env.is_empty());
+    let first = options(&["create", "alpine", "-e", "X"]);
+    assert_eq!(first.main, MainProcess::Image { entrypoint: None, command: Some(words("-e X")) });
+}
+
+#[test]
+fn an_exec_s_options_end_at_the_box() {
+    let Command::Exec(args) = parse(&["exec", "-i", "web", "ls", "-t", "-u"]).unwrap().command else {
+        panic!()
+    };
+    let size = WindowSize { rows: 1, columns: 2 };
+    let (id, options) = args.options(|_| None, size).unwrap();
+    assert_eq!(id, "web");
+    assert_eq!(options.command, words("ls -t -u"));
+    assert!(options.stdin && options.tty.is_none() && options.user.is_none());
+    assert!(parse(&["exec", "web"]).is_err());
+}
+
+#[test]
+fn an_entrypoint_replaces_the_image_s_and_an_empty_one_clears_it() {
+    let entrypoint = |line: &[&str]| match options(line).main {
+        MainProcess::Image { entrypoint, .. } => entrypoint,
+        MainProcess::Idle => panic!(),
+    };
+    assert_eq!(entrypoint(&["run", "a"]), None);
+    assert_eq!(entrypoint(&["run", "--entrypoint", "sh", "a"]), Some(words("sh")));
+    assert_eq!(entrypoint(&["run", "--entrypoint", "", "a"]), Some(Vec::new()));
+}
+
+#[test]
+fn every_option_reaches_the_library() {
+    let parsed = options(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-h",
+        "host",
+        "-e",
+        "A=1",
+        "-e",
+        "NOT_HERE",
+        "-w",
+        "/srv",
+        "-u",
+        "app:app",
+        "-l",
+        "tier=front",
+        "--label",
+        "bare",
+        "--cpus",
+        "2",
+        "-m",
+        "512m",
+        "--disk-size",
+        "20g",
+        "--claim",
+        "64m",
+        "-v",
+        "/h:/b:ro",
+        "-p",
+        "8080:80",
+        "--network",
+        "none",
+        "--stop-signal",
+        "SIGINT",
+        "--stop-timeout",
+        "3",
+        "--pull",
+        "never",
+        "--insecure",
+        "alpine",
+    ]);
+    let labels = [("tier", "front"), ("bare", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let expected = BoxOptions {
+        image: "alpine".into(),
+        pull: PullPolicy::Never,
+        insecure: true,
+        name: Some("web".into()),
+        env: words("A=1"),
+        workdir: Some("/srv".into()),
+        user: Some("app:app".into()),
+        hostname: Some("host".into()),
+        cpus: 2,
+        memory: 512 << 20,
+        disk_size: Some(20 << 30),
+        volumes: words("/h:/b:ro"),
+        ports: words("8080:80"),
+        network: NetworkMode::None,
+        labels: labels.into(),
+        stop_signal: Some("SIGINT".into()),
+        stop_timeout: 3,
+        claim: Some(64 << 20),
+        ..BoxOptions::default()
+    };
+    assert_eq!(parsed, expected);
+}
+
+#[test]
+fn defaults_are_the_library_s() {
+    assert_eq!(options(&["run", "a"]), BoxOptions { image: "a".into(), ..BoxOptions::default() });
+}
+
+#[test]
+fn bad_values_are_refused_with_what_would_be_right() {
+    let refused = |line: &[&str], part: &str| {
+        let error = parse(line).unwrap_err();
+        assert!(error.contains(part), "{line:?}: {error}");
+    };
+    refused(&["run", "-m", "lots", "a"], "512MiB");
+    refused(&["run", "--cpus", "0", "a"], "1..=255");
+    refused(&["run", "--stop-signal", "NOPE", "a"], "a name such as TERM");
+    refused(&["run", "--network", "host", "a"], "none, user");
+    refused(&["kill", "-s", "65", "a"], "from 1 to 64");
+    refused(&["ls", "--filter", "colour=red"], "there are name, id, status");
+    refused(&["ls", "--filter", "status=odd"], "created, running, stopped and failed");
+    refused(&["logs", "--since", "whenever", "a"], "a duration such as 10m");
+    refused(&["logs", "-n", "few", "a"], "a number of lines, or all");
+    refused(&["run"], "IMAGE");
+}
+
+#[test]
+fn filters_speak_docker_too() {
+    assert_eq!(filter::box_filter("status=exited"), Ok(BoxFilter::State(BoxState::Stopped)));
+    assert_eq!(filter::box_filter("ancestor=alpine"), Ok(BoxFilter::Image("alpine".into())));
+    assert_eq!(filter::box_filter("label=a=b=c"), Ok(BoxFilter::Label("a".into(), Some("b=c".into()))));
+    assert_eq!(filter::box_filter("label=a"), Ok(BoxFilter::Label("a".into(), None)));
+    assert_eq!(filter::box_filter("id=AB"), Ok(BoxFilter::Id("ab".into())));
+    assert!(filter::box_filter("name").is_err() && filter::box_filter("name=").is_err());
+}
+
+#[test]
+fn moments_are_absolute_or_relative() {
+    let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+    let at = |text: &str| since::moment_before(text, now).map(|moment| moment.to_string());
+    assert_eq!(at("2026-01-02T03:04:05Z").unwrap(), "2026-01-02T03:04:05Z");
+    assert_eq!(at("2026-01-02T03:04:05+02:00").unwrap(), "2026-01-02T01:04:05Z");
+    assert_eq!(at("10m").unwrap(), "2026-03-01T11:50:00Z");
+    assert_eq!(at("1h30m").unwrap(), "2026-03-01T10:30:00Z");
+    assert_eq!(at("7d").unwrap(), "2026-02-22T12:00:00Z");
+    assert!(at("-5m").is_err() && at("soon").is_err() && at("99999999999d").is_err());
+}

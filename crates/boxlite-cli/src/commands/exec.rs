@@ -1,0 +1,20 @@
+//! `exec`.
+
+use boxlite::Runtime;
+
+use super::host_env;
+use crate::args::ExecArgs;
+use crate::report::{Exit, Failure, Topic};
+use crate::terminal::{End, Wiring, connect, window_size_or_usual};
+
+pub(super) async fn exec(runtime: &Runtime, args: ExecArgs) -> Result<Exit, Failure> {
+    let detach = args.detach;
+    let (id, options) = args.options(host_env, window_size_or_usual())?;
+    let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin };
+    if !detach {
+        wiring.check()?;
+    }
+    let failed = |error: boxlite::Error| Failure::of(&error, Topic::RunningBox);
+    let execution = runtime.exec(&id, options).await.map_err(failed)?;
+    if detach { Ok(Exit::OK) } else { connect(execution, wiring).await.map(End::exit) }
+}

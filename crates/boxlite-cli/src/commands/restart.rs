@@ -1,0 +1,17 @@
+//! `restart`.
+
+use boxlite::{Runtime, StopOptions};
+
+use super::each::each;
+use crate::args::StopArgs;
+use crate::render::progress;
+use crate::report::{Exit, Failure, Topic};
+
+pub(super) async fn restart(runtime: &Runtime, args: StopArgs) -> Result<Exit, Failure> {
+    each(&args.boxes, Topic::Start, async |id: &str| {
+        let stopped = runtime.stop(id, StopOptions { timeout: args.timeout }).await?;
+        runtime.start(&stopped.id, progress(false)).await?;
+        Ok(Some(id.to_owned()))
+    })
+    .await
+}

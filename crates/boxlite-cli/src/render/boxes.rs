@@ -1,0 +1,83 @@
+//! Boxes as `ls` shows them.
+
+use boxlite::settings::Bytes;
+use boxlite::{BoxInfo, BoxState, MainProcess, NetworkMode};
+use jiff::Timestamp;
+
+use super::{Table, ago, span};
+
+/// What `ls` shows of a box.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BoxColumns {
+    /// Do not shorten ids and commands.
+    pub(crate) whole: bool,
+    /// Show the bytes allocated to each box's disk.
+    pub(crate) size: bool,
+}
+
+const COMMAND_LENGTH: usize = 24;
+
+/// Boxes as a table, with times relative to `now`.
+pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) -> String {
+    let mut heading = vec!["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"];
+    if columns.size {
+        heading.push("DISK");
+    }
+    let mut table = Table::new(&heading);
+    for info in boxes {
+        let id = if columns.whole { info.id.as_str() } else { info.short_id() };
+        let mut row = vec![
+            id.to_owned(),
+            info.image.clone(),
+            command(&info.options.main, columns.whole),
+            ago(info.created_at, now),
+            status(info, now),
+            ports(info),
+            info.name.clone(),
+        ];
+        if columns.size {
+            row.push(
+                info.disk_allocated.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string()),
+            );
+        }
+        table.row(row);
+    }
+    table.text()
+}
+
+/// What a box is doing and since when.
+fn status(info: &BoxInfo, now: Timestamp) -> String {
+    let since = |moment: Option<Timestamp>| moment.map(|moment| span(moment, now));
+    match info.state {
+        BoxState::Created => "Created".to_owned(),
+        BoxState::Running => since(info.started_at).map_or("Up".to_owned(), |span| format!("Up {span}")),
+        BoxState::Stopped => {
+            let code = info.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
+            let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
+            format!("Stopped{code}{when}")
+        }
+        BoxState::Failed => {
+            let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
+            format!("Failed{when}")
+        }
+    }
+}
+
+fn command(main: &MainProcess, whole: bool) -> String {
+    let words = match main {
+        MainProcess::Idle => return "(idle)".to_owned(),
+        MainProcess::Image { entrypoint: None, command: None } => return "(image's)".to_owned(),
+        MainProcess::Image { entrypoint, command } => {
+            entrypoint.iter().flatten().chain(command.iter().flatten()).cloned().collect::<Vec<_>>()
+        }
+    };
+    let line = words.join(" ");
+    if whole || line.chars().count() <= COMMAND_LENGTH {
+        return line;
+    }
+    line.chars().take(COMMAND_LENGTH - 1).chain(['…']).collect()
+}
+
+fn ports(info: &BoxInfo) -> String {
+    if info.options.network == NetworkMode::None { String::new() } else { info.options.ports.join(", ") }
+}

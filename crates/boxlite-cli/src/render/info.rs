@@ -1,0 +1,83 @@
+//! A host and its home as `info` shows them.
+
+use std::fmt::Write as _;
+
+use boxlite::admission::Verdict;
+use boxlite::settings::Bytes;
+use boxlite::{HostInfo, SpaceInfo};
+
+use super::Table;
+
+/// Everything `info` has to say, for people.
+pub(crate) fn info_text(info: &HostInfo) -> String {
+    let mut facts = Table::bare();
+    let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
+    fact("version", info.version.clone());
+    fact("home", info.home.display().to_string());
+    fact("boxes", format!("{}, {} running", info.boxes, info.running));
+    fact("images", info.images.to_string());
+    match &info.acceleration {
+        Ok(acceleration) => {
+            fact("accelerator", format!("{}: {}", acceleration.name, acceleration.reason));
+            fact("QEMU", acceleration.qemu.clone());
+        }
+        Err(why) => fact("accelerator", format!("none: {why}")),
+    }
+    match &info.space {
+        Some(space) => {
+            fact("free space", free(space));
+            fact("inodes", inodes(space));
+            fact("reserved", reserved(space));
+            fact("a start", verdict(space.verdict).to_owned());
+        }
+        None => fact("free space", "unknown; a start warns and goes on".to_owned()),
+    }
+    let mut assets = Table::new(&["NEEDED", "FOUND AT"]);
+    for asset in &info.assets {
+        let found = asset.path.as_ref().map(|path| path.display().to_string());
+        assets.row([asset.name.clone(), found.unwrap_or_else(|| format!("missing: {}", asset.remedy))]);
+    }
+    let mut settings = Table::new(&["SETTING", "VALUE", "FROM"]);
+    for line in &info.settings {
+        settings.row([line.name.clone(), line.value.clone(), line.origin.to_string()]);
+    }
+    let mut text = facts.text();
+    // Writing to a string can't fail.
+    let _ = write!(text, "\n{}\n{}", assets.text(), settings.text());
+    text
+}
+
+/// Whether all that a box needs is there.
+pub(crate) fn is_complete(info: &HostInfo) -> bool {
+    info.acceleration.is_ok() && info.assets.iter().all(|asset| asset.optional || asset.path.is_some())
+}
+
+fn free(space: &SpaceInfo) -> String {
+    let (free, total) = (space.free.bytes, space.free.bytes_total);
+    let percent = if total == 0 { 0 } else { u128::from(free) * 100 / u128::from(total) };
+    format!("{} of {} ({percent} %)", Bytes(free), Bytes(total))
+}
+
+fn inodes(space: &SpaceInfo) -> String {
+    match space.free.inodes_total {
+        0 => "not counted by this filesystem".to_owned(),
+        total => format!("{} of {total} free", space.free.inodes),
+    }
+}
+
+fn reserved(space: &SpaceInfo) -> String {
+    let starts = space.claims.len();
+    if starts == 0 {
+        return "nothing".to_owned();
+    }
+    let bytes = Bytes(space.claims.iter().sum());
+    format!("{bytes} by {starts} start{}", if starts == 1 { "" } else { "s" })
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "would be admitted",
+        Verdict::Warn => "would collect garbage first, and go on",
+        Verdict::Reject => "would collect garbage first, and be refused unless that frees enough",
+    }
+}

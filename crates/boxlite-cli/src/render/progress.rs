@@ -1,0 +1,94 @@
+//! Bars for pulls and builds, on a terminal only.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use boxlite::{Digest, Progress, ProgressSink};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::report::note;
+
+/// Where progress goes: to bars on standard error if that is a terminal and `quiet` is not set, else nowhere.
+pub(crate) fn progress(quiet: bool) -> Arc<dyn ProgressSink> {
+    if quiet || !rustix::termios::isatty(rustix::stdio::stderr()) {
+        return Arc::new(());
+    }
+    Arc::new(Bars { bars: MultiProgress::new(), lines: Mutex::default() })
+}
+
+struct Bars {
+    bars: MultiProgress,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Default)]
+struct Lines {
+    layers: HashMap<Digest, ProgressBar>,
+    building: Option<ProgressBar>,
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = self.bars.clear();
+    }
+}
+
+impl ProgressSink for Bars {
+    fn report(&self, progress: Progress) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::Resolved { layers, .. } => {
+                for (layer, bytes) in layers {
+                    let bar = self.bars.add(transfer(bytes)).with_message("waits").with_prefix(short(&layer));
+                    bar.tick();
+                    lines.layers.insert(layer, bar);
+                }
+            }
+            Progress::Waiting { layer } => {
+                if let Some(bar) = lines.layers.get(&layer) {
+                    bar.set_message("another pull fetches it");
+                }
+            }
+            Progress::Transferring { layer, done, total } => {
+                if let Some(bar) = lines.layers.get(&layer) {
+                    bar.set_message("");
+                    bar.set_length(total);
+                    bar.set_position(done);
+                }
+            }
+            Progress::Present { layer } | Progress::Transferred { layer } => {
+                if let Some(bar) = lines.layers.remove(&layer) {
+                    bar.finish_and_clear();
+                }
+            }
+            Progress::Retrying { why } => {
+                self.bars.suspend(|| note(&format!("boxlite: trying again: {why}")));
+            }
+            Progress::Building { done, total } => {
+                let bar = lines
+                    .building
+                    .get_or_insert_with(|| self.bars.add(transfer(total)).with_prefix("disk image  "));
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Progress::Built => {
+                if let Some(bar) = lines.building.take() {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn transfer(bytes: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:<10} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style)
+}
+
+fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(12).collect()
+}

@@ -1,0 +1,77 @@
+//! What to do about an error, by its kind and by what the command was about.
+
+use boxlite::settings::Bytes;
+use boxlite::{Error, ErrorKind};
+
+/// What a command is about; tells which hint helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    /// A box that should exist.
+    Box,
+    /// A box that should run.
+    RunningBox,
+    /// The removal of a box.
+    Removal,
+    /// An image from its source.
+    Image,
+    /// The removal of an image.
+    ImageRemoval,
+    /// A new box.
+    NewBox,
+    /// The start of a box.
+    Start,
+    /// The home or the host as a whole.
+    Host,
+}
+
+/// Hints for an error, one line each.
+pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
+    let hint = match (error.kind(), topic) {
+        (ErrorKind::ResourceExhausted, _) => return shortage(error),
+        (ErrorKind::NotFound, Topic::NewBox | Topic::Image) => {
+            "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
+        }
+        (ErrorKind::NotFound, Topic::ImageRemoval) => "`boxlite images` lists the images there are",
+        (ErrorKind::NotFound, Topic::Host) => return Vec::new(),
+        (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
+        (ErrorKind::Conflict, Topic::NewBox) => {
+            "choose another --name, or remove the other box with `boxlite rm`"
+        }
+        (ErrorKind::Conflict, Topic::ImageRemoval) => {
+            "remove the boxes that use it first, or take all of its names away with `boxlite rmi -f`"
+        }
+        (ErrorKind::Conflict, Topic::Removal) => {
+            "stop it with `boxlite stop`, or remove it as it runs with `boxlite rm -f`"
+        }
+        (ErrorKind::Conflict, Topic::RunningBox) => {
+            "`boxlite start` starts it; `boxlite ls -a` shows its state"
+        }
+        (ErrorKind::Busy, _) => "another boxlite process is at work on it; try again in a moment",
+        (ErrorKind::Unsupported, _) => {
+            "`boxlite info` says what this host has and lacks; scripts/setup in boxlite's source installs what is missing"
+        }
+        (ErrorKind::Unavailable, _) => {
+            "check the registry's name and the network; --insecure allows plain HTTP, --pull never uses only what is here"
+        }
+        (ErrorKind::Denied, _) => {
+            "check who owns the path and how its filesystem is mounted; --home or BOXLITE_HOME name another home"
+        }
+        (ErrorKind::Corrupt, _) => {
+            "what arrived or is stored is damaged and was not used; `boxlite pull` fetches an image anew"
+        }
+        (ErrorKind::Bug, _) => "this is a defect of boxlite; BOXLITE_LOG=debug shows what led to it",
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
+}
+
+fn shortage(error: &Error) -> Vec<String> {
+    let gc = match error.shortage().and_then(|shortage| shortage.reclaimable) {
+        Some(0) => "`boxlite gc` would free nothing now; `boxlite rm` unneeded boxes or free space otherwise"
+            .to_owned(),
+        Some(bytes) => format!("`boxlite gc` can free about {}", Bytes(bytes)),
+        None => "`boxlite gc` removes disk images that no box needs (`boxlite gc --dry-run` shows which)"
+            .to_owned(),
+    };
+    vec![gc, "`boxlite system df` shows what takes the space".to_owned()]
+}

@@ -1,0 +1,37 @@
+use boxlite::{Error, Shortage};
+
+use super::*;
+
+#[test]
+fn a_shortage_names_what_gc_can_free() {
+    let shortage = Shortage { need: 1 << 30, have: 5 << 20, inodes: false, reclaimable: Some(3 << 30) };
+    let error = Error::exhausted("starting web needs 1 GiB free, /h has 5 MiB", shortage);
+    assert_eq!(
+        Failure::of(&error, Topic::Start).text(),
+        "boxlite: starting web needs 1 GiB free, /h has 5 MiB\n\
+         hint: `boxlite gc` can free about 3 GiB\n\
+         hint: `boxlite system df` shows what takes the space"
+    );
+}
+
+#[test]
+fn hints_depend_on_what_the_command_is_about() {
+    let error = || Error::conflict("box web is running");
+    assert!(Failure::of(&error(), Topic::Removal).text().contains("rm -f"));
+    assert!(Failure::of(&error(), Topic::NewBox).text().contains("--name"));
+    assert_eq!(Failure::of(&error(), Topic::Host).text(), "boxlite: box web is running");
+}
+
+#[test]
+fn a_closed_pipe_is_quiet_and_other_failures_are_not() {
+    let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+    assert_eq!(Failure::output(&broken).exit(), Exit::BROKEN_PIPE);
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    assert_eq!(Failure::output(&full).exit(), Exit::FAILED);
+}
+
+#[test]
+fn a_command_s_status_is_passed_on() {
+    assert_eq!(ExitCode::from(Exit::of_command(3)), ExitCode::from(3));
+    assert_eq!(Exit::of_signal(9), Exit::of_command(137));
+}

@@ -1,0 +1,69 @@
+//! Our standard input, pumped into a command.
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+
+use bytes::Bytes;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::detach::DetachKeys;
+use crate::report::note;
+
+const CHUNK: usize = 64 * 1024;
+/// Chunks read ahead of a slow command.
+const AHEAD: usize = 4;
+
+/// Copies standard input to `to` until its end, which is passed on; `detached` is told when the detach keys are typed.
+pub(super) async fn pump(mut to: Pin<Box<dyn AsyncWrite + Send>>, detached: Option<oneshot::Sender<()>>) {
+    let mut chunks = read_standard_input();
+    let mut keys = DetachKeys::default();
+    while let Some(chunk) = chunks.recv().await {
+        let (chunk, leave) = if detached.is_some() {
+            let (pass, leave) = keys.feed(&chunk);
+            (Bytes::from(pass), leave)
+        } else {
+            (chunk, false)
+        };
+        if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
+            // The command has closed its input or has ended: the end of the session says how.
+            return;
+        }
+        if leave {
+            if let Some(detached) = detached {
+                // Nobody listens when the command has just ended.
+                let _ = detached.send(());
+            }
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+/// A thread of its own, because a read from a terminal or a pipe can't be cancelled.
+fn read_standard_input() -> mpsc::Receiver<Bytes> {
+    let (send, receive) = mpsc::channel(AHEAD);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    if send.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    note(&format!("boxlite: warning: reading standard input failed: {error}"));
+                    return;
+                }
+            }
+        }
+    });
+    receive
+}
+
+fn read(buffer: &mut [u8]) -> io::Result<usize> {
+    rustix::io::read(rustix::stdio::stdin(), buffer).map_err(io::Error::from)
+}

@@ -1,0 +1,144 @@
+//! What goes wrong before a virtual machine is needed: each case is refused in words that help, and changes nothing.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::home::Home;
+use crate::output::Output;
+
+#[track_caller]
+fn hinted(error: &str) {
+    assert!(error.contains("\nhint: "), "no hint: {error}");
+}
+
+/// Names, lengths and times of everything in the home but the database, whose pages may be touched by a reader.
+fn contents(directory: &Path) -> Vec<String> {
+    let output = Command::new("find")
+        .arg(directory)
+        .args(["-not", "-name", "boxlite.db*", "-printf", "%P %y %s\n"])
+        .output()
+        .expect("find");
+    let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn malformed_and_unknown_names_are_refused() {
+    let home = Home::bare();
+    home.run(&["ls"]).ok();
+    let before = contents(home.path());
+    for malformed in ["", "UPPER/case", "a b", "x@sha256:12", "-x"] {
+        let output = home.run(&["run", "--", malformed]);
+        assert_eq!(output.code(), Some(125), "{malformed:?}: {output:?}");
+        assert!(output.err.starts_with("boxlite: ") && !output.err.contains("panicked"), "{output:?}");
+    }
+    hinted(&home.run(&["run", "--pull", "never", "nothing-here:1", "true"]).refused("nothing-here"));
+    hinted(&home.run(&["run", "oci:/no/such/layout", "true"]).refused("/no/such/layout"));
+    hinted(&home.run(&["pull", "127.0.0.1:1/nobody/listens:latest"]).refused("127.0.0.1:1"));
+    for command in ["start", "stop", "rm", "inspect", "kill", "logs", "attach", "wait", "restart"] {
+        hinted(&home.run(&[command, "nobody"]).refused("nobody"));
+    }
+    hinted(&home.run(&["exec", "nobody", "true"]).refused("nobody"));
+    home.run(&["rmi", "nothing-here"]).refused("nothing-here");
+    assert_eq!(contents(home.path()), before, "nothing is left half-made");
+}
+
+#[test]
+fn unknown_options_end_with_boxlite_s_own_status() {
+    let home = Home::bare();
+    for line in [&["run", "--nope", "x"][..], &["frobnicate"], &["run"], &["ls", "--format", "xml"]] {
+        home.run(line).refused("--help");
+    }
+    assert!(home.run(&["run", "--help"]).ok().contains("IMAGE [COMMAND]"));
+    assert!(home.run(&["--version"]).ok().starts_with("boxlite "));
+    assert!(home.run(&["completion", "bash"]).ok().contains("_boxlite"));
+}
+
+#[test]
+fn a_wrong_digest_is_refused_and_leaves_no_image() {
+    let Some(home) = Home::able() else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let status =
+        Command::new("cp").args(["-r", "-L"]).arg(home.layout()).arg(copy.path().join("layout")).status();
+    assert!(status.unwrap().success());
+    let blobs = copy.path().join("layout/blobs/sha256");
+    let length = |path: &Path| fs::metadata(path).unwrap().len();
+    let largest =
+        fs::read_dir(blobs).unwrap().flatten().map(|entry| entry.path()).max_by_key(|path| length(path));
+    let largest = largest.unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let image = format!("oci:{}:python", copy.path().join("layout").display());
+    hinted(&home.run(&["run", &image, "true"]).refused("sha256:"));
+    assert_eq!(home.run(&["images", "-q"]).ok(), "");
+    assert_eq!(fs::read_dir(home.path().join("images/tmp")).unwrap().count(), 0);
+    assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    home.run(&["create", "--name", "web", &image]).ok();
+    hinted(&home.run(&["create", "--name", "web", &image]).refused("web"));
+    home.run(&["create", "--name=bad name", &image]).refused("name");
+    home.run(&["create", "-v", "/no/such/dir:/x", &image]).refused("/no/such/dir");
+    home.run(&["create", "-p", "99999:1", &image]).refused("99999");
+    home.run(&["create", "-m", "1", &image]).refused("memory");
+    assert_eq!(home.run(&["ls", "-aq"]).ok().lines().count(), 1);
+}
+
+#[test]
+fn a_host_without_qemu_or_kernel_says_what_to_install() {
+    let Some(home) = Home::able() else { return };
+    home.run(&["create", "--name", "web", &home.image("mini"), "true"]).ok();
+    let nothing = tempfile::tempdir().unwrap();
+    let without = |name: &str| {
+        let mut command = home.command(["start", "web"]);
+        match name {
+            "qemu" => command.env("PATH", nothing.path()),
+            _ => command.env("BOXLITE_ASSETS", nothing.path()),
+        };
+        Output::of(command.spawn().unwrap())
+    };
+    hinted(&without("qemu").refused("QEMU"));
+    hinted(&without("kernel").refused("scripts/setup"));
+    let info = home.run(&["inspect", "web"]).json();
+    assert_eq!(info[0]["state"], "created", "a start that never was changes nothing: {info}");
+}
+
+#[test]
+fn a_home_where_none_can_be_is_refused() {
+    let home = Home::bare();
+    let file = home.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    home.run(&["--home", file.to_str().unwrap(), "ls"]).refused("file");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    home.run(&["--home", "", "ls"]).refused("home");
+    home.run(&["--home", "/proc/boxlite", "ls"]).refused("/proc/boxlite");
+    home.run(&["--accel", "magic", "ls"]).refused("");
+    fs::write(home.path().join("config.toml"), "hard_floor = \"lots\"\n").unwrap();
+    home.run(&["ls"]).refused("config.toml");
+    fs::remove_file(home.path().join("config.toml")).unwrap();
+}
+
+#[test]
+fn a_read_only_home_is_refused_in_words() {
+    let home = Home::bare();
+    let point = home.path().join("point");
+    fs::create_dir(&point).unwrap();
+    let mount = |arguments: &[&str]| Command::new("mount").args(arguments).arg(&point).status();
+    let mounted = mount(&["-t", "tmpfs", "-o", "ro", "tmpfs"]).is_ok_and(|status| status.success());
+    if !mounted {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "a tmpfs could not be mounted");
+        println!("SKIPPED: mounting a read-only tmpfs needs root");
+        return;
+    }
+    let output = home.run(&["--home", point.join("home").to_str().unwrap(), "ls"]);
+    assert!(Command::new("umount").arg(&point).status().unwrap().success());
+    hinted(&output.refused("Read-only"));
+}

@@ -1,0 +1,141 @@
+//! A home of its own for each test, and the machine they all need.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::output::Output;
+
+/// What `scripts/test` sets up.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) assets: PathBuf,
+    pub(crate) layout: PathBuf,
+}
+
+impl Machine {
+    /// What this machine has; `None`, after saying so, where virtual machines can't be run.
+    pub(crate) fn find() -> Option<Self> {
+        let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        // Programs are in target/PROFILE, assets in target/assets.
+        let usual = Path::new(program()).ancestors().nth(2).map(|target| target.join("assets"));
+        let assets = named("BOXLITE_ASSETS").or(usual)?;
+        let layout = named("BOXLITE_TEST_IMAGE").unwrap_or_else(|| assets.join("test-image"));
+        if assets.join("kernel").exists() && layout.join("index.json").exists() {
+            return Some(Self { assets, layout });
+        }
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "run scripts/test: {} lacks assets",
+            assets.display()
+        );
+        println!("SKIPPED: {} or {} is incomplete; run scripts/test", assets.display(), layout.display());
+        None
+    }
+}
+
+pub(crate) fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_boxlite")
+}
+
+/// A home, removed with all of its boxes at the end.
+pub(crate) struct Home {
+    directory: TempDir,
+    machine: Option<Machine>,
+}
+
+impl Home {
+    /// A home on a machine that may lack everything.
+    pub(crate) fn bare() -> Self {
+        Self { directory: TempDir::with_prefix("boxlite-cli-").expect("making a home"), machine: None }
+    }
+
+    /// A home where boxes can run.
+    pub(crate) fn able() -> Option<Self> {
+        let mut home = Self::bare();
+        home.machine = Some(Machine::find()?);
+        Some(home)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The test image of that tag.
+    pub(crate) fn image(&self, tag: &str) -> String {
+        let layout = self.machine.as_ref().map(|machine| machine.layout.display().to_string());
+        format!("oci:{}:{tag}", layout.expect("an able home"))
+    }
+
+    pub(crate) fn layout(&self) -> &Path {
+        &self.machine.as_ref().expect("an able home").layout
+    }
+
+    /// `boxlite ARGUMENTS`, not yet started, with pipes and no standard input.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program());
+        command.args(arguments).env("BOXLITE_HOME", self.path()).env_remove("BOXLITE_LOG");
+        if let Some(machine) = &self.machine {
+            command.env("BOXLITE_ASSETS", &machine.assets);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().expect("starting boxlite")
+    }
+
+    /// Runs `boxlite ARGUMENTS` to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        Output::of(self.start(arguments))
+    }
+
+    /// The same with that standard input.
+    pub(crate) fn run_with(&self, arguments: &[&str], input: Vec<u8>) -> Output {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().expect("starting boxlite");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let writer = std::thread::spawn(move || {
+            // A program that does not read to the end is judged by what it prints.
+            let _ = stdin.write_all(&input);
+        });
+        let output = Output::of(child);
+        writer.join().expect("writing standard input");
+        output
+    }
+
+    /// A running box that does nothing but serve execs.
+    pub(crate) fn sleeper(&self, name: &str) {
+        self.run(&["run", "-d", "--name", name, &self.image("mini"), "sleep", "infinity"]).ok();
+    }
+
+    /// The process id of a program whose command line names `part` and this home.
+    pub(crate) fn process(&self, program: &str, part: &str) -> Option<rustix::process::Pid> {
+        let home = self.path().to_str().expect("text");
+        std::fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let first = line.split('\0').next()?;
+            (first.ends_with(program) && line.contains(part) && line.contains(home))
+                .then(|| rustix::process::Pid::from_raw(pid))
+                .flatten()
+        })
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.run(&["ls", "-a"]).text());
+        }
+        let ids = self.run(&["ls", "-aq", "--no-trunc"]).text();
+        for id in ids.split_whitespace() {
+            self.run(&["rm", "-f", id]);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The command line as its users have it: the real programs, a real home, real virtual machines.
+//!
+//! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
+
+mod bad_input;
+mod home;
+mod listing;
+mod output;
+mod runs;
