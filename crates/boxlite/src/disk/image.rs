@@ -19,7 +19,7 @@ use boxlite_ext4::{BUILDER_VERSION, BuildError, BuildErrorKind, BuildOptions};
 use sha2::{Digest as _, Sha256};
 
 use super::lease::Leased;
-use crate::durable::Staged;
+use crate::durable::{Staged, fault};
 use crate::error::{Doing, Error, ErrorKind, Result, Shortage};
 use crate::home::Home;
 use crate::image::{Digest, Image, Images, Progress, ProgressSink};
@@ -82,6 +82,7 @@ pub fn ensure(
         if let Some(leased) = lease(images.home(), &digest)? {
             return Ok(leased);
         }
+        fault::point("disk.absent").doing("looking for", images.home().disk_image(&digest))?;
         let Some(staged) = Staged::take_over(&images.home().tmp(), &staged_name)? else {
             std::thread::sleep(BUSY_PAUSE);
             continue;

@@ -93,6 +93,7 @@ impl Blobs {
         if let Some(lease) = self.lease(digest, Some(length))? {
             return Ok(Wanted::Present(lease));
         }
+        fault::point("blob.absent").doing("looking for", self.path(digest))?;
         let Some(staged) = Staged::take_over(&self.home.tmp(), &partial_name(digest))? else {
             return Ok(Wanted::Busy);
         };

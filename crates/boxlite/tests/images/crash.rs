@@ -1,5 +1,6 @@
 //! Kills at any step, and disks that fill up.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -75,6 +76,35 @@ async fn a_kill_at_any_step_leaves_a_home_that_the_next_pull_completes() {
                 assert!(boxlite::durable::sweep_staged(&path, false).unwrap().is_some(), "{fault}: {path:?}");
             }
         }
+    }
+}
+
+/// Somebody else finishes the work between the look at the path and the lock.
+///
+/// Mutation tried: without the second look, after the lock, in `ensure` or in `Blobs::want`, the file is made
+/// and replaced once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_was_done_meanwhile_is_not_done_again() {
+    let scratch = Scratch::new();
+    let path = scratch.path("layout");
+    layout(&path, "v1", &[("tool", 300_000)]);
+    let reference = format!("oci:{}:v1", path.display());
+    let inode = |path: PathBuf| std::fs::metadata(path).unwrap().ino();
+    for point in ["blob.absent", "disk.absent"] {
+        let fresh = Scratch::new();
+        let gate = fresh.path("gate");
+        run("mkfifo", &[gate.to_str().unwrap()]);
+        let fault = format!("{point}=wait:{}", gate.display());
+        let child = child::start(fresh.home.root(), &reference, true, &[("BOXLITE_FAULT", &fault)]);
+        // Opens as soon as the child has come to the point, where it waits until this is closed again.
+        let gate = std::fs::File::options().write(true).open(&gate).unwrap();
+        let image = fresh.pull(&reference).await.unwrap();
+        let leased = boxlite::disk::image::ensure(&fresh.images, &image, crate::disk::VIRTUAL, &()).unwrap();
+        let made = [leased.path().to_owned(), fresh.home.blobs().join(image.digest.hex())];
+        let before = made.clone().map(inode);
+        drop(gate);
+        assert_eq!(child::finish(child).said, format!("ok {}", image.digest));
+        assert_eq!(made.map(inode), before, "{point}");
     }
 }
 

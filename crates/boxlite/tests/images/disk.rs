@@ -43,7 +43,6 @@ async fn a_disk_image_holds_the_layers_and_is_the_same_after_every_build() {
     assert_ne!(digest(&image, VIRTUAL), digest(&image, 2 * VIRTUAL));
 }
 
-/// Mutation tried: leaving out the second `lease` in `ensure`, after the lock, builds it more than once.
 #[tokio::test]
 async fn eight_threads_build_one_disk_image_once() {
     let scratch = Scratch::new();

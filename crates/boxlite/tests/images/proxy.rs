@@ -107,7 +107,7 @@ fn serve(
     if matches!(fate, Fate::Endless) {
         write!(client, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
         loop {
-            client.write_all(&[b' '; 65536])?;
+            client.write_all(&[b' '; 8192])?;
         }
     }
     let mut server = TcpStream::connect(upstream)?;

@@ -14,6 +14,7 @@ const BIG: usize = 5_000_000;
 pub(crate) struct Registry {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) address: String,
+    child: Option<std::process::Child>,
 }
 
 fn script() -> PathBuf {
@@ -26,7 +27,7 @@ impl Registry {
         let mut arguments = vec!["start", directory.path().to_str().unwrap()];
         arguments.extend_from_slice(more);
         let address = run(script().to_str().unwrap(), &arguments).trim().to_owned();
-        Self { directory, address }
+        Self { directory, address, child: None }
     }
 
     /// The data of `plain`, served over HTTPS.
@@ -47,8 +48,7 @@ impl Registry {
             .stderr(output)
             .spawn()
             .unwrap();
-        std::fs::write(directory.path().join("pid"), child.id().to_string()).unwrap();
-        let mut registry = Self { directory, address: String::new() };
+        let mut registry = Self { directory, address: String::new(), child: Some(child) };
         for _ in 0..300 {
             let text = std::fs::read_to_string(&log).unwrap();
             let at = text.find("listening on 127.0.0.1:").map(|at| &text[at + 13..]);
@@ -77,6 +77,11 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return;
+        }
         run(script().to_str().unwrap(), &["stop", self.directory.path().to_str().unwrap()]);
     }
 }
@@ -270,14 +275,13 @@ async fn tokens_are_fetched_when_asked_for() {
         Fate::Answer("200 OK", String::new(), br#"{"access_token": "abc"}"#.to_vec())
     });
     let address = proxy.address.clone();
-    let front = Proxy::before(&registry.address, move |request: &Request| match request.authorization {
-        Some(_) => Fate::Pass,
-        None if request.path.starts_with("/v2/") => {
-            let challenge =
-                format!("WWW-Authenticate: Bearer realm=\"http://{address}/token\",service=\"s\"\r\n");
-            Fate::Answer("401 Unauthorized", challenge, Vec::new())
+    let front = Proxy::before(&registry.address, move |request: &Request| {
+        if request.authorization.is_some() {
+            return Fate::Pass;
         }
-        None => Fate::Pass,
+        let challenge =
+            format!("WWW-Authenticate: Bearer realm=\"http://{address}/token\",service=\"s\"\r\n");
+        Fate::Answer("401 Unauthorized", challenge, Vec::new())
     });
     scratch.pull(&format!("{}/app:1", front.address)).await.unwrap();
     assert_eq!(proxy.requests().len(), 1, "one token serves the whole pull");
@@ -351,11 +355,12 @@ async fn transient_answers_are_tried_again_and_final_ones_are_not() {
     assert_eq!(refusing.requests().len(), 1);
 }
 
+type Ruse = fn(&Request) -> Fate;
+
 #[tokio::test]
 async fn hostile_registries_get_an_error_and_leave_nothing() {
     let scratch = Scratch::new();
     let registry = served(&scratch, &[]);
-    type Ruse = fn(&Request) -> Fate;
     let ruses: [(Ruse, ErrorKind); 6] = [
         (|_| Fate::Endless, ErrorKind::Corrupt),
         (|request| if request.is_blob() { Fate::Endless } else { Fate::Pass }, ErrorKind::Corrupt),
