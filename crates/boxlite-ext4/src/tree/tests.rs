@@ -83,8 +83,8 @@ fn assert_consistent(tree: &Tree) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
-    /// Mutations tried: a touched mark not carried to the ancestors; `hidden` set by every directory entry; a
-    /// hard link unlinking before it counts; symbolic links followed from the wrong directory. Each fails.
+    /// Mutations tried: a touched mark not carried to the ancestors; `hidden` set by every directory entry;
+    /// absolute links followed from where they are. Each fails.
     #[test]
     fn any_stack_of_layers_means_what_the_model_says(seed in any::<u64>(), layers in 1_usize..5, length in 1_usize..40) {
         let mut random = Random(seed);

@@ -41,7 +41,7 @@ impl Read for Dripping {
     }
 }
 
-/// Mutation tried: the time of day as `s_wtime`; fails. A hash map in place of the tree's; fails.
+/// Mutation tried: the time of day as `s_wtime`; fails.
 #[test]
 fn the_same_layers_give_the_same_bytes() {
     let scratch = tempfile::tempdir().unwrap();
@@ -172,6 +172,69 @@ fn the_kernel_mounts_it_writable_and_leaves_the_tables_alone() {
     check(&image);
     let grown = (image.metadata().unwrap().blocks() - before) * 512;
     assert!(grown < 2 << 20, "two small writes grew the image by {grown} bytes");
+}
+
+/// What a kill of the machine leaves: the kernel's journal in our journal inode brings it back.
+#[test]
+fn a_copy_taken_while_mounted_recovers_by_its_journal() {
+    if !able("recovery") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (image, copy) = (scratch.path().join("image"), scratch.path().join("copy"));
+    build_at(&image, &layers(), &small()).unwrap();
+    {
+        let mount = Mount::new(&image, &scratch.path().join("mount"), "loop");
+        for number in 0..300 {
+            fs::write(mount.at.join(format!("synced-{number}")), vec![1; 5000]).unwrap();
+            fs::rename(mount.at.join(format!("d/{number}")), mount.at.join(format!("moved-{number}")))
+                .unwrap();
+        }
+        run(Command::new("sync").arg("-f").arg(&mount.at));
+        run(Command::new("cp").arg("--sparse=always").args([&image, &copy]));
+    }
+    let listing = Command::new("dumpe2fs").arg("-h").arg(&copy).output().unwrap();
+    assert!(String::from_utf8_lossy(&listing.stdout).contains("needs_recovery"));
+    {
+        let mount = Mount::new(&copy, &scratch.path().join("mount"), "loop");
+        for number in 0..300 {
+            assert_eq!(fs::read(mount.at.join(format!("synced-{number}"))).unwrap(), vec![1; 5000]);
+            assert!(mount.at.join(format!("moved-{number}")).exists());
+        }
+    }
+    check(&copy);
+}
+
+/// A directory's link count saturates (`dir_nlink`) where e2fsck expects it.
+#[test]
+fn very_many_subdirectories_are_counted_as_the_kernel_does() {
+    for count in [64_997, 64_998, 64_999, 66_000] {
+        let scratch = tempfile::tempdir().unwrap();
+        let image = scratch.path().join("image");
+        let mut layer = Archive::new();
+        for number in 0..count {
+            layer.dir(&format!("d/{number}"));
+        }
+        build_at(&image, &[Blob::new(&layer.finish(), Compression::None)], &options()).unwrap();
+        check(&image);
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_write_error() {
+    if !able("full disk") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path().join("tmpfs");
+    fs::create_dir(&at).unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "none"]).arg(&at));
+    let error = build_at(&at.join("image"), &layers(), &options());
+    run(Command::new("umount").arg(&at));
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::Write);
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
 }
 
 /// Mutation tried: no backup pointers in the resize inode; e2fsck refuses.

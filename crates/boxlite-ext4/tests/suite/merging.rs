@@ -81,6 +81,8 @@ fn hard_links_cross_layers_and_survive_replacement() {
     verify("hard links", &blobs(&[&base, &upper, &top]), &options());
 }
 
+/// Mutation tried: the old name unlinked before the link is counted; fails.
+///
 /// What umoci refuses and GNU tar writes when a file is named twice on its command line.
 #[test]
 fn a_link_to_itself_changes_nothing() {

@@ -70,7 +70,6 @@ fn times_owners_and_modes_keep_all_bits() {
     verify("times and owners", &one(&layer), &options());
 }
 
-/// Mutation tried: attributes never placed in the inode; passes, as it should: only their place differs.
 /// Mutation tried: the block's checksum without its number; e2fsck refuses.
 #[test]
 fn attributes_fit_inode_and_block() {
