@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use boxlite::admission::Claim;
 use boxlite::durable::Lock;
 use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite::shim::accel::{Accelerator, choose};
@@ -150,9 +151,13 @@ pub(crate) fn shell(script: &str) -> ExecSpec {
 
 impl TestBox {
     pub(crate) fn start(&self) -> Launched {
+        self.start_with(None)
+    }
+
+    pub(crate) fn start_with(&self, claim: Option<Claim>) -> Launched {
         let lock = Lock::try_exclusive(&self.paths.shim_lock()).unwrap().expect("the box does not run yet");
         let shim = Path::new(env!("CARGO_BIN_EXE_boxlite-shim"));
-        spawn(&self.spec, shim, HandOver { lock, claim: None }).unwrap()
+        spawn(&self.spec, shim, HandOver { lock, claim }).unwrap()
     }
 
     pub(crate) fn client(&self) -> ShimClient {

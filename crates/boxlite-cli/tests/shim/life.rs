@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use boxlite::admission::Claims;
 use boxlite::shim::{End, MainLog};
 use boxlite::{Execution, OutputStream};
 use boxlite_proto::ExitStatus;
@@ -50,9 +51,14 @@ async fn the_main_process_is_heard_and_its_status_published() {
 async fn a_box_without_a_main_process_serves_execs_until_it_is_stopped() {
     let Some(bench) = bench() else { return };
     let guest = bench.new_box(None);
-    guest.start();
+    let claims = Claims::open(&bench.home).unwrap();
+    let claim = claims.take(64 << 20).unwrap();
+    let range = claim.range();
+    guest.start_with(Some(claim));
+    let is_reserved = || claims.live().unwrap().iter().any(|live| live.start == range.start);
     let client = guest.client();
     assert!(client.wait_up().await.unwrap(), "{}", guest.shim_log());
+    assert!(is_reserved(), "the shim keeps the claim that its starter has let go of");
     let mut exec = client.exec(shell("echo hello; exit 3")).await.unwrap();
     let (out, _) = read_all(&mut exec).await;
     assert_eq!(out, b"hello\n");
@@ -65,5 +71,6 @@ async fn a_box_without_a_main_process_serves_execs_until_it_is_stopped() {
     let outcome = guest.outcome().await.unwrap();
     assert_eq!((outcome.end, outcome.main, outcome.flushed), (End::Stopped, None, true));
     assert!(client.status().await.unwrap().is_none());
+    assert!(!is_reserved(), "a claim does not outlive its box");
     assert!(begun.elapsed() < Duration::from_secs(60));
 }
