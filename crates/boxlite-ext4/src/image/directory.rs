@@ -154,3 +154,40 @@ fn fill_index(block: &mut [u8], start: usize, limit: usize, index: &[(u32, u32)]
     let checksum = seed.over(&block[..start + index.len() * 8]).over(&[0; 8]).value();
     put!(block, start + limit * 8 + 4, checksum);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Mutation tried: the bit not set; fails.
+    #[test]
+    fn a_leaf_that_begins_among_equal_hashes_says_so() {
+        let seed = [1, 2, 3, 4];
+        let mut seen = HashMap::new();
+        let (first, second) = (0_u32..)
+            .find_map(|number| {
+                let name = format!("name-{number}");
+                seen.insert(hash(name.as_bytes(), &seed), name.clone()).map(|other| (other, name))
+            })
+            .expect("31 bits collide soon");
+        let shared = hash(first.as_bytes(), &seed);
+        let mut names: Vec<_> =
+            seen.into_iter().filter(|(hash, _)| *hash < shared).map(|(_, name)| name).collect();
+        // Fillers of one length below the pair: one of them more or fewer moves the pair over a leaf's border.
+        names.sort();
+        let length = record_length(first.as_bytes());
+        names.retain(|name| record_length(name.as_bytes()) == length);
+        let per_leaf = FILLED / length;
+        names.truncate(per_leaf * 2 - 1);
+        names.extend([first, second]);
+        let entries: Vec<_> =
+            names.iter().map(|name| DirEntry { name: name.as_bytes(), inode: 12, file_type: 1 }).collect();
+        let blocks = lay_out(&entries, 11, 2, &seed, Checksum::start()).unwrap();
+        assert!(blocks.indexed);
+        let at = ROOT_INDEX + 2 * 8;
+        let index: [u8; 4] = blocks.bytes[at..at + 4].try_into().unwrap();
+        assert_eq!(u32::from_le_bytes(index), shared | 1);
+    }
+}
