@@ -104,9 +104,11 @@ impl Target {
                 refuse_change_of_kind(&path, kind.is_dir(), &name)?;
                 let mode = entry.header().mode().map_err(|e| damaged(&e))? & 0o7777;
                 let mtime = entry.header().mtime().map_err(|e| damaged(&e))? as i64;
-                entry.unpack(&path).map_err(|e| Refusal::std_io(&doing, &innermost(e)))?;
+                entry.unpack(&path).map_err(|e| unpacking_failed(&doing, &e))?;
                 if kind.is_dir() {
                     self.directories.insert(path, (mode, mtime));
+                } else if kind.is_symlink() {
+                    set_mtime(&path, mtime).map_err(|e| Refusal::std_io(&doing, &e))?;
                 }
             }
         }
@@ -151,26 +153,29 @@ impl Target {
         let mode = header.mode()? & 0o7777;
         remove_file(path)?;
         rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(mode), device)?;
-        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         if self.keep_owners {
             chown(path, Some(header.uid()? as u32), Some(header.gid()? as u32))?;
         }
-        Ok(())
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        set_mtime(path, header.mtime()? as i64)
     }
 
     /// Sets what could only be set last, the innermost directories first.
     fn finish(self) -> Result<(), Refusal> {
         for (path, (mode, mtime)) in self.directories.iter().rev() {
-            let time = Timespec { tv_sec: *mtime, tv_nsec: 0 };
-            let times = Timestamps { last_access: time, last_modification: time };
             let doing = format!("setting the attributes of {}", path.display());
             std::fs::set_permissions(path, Permissions::from_mode(*mode))
                 .map_err(|e| Refusal::std_io(&doing, &e))?;
-            rustix::fs::utimensat(CWD, path, &times, AtFlags::empty())
-                .map_err(|e| Refusal::io(&doing, &e))?;
+            set_mtime(path, *mtime).map_err(|e| Refusal::std_io(&doing, &e))?;
         }
         Ok(())
     }
+}
+
+fn set_mtime(path: &Path, seconds: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Decides where an archive goes, from its first entry and from what is at `dest`.
@@ -182,9 +187,10 @@ fn land(dest: &str, first: &Path, is_directory: bool) -> Result<Landing, Refusal
         Component::Normal(part) => Some(PathBuf::from(part)),
         _ => None,
     });
-    let path = Path::new(dest);
+    // Without a trailing slash, which is looked at by itself.
+    let path: PathBuf = Path::new(dest).components().collect();
     // A link to nothing counts as nothing.
-    if let Ok(base) = std::fs::canonicalize(path) {
+    if let Ok(base) = std::fs::canonicalize(&path) {
         if base.is_dir() {
             return Ok(Landing { base, name: top, existed: true });
         }
@@ -239,13 +245,17 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The archive reader wraps the cause in prose of its own; the kind is that of the cause.
-fn innermost(error: io::Error) -> io::Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+/// The archive reader wraps the cause in prose of its own: an error of the system's decides the kind, and without one
+/// it was the archive that ended or made no sense.
+fn unpacking_failed(doing: &str, error: &io::Error) -> Refusal {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut code = None;
     while let Some(error) = cause {
         code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).or(code);
         cause = error.source();
     }
-    code.map_or(error, io::Error::from_raw_os_error)
+    match code {
+        Some(code) => Refusal::std_io(doing, &io::Error::from_raw_os_error(code)),
+        None => Refusal::new(OpFailure::BadArchive, format!("{doing} failed: {error}")),
+    }
 }

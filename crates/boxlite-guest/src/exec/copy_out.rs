@@ -117,6 +117,8 @@ impl<W: Write> Pack<W> {
             self.file(header, at, name, &metadata)?;
         } else {
             header.set_size(0);
+            header.set_device_major(rustix::fs::major(metadata.rdev()))?;
+            header.set_device_minor(rustix::fs::minor(metadata.rdev()))?;
             self.builder.append_data(&mut header, name, io::empty())?;
         }
         Ok(false)

@@ -16,10 +16,10 @@ use boxlite_proto::{
 };
 
 /// Software emulation on a loaded machine is slow, and no test measures how slow.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the machine's parts are, or what is missing here.
-pub fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     let assets = assets();
     let needed =
         [assets.join("kernel/vmlinuz"), assets.join("kernel/modules"), PathBuf::from("/usr/bin/busybox")];
@@ -39,9 +39,8 @@ pub fn missing() -> Option<String> {
 
 fn assets() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/share");
-    std::env::var_os("BOXLITE_ASSETS")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| std::env::var_os("XDG_DATA_HOME").map_or_else(home, PathBuf::from).join("boxlite"))
+    let default = || std::env::var_os("XDG_DATA_HOME").map_or_else(home, PathBuf::from).join("boxlite");
+    std::env::var_os("BOXLITE_ASSETS").map_or_else(default, PathBuf::from)
 }
 
 /// The agent, linked statically as it is shipped.
@@ -80,7 +79,7 @@ fn files(devices: GuestDevices) -> BootFiles {
 }
 
 /// Makes a root filesystem of `megabytes` from what `fill` puts into a directory, besides busybox and a few users.
-pub fn root_image(path: &Path, megabytes: u32, fill: impl FnOnce(&Path)) {
+pub(crate) fn root_image(path: &Path, megabytes: u32, fill: impl FnOnce(&Path)) {
     let tree = tempfile::tempdir().unwrap();
     let at = |name: &str| tree.path().join(name);
     for directory in ["bin", "etc", "home/web", "proc"] {
@@ -106,7 +105,7 @@ pub fn root_image(path: &Path, megabytes: u32, fill: impl FnOnce(&Path)) {
 }
 
 /// What `e2fsck -fn` finds in an image.
-pub fn check(image: &Path) -> Result<(), String> {
+pub(crate) fn check(image: &Path) -> Result<(), String> {
     let output = Command::new("e2fsck").arg("-fn").arg(image).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() { Ok(()) } else { Err(text) }
@@ -114,7 +113,7 @@ pub fn check(image: &Path) -> Result<(), String> {
 
 /// What the reader passes on to whoever waits for a channel.
 #[derive(Debug)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     Event(OpEvent),
     Data(Stream, Vec<u8>),
     Eof(Stream),
@@ -145,13 +144,13 @@ impl Shared {
     }
 }
 
-pub struct Machine {
+pub(crate) struct Machine {
     qemu: Child,
     shared: Arc<Shared>,
     main: Mutex<Receiver<FromGuest>>,
     next_id: AtomicU32,
-    pub ready: FromGuest,
-    pub boot_time: Duration,
+    pub(crate) ready: FromGuest,
+    pub(crate) boot_time: Duration,
     _scratch: tempfile::TempDir,
 }
 
@@ -162,7 +161,7 @@ impl Drop for Machine {
     }
 }
 
-pub fn config() -> BootConfig {
+pub(crate) fn config() -> BootConfig {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     BootConfig {
         hostname: "testbox".into(),
@@ -176,20 +175,19 @@ pub fn config() -> BootConfig {
 
 impl Machine {
     /// Boots from `image`, a raw file, and waits until the guest is up or has failed to come up.
-    pub fn boot(image: &Path, config: BootConfig, extra: &[&str]) -> Self {
+    pub(crate) fn boot(image: &Path, config: BootConfig, extra: &[&str]) -> Self {
         let devices =
             GuestDevices { network: config.network.is_some(), shares: !config.mounts.is_empty(), pci: false };
         let files = files(devices);
         let scratch = tempfile::tempdir().unwrap();
         let socket = scratch.path().join("agent.sock");
         let started = Instant::now();
-        let qemu = Command::new("setpriv")
+        let mut command = Command::new("setpriv");
+        command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(qemu_arguments(&files, image, &socket))
-            .args(extra)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("starting QEMU");
+            .args(qemu_arguments(&files, image, &socket));
+        command.args(extra).stdin(Stdio::null());
+        let qemu = spawn_until_exit(command);
         let stream = connect(&socket);
         let (to_main, main) = channel();
         let shared = Arc::new(Shared {
@@ -212,7 +210,7 @@ impl Machine {
         Self { qemu, shared, main, next_id: AtomicU32::new(1), ready, boot_time, _scratch: scratch }
     }
 
-    pub fn send(&self, message: &ToGuest) {
+    pub(crate) fn send(&self, message: &ToGuest) {
         self.shared.send(&Frame::control(message).unwrap());
     }
 
@@ -226,30 +224,30 @@ impl Machine {
     }
 
     /// Asks for an operation; its arrivals come through what is returned.
-    pub fn start(&self, op: Op) -> Running<'_> {
+    pub(crate) fn start(&self, op: Op) -> Running<'_> {
         let (id, arrivals) = self.open();
         self.send(&ToGuest::Op(op.with_id(id)));
-        Running { machine: self, id, arrivals }
+        Running { machine: self, id, arrivals: Mutex::new(arrivals) }
     }
 
-    pub fn exec(&self, spec: ExecSpec) -> Running<'_> {
+    pub(crate) fn exec(&self, spec: ExecSpec) -> Running<'_> {
         self.start(Op::Exec { id: 0, spec })
     }
 
     /// Runs a program to its end.
-    pub fn run(&self, argv: &[&str]) -> Ended {
+    pub(crate) fn run(&self, argv: &[&str]) -> Ended {
         self.exec(spec(argv)).wait()
     }
 
     /// Runs a shell command to its end and expects success.
-    pub fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         let ended = self.run(&["sh", "-c", script]);
         assert_eq!(ended.outcome, Ok(ExitStatus::Code(0)), "{script}: {ended:?}");
         ended.out()
     }
 
     /// One question, one answer.
-    pub fn ask(&self, op: Op) -> OpEvent {
+    pub(crate) fn ask(&self, op: Op) -> OpEvent {
         let running = self.start(op);
         match running.next() {
             Arrival::Event(event) => event,
@@ -258,7 +256,7 @@ impl Machine {
     }
 
     /// Shuts the guest down and waits for QEMU to end, by the guest's own power-off.
-    pub fn shut_down(mut self, grace: Duration) {
+    pub(crate) fn shut_down(mut self, grace: Duration) {
         self.send(&ToGuest::Shutdown { grace_ms: grace.as_millis() as u64 });
         let down = self.main.lock().unwrap().recv_timeout(PATIENCE);
         assert_eq!(down, Ok(FromGuest::Down));
@@ -267,10 +265,23 @@ impl Machine {
     }
 
     /// Shuts the guest down and leaves ending the machine to the guest.
-    pub fn power_off(mut self) -> bool {
+    pub(crate) fn power_off(mut self) -> bool {
         self.send(&ToGuest::Shutdown { grace_ms: 0 });
         self.qemu.wait().unwrap().success()
     }
+}
+
+/// Starts a child that dies with this process. The kernel counts the parent's thread as the parent, and a test's thread
+/// ends before the tests do, so a thread of its own stays for it.
+fn spawn_until_exit(mut command: Command) -> Child {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        sender.send(command.spawn().expect("starting QEMU")).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    receiver.recv().unwrap()
 }
 
 fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String> {
@@ -288,12 +299,10 @@ fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String>
         "panic=-1 quiet loglevel=1 tsc_early_khz={} cryptomgr.notests init_on_alloc=0",
         (mhz * 1000.0) as u64
     );
-    let text = format!(
-        "-nodefaults -no-user-config -display none -no-reboot -m 256 -smp 1 -accel tcg -cpu max \
+    let text = "-nodefaults -no-user-config -display none -no-reboot -m 256 -smp 1 -accel tcg -cpu max \
          -M microvm,acpi=on,isa-serial=off -bios qboot.rom \
          -device virtio-serial-device,max_ports=4 -device virtserialport,chardev=agent,name=agent \
-         -device virtio-blk-device,drive=d0,id=vd0"
-    );
+         -device virtio-blk-device,drive=d0,id=vd0";
     let mut arguments: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
     let pairs = [
         ("-kernel", files.kernel.display().to_string()),
@@ -372,42 +381,42 @@ fn route(frame: Frame, shared: &Shared, main: &Sender<FromGuest>) {
     }
 }
 
-pub fn spec(argv: &[&str]) -> ExecSpec {
+pub(crate) fn spec(argv: &[&str]) -> ExecSpec {
     ExecSpec { argv: argv.iter().map(|&s| s.to_owned()).collect(), ..ExecSpec::default() }
 }
 
 /// How an exec went.
 #[derive(Debug)]
-pub struct Ended {
-    pub outcome: Result<ExitStatus, boxlite_proto::ExecFailure>,
-    pub message: String,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Ended {
+    pub(crate) outcome: Result<ExitStatus, boxlite_proto::ExecFailure>,
+    pub(crate) message: String,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Ended {
-    pub fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
     }
 }
 
-pub struct Running<'a> {
+pub(crate) struct Running<'a> {
     machine: &'a Machine,
-    pub id: u32,
-    arrivals: Receiver<Arrival>,
+    pub(crate) id: u32,
+    arrivals: Mutex<Receiver<Arrival>>,
 }
 
 impl Running<'_> {
-    pub fn next(&self) -> Arrival {
-        self.arrivals.recv_timeout(PATIENCE).expect("an answer of the guest")
+    pub(crate) fn next(&self) -> Arrival {
+        self.arrivals.lock().unwrap().recv_timeout(PATIENCE).expect("an answer of the guest")
     }
 
-    pub fn next_within(&self, limit: Duration) -> Option<Arrival> {
-        self.arrivals.recv_timeout(limit).ok()
+    pub(crate) fn next_within(&self, limit: Duration) -> Option<Arrival> {
+        self.arrivals.lock().unwrap().recv_timeout(limit).ok()
     }
 
     /// Waits until the program runs.
-    pub fn started(self) -> Self {
+    pub(crate) fn started(self) -> Self {
         match self.next() {
             Arrival::Event(OpEvent::Started { .. }) => self,
             other => panic!("{other:?}"),
@@ -415,7 +424,7 @@ impl Running<'_> {
     }
 
     /// Waits for output that contains `text` and returns all of it up to there.
-    pub fn until(&self, text: &str) -> String {
+    pub(crate) fn until(&self, text: &str) -> String {
         let mut seen = String::new();
         while !seen.contains(text) {
             match self.next() {
@@ -427,7 +436,7 @@ impl Running<'_> {
         seen
     }
 
-    pub fn wait(self) -> Ended {
+    pub(crate) fn wait(self) -> Ended {
         let mut ended = Ended {
             outcome: Ok(ExitStatus::Code(-1)),
             message: String::new(),
@@ -457,24 +466,24 @@ impl Running<'_> {
     }
 
     /// Withholds credit from now on.
-    pub fn withhold(&self) {
+    pub(crate) fn withhold(&self) {
         self.machine.shared.routes().withheld.push(self.id);
     }
 
-    pub fn grant(&self, stream: Stream, bytes: u32) {
+    pub(crate) fn grant(&self, stream: Stream, bytes: u32) {
         self.machine.shared.send(&Frame::Credit { channel: self.id, stream, bytes });
     }
 
-    pub fn close(&self, stream: Stream) {
+    pub(crate) fn close(&self, stream: Stream) {
         self.machine.shared.send(&Frame::Close { channel: self.id, stream });
     }
 
-    pub fn signal(&self, signo: i32) {
+    pub(crate) fn signal(&self, signo: i32) {
         self.machine.send(&ToGuest::Op(Op::Signal { id: self.id, signo }));
     }
 
     /// Sends input within the guest's credit; false when the guest wants no more.
-    pub fn write(&self, mut bytes: &[u8]) -> bool {
+    pub(crate) fn write(&self, mut bytes: &[u8]) -> bool {
         let shared = &self.machine.shared;
         while !bytes.is_empty() {
             let mut routes = shared.routes();
@@ -500,7 +509,7 @@ impl Running<'_> {
         true
     }
 
-    pub fn end_input(&self) {
+    pub(crate) fn end_input(&self) {
         self.machine.shared.send(&Frame::Eof { channel: self.id, stream: Stream::Stdin });
     }
 }

@@ -3,9 +3,11 @@
 //! Oracles: busybox inside, `e2fsck` and SHA-256 outside. Most tests share one guest and run at once in it, which is a
 //! test of its own.
 
+mod copy;
 mod exec;
 mod lifecycle;
 mod machine;
+mod streams;
 
 use std::sync::OnceLock;
 

@@ -1,0 +1,230 @@
+//! Archives in and out, with the semantics of `docker cp`.
+
+use boxlite_proto::{FileKind, Op, OpEvent, OpFailure, Stream};
+use tar::{Builder, EntryType, Header};
+
+use crate::machine::{Arrival, Machine};
+use crate::shared;
+
+enum Item<'a> {
+    File(&'a str, &'a [u8]),
+    Directory(&'a str),
+    Link(EntryType, &'a str, &'a str),
+}
+
+fn archive(items: &[Item<'_>]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for item in items {
+        let mut header = Header::new_gnu();
+        header.set_mtime(1_600_000_000);
+        header.set_uid(33);
+        header.set_gid(44);
+        let (name, target, contents) = match item {
+            Item::File(name, contents) => {
+                header.set_mode(0o4755);
+                header.set_entry_type(EntryType::Regular);
+                (*name, "", *contents)
+            }
+            Item::Directory(name) => {
+                header.set_mode(0o750);
+                header.set_entry_type(EntryType::Directory);
+                (*name, "", &[][..])
+            }
+            Item::Link(kind, name, target) => {
+                header.set_mode(0o777);
+                header.set_entry_type(*kind);
+                (*name, *target, &[][..])
+            }
+        };
+        // Written raw: the crate refuses to write what a hostile archive holds.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
+        header.set_size(contents.len() as u64);
+        header.set_cksum();
+        builder.append(&header, contents).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn copy_in(machine: &Machine, dest: &str, keep_owners: bool, bytes: &[u8]) -> OpEvent {
+    let running = machine.start(Op::CopyIn { id: 0, dest: dest.into(), keep_owners });
+    running.write(bytes);
+    running.end_input();
+    match running.next() {
+        Arrival::Event(event) => event,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn accepted(machine: &Machine, dest: &str, bytes: &[u8]) {
+    match copy_in(machine, dest, false, bytes) {
+        OpEvent::Copied { bytes: n, .. } => assert_eq!(n, bytes.len() as u64),
+        other => panic!("{dest}: {other:?}"),
+    }
+}
+
+fn refused(machine: &Machine, dest: &str, bytes: &[u8]) -> (OpFailure, String) {
+    match copy_in(machine, dest, false, bytes) {
+        OpEvent::Failed { kind, message, .. } => (kind, message),
+        other => panic!("{dest}: {other:?}"),
+    }
+}
+
+fn copy_out(machine: &Machine, path: &str, follow: bool) -> Result<Vec<u8>, OpFailure> {
+    let running = machine.start(Op::CopyOut { id: 0, path: path.into(), follow });
+    let mut bytes = Vec::new();
+    loop {
+        match running.next() {
+            Arrival::Data(Stream::Stdout, mut more) => bytes.append(&mut more),
+            Arrival::Eof(Stream::Stdout) => {}
+            Arrival::Event(OpEvent::Copied { bytes: n, .. }) => {
+                assert_eq!(n, bytes.len() as u64);
+                return Ok(bytes);
+            }
+            Arrival::Event(OpEvent::Failed { kind, .. }) => return Err(kind),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_file_lands_where_docker_puts_it() {
+    let Some(machine) = shared() else { return };
+    machine.sh("mkdir -p /cp/dir /cp/full/name; echo old > /cp/file; ln -s dir /cp/link; ln -s /cp/file /cp/filelink");
+    let one = archive(&[Item::File("name", b"contents")]);
+    accepted(machine, "/cp/dir", &one);
+    accepted(machine, "/cp/link/", &one);
+    accepted(machine, "/cp/new", &one);
+    accepted(machine, "/cp/filelink", &one);
+    let found =
+        machine.sh("cd /cp; cat dir/name new file; stat -c '%a %u %g %Y' dir/name; readlink filelink");
+    assert_eq!(found, "contentscontentscontents4755 0 0 1600000000\n/cp/file");
+    assert_eq!(refused(machine, "/cp/full", &one).0, OpFailure::WrongKind);
+    assert_eq!(refused(machine, "/cp/missing/", &one).0, OpFailure::NotFound);
+    assert_eq!(refused(machine, "/cp/missing/new", &one).0, OpFailure::NotFound);
+    assert_eq!(refused(machine, "/cp/new/", &one).0, OpFailure::WrongKind);
+    assert_eq!(refused(machine, "cp/new", &one).0, OpFailure::Invalid);
+    assert!(matches!(copy_in(machine, "/cp/owned", true, &one), OpEvent::Copied { .. }));
+    assert_eq!(machine.sh("stat -c '%a %u %g' /cp/owned; rm -r /cp"), "4755 33 44");
+}
+
+#[test]
+fn a_directory_lands_where_docker_puts_it() {
+    let Some(machine) = shared() else { return };
+    machine.sh("mkdir -p /cpd/there; touch /cpd/file");
+    let tree = [
+        Item::Directory("src"),
+        Item::File("src/a", b"A"),
+        Item::Link(EntryType::Symlink, "src/s", "/etc/passwd"),
+        Item::Link(EntryType::Link, "src/h", "src/a"),
+    ];
+    let tree = archive(&tree);
+    accepted(machine, "/cpd/there", &tree);
+    accepted(machine, "/cpd/renamed", &tree);
+    for at in ["there/src", "renamed"] {
+        let found =
+            machine.sh(&format!("cd /cpd/{at}; stat -c '%a %Y' .; cat a h; readlink s; stat -c %h a"));
+        assert_eq!(found, "750 1600000000\nAA/etc/passwd\n2", "{at}");
+    }
+    assert_eq!(refused(machine, "/cpd/file", &tree).0, OpFailure::WrongKind);
+    let contents = archive(&[Item::Directory("./"), Item::File("./a", b"A"), Item::Directory("./d")]);
+    accepted(machine, "/cpd/there", &contents);
+    accepted(machine, "/cpd/fresh", &contents);
+    assert_eq!(
+        machine.sh("cd /cpd; cat there/a fresh/a; ls -d there/src fresh/d; rm -r /cpd"),
+        "AAfresh/d\nthere/src"
+    );
+}
+
+/// Mutation tried: unpacking without the chroot writes /victim through the link.
+#[test]
+fn no_entry_escapes() {
+    let Some(machine) = shared() else { return };
+    machine.sh("mkdir -p /esc/in /esc/out; echo safe > /esc/victim; ln -s /esc/out /esc/in/present");
+    let (kind, message) = refused(machine, "/esc/in", &archive(&[Item::File("../victim", b"x")]));
+    assert_eq!(kind, OpFailure::BadArchive);
+    assert!(message.contains("../victim"), "{message}");
+    assert_eq!(
+        refused(machine, "/esc/in", &archive(&[Item::File("/esc/victim", b"x")])).0,
+        OpFailure::BadArchive
+    );
+    let by_link = [
+        Item::Directory("a"),
+        Item::Link(EntryType::Symlink, "a/up", "../../../esc"),
+        Item::File("a/up/victim", b"x"),
+    ];
+    let _ = copy_in(machine, "/esc/in", false, &archive(&by_link));
+    let by_hard_link = [Item::Link(EntryType::Link, "hard", "../victim"), Item::File("hard", b"x")];
+    assert_eq!(refused(machine, "/esc/in", &archive(&by_hard_link)).0, OpFailure::BadArchive);
+    let _ = copy_in(machine, "/esc/in", false, &archive(&[Item::File("present/planted", b"x")]));
+    assert_eq!(machine.sh("cat /esc/victim; ls /esc/out | wc -l; rm -r /esc"), "safe\n0");
+}
+
+#[test]
+fn damaged_archives_and_a_full_disk_are_told_apart() {
+    let Some(machine) = shared() else { return };
+    assert_eq!(refused(machine, "/tmp", b"").0, OpFailure::BadArchive);
+    assert_eq!(refused(machine, "/tmp", &[7; 1024]).0, OpFailure::BadArchive);
+    let mut cut = archive(&[Item::File("cut", &[1; 5000])]);
+    cut.truncate(3000);
+    assert_eq!(refused(machine, "/tmp", &cut).0, OpFailure::BadArchive);
+    machine.sh("mkdir /small; mount -t tmpfs -o size=64k none /small");
+    let big = archive(&[Item::File("big", &vec![1; 1 << 20])]);
+    assert_eq!(refused(machine, "/small", &big).0, OpFailure::NoSpace);
+    machine.sh("umount /small; rmdir /small");
+}
+
+#[test]
+fn a_tree_goes_out_and_comes_back_the_same() {
+    let Some(machine) = shared() else { return };
+    let long = "long-name-".repeat(15);
+    machine.sh(&format!(
+        "mkdir -p /out/d/{long}; cd /out; head -c 300000 /dev/urandom > d/blob; ln d/blob d/hard; ln -s blob d/soft; \
+         mkfifo d/fifo; mknod d/node c 1 3; chmod 2751 d/blob; chown 5:6 d/blob; touch d/{long}/x; ln -s d l"
+    ));
+    let out = copy_out(machine, "/out/d", false).unwrap();
+    assert!(matches!(copy_in(machine, "/out/back", true, &out), OpEvent::Copied { .. }));
+    let list = |at: &str| {
+        machine.sh(&format!(
+            "cd {at}; find . | sort | xargs stat -c '%n %F %a %u %g %s %h %t:%T %Y'; sha256sum blob"
+        ))
+    };
+    assert_eq!(list("/out/d"), list("/out/back"));
+
+    let link = copy_out(machine, "/out/l", false).unwrap();
+    assert_eq!(names(&link), ["l"]);
+    assert_eq!(names(&copy_out(machine, "/out/l", true).unwrap())[..2], ["l", "l/blob"]);
+    assert_eq!(names(&copy_out(machine, "/out/d/.", false).unwrap())[1], "blob");
+    assert_eq!(copy_out(machine, "/out/none", false), Err(OpFailure::NotFound));
+    assert_eq!(copy_out(machine, "/etc/passwd/.", false), Err(OpFailure::WrongKind));
+    machine.sh("rm -r /out");
+}
+
+fn names(bytes: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(bytes);
+    archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect()
+}
+
+#[test]
+fn paths_are_described() {
+    let Some(machine) = shared() else { return };
+    let stat = |path: &str| match machine.ask(Op::Stat { id: 0, path: path.into() }) {
+        OpEvent::Stat { stat, .. } => Ok(stat),
+        OpEvent::Failed { kind, .. } => Err(kind),
+        other => panic!("{other:?}"),
+    };
+    let link = stat("/bin/sh").unwrap();
+    assert_eq!(
+        (link.kind, link.link_target.as_deref(), link.leads_to_directory),
+        (FileKind::Symlink, Some("busybox"), false)
+    );
+    let directory = stat("/tmp").unwrap();
+    assert_eq!(
+        (directory.kind, directory.mode, directory.leads_to_directory),
+        (FileKind::Directory, 0o1777, true)
+    );
+    assert_eq!(stat("/etc/passwd").unwrap().kind, FileKind::File);
+    assert_eq!(stat("/dev/null").unwrap().kind, FileKind::Other);
+    assert_eq!(stat("/none"), Err(OpFailure::NotFound));
+    assert_eq!(stat("relative"), Err(OpFailure::Invalid));
+}
