@@ -10,7 +10,7 @@ use super::{
     ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions,
     StopOptions,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gc::{GcOptions, GcReport, Usage};
 use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions};
@@ -23,7 +23,11 @@ pub trait RuntimeBackend: Send + Sync {
     /// See [`crate::Runtime::info`].
     async fn info(&self) -> Result<HostInfo>;
     /// See [`crate::Runtime::collect_garbage`].
-    async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport>;
+    ///
+    /// A backend that is not the host itself keeps this answer: a host's disk is collected on that host.
+    async fn collect_garbage(&self, _options: GcOptions) -> Result<GcReport> {
+        Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc` there"))
+    }
     /// See [`crate::Runtime::disk_usage`].
     async fn disk_usage(&self) -> Result<Usage>;
     /// See [`crate::Runtime::pull`].
