@@ -17,7 +17,7 @@ use futures::StreamExt;
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
-/// What all tests share; its directory is left to the temporary directory's owner, as statics are never dropped.
+/// What all tests share.
 pub(crate) struct Ground {
     pub(crate) home: Home,
     boot: BootFiles,
@@ -57,11 +57,7 @@ fn prepare() -> Result<Ground, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("network namespaces and file owners need root".into());
     }
-    let dir = tempfile::Builder::new()
-        .prefix("boxlite-devices")
-        .tempdir()
-        .map_err(|error| error.to_string())?
-        .keep();
+    let dir = scratch();
     let home = Home::open(&dir.join("home")).map_err(|error| error.to_string())?;
     let devices = GuestDevices { network: true, shares: true, ..GuestDevices::default() };
     let boot = boot_files(&sources, devices, &home.vm(), &home.tmp()).map_err(|error| error.to_string())?;
@@ -69,6 +65,20 @@ fn prepare() -> Result<Ground, String> {
     make_root(&image, &dir.join("root"), &base);
     let accel = choose(&home, Path::new(QEMU), Accel::Auto).map_err(|error| error.to_string())?.accelerator;
     Ok(Ground { home, boot, base, accel, assets })
+}
+
+/// A directory of this process's own; statics are never dropped, so each run clears away what earlier ones left.
+fn scratch() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("devices");
+    let is_alive = |name: &std::ffi::OsStr| Path::new("/proc").join(name).exists();
+    for left in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+        if !is_alive(&left.file_name()) {
+            let _ = std::fs::remove_dir_all(left.path());
+        }
+    }
+    let own = all.join(std::process::id().to_string());
+    std::fs::create_dir_all(&own).unwrap();
+    own
 }
 
 /// Unpacks the layers of the image's `python` tag and makes a filesystem of them.
@@ -174,10 +184,14 @@ impl TestBox {
         ShimClient::new(self.paths.clone())
     }
 
+    pub(crate) async fn wait_up(&self) {
+        assert!(self.client().wait_up().await.unwrap(), "{}", self.shim_log());
+    }
+
     /// Starts it and waits until its guest is up.
     pub(crate) async fn up(&mut self) {
         self.start().unwrap();
-        assert!(self.client().wait_up().await.unwrap(), "{}", self.shim_log());
+        self.wait_up().await;
     }
 
     pub(crate) fn launched(&self) -> Launched {

@@ -1,5 +1,6 @@
 //! A real guest's network card and volumes: what it reaches, what reaches it, and what it can't touch.
 
+mod dns;
 mod guest;
 mod network;
 mod outside;

@@ -68,7 +68,7 @@ fn volumes(site: &Site, options: &BoxOptions) -> Result<Vec<Volume>> {
     let here = std::env::current_dir().doing("finding", "the working directory")?;
     let specs: Vec<_> =
         options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
-    volume::refuse_overlaps(specs.iter().map(|spec| spec.target.as_str()))?;
+    volume::check_set(&specs)?;
     specs.iter().map(|spec| volume::resolve(spec, &here, site.home.root())).collect()
 }
 

@@ -36,9 +36,9 @@ pub struct BoxOptions {
     pub memory: u64,
     /// Virtual size of the root disk in bytes; the settings' default when absent.
     pub disk_size: Option<u64>,
-    /// Shared folders, `HOST:BOX[:ro]`.
+    /// Shared folders, `HOST:BOX[:ro]`; see [`crate::volume::parse_volume`].
     pub volumes: Vec<String>,
-    /// Forwarded ports, `[IP:]HOST[:BOX][/tcp|udp]`.
+    /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::net::parse_ports`].
     pub ports: Vec<String>,
     /// How the box reaches the network.
     pub network: NetworkMode,

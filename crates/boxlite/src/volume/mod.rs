@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use daemon::Daemon;
 pub use sandbox::Sandbox;
-pub use share::{MAX_VOLUMES, Share, start};
+pub use share::{Share, start};
 pub use source::resolve;
-pub use spec::{VolumeSpec, parse_volume, refuse_overlaps};
+pub use spec::{MAX_VOLUMES, VolumeSpec, check_set, parse_volume};
 
 /// A directory of the host that a box mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

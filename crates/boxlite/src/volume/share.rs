@@ -7,11 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use super::daemon::{self, Identity};
 use super::{Daemon, Sandbox, Shares, socket, source, tag};
+use crate::Result;
 use crate::error::Doing;
-use crate::{Error, Result};
-
-/// Volumes that fit on a box's virtio-mmio bus beside its disk, channel and network card.
-pub const MAX_VOLUMES: usize = 16;
 
 /// A started volume.
 #[derive(Debug)]
@@ -35,10 +32,6 @@ pub fn start(
     let Shares { volumes, virtiofsd, home } = shares;
     if volumes.is_empty() {
         return Ok(Vec::new());
-    }
-    if volumes.len() > MAX_VOLUMES {
-        let message = format!("a box can have {MAX_VOLUMES} volumes, and {} were asked for", volumes.len());
-        return Err(Error::unsupported(message));
     }
     daemon::require(virtiofsd)?;
     let sandbox = Sandbox::detect()?;

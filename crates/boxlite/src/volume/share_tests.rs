@@ -62,10 +62,8 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn too_many_volumes_and_a_missing_virtiofsd_are_said_before_anything_starts() {
+fn a_missing_virtiofsd_is_said_before_anything_starts() {
     let (tmp, absent) = (Path::new("/tmp"), Path::new("/nonexistent/virtiofsd"));
-    let error = start(&shares(Path::new("/bin/true"), &[tmp; MAX_VOLUMES + 1]), no_spawn).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
     let error = start(&shares(absent, &[tmp]), no_spawn).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("/nonexistent/virtiofsd"), "{error}");

@@ -4,6 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
+/// Volumes of a box: they fit on its virtio-mmio bus beside disk, channel and network card.
+pub const MAX_VOLUMES: usize = 16;
+
 /// A volume as written; [`super::resolve`] finds its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeSpec {
@@ -77,10 +80,16 @@ fn normal(target: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Refuses two volumes at one path in the box.
-pub fn refuse_overlaps<'a>(targets: impl IntoIterator<Item = &'a str>) -> Result<()> {
+/// Refuses what one box can't mount: two volumes at one path, or more than [`MAX_VOLUMES`].
+pub fn check_set(specs: &[VolumeSpec]) -> Result<()> {
+    if specs.len() > MAX_VOLUMES {
+        return Err(Error::unsupported(format!(
+            "a box can have {MAX_VOLUMES} volumes, and {} were asked for",
+            specs.len()
+        )));
+    }
     let mut seen = std::collections::HashSet::new();
-    for target in targets {
+    for target in specs.iter().map(|spec| &spec.target) {
         if !seen.insert(target) {
             return Err(Error::invalid(format!("two volumes want to be mounted at {target:?} in the box")));
         }
@@ -144,8 +153,15 @@ mod tests {
 
     #[test]
     fn one_target_is_mounted_once() {
-        refuse_overlaps(["/a", "/a/b", "/b"]).unwrap();
-        assert_eq!(refuse_overlaps(["/a", "/b", "/a"]).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let specs = |targets: &[&str]| -> Vec<VolumeSpec> {
+            targets.iter().map(|target| parse_volume(&format!("/x:{target}")).unwrap()).collect()
+        };
+        check_set(&specs(&["/a", "/a/b", "/b"])).unwrap();
+        assert_eq!(check_set(&specs(&["/a", "/b", "/a/"])).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let many: Vec<String> = (0..=MAX_VOLUMES).map(|n| format!("/{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        check_set(&specs(&many[1..])).unwrap();
+        assert_eq!(check_set(&specs(&many)).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     proptest! {
