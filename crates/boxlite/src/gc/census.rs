@@ -214,8 +214,10 @@ impl Census {
                 Err(unknown) => troubles.push((unknown.path, unknown.why)),
             }
         });
-        if let Err(errno) = listed {
-            troubles.push((directory(), format!("it cannot be listed: {errno}")));
+        match listed {
+            // The box was removed while it was being listed.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => troubles.push((directory(), format!("it cannot be listed: {errno}"))),
         }
         for (path, reason) in troubles {
             self.trouble(&path, reason);

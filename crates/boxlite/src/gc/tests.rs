@@ -244,7 +244,7 @@ fn a_directory_without_permission_keeps_everything() {
     place.image("x", 4096, AGED);
     place.overlay("secret", &place.image_path("x"), Raw);
     let disks = place.home.of_box("secret").disks();
-    std::fs::set_permissions(&disks, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&disks, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read_dir(&disks).is_ok() {
         eprintln!("SKIPPED: this user reads directories without permission");
         std::fs::set_permissions(&disks, std::fs::Permissions::from_mode(0o700)).unwrap();

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{BoxOptions, BoxRecord, NetworkMode, Phase, name, process, signal};
-use crate::disk;
+use crate::disk::{self, lease::Leased};
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::image::Image;
@@ -95,6 +95,8 @@ pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<
     for lock in [paths.state_lock(), paths.shim_lock()] {
         Lock::exclusive(&lock)?;
     }
+    // A disk image that is there already is not collected while the record that pins it comes to be.
+    let _lease = Leased::acquire(&site.home.disk_image(&record.disk_digest))?;
     loop {
         match site.store.insert_box(&record) {
             Ok(()) => return Ok(record),

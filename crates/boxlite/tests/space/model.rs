@@ -134,9 +134,10 @@ impl Protocol {
     fn start(&self, state: &mut State, who: usize) -> Option<()> {
         let is_at_path = |state: &State, inode| state.path == Some(inode);
         state.starts[who] = match state.starts[who] {
-            Start::Idle => match state.path {
-                Some(inode) => Start::Opened(inode),
-                None => {
+            Start::Idle => {
+                if let Some(inode) = state.path {
+                    Start::Opened(inode)
+                } else {
                     let inode = state.next;
                     if usize::from(inode) >= state.shared.len() {
                         return None;
@@ -148,7 +149,7 @@ impl Protocol {
                     state.exclusive[usize::from(inode)] = true;
                     Start::Built(inode)
                 }
-            },
+            }
             Start::Opened(inode) => {
                 if self.leases() {
                     if state.exclusive[usize::from(inode)] {
@@ -244,10 +245,10 @@ impl Protocol {
         state.passes[who] = match state.passes[who] {
             Pass::Idle => Pass::Marking { second: false, read: 0, needed: false, candidate: state.path? },
             Pass::Marking { .. } if blind && !self.mutated(Mutation::FailOpenRoots) => {
-                self.let_go(state, who);
+                Self::let_go(state, who);
                 Pass::Done
             }
-            Pass::Marking { second, candidate, .. } if blind => self.marked(state, second, candidate, false),
+            Pass::Marking { second, candidate, .. } if blind => Self::marked(state, second, candidate, false),
             Pass::Marking { second, read, needed, candidate } => {
                 // Overlays one by one, then the bases, or the other way round.
                 let bases_at =
@@ -259,7 +260,7 @@ impl Protocol {
                 if usize::from(read) <= OVERLAYS {
                     Pass::Marking { second, read, needed, candidate }
                 } else {
-                    self.marked(state, second, candidate, needed)
+                    Self::marked(state, second, candidate, needed)
                 }
             }
             Pass::Unneeded { .. } => Pass::Opened { candidate: state.path? },
@@ -275,7 +276,7 @@ impl Protocol {
             Pass::Locked { candidate } => {
                 let there = state.path == Some(candidate) || self.mutated(Mutation::NoIdentityCheckInGc);
                 if !there || state.young & (1 << candidate) != 0 {
-                    self.let_go(state, who);
+                    Self::let_go(state, who);
                     Pass::Done
                 } else if self.mutated(Mutation::NoSecondMark) {
                     Pass::Doomed { candidate }
@@ -287,7 +288,7 @@ impl Protocol {
                 // The rename takes whatever the path names.
                 if let Some(victim) = state.path {
                     let overlay = state.overlays.iter().any(|on| Self::needed(*on));
-                    let lease = state.starts.iter().any(|start| *start == Start::Leased(victim));
+                    let lease = state.starts.contains(&Start::Leased(victim));
                     state.live_deleted |= overlay || lease;
                     state.collected = true;
                     state.path = None;
@@ -300,7 +301,7 @@ impl Protocol {
         Some(())
     }
 
-    fn marked(&self, state: &mut State, second: bool, candidate: Inode, needed: bool) -> Pass {
+    fn marked(state: &mut State, second: bool, candidate: Inode, needed: bool) -> Pass {
         match (needed, second) {
             (false, false) => Pass::Unneeded { candidate },
             (false, true) => Pass::Doomed { candidate },
@@ -313,7 +314,7 @@ impl Protocol {
         }
     }
 
-    fn let_go(&self, state: &mut State, who: usize) {
+    fn let_go(state: &mut State, who: usize) {
         match state.passes[who] {
             Pass::Locked { candidate }
             | Pass::Doomed { candidate }
@@ -381,7 +382,7 @@ impl Model for Protocol {
                 if matches!(state.passes[who], Pass::Done) {
                     return None;
                 }
-                self.let_go(&mut state, who);
+                Self::let_go(&mut state, who);
                 state.passes[who] = Pass::Done;
             }
             Action::Age => {

@@ -145,7 +145,7 @@ fn a_moved_home_is_found_by_file_name() {
     assert_eq!(chains.below(followed.backing), (vec![id(&home.path().join("abc.ext4"))], Link::End));
 }
 
-/// Mutation tried: without the cycle check and the depth cap this test overflows the stack.
+/// Mutation tried: without the depth cap the deep chain is believed; without the cycle check its reason is lost.
 #[test]
 fn cycles_depth_and_strange_files_are_unknown() {
     let home = tempfile::tempdir().unwrap();
@@ -196,6 +196,9 @@ fn cycles_depth_and_strange_files_are_unknown() {
     ] {
         assert!(end_of(&mut Chains::new(vec![]), &at(name)).is_err(), "{name} was believed");
     }
+
+    let looped = end_of(&mut Chains::new(vec![]), &at("ping.qcow2")).unwrap_err();
+    assert!(looped.why.contains("cycle"), "{looped:?}");
 
     std::fs::write(at("link-0"), b"raw").unwrap();
     for depth in 1..=DEEPEST + 2 {

@@ -122,6 +122,12 @@ fn freed(item: &Stored) -> u64 {
 
 /// Lock, mark again, rename, unlock, unlink.
 fn sweep_batch(pass: &mut Pass<'_>, all: &[Stored], now: &[usize], kind: Kind, fates: &mut [Option<Fate>]) {
+    if let Err(error) = fault::point("gc.planned").doing("collecting in", pass.home.root()) {
+        for index in now {
+            fates[*index] = Some(pass.failed(&path(pass, &all[*index].name, kind), &error));
+        }
+        return;
+    }
     let mut held: Vec<(usize, Lock)> = Vec::with_capacity(now.len());
     for index in now {
         let path = path(pass, &all[*index].name, kind);

@@ -32,7 +32,7 @@ struct Records {
 
 /// A digest that begins with the hex of `name`.
 pub(super) fn digest(name: &str) -> String {
-    let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode(name);
     format!("{hex:f<64}")
 }
 
