@@ -65,6 +65,7 @@ pub fn build(
             tree: Tree::new(),
             content: FileContent::new(),
             entries: 0,
+            held: 0,
             entry: Vec::new(),
         };
         let report = build.run(&pieces, &digests, &geometry);
@@ -120,6 +121,8 @@ struct Build<'a> {
     tree: Tree,
     content: FileContent,
     entries: u64,
+    /// Bytes of metadata taken in, what was replaced since included.
+    held: u64,
     /// Path of the entry under way, for messages.
     entry: Vec<u8>,
 }
@@ -207,6 +210,9 @@ impl Build<'_> {
     ) -> Result<(), BuildError> {
         self.entries += 1;
         self.entry.clone_from(&entry.name);
+        image::attributes_fit(&entry.xattrs).map_err(|refusal| refusal.at(label, &self.entry))?;
+        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.hold((entry.name.len() + entry.link.len() + attributes) as u64, label)?;
         let applied = self.tree.apply(&mut entry).map_err(|refusal| refusal.at(label, &self.entry))?;
         let freed = self.tree.take_freed();
         self.volume.give_back(&freed).map_err(|error| self.volume_error(error, label))?;
@@ -235,8 +241,20 @@ impl Build<'_> {
         self.content.hole(&mut self.volume, tail).map_err(|error| self.volume_error(error, label))?;
         let (size, extents) =
             self.content.finish(&mut self.volume).map_err(|error| self.volume_error(error, label))?;
+        self.hold(size_of_val(extents.as_slice()) as u64, label)?;
         self.tree.set_content(id, size, extents);
         Ok(())
+    }
+
+    /// Counts what stays in memory until the end.
+    fn hold(&mut self, bytes: u64, label: &str) -> Result<(), BuildError> {
+        self.held += bytes;
+        let (need, limit) = (self.held, self.options.max_metadata);
+        if need <= limit {
+            return Ok(());
+        }
+        Err(Refusal::TooLarge { what: "the size of all metadata in bytes", need, limit }
+            .at(label, &self.entry))
     }
 
     /// Moves stored bytes of the current entry into the current file.

@@ -58,14 +58,22 @@ pub struct BuildOptions {
     pub max_expanded: u64,
     /// Most entries of all layers together, directories that had to be implied included.
     pub max_entries: u64,
+    /// Most bytes of names, links, attributes and extents that may have to be held in memory until the end.
+    pub max_metadata: u64,
     /// What the image is made of, as a digest: UUID and hash seed of the file system are derived from it.
     pub identity: [u8; 32],
 }
 
 impl BuildOptions {
-    /// Options with the default limits: 10 GiB of virtual size, 64 GiB expanded, 8 million entries.
+    /// Options with the default limits: 10 GiB of virtual size, 64 GiB expanded, 2 million entries, 512 MiB metadata.
     pub fn new(identity: [u8; 32]) -> Self {
-        Self { virtual_size: 10 << 30, max_expanded: 64 << 30, max_entries: 8_000_000, identity }
+        Self {
+            virtual_size: 10 << 30,
+            max_expanded: 64 << 30,
+            max_entries: 2_000_000,
+            max_metadata: 512 << 20,
+            identity,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) use finish::{FinishError, finish};
 pub(crate) use geometry::{Geometry, MAX_VIRTUAL, MIN_VIRTUAL};
 pub(crate) use superblock::Identifiers;
 pub(crate) use volume::{Volume, VolumeError};
+pub(crate) use xattr::fit as attributes_fit;
 
 /// Bytes per block.
 pub(crate) const BLOCK: usize = 4096;

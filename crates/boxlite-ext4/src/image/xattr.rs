@@ -41,6 +41,11 @@ pub(crate) struct Stored {
     pub(crate) block: Option<Vec<u8>>,
 }
 
+/// Refuses attributes that ext4 cannot hold.
+pub(crate) fn fit(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Refusal> {
+    store(xattrs).map(|_| ())
+}
+
 /// Distributes attributes, given by full name, over inode and block.
 pub(crate) fn store(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Stored, Refusal> {
     if xattrs.is_empty() {

@@ -256,6 +256,25 @@ fn bombs_stop_at_the_limits() {
     }
     let error = refused(&[Blob::new(&many.finish(), Compression::None)], &limited);
     assert!(error.kind() == BuildErrorKind::TooLarge && error.to_string().contains("\"f10\""), "{error}");
+    let limited = BuildOptions { max_metadata: 100_000, ..options() };
+    let with = Meta { xattrs: vec![(b"user.a".to_vec(), vec![1; 3000])], ..meta(0o600) };
+    let mut attributes = Archive::new();
+    let zebra = [vec![1; 4096], vec![0; 17 * 4096]].concat().repeat(2000); 4096], vec![0; 65_536 + number as usize % 2]].concat())
+        .collect();
+    for number in 0..40 {
+        attributes.entry(b'0', format!("f{number}").as_bytes(), b"", &with, b"");
+    }
+    let error = refused(&[Blob::new(&attributes.finish(), Compression::None)], &limited);
+    assert!(error.kind() == BuildErrorKind::TooLarge && error.to_string().contains("\"f33\""), "{error}");
+    let extents = Archive::new()
+        .file("zebra", &zebra)
+        .file("more", &zebra)
+        .file("last", &zebra)
+        .file("end", &zebra)
+        .finish();
+    let error = refused(&[Blob::new(&extents, Compression::Gzip)], &limited);
+    assert!(error.kind() == BuildErrorKind::TooLarge && error.to_string().contains("metadata"), "{error}");
+    let limited = BuildOptions { max_entries: 10, ..options() };
     let implied = Archive::new().file("a/b/c/d/e/f/g/h/i/j/k/l", b"").finish();
     let error = refused(&[Blob::new(&implied, Compression::None)], &limited);
     assert_eq!(error.kind(), BuildErrorKind::TooLarge);
