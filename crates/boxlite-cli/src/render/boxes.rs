@@ -1,7 +1,7 @@
 //! Boxes as `ls` shows them.
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxInfo, BoxState, MainProcess, NetworkMode};
+use boxlite::{BoxInfo, BoxState, MainProcess};
 use jiff::Timestamp;
 
 use super::{Table, ago, span};
@@ -79,5 +79,5 @@ fn command(main: &MainProcess, whole: bool) -> String {
 }
 
 fn ports(info: &BoxInfo) -> String {
-    if info.options.network == NetworkMode::None { String::new() } else { info.options.ports.join(", ") }
+    info.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,3 +1,4 @@
+use boxlite::net::parse_ports;
 use boxlite::{BoxInfo, BoxOptions, BoxState, LogLine, MainProcess, OutputStream};
 use jiff::{SignedDuration, Timestamp};
 
@@ -25,6 +26,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         started_at: None,
         finished_at: None,
         disk_allocated: None,
+        ports: Vec::new(),
         options: BoxOptions::default(),
     }
 }
@@ -34,8 +36,8 @@ fn boxes_as_a_table() {
     let running = BoxInfo {
         started_at: Some(before(125)),
         disk_allocated: Some(5 << 20),
+        ports: ["8080:80", "53:53/udp"].iter().flat_map(|text| parse_ports(text).unwrap()).collect(),
         options: BoxOptions {
-            ports: vec!["8080:80".into(), "53/udp".into()],
             main: MainProcess::Image {
                 entrypoint: None,
                 command: Some(vec!["sh".into(), "-c".into(), "a rather\nlong command line".into()]),
@@ -55,11 +57,11 @@ fn boxes_as_a_table() {
     assert_eq!(
         box_table(&[running, stopped, failed, idle], columns, now()),
         "\
-BOX ID         IMAGE      COMMAND                     CREATED       STATUS                       PORTS             NAME   DISK
-0123456789ab   alpine:3   sh -c a rather\\nlong com…   2 hours ago   Up 2 minutes                 8080:80, 53/udp   web    5 MiB
-0123456789ab   alpine:3   (image's)                   2 hours ago   Stopped (137) 1 minute ago                     job    unknown
-0123456789ab   alpine:3   (image's)                   2 hours ago   Failed 1 second ago                            sad    unknown
-0123456789ab   alpine:3   (idle)                      2 hours ago   Created                                        idle   unknown
+BOX ID         IMAGE      COMMAND                     CREATED       STATUS                       PORTS                                          NAME   DISK
+0123456789ab   alpine:3   sh -c a rather\\nlong com…   2 hours ago   Up 2 minutes                 127.0.0.1:8080->80/tcp, 127.0.0.1:53->53/udp   web    5 MiB
+0123456789ab   alpine:3   (image's)                   2 hours ago   Stopped (137) 1 minute ago                                                  job    unknown
+0123456789ab   alpine:3   (image's)                   2 hours ago   Failed 1 second ago                                                         sad    unknown
+0123456789ab   alpine:3   (idle)                      2 hours ago   Created                                                                     idle   unknown
 "
     );
     assert_eq!(
@@ -87,6 +89,7 @@ fn json_names_stay_as_documented() {
         "started_at",
         "finished_at",
         "disk_allocated",
+        "ports",
         "options",
     ] {
         assert!(names.iter().any(|known| *known == name), "{name} is missing from {json}");

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::BoxOptions;
+use crate::net::PortForward;
 
 /// A box as `ls` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub struct BoxInfo {
     pub finished_at: Option<Timestamp>,
     /// Bytes allocated to its overlays; `None` when they cannot be measured.
     pub disk_allocated: Option<u64>,
+    /// Published ports of the present run, the host's ports chosen; none unless it runs.
+    pub ports: Vec<PortForward>,
     /// What was asked for.
     pub options: BoxOptions,
 }

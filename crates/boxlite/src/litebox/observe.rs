@@ -9,6 +9,7 @@ use super::{BoxInfo, BoxRecord, BoxState, Ending, Phase};
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, Result};
 use crate::home::{BoxPaths, Home};
+use crate::net::PortForward;
 use crate::shim::Outcome;
 
 /// The present truth about a box.
@@ -23,7 +24,7 @@ pub(crate) enum Observed {
 impl Observed {
     /// Looks at the box of `record`.
     pub(crate) fn of(home: &Home, record: &BoxRecord) -> Result<Self> {
-        let Phase::Started { at, run } = &record.phase else {
+        let Phase::Started { at, run, .. } = &record.phase else {
             return Ok(Self::Resting(record.phase.clone()));
         };
         let paths = home.of_box(&record.id);
@@ -87,8 +88,16 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         started_at,
         finished_at,
         disk_allocated: overlays_allocated(&home.of_box(&record.id)).ok(),
+        ports: published(&observed, record),
         options: record.options.clone(),
     })
+}
+
+fn published(observed: &Observed, record: &BoxRecord) -> Vec<PortForward> {
+    match (observed, &record.phase) {
+        (Observed::Running { .. }, Phase::Started { ports, .. }) => ports.clone(),
+        _ => Vec::new(),
+    }
 }
 
 /// Bytes allocated to the box's overlays; 0 before the first start.

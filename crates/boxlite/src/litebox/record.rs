@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BoxOptions;
 use crate::image::ImageConfig;
+use crate::net::PortForward;
 use crate::volume::Volume;
 
 /// The durable record of a box.
@@ -43,6 +44,9 @@ pub(crate) enum Phase {
         at: Timestamp,
         /// Tells the outcome of this run from that of an earlier one.
         run: String,
+        /// Its published ports, the host's ports chosen.
+        #[serde(default)]
+        ports: Vec<PortForward>,
     },
     /// The last run ended in order, and its shim said how.
     Ended { started_at: Option<Timestamp>, ending: Ending },

@@ -31,7 +31,8 @@ impl Overlaid<'_> {
         let shim = context.site.assets.find()?.shim;
         let lock = shim_lock(&held)?;
         let before = held.record.phase.clone();
-        held.enter(context.site, Phase::Started { at: Timestamp::now(), run })?;
+        let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
+        held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
         let hand_over = HandOver { lock, claim: Some(room.into_claim().into()) };
         let launched = shim::spawn(&spec, &shim, hand_over);
         drop(image);
