@@ -1,4 +1,4 @@
-//! Bars for pulls and builds, on a terminal only.
+//! Bars for pulls and builds, on a terminal only; what a user must know is said in a pipe as well.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,18 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::report::note;
 
-/// Where progress goes: to bars on standard error if that is a terminal and `quiet` is not set, else nowhere.
+/// Where progress goes: to bars on standard error if that is a terminal and `quiet` is not set; notices always.
 pub(crate) fn progress(quiet: bool) -> Arc<dyn ProgressSink> {
     if quiet || !rustix::termios::isatty(rustix::stdio::stderr()) {
-        return Arc::new(());
+        return Arc::new(notices);
     }
     Arc::new(Bars { bars: MultiProgress::new(), lines: Mutex::default() })
+}
+
+fn notices(progress: Progress) {
+    if let Progress::Notice { message } = progress {
+        note(&format!("boxlite: warning: {message}"));
+    }
 }
 
 struct Bars {
@@ -77,7 +83,7 @@ impl ProgressSink for Bars {
                     bar.finish_and_clear();
                 }
             }
-            _ => {}
+            notice => self.bars.suspend(|| notices(notice)),
         }
     }
 }

@@ -6,4 +6,5 @@ mod bad_input;
 mod home;
 mod listing;
 mod output;
+mod pressure;
 mod runs;

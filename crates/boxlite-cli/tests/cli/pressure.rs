@@ -1,0 +1,142 @@
+//! A real filesystem fills up under a home, and real starts meet its floors.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::home::Home;
+
+const MIB: u64 = 1 << 20;
+/// The soft floor of these tests; the hard floor is the default of 1 GiB.
+const SOFT: u64 = 1280 * MIB;
+const HARD: u64 = 1024 * MIB;
+/// A filesystem named by `BOXLITE_DISKTEST_HOME` may not be larger: it is going to be filled.
+const LARGEST: u64 = 8192 * MIB;
+
+/// A small filesystem that holds a home.
+struct Disk {
+    root: PathBuf,
+    /// Mounted by this test, and unmounted at its end.
+    mounted: bool,
+    _image: tempfile::TempDir,
+}
+
+impl Disk {
+    /// `BOXLITE_DISKTEST_HOME`, or a loop-mounted ext4 of 1.5 GiB at `directory`; `None`, after saying so, without root.
+    fn small(directory: &Path) -> Option<Self> {
+        let image = tempfile::tempdir().unwrap();
+        if let Some(named) = std::env::var_os("BOXLITE_DISKTEST_HOME") {
+            let root = PathBuf::from(named);
+            let total = boxlite::durable::FreeSpace::at(&root).unwrap().bytes_total;
+            assert!(total <= LARGEST, "{} holds {total} bytes, too many to fill", root.display());
+            return Some(Self { root, mounted: false, _image: image });
+        }
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: mounting a small filesystem needs root; BOXLITE_DISKTEST_HOME names one");
+            return None;
+        }
+        let file = image.path().join("disk.ext4");
+        File::create(&file).unwrap().set_len(1536 * MIB).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&file));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(directory));
+        Some(Self { root: directory.to_owned(), mounted: true, _image: image })
+    }
+
+    fn free(&self) -> u64 {
+        boxlite::durable::FreeSpace::at(&self.root).unwrap().bytes
+    }
+
+    /// Fills the filesystem until so many bytes are free.
+    fn leave(&self, wanted: u64) {
+        let filler = self.root.join("filler");
+        let _ = std::fs::remove_file(&filler);
+        // Removed extents are only counted as free once the journal is committed.
+        run(&mut Command::new("sync"));
+        let length = self.free().checked_sub(wanted).expect("less is free than wanted");
+        run(Command::new("fallocate").arg("-l").arg(length.to_string()).arg(&filler));
+        let free = self.free();
+        assert!(free.abs_diff(wanted) < 4 * MIB, "{free} bytes are free instead of {wanted}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.root.join("filler"));
+        if self.mounted {
+            let _ = Command::new("umount").arg("-l").arg(&self.root).status();
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+fn disk_images(home: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(home.join("images/disk-images")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Mutations tried: a guard that always admits fails the refusal; one that never collects fails the second start;
+/// automatic gc without the start's own image among those it keeps fails it too, for the image is aged.
+#[test]
+fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
+    let Some(home) = Home::able() else { return };
+    let Some(disk) = Disk::small(home.path()) else { return };
+    let boxlite = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        command.env("BOXLITE_SOFT_FLOOR", SOFT.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
+        crate::output::Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
+    };
+
+    // Ok: nothing is said.
+    disk.leave(SOFT + 150 * MIB);
+    let mini = home.image("mini");
+    let started = boxlite(&["run", "--name", "kept", &mini, "echo", "fine"]);
+    assert_eq!(started.ok(), "fine\n");
+    let kept = disk_images(&disk.root);
+    boxlite(&["run", "--rm", &home.image("python"), "true"]).ok();
+    let orphan =
+        disk_images(&disk.root).into_iter().find(|path| !kept.contains(path)).expect("a second image");
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    for path in disk_images(&disk.root) {
+        File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+
+    // Warn: the orphan is collected, the start's own aged image is not, and the start goes on.
+    let orphaned = std::fs::metadata(&orphan).unwrap().blocks() * 512;
+    disk.leave(SOFT - orphaned / 2);
+    boxlite(&["start", "kept"]).ok();
+    boxlite(&["wait", "kept"]);
+    assert!(!orphan.exists(), "gc freed nothing for the start");
+    assert_eq!(disk_images(&disk.root), kept);
+
+    // Warn with nothing left to collect: it is said, and the start goes on.
+    disk.leave(SOFT - 64 * MIB);
+    let warned = boxlite(&["start", "kept"]);
+    assert_eq!(warned.code(), Some(0), "{warned:?}");
+    assert!(warned.err.contains("disk space runs short"), "{}", warned.err);
+    boxlite(&["wait", "kept"]);
+
+    // Reject: refused with the figures, and the box is as it was.
+    disk.leave(HARD - 8 * MIB);
+    let before = boxlite(&["inspect", "kept"]).text();
+    let refused = boxlite(&["start", "kept"]);
+    assert_eq!(refused.code(), Some(125));
+    assert!(refused.err.contains("needs 1 GiB free"), "{}", refused.err);
+    assert!(refused.err.contains("boxlite gc"), "{}", refused.err);
+    assert_eq!(boxlite(&["inspect", "kept"]).text(), before);
+    let refused = boxlite(&["run", "--name", "new", &mini, "true"]);
+    assert_eq!(refused.code(), Some(125));
+
+    // Room again: the same box starts.
+    disk.leave(SOFT);
+    boxlite(&["start", "kept"]).ok();
+    boxlite(&["wait", "kept"]);
+    for name in ["kept", "new"] {
+        boxlite(&["rm", "-f", name]);
+    }
+}
