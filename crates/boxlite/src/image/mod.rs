@@ -2,6 +2,7 @@
 
 mod blobs;
 mod digest;
+mod ingest;
 mod manifest;
 mod platform;
 mod progress;

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{LocalSource, Place};
 use crate::error::{Doing, Error, Result};
-use crate::image::blobs::CHUNK;
+use crate::image::ingest::CHUNK;
 use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, Manifest, OCI_CONFIG};
 use crate::image::{Digest, RegistryReference};
 

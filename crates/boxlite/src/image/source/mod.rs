@@ -12,7 +12,7 @@ use std::sync::Arc;
 use place::Place;
 use registry::Repository;
 
-use super::blobs::Ingest;
+use super::ingest::Ingest;
 use super::manifest::{DOCUMENT_LIMIT, Descriptor};
 use super::{Digest, Progress, ProgressSink, PullOptions, Reference, blocking};
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@ use reqwest::{Response, StatusCode};
 use super::Repository;
 use super::failure::{self, Attempts, Trouble};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::blobs::Ingest;
+use crate::image::ingest::Ingest;
 use crate::image::manifest::Descriptor;
 use crate::image::{Progress, blocking};
 
