@@ -136,7 +136,7 @@ fn a_directory_lands_where_docker_puts_it() {
     );
 }
 
-/// Mutation tried: unpacking without the chroot writes /victim through the link.
+/// Mutation tried: without the chroot, /esc/victim is overwritten by way of the link.
 #[test]
 fn no_entry_escapes() {
     let Some(machine) = shared() else { return };

@@ -74,7 +74,7 @@ fn a_user_who_is_not_root_may_reopen_its_streams() {
     assert_eq!((ended.out().as_str(), &*ended.stderr), ("out\n4", &b"err\n"[..]), "{ended:?}");
 }
 
-/// Mutation tried: without `reset_signals` in the child, SIGPIPE stays ignored and `yes` complains instead.
+/// Mutation tried: without `reset_signals` in the child, SIGCHLD and SIGIO stay blocked and SIGPIPE ignored.
 #[test]
 fn signals_reach_the_process_and_nothing_is_inherited() {
     let Some(machine) = shared() else { return };

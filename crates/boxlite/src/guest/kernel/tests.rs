@@ -62,7 +62,6 @@ fn what_is_not_a_kernel_is_refused() {
     assert!(matches!(unpack(&bz_image(&huge)), Err(UnpackError::Damaged(_))));
 }
 
-/// Mutation tried: `image[offset..offset + length]` instead of `get` panics here.
 #[test]
 fn any_truncation_is_refused() {
     let whole = bz_image(&lz4(&elf(5000)));
