@@ -7,6 +7,7 @@ mod filter;
 mod images;
 mod signal;
 mod since;
+mod storage;
 
 pub(crate) use boxes::{
     AttachArgs, CopyArgs, ExecArgs, InspectArgs, KillArgs, ListArgs, LogsArgs, RemoveArgs, StartArgs,
@@ -14,6 +15,7 @@ pub(crate) use boxes::{
 };
 pub(crate) use create::{CreateArgs, RunArgs};
 pub(crate) use images::{ImagesArgs, PullArgs, RemoveImageArgs};
+pub(crate) use storage::{DfArgs, GcArgs, SystemCommand};
 
 use std::path::PathBuf;
 
@@ -122,6 +124,11 @@ pub(crate) enum Command {
     /// Show what this host offers boxes, and what it lacks
     #[command(visible_alias = "doctor")]
     Info(FormatArgs),
+    /// Remove disk images and leftovers that no box needs
+    Gc(GcArgs),
+    /// Look at the home and the host as a whole
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Print a shell's completion script
     Completion {
         /// The shell

@@ -176,3 +176,23 @@ fn moments_are_absolute_or_relative() {
     assert_eq!(at("7d").unwrap(), "2026-02-22T12:00:00Z");
     assert!(at("-5m").is_err() && at("soon").is_err() && at("99999999999d").is_err());
 }
+
+#[test]
+fn gc_is_told_what_to_spare() {
+    let Command::Gc(args) =
+        parse(&["gc", "--dry-run", "-a", "--keep-storage", "2g", "--filter", "until=36h"]).unwrap().command
+    else {
+        panic!()
+    };
+    let expected = boxlite::GcOptions {
+        dry_run: true,
+        all: true,
+        keep_storage: Some(2 << 30),
+        until: Some(std::time::Duration::from_secs(36 * 3600)),
+    };
+    assert_eq!(args.options(), expected);
+    assert!(storage::until("until=2020-01-01T00:00:00Z").unwrap().as_secs() > 86_400 * 365);
+    for bad in ["until", "until=", "until=soon", "until=2999-01-01T00:00:00Z", "label=a"] {
+        assert!(storage::until(bad).is_err(), "{bad}");
+    }
+}

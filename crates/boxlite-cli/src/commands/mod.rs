@@ -5,6 +5,7 @@ mod cp;
 mod create;
 mod each;
 mod exec;
+mod gc;
 mod images;
 mod info;
 mod inspect;
@@ -19,12 +20,13 @@ mod rmi;
 mod run;
 mod start;
 mod stop;
+mod system;
 mod version;
 mod wait;
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, SystemCommand};
 use crate::render::print;
 use crate::report::{Exit, Failure};
 
@@ -54,7 +56,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Inspect(args) => inspect::inspect(&open::runtime(&global)?, args).await,
         Command::Logs(args) => logs::logs(&open::runtime(&global)?, args).await,
         Command::Wait(args) => wait::wait(&open::runtime(&global)?, args).await,
-        Command::Info(args) => info::info(&open::runtime(&global)?, args).await,
+        Command::Info(args) | Command::System(SystemCommand::Info(args)) => {
+            info::info(&open::runtime(&global)?, args).await
+        }
+        Command::Gc(args) => gc::gc(&open::runtime(&global)?, args).await,
+        Command::System(SystemCommand::Df(args)) => system::df(&open::runtime(&global)?, args).await,
         Command::Cp(args) => cp::cp(&open::runtime(&global)?, args).await,
     }
 }

@@ -17,11 +17,14 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
     fact("boxes", format!("{}, {} running", info.boxes, info.running));
     fact("images", info.images.to_string());
     match &info.acceleration {
-        Ok(acceleration) => {
+        Some(acceleration) => {
             fact("accelerator", format!("{}: {}", acceleration.name, acceleration.reason));
             fact("QEMU", acceleration.qemu.clone());
         }
-        Err(why) => fact("accelerator", format!("none: {why}")),
+        None => fact(
+            "accelerator",
+            format!("none: {}", info.acceleration_problem.as_deref().unwrap_or("unknown")),
+        ),
     }
     match &info.space {
         Some(space) => {
@@ -49,7 +52,7 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
 
 /// Whether all that a box needs is there.
 pub(crate) fn is_complete(info: &HostInfo) -> bool {
-    info.acceleration.is_ok() && info.assets.iter().all(|asset| asset.optional || asset.path.is_some())
+    info.acceleration.is_some() && info.assets.iter().all(|asset| asset.optional || asset.path.is_some())
 }
 
 fn free(space: &SpaceInfo) -> String {

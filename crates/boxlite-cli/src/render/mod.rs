@@ -1,6 +1,7 @@
 //! How results look: tables for people, JSON for programs.
 
 mod boxes;
+mod gc;
 mod images;
 mod info;
 mod json;
@@ -8,8 +9,10 @@ mod logs;
 mod progress;
 mod table;
 mod time;
+mod usage;
 
 pub(crate) use boxes::{BoxColumns, box_table};
+pub(crate) use gc::gc_text;
 pub(crate) use images::{familiar, image_table};
 pub(crate) use info::{info_text, is_complete};
 pub(crate) use json::json;
@@ -17,6 +20,7 @@ pub(crate) use logs::LogWriter;
 pub(crate) use progress::progress;
 pub(crate) use table::Table;
 pub(crate) use time::{ago, span};
+pub(crate) use usage::usage_text;
 
 use std::io::{self, Write};
 

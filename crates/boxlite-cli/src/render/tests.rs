@@ -1,5 +1,7 @@
+use boxlite::durable::FreeSpace;
+use boxlite::gc::{BoxUsage, Failure, Fate, Holder, HolderKind, ImageUsage, Item, Share, Skip, Unreadable};
 use boxlite::net::parse_ports;
-use boxlite::{BoxInfo, BoxOptions, BoxState, LogLine, MainProcess, OutputStream};
+use boxlite::{BoxInfo, BoxOptions, BoxState, GcReport, LogLine, MainProcess, OutputStream, Usage};
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -141,4 +143,90 @@ fn a_cell_can_not_talk_to_the_terminal() {
     let mut table = Table::new(&["A", "B"]);
     table.row(["\x1b[2J".to_owned(), "ü".to_owned()]);
     assert_eq!(table.text(), "A           B\n\\u{1b}[2J   ü\n");
+}
+
+fn item(name: &str, allocated: u64, fate: Fate) -> Item {
+    Item { name: name.into(), path: "/h/x".into(), allocated, modified: 0, last_used: 0, fate }
+}
+
+fn report() -> GcReport {
+    let box_id = "0123456789abcdef0123456789abcdef".to_owned();
+    let by = vec![
+        Holder { name: box_id.clone(), kind: HolderKind::Record },
+        Holder { name: box_id, kind: HolderKind::Chain },
+    ];
+    let digest = format!("{}.ext4", "ab".repeat(32));
+    GcReport {
+        disk_images: vec![
+            item(&digest, 3 << 20, Fate::Kept { by, holders: 5 }),
+            item("b.ext4", 1 << 20, Fate::Removed { reason: "no box needs it".into() }),
+            item("c.ext4", 1 << 20, Fate::Skipped { why: Skip::Grace }),
+        ],
+        unreadable: vec![Unreadable { path: "/h/boxes/z".into(), reason: "Permission denied".into() }],
+        failures: vec![Failure { path: "/h/d.ext4".into(), reason: "Operation not permitted".into() }],
+        reclaimed: 1 << 20,
+        free_space_change: Some(-4096),
+        free_after: Some(FreeSpace { bytes: 7 << 30, bytes_total: 0, inodes: 0, inodes_total: 0 }),
+        partial: true,
+        ..GcReport::default()
+    }
+}
+
+#[test]
+fn a_collection_says_why_for_each_item() {
+    assert_eq!(
+        gc_text(&report()),
+        "\
+KIND         NAME           SIZE    FATE      WHY
+disk image   abababababab   3 MiB   kept      box 0123456789ab, overlay of box 0123456789ab and 3 more
+disk image   b.ext4         1 MiB   removed   no box needs it
+disk image   c.ext4         1 MiB   skipped   modified within the grace
+
+unreadable: /h/boxes/z: Permission denied
+nothing that an unreadable file might need was removed
+not removed: /h/d.ext4: Operation not permitted
+1 item removed, at least 1 MiB freed; free space -4 KiB, now 7 GiB
+"
+    );
+    let dry = GcReport { dry_run: true, free_space_change: None, partial: false, ..report() };
+    assert!(gc_text(&dry).contains("would be removed   no box needs it"));
+    assert!(gc_text(&dry).ends_with("\n1 item would be removed, 1 MiB freed\n"));
+    assert_eq!(gc_text(&GcReport::default()), "0 items removed, 0 B freed\n");
+}
+
+#[test]
+fn usage_as_tables() {
+    let usage = Usage {
+        disk_images: Share { count: 2, allocated: 5 << 20, reclaimable: 2 << 20 },
+        boxes: vec![BoxUsage { id: "0123456789abcdef".into(), overlays: 4096, logs: 0, below: 3 << 20 }],
+        images: vec![ImageUsage {
+            digest: "abcdef0123456789".into(),
+            allocated: 3 << 20,
+            boxes: 1,
+            reclaimable: false,
+            last_used: before(120).as_second(),
+        }],
+        reclaimable: 2 << 20,
+        ..Usage::default()
+    };
+    assert_eq!(
+        usage_text(&usage, true, now()),
+        "\
+KIND          COUNT   ALLOCATED   RECLAIMABLE
+disk images   2       5 MiB       2 MiB
+overlays      0       0 B         0 B
+bases         0       0 B         0 B
+blobs         0       0 B         0 B
+logs          0       0 B         0 B
+unfinished    0       0 B         0 B
+
+DISK IMAGE     ALLOCATED   BOXES   LAST USED       RECLAIMABLE
+abcdef012345   3 MiB       1       2 minutes ago   no
+
+BOX ID         OVERLAYS   LOGS   BELOW (SHARED)
+0123456789ab   4 KiB      0 B    3 MiB
+
+`boxlite gc` would free 2 MiB; 0 B are shared between boxes
+"
+    );
 }

@@ -3,8 +3,11 @@
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
 mod bad_input;
+mod execs;
 mod home;
+mod lifecycle;
 mod listing;
 mod output;
 mod pressure;
 mod runs;
+mod storage;

@@ -22,8 +22,10 @@ pub struct HostInfo {
     pub running: usize,
     /// Images in the catalogue.
     pub images: usize,
-    /// What would run a guest's code, and why; the error's sentence when nothing can.
-    pub acceleration: Result<Acceleration, String>,
+    /// What would run a guest's code, and why.
+    pub acceleration: Option<Acceleration>,
+    /// Why nothing can, when `acceleration` is absent.
+    pub acceleration_problem: Option<String>,
     /// What a box needs of this host, found or not.
     pub assets: Vec<AssetReport>,
     /// Free space of the home's filesystem, and what a start would be told.

@@ -14,13 +14,18 @@ impl Local {
         self.on_site(|site| {
             let records = site.store.boxes()?;
             let runs = |record| matches!(Observed::of(&site.home, record), Ok(Observed::Running { .. }));
+            let (acceleration, acceleration_problem) = match acceleration(site) {
+                Ok(found) => (Some(found), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
             Ok(HostInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 home: site.home.root().to_owned(),
                 boxes: records.len(),
                 running: records.iter().filter(|record| runs(record)).count(),
                 images: site.store.images()?.len(),
-                acceleration: acceleration(site).map_err(|error| error.to_string()),
+                acceleration,
+                acceleration_problem,
                 assets: site.assets.report(),
                 space: space(site).ok(),
                 settings: site.settings.describe(),

@@ -1,0 +1,109 @@
+//! What a garbage collection found and did.
+
+use std::fmt::Write as _;
+
+use boxlite::GcReport;
+use boxlite::gc::{Fate, Holder, HolderKind, Item, Skip};
+use boxlite::settings::Bytes;
+
+use super::Table;
+
+/// The report for people: every item and its fate, what went wrong, and the sums.
+pub(crate) fn gc_text(report: &GcReport) -> String {
+    let mut table = Table::new(&["KIND", "NAME", "SIZE", "FATE", "WHY"]);
+    let kinds = [
+        ("image", &report.images),
+        ("disk image", &report.disk_images),
+        ("base", &report.bases),
+        ("box directory", &report.box_directories),
+        ("blob", &report.blobs),
+        ("unfinished", &report.unfinished),
+    ];
+    for (kind, items) in kinds {
+        for item in items {
+            table.row(row(kind, item, report.dry_run));
+        }
+    }
+    let mut text = String::new();
+    if report.items().next().is_some() {
+        text = table.text() + "\n";
+    }
+    // Writing to a string can't fail.
+    for unreadable in &report.unreadable {
+        let _ = writeln!(text, "unreadable: {}: {}", unreadable.path.display(), unreadable.reason);
+    }
+    if !report.unreadable.is_empty() {
+        text.push_str("nothing that an unreadable file might need was removed\n");
+    }
+    for failure in &report.failures {
+        let _ = writeln!(text, "not removed: {}: {}", failure.path.display(), failure.reason);
+    }
+    text.push_str(&sums(report));
+    text
+}
+
+fn row(kind: &str, item: &Item, dry_run: bool) -> [String; 5] {
+    let (fate, why) = match &item.fate {
+        Fate::Kept { by, holders } => ("kept", kept(by, *holders)),
+        Fate::Removed { reason } if dry_run => ("would be removed", reason.clone()),
+        Fate::Removed { reason } => ("removed", reason.clone()),
+        Fate::Skipped { why } => ("skipped", skipped(*why).to_owned()),
+        Fate::Failed { reason } => ("not removed", reason.clone()),
+    };
+    [kind.to_owned(), short(&item.name), Bytes(item.allocated).to_string(), fate.to_owned(), why]
+}
+
+/// The beginning of a digest, as the other commands show it; other names whole.
+fn short(name: &str) -> String {
+    let stem = name.strip_suffix(".ext4").unwrap_or(name);
+    let hex = stem.strip_prefix("sha256:").unwrap_or(stem);
+    let is_digest = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { hex[..12].to_owned() } else { name.to_owned() }
+}
+
+fn kept(by: &[Holder], holders: u64) -> String {
+    let named: Vec<String> = by
+        .iter()
+        .map(|holder| {
+            let name = holder.name.get(..12).unwrap_or(&holder.name);
+            match holder.kind {
+                HolderKind::Record => format!("box {name}"),
+                HolderKind::Chain => format!("overlay of box {name}"),
+                HolderKind::Base => format!("base {}", holder.name),
+            }
+        })
+        .collect();
+    match holders.saturating_sub(by.len() as u64) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn skipped(why: Skip) -> &'static str {
+    match why {
+        Skip::Grace => "modified within the grace",
+        Skip::InUse => "in use",
+        Skip::Unknown => "something is unreadable, so nobody knows who needs it",
+        Skip::Protected => "about to be used",
+        Skip::Recent => "used recently",
+        Skip::Enough => "enough was removed already",
+    }
+}
+
+fn sums(report: &GcReport) -> String {
+    let count = report.removed().count();
+    let things = if count == 1 { "item" } else { "items" };
+    let at_least = if report.partial { "at least " } else { "" };
+    let bytes = Bytes(report.reclaimed);
+    if report.dry_run {
+        return format!("{count} {things} would be removed, {at_least}{bytes} freed\n");
+    }
+    let mut text = format!("{count} {things} removed, {at_least}{bytes} freed");
+    if let (Some(change), Some(after)) = (report.free_space_change, &report.free_after) {
+        let sign = if change < 0 { "-" } else { "+" };
+        let (change, free) = (Bytes(change.unsigned_abs()), Bytes(after.bytes));
+        // Writing to a string can't fail.
+        let _ = write!(text, "; free space {sign}{change}, now {free}");
+    }
+    text + "\n"
+}

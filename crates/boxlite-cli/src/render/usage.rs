@@ -1,0 +1,73 @@
+//! The space that a home takes.
+
+use std::fmt::Write as _;
+
+use boxlite::Usage;
+use boxlite::gc::Share;
+use boxlite::settings::Bytes;
+use jiff::Timestamp;
+
+use super::{Table, ago};
+
+/// `system df` for people; with `verbose`, each disk image and each box as well.
+pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String {
+    let mut kinds = Table::new(&["KIND", "COUNT", "ALLOCATED", "RECLAIMABLE"]);
+    let mut kind = |name: &str, share: &Share| {
+        let bytes = |bytes| Bytes(bytes).to_string();
+        kinds.row([
+            name.to_owned(),
+            share.count.to_string(),
+            bytes(share.allocated),
+            bytes(share.reclaimable),
+        ]);
+    };
+    kind("disk images", &usage.disk_images);
+    kind("overlays", &usage.overlays);
+    kind("bases", &usage.bases);
+    kind("blobs", &usage.blobs);
+    kind("logs", &usage.logs);
+    kind("unfinished", &usage.unfinished);
+    let mut text = kinds.text();
+    if verbose {
+        text.push('\n');
+        text.push_str(&images(usage, now));
+        text.push('\n');
+        text.push_str(&boxes(usage));
+    }
+    // Writing to a string can't fail.
+    let (reclaimable, shared) = (Bytes(usage.reclaimable), Bytes(usage.shared));
+    let _ = writeln!(text, "\n`boxlite gc` would free {reclaimable}; {shared} are shared between boxes");
+    for unreadable in &usage.unreadable {
+        let _ = writeln!(text, "unreadable: {}: {}", unreadable.path.display(), unreadable.reason);
+    }
+    text
+}
+
+fn images(usage: &Usage, now: Timestamp) -> String {
+    let mut table = Table::new(&["DISK IMAGE", "ALLOCATED", "BOXES", "LAST USED", "RECLAIMABLE"]);
+    for image in &usage.images {
+        let used =
+            Timestamp::from_second(image.last_used).map_or_else(|_| "unknown".to_owned(), |at| ago(at, now));
+        table.row([
+            image.digest.get(..12).unwrap_or(&image.digest).to_owned(),
+            Bytes(image.allocated).to_string(),
+            image.boxes.to_string(),
+            used,
+            if image.reclaimable { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+fn boxes(usage: &Usage) -> String {
+    let mut table = Table::new(&["BOX ID", "OVERLAYS", "LOGS", "BELOW (SHARED)"]);
+    for each in &usage.boxes {
+        table.row([
+            each.id.get(..12).unwrap_or(&each.id).to_owned(),
+            Bytes(each.overlays).to_string(),
+            Bytes(each.logs).to_string(),
+            Bytes(each.below).to_string(),
+        ]);
+    }
+    table.text()
+}
