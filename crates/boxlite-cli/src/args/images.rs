@@ -13,7 +13,7 @@ pub(crate) struct PullArgs {
     /// Allow plain HTTP to the registry
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// NAME[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+    /// `NAME[:TAG][@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
 }

@@ -41,7 +41,7 @@ pub fn digest(image: &Image, virtual_size: u64) -> String {
 
 /// Leases the disk image `digest` if it is there and is the right one.
 ///
-/// One that is damaged or foreign counts as absent: [`build`] replaces it by the right bytes.
+/// One that is damaged or foreign counts as absent: a build replaces it by the right bytes.
 ///
 /// # Errors
 /// `InvalidInput` when `digest` is not 64 hex digits; `Conflict` when something else than a file is at its path.

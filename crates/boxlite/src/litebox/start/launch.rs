@@ -1,6 +1,6 @@
 //! The last stage: the record says started, and a shim takes over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use boxlite_proto::BootConfig;
@@ -33,7 +33,7 @@ impl Overlaid<'_> {
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
-        let hand_over = HandOver { lock, claim: Some(room.into_claim().into()) };
+        let hand_over = HandOver { lock, claim: Some(room.into_claim()) };
         let launched = shim::spawn(&spec, &shim, hand_over);
         drop(image);
         launched.map(drop).or_else(|error| {
@@ -89,7 +89,7 @@ fn specification(context: Context<'_>, held: &Held, image: &Leased, run: &str) -
         network: network(options)?,
         shares: Shares {
             volumes: record.volumes.clone(),
-            virtiofsd: virtiofsd(&assets.virtiofsd, record)?,
+            virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
             home: site.home.root().to_owned(),
         },
         boot: boot_config(record, networked),
@@ -115,12 +115,12 @@ fn network(options: &BoxOptions) -> Result<Option<Network>> {
     }
 }
 
-fn virtiofsd(found: &Option<PathBuf>, record: &BoxRecord) -> Result<PathBuf> {
+fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
     match found {
         None if !record.volumes.is_empty() => Err(Error::unsupported(
             "this host has no virtiofsd, which a box with volumes needs; run scripts/setup from boxlite's source",
         )),
-        found => Ok(found.clone().unwrap_or_default()),
+        found => Ok(found.map(Path::to_owned).unwrap_or_default()),
     }
 }
 
