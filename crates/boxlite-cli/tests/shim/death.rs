@@ -26,7 +26,7 @@ fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, ..)| state != "Z")
 }
 
-/// Mutation tried: without the parent-death signal QEMU stayed, and the lock with it, and this timed out.
+/// Mutation tried: without the parent-death signal QEMU stays, the lock with it, and this times out.
 #[tokio::test]
 async fn killing_the_shim_takes_qemu_along_and_frees_the_lock() {
     let Some(bench) = bench() else { return };

@@ -70,7 +70,7 @@ const WRITE: &str = "echo begin; yes boxlite | head -c 40000000 > /file; sync; \
                      echo 3 > /proc/sys/vm/drop_caches; sha256sum /file";
 const SHA256_COMMAND: &str = "yes boxlite | head -c 40000000 | sha256sum";
 
-/// Mutation tried: with werror=report the guest saw an I/O error and the checksum differed.
+/// Mutation tried: with werror=report the guest is never paused and this fails.
 #[tokio::test]
 async fn a_full_disk_pauses_the_guest_and_nothing_is_lost() {
     let Some(bench) = bench() else { return };

@@ -38,7 +38,7 @@ mod tests {
     use crate::admission::Claims;
     use crate::home::Home;
 
-    /// Mutation tried: without the subtraction the promise stayed at 10 MiB while 4 MiB of it were written.
+    /// Mutation tried: without the subtraction the promise stays at 10 MiB while 4 MiB of it are written.
     #[test]
     fn what_is_written_is_no_longer_reserved() {
         let dir = tempfile::tempdir().unwrap();

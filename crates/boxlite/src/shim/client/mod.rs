@@ -17,7 +17,7 @@ use tokio::io::AsyncRead;
 
 use super::socket;
 use crate::durable::Lock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::home::BoxPaths;
 use crate::runtime::Execution;
 use session::{Connection, Session};
@@ -206,13 +206,23 @@ impl ShimClient {
 }
 
 /// Waits until no process of the box at `paths` is left: its `shim.lock` can be taken.
+///
+/// Giving up (dropping the future) leaves a thread behind that waits on; it holds up neither runtime nor exit.
 pub async fn wait_until_gone(paths: &BoxPaths) -> Result<()> {
     let path = paths.shim_lock();
-    let taken =
-        tokio::task::spawn_blocking(
-            move || if path.exists() { Lock::exclusive(&path).map(drop) } else { Ok(()) },
-        );
-    taken.await.map_err(|error| Error::bug("waiting for a lock was interrupted").because(error))?
+    let is_gone = |path: &Path| {
+        if path.exists() { Lock::try_exclusive(path).map(|lock| lock.is_some()) } else { Ok(true) }
+    };
+    if is_gone(&path)? {
+        return Ok(());
+    }
+    let (taken, answer) = tokio::sync::oneshot::channel();
+    // Not one of the runtime's blocking threads: those are waited for when the runtime ends.
+    std::thread::Builder::new()
+        .name("boxlite-wait".into())
+        .spawn(move || taken.send(Lock::exclusive(&path).map(drop)))
+        .doing("waiting for the end of", paths.root())?;
+    answer.await.map_err(|error| Error::bug("waiting for a lock was interrupted").because(error))?
 }
 
 fn not_running(box_dir: &Path) -> Error {

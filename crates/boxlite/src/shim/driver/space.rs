@@ -97,7 +97,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const FLOORS: DiskFloors = DiskFloors { pause_below: 512 * MIB, resume_at: 768 * MIB };
 
-    /// Mutation tried: `<=` instead of `<` in the pause fails the first line, resuming at the floor the fourth.
+    /// Mutation tried: `<=` instead of `<` fails the first line, and two more tests.
     #[test]
     fn the_guest_is_paused_below_the_floor_and_goes_on_above_the_hysteresis() {
         let mut guard = SpaceGuard::new(FLOORS);

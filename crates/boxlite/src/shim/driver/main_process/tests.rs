@@ -90,7 +90,6 @@ fn without_a_client_the_guest_is_paid_at_once() {
     assert!(rig.main.unpaid.is_empty());
 }
 
-/// Mutation tried: paying at once let the writer run ahead of a client that reads slowly, and the log rotated away.
 #[test]
 fn a_client_that_reads_slowly_slows_the_writer_down_and_misses_nothing() {
     let mut rig = rig();
@@ -111,6 +110,7 @@ fn a_client_that_reads_slowly_slows_the_writer_down_and_misses_nothing() {
     assert!(seen.bytes == said && seen.positions == [0] && seen.ended == 1);
 }
 
+/// Mutation tried: paying at once, whoever is attached, lets the writer run ahead.
 #[test]
 fn a_client_that_takes_nothing_gets_a_window_and_holds_the_writer() {
     let mut rig = rig();

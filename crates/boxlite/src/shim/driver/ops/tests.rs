@@ -60,7 +60,7 @@ fn clients_choose_their_numbers_and_never_meet() {
     rig.exec(1, 1).unwrap();
 }
 
-/// Mutation tried: forwarding before the check let the guest see the excess, which costs it its shim.
+/// Mutation tried: forwarding before the check fails this, and would cost the guest its shim.
 #[test]
 fn a_client_that_overruns_a_window_is_refused_before_the_guest_sees_it() {
     let mut rig = rig();

@@ -109,7 +109,7 @@ fn shared_memory_is_one_memfd_of_the_guests_size() {
     assert!(line.ends_with("\n-extra"));
 }
 
-/// Mutation tried: without the doubling, the path `…/a,readonly=on` opened another file with another option.
+/// Mutation tried: without the doubling this fails.
 #[test]
 fn a_path_cannot_add_options() {
     let overlay = PathBuf::from("/h,readonly=on/ro,,ot.qcow2");
