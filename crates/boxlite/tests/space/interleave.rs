@@ -79,6 +79,7 @@ fn a_start_between_mark_and_lock_is_seen_by_the_second_mark() {
 }
 
 /// With gc's lock held the start waits, finds the image gone, and makes it anew.
+/// Mutations tried: no `still_at_path` in the lease; gc letting go of its lock between mark and rename.
 #[test]
 fn a_start_that_meets_gcs_lock_waits_and_builds_again() {
     for point in ["gc.locked", "gc.marked", "discard.start", "discard.renamed"] {

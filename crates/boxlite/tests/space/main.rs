@@ -2,6 +2,7 @@
 
 mod child;
 mod crash;
+mod differential;
 mod interleave;
 mod model;
 mod place;

@@ -48,7 +48,7 @@ fn seconds() -> u64 {
     std::env::var("BOXLITE_RACE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
-/// Mutations tried: no second mark, and no `still_at_path` in the lease; each lost an image within a second.
+/// Mutation tried: a second mark that sees no overlay lost an image within a second, by threads and by processes.
 #[test]
 fn threads_never_lose_a_live_image() {
     let directory = place::in_memory();

@@ -1,0 +1,20 @@
+//! Three files of any bytes that may name each other: following a chain ends, whatever they say.
+#![no_main]
+
+use boxlite::disk::qcow2::Chains;
+use boxlite::disk::qcow2::chain::{DEEPEST, follow_file};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|files: (Vec<u8>, Vec<u8>, Vec<u8>)| {
+    let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let names = ["a", "b", "c"].map(|name| directory.path().join(name));
+    for (path, bytes) in names.iter().zip([files.0, files.1, files.2]) {
+        std::fs::write(path, bytes).expect("a file");
+    }
+    let mut chains = Chains::new(vec![directory.path().to_owned()]);
+    for path in &names {
+        if let Ok(Some(followed)) = follow_file(&mut chains, path) {
+            assert!(chains.below(followed.backing).0.len() <= DEEPEST);
+        }
+    }
+});
