@@ -45,7 +45,7 @@ mod tests {
         let home = Home::open(dir.path()).unwrap();
         let claims = Claims::open(&home).unwrap();
         let overlay = dir.path().join("overlay");
-        std::fs::write(&overlay, [1; 64 << 10]).unwrap();
+        std::fs::write(&overlay, vec![1; 64 << 10]).unwrap();
         let mut reservation = Reservation::new(Some(claims.take(10 << 20).unwrap()), &overlay);
         reservation.follow();
         assert_eq!(claims.promised().unwrap(), 10 << 20);

@@ -187,7 +187,7 @@ fn the_first_client_feeds_the_input_and_a_later_one_takes_over() {
     let _third = rig.attach(3, None, true);
     // A guest that takes nothing: the rest waits in the shim, and then arrives in order.
     for _ in 0..4 {
-        rig.main.client_frame(3, input(&[7; 65_536]), &rig.guest).unwrap();
+        rig.main.client_frame(3, input(&vec![7; 65_536]), &rig.guest).unwrap();
     }
     rig.main.client_frame(3, Frame::Eof { channel: 5, stream: Stream::Stdin }, &rig.guest).unwrap();
     let lengths = |frames: Vec<Frame>| -> usize {

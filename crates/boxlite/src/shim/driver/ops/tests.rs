@@ -26,12 +26,12 @@ impl Rig {
         Ok(op.id())
     }
 
-    fn from_client(&mut self, client: ClientId, frame: Frame) -> Result<Vec<Frame>, ProtoError> {
+    fn client_sends(&mut self, client: ClientId, frame: Frame) -> Result<Vec<Frame>, ProtoError> {
         self.ops.client_frame(client, frame, &self.guest)?;
         Ok(self.to_guest.take())
     }
 
-    fn from_guest(&mut self, frame: Frame) -> Result<Vec<Frame>, ProtoError> {
+    fn guest_sends(&mut self, frame: Frame) -> Result<Vec<Frame>, ProtoError> {
         self.ops.guest_frame(frame)?;
         Ok(self.to_client.take())
     }
@@ -52,11 +52,11 @@ fn clients_choose_their_numbers_and_never_meet() {
     assert_ne!(first, second);
     assert!(first != MAIN_CHANNEL && second != MAIN_CHANNEL);
     assert_eq!(rig.exec(1, 1), Err(Refused::IdInUse));
-    assert_eq!(rig.from_client(2, data(1, Stream::Stdin, 5)).unwrap(), [data(second, Stream::Stdin, 5)]);
-    assert_eq!(rig.from_guest(data(first, Stream::Stderr, 7)).unwrap(), [data(1, Stream::Stderr, 7)]);
+    assert_eq!(rig.client_sends(2, data(1, Stream::Stdin, 5)).unwrap(), [data(second, Stream::Stdin, 5)]);
+    assert_eq!(rig.guest_sends(data(first, Stream::Stderr, 7)).unwrap(), [data(1, Stream::Stderr, 7)]);
     rig.ops.event(OpEvent::Exited { id: first, status: ExitStatus::Code(0) });
     assert_eq!(rig.to_client.take().len(), 1);
-    assert_eq!(rig.from_client(1, data(1, Stream::Stdin, 5)).unwrap(), [], "the exec has ended");
+    assert_eq!(rig.client_sends(1, data(1, Stream::Stdin, 5)).unwrap(), [], "the exec has ended");
     rig.exec(1, 1).unwrap();
 }
 
@@ -65,32 +65,32 @@ fn clients_choose_their_numbers_and_never_meet() {
 fn a_client_that_overruns_a_window_is_refused_before_the_guest_sees_it() {
     let mut rig = rig();
     let ours = rig.exec(1, 9).unwrap();
-    assert!(rig.from_client(1, data(9, Stream::Stdin, WINDOW as usize)).is_ok());
-    assert!(rig.from_client(1, data(9, Stream::Stdin, 1)).is_err());
+    assert!(rig.client_sends(1, data(9, Stream::Stdin, WINDOW as usize)).is_ok());
+    assert!(rig.client_sends(1, data(9, Stream::Stdin, 1)).is_err());
     assert!(rig.to_guest.take().is_empty());
-    rig.from_guest(credit(ours, Stream::Stdin, 10)).unwrap();
-    assert!(rig.from_client(1, data(9, Stream::Stdin, 10)).is_ok());
+    rig.guest_sends(credit(ours, Stream::Stdin, 10)).unwrap();
+    assert!(rig.client_sends(1, data(9, Stream::Stdin, 10)).is_ok());
 
-    assert!(rig.from_client(1, credit(9, Stream::Stdout, 1)).is_err(), "credit for output that never came");
-    rig.from_guest(data(ours, Stream::Stdout, 100)).unwrap();
-    assert!(rig.from_client(1, credit(9, Stream::Stdout, 101)).is_err());
+    assert!(rig.client_sends(1, credit(9, Stream::Stdout, 1)).is_err(), "credit for output that never came");
+    rig.guest_sends(data(ours, Stream::Stdout, 100)).unwrap();
+    assert!(rig.client_sends(1, credit(9, Stream::Stdout, 101)).is_err());
     assert_eq!(
-        rig.from_client(1, credit(9, Stream::Stdout, 100)).unwrap(),
+        rig.client_sends(1, credit(9, Stream::Stdout, 100)).unwrap(),
         [credit(ours, Stream::Stdout, 100)]
     );
-    assert!(rig.from_client(1, data(9, Stream::Stdout, 1)).is_err(), "a client has no output to send");
+    assert!(rig.client_sends(1, data(9, Stream::Stdout, 1)).is_err(), "a client has no output to send");
 }
 
 #[test]
 fn a_guest_that_overruns_a_window_is_at_fault() {
     let mut rig = rig();
     let ours = rig.exec(1, 1).unwrap();
-    assert!(rig.from_guest(credit(ours, Stream::Stdin, 1)).is_err(), "the window was full");
+    assert!(rig.guest_sends(credit(ours, Stream::Stdin, 1)).is_err(), "the window was full");
     for _ in 0..4 {
-        rig.from_guest(data(ours, Stream::Stdout, WINDOW as usize / 4)).unwrap();
+        rig.guest_sends(data(ours, Stream::Stdout, WINDOW as usize / 4)).unwrap();
     }
-    assert!(rig.from_guest(data(ours, Stream::Stdout, 1)).is_err());
-    assert!(rig.from_guest(data(ours, Stream::Stdin, 1)).is_err(), "a guest has no input to send");
+    assert!(rig.guest_sends(data(ours, Stream::Stdout, 1)).is_err());
+    assert!(rig.guest_sends(data(ours, Stream::Stdin, 1)).is_err(), "a guest has no input to send");
 }
 
 #[test]
@@ -109,12 +109,12 @@ fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
         ]
     );
     for _ in 0..100 {
-        assert_eq!(rig.from_guest(data(ours, Stream::Stdout, 60_000)).unwrap(), []);
+        assert_eq!(rig.guest_sends(data(ours, Stream::Stdout, 60_000)).unwrap(), []);
     }
     assert_ne!(rig.exec(2, 2).unwrap(), ours, "the number stays taken until the exec has ended");
     rig.ops.event(OpEvent::Exited { id: ours, status: ExitStatus::Signal(13) });
     assert!(rig.to_client.take().is_empty());
-    assert_eq!(rig.from_guest(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
+    assert_eq!(rig.guest_sends(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
 }
 
 #[test]
