@@ -88,15 +88,12 @@ impl Bench {
     }
 
     fn bare_boot(&self) -> Outcome<()> {
-        let mut append =
-            String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
-        let acceleration = match self.accelerator {
-            Accelerator::Kvm => ["kvm", "host"],
-            Accelerator::Tcg { tsc_khz } => {
-                append += &format!(" tsc_early_khz={tsc_khz}");
-                ["tcg", "max"]
-            }
+        let (acceleration, clock) = match self.accelerator {
+            Accelerator::Kvm => (["kvm", "host"], String::new()),
+            Accelerator::Tcg { tsc_khz } => (["tcg", "max"], format!("tsc_early_khz={tsc_khz}")),
         };
+        let append =
+            format!("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 {clock}");
         let output = Command::new("qemu-system-x86_64")
             .args([
                 "-nodefaults",
