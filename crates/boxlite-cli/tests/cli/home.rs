@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::output::Output;
@@ -113,18 +114,17 @@ impl Home {
         self.run(&["run", "-d", "--name", name, &self.image("mini"), "sleep", "infinity"]).ok();
     }
 
-    /// The process id of a program whose command line names `part` and this home.
-    pub(crate) fn process(&self, program: &str, part: &str) -> Option<rustix::process::Pid> {
-        let home = self.path().to_str().expect("text");
-        std::fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).into_owned();
-            let first = line.split('\0').next()?;
-            (first.ends_with(program) && line.contains(part) && line.contains(home))
-                .then(|| rustix::process::Pid::from_raw(pid))
-                .flatten()
-        })
+    /// The process ids of a box's QEMU and of the shim that owns it.
+    pub(crate) fn processes(id: &str) -> Option<(Pid, Pid)> {
+        let qemu = std::fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line =
+                String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).ok()?).into_owned();
+            (line.contains("qemu-system") && line.contains(id)).then_some(pid)
+        })?;
+        let status = std::fs::read_to_string(format!("/proc/{qemu}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        Some((Pid::from_raw(qemu)?, Pid::from_raw(parent)?))
     }
 }
 

@@ -3,6 +3,7 @@
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
 mod bad_input;
+mod copying;
 mod execs;
 mod home;
 mod lifecycle;
@@ -11,3 +12,5 @@ mod output;
 mod pressure;
 mod runs;
 mod storage;
+mod survival;
+mod terminal;
