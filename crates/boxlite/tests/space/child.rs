@@ -19,6 +19,13 @@ fn work() {
             let report = place::collect(&home, &GcOptions::default());
             assert!(!report.failed(), "{report:?}");
         }
+        ["claim", bytes] => {
+            let claims = boxlite::admission::Claims::open(&home).unwrap();
+            let _claim = claims.take(bytes.parse().unwrap()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        }
         ["remove", id] => place::remove(&home, id),
         ["hammer", seed, seconds] => {
             let end = Instant::now() + Duration::from_secs(seconds.parse().unwrap());

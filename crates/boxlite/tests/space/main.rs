@@ -6,4 +6,5 @@ mod differential;
 mod interleave;
 mod model;
 mod place;
+mod pressure;
 mod race;

@@ -106,3 +106,24 @@ fn processes_never_lose_a_live_image() {
     assert_eq!(images(&home), 0, "aged orphans stayed");
     assert_eq!(collect(&home, &GcOptions::default()).reclaimed, 0);
 }
+
+/// A reservation shows in every process, counts for the later ones, and ends when its owner is killed.
+#[test]
+fn a_killed_owner_leaves_no_reservation() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = place::open(&directory.path().join("home"));
+    let claims = boxlite::admission::Claims::open(&home).unwrap();
+    let mut owners: Vec<_> = (0..3).map(|_| place::spawn(&home, "claim 1000", "")).collect();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while claims.promised().unwrap() < 3000 {
+        assert!(Instant::now() < patience, "the owners never reserved");
+        std::thread::yield_now();
+    }
+    let mine = claims.take(10).unwrap();
+    assert_eq!(mine.promised_before().unwrap(), 3000);
+    for (killed, owner) in owners.iter_mut().enumerate() {
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        assert_eq!(mine.promised_before().unwrap(), 3000 - 1000 * (killed as u64 + 1));
+    }
+}
