@@ -8,10 +8,14 @@ mod report;
 mod terminal;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use args::Cli;
+
+/// How long unfinished work may delay the exit.
+const PARTING: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -24,8 +28,8 @@ fn main() -> ExitCode {
         Err(error) => return report::fatal(&report::Failure::local(format!("starting up failed: {error}"))),
     };
     let outcome = tokio.block_on(commands::run(cli));
-    // A thread may still be blocked on our standard input; it must not keep the process alive.
-    tokio.shutdown_background();
+    // What was given up finishes what it is in the middle of and cleans up behind it, but not for long.
+    tokio.shutdown_timeout(PARTING);
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => report::fatal(&failure),

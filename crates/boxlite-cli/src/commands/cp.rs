@@ -23,8 +23,7 @@ pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Failur
             say(&args, bytes);
         }
         (Endpoint::Stream, Endpoint::Box { id, path }) => {
-            let input: Box<dyn AsyncRead + Send + Unpin> = Box::new(tokio::io::stdin());
-            runtime.copy_in(&id, &path, input).await.map_err(|error| failed(&error))?;
+            runtime.copy_in(&id, &path, standard_input()?).await.map_err(|error| failed(&error))?;
         }
         (Endpoint::Box { id, path }, Endpoint::Stream) => {
             let mut tar = runtime.copy_out(&id, &path).await.map_err(|error| failed(&error))?;
@@ -96,6 +95,20 @@ async fn copy_out(runtime: &Runtime, id: &str, path: String, to: String) -> Resu
     let unpacked = unpacked?;
     warn_of_skipped(&unpacked.skipped);
     Ok(unpacked.bytes)
+}
+
+/// Standard input, read by a thread that does not outlive its use: nothing waits for a read that may never end.
+fn standard_input() -> Result<Box<dyn AsyncRead + Send + Unpin>, Failure> {
+    let (read, write) = plumbing()?;
+    std::thread::spawn(move || {
+        let mut write = std::fs::File::from(write);
+        if let Err(error) = io::copy(&mut io::stdin().lock(), &mut write)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            note(&format!("boxlite: warning: reading standard input failed: {error}"));
+        }
+    });
+    Ok(Box::new(pipe::Receiver::from_owned_fd(read).map_err(|error| plumbing_failed(&error))?))
 }
 
 /// A pipe between asynchronous and blocking code.

@@ -5,7 +5,7 @@ use boxlite::Runtime;
 use super::host_env;
 use crate::args::ExecArgs;
 use crate::report::{Exit, Failure, Topic};
-use crate::terminal::{End, Wiring, connect, window_size_or_usual};
+use crate::terminal::{End, Wiring, conclude, connect, window_size_or_usual};
 
 pub(super) async fn exec(runtime: &Runtime, args: ExecArgs) -> Result<Exit, Failure> {
     let detach = args.detach;
@@ -16,5 +16,12 @@ pub(super) async fn exec(runtime: &Runtime, args: ExecArgs) -> Result<Exit, Fail
     }
     let failed = |error: boxlite::Error| Failure::of(&error, Topic::RunningBox);
     let execution = runtime.exec(&id, options).await.map_err(failed)?;
-    if detach { Ok(Exit::OK) } else { connect(execution, wiring).await.map(End::exit) }
+    if !detach {
+        return connect(execution, wiring).await.map(End::exit);
+    }
+    if execution.control.started().await.map_err(failed)? {
+        return Ok(Exit::OK);
+    }
+    let status = execution.control.wait().await.map_err(failed)?;
+    Ok(conclude(&status))
 }

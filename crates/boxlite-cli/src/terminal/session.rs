@@ -108,7 +108,7 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
 }
 
 /// The exit status of an ended command, after saying what else there is to say of it.
-fn conclude(status: &ExecStatus) -> Exit {
+pub(crate) fn conclude(status: &ExecStatus) -> Exit {
     if let Some(reason) = &status.reason {
         note(&format!("boxlite: {reason}"));
     }

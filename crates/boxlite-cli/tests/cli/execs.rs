@@ -91,6 +91,8 @@ fn concurrently(home: &Home) {
 }
 
 fn detached(home: &Home) {
+    let refused = home.run(&["exec", "-d", "server", "no-such-program"]);
+    assert_eq!(refused.code(), Some(127), "{refused:?}");
     let output = home.run(&["exec", "-d", "server", "sh", "-c", "sleep 0.5; echo late >/tmp/late"]);
     assert_eq!(output.ok(), "");
     eventually("the detached command", || {

@@ -47,6 +47,10 @@ pub trait ExecutionControl: Send + Sync {
     async fn signal(&self, signal: i32) -> Result<()>;
     /// Tells the process's terminal its new size.
     async fn resize(&self, size: WindowSize) -> Result<()>;
+    /// Waits until the process runs; `false` when it could not be run, and then `wait` has its status.
+    ///
+    /// Who lets go of a command before that cannot know whether it ever ran.
+    async fn started(&self) -> Result<bool>;
     /// Waits for the end; may be called by several tasks and after the end.
     async fn wait(&self) -> Result<ExecStatus>;
 }

@@ -115,6 +115,10 @@ impl ExecutionControl for Over {
         Ok(())
     }
 
+    async fn started(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     async fn wait(&self) -> Result<ExecStatus> {
         Ok(self.status.clone())
     }
@@ -131,6 +135,10 @@ struct MainControl {
 impl ExecutionControl for MainControl {
     async fn signal(&self, signal: i32) -> Result<()> {
         self.local.client(&self.record).kill(signal).await
+    }
+
+    async fn started(&self) -> Result<bool> {
+        self.control.started().await
     }
 
     async fn resize(&self, size: WindowSize) -> Result<()> {

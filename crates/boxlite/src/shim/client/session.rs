@@ -81,8 +81,9 @@ impl Session {
         let sink = connection.sink.clone();
         let (chunks, receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = watch::channel(None);
+        let (started, started_receiver) = watch::channel(false);
         let input = Input::new(channel);
-        let listener = Listener { connection, input: input.clone(), chunks, position: None };
+        let listener = Listener { connection, input: input.clone(), chunks, started, position: None };
         tokio::spawn(listener.listen(ended));
         Self {
             output: Output {
@@ -92,7 +93,7 @@ impl Session {
                 windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(channel, stream)),
             },
             stdin: StdinSink::new(channel, sink.clone(), input),
-            control: Control { channel, sink, ended: ended_receiver },
+            control: Control { channel, sink, started: started_receiver, ended: ended_receiver },
         }
     }
 
@@ -110,13 +111,15 @@ struct Listener {
     connection: Connection,
     input: Input,
     chunks: mpsc::UnboundedSender<Result<OutputChunk>>,
+    /// Told once the process runs; dropped when it is over.
+    started: watch::Sender<bool>,
     /// Where the next byte of a main process's output is.
     position: Option<u64>,
 }
 
 impl Listener {
     async fn listen(self, ended: watch::Sender<Option<Ended>>) {
-        let Self { connection, input, chunks, mut position } = self;
+        let Self { connection, input, chunks, started, mut position } = self;
         let Connection { sink, mut frames } = connection;
         drop(sink);
         let end = loop {
@@ -128,6 +131,9 @@ impl Listener {
             match frame {
                 Frame::Control(payload) => match Frame::parse_control(&payload) {
                     Ok(reply) => {
+                        if let ShimReply::Event(OpEvent::Started { .. }) = &reply {
+                            started.send_replace(true);
+                        }
                         if let Some(end) = judge(reply, &mut position, &chunks) {
                             break end;
                         }
@@ -240,6 +246,7 @@ impl Drop for Output {
 pub(super) struct Control {
     channel: u32,
     sink: FrameSink,
+    started: watch::Receiver<bool>,
     ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -268,6 +275,17 @@ impl ExecutionControl for Control {
     async fn resize(&self, size: WindowSize) -> Result<()> {
         let size = WinSize { rows: size.rows, cols: size.columns };
         self.ask(Op::Resize { id: self.channel, size })
+    }
+
+    async fn started(&self) -> Result<bool> {
+        let mut started = self.started.clone();
+        if started.wait_for(|started| *started).await.is_ok() {
+            return Ok(true);
+        }
+        match self.ended().await {
+            Ended::Failed(error) => Err(again(&error)),
+            Ended::Process(_) | Ended::Copied(_) => Ok(false),
+        }
     }
 
     async fn wait(&self) -> Result<ExecStatus> {
