@@ -23,7 +23,10 @@ pub(crate) fn fatal(failure: &Failure) -> ExitCode {
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.render().to_string();
-        note(&format!("boxlite: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
+        match text.strip_prefix("error: ") {
+            Some(complaint) => note(&format!("boxlite: {}", complaint.trim_end())),
+            None => note(text.trim_end()),
+        }
         return Exit::FAILED.into();
     }
     // A closed pipe behind `--help | head` is nobody's problem.

@@ -51,6 +51,8 @@ fn unknown_options_end_with_boxlite_s_own_status() {
     for line in [&["run", "--nope", "x"][..], &["frobnicate"], &["run"], &["ls", "--format", "xml"]] {
         home.run(line).refused("--help");
     }
+    let bare = home.run(&[]);
+    assert!(bare.code() == Some(125) && bare.err.contains("Usage: boxlite"), "{bare:?}");
     assert!(home.run(&["run", "--help"]).ok().contains("IMAGE [COMMAND]"));
     assert!(home.run(&["--version"]).ok().starts_with("boxlite "));
     assert!(home.run(&["completion", "bash"]).ok().contains("_boxlite"));

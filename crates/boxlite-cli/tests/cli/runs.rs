@@ -79,6 +79,21 @@ fn signals_reach_the_command() {
 }
 
 #[test]
+fn an_interrupted_start_leaves_no_box_and_no_machine() {
+    let Some(home) = Home::able() else { return };
+    let child = home.start(&["run", "--rm", &home.image("mini"), "sleep", "infinity"]);
+    let id = eventually("the box to be recorded", || {
+        let id = home.run(&["ls", "-aq", "--no-trunc"]).text();
+        (!id.is_empty()).then(|| id.trim().to_owned())
+    });
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = Output::of(child);
+    assert!(matches!(output.code(), Some(130)), "{output:?}");
+    assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
+    assert!(Home::processes(&id).is_none(), "its machine is gone");
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_writer_quietly() {
     let Some(home) = Home::able() else { return };
     let mut child = home.start(&["run", "--rm", &home.image("mini"), "yes"]);
