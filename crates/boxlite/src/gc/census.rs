@@ -142,8 +142,9 @@ impl Census {
                 boxes.len() - 1
             });
             boxes[index].recorded = true;
-            let named =
-                |image: &Stored| image.name.strip_suffix(".ext4").unwrap_or(&image.name).cmp(pin.disk_digest);
+            // Compared as they are sorted: with the suffix.
+            let sought = || pin.disk_digest.bytes().chain(*b".ext4");
+            let named = |image: &Stored| image.name.bytes().cmp(sought());
             if let Ok(image) = images.binary_search_by(named) {
                 pins.push((index as u32, image as u32));
             }
@@ -190,9 +191,13 @@ impl Census {
         let listed = each_entry_in(disks, buffer, |name, kind| {
             let path = || directory().join(os(name));
             if !name.to_bytes().ends_with(b".qcow2") {
-                let regular = matches!(kind, FileType::RegularFile | FileType::Unknown);
-                if !regular || !looks_like_qcow2(disks, name) {
+                if !matches!(kind, FileType::RegularFile | FileType::Unknown) {
                     return;
+                }
+                match looks_like_qcow2(disks, name) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(errno) => return troubles.push((path(), format!("it cannot be read: {errno}"))),
                 }
             }
             match chains.follow(disks.as_fd(), name, &path) {
@@ -335,11 +340,16 @@ fn stat_stored(handle: &OwnedFd, name: &CStr) -> Result<Option<Stored>, Errno> {
     }))
 }
 
-fn looks_like_qcow2(directory: &OwnedFd, name: &CStr) -> bool {
+/// Says no of what vanished and of what is no regular file.
+fn looks_like_qcow2(directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut magic = [0; 4];
     let file = rustix::fs::openat(directory, name, flags, Mode::empty());
-    file.and_then(|file| rustix::io::pread(file, &mut magic, 0)).is_ok() && header::is_qcow2(&magic)
+    match file.and_then(|file| rustix::io::pread(file, &mut magic, 0)) {
+        Ok(_) => Ok(header::is_qcow2(&magic)),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::SPIPE) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn os(name: &CStr) -> &OsStr {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::report::{Fate, GcReport, HolderKind, Skip};
 use super::{Catalog, GcOptions, usage};
@@ -85,6 +86,39 @@ fn the_grace_ends_exactly() {
     assert!(rules(1_000).is_young(1_500), "a time in the future is young");
     assert!(rules(i64::MAX).is_young(i64::MAX));
     assert!(!rules(i64::MAX).is_young(i64::MIN));
+}
+
+/// Mutation tried: searching by the name without its suffix, which is not how they are sorted; the image went.
+#[test]
+fn a_copy_beside_a_disk_image_does_not_hide_what_a_record_pins() {
+    let place = Place::new();
+    place.image("x", 4096, AGED);
+    let beside = place.home.disk_images().join(format!("{}-backup.ext4", digest("x")));
+    std::fs::copy(place.image_path("x"), &beside).unwrap();
+    for other in ["a", "b", "z"] {
+        place.image(other, 4096, FRESH);
+    }
+    place.record("box", "x");
+    let report = place.gc(&GcOptions::default());
+    assert!(place.image_path("x").exists(), "{report:#?}");
+}
+
+/// Mutation tried: not looking at the name; both directories went.
+#[test]
+fn foreign_directories_beside_boxes_stay_and_are_roots() {
+    let place = Place::new();
+    place.image("x", 4096, AGED);
+    std::fs::create_dir(place.home.boxes().join("lost+found")).unwrap();
+    place.age(&place.home.boxes().join("lost+found"), AGED);
+    place.overlay("notes", &place.image_path("x"), Raw);
+    let paths = place.home.of_box("notes");
+    for path in [paths.overlay(), paths.disks(), paths.root().to_owned()] {
+        place.age(&path, AGED);
+    }
+    let report = place.gc(&GcOptions::default());
+    assert_eq!((report.removed().count(), report.box_directories.len()), (0, 0), "{report:#?}");
+    assert!(paths.overlay().exists() && place.home.boxes().join("lost+found").exists());
+    assert_eq!(place.images(), 1);
 }
 
 /// Mutation tried: matching every name, and following symlinks; the directory listing differed.
@@ -237,6 +271,32 @@ fn whatever_cannot_be_read_keeps_everything_and_is_named() {
     }
 }
 
+/// Runs `look` on a thread that may only read what its permissions let it, since root reads everything.
+fn without_privileges<T: Send>(look: impl Send + FnOnce() -> T) -> T {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let bare = move || {
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        look()
+    };
+    std::thread::scope(|scope| scope.spawn(bare).join().unwrap())
+}
+
+/// Mutation tried: taking what cannot be opened for no overlay; nothing was unreadable.
+#[test]
+fn a_file_among_disks_that_cannot_be_opened_may_be_an_overlay() {
+    let place = Place::new();
+    place.image("x", 4096, AGED);
+    let path = place.overlay("b", &place.image_path("x"), Raw).with_file_name("old-disk");
+    std::fs::rename(place.home.of_box("b").overlay(), &path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    std::os::unix::fs::symlink("/nonexistent", path.with_file_name("link")).unwrap();
+    std::os::unix::net::UnixListener::bind(path.with_file_name("socket")).unwrap();
+    let report = without_privileges(|| place.gc(&GcOptions::default()));
+    let unreadable: Vec<_> = report.unreadable.iter().map(|found| &found.path).collect();
+    assert_eq!((unreadable, place.images()), (vec![&path], 1));
+}
+
 /// As an unprivileged user, since root reads everything.
 #[test]
 fn a_directory_without_permission_keeps_everything() {
@@ -279,25 +339,26 @@ fn unfinished_files_go_when_their_owner_is_gone() {
 
 #[test]
 fn box_directories_without_a_record_go_when_aged_and_idle() {
+    const LOST: &str = "0123456789abcdef0123456789abcdef";
     let place = Place::new();
     place.image("i", 4096, AGED);
-    let overlay = place.overlay("lost", &place.image_path("i"), Raw);
+    let overlay = place.overlay(LOST, &place.image_path("i"), Raw);
     place.overlay("clone", &overlay, Qcow2);
     place.record("clone", "none");
-    for path in [overlay, place.home.of_box("lost").disks(), place.home.of_box("lost").root().to_owned()] {
+    for path in [overlay, place.home.of_box(LOST).disks(), place.home.of_box(LOST).root().to_owned()] {
         place.age(&path, AGED);
     }
-    std::fs::write(place.home.of_box("lost").shim_lock(), b"").unwrap();
-    place.age(place.home.of_box("lost").root(), AGED);
+    std::fs::write(place.home.of_box(LOST).shim_lock(), b"").unwrap();
+    place.age(place.home.of_box(LOST).root(), AGED);
 
     // The clone stands on the lost box's overlay.
-    assert!(matches!(fate(&place.gc(&GcOptions::default()), "lost"), Fate::Kept { holders: 1, .. }));
+    assert!(matches!(fate(&place.gc(&GcOptions::default()), LOST), Fate::Kept { holders: 1, .. }));
     std::fs::remove_dir_all(place.home.of_box("clone").root()).unwrap();
     place.forget("clone");
 
     // Its shim lives.
-    let shim = crate::durable::Lock::exclusive(&place.home.of_box("lost").shim_lock()).unwrap();
-    assert_eq!(skipped(&place.gc(&GcOptions::default()), "lost"), Skip::InUse);
+    let shim = crate::durable::Lock::exclusive(&place.home.of_box(LOST).shim_lock()).unwrap();
+    assert_eq!(skipped(&place.gc(&GcOptions::default()), LOST), Skip::InUse);
     assert_eq!(place.images(), 1);
     drop(shim);
 
@@ -306,7 +367,7 @@ fn box_directories_without_a_record_go_when_aged_and_idle() {
     let report = place.gc(&GcOptions::default());
     assert_eq!(plan.reclaimed, report.reclaimed);
     assert_eq!((report.removed().count(), place.images()), (2, 0));
-    assert!(!place.home.of_box("lost").root().exists());
+    assert!(!place.home.of_box(LOST).root().exists());
 }
 
 #[test]

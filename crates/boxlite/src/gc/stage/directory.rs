@@ -13,7 +13,7 @@ use crate::error::Result;
 /// or somebody holds one of their locks.
 pub(in super::super) fn box_directories(pass: &mut Pass<'_>, census: &Census) {
     for (index, entry) in census.boxes.iter().enumerate() {
-        if entry.recorded || !entry.directory {
+        if entry.recorded || !entry.directory || !is_box_id(&entry.id) {
             continue;
         }
         let marked = mark_without(pass, census, &entry.id);
@@ -36,6 +36,11 @@ pub(in super::super) fn box_directories(pass: &mut Pass<'_>, census: &Census) {
             fate,
         });
     }
+}
+
+/// Whether only `create` makes directories of that name: all else in `boxes/` is not gc's to remove.
+fn is_box_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn mark_without(pass: &Pass<'_>, census: &Census, id: &str) -> Marked {
