@@ -196,7 +196,7 @@ fn explain(images: &Images, image: &Image, staged: &Staged, error: BuildError) -
         _ => {}
     }
     let mut message = error.to_string();
-    if kind == ErrorKind::Corrupt && remove_damaged(images, image) {
+    if remove_damaged(images, image) {
         message = format!(
             "{message}; the damaged copy was removed, and `boxlite pull {}` gets a good one",
             name(image)

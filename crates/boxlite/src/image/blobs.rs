@@ -55,17 +55,15 @@ impl Blobs {
         self.home.blobs().join(digest.hex())
     }
 
-    /// Leases the blob if it is there with `length` bytes; one of another length is damaged and removed.
+    /// Leases the blob if it is there with `length` bytes; one of another length is removed if it is damaged.
     pub(crate) fn lease(&self, digest: Digest, length: Option<u64>) -> Result<Option<Leased>> {
         let path = self.path(digest);
         let Some(leased) = Leased::acquire(&path)? else { return Ok(None) };
         let found = leased.file().metadata().doing("examining the blob", &path)?.len();
         if length.is_some_and(|length| length != found) {
             drop(leased);
-            self.remove_if(digest, |file| {
-                let now = file.metadata().doing("examining the blob", &path)?.len();
-                Ok(length.is_some_and(|length| length != now))
-            })?;
+            // The length is only what somebody's manifest says: the digest decides which of the two is wrong.
+            self.remove_if_damaged(digest)?;
             return Ok(None);
         }
         let now = rustix::fs::Timestamps {

@@ -6,6 +6,7 @@ use super::{BoxOptions, BoxRecord, NetworkMode, Phase, name, process, signal};
 use crate::disk::{self, lease::Leased};
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::home::BoxPaths;
 use crate::image::Image;
 use crate::net::{self, PortForward};
 use crate::settings::Settings;
@@ -89,24 +90,42 @@ pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<
         phase: Phase::Created,
     };
     let paths = site.home.of_box(&record.id);
-    durable::create_dir(paths.root())?;
-    durable::create_dir(&paths.disks())?;
-    // The locks exist from the beginning, so that a start that is refused has written nothing.
-    for lock in [paths.state_lock(), paths.shim_lock()] {
-        Lock::exclusive(&lock)?;
-    }
+    let made = make_directory(&paths);
     // A disk image that is there already is not collected while the record that pins it comes to be.
-    let _lease = Leased::acquire(&site.home.disk_image(&record.disk_digest))?;
+    let lease = Leased::acquire(&site.home.disk_image(&record.disk_digest));
+    let recorded = made.and_then(|state_lock| {
+        let _lease = lease?;
+        insert(site, &mut record)?;
+        drop(state_lock);
+        Ok(())
+    });
+    if let Err(error) = recorded {
+        // What cannot be taken away now has no record, and gc knows it for garbage.
+        let _ = durable::discard_dir(paths.root(), &site.home.tmp());
+        return Err(error);
+    }
+    Ok(record)
+}
+
+/// The box's directory with its locks, of which the state's is held: gc leaves a directory alone whose lock is held.
+///
+/// The locks exist from the beginning, so that a start that is refused has written nothing.
+fn make_directory(paths: &BoxPaths) -> Result<Lock> {
+    durable::create_dir(paths.root())?;
+    let state_lock = Lock::exclusive(&paths.state_lock())?;
+    durable::create_dir(&paths.disks())?;
+    Lock::exclusive(&paths.shim_lock())?;
+    Ok(state_lock)
+}
+
+/// Inserts the record, under another made-up name where the first is taken.
+fn insert(site: &Site, record: &mut BoxRecord) -> Result<()> {
     loop {
-        match site.store.insert_box(&record) {
-            Ok(()) => return Ok(record),
+        match site.store.insert_box(record) {
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
                 record.name = name::made_up();
             }
-            Err(error) => {
-                durable::discard_dir(paths.root(), &site.home.tmp())?;
-                return Err(error);
-            }
+            outcome => return outcome,
         }
     }
 }

@@ -19,7 +19,8 @@ impl Held {
     pub(crate) fn take(site: &Site, wanted: &str) -> Result<Self> {
         let id = site.store.find_box(wanted)?.id;
         let paths = site.home.of_box(&id);
-        let lock = Lock::exclusive(&paths.state_lock()).map_err(|error| without_directory(&paths, error))?;
+        let lock =
+            Lock::exclusive(&paths.state_lock()).map_err(|error| without_directory(site, &id, error))?;
         Self::with_lock(site, &id, lock)
     }
 
@@ -27,7 +28,7 @@ impl Held {
     pub(crate) fn try_take(site: &Site, id: &str) -> Result<Option<Self>> {
         let paths = site.home.of_box(id);
         let lock =
-            Lock::try_exclusive(&paths.state_lock()).map_err(|error| without_directory(&paths, error))?;
+            Lock::try_exclusive(&paths.state_lock()).map_err(|error| without_directory(site, id, error))?;
         lock.map(|lock| Self::with_lock(site, id, lock)).transpose()
     }
 
@@ -55,9 +56,14 @@ impl Held {
     }
 }
 
-fn without_directory(paths: &BoxPaths, error: Error) -> Error {
+/// What it means that a box's state lock cannot be taken: it was removed meanwhile, or lost its directory.
+fn without_directory(site: &Site, id: &str, error: Error) -> Error {
+    let paths = site.home.of_box(id);
     if error.kind() != ErrorKind::Io || paths.root().is_dir() {
         return error;
+    }
+    if let Err(gone) = site.store.find_box(id) {
+        return gone;
     }
     let root = paths.root().display();
     Error::corrupt(format!("the box has lost its directory {root}; `boxlite rm -f` removes its record"))

@@ -33,6 +33,9 @@ pub(crate) fn made_up() -> String {
 pub(crate) fn check(name: &str) -> Result<()> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    if name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Error::invalid(format!("'{name}' looks like the id of a box; choose another name")));
+    }
     if first && rest && name.len() <= 63 {
         return Ok(());
     }
@@ -50,7 +53,7 @@ mod tests {
         for good in ["a", "web-1", "A.b_c", &"x".repeat(63), &made_up()] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".a", "a/b", "a b", "ä", &"x".repeat(64)] {
+        for bad in ["", "-a", ".a", "a/b", "a b", "ä", &"x".repeat(64), &new_id()] {
             assert!(check(bad).is_err(), "{bad}");
         }
     }

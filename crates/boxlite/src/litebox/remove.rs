@@ -23,19 +23,26 @@ pub(crate) fn remove(site: &Site, held: &Held) -> Result<()> {
 }
 
 /// Removes the auto-remove boxes whose runs have ended and for which nobody came.
+///
+/// What goes wrong with one of them is logged and left to the next time: listing and gc go on, also on a full disk.
 pub(crate) fn reap(site: &Site) -> Result<()> {
     for record in site.store.boxes()? {
         if !record.options.auto_remove || record.phase == Phase::Created {
             continue;
         }
-        let Ok(Some(held)) = Held::try_take(site, &record.id) else { continue };
-        if let Observed::Resting(phase) = Observed::of(&site.home, &held.record)?
-            && ended_long_ago(&phase)
-        {
-            remove(site, &held)?;
+        if let Err(error) = reap_one(site, &record.id) {
+            tracing::warn!(id = record.id, %error, "an ended box could not be removed");
         }
     }
     Ok(())
+}
+
+fn reap_one(site: &Site, id: &str) -> Result<()> {
+    let Some(held) = Held::try_take(site, id)? else { return Ok(()) };
+    match Observed::of(&site.home, &held.record)? {
+        Observed::Resting(phase) if ended_long_ago(&phase) => remove(site, &held),
+        _ => Ok(()),
+    }
 }
 
 fn ended_long_ago(phase: &Phase) -> bool {

@@ -1,16 +1,17 @@
 //! Box records in the database.
 
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::litebox::BoxRecord;
+use crate::litebox::{BoxRecord, Phase};
 
 impl Store {
     /// Adds a record.
     ///
     /// # Errors
-    /// `Conflict` when another box has its name.
+    /// `Conflict` when another box has its name; `NotFound` when its image has gone from the catalogue.
     pub(crate) fn insert_box(&self, record: &BoxRecord) -> Result<()> {
         self.write(|transaction| {
             let taken: Option<String> = transaction
@@ -29,11 +30,16 @@ impl Store {
                 encode(record)?
             ];
             transaction.execute("INSERT INTO boxes VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
-            Ok(())
+            if use_image(transaction, &record.image, record.created_at)? {
+                return Ok(());
+            }
+            // gc or `rmi` took the image between its resolution and now: the box could never start.
+            let message = format!("the image {} was removed meanwhile; try again", record.image_reference);
+            Err(Error::not_found(message))
         })
     }
 
-    /// Writes a record's present contents; the caller holds the box's state lock.
+    /// Writes a record's present contents, and with a start the use of its image; the caller holds the box's state lock.
     ///
     /// # Errors
     /// `NotFound` when the box was removed meanwhile.
@@ -43,6 +49,9 @@ impl Store {
                 .execute("UPDATE boxes SET record = ?2 WHERE id = ?1", params![record.id, encode(record)?])?;
             if changed == 0 {
                 return Err(Error::not_found(format!("box {} was removed meanwhile", record.id)));
+            }
+            if let Phase::Started { at, .. } = &record.phase {
+                use_image(transaction, &record.image, *at)?;
             }
             Ok(())
         })
@@ -82,6 +91,12 @@ impl Store {
             ))),
         }
     }
+}
+
+/// Notes that the image was used; false when it is not in the catalogue.
+fn use_image(transaction: &Transaction<'_>, image: &str, at: Timestamp) -> Result<bool> {
+    let update = "UPDATE images SET last_used_at = max(last_used_at, ?2) WHERE digest = ?1";
+    Ok(transaction.execute(update, params![image, at.as_millisecond()])? > 0)
 }
 
 fn select(

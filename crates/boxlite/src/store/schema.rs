@@ -51,6 +51,7 @@ pub(super) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Resu
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(named)?;
         if version(&transaction).map_err(named)? == 0 {
+            refuse_lost(path)?;
             transaction.execute_batch(TABLES).map_err(named)?;
             transaction.pragma_update(None, "user_version", VERSION).map_err(named)?;
         }
@@ -69,6 +70,23 @@ pub(super) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Resu
         return Err(Error::unsupported(message).at(path));
     }
     Ok(())
+}
+
+/// A database is made before the first box: boxes beside an empty one mean that it was lost, and gc, which would find
+/// none of their records, must not see it.
+fn refuse_lost(path: &Path) -> Result<()> {
+    let boxes = path.with_file_name("boxes");
+    let is_box = |entry: &std::fs::DirEntry| entry.file_name().len() == 32;
+    let found = std::fs::read_dir(&boxes).is_ok_and(|entries| entries.flatten().any(|entry| is_box(&entry)));
+    if !found {
+        return Ok(());
+    }
+    let message = format!(
+        "{} holds boxes, and the database {} that records them is missing or empty; restore it, or move the boxes away",
+        boxes.display(),
+        path.display()
+    );
+    Err(Error::corrupt(message).at(path))
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

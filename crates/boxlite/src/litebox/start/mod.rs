@@ -42,8 +42,10 @@ struct Context<'a> {
 ///
 /// Blocks. Two starts of one box take turns for the hold, and the second finds it running.
 pub(crate) fn start(site: &Site, images: &Images, mut held: Held, progress: &dyn ProgressSink) -> Result<()> {
-    if let Observed::Running { .. } = held.settle(site)? {
-        return Ok(());
+    match Observed::of(&site.home, &held.record)? {
+        Observed::Running { .. } => return Ok(()),
+        // How the last run ended is written down with the start, once there is room for it.
+        Observed::Resting(phase) => held.record.phase = phase,
     }
     let context = Context { site, images, progress };
     Resting { context, held }.admit()?.lease()?.overlay()?.launch()
