@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{BoxOptions, BoxRecord, NetworkMode, Phase, name, process, signal};
+use super::{BoxOptions, BoxRecord, NetworkMode, Phase, name, process, release_name, signal};
 use crate::disk::{self, lease::Leased};
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -124,6 +124,9 @@ fn insert(site: &Site, record: &mut BoxRecord) -> Result<()> {
         match site.store.insert_box(record) {
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
                 record.name = name::made_up();
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict && release_name(site, &record.name)? => {
+                tracing::debug!(%error, "an ended auto-remove box gave up its name");
             }
             outcome => return outcome,
         }

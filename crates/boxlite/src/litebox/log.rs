@@ -6,28 +6,53 @@ use boxlite_proto::Stream;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
-use crate::error::Result;
+use crate::error::{Doing, Result};
 use crate::home::BoxPaths;
 use crate::runtime::{LogLine, LogOptions, OutputStream};
-use crate::shim::{MainLog, Record};
+use crate::shim::{MainLog, Record, old_path};
 
 /// The lines that are kept and wanted, oldest first, and the position behind the last byte read.
 pub(crate) fn history(paths: &BoxPaths, options: &LogOptions) -> Result<(Vec<LogLine>, u64)> {
-    let mut lines = Lines::default();
-    let mut position = 0;
+    let (mut lines, mut position) = (Lines::default(), 0);
+    if options.console {
+        return Ok((wanted(console(paths)?, options), position));
+    }
     for record in MainLog::open(&paths.main_log(), 0)? {
         let record = record?;
         position = position.max(record.position + record.bytes.len() as u64);
         lines.add(&record);
     }
-    let mut lines = lines.finish();
+    Ok((wanted(lines.finish(), options), position))
+}
+
+fn wanted(mut lines: Vec<LogLine>, options: &LogOptions) -> Vec<LogLine> {
     if let Some(since) = options.since {
         lines.retain(|line| line.at >= since);
     }
     if let Some(tail) = options.tail {
         lines.drain(..lines.len().saturating_sub(tail));
     }
-    Ok((lines, position))
+    lines
+}
+
+/// The guest's console, whose lines bear no time of their own: each has that of the file it is in.
+fn console(paths: &BoxPaths) -> Result<Vec<LogLine>> {
+    let path = paths.console_log();
+    let mut lines = Vec::new();
+    for path in [old_path(&path), path] {
+        let contents = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.doing("reading the log", &path)?,
+        };
+        let modified =
+            std::fs::metadata(&path).and_then(|found| found.modified()).doing("examining", &path)?;
+        let at = Timestamp::try_from(modified).unwrap_or_default();
+        let stream = OutputStream::Stdout;
+        let contents = Bytes::from(contents);
+        let pieces = contents.split_inclusive(|byte| *byte == b'\n');
+        lines.extend(pieces.map(|piece| LogLine { at, stream, bytes: contents.slice_ref(piece) }));
+    }
+    Ok(lines)
 }
 
 /// The façade's name of a stream.

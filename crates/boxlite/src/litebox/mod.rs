@@ -21,6 +21,6 @@ pub(crate) use observe::{Observed, describe};
 pub use options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub(crate) use process::exec_process;
 pub(crate) use record::{BoxRecord, Ending, Phase};
-pub(crate) use remove::{reap, remove};
+pub(crate) use remove::{reap, release_name, remove};
 pub use signal::parse_signal;
 pub(crate) use start::start;

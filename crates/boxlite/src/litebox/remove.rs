@@ -37,6 +37,19 @@ pub(crate) fn reap(site: &Site) -> Result<()> {
     Ok(())
 }
 
+/// Removes the auto-remove box of that name if its run has ended; says whether the name is free now.
+pub(crate) fn release_name(site: &Site, name: &str) -> Result<bool> {
+    let record = site.store.find_box(name)?;
+    if !record.options.auto_remove || record.phase == Phase::Created {
+        return Ok(false);
+    }
+    let Some(held) = Held::try_take(site, &record.id)? else { return Ok(false) };
+    match Observed::of(&site.home, &held.record)? {
+        Observed::Resting(_) => remove(site, &held).map(|()| true),
+        Observed::Running { .. } => Ok(false),
+    }
+}
+
 fn reap_one(site: &Site, id: &str) -> Result<()> {
     let Some(held) = Held::try_take(site, id)? else { return Ok(()) };
     match Observed::of(&site.home, &held.record)? {

@@ -32,6 +32,7 @@ pub use accel::{Accel, Accelerator};
 pub use body::Assignment;
 pub use client::{ShimClient, wait_until_gone};
 pub use launch::{DiskFloors, LaunchSpec, LogCaps};
+pub(crate) use log::old_path;
 pub use log::{MainLog, Record};
 pub use outcome::{End, Outcome};
 pub use spawn::{Detached, HandOver, Launched, detach, spawn};

@@ -85,7 +85,7 @@ fn specification(context: Context<'_>, held: &Held, image: &Leased, run: &str) -
         kernel_arguments: Vec::new(),
         accel: choice.accelerator,
         cpus: options.cpus,
-        memory_bytes: options.memory,
+        memory_bytes: options.memory.next_multiple_of(1 << 20),
         network: network(options)?,
         shares: Shares {
             volumes: record.volumes.clone(),

@@ -38,17 +38,23 @@ struct Context<'a> {
     progress: &'a dyn ProgressSink,
 }
 
-/// Starts a held box and returns when its shim has spawned QEMU; one that runs is left as it is.
+/// Starts a held box and returns true when its shim has spawned QEMU; one that runs is left as it is (false).
 ///
 /// Blocks. Two starts of one box take turns for the hold, and the second finds it running.
-pub(crate) fn start(site: &Site, images: &Images, mut held: Held, progress: &dyn ProgressSink) -> Result<()> {
+pub(crate) fn start(
+    site: &Site,
+    images: &Images,
+    mut held: Held,
+    progress: &dyn ProgressSink,
+) -> Result<bool> {
     match Observed::of(&site.home, &held.record)? {
-        Observed::Running { .. } => return Ok(()),
+        Observed::Running { .. } => return Ok(false),
         // How the last run ended is written down with the start, once there is room for it.
         Observed::Resting(phase) => held.record.phase = phase,
     }
     let context = Context { site, images, progress };
-    Resting { context, held }.admit()?.lease()?.overlay()?.launch()
+    Resting { context, held }.admit()?.lease()?.overlay()?.launch()?;
+    Ok(true)
 }
 
 impl<'a> Resting<'a> {

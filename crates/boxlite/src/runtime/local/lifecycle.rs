@@ -1,30 +1,42 @@
 //! Starting, stopping, waiting for and removing boxes.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use boxlite_proto::ExitStatus;
 
 use super::{Local, not_running};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ProgressSink, blocking};
-use crate::litebox::{self, BoxInfo, BoxRecord, Held, Observed, Phase};
+use crate::image::ProgressSink;
+use crate::litebox::{self, BoxInfo, BoxRecord, Held, MainProcess, Observed, Phase};
 use crate::runtime::{ExecStatus, RemoveOptions, StopOptions};
 use crate::shim::{ShimClient, wait_until_gone};
 
 impl Local {
     pub(super) async fn start_box(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
-        let (id, images) = (id.to_owned(), self.images.clone());
-        let started = self
-            .on_site(move |site| {
-                let held = Held::take(site, &id)?;
-                let record = held.record.clone();
-                litebox::start(site, &images, held, progress.as_ref())?;
-                Ok(record)
-            })
-            .await?;
-        // A guest that does not come up has an outcome that says why.
-        if !self.client(&started).wait_up().await? {
-            wait_until_gone(&self.site.home.of_box(&started.id)).await?;
+        loop {
+            let (id, images, progress) = (id.to_owned(), self.images.clone(), Arc::clone(&progress));
+            let (record, launched) = self
+                .on_site(move |site| {
+                    let held = Held::take(site, &id)?;
+                    let record = held.record.clone();
+                    litebox::start(site, &images, held, progress.as_ref()).map(|launched| (record, launched))
+                })
+                .await?;
+            let up = self.client(&record).wait_up().await?;
+            if !up {
+                wait_until_gone(&self.site.home.of_box(&record.id)).await?;
+            }
+            // A box that was found running and was only on its way out is started after all.
+            if up || launched {
+                return self.started(&record.id).await;
+            }
         }
-        let info = self.inspect_record(&started.id).await?;
+    }
+
+    /// A box after its start. A guest that did not come up has an outcome that says why.
+    async fn started(&self, id: &str) -> Result<BoxInfo> {
+        let info = self.inspect_record(id).await?;
         match (&info.reason, info.exit_code) {
             (Some(reason), None) => {
                 let message = format!("box {} did not come up: {reason}", info.name);
@@ -38,7 +50,17 @@ impl Local {
     pub(super) async fn wait_for(&self, id: &str) -> Result<ExecStatus> {
         let record = self.find(id).await?;
         if let Observed::Running { .. } = self.observe(&record).await? {
-            self.client(&record).wait().await?;
+            let told = self.client(&record).wait().await?;
+            match self.find(&record.id).await {
+                // Removed as soon as it had ended: the shim's last word is all there is.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Ok(ExecStatus {
+                        code: told.map_or(KILLED, ExitStatus::shell_code),
+                        reason: None,
+                    });
+                }
+                other => drop(other?),
+            }
         }
         match self.observe(&self.find(&record.id).await?).await? {
             Observed::Running { .. } => {
@@ -49,14 +71,19 @@ impl Local {
     }
 
     pub(super) async fn stop_box(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
-        let mut held = self.hold(id).await?;
-        let (site, observed) = (Arc::clone(&self.site), held.settle(&self.site)?);
-        if let Observed::Running { .. } = observed {
-            let seconds = options.timeout.unwrap_or(held.record.options.stop_timeout);
-            self.client(&held.record).stop(None, u64::from(seconds) * 1000).await?;
+        let record = self.find(id).await?;
+        let seconds = options.timeout.unwrap_or(record.options.stop_timeout);
+        let client = self.client(&record);
+        // Without the box's hold, so that a second, more urgent stop need not wait for this one.
+        if client.listens().await? {
+            client.stop(None, u64::from(seconds) * 1000).await?;
         }
-        blocking(move || {
-            held.settle(&site)?;
+        let mut held = self.hold(&record.id).await?;
+        if let Observed::Running { .. } = self.observe(&held.record).await? {
+            client.stop(None, u64::from(seconds) * 1000).await?;
+        }
+        self.on_site(move |site| {
+            held.settle(site)?;
             litebox::describe(&site.home, &held.record)
         })
         .await
@@ -68,6 +95,12 @@ impl Local {
     }
 
     pub(super) async fn remove_box(&self, id: &str, options: RemoveOptions) -> Result<()> {
+        if options.force {
+            let client = self.client(&self.find(id).await?);
+            if client.listens().await? {
+                end(&client).await?;
+            }
+        }
         let held = match self.hold(id).await {
             Ok(held) => held,
             Err(error) if error.kind() == ErrorKind::Corrupt && options.force => {
@@ -82,7 +115,7 @@ impl Local {
                     format!("box {} is running; stop it first, or remove it with force", held.record.name);
                 return Err(Error::conflict(message));
             }
-            self.client(&held.record).stop(Some(libc::SIGKILL), 0).await?;
+            end(&self.client(&held.record)).await?;
         }
         self.on_site(move |site| litebox::remove(site, &held)).await
     }
@@ -124,17 +157,34 @@ impl Local {
     }
 }
 
+/// Ends a box whose disk is going to be removed: at once, and by force if its shim does not answer.
+async fn end(client: &ShimClient) -> Result<()> {
+    match tokio::time::timeout(UNANSWERED, client.stop(Some(libc::SIGKILL), 0)).await {
+        Ok(stopped) => stopped,
+        Err(_) => client.kill_shim().await,
+    }
+}
+
 /// How a run ended, as an exit status.
 pub(super) fn ended(record: &BoxRecord, phase: Phase) -> Result<ExecStatus> {
     match phase {
         Phase::Created => Err(Error::conflict(format!("box {} was never started", record.name))),
         Phase::Started { .. } => Err(Error::bug("a resting box is recorded as started")),
-        Phase::Ended { ending, .. } => Ok(ExecStatus { code: ending.exit_code.unwrap_or(0), reason: None }),
+        Phase::Ended { ending, .. } => {
+            let unknown = if record.options.main == MainProcess::Idle { 0 } else { KILLED };
+            Ok(ExecStatus { code: ending.exit_code.unwrap_or(unknown), reason: None })
+        }
         Phase::Failed { exit_code, reason, .. } => {
             Ok(ExecStatus { code: exit_code.unwrap_or(BOXLITE_FAILED), reason: Some(reason) })
         }
     }
 }
+
+/// The exit status of a main process whose end nobody saw, because its machine was taken away from under it.
+const KILLED: i32 = 137;
+
+/// How long a forced removal waits for the shim's answer.
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// Docker's exit status for a run that the runtime itself, and not the command, broke.
 const BOXLITE_FAILED: i32 = 125;

@@ -2,16 +2,19 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Local;
 use super::lifecycle::ended;
+use crate::admission::SpaceGuard;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::blocking;
 use crate::litebox::{self, BoxRecord, Observed};
 use crate::runtime::{
     ExecOptions, ExecStatus, Execution, ExecutionControl, LogLine, LogOptions, OutputChunk, WindowSize,
@@ -56,8 +59,13 @@ impl Local {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine>>> {
         let record = self.find(id).await?;
+        if options.follow && options.console {
+            return Err(Error::unsupported(
+                "the console's log cannot be followed; ask for it without follow",
+            ));
+        }
         let follow = options.follow && matches!(self.observe(&record).await?, Observed::Running { .. });
-        let (lines, position) = self.history(&record, options).await?;
+        let (lines, position) = self.history(&record, options.clone()).await?;
         let history = stream::iter(lines.into_iter().map(Ok));
         if !follow {
             return Ok(history.boxed());
@@ -65,7 +73,10 @@ impl Local {
         match self.client(&record).attach(Some(position), false, None).await {
             Ok(execution) => Ok(history.chain(live(execution.output)).boxed()),
             // The run ended in between; what it wrote since is in the log now.
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(history.boxed()),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let lines = self.history(&record, options).await?.0;
+                Ok(stream::iter(lines.into_iter().map(Ok)).boxed())
+            }
             Err(error) => Err(error),
         }
     }
@@ -82,12 +93,35 @@ impl Local {
         tar: Box<dyn AsyncRead + Send + Unpin>,
     ) -> Result<()> {
         let record = self.running(id).await?;
-        self.client(&record).copy_in(path, false, tar).await.map(drop)
+        // What is copied lands in the box's overlay, so it is asked for like everything that takes space.
+        let guard = self.on_site(|site| SpaceGuard::new(&site.home, &site.settings)).await?;
+        let guard = blocking(move || guard.check_before(0).map(|()| guard)).await?;
+        self.client(&record).copy_in(path, false, Guarded { tar, guard, read: 0 }).await.map(drop)
     }
 
     pub(super) async fn copy_from(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
         let record = self.running(id).await?;
         Ok(Box::new(self.client(&record).copy_out(path, false).await?))
+    }
+}
+
+/// An archive on its way in, which breaks off when the host's disk runs short.
+struct Guarded {
+    tar: Box<dyn AsyncRead + Send + Unpin>,
+    guard: SpaceGuard,
+    read: u64,
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.tar).poll_read(context, buffer))?;
+        self.read += (buffer.filled().len() - before) as u64;
+        Poll::Ready(self.guard.check_streaming(self.read).map_err(std::io::Error::from))
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead +
         // The guest wants no more: its own word says why.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         // Without its end the guest sees that the archive is incomplete.
-        Err(error) => return Err(Error::io("reading", "the archive", error)),
+        Err(error) => return Err(read_failure(error)),
     }
     let ended = control.ended().await;
     drop(output);
@@ -30,6 +30,14 @@ pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead +
         Ended::Copied(bytes) => Ok(bytes),
         Ended::Failed(error) => Err(again(&error)),
         Ended::Process(_) => Err(Error::bug("a copy ended like a process")),
+    }
+}
+
+/// Why an archive could not be read to its end: an error of this library that came through a reader is itself again.
+fn read_failure(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) => Error::io("reading", "the archive", error),
     }
 }
 

@@ -10,8 +10,8 @@ use std::io;
 use std::path::Path;
 
 use boxlite_proto::{
-    ExecSpec, FileStat, Frame, GuestMetrics, Op, OpEvent, OpFailure, PROTOCOL_VERSION, ShimError, ShimReply,
-    ShimRequest, ShimStatus, WinSize,
+    ExecSpec, ExitStatus, FileStat, Frame, GuestMetrics, Op, OpEvent, OpFailure, PROTOCOL_VERSION, ShimError,
+    ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use tokio::io::AsyncRead;
 
@@ -77,13 +77,14 @@ impl ShimClient {
     }
 
     /// Connects to the main process: its output from position `from` on (`None`: from now on) as far as the log
-    /// reaches, and with `stdin` its input, unless somebody else feeds it.
+    /// reaches, and with `stdin` its input, unless somebody else feeds it. Nothing is lost when the box ends first:
+    /// the rest is read from the log.
     ///
     /// # Errors
     /// `Conflict` when the box does not run.
     pub async fn attach(&self, from: Option<u64>, stdin: bool, tty: Option<WinSize>) -> Result<Execution> {
         let connection = self.connect(&ShimRequest::Attach { id: CHANNEL, from, stdin, tty }).await?;
-        Ok(Session::start(connection, CHANNEL).into_execution(stdin))
+        Ok(Session::attach(connection, CHANNEL, from, self.paths.clone()).into_execution(stdin))
     }
 
     /// Sends a signal to the main process.
@@ -105,25 +106,50 @@ impl ShimClient {
     ///
     /// `signo` begins it (`None`: the box's stop signal); after `timeout_ms` comes SIGKILL.
     pub async fn stop(&self, signo: Option<i32>, timeout_ms: u64) -> Result<()> {
-        self.until_gone(&ShimRequest::Stop { signo, timeout_ms }).await
+        self.until_gone(&ShimRequest::Stop { signo, timeout_ms }).await.map(drop)
     }
 
-    /// Waits until shim and QEMU are gone.
-    pub async fn wait(&self) -> Result<()> {
+    /// Waits until shim and QEMU are gone; returns how the main process ended, where the shim could still say it.
+    pub async fn wait(&self) -> Result<Option<ExitStatus>> {
         self.until_gone(&ShimRequest::Wait).await
     }
 
-    async fn until_gone(&self, request: &ShimRequest) -> Result<()> {
+    /// Whether a shim listens, which it does from right before its box's start is reported until its end.
+    pub async fn listens(&self) -> Result<bool> {
+        Ok(socket::connect(&self.paths.socket()).await?.is_some())
+    }
+
+    /// Kills a shim that does not answer, and QEMU with it, and waits until both are gone.
+    pub async fn kill_shim(&self) -> Result<()> {
+        let path = self.paths.socket();
+        if let Some(stream) = socket::connect(&path).await? {
+            let credentials = stream.peer_cred().doing("asking who listens on", &path)?;
+            let shim = credentials.pid().and_then(rustix::process::Pid::from_raw);
+            let shim = shim.ok_or_else(|| Error::bug("the shim's socket has no owner").at(&path))?;
+            // The connection stands, so the number is still the listener's.
+            rustix::process::kill_process(shim, rustix::process::Signal::KILL)
+                .doing("killing the shim of", &path)?;
+        }
+        wait_until_gone(&self.paths).await
+    }
+
+    async fn until_gone(&self, request: &ShimRequest) -> Result<Option<ExitStatus>> {
+        let mut ended = None;
         if let Some(mut connection) = self.try_connect(request).await? {
             loop {
                 match connection.reply().await? {
-                    None | Some(ShimReply::Stopped { .. }) => break,
+                    None => break,
+                    Some(ShimReply::Stopped { status }) => {
+                        ended = status;
+                        break;
+                    }
                     Some(ShimReply::Error { kind, message }) => return Err(refusal(kind, message)),
                     Some(_) => {}
                 }
             }
         }
-        wait_until_gone(&self.paths).await
+        wait_until_gone(&self.paths).await?;
+        Ok(ended)
     }
 
     /// Unpacks the tar stream `archive` at `dest` in the guest; returns the archive's bytes.
@@ -210,17 +236,21 @@ impl ShimClient {
 /// Giving up (dropping the future) leaves a thread behind that waits on; it holds up neither runtime nor exit.
 pub async fn wait_until_gone(paths: &BoxPaths) -> Result<()> {
     let path = paths.shim_lock();
-    let is_gone = |path: &Path| {
-        if path.exists() { Lock::try_exclusive(path).map(|lock| lock.is_some()) } else { Ok(true) }
+    // Shared, so that those who wait never look to each other like a living shim.
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("opening the shim's lock", path, error)),
     };
-    if is_gone(&path)? {
+    let again = file.try_clone().doing("waiting for", &path)?;
+    if Lock::try_shared_on(again, &path)?.is_some() {
         return Ok(());
     }
     let (taken, answer) = tokio::sync::oneshot::channel();
     // Not one of the runtime's blocking threads: those are waited for when the runtime ends.
     std::thread::Builder::new()
         .name("boxlite-wait".into())
-        .spawn(move || taken.send(Lock::exclusive(&path).map(drop)))
+        .spawn(move || taken.send(Lock::shared_on(file, &path).map(drop)))
         .doing("waiting for the end of", paths.root())?;
     answer.await.map_err(|error| Error::bug("waiting for a lock was interrupted").because(error))?
 }

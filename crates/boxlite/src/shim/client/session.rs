@@ -12,9 +12,12 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 
 use super::stdin::{Input, StdinSink};
+use super::wait_until_gone;
 use super::{connection_lost, failure, refusal};
 use crate::error::{Error, Result};
+use crate::home::BoxPaths;
 use crate::runtime::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream, WindowSize};
+use crate::shim::MainLog;
 use crate::shim::frames::FrameReader;
 use crate::shim::sink::{self, FrameSink};
 
@@ -78,12 +81,23 @@ pub(super) struct Session {
 impl Session {
     /// Starts listening to the operation `channel`, which `connection` was opened with.
     pub(super) fn start(connection: Connection, channel: u32) -> Self {
+        Self::listen(connection, channel, None, None)
+    }
+
+    /// The same for the main process of the box at `log`, asked for from position `from` on: what the connection did
+    /// not bring before the box ended is read from its log.
+    pub(super) fn attach(connection: Connection, channel: u32, from: Option<u64>, log: BoxPaths) -> Self {
+        Self::listen(connection, channel, from, Some(log))
+    }
+
+    fn listen(connection: Connection, channel: u32, from: Option<u64>, log: Option<BoxPaths>) -> Self {
         let sink = connection.sink.clone();
         let (chunks, receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = watch::channel(None);
         let (started, started_receiver) = watch::channel(false);
         let input = Input::new(channel);
-        let listener = Listener { connection, input: input.clone(), chunks, started, position: None };
+        let listener =
+            Listener { connection, input: input.clone(), chunks, started, position: None, from, log };
         tokio::spawn(listener.listen(ended));
         Self {
             output: Output {
@@ -115,11 +129,15 @@ struct Listener {
     started: watch::Sender<bool>,
     /// Where the next byte of a main process's output is.
     position: Option<u64>,
+    /// Where it was asked to begin.
+    from: Option<u64>,
+    /// The box whose log has what the connection does not bring.
+    log: Option<BoxPaths>,
 }
 
 impl Listener {
     async fn listen(self, ended: watch::Sender<Option<Ended>>) {
-        let Self { connection, input, chunks, started, mut position } = self;
+        let Self { connection, input, chunks, started, mut position, from, log } = self;
         let Connection { sink, mut frames } = connection;
         drop(sink);
         let end = loop {
@@ -156,9 +174,34 @@ impl Listener {
             }
         };
         input.close();
+        if let (Some(log), Some(position), Ended::Failed(_)) = (log, position.or(from), &end) {
+            read_rest(&log, position, &chunks).await;
+        }
         // The end is known before the output's end is seen, so that reading to the end and then asking never waits.
         let _ = ended.send(Some(end));
         drop(chunks);
+    }
+}
+
+/// Sends what the main process wrote from `position` on, once nobody writes to its log any more.
+async fn read_rest(paths: &BoxPaths, position: u64, chunks: &mpsc::UnboundedSender<Result<OutputChunk>>) {
+    if wait_until_gone(paths).await.is_err() {
+        return;
+    }
+    let (path, chunks) = (paths.main_log(), chunks.clone());
+    let reading = tokio::task::spawn_blocking(move || -> Result<()> {
+        for record in MainLog::open(&path, position)? {
+            let record = record?;
+            let stream =
+                if record.stream == Stream::Stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+            if chunks.send(Ok(OutputChunk { stream, bytes: record.bytes })).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    if let Ok(Err(error)) = reading.await {
+        tracing::warn!(%error, "the rest of a box's output could not be read");
     }
 }
 

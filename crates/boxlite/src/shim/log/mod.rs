@@ -5,6 +5,6 @@ mod reader;
 mod record;
 mod writer;
 
-pub(crate) use capped::CappedFile;
+pub(crate) use capped::{CappedFile, old_path};
 pub use reader::{MainLog, Record};
 pub(crate) use writer::{MainLogWriter, unix_ms};
