@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod copying;
+mod edges;
 mod execs;
 mod home;
 mod lifecycle;

@@ -1,0 +1,61 @@
+//! The instants between states: a box that ends, that is stuck, or that somebody removes meanwhile.
+
+use rustix::process::{Signal, kill_process};
+
+use crate::home::Home;
+use crate::output::Output;
+
+/// Waits until the box has run and ended, whoever starts it.
+fn until_ended(home: &Home, name: &str) {
+    while home.run(&["wait", name]).code() != Some(0) {}
+}
+
+/// More than the windows between guest and reader hold is left over when the box is gone; it comes from the log.
+/// Mutation tried: without the log's rest the reader gets 352 256 bytes and a status of 0.
+#[test]
+fn a_slow_reader_gets_all_output_of_a_box_that_is_gone() {
+    let Some(home) = Home::able() else { return };
+    home.run(&["create", "--name", "big", &home.image("mini"), "head", "-c", "900000", "/dev/zero"]).ok();
+    let reader = home.start(&["start", "-a", "big"]);
+    until_ended(&home, "big");
+    assert_eq!(Output::of(reader).ok().len(), 900_000);
+}
+
+/// Mutation tried: without the forced end `rm -f` waits for the stopped shim for ever.
+#[test]
+fn a_box_whose_shim_is_stuck_is_removed_by_force() {
+    let Some(home) = Home::able() else { return };
+    let id = home.run(&["run", "-d", "--name", "stuck", &home.image("mini"), "sleep", "infinity"]).ok();
+    let (_, shim) = Home::processes(id.trim()).expect("a virtual machine and its shim");
+    kill_process(shim, Signal::STOP).unwrap();
+    home.run(&["rm", "-f", "stuck"]).ok();
+    assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
+    assert!(Home::processes(id.trim()).is_none(), "QEMU outlived its shim");
+}
+
+#[test]
+fn whoever_waits_for_a_box_that_is_removed_learns_how_it_ended() {
+    let Some(home) = Home::able() else { return };
+    home.sleeper("doomed");
+    let waiting = home.start(&["wait", "doomed"]);
+    home.run(&["rm", "-f", "doomed"]).ok();
+    assert_eq!(Output::of(waiting).ok().trim(), "137");
+}
+
+/// As a cron job does it: the same name, every time.
+#[test]
+fn an_ended_auto_remove_box_gives_up_its_name_at_once() {
+    let Some(home) = Home::able() else { return };
+    for _ in 0..2 {
+        home.run(&["run", "-d", "--rm", "--name", "job", &home.image("mini"), "true"]).ok();
+        let _ = home.run(&["wait", "job"]);
+    }
+}
+
+#[test]
+fn the_consoles_log_is_not_the_commands() {
+    let Some(home) = Home::able() else { return };
+    home.run(&["run", "--name", "said", &home.image("mini"), "echo", "from the command"]).ok();
+    assert!(home.run(&["logs", "said"]).ok().contains("from the command"));
+    assert!(!home.run(&["logs", "--console", "said"]).ok().contains("from the command"));
+}
