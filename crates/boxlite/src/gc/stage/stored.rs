@@ -8,8 +8,8 @@ use super::super::pass::{Pass, kept, removed, skipped};
 use super::super::plan::{Decision, Wanted, batch};
 use super::super::report::{Fate, Holder, HolderKind, Item, Skip};
 use super::{Grip, grip};
-use crate::durable::{self, FileId, Lock, fault};
-use crate::error::{Doing, Error};
+use crate::durable::{self, FileId, Lock, Trash, fault};
+use crate::error::{Doing, Error, ErrorKind, Result};
 
 /// Candidates that are locked at a time; each is an open file.
 const LOCKED_AT_ONCE: usize = 256;
@@ -219,7 +219,7 @@ fn remove(
     }
     // What stands on something else goes first, so that no crash leaves an overlay or base without its base.
     order.sort_by_key(|(_, _, item)| std::cmp::Reverse(second.chains.below(item.backing).0.len()));
-    let mut trash = Vec::new();
+    let mut trash = Discarded::new();
     let mut spared: Vec<(FileId, Holder)> = Vec::new();
     for (index, lock, item) in order {
         if let Some((_, holder)) = spared.iter().find(|(id, _)| *id == item.id) {
@@ -227,7 +227,7 @@ fn remove(
             continue;
         }
         if !pass.options.dry_run {
-            match durable::discard_locked(&lock, &pass.home.tmp()) {
+            match discard(pass, &lock, &mut trash, fates) {
                 Ok(None) => {
                     fates[index] = Some(skipped(Skip::InUse));
                     continue;
@@ -248,7 +248,34 @@ fn remove(
             pass.released.bases.insert(item.id);
         }
     }
-    for (index, path, discarded) in trash {
+    delete(pass, &mut trash, fates);
+}
+
+/// What was renamed out of sight: which item, and its former path.
+type Discarded = Vec<(usize, PathBuf, Trash)>;
+
+/// Renames what is locked out of sight. On a disk too full for another name, what is there already makes room;
+/// failing that, what is locked is unlinked where it is.
+fn discard(
+    pass: &mut Pass<'_>,
+    lock: &Lock,
+    trash: &mut Discarded,
+    fates: &mut [Option<Fate>],
+) -> Result<Option<Trash>> {
+    let tmp = pass.home.tmp();
+    let is_full = |error: &Error| error.kind() == ErrorKind::ResourceExhausted;
+    match durable::discard_locked(lock, &tmp) {
+        Err(error) if is_full(&error) => delete(pass, trash, fates),
+        other => return other,
+    }
+    match durable::discard_locked(lock, &tmp) {
+        Err(error) if is_full(&error) => durable::unlink_locked(lock),
+        other => other,
+    }
+}
+
+fn delete(pass: &mut Pass<'_>, trash: &mut Discarded, fates: &mut [Option<Fate>]) {
+    for (index, path, discarded) in trash.drain(..) {
         if let Err(error) = discarded.delete() {
             fates[index] = Some(pass.failed(&path, error));
         }

@@ -17,15 +17,31 @@ struct Small(tempfile::TempDir);
 
 impl Small {
     fn mount(options: &str) -> Option<Self> {
+        Self::mounted(Command::new("mount").args(["-t", "tmpfs", "-o", options, "boxlite-test"]))
+    }
+
+    /// An ext4 whose blocks, and so whose directories at first, are of 1 KiB.
+    fn ext4() -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(24 << 20).unwrap();
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-b", "1024", "-m", "0", "-N", "2000"])
+            .arg(image.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !made {
+            assert!(std::env::var_os("CI").is_none(), "mkfs.ext4 does not work here");
+            eprintln!("SKIPPED: mkfs.ext4 does not work here");
+            return None;
+        }
+        Self::mounted(Command::new("mount").args(["-o", "loop"]).arg(image.path()))
+    }
+
+    fn mounted(mount: &mut Command) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "boxlite-test"])
-            .arg(directory.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !mounted {
-            assert!(std::env::var_os("CI").is_none(), "a tmpfs cannot be mounted here");
-            eprintln!("SKIPPED: mounting a tmpfs needs root");
+        if !mount.arg(directory.path()).output().is_ok_and(|output| output.status.success()) {
+            assert!(std::env::var_os("CI").is_none(), "a filesystem cannot be mounted here");
+            eprintln!("SKIPPED: mounting needs root");
             return None;
         }
         Some(Self(directory))
@@ -132,4 +148,70 @@ fn gc_works_at_0_bytes_and_0_inodes_free() {
         std::fs::rename(&path, directory.join("filler")).unwrap();
         fill_bytes(directory);
     }]);
+}
+
+/// On a full ext4 the staging directory cannot grow for another trash name; with `crowded` it has not even room
+/// for one.
+///
+/// Mutation tried: renaming alone; in all four tests removals failed with no space left.
+fn frees_where_directories_cannot_grow(crowded: bool, make: fn(&Home) -> usize) {
+    let Some(small) = Small::ext4() else { return };
+    let home = Home::open(&small.0.path().join("home")).unwrap();
+    let settings = Settings::default();
+    let catalog: Arc<dyn Catalog> = Arc::new(Store::open(&home.database()).unwrap());
+    let made = make(&home);
+    fill_bytes(small.0.path());
+    let mut alive = Vec::new();
+    while crowded && let Ok(staged) = crate::durable::Staged::create(&home.tmp(), "a") {
+        alive.push(staged);
+    }
+    assert_eq!(alive.is_empty(), !crowded);
+
+    let report = collect(&home, &catalog, &settings, &GcOptions::default()).unwrap();
+    assert!(!report.failed(), "{:?}", report.failures);
+    assert_eq!(report.removed().count(), made);
+    for directory in [home.disk_images(), home.blobs(), home.boxes()] {
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "{}", directory.display());
+    }
+    assert_eq!(std::fs::read_dir(home.tmp()).unwrap().count(), alive.len());
+}
+
+fn orphans(home: &Home) -> usize {
+    for index in 0..150 {
+        let path = home.disk_image(&digest(&format!("i{index}")));
+        std::fs::write(&path, vec![1; 4096]).unwrap();
+        age(&path);
+    }
+    150
+}
+
+#[test]
+fn disk_images_go_at_0_bytes_free_where_a_directory_must_grow() {
+    frees_where_directories_cannot_grow(false, orphans);
+}
+
+#[test]
+fn disk_images_go_at_0_bytes_free_where_a_directory_is_full() {
+    frees_where_directories_cannot_grow(true, orphans);
+}
+
+#[test]
+fn blobs_go_at_0_bytes_free_where_a_directory_is_full() {
+    frees_where_directories_cannot_grow(true, |home| {
+        std::fs::write(home.blobs().join(digest("loose")), b"loose").unwrap();
+        age(&home.blobs().join(digest("loose")));
+        1
+    });
+}
+
+#[test]
+fn box_directories_go_at_0_bytes_free_where_a_directory_is_full() {
+    frees_where_directories_cannot_grow(true, |home| {
+        let lost = home.of_box("0123456789abcdef0123456789abcdef");
+        std::fs::create_dir_all(lost.disks()).unwrap();
+        std::fs::write(lost.shim_lock(), b"").unwrap();
+        age(&lost.disks());
+        age(lost.root());
+        1
+    });
 }
