@@ -96,6 +96,11 @@ impl Lock {
         self
     }
 
+    /// Lets go at once, even while a process that is being started still has a copy of the open file.
+    pub fn release(self) {
+        let _ = self.file.unlock();
+    }
+
     /// The locked file.
     pub fn file(&self) -> &File {
         &self.file

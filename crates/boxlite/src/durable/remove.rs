@@ -83,9 +83,7 @@ pub fn discard_dir(path: &Path, tmp: &Path) -> Result<()> {
 /// Deletes a directory that [`discard_dir`] had renamed into the staging directory when it was killed.
 pub fn remove_trash_dir(trash: &Path) -> Result<()> {
     match std::fs::remove_dir_all(trash) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("removing", trash, error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", trash, error)),
         _ => Ok(()),
     }
 }

@@ -7,6 +7,7 @@
 //! look. Until then a pass is repeated only after something was released ([`note_release`]) or published.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,9 @@ use crate::settings::Settings;
 
 /// The longest for which a fruitless pass is taken to stay fruitless.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Modified at this second after 1970: a pass is under way, or was killed.
+const UNDER_WAY: i64 = 1;
 
 /// Collects garbage in a home on behalf of starts, pulls and builds.
 pub struct Automatic {
@@ -57,6 +61,9 @@ impl Collector for Automatic {
             return Ok(Collected::default());
         }
         let options = GcOptions::default();
+        let under_way = Timestamps { last_access: seconds(0), last_modification: seconds(UNDER_WAY) };
+        // What cannot be noted down costs a superfluous pass, nothing else.
+        let _ = rustix::fs::futimens(&file, &under_way);
         let report = Pass::new(&self.home, &*self.catalog, &self.settings, &options, Some(goal)).run();
         let verdict = if (goal.missing)().is_nothing() {
             Timestamps { last_access: seconds(0), last_modification: seconds(0) }
@@ -65,8 +72,10 @@ impl Collector for Automatic {
             let again = look_again(&report, now, self.settings.grace.value);
             Timestamps { last_access: timespec(again), last_modification: timespec(now) }
         };
-        // What cannot be noted down costs a superfluous pass, nothing else.
-        let _ = rustix::fs::futimens(&file, &verdict);
+        // What was released meanwhile may have come too late for this pass, so its note stays.
+        if file.metadata().is_ok_and(|found| found.mtime() == UNDER_WAY) {
+            let _ = rustix::fs::futimens(&file, &verdict);
+        }
         let unreadable =
             report.unreadable.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
         let failed =
@@ -116,8 +125,13 @@ fn modified(directory: &Path) -> Result<SystemTime> {
     std::fs::metadata(directory).and_then(|found| found.modified()).doing("examining", directory)
 }
 
-/// When another pass might find more than this one.
+/// When another pass might find more than this one: at once where something was in use.
 fn look_again(report: &GcReport, now: SystemTime, grace: Duration) -> SystemTime {
+    // Unfinished files do not count: a long pull has one all the while.
+    let stored = [&report.disk_images, &report.bases, &report.box_directories, &report.blobs];
+    if stored.into_iter().flatten().any(|item| matches!(item.fate, Fate::Skipped { why: Skip::InUse })) {
+        return now;
+    }
     let young = report.items().filter(|item| matches!(item.fate, Fate::Skipped { why: Skip::Grace }));
     let grown = young.filter_map(|item| {
         let modified = Duration::from_secs(u64::try_from(item.modified).ok()?);

@@ -160,6 +160,12 @@ fn remove(pass: &Pass<'_>, path: &Path, blob: &Blob, forgotten: &HashSet<String>
     if pass.rules.is_young(nanoseconds(metadata.mtime(), metadata.mtime_nsec())) {
         return Ok(Some(skipped(Skip::Grace)));
     }
+    let lock = if pass.options.dry_run {
+        lock.release();
+        None
+    } else {
+        Some(lock)
+    };
     // In a dry run the catalogue still has the images that would be forgotten, so it cannot be asked about them.
     let would_be_forgotten = pass.options.dry_run && !forgotten.is_empty();
     if !would_be_forgotten && pass.catalog.blob_is_referenced(&blob.name)? {

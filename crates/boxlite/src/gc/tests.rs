@@ -4,6 +4,7 @@ mod place;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -463,6 +464,62 @@ fn a_fruitless_pass_is_not_repeated_until_something_changes() {
         starts.into_iter().map(|start| start.join().unwrap()).filter(|ran| *ran).count()
     });
     assert_eq!(passes, 1);
+}
+
+/// Mutation tried: noting the pass down as fruitless whatever happened meanwhile; the second did not run.
+#[test]
+fn a_release_during_a_pass_is_not_forgotten() {
+    let place = Place::new();
+    std::fs::create_dir(place.home.tmp().join("foreign")).unwrap();
+    let asked = AtomicU32::new(0);
+    let missing = || {
+        // First asked before the pass, then for each entry of the staging directory.
+        if asked.fetch_add(1, Ordering::Relaxed) == 1 {
+            super::note_release(&place.home);
+        }
+        Missing { bytes: 1, inodes: 0 }
+    };
+    let goal = Goal { keep: &[], missing: &missing };
+    let automatic = place.automatic();
+    assert!(automatic.collect(&goal).unwrap().ran);
+    assert!(automatic.collect(&goal).unwrap().ran, "the release was forgotten");
+    assert!(!automatic.collect(&goal).unwrap().ran);
+}
+
+/// Mutation tried: waiting a minute all the same; the image stayed.
+#[test]
+fn what_was_in_use_is_looked_at_again_at_once() {
+    let place = Place::new();
+    place.image("x", 4096, AGED);
+    let missing = || Missing { bytes: 1, inodes: 0 };
+    let goal = Goal { keep: &[], missing: &missing };
+    let lease = Leased::acquire(&place.image_path("x")).unwrap().unwrap();
+    assert!(place.automatic().collect(&goal).unwrap().ran);
+    drop(lease);
+    assert!(place.automatic().collect(&goal).unwrap().ran);
+    assert_eq!(place.images(), 0);
+}
+
+/// Mutation tried: keeping each kind of lock until the end of its stage; all were found held.
+#[test]
+fn a_dry_run_is_in_nobodys_way() {
+    let place = Place::new();
+    place.image("x", 4096, AGED);
+    place.base("b", &place.image_path("x"), Raw, AGED);
+    let blob = place.blob("l", AGED);
+    let lost = place.home.of_box("0123456789abcdef0123456789abcdef");
+    std::fs::create_dir_all(lost.disks()).unwrap();
+    for lock in [lost.state_lock(), lost.shim_lock()] {
+        std::fs::write(lock, b"").unwrap();
+    }
+    place.age(&lost.disks(), AGED);
+    place.age(lost.root(), AGED);
+    let locks = [place.image_path("x"), place.base_path("b"), blob, lost.state_lock(), lost.shim_lock()];
+    place.watch(&locks);
+    assert_eq!(place.gc(&dry_run()).removed().count(), 4);
+    assert_eq!(place.found_held(), [""; 0].map(std::path::PathBuf::from).into());
+    assert_eq!(place.gc(&GcOptions::default()).removed().count(), 4);
+    assert_eq!(place.found_held(), locks.into(), "the watch sees nothing");
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn sweep(pass: &mut Pass<'_>, id: &str) -> Result<Fate> {
     let mut locks: Vec<Lock> = Vec::new();
     for path in [paths.state_lock(), paths.shim_lock()] {
         match grip(&path, true)? {
+            Grip::Held(lock) if pass.options.dry_run => lock.release(),
             Grip::Held(lock) => locks.push(lock),
             Grip::Busy => return Ok(skipped(Skip::InUse)),
             Grip::Gone => {}

@@ -74,6 +74,27 @@ fn path(pass: &Pass<'_>, name: &str, kind: Kind) -> PathBuf {
     }
 }
 
+/// What a pass has its hands on.
+struct Candidate {
+    index: usize,
+    path: PathBuf,
+    id: FileId,
+    /// `None` in a dry run, which is in nobody's way.
+    lock: Option<Lock>,
+}
+
+impl Candidate {
+    fn of(index: usize, lock: Lock, dry_run: bool) -> Result<Self> {
+        let path = lock.path().to_owned();
+        let id = FileId::of(&lock.file().metadata().doing("examining", &path)?);
+        if dry_run {
+            lock.release();
+            return Ok(Self { index, path, id, lock: None });
+        }
+        Ok(Self { index, path, id, lock: Some(lock) })
+    }
+}
+
 /// Decides and removes; the fate of each item, `None` for one that somebody else removed meanwhile.
 fn sweep(pass: &mut Pass<'_>, census: &Census, marked: &Marked, kind: Kind) -> Vec<Option<Fate>> {
     let all = stored(census, kind);
@@ -128,11 +149,14 @@ fn sweep_batch(pass: &mut Pass<'_>, all: &[Stored], now: &[usize], kind: Kind, f
         }
         return;
     }
-    let mut held: Vec<(usize, Lock)> = Vec::with_capacity(now.len());
+    let mut held: Vec<Candidate> = Vec::with_capacity(now.len());
     for index in now {
         let path = path(pass, &all[*index].name, kind);
         match grip(&path, false) {
-            Ok(Grip::Held(lock)) => held.push((*index, lock)),
+            Ok(Grip::Held(lock)) => match Candidate::of(*index, lock, pass.options.dry_run) {
+                Ok(candidate) => held.push(candidate),
+                Err(error) => fates[*index] = Some(pass.failed(&path, error)),
+            },
             Ok(Grip::Busy) => fates[*index] = Some(skipped(Skip::InUse)),
             Ok(Grip::Gone) => fates[*index] = None,
             Err(error) => fates[*index] = Some(pass.failed(&path, error)),
@@ -153,9 +177,9 @@ fn sweep_batch(pass: &mut Pass<'_>, all: &[Stored], now: &[usize], kind: Kind, f
     remove(pass, &second, held, &doomed, kind, fates);
 }
 
-fn give_up(pass: &mut Pass<'_>, held: &[(usize, Lock)], error: &Error, fates: &mut [Option<Fate>]) {
-    for (index, lock) in held {
-        fates[*index] = Some(pass.failed(lock.path(), error));
+fn give_up(pass: &mut Pass<'_>, held: &[Candidate], error: &Error, fates: &mut [Option<Fate>]) {
+    for candidate in held {
+        fates[candidate.index] = Some(pass.failed(&candidate.path, error));
     }
 }
 
@@ -163,22 +187,20 @@ fn give_up(pass: &mut Pass<'_>, held: &[(usize, Lock)], error: &Error, fates: &m
 fn judge_again(
     pass: &Pass<'_>,
     second: &Census,
-    held: &[(usize, Lock)],
+    held: &[Candidate],
     kind: Kind,
     fates: &mut [Option<Fate>],
 ) -> Vec<FileId> {
-    let ids: Vec<Option<FileId>> =
-        held.iter().map(|(_, lock)| lock.file().metadata().ok().map(|found| FileId::of(&found))).collect();
     let mut released = pass.released.clone();
     let marked = if kind == Kind::Base {
-        released.bases.extend(ids.iter().flatten());
+        released.bases.extend(held.iter().map(|candidate| candidate.id));
         settle(pass, second, &mut released)
     } else {
         mark(second, &released)
     };
     let mut doomed = Vec::new();
-    for ((index, _), id) in held.iter().zip(&ids) {
-        let found = stored(second, kind).iter().position(|item| Some(item.id) == *id);
+    for Candidate { index, id, .. } in held {
+        let found = stored(second, kind).iter().position(|item| item.id == *id);
         let Some(found) = found else {
             // Somebody else removed it, or it cannot be seen any more.
             fates[*index] = pass.rules.blind.then(|| skipped(Skip::Unknown));
@@ -204,37 +226,35 @@ fn judge_again(
 fn remove(
     pass: &mut Pass<'_>,
     second: &Census,
-    held: Vec<(usize, Lock)>,
+    held: Vec<Candidate>,
     doomed: &[FileId],
     kind: Kind,
     fates: &mut [Option<Fate>],
 ) {
-    let mut order: Vec<(usize, Lock, &Stored)> = Vec::with_capacity(held.len());
-    for (index, lock) in held {
-        let id = lock.file().metadata().ok().map(|found| FileId::of(&found));
-        let item = id.filter(|id| doomed.contains(id));
-        if let Some(item) = item.and_then(|id| stored(second, kind).iter().find(|item| item.id == id)) {
-            order.push((index, lock, item));
+    let mut order: Vec<(Candidate, &Stored)> = Vec::with_capacity(held.len());
+    for candidate in held.into_iter().filter(|candidate| doomed.contains(&candidate.id)) {
+        if let Some(item) = stored(second, kind).iter().find(|item| item.id == candidate.id) {
+            order.push((candidate, item));
         }
     }
     // What stands on something else goes first, so that no crash leaves an overlay or base without its base.
-    order.sort_by_key(|(_, _, item)| std::cmp::Reverse(second.chains.below(item.backing).0.len()));
+    order.sort_by_key(|(_, item)| std::cmp::Reverse(second.chains.below(item.backing).0.len()));
     let mut trash = Discarded::new();
     let mut spared: Vec<(FileId, Holder)> = Vec::new();
-    for (index, lock, item) in order {
+    for (Candidate { index, path, lock, .. }, item) in order {
         if let Some((_, holder)) = spared.iter().find(|(id, _)| *id == item.id) {
             fates[index] = Some(Fate::Kept { by: vec![holder.clone()], holders: 1 });
             continue;
         }
-        if !pass.options.dry_run {
+        if let Some(lock) = lock {
             match discard(pass, &lock, &mut trash, fates) {
                 Ok(None) => {
                     fates[index] = Some(skipped(Skip::InUse));
                     continue;
                 }
-                Ok(Some(discarded)) => trash.push((index, lock.path().to_owned(), discarded)),
+                Ok(Some(discarded)) => trash.push((index, path, discarded)),
                 Err(error) => {
-                    fates[index] = Some(pass.failed(lock.path(), error));
+                    fates[index] = Some(pass.failed(&path, error));
                     let holder = Holder { name: item.name.to_string(), kind: HolderKind::Base };
                     spared.extend(
                         second.chains.below(item.backing).0.into_iter().map(|id| (id, holder.clone())),

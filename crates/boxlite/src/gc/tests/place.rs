@@ -1,6 +1,6 @@
 //! A home for tests, with a catalogue in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ struct Records {
     broken: Mutex<bool>,
     boxes: Mutex<BTreeMap<String, (String, String)>>,
     images: Mutex<BTreeMap<String, (SystemTime, Vec<String>)>>,
+    watched: Mutex<Vec<PathBuf>>,
+    held: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// A digest that begins with the hex of `name`.
@@ -147,6 +149,15 @@ impl Place {
         *self.records.broken.lock().unwrap() = true;
     }
 
+    /// From now on every question to the catalogue looks whether these are locked.
+    pub(super) fn watch(&self, paths: &[PathBuf]) {
+        self.records.watched.lock().unwrap().extend_from_slice(paths);
+    }
+
+    pub(super) fn found_held(&self) -> BTreeSet<PathBuf> {
+        self.records.held.lock().unwrap().clone()
+    }
+
     /// Follows the overlay's backing paths as text until a raw file, all of which must exist.
     pub(super) fn assert_whole(&self, overlay: &Path) {
         let mut path = overlay.to_owned();
@@ -161,6 +172,11 @@ impl Place {
 
 impl Records {
     fn check(&self) -> Result<()> {
+        for path in &*self.watched.lock().unwrap() {
+            if File::open(path).is_ok_and(|file| file.try_lock().is_err()) {
+                self.held.lock().unwrap().insert(path.clone());
+            }
+        }
         if *self.broken.lock().unwrap() { Err(Error::corrupt("the catalogue is broken")) } else { Ok(()) }
     }
 }
