@@ -36,7 +36,7 @@ async fn data_goes_both_ways_unharmed() {
     let said = guest.python(COPY, &[]).await;
     guest.stop().await;
 
-    let digest: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(Sha256::digest(&content));
     assert_eq!(said.trim(), digest);
     let made = shared.path().join("made");
     assert!(std::fs::read(made.join("copy")).unwrap() == content);
