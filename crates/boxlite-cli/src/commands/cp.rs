@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use boxlite::Runtime;
 use boxlite::settings::Bytes;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 use crate::args::CopyArgs;
@@ -26,10 +26,8 @@ pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Failur
             runtime.copy_in(&id, &path, standard_input()?).await.map_err(|error| failed(&error))?;
         }
         (Endpoint::Box { id, path }, Endpoint::Stream) => {
-            let mut tar = runtime.copy_out(&id, &path).await.map_err(|error| failed(&error))?;
-            tokio::io::copy(&mut tar, &mut tokio::io::stdout())
-                .await
-                .map_err(|error| Failure::output(&error))?;
+            let tar = runtime.copy_out(&id, &path).await.map_err(|error| failed(&error))?;
+            pass_on(tar, tokio::io::stdout()).await?;
         }
         (Endpoint::Box { .. }, Endpoint::Box { .. }) => {
             return Err(Failure::local("cp copies between a box and the host, not between two boxes")
@@ -44,7 +42,23 @@ pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Failur
 }
 
 fn failed(error: &boxlite::Error) -> Failure {
-    Failure::of(error, Topic::RunningBox)
+    Failure::of(error, Topic::Copy)
+}
+
+fn receiving_failed(error: &io::Error) -> Failure {
+    Failure::local(format!("receiving the copy failed: {error}"))
+}
+
+/// Passes a box's tar stream on to standard output, telling the failures of the one from those of the other.
+async fn pass_on(mut tar: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<(), Failure> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = tar.read(&mut buffer).await.map_err(|error| receiving_failed(&error))?;
+        if count == 0 {
+            return to.flush().await.map_err(|error| Failure::output(&error));
+        }
+        to.write_all(&buffer[..count]).await.map_err(|error| Failure::output(&error))?;
+    }
 }
 
 fn say(args: &CopyArgs, bytes: u64) {
@@ -90,7 +104,7 @@ async fn copy_out(runtime: &Runtime, id: &str, path: String, to: String) -> Resu
     if let Err(error) = &sent
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        return Err(Failure::local(format!("receiving the copy failed: {error}")));
+        return Err(receiving_failed(error));
     }
     let unpacked = unpacked?;
     warn_of_skipped(&unpacked.skipped);
@@ -119,4 +133,36 @@ fn plumbing() -> Result<(OwnedFd, OwnedFd), Failure> {
 
 fn plumbing_failed(error: &io::Error) -> Failure {
     Failure::local(format!("making a pipe failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// A box that dies.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_box_that_dies_is_not_taken_for_a_reader_that_left() {
+        let failure = pass_on(Broken, tokio::io::sink()).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::FAILED);
+        assert!(failure.to_string().starts_with("receiving the copy failed"), "{failure}");
+        let (ours, theirs) = tokio::io::duplex(1);
+        drop(theirs);
+        assert_eq!(pass_on(&b"tar"[..], ours).await.unwrap_err().exit(), Exit::BROKEN_PIPE);
+        let mut copied = Vec::new();
+        pass_on(&b"tar"[..], &mut copied).await.unwrap();
+        assert_eq!(copied, b"tar");
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use boxlite::{BoxOptions, ErrorKind, RemoveOptions, Runtime};
+use boxlite::{BoxInfo, BoxOptions, ErrorKind, RemoveOptions, Runtime, StopOptions};
 
 use super::host_env;
 use crate::args::RunArgs;
 use crate::render::{print_line, progress};
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{Exit, Failure, Topic, note};
 use crate::terminal::{End, Wiring, connect, interruption};
 
 pub(super) async fn run(runtime: &Runtime, args: RunArgs) -> Result<Exit, Failure> {
@@ -25,12 +25,41 @@ pub(super) async fn run(runtime: &Runtime, args: RunArgs) -> Result<Exit, Failur
     if detach {
         return print_line(&id).map(|()| Exit::OK);
     }
-    let execution = runtime.attach(&id).await.map_err(|error| Failure::of(&error, Topic::Start))?;
-    let end = connect(execution, wiring).await?;
-    if let (End::Ended(_), true) = (end, remove) {
-        remove_ended(runtime, &id).await;
+    let end = match runtime.attach(&id).await {
+        Ok(execution) => connect(execution, wiring).await,
+        Err(error) => Err(Failure::of(&error, Topic::Start)),
+    };
+    if remove && !matches!(end, Ok(End::LeftRunning(_))) {
+        unless_interrupted(&id, remove_ended(runtime, &id)).await;
     }
-    Ok(end.exit())
+    end.map(End::exit)
+}
+
+/// Cleans up behind a box, for as long as the user has the patience.
+async fn unless_interrupted(id: &str, cleaning: impl Future<Output = ()>) {
+    tokio::select! {
+        () = cleaning => {}
+        _ = interruption() => note(&format!("boxlite: warning: box {id} is left as it is")),
+    }
+}
+
+/// Stops a box whose start was interrupted.
+async fn call_off(
+    runtime: &Runtime,
+    id: &str,
+    starting: impl Future<Output = Result<BoxInfo, boxlite::Error>>,
+) {
+    let stop = || runtime.stop(id, StopOptions { timeout: Some(0) });
+    let mut stopped = stop().await;
+    // The start goes on behind our back, and may have got hold of the box only after that.
+    if starting.await.is_ok() {
+        stopped = stop().await;
+    }
+    if let Err(error) = stopped
+        && error.kind() != ErrorKind::NotFound
+    {
+        Failure::of(&error, Topic::Box).print();
+    }
 }
 
 /// Removes a box that has done its work; somebody else may have done so already.
@@ -44,7 +73,7 @@ async fn remove_ended(runtime: &Runtime, id: &str) {
 
 /// Creates and starts, and returns the id or how it was interrupted.
 ///
-/// What fails or is interrupted before it runs leaves no box that was to be removed anyway.
+/// What fails or is interrupted before it runs leaves no box that was to be removed anyway, and none that runs.
 async fn begin(
     runtime: &Runtime,
     options: BoxOptions,
@@ -54,14 +83,22 @@ async fn begin(
         created = runtime.create(options, progress(quiet)) => created.map_err(|error| Failure::of(&error, Topic::NewBox))?,
         signal = interruption() => return Ok(ControlFlow::Break(Exit::of_signal(signal))),
     };
+    let mut starting = std::pin::pin!(runtime.start(&info.id, progress(quiet)));
     let outcome = tokio::select! {
-        started = runtime.start(&info.id, progress(quiet)) => {
+        started = &mut starting => {
             started.map(|_| ControlFlow::Continue(info.id.clone())).map_err(|error| Failure::of(&error, Topic::Start))
         }
         signal = interruption() => Ok(ControlFlow::Break(Exit::of_signal(signal))),
     };
-    if info.options.auto_remove && !matches!(outcome, Ok(ControlFlow::Continue(_))) {
-        remove_ended(runtime, &info.id).await;
+    match &outcome {
+        Ok(ControlFlow::Continue(_)) => {}
+        _ if info.options.auto_remove => {
+            unless_interrupted(&info.id, remove_ended(runtime, &info.id)).await;
+        }
+        Ok(ControlFlow::Break(_)) => {
+            unless_interrupted(&info.id, call_off(runtime, &info.id, starting)).await;
+        }
+        Err(_) => {}
     }
     outcome
 }

@@ -10,6 +10,8 @@ pub(crate) enum Topic {
     Box,
     /// A box that should run.
     RunningBox,
+    /// Files copied between a box and the host.
+    Copy,
     /// The removal of a box.
     Removal,
     /// An image from its source.
@@ -28,11 +30,15 @@ pub(crate) enum Topic {
 pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
     let hint = match (error.kind(), topic) {
         (ErrorKind::ResourceExhausted, _) => return shortage(error),
+        // A volume's directory just as well as an image.
+        (ErrorKind::NotFound, Topic::NewBox) if error.path().is_some() => {
+            "a volume's directory must exist, and so must what oci:DIR, oci-archive:FILE or docker-archive:FILE names"
+        }
         (ErrorKind::NotFound, Topic::NewBox | Topic::Image) => {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
         }
         (ErrorKind::NotFound, Topic::ImageRemoval) => "`boxlite images` lists the images there are",
-        (ErrorKind::NotFound, Topic::Host) => return Vec::new(),
+        (ErrorKind::NotFound, Topic::Host | Topic::Copy) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
         (ErrorKind::Conflict, Topic::NewBox) => {
             "choose another --name, or remove the other box with `boxlite rm`"
@@ -50,13 +56,13 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         (ErrorKind::Unsupported, _) => {
             "`boxlite info` says what this host has and lacks; scripts/setup in boxlite's source installs what is missing"
         }
-        (ErrorKind::Unavailable, _) => {
+        (ErrorKind::Unavailable, Topic::NewBox | Topic::Image) => {
             "check the registry's name and the network; --insecure allows plain HTTP, --pull never uses only what is here"
         }
         (ErrorKind::Denied, _) => {
             "check who owns the path and how its filesystem is mounted; --home or BOXLITE_HOME name another home"
         }
-        (ErrorKind::Corrupt, _) => {
+        (ErrorKind::Corrupt, Topic::NewBox | Topic::Image) => {
             "what arrived or is stored is damaged and was not used; `boxlite pull` fetches an image anew"
         }
         (ErrorKind::Bug, _) => "this is a defect of boxlite; BOXLITE_LOG=debug shows what led to it",

@@ -1,4 +1,4 @@
-use boxlite::{Error, Shortage};
+use boxlite::{Error, ErrorKind, Shortage};
 
 use super::*;
 
@@ -20,6 +20,23 @@ fn hints_depend_on_what_the_command_is_about() {
     assert!(Failure::of(&error(), Topic::Removal).text().contains("rm -f"));
     assert!(Failure::of(&error(), Topic::NewBox).text().contains("--name"));
     assert_eq!(Failure::of(&error(), Topic::Host).text(), "boxlite: box web is running");
+}
+
+#[test]
+fn a_hint_is_about_what_the_error_is_about() {
+    let hinted = |error: Error, topic| Failure::of(&error, topic).text().contains("hint: ");
+    let volume = Error::not_found("there is no /nonexist").at("/nonexist");
+    let text = Failure::of(&volume, Topic::NewBox).text();
+    assert!(text.contains("a volume's directory") && !text.contains("image's name"), "{text}");
+    assert!(Failure::of(&Error::not_found("x"), Topic::NewBox).text().contains("image's name"));
+    assert!(!hinted(Error::not_found("there is no /nope in the box"), Topic::Copy));
+    assert!(!hinted(Error::conflict("/nope is no directory"), Topic::Copy));
+    for kind in [ErrorKind::Unavailable, ErrorKind::Corrupt] {
+        assert!(!hinted(Error::new(kind, "x"), Topic::RunningBox));
+        assert!(!hinted(Error::new(kind, "x"), Topic::Copy));
+        assert!(hinted(Error::new(kind, "x"), Topic::Image));
+        assert!(hinted(Error::new(kind, "x"), Topic::NewBox));
+    }
 }
 
 #[test]

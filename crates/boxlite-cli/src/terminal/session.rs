@@ -81,8 +81,7 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
             }
             Ok(signal) = &mut impatience => {
                 drop(raw);
-                note("boxlite: letting go of the command, which goes on");
-                return Ok(End::LeftRunning(Exit::of_signal(signal)));
+                return Ok(let_go(signal));
             }
             chunk = output.next() => match chunk {
                 None => break,
@@ -102,9 +101,21 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
             },
         }
     }
-    let status = control.wait().await.map_err(|error| Failure::of(&error, Topic::RunningBox))?;
+    // Before waiting, so that Ctrl-C is a signal again.
     drop(raw);
-    Ok(End::Ended(conclude(&status)))
+    tokio::select! {
+        biased;
+        Ok(signal) = &mut impatience => Ok(let_go(signal)),
+        ended = control.wait() => {
+            let status = ended.map_err(|error| Failure::of(&error, Topic::RunningBox))?;
+            Ok(End::Ended(conclude(&status)))
+        }
+    }
+}
+
+fn let_go(signal: i32) -> End {
+    note("boxlite: letting go of the command, which goes on");
+    End::LeftRunning(Exit::of_signal(signal))
 }
 
 /// The exit status of an ended command, after saying what else there is to say of it.

@@ -93,6 +93,23 @@ fn an_interrupted_start_leaves_no_box_and_no_machine() {
     assert!(Home::processes(&id).is_none(), "its machine is gone");
 }
 
+/// Mutation tried: without the stop the machine goes on booting and the box runs.
+#[test]
+fn a_box_interrupted_as_it_boots_does_not_run_on() {
+    let Some(home) = Home::able() else { return };
+    let child = home.start(&["run", "--name", "ic", &home.image("mini"), "sleep", "infinity"]);
+    let id = eventually("the machine to start", || {
+        let id = home.run(&["ls", "-aq", "--no-trunc"]).text().trim().to_owned();
+        (!id.is_empty() && Home::processes(&id).is_some()).then_some(id)
+    });
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = Output::of(child);
+    assert_eq!((output.code(), output.err.as_str()), (Some(130), ""), "{output:?}");
+    assert!(Home::processes(&id).is_none(), "its machine is gone");
+    assert_eq!(home.run(&["ls", "-q"]).ok(), "");
+    home.run(&["rm", "ic"]).ok();
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_the_writer_quietly() {
     let Some(home) = Home::able() else { return };
