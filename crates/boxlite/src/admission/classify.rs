@@ -83,22 +83,30 @@ pub struct Missing {
     pub bytes: u64,
     /// Inodes to free.
     pub inodes: u64,
+    /// Every floor is kept, and only the free share of the filesystem is small: what was used lately may stay.
+    pub share_only: bool,
 }
 
 impl Missing {
     /// Whether nothing is missing.
     pub fn is_nothing(self) -> bool {
-        self == Self::default()
+        self.bytes == 0 && self.inodes == 0
     }
 }
 
 /// What must be freed until [`judge`] says [`Verdict::Ok`]; nothing exactly when it says so now.
+///
+/// As long as a floor is not kept, only what the floors want: then ask again about the share.
 pub fn missing(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Missing {
     let share = (u128::from(space.bytes_total) * u128::from(thresholds.soft_percent)).div_ceil(100) as u64;
-    let enough = thresholds.soft_floor.max(thresholds.hard_floor).max(share).saturating_add(promised);
+    let lacking = |wanted: u64| wanted.saturating_add(promised).saturating_sub(space.bytes);
+    let bytes = lacking(thresholds.soft_floor.max(thresholds.hard_floor));
     let inodes = match space.inodes_total {
         0 => 0,
         _ => thresholds.inode_floor.saturating_mul(2).saturating_sub(space.inodes),
     };
-    Missing { bytes: enough.saturating_sub(space.bytes), inodes }
+    if bytes > 0 || inodes > 0 {
+        return Missing { bytes, inodes, share_only: false };
+    }
+    Missing { bytes: lacking(share), inodes, share_only: lacking(share) > 0 }
 }

@@ -9,7 +9,7 @@ use super::claim::{Claim, Claims};
 use super::classify::{Missing, Thresholds};
 use super::task::{Collector, Goal, shortage};
 use crate::durable::FreeSpace;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::settings::Settings;
 
@@ -87,10 +87,23 @@ impl SpaceGuard {
     fn admit(&self, claim: &Claim, wanted: u64) -> Result<()> {
         let refusal = self.refuse(claim.promised_before()?, wanted);
         let Some(collector) = self.collector.as_ref().filter(|_| refusal.is_err()) else { return refusal };
+        if let Err(error) = &refusal
+            && self.is_hopeless(error, claim, wanted)
+        {
+            return refusal;
+        }
         let missing = || self.missing(claim, wanted).unwrap_or_default();
         // What gc could not do decides nothing: the new measurement does.
         let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing });
         self.refuse(claim.promised_before()?, wanted)
+    }
+
+    /// Whether not even all that gc could free makes room: then nothing is to be evicted in vain.
+    fn is_hopeless(&self, refusal: &Error, claim: &Claim, wanted: u64) -> bool {
+        let reclaimable = refusal.shortage().and_then(|shortage| shortage.reclaimable);
+        // Measured after that figure, for which a pass of somebody else may have been waited.
+        let missing = self.missing(claim, wanted);
+        reclaimable.zip(missing.ok()).is_some_and(|(reclaimable, missing)| missing.bytes > reclaimable)
     }
 
     /// Looks again when another 4 MiB have been written; `written` counts the operation's bytes so far.
@@ -126,7 +139,8 @@ impl SpaceGuard {
         let need = self.thresholds.hard_floor.saturating_add(claim.promised_before()?).saturating_add(wanted);
         let space = FreeSpace::at(&self.path)?;
         let inodes = if space.inodes_total == 0 { 0 } else { self.thresholds.inode_floor };
-        Ok(Missing { bytes: need.saturating_sub(space.bytes), inodes: inodes.saturating_sub(space.inodes) })
+        let (bytes, inodes) = (need.saturating_sub(space.bytes), inodes.saturating_sub(space.inodes));
+        Ok(Missing { bytes, inodes, share_only: false })
     }
 
     fn refuse(&self, promised: u64, wanted: u64) -> Result<()> {

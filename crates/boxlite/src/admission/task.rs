@@ -42,7 +42,7 @@ pub struct Collected {
 pub trait Collector: Send + Sync {
     /// Collects garbage, least recently used first, until `goal` is reached or nothing is left to collect.
     fn collect(&self, goal: &Goal<'_>) -> Result<Collected>;
-    /// Allocated bytes that gc could free now, if that can be told.
+    /// Allocated bytes that gc could free now, if that can be told. Waits for a pass that runs on others' behalf.
     fn reclaimable(&self, keep: &[String]) -> Option<u64>;
 }
 

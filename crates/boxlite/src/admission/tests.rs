@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
@@ -88,11 +88,15 @@ proptest! {
         let space = FreeSpace { bytes: free, bytes_total: total, inodes: more, inodes_total: 1 };
         let lacking = missing(&space, promised, &thresholds);
         prop_assert_eq!(lacking.is_nothing(), judge(&space, promised, &thresholds) == Verdict::Ok);
-        let (bytes, inodes) = (free.checked_add(lacking.bytes), more.checked_add(lacking.inodes));
-        if let (Some(bytes), Some(inodes)) = (bytes, inodes) {
-            let then = FreeSpace { bytes, inodes, ..space };
-            prop_assert!(judge(&then, promised, &thresholds) == Verdict::Ok || bytes == u64::MAX);
+        let mut then = space;
+        // First the floors, then the share.
+        for _ in 0..2 {
+            let lacking = missing(&then, promised, &thresholds);
+            then.bytes = then.bytes.saturating_add(lacking.bytes);
+            then.inodes = then.inodes.saturating_add(lacking.inodes);
         }
+        let enough = judge(&then, promised, &thresholds) == Verdict::Ok;
+        prop_assert!(enough || then.bytes == u64::MAX || then.inodes == u64::MAX);
     }
 }
 
@@ -419,4 +423,33 @@ fn a_stream_reserves_its_estimate_and_gives_back_what_it_wrote() {
     let guard = SpaceGuard::new(&home, &settings).unwrap();
     assert!(guard.check_before(have * 2).is_err(), "an estimate beyond what is free was accepted");
     assert_eq!(claims.live().unwrap(), []);
+}
+
+/// Mutation tried: collecting whatever the shortage; the hopeless estimate cost the whole cache.
+#[test]
+fn a_stream_that_cannot_fit_evicts_nothing() {
+    let (_directory, home) = home();
+    let settings = Settings::default();
+    let have = FreeSpace::at(home.root()).unwrap().bytes;
+    for (per_call, calls) in [(1 << 20, 0), (have, 1)] {
+        let collector = Arc::new(Frees { per_call, ..Frees::default() });
+        let guard = SpaceGuard::new(&home, &settings).unwrap();
+        let guard = guard.collecting(Arc::clone(&collector) as Arc<dyn Collector>, vec![]);
+        let error = guard.check_before(have * 4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        assert_eq!(collector.calls.load(Ordering::SeqCst), calls);
+    }
+}
+
+/// Mutation tried: aiming at the share from the start; all of it was taken for a floor.
+#[test]
+fn floors_come_before_the_share() {
+    let thresholds = Thresholds::of(&Settings::default());
+    let huge = |bytes| FreeSpace { bytes_total: 10_240 * GIB, ..free(bytes) };
+    let soft = thresholds.soft_floor;
+    let short = missing(&huge(soft - 1), 7, &thresholds);
+    assert_eq!(short, Missing { bytes: 8, inodes: 0, share_only: false });
+    let share = missing(&huge(soft), 0, &thresholds);
+    assert_eq!(share, Missing { bytes: 1_024 * GIB - soft, inodes: 0, share_only: true });
+    assert_eq!(missing(&huge(1_024 * GIB), 0, &thresholds), Missing::default());
 }

@@ -84,6 +84,9 @@ impl Collector for Automatic {
     }
 
     fn reclaimable(&self, keep: &[String]) -> Option<u64> {
+        // What a running pass has its hands on would count as in use.
+        let running = File::open(self.home.claims());
+        let _waited = running.and_then(|file| file.lock().map(|()| file));
         let options = GcOptions { dry_run: true, ..GcOptions::default() };
         let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, None);
         pass.rules.keep = keep;

@@ -102,6 +102,10 @@ impl<'a> Pass<'a> {
             return 0;
         }
         let kept_blobs = blobs::allocated(self);
+        // In a dry run those that would be gone by now are still there.
+        let blobs = self.report.blobs.iter().filter(|_| self.report.dry_run);
+        let gone = blobs.filter(|item| matches!(item.fate, Fate::Removed { .. }));
+        let kept_blobs = gone.fold(kept_blobs, |bytes, item| bytes.saturating_sub(item.allocated));
         let stored = census.images.iter().chain(&census.bases).map(|item| item.allocated);
         stored.fold(kept_blobs, u64::saturating_add)
     }
@@ -145,6 +149,11 @@ impl<'a> Pass<'a> {
             wanted = Wanted { bytes: wanted.bytes.min(excess), items: wanted.items };
         }
         Some(wanted)
+    }
+
+    /// Whether what was used within a day is to stay, because only the free share of the filesystem is small.
+    pub(super) fn spares_recent(&self) -> bool {
+        self.goal.is_some_and(|goal| (goal.missing)().share_only)
     }
 
     /// Whether an automatic pass has reached its goal.

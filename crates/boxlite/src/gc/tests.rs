@@ -422,6 +422,36 @@ fn bounds_keep_what_was_used_last() {
     }
 }
 
+/// Mutation tried: counting blobs that a dry run only would have removed; it would have removed an image as well.
+#[test]
+fn a_dry_run_keeps_as_much_storage_as_a_run() {
+    let place = Place::new();
+    for name in ["old", "new"] {
+        place.image(name, 8192, AGED);
+    }
+    place.blob("loose", AGED);
+    let keep_storage = Some(du(&place.image_path("old")) * 2);
+    let plan = place.gc(&GcOptions { keep_storage, ..dry_run() });
+    let report = place.gc(&GcOptions { keep_storage, ..GcOptions::default() });
+    assert_eq!((plan.removed().count(), report.removed().count()), (1, 1));
+}
+
+/// Mutation tried: treating a small share like a floor; both went at once.
+#[test]
+fn a_small_share_alone_spares_what_was_used_within_a_day() {
+    let place = Place::new();
+    place.image("old", 4096, AGED);
+    place.used(&place.image_path("old"), Duration::from_secs(86_500));
+    place.image("new", 4096, AGED);
+    place.used(&place.image_path("new"), Duration::from_secs(86_300));
+    for (share_only, left) in [(true, 1), (false, 0)] {
+        let missing = || Missing { bytes: 1 << 40, share_only, ..Missing::default() };
+        super::note_release(&place.home);
+        assert!(place.automatic().collect(&Goal { keep: &[], missing: &missing }).unwrap().ran);
+        assert_eq!((place.images(), place.image_path("new").exists()), (left, left == 1));
+    }
+}
+
 /// Mutation tried: collecting in name order, and not asking again after each batch.
 #[test]
 fn automatic_gc_takes_the_least_recently_used_until_there_is_enough() {
@@ -432,7 +462,7 @@ fn automatic_gc_takes_the_least_recently_used_until_there_is_enough() {
     }
     let target = 2 << 20;
     let freed = || (4 - place.images()) * (1 << 20);
-    let missing = || Missing { bytes: (target as u64).saturating_sub(freed() as u64), inodes: 0 };
+    let missing = || Missing { bytes: (target as u64).saturating_sub(freed() as u64), ..Missing::default() };
     let keep = [digest("m")];
     let collected = place.automatic().collect(&Goal { keep: &keep, missing: &missing }).unwrap();
     assert!(collected.ran);
@@ -444,7 +474,7 @@ fn automatic_gc_takes_the_least_recently_used_until_there_is_enough() {
 fn a_fruitless_pass_is_not_repeated_until_something_changes() {
     let place = Place::new();
     place.image("f", 4096, FRESH);
-    let missing = || Missing { bytes: 1, inodes: 0 };
+    let missing = || Missing { bytes: 1, ..Missing::default() };
     let goal = Goal { keep: &[], missing: &missing };
     let automatic = place.automatic();
     let ran = || automatic.collect(&goal).unwrap().ran;
@@ -477,7 +507,7 @@ fn a_release_during_a_pass_is_not_forgotten() {
         if asked.fetch_add(1, Ordering::Relaxed) == 1 {
             super::note_release(&place.home);
         }
-        Missing { bytes: 1, inodes: 0 }
+        Missing { bytes: 1, ..Missing::default() }
     };
     let goal = Goal { keep: &[], missing: &missing };
     let automatic = place.automatic();
@@ -491,7 +521,7 @@ fn a_release_during_a_pass_is_not_forgotten() {
 fn what_was_in_use_is_looked_at_again_at_once() {
     let place = Place::new();
     place.image("x", 4096, AGED);
-    let missing = || Missing { bytes: 1, inodes: 0 };
+    let missing = || Missing { bytes: 1, ..Missing::default() };
     let goal = Goal { keep: &[], missing: &missing };
     let lease = Leased::acquire(&place.image_path("x")).unwrap().unwrap();
     assert!(place.automatic().collect(&goal).unwrap().ran);

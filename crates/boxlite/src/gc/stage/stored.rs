@@ -14,6 +14,9 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 /// Candidates that are locked at a time; each is an open file.
 const LOCKED_AT_ONCE: usize = 256;
 
+/// In nanoseconds.
+const A_DAY: i64 = 86_400 * 1_000_000_000;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Base,
@@ -122,7 +125,18 @@ fn sweep(pass: &mut Pass<'_>, census: &Census, marked: &Marked, kind: Kind) -> V
                 None => break,
             },
         };
-        let take = batch(queue.iter().map(|index| freed(&all[*index])), wanted, LOCKED_AT_ONCE).max(1);
+        let mut candidates = queue;
+        if kind == Kind::DiskImage && pass.spares_recent() {
+            let idle = |index: &usize| pass.rules.now.saturating_sub(all[*index].used) >= A_DAY;
+            candidates = &queue[..queue.partition_point(idle)];
+        }
+        if candidates.is_empty() {
+            for index in queue {
+                fates[*index] = Some(skipped(Skip::Recent));
+            }
+            break;
+        }
+        let take = batch(candidates.iter().map(|index| freed(&all[*index])), wanted, LOCKED_AT_ONCE).max(1);
         let (now, later) = queue.split_at(take);
         queue = later;
         sweep_batch(pass, all, now, kind, &mut fates);

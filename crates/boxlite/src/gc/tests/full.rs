@@ -113,7 +113,7 @@ fn frees_when(fill: &[fn(&Path)]) {
     let automatic = Automatic::new(home.clone(), Arc::clone(&catalog), settings.clone());
     let missing = || crate::admission::Missing {
         bytes: u64::from(home.tmp().join("dead.partial").exists()),
-        inodes: 0,
+        ..crate::admission::Missing::default()
     };
     let goal = crate::admission::Goal { keep: &[], missing: &missing };
     let collected = crate::admission::Collector::collect(&automatic, &goal).unwrap();
