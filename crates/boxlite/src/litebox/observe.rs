@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{BoxInfo, BoxRecord, BoxState, Ending, Phase};
 use crate::durable::{self, Lock};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::home::{BoxPaths, Home};
 use crate::net::PortForward;
 use crate::shim::Outcome;
@@ -31,7 +31,15 @@ impl Observed {
         if shim_is_alive(&paths)? {
             return Ok(Self::Running { run: run.clone(), since: *at });
         }
-        Ok(Self::Resting(after_run(*at, Outcome::read(&paths, run)?)))
+        match Outcome::read(&paths, run) {
+            Ok(outcome) => Ok(Self::Resting(after_run(*at, outcome))),
+            // One damaged file must not hide every other box.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let (started_at, reason) = (Some(*at), error.to_string());
+                Ok(Self::Resting(Phase::Failed { started_at, at: None, exit_code: None, reason }))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -76,11 +76,11 @@ impl Local {
         let client = self.client(&record);
         // Without the box's hold, so that a second, more urgent stop need not wait for this one.
         if client.listens().await? {
-            client.stop(None, u64::from(seconds) * 1000).await?;
+            stop(&client, seconds).await?;
         }
         let mut held = self.hold(&record.id).await?;
         if let Observed::Running { .. } = self.observe(&held.record).await? {
-            client.stop(None, u64::from(seconds) * 1000).await?;
+            stop(&client, seconds).await?;
         }
         self.on_site(move |site| {
             held.settle(site)?;
@@ -157,6 +157,15 @@ impl Local {
     }
 }
 
+/// Stops a box in order; one whose shim does not answer long after its time is ended by force.
+async fn stop(client: &ShimClient, seconds: u32) -> Result<()> {
+    let (timeout_ms, patience) = (u64::from(seconds) * 1000, Duration::from_secs(seconds.into()) + FLUSHING);
+    match tokio::time::timeout(patience, client.stop(None, timeout_ms)).await {
+        Ok(stopped) => stopped,
+        Err(_) => client.kill_shim().await,
+    }
+}
+
 /// Ends a box whose disk is going to be removed: at once, and by force if its shim does not answer.
 async fn end(client: &ShimClient) -> Result<()> {
     match tokio::time::timeout(UNANSWERED, client.stop(Some(libc::SIGKILL), 0)).await {
@@ -182,6 +191,9 @@ pub(super) fn ended(record: &BoxRecord, phase: Phase) -> Result<ExecStatus> {
 
 /// The exit status of a main process whose end nobody saw, because its machine was taken away from under it.
 const KILLED: i32 = 137;
+
+/// How long, after the stop's own timeout, a guest and its QEMU may take to flush; the shim itself ends them earlier.
+const FLUSHING: Duration = Duration::from_secs(90);
 
 /// How long a forced removal waits for the shim's answer.
 const UNANSWERED: Duration = Duration::from_secs(10);
