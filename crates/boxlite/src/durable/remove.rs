@@ -98,6 +98,11 @@ pub struct Trash {
 }
 
 impl Trash {
+    /// What an interrupted removal left at `path`.
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: Some(path.to_owned()), came_from: path.to_owned() }
+    }
+
     /// Unlinks the file and makes the removal durable.
     pub fn delete(self) -> Result<()> {
         match self.path.as_deref().map_or(Ok(()), std::fs::remove_file) {
@@ -123,6 +128,11 @@ fn rename_to_trash(path: &Path, tmp: &Path) -> Result<Trash> {
 fn unlink_in_place(path: &Path) -> Result<Trash> {
     std::fs::remove_file(path).doing("removing", path)?;
     Ok(Trash { path: None, came_from: path.to_owned() })
+}
+
+/// Whether [`discard`] or [`discard_dir`] gave the name.
+pub(super) fn is_trash(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"trash-"))
 }
 
 fn trash_path(path: &Path, tmp: &Path) -> PathBuf {

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Lock, allocated, fault, sync_dir};
+use super::remove::is_trash;
+use super::{Lock, Trash, allocated, discard, fault, sync_dir};
 use crate::error::{Doing, Error, Result};
 
 /// An unfinished file in the staging directory, exclusively locked by its maker.
@@ -119,6 +120,8 @@ pub struct SweptFile {
 
 /// Removes the staged file at `path` if its owner is gone; with `dry_run` only says that it would.
 ///
+/// No lock is held across the unlink.
+///
 /// Returns `None` when the owner is alive, when it is not a regular file, or when it vanished meanwhile.
 pub fn sweep_staged(path: &Path, dry_run: bool) -> Result<Option<SweptFile>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -136,9 +139,16 @@ pub fn sweep_staged(path: &Path, dry_run: bool) -> Result<Option<SweptFile>> {
         return Ok(None);
     }
     let swept = SweptFile { path: path.to_owned(), allocated: allocated(&metadata) };
-    if !dry_run {
-        fault::point("sweep.locked").doing("removing the unfinished file", path)?;
-        std::fs::remove_file(path).doing("removing the unfinished file", path)?;
+    if dry_run {
+        lock.release();
+        return Ok(Some(swept));
     }
+    let doing = "removing the unfinished file";
+    fault::point("sweep.locked").doing(doing, path)?;
+    // Nobody looks for trash by its name, so that can do without another one.
+    let trash = if is_trash(path) { Trash::at(path) } else { discard(path, path.parent().unwrap_or(path))? };
+    lock.release();
+    fault::point("sweep.unlinking").doing(doing, path)?;
+    trash.delete()?;
     Ok(Some(swept))
 }

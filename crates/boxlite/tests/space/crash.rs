@@ -7,7 +7,7 @@ use boxlite::gc::GcOptions;
 use crate::place::{self, assert_whole, collect, put_image, spawn, start};
 
 /// Every named point that these jobs pass. A job must die there or end well where it does not pass it.
-const POINTS: [&str; 17] = [
+const POINTS: [&str; 18] = [
     "lease.opened",
     "lease.locked",
     "publish.written",
@@ -25,6 +25,7 @@ const POINTS: [&str; 17] = [
     "discard.renamed",
     "discard.unlinked",
     "sweep.locked",
+    "sweep.unlinking",
 ];
 
 fn survive(job: &str, point: &str, action: &str, prepare: impl Fn(&boxlite::Home)) -> bool {

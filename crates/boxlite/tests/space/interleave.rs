@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::path::PathBuf;
 
 use boxlite::Home;
+use boxlite::durable::Staged;
 use boxlite::gc::{Fate, GcOptions, Skip};
 
 use crate::place::{self, collect, digest, is_live, put_image, spawn, start};
@@ -112,4 +113,17 @@ fn two_passes_at_once_remove_each_thing_once() {
         assert_eq!(place::images(&meeting.home), 0);
         assert_eq!(collect(&meeting.home, &GcOptions::default()).reclaimed, 0, "{point}");
     }
+}
+
+/// The unlink of a large unfinished file takes seconds, in which its next maker must not find it locked.
+/// Mutation tried: unlinking under the lock; the file could not be taken over.
+#[test]
+fn an_unfinished_file_that_is_being_unlinked_can_be_made_anew() {
+    let meeting = Meeting::new();
+    let tmp = meeting.home.tmp();
+    std::fs::write(tmp.join("dead.partial"), b"unfinished").unwrap();
+    let taken = meeting.pause("gc", "sweep.unlinking", || Staged::take_over(&tmp, "dead.partial").unwrap());
+    let taken = taken.expect("the sweep holds its lock");
+    assert_eq!(taken.file().metadata().unwrap().len(), 0);
+    assert_eq!(std::fs::read_dir(&tmp).unwrap().count(), 1);
 }
