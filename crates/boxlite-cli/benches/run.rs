@@ -52,8 +52,8 @@ fn main() -> Outcome<()> {
 
     let (bare, run, exec) = (median(bare), median(run), median(exec));
     println!("rounds                                  {rounds}");
-    println!("bare QEMU to a trivial init, median     {bare:>10.1?}");
-    println!("boxlite run IMAGE true, median          {run:>10.1?}");
+    println!("bare QEMU to a trivial init, median     {bare:>10.2?}");
+    println!("boxlite run IMAGE true, median          {run:>10.2?}");
     println!("ratio (goal: at most 1.15)              {:>10.2}", run.as_secs_f64() / bare.as_secs_f64());
     println!("boxlite exec BOX true, median           {exec:>10.1?}");
     bench.listing()

@@ -162,6 +162,7 @@ impl Ground {
             },
             boot,
             main: None,
+            discard: false,
             stop_signal: 15,
             stop_timeout_ms: 2_000,
             logs: LogCaps::default(),

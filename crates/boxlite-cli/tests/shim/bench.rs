@@ -127,6 +127,7 @@ impl Bench {
             memory_bytes: 256 << 20,
             boot: BootConfig { hostname: id, ..BootConfig::default() },
             main: script.map(shell),
+            discard: false,
             stop_signal: 15,
             stop_timeout_ms: 2_000,
             logs: LogCaps::default(),

@@ -45,6 +45,8 @@ pub struct LaunchSpec {
     pub boot: BootConfig,
     /// The main process, with whose end the box ends; `None` makes a box that serves execs until it is stopped.
     pub main: Option<ExecSpec>,
+    /// Whether the disk goes with the box once its main process has ended: nothing is flushed to it then.
+    pub discard: bool,
     /// Signal number that begins a stop.
     pub stop_signal: i32,
     /// Milliseconds between that signal and SIGKILL, where the stopper does not say.

@@ -94,6 +94,8 @@ fn specification(context: Context<'_>, held: &Held, image: &Leased, run: &str) -
         },
         boot: boot_config(record, networked),
         main: process::main_process(options, &record.image_config)?,
+        // What a volume still has in the guest's memory must reach the host.
+        discard: options.auto_remove && record.volumes.is_empty(),
         stop_signal: signal::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
         logs: LogCaps {

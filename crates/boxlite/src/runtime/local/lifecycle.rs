@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite_proto::ExitStatus;
-
 use super::{Local, not_running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ProgressSink;
@@ -49,24 +47,27 @@ impl Local {
     /// Waits for the end of the present run, if there is one, and says how the last one ended.
     pub(super) async fn wait_for(&self, id: &str) -> Result<ExecStatus> {
         let record = self.find(id).await?;
-        if let Observed::Running { .. } = self.observe(&record).await? {
-            let told = self.client(&record).wait().await?;
-            match self.find(&record.id).await {
-                // Removed as soon as it had ended: the shim's last word is all there is.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    return Ok(ExecStatus {
-                        code: told.map_or(KILLED, ExitStatus::shell_code),
-                        reason: None,
-                    });
-                }
-                other => drop(other?),
-            }
+        if let Observed::Running { .. } = self.observe(&record).await?
+            && let Some(status) = self.client(&record).wait().await?
+        {
+            return Ok(ExecStatus { code: status.shell_code(), reason: None });
         }
-        match self.observe(&self.find(&record.id).await?).await? {
-            Observed::Running { .. } => {
-                Err(Error::conflict(format!("box {} was started again", record.name)))
+        let observed = match self.find(&record.id).await {
+            Ok(record) => self.observe(&record).await,
+            Err(error) => Err(error),
+        };
+        // Somebody who removes the box meanwhile takes its outcome away with it: looked at last, the record tells.
+        match self.find(&record.id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Ok(ExecStatus { code: KILLED, reason: Some("the box was removed".into()) })
             }
-            Observed::Resting(phase) => ended(&record, phase),
+            Err(error) => Err(error),
+            Ok(record) => match observed? {
+                Observed::Running { .. } => {
+                    Err(Error::conflict(format!("box {} was started again", record.name)))
+                }
+                Observed::Resting(phase) => ended(&record, phase),
+            },
         }
     }
 

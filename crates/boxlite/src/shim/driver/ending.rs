@@ -74,6 +74,10 @@ impl Driver {
         let end = match &self.phase {
             Phase::Stopping(ending) if ending.step >= Step::Flushing => return,
             Phase::Stopping(ending) => ending.end.clone(),
+            Phase::Booting | Phase::Running if self.spec.discard => {
+                self.begin(End::MainExited, Step::Flushing);
+                return self.quit();
+            }
             Phase::Booting | Phase::Running => End::MainExited,
         };
         self.flush(end, Duration::ZERO);

@@ -23,6 +23,7 @@ fn spec() -> LaunchSpec {
         shares: crate::volume::Shares::default(),
         boot: BootConfig::default(),
         main: None,
+        discard: false,
         stop_signal: 15,
         stop_timeout_ms: 10_000,
         logs: LogCaps::default(),
