@@ -26,6 +26,16 @@ fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, ..)| state != "Z")
 }
 
+/// Waits until nothing of the process is left: its locks go an instant before its id does.
+async fn until_dead(pid: u32) {
+    let dead = async {
+        while is_alive(pid) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), dead).await.expect("the process is left behind");
+}
+
 /// Mutation tried: without the parent-death signal QEMU stays, the lock with it, and this times out.
 #[tokio::test]
 async fn killing_the_shim_takes_qemu_along_and_frees_the_lock() {
@@ -39,7 +49,7 @@ async fn killing_the_shim_takes_qemu_along_and_frees_the_lock() {
     assert_eq!(session, launched.shim_pid, "it has a session of its own");
     kill(launched.shim_pid);
     tokio::time::timeout(Duration::from_secs(20), wait_until_gone(&guest.paths)).await.unwrap().unwrap();
-    assert!(!is_alive(launched.vm_pid), "an orphan QEMU is left");
+    until_dead(launched.vm_pid).await;
     assert_eq!(guest.outcome().await, None, "a killed shim publishes nothing");
     assert!(guest.client().status().await.unwrap().is_none());
     assert_eq!(guest.client().exec(shell("true")).await.unwrap_err().kind(), boxlite::ErrorKind::Conflict);
@@ -64,7 +74,8 @@ async fn killing_qemu_is_noticed_and_published() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(matches!(&outcome.end, End::VmCrashed { reason } if reason.contains("signal 9")), "{outcome:?}");
     assert_eq!((outcome.main, outcome.exit_code()), (None, None));
-    assert!(!is_alive(launched.shim_pid) && !is_alive(launched.vm_pid));
+    until_dead(launched.shim_pid).await;
+    until_dead(launched.vm_pid).await;
 }
 
 #[tokio::test]
