@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use boxlite_proto::Stream;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
@@ -55,14 +54,6 @@ fn console(paths: &BoxPaths) -> Result<Vec<LogLine>> {
     Ok(lines)
 }
 
-/// The façade's name of a stream.
-pub(crate) fn output_stream(stream: Stream) -> OutputStream {
-    match stream {
-        Stream::Stderr => OutputStream::Stderr,
-        Stream::Stdin | Stream::Stdout => OutputStream::Stdout,
-    }
-}
-
 /// Joins the pieces of each stream's lines; a line bears the time of its first piece.
 #[derive(Default)]
 struct Lines {
@@ -72,7 +63,7 @@ struct Lines {
 
 impl Lines {
     fn add(&mut self, record: &Record) {
-        let stream = output_stream(record.stream);
+        let stream = OutputStream::from(record.stream);
         let at = Timestamp::from_millisecond(record.at_unix_ms.cast_signed()).unwrap_or_default();
         for piece in record.bytes.split_inclusive(|byte| *byte == b'\n') {
             let (begun, bytes) = self.open.entry(stream).or_insert_with(|| (at, BytesMut::new()));

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Held, Observed, Phase};
+use super::{BoxRecord, Held, Observed, Phase};
 use crate::durable::{self, fault};
 use crate::error::{Doing, Result};
 use crate::gc;
@@ -27,10 +27,7 @@ pub(crate) fn remove(site: &Site, held: &Held) -> Result<()> {
 /// What goes wrong with one of them is logged and left to the next time: listing and gc go on, also on a full disk.
 pub(crate) fn reap(site: &Site) -> Result<()> {
     for record in site.store.boxes()? {
-        if !record.options.auto_remove || record.phase == Phase::Created {
-            continue;
-        }
-        if let Err(error) = reap_one(site, &record.id) {
+        if let Err(error) = remove_ended(site, &record, ended_long_ago) {
             tracing::warn!(id = record.id, %error, "an ended box could not be removed");
         }
     }
@@ -39,22 +36,18 @@ pub(crate) fn reap(site: &Site) -> Result<()> {
 
 /// Removes the auto-remove box of that name if its run has ended; says whether the name is free now.
 pub(crate) fn release_name(site: &Site, name: &str) -> Result<bool> {
-    let record = site.store.find_box(name)?;
+    remove_ended(site, &site.store.find_box(name)?, |_| true)
+}
+
+/// Removes an auto-remove box whose run has ended in a way that `suits`; says whether it did.
+fn remove_ended(site: &Site, record: &BoxRecord, suits: impl Fn(&Phase) -> bool) -> Result<bool> {
     if !record.options.auto_remove || record.phase == Phase::Created {
         return Ok(false);
     }
     let Some(held) = Held::try_take(site, &record.id)? else { return Ok(false) };
     match Observed::of(&site.home, &held.record)? {
-        Observed::Resting(_) => remove(site, &held).map(|()| true),
-        Observed::Running { .. } => Ok(false),
-    }
-}
-
-fn reap_one(site: &Site, id: &str) -> Result<()> {
-    let Some(held) = Held::try_take(site, id)? else { return Ok(()) };
-    match Observed::of(&site.home, &held.record)? {
-        Observed::Resting(phase) if ended_long_ago(&phase) => remove(site, &held),
-        _ => Ok(()),
+        Observed::Resting(phase) if suits(&phase) => remove(site, &held).map(|()| true),
+        _ => Ok(false),
     }
 }
 

@@ -22,6 +22,16 @@ pub enum OutputStream {
     Stderr,
 }
 
+/// What a guest writes is standard output unless it says that it is standard error.
+impl From<boxlite_proto::Stream> for OutputStream {
+    fn from(stream: boxlite_proto::Stream) -> Self {
+        match stream {
+            boxlite_proto::Stream::Stderr => Self::Stderr,
+            boxlite_proto::Stream::Stdin | boxlite_proto::Stream::Stdout => Self::Stdout,
+        }
+    }
+}
+
 /// Some output, in the order in which it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputChunk {

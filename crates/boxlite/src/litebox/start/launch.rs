@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::Context;
 use super::disk::Overlaid;
+use crate::assets::Assets;
 use crate::disk::lease::Leased;
 use crate::durable::Lock;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,8 +28,9 @@ impl Overlaid<'_> {
     pub(super) fn launch(self) -> Result<()> {
         let Self { context, mut held, room, image } = self;
         let run = uuid::Uuid::new_v4().simple().to_string();
-        let spec = specification(context, &held, &image, &run)?;
-        let shim = context.site.assets.find()?.shim;
+        let assets = context.site.assets.find()?;
+        let shim = assets.shim.clone();
+        let spec = specification(context, &held, &image, assets, &run)?;
         let lock = shim_lock(&held)?;
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
@@ -64,9 +66,14 @@ fn shim_lock(held: &Held) -> Result<Lock> {
     }
 }
 
-fn specification(context: Context<'_>, held: &Held, image: &Leased, run: &str) -> Result<LaunchSpec> {
+fn specification(
+    context: Context<'_>,
+    held: &Held,
+    image: &Leased,
+    assets: Assets,
+    run: &str,
+) -> Result<LaunchSpec> {
     let (site, record, options) = (context.site, &held.record, &held.record.options);
-    let assets = site.assets.find()?;
     let emergency = site.settings.emergency_floor.value.0;
     let networked = options.network == NetworkMode::User;
     let sources = BootSources { kernel_dir: assets.kernel, agent: assets.guest };

@@ -126,7 +126,7 @@ impl Local {
         self.on_site(move |site| Held::take(site, &id)).await
     }
 
-    async fn inspect_record(&self, id: &str) -> Result<BoxInfo> {
+    pub(super) async fn inspect_record(&self, id: &str) -> Result<BoxInfo> {
         let id = id.to_owned();
         self.on_site(move |site| litebox::describe(&site.home, &site.store.find_box(&id)?)).await
     }
@@ -160,16 +160,22 @@ impl Local {
 
 /// Stops a box in order; one whose shim does not answer long after its time is ended by force.
 async fn stop(client: &ShimClient, seconds: u32) -> Result<()> {
-    let (timeout_ms, patience) = (u64::from(seconds) * 1000, Duration::from_secs(seconds.into()) + FLUSHING);
-    match tokio::time::timeout(patience, client.stop(None, timeout_ms)).await {
-        Ok(stopped) => stopped,
-        Err(_) => client.kill_shim().await,
-    }
+    let patience = Duration::from_secs(seconds.into()) + FLUSHING;
+    stop_or_kill(client, None, u64::from(seconds) * 1000, patience).await
 }
 
 /// Ends a box whose disk is going to be removed: at once, and by force if its shim does not answer.
 async fn end(client: &ShimClient) -> Result<()> {
-    match tokio::time::timeout(UNANSWERED, client.stop(Some(libc::SIGKILL), 0)).await {
+    stop_or_kill(client, Some(libc::SIGKILL), 0, UNANSWERED).await
+}
+
+async fn stop_or_kill(
+    client: &ShimClient,
+    signal: Option<i32>,
+    timeout_ms: u64,
+    patience: Duration,
+) -> Result<()> {
+    match tokio::time::timeout(patience, client.stop(signal, timeout_ms)).await {
         Ok(stopped) => stopped,
         Err(_) => client.kill_shim().await,
     }

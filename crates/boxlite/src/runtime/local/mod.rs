@@ -127,8 +127,7 @@ impl RuntimeBackend for Local {
     }
 
     async fn inspect(&self, id: &str) -> Result<BoxInfo> {
-        let id = id.to_owned();
-        self.on_site(move |site| litebox::describe(&site.home, &site.store.find_box(&id)?)).await
+        self.inspect_record(id).await
     }
 
     async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {

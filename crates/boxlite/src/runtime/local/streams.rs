@@ -14,7 +14,6 @@ use super::Local;
 use super::lifecycle::ended;
 use crate::admission::SpaceGuard;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::blocking;
 use crate::litebox::{self, BoxRecord, Observed};
 use crate::runtime::{
     ExecOptions, ExecStatus, Execution, ExecutionControl, LogLine, LogOptions, OutputChunk, WindowSize,
@@ -94,8 +93,12 @@ impl Local {
     ) -> Result<()> {
         let record = self.running(id).await?;
         // What is copied lands in the box's overlay, so it is asked for like everything that takes space.
-        let guard = self.on_site(|site| SpaceGuard::new(&site.home, &site.settings)).await?;
-        let guard = blocking(move || guard.check_before(0).map(|()| guard)).await?;
+        let guard = self.on_site(|site| {
+            let guard = SpaceGuard::new(&site.home, &site.settings)?;
+            guard.check_before(0)?;
+            Ok(guard)
+        });
+        let guard = guard.await?;
         self.client(&record).copy_in(path, false, Guarded { tar, guard, read: 0 }).await.map(drop)
     }
 

@@ -160,8 +160,7 @@ impl Listener {
                 },
                 Frame::Data { stream, bytes, .. } => {
                     position = position.map(|position| position + bytes.len() as u64);
-                    let stream =
-                        if stream == Stream::Stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+                    let stream = OutputStream::from(stream);
                     let _ = chunks.send(Ok(OutputChunk { stream, bytes: Bytes::from(bytes) }));
                 }
                 Frame::Credit { stream: Stream::Stdin, bytes, .. } => {
@@ -192,8 +191,7 @@ async fn read_rest(paths: &BoxPaths, position: u64, chunks: &mpsc::UnboundedSend
     let reading = tokio::task::spawn_blocking(move || -> Result<()> {
         for record in MainLog::open(&path, position)? {
             let record = record?;
-            let stream =
-                if record.stream == Stream::Stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+            let stream = OutputStream::from(record.stream);
             if chunks.send(Ok(OutputChunk { stream, bytes: record.bytes })).is_err() {
                 break;
             }
