@@ -20,7 +20,7 @@ pub mod volume;
 
 pub use assets::AssetReport;
 pub use error::{Error, ErrorKind, Result, Shortage};
-pub use gc::{GcOptions, GcReport, Usage};
+pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use home::{BoxPaths, Home};
 pub use image::{
     Digest, Image, ImageConfig, Images, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
@@ -28,9 +28,9 @@ pub use image::{
 };
 pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, parse_signal};
 pub use runtime::{
-    Acceleration, BoxFilter, ExecOptions, ExecStatus, Execution, ExecutionControl, HostInfo, ListOptions,
-    LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions, Runtime, RuntimeBackend, SpaceInfo,
-    StopOptions, WindowSize,
+    Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
+    GuestConsumption, HostInfo, ListOptions, LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions,
+    Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize,
 };
 pub use settings::{Settings, SettingsOptions};
 pub use shim::Accel;

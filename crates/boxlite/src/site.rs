@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::assets::AssetSearch;
 use crate::error::{Error, Result};
-use crate::gc::{Automatic, Catalog};
+use crate::gc::{Automatic, Catalog, Tally};
 use crate::home::Home;
 use crate::settings::{Settings, SettingsOptions};
 use crate::shim::Accel;
@@ -33,6 +33,7 @@ pub(crate) struct Site {
     pub(crate) settings: Settings,
     pub(crate) assets: AssetSearch,
     pub(crate) accel: Accel,
+    pub(crate) gc_tally: Arc<Tally>,
 }
 
 impl Site {
@@ -41,7 +42,7 @@ impl Site {
         let settings = Settings::load(&home, &options.settings)?;
         let store = Store::open(&home.database())?;
         let assets = AssetSearch::new(options.assets.as_deref());
-        Ok(Self { home, store, settings, assets, accel: options.accel })
+        Ok(Self { home, store, settings, assets, accel: options.accel, gc_tally: Arc::default() })
     }
 }
 
@@ -51,9 +52,10 @@ impl Site {
         Arc::new(self.store.clone())
     }
 
-    /// Frees space on behalf of starts.
+    /// Frees space on behalf of starts, pulls and builds.
     pub(crate) fn collector(&self) -> Automatic {
         Automatic::new(self.home.clone(), self.catalog(), self.settings.clone())
+            .counting(Arc::clone(&self.gc_tally))
     }
 }
 

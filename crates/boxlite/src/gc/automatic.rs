@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Timespec, Timestamps};
 
@@ -18,6 +18,7 @@ use super::GcOptions;
 use super::catalog::Catalog;
 use super::pass::Pass;
 use super::report::{Fate, GcReport, Skip};
+use super::tally::Tally;
 use crate::admission::{Collected, Collector, Goal};
 use crate::durable;
 use crate::error::{Doing, Result};
@@ -35,6 +36,7 @@ pub struct Automatic {
     home: Home,
     catalog: Arc<dyn Catalog>,
     settings: Settings,
+    tally: Arc<Tally>,
 }
 
 impl std::fmt::Debug for Automatic {
@@ -46,7 +48,12 @@ impl std::fmt::Debug for Automatic {
 impl Automatic {
     /// The collector of `home`.
     pub fn new(home: Home, catalog: Arc<dyn Catalog>, settings: Settings) -> Self {
-        Self { home, catalog, settings }
+        Self { home, catalog, settings, tally: Arc::default() }
+    }
+
+    /// Counts its passes there.
+    pub(crate) fn counting(self, tally: Arc<Tally>) -> Self {
+        Self { tally, ..self }
     }
 }
 
@@ -64,7 +71,9 @@ impl Collector for Automatic {
         let under_way = Timestamps { last_access: seconds(0), last_modification: seconds(UNDER_WAY) };
         // What cannot be noted down costs a superfluous pass, nothing else.
         let _ = rustix::fs::futimens(&file, &under_way);
+        let began = Instant::now();
         let report = Pass::new(&self.home, &*self.catalog, &self.settings, &options, Some(goal)).run();
+        self.tally.count(&report, began.elapsed());
         let verdict = if (goal.missing)().is_nothing() {
             Timestamps { last_access: seconds(0), last_modification: seconds(0) }
         } else {

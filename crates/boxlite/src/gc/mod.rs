@@ -23,6 +23,7 @@ mod pass;
 mod plan;
 mod report;
 mod stage;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -36,6 +37,8 @@ pub use automatic::{Automatic, note_release};
 pub use catalog::{BoxPin, Catalog, ImagePin};
 pub use pass::collect;
 pub use report::{Failure, Fate, GcReport, Holder, HolderKind, Item, Skip, Unreadable};
+pub use tally::GcActivity;
+pub(crate) use tally::Tally;
 pub use usage::{BoxUsage, ImageUsage, Share, Usage, usage};
 
 /// What a pass may do.

@@ -57,13 +57,13 @@ impl Images {
     /// As for opening the home's database and reading its settings.
     pub fn open(home: &Home) -> Result<Self> {
         let settings = Settings::load(home, &SettingsOptions::default())?;
-        Ok(Self::new(home.clone(), Store::open(&home.database())?, settings))
+        let store = Store::open(&home.database())?;
+        let collector = Automatic::new(home.clone(), Arc::new(store.clone()), settings.clone());
+        Ok(Self::new(home.clone(), store, settings, collector))
     }
 
-    pub(crate) fn new(home: Home, store: Store, settings: Settings) -> Self {
-        let collector = settings.auto_gc.value.then(|| -> Arc<dyn Collector> {
-            Arc::new(Automatic::new(home.clone(), Arc::new(store.clone()), settings.clone()))
-        });
+    pub(crate) fn new(home: Home, store: Store, settings: Settings, collector: Automatic) -> Self {
+        let collector = settings.auto_gc.value.then(|| -> Arc<dyn Collector> { Arc::new(collector) });
         Self { blobs: Blobs::new(home.clone()), home, store, settings: Arc::new(settings), collector }
     }
 

@@ -7,8 +7,8 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use super::{
-    ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions,
-    StopOptions,
+    Activity, Consumption, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions,
+    RemoveOptions, StopOptions,
 };
 use crate::error::{Error, Result};
 use crate::gc::{GcOptions, GcReport, Usage};
@@ -28,6 +28,10 @@ pub trait RuntimeBackend: Send + Sync {
     async fn collect_garbage(&self, _options: GcOptions) -> Result<GcReport> {
         Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc` there"))
     }
+    /// See [`crate::Runtime::activity`].
+    async fn activity(&self) -> Result<Activity>;
+    /// See [`crate::Runtime::consumption`].
+    async fn consumption(&self, id: &str) -> Result<Consumption>;
     /// See [`crate::Runtime::disk_usage`].
     async fn disk_usage(&self) -> Result<Usage>;
     /// See [`crate::Runtime::pull`].

@@ -1,5 +1,6 @@
 //! The façade: everything that the command line, the server and an embedding program can do.
 
+mod activity;
 mod backend;
 mod execution;
 mod info;
@@ -17,6 +18,7 @@ use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions};
 use crate::site::RuntimeOptions;
 
+pub use activity::{Activity, Consumption, GuestConsumption};
 pub use backend::RuntimeBackend;
 pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
 pub use info::{Acceleration, HostInfo, SpaceInfo};
@@ -81,6 +83,16 @@ impl Runtime {
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         self.backend.pull(reference, options, progress).await
+    }
+
+    /// What this runtime has done since it was opened; of a remote one, what its server has done.
+    pub async fn activity(&self) -> Result<Activity> {
+        self.backend.activity().await
+    }
+
+    /// What a box consumes: its disk on the host, and, while it runs, what its guest says of itself.
+    pub async fn consumption(&self, id: &str) -> Result<Consumption> {
+        self.backend.consumption(id).await
     }
 
     /// All images, the one pulled last first.

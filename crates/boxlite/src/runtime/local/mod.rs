@@ -3,35 +3,40 @@
 mod host;
 mod lifecycle;
 mod streams;
+mod tally;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use super::{
-    BoxFilter, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions, RemoveOptions,
-    RuntimeBackend, StopOptions,
+    Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine,
+    LogOptions, RemoveOptions, RuntimeBackend, StopOptions,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::gc::{self, GcOptions, GcReport, Usage};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
 use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, PullPolicy};
 use crate::site::{RuntimeOptions, Site};
+use tally::Tally;
 
 /// A home of this host; blocking work runs on tokio's blocking threads.
 #[derive(Debug, Clone)]
 pub(super) struct Local {
     site: Arc<Site>,
     images: Images,
+    tally: Arc<Tally>,
 }
 
 impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
         let site = Arc::new(Site::open(options)?);
-        let images = Images::new(site.home.clone(), site.store.clone(), site.settings.clone());
-        Ok(Self { site, images })
+        let (home, store, settings) = (site.home.clone(), site.store.clone(), site.settings.clone());
+        let images = Images::new(home, store, settings, site.collector());
+        Ok(Self { site, images, tally: Arc::default() })
     }
 
     /// Runs `work` on the site where it may block.
@@ -69,9 +74,20 @@ impl RuntimeBackend for Local {
             if !options.dry_run {
                 litebox::reap(site)?;
             }
-            gc::collect(&site.home, &site.catalog(), &site.settings, &options)
+            let began = Instant::now();
+            let report = gc::collect(&site.home, &site.catalog(), &site.settings, &options)?;
+            site.gc_tally.count(&report, began.elapsed());
+            Ok(report)
         })
         .await
+    }
+
+    async fn activity(&self) -> Result<Activity> {
+        Ok(self.tally.now(self.site.gc_tally.now()))
+    }
+
+    async fn consumption(&self, id: &str) -> Result<Consumption> {
+        self.consumption_of(id).await
     }
 
     async fn disk_usage(&self) -> Result<Usage> {
@@ -103,12 +119,12 @@ impl RuntimeBackend for Local {
 
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         let image = self.image_for(&options, progress).await?;
-        self.on_site(move |site| {
+        let created = self.on_site(move |site| {
             litebox::check(&options, &image, &site.settings)?;
             let record = litebox::create(site, options, &image)?;
             litebox::describe(&site.home, &record)
-        })
-        .await
+        });
+        self.tally.create(created.await)
     }
 
     async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>> {
@@ -131,7 +147,7 @@ impl RuntimeBackend for Local {
     }
 
     async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
-        self.start_box(id, progress).await
+        self.tally.start(self.start_box(id, progress).await)
     }
 
     async fn attach(&self, id: &str) -> Result<Execution> {
@@ -139,7 +155,7 @@ impl RuntimeBackend for Local {
     }
 
     async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
-        self.exec_in(id, options).await
+        self.tally.command(self.exec_in(id, options).await)
     }
 
     async fn wait(&self, id: &str) -> Result<ExecStatus> {
@@ -147,7 +163,7 @@ impl RuntimeBackend for Local {
     }
 
     async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
-        self.stop_box(id, options).await
+        self.tally.stop(self.stop_box(id, options).await)
     }
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
