@@ -30,7 +30,7 @@ pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullP
 pub use runtime::{
     Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
     GuestConsumption, HostInfo, ListOptions, LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions,
-    Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize,
+    Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
 };
 pub use settings::{Settings, SettingsOptions};
 pub use shim::Accel;

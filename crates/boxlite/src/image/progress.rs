@@ -1,9 +1,12 @@
 //! What a pull and a build say of themselves while they go on.
 
+use serde::{Deserialize, Serialize};
+
 use super::Digest;
 
 /// A step of a pull or a build. Bytes are those of compressed layers, or of the layers' contents for a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Progress {
     /// The source is being asked what stands at the reference.

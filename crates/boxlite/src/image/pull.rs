@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::blobs::{BUSY_PAUSE, Wanted};
@@ -21,7 +22,8 @@ const PARALLEL_LAYERS: usize = 3;
 const INDEX_DEPTH: usize = 3;
 
 /// How to pull.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PullOptions {
     /// Whether to ask the source although the home has the image.
     pub policy: PullPolicy,

@@ -6,6 +6,7 @@ mod execution;
 mod info;
 mod local;
 mod requests;
+pub mod wire;
 
 use std::sync::Arc;
 

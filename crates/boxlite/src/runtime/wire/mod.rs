@@ -1,0 +1,16 @@
+//! Bodies and frames of the HTTP API that both of its ends share.
+//!
+//! The server speaks two dialects under one version prefix. `/v1/boxes…`, `/v1/images…`, `/v1/config` and `/v1/me`
+//! follow the public `BoxLite` REST API, so that its published clients work. `/v1/runtime/…` is [`crate::Runtime`]
+//! itself, one route for each method, with this library's own types as bodies; [`crate::Runtime::remote`] speaks
+//! that one. Executions (their WebSocket, signals and sizes) and file transfers are the same routes for both.
+
+mod attach;
+mod failure;
+mod progress;
+mod requests;
+
+pub use attach::{Channel, ClientFrame, ServerFrame};
+pub use failure::{ErrorBody, ErrorDetail, ErrorEnvelope};
+pub use progress::{Event, LogRecord};
+pub use requests::{ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, RemoveQuery};

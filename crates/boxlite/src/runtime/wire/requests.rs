@@ -1,0 +1,62 @@
+//! Requests and small answers that are not a type of the façade already.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::PullOptions;
+
+/// The body of `POST /v1/runtime/images`, answered with events that end in an [`crate::Image`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PullRequest {
+    /// What to fetch.
+    pub reference: String,
+    /// How.
+    #[serde(default)]
+    pub options: PullOptions,
+}
+
+/// The query of `GET` and `DELETE /v1/runtime/image`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageQuery {
+    /// A reference, a digest or a unique digest prefix.
+    pub wanted: String,
+    /// Remove it although a box uses it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The query of `DELETE /v1/runtime/boxes/{id}` and `DELETE /v1/boxes/{id}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoveQuery {
+    /// Kill it first if it runs.
+    pub force: bool,
+}
+
+/// The query of `GET` and `PUT /v1/boxes/{id}/files`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathQuery {
+    /// A path in the box.
+    pub path: String,
+}
+
+/// The body of `POST /v1/runtime/boxes/{id}/kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillRequest {
+    /// Signal number.
+    pub signal: i32,
+}
+
+/// The answer to a request that begins an execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionCreated {
+    /// Names it in `/v1/boxes/{id}/executions/{execution_id}/…`.
+    pub execution_id: String,
+    /// Whether the process runs; `false` when it could not be run, and its exit frame says why.
+    #[serde(default = "ran")]
+    pub started: bool,
+}
+
+/// A server that does not say so began the process.
+fn ran() -> bool {
+    true
+}
