@@ -74,5 +74,21 @@ impl Archive {
     }
 }
 
+/// The contents of the first member of an archive, if it is a file of that name and is wholly in `archive`.
+pub(super) fn first_file<'a>(archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    const HEADER: usize = 110;
+    let field = |at: usize| {
+        let digits = std::str::from_utf8(archive.get(at..at + 8)?).ok()?;
+        usize::from_str_radix(digits, 16).ok()
+    };
+    let (length, name_length) = (field(54)?, field(94)?);
+    let named = archive.get(HEADER..HEADER + name.len())?;
+    if !archive.starts_with(b"070701") || name_length != name.len() + 1 || named != name.as_bytes() {
+        return None;
+    }
+    let start = (HEADER + name_length).next_multiple_of(4);
+    archive.get(start..start.checked_add(length)?)
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,23 +3,22 @@
 //!
 //! Both are derived from a directory with a distribution's `vmlinuz` and `modules/`, and from the agent's binary. They
 //! are made once and kept under names that carry the identity of what they were made from, so that a start finds
-//! them with four `stat` calls. Nothing is ever changed in place: a new kernel or agent gets new names.
+//! them with a dozen `stat` calls. Nothing is ever changed in place: a new kernel or agent gets new names, and a module
+//! that was replaced a new file at the old name.
 
+mod cache;
 mod cpio;
 mod kernel;
 mod modules;
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use crate::durable;
+use crate::disk::lease::Leased;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use cache::{Input, identity, key};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +41,14 @@ pub struct GuestDevices {
 }
 
 /// Files for QEMU's `-kernel` and `-initrd`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct BootFiles {
     /// The uncompressed kernel, with a PVH entry.
     pub kernel: PathBuf,
     /// The initramfs; its `/init` is the agent.
     pub initramfs: PathBuf,
+    /// While these are held gc removes neither; whoever maps the files has to lease them again before they end.
+    pub leases: [Leased; 2],
 }
 
 impl GuestDevices {
@@ -80,7 +81,8 @@ impl GuestDevices {
 
 /// Finds or makes the boot files for `devices` in `cache`, using `staging` (on the same filesystem) for unfinished ones.
 ///
-/// Several processes may do this at once; each publishes the same bytes by rename.
+/// Several processes may do this at once; each publishes the same bytes by rename. Both files are leased, and their use
+/// is noted.
 ///
 /// # Errors
 /// `NotFound` when the kernel, its modules or the agent is missing; `Corrupt` or `Unsupported` when the kernel image
@@ -98,28 +100,31 @@ pub fn boot_files(
     let agent_identity = identity(&sources.agent, "the guest agent")?;
 
     let kernel = cache.join(format!("vmlinux-{}", key(&[&image_identity])));
-    if !kernel.exists() {
+    let unpack = || {
         let packed = std::fs::read(&image).doing("reading the guest kernel", &image)?;
-        let unpacked = kernel::unpack(&packed).map_err(|e| kernel_error(&e, &image))?;
-        durable::write_atomically(staging, &kernel, &unpacked)?;
-    }
+        kernel::unpack(&packed).map_err(|e| kernel_error(&e, &image))
+    };
+    let kernel_lease = cache::lease_or_make(&kernel, staging, &|_| true, &unpack)?;
     let name =
         format!("initramfs-{}-{}", devices.tag(), key(&[&image_identity, &tree_identity, &agent_identity]));
     let initramfs = cache.join(name);
-    if !initramfs.exists() {
+    let assemble = || {
         let agent = std::fs::read(&sources.agent).doing("reading the guest agent", &sources.agent)?;
-        let modules = modules::closure(&tree, &devices.modules())?;
-        durable::write_atomically(staging, &initramfs, &archive(&agent, &modules)?)?;
-    }
-    Ok(BootFiles { kernel, initramfs })
+        let (modules, inputs) = modules::closure(&tree, &devices.modules())?;
+        archive(&agent, &modules, &inputs)
+    };
+    let made_of_these = |found: &std::fs::File| cache::made_of(found, &tree);
+    let initramfs_lease = cache::lease_or_make(&initramfs, staging, &made_of_these, &assemble)?;
+    Ok(BootFiles { kernel, initramfs, leases: [kernel_lease, initramfs_lease] })
 }
 
-/// The initramfs: `/init`, the modules, and `/modules/order`, which names them in the order to load.
-fn archive(agent: &[u8], modules: &[modules::Module]) -> Result<Vec<u8>> {
+/// The initramfs: what it was made of, `/init`, the modules, and `/modules/order`, which names them in the order to load.
+fn archive(agent: &[u8], modules: &[modules::Module], inputs: &[Input]) -> Result<Vec<u8>> {
     if !agent.starts_with(b"\x7fELF") {
         return Err(Error::corrupt("the guest agent is not an ELF program"));
     }
     let mut out = cpio::Archive::new();
+    out.file(cache::INPUTS, 0o600, Input::list(inputs).as_bytes());
     for directory in ["dev", "modules", "root", "sys"] {
         out.directory(directory, 0o755);
     }
@@ -134,39 +139,6 @@ fn archive(agent: &[u8], modules: &[modules::Module]) -> Result<Vec<u8>> {
     }
     out.file("modules/order", 0o644, order.as_bytes());
     Ok(out.finish())
-}
-
-/// What tells one state of a file from another without reading it.
-fn identity(path: &Path, what: &str) -> Result<String> {
-    let metadata: Metadata = std::fs::metadata(path).map_err(|source| {
-        if source.kind() == std::io::ErrorKind::NotFound {
-            let message = format!("{what} is missing at {}; run scripts/setup", path.display());
-            Error::new(ErrorKind::NotFound, message).at(path).because(source)
-        } else {
-            Error::io("examining", path, source)
-        }
-    })?;
-    let m = &metadata;
-    Ok(format!(
-        "{}:{}:{}:{}.{}:{}.{}",
-        m.dev(),
-        m.ino(),
-        m.len(),
-        m.mtime(),
-        m.mtime_nsec(),
-        m.ctime(),
-        m.ctime_nsec()
-    ))
-}
-
-fn key(identities: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(FORMAT.to_le_bytes());
-    for identity in identities {
-        hash.update(identity.as_bytes());
-        hash.update([0]);
-    }
-    hex::encode(&hash.finalize()[..12])
 }
 
 fn kernel_error(error: &kernel::UnpackError, path: &Path) -> Error {

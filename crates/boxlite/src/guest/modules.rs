@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 
 use object::{Object, ObjectSection};
 
+use super::cache::Input;
 use crate::error::{Doing, Error, Result};
 
 /// Marks a signature at the end of a module; before it lies a 12-byte header whose last four bytes are its length.
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
+
+/// The list of modules that the kernel has built in, below its tree.
+const BUILT_IN: &str = "modules.builtin";
 
 /// A module as it goes into the initramfs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,53 +24,63 @@ pub(super) struct Module {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What a walk from module to module works with.
+struct Walk<'a> {
+    tree: &'a Path,
+    files: BTreeMap<String, PathBuf>,
+    built_in: BTreeSet<String>,
+    done: BTreeSet<String>,
+    modules: Vec<Module>,
+    inputs: Vec<Input>,
+}
+
 /// The modules `wanted` and everything they depend on, each after its dependencies; what is built in is left out.
+/// With them every file that was read for it.
 ///
 /// # Errors
 /// `NotFound` for a module that is neither below `tree` nor built in; `Corrupt` for one that can't be read.
-pub(super) fn closure(tree: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
-    let files = files_by_name(tree)?;
-    let built_in = built_in(tree)?;
-    let mut done = BTreeSet::new();
-    let mut out = Vec::new();
+pub(super) fn closure(tree: &Path, wanted: &[&str]) -> Result<(Vec<Module>, Vec<Input>)> {
+    let inputs = vec![Input::of(tree, &tree.join(BUILT_IN))];
+    let (files, built_in) = (files_by_name(tree)?, built_in(tree)?);
+    let (done, modules) = (BTreeSet::new(), Vec::new());
+    let mut walk = Walk { tree, files, built_in, done, modules, inputs };
     for name in wanted {
-        visit(&canonical(name), tree, &files, &built_in, &mut done, &mut out)?;
+        walk.visit(&canonical(name))?;
     }
-    Ok(out)
+    Ok((walk.modules, walk.inputs))
 }
 
-fn visit(
-    name: &str,
-    tree: &Path,
-    files: &BTreeMap<String, PathBuf>,
-    built_in: &BTreeSet<String>,
-    done: &mut BTreeSet<String>,
-    out: &mut Vec<Module>,
-) -> Result<()> {
-    // Marked before its dependencies are visited, so that a cycle ends.
-    if built_in.contains(name) || !done.insert(name.to_owned()) {
-        return Ok(());
+impl Walk<'_> {
+    fn visit(&mut self, name: &str) -> Result<()> {
+        // Marked before its dependencies are visited, so that a cycle ends.
+        if self.built_in.contains(name) || !self.done.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let Some(path) = self.files.get(name) else {
+            let message = format!(
+                "the kernel module {name} is missing below {}; run scripts/setup",
+                self.tree.display()
+            );
+            return Err(Error::not_found(message).at(self.tree));
+        };
+        if path.extension().is_none_or(|extension| extension != "ko") {
+            let message =
+                format!("the kernel module {} is compressed, which boxlite can't unpack", path.display());
+            return Err(Error::unsupported(message).at(path));
+        }
+        self.inputs.push(Input::of(self.tree, path));
+        let mut bytes = std::fs::read(path).doing("reading the kernel module", path)?;
+        let dependencies = dependencies(&bytes).ok_or_else(|| {
+            let message = format!("the kernel module {} is not a readable ELF object", path.display());
+            Error::corrupt(message).at(path)
+        })?;
+        for dependency in dependencies {
+            self.visit(&dependency)?;
+        }
+        bytes.truncate(unsigned_length(&bytes));
+        self.modules.push(Module { name: name.to_owned(), bytes });
+        Ok(())
     }
-    let Some(path) = files.get(name) else {
-        let message =
-            format!("the kernel module {name} is missing below {}; run scripts/setup", tree.display());
-        return Err(Error::not_found(message).at(tree));
-    };
-    if path.extension().is_none_or(|extension| extension != "ko") {
-        let message =
-            format!("the kernel module {} is compressed, which boxlite can't unpack", path.display());
-        return Err(Error::unsupported(message).at(path));
-    }
-    let mut bytes = std::fs::read(path).doing("reading the kernel module", path)?;
-    let dependencies = dependencies(&bytes).ok_or_else(|| {
-        Error::corrupt(format!("the kernel module {} is not a readable ELF object", path.display())).at(path)
-    })?;
-    for dependency in dependencies {
-        visit(&dependency, tree, files, built_in, done, out)?;
-    }
-    bytes.truncate(unsigned_length(&bytes));
-    out.push(Module { name: name.to_owned(), bytes });
-    Ok(())
 }
 
 /// Module names use `-` and `_` interchangeably; the kernel shows `_`.
@@ -98,7 +112,7 @@ fn files_by_name(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 fn built_in(tree: &Path) -> Result<BTreeSet<String>> {
-    let path = tree.join("modules.builtin");
+    let path = tree.join(BUILT_IN);
     match std::fs::read_to_string(&path) {
         Ok(list) => Ok(list.lines().filter_map(|line| module_name(Path::new(line))).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
@@ -125,4 +139,4 @@ fn unsigned_length(module: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -27,6 +27,7 @@ use super::vmm::process::{self, Vm};
 use super::vmm::qmp::Qmp;
 use super::{control, socket};
 use crate::admission::Claim;
+use crate::disk::lease::Leased;
 use crate::durable;
 use crate::error::{Doing, Error, Result};
 use crate::home::{BoxPaths, Home};
@@ -91,6 +92,7 @@ impl Assignment {
         rustix::process::setrlimit(rustix::process::Resource::Core, none).doing("limiting", "core dumps")?;
         let lock = self.lock.try_clone().doing("keeping the lock of", &self.spec.box_dir)?;
         let kin = Kin::new(lock);
+        let boot_files = lease_boot_files(&self.spec)?;
         let mut plugs = plug::plugs(&self.spec, &kin)?;
         let vm = process::start(&self.spec, &kin, &mut plugs)?;
         let paths = BoxPaths::new(self.spec.box_dir.clone());
@@ -109,6 +111,7 @@ impl Assignment {
             listener,
             slot: Arc::new(slot),
             reservation,
+            _boot_files: boot_files,
             _kin: kin,
         };
         Ok((runtime, body))
@@ -132,6 +135,15 @@ fn home_of(spec: &LaunchSpec) -> Result<Home> {
     Home::open(root.ok_or_else(|| Error::bug(format!("{} lies in no home", spec.box_dir.display())))?)
 }
 
+/// QEMU maps its kernel and initramfs for as long as it lives, so their removal would free nothing before.
+fn lease_boot_files(spec: &LaunchSpec) -> Result<Vec<Leased>> {
+    let lease = |path: &std::path::PathBuf| {
+        let gone = || Error::not_found(format!("the boot file {} has vanished", path.display())).at(path);
+        Leased::acquire(path)?.ok_or_else(gone)
+    };
+    [&spec.kernel, &spec.initrd].into_iter().map(lease).collect()
+}
+
 struct LogFile(CappedFile);
 
 impl Write for LogFile {
@@ -153,6 +165,7 @@ struct Body {
     listener: std::os::unix::net::UnixListener,
     slot: Arc<OutcomeSlot>,
     reservation: Reservation,
+    _boot_files: Vec<Leased>,
     _kin: Kin,
 }
 

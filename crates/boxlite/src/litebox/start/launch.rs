@@ -12,7 +12,7 @@ use crate::assets::Assets;
 use crate::disk::lease::Leased;
 use crate::durable::Lock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest::{self, BootSources, GuestDevices};
+use crate::guest::{self, BootFiles, BootSources, GuestDevices};
 use crate::litebox::{BoxOptions, BoxRecord, Held, NetworkMode, Phase, create, process, signal};
 use crate::net::{self, Network};
 use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
@@ -30,14 +30,15 @@ impl Overlaid<'_> {
         let run = uuid::Uuid::new_v4().simple().to_string();
         let assets = context.site.assets.find()?;
         let shim = assets.shim.clone();
-        let spec = specification(context, &held, &image, assets, &run)?;
+        let boot = boot_files(context, &held, &assets)?;
+        let spec = specification(context, &held, &image, &boot, assets, &run)?;
         let lock = shim_lock(&held)?;
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
         let hand_over = HandOver { lock, claim: Some(room.into_claim()) };
         let launched = shim::spawn(&spec, &shim, hand_over);
-        drop(image);
+        drop((image, boot));
         launched.map(drop).or_else(|error| {
             held.enter(context.site, before)?;
             Err(error)
@@ -66,19 +67,26 @@ fn shim_lock(held: &Held) -> Result<Lock> {
     }
 }
 
+/// The leased kernel and initramfs for the box's devices.
+fn boot_files(context: Context<'_>, held: &Held, assets: &Assets) -> Result<BootFiles> {
+    let home = &context.site.home;
+    let sources = BootSources { kernel_dir: assets.kernel.clone(), agent: assets.guest.clone() };
+    let network = held.record.options.network == NetworkMode::User;
+    let devices = GuestDevices { network, shares: !held.record.volumes.is_empty(), pci: false };
+    guest::boot_files(&sources, devices, &home.vm(), &home.tmp())
+}
+
 fn specification(
     context: Context<'_>,
     held: &Held,
     image: &Leased,
+    boot: &BootFiles,
     assets: Assets,
     run: &str,
 ) -> Result<LaunchSpec> {
     let (site, record, options) = (context.site, &held.record, &held.record.options);
     let emergency = site.settings.emergency_floor.value.0;
     let networked = options.network == NetworkMode::User;
-    let sources = BootSources { kernel_dir: assets.kernel, agent: assets.guest };
-    let devices = GuestDevices { network: networked, shares: !record.volumes.is_empty(), pci: false };
-    let boot = guest::boot_files(&sources, devices, &site.home.vm(), &site.home.tmp())?;
     let choice = accel::choose(&site.home, &assets.qemu, site.accel)?;
     Ok(LaunchSpec {
         box_id: record.id.clone(),
@@ -87,8 +95,8 @@ fn specification(
         overlay: held.paths.overlay(),
         backing: image.path().to_owned(),
         qemu: assets.qemu,
-        kernel: boot.kernel,
-        initrd: boot.initramfs,
+        kernel: boot.kernel.clone(),
+        initrd: boot.initramfs.clone(),
         kernel_arguments: Vec::new(),
         accel: choice.accelerator,
         cpus: options.cpus,
