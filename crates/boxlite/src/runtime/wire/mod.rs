@@ -12,5 +12,5 @@ mod requests;
 
 pub use attach::{Channel, ClientFrame, ServerFrame};
 pub use failure::{ErrorBody, ErrorDetail, ErrorEnvelope};
-pub use progress::{Event, LogRecord};
+pub use progress::{Event, LogEvent, LogRecord};
 pub use requests::{ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, RemoveQuery};

@@ -36,6 +36,21 @@ pub struct LogRecord {
     pub data: String,
 }
 
+/// A line of the answer to a request for a box's log: any number of lines and beats, then one `end` or `failed`. An
+/// answer that ends without either was broken off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogEvent {
+    /// A piece of the log.
+    Line(LogRecord),
+    /// It still goes on; sent where nothing else was for some seconds, so that a dead peer is noticed.
+    Beat,
+    /// There is no more, and of a followed log there will be none.
+    End,
+    /// It failed.
+    Failed(ErrorBody),
+}
+
 impl From<LogLine> for LogRecord {
     fn from(line: LogLine) -> Self {
         Self { at: line.at, stream: line.stream, data: STANDARD.encode(&line.bytes) }
