@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use boxlite::{BoxOptions, MainProcess, OutputStream, RemoveOptions, Runtime, RuntimeOptions};
+use boxlite::{BoxOptions, LiteBox, MainProcess, OutputStream, RemoveOptions, Runtime, RuntimeOptions};
 use futures::StreamExt;
 
 #[tokio::main]
@@ -16,10 +16,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Runtime::local(RuntimeOptions::default())?;
     let main = MainProcess::Image { entrypoint: None, command };
     let options = BoxOptions { image, main, ..BoxOptions::default() };
-    let created = runtime.create(options, Arc::new(())).await?;
-    runtime.start(&created.id, Arc::new(())).await?;
+    let litebox = LiteBox::create(&runtime, options, Arc::new(())).await?;
+    litebox.start(Arc::new(())).await?;
 
-    let mut execution = runtime.attach(&created.id).await?;
+    let mut execution = litebox.attach().await?;
     while let Some(chunk) = execution.output.next().await {
         let chunk = chunk?;
         match chunk.stream {
@@ -28,6 +28,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let status = execution.control.wait().await?;
-    runtime.remove(&created.id, RemoveOptions::default()).await?;
+    litebox.remove(RemoveOptions::default()).await?;
     std::process::exit(status.code);
 }

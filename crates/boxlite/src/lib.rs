@@ -29,8 +29,8 @@ pub use image::{
 pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, parse_signal};
 pub use runtime::{
     Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
-    GuestConsumption, HostInfo, ListOptions, LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions,
-    Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
+    GuestConsumption, HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream,
+    RemoveOptions, Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
 };
 pub use settings::{Settings, SettingsOptions};
 pub use shim::Accel;

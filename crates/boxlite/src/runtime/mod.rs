@@ -4,6 +4,7 @@ mod activity;
 mod backend;
 mod execution;
 mod info;
+mod litebox;
 mod local;
 mod requests;
 pub mod wire;
@@ -23,6 +24,7 @@ pub use activity::{Activity, Consumption, GuestConsumption};
 pub use backend::RuntimeBackend;
 pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
 pub use info::{Acceleration, HostInfo, SpaceInfo};
+pub use litebox::LiteBox;
 pub use requests::{
     BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions, WindowSize,
 };
