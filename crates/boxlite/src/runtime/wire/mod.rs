@@ -10,7 +10,9 @@ mod failure;
 mod progress;
 mod requests;
 
-pub use attach::{Channel, ClientFrame, ServerFrame};
+pub use attach::{Channel, ClientFrame, PING, ServerFrame, WINDOW};
 pub use failure::{ErrorBody, ErrorDetail, ErrorEnvelope};
 pub use progress::{Event, LogEvent, LogRecord};
-pub use requests::{ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, RemoveQuery};
+pub use requests::{
+    AttachQuery, ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, RemoveQuery,
+};

@@ -60,3 +60,13 @@ pub struct ExecutionCreated {
 fn ran() -> bool {
     true
 }
+
+/// The query of `GET /v1/boxes/{id}/executions/{execution_id}/attach`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachQuery {
+    /// The client acknowledges, and so many bytes of output have reached it already: 0 on its first attachment. The
+    /// server goes on after them, or answers 409 when it no longer has what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+}
