@@ -52,12 +52,15 @@ pub struct ExecutionCreated {
     /// Names it in `/v1/boxes/{id}/executions/{execution_id}/…`.
     pub execution_id: String,
     /// Whether the process runs; `false` when it could not be run, and its exit frame says why.
-    #[serde(default = "ran")]
+    #[serde(default = "yes")]
     pub started: bool,
+    /// Whether its standard input is connected.
+    #[serde(default = "yes")]
+    pub stdin: bool,
 }
 
-/// A server that does not say so began the process.
-fn ran() -> bool {
+/// What a server does not say is as it is for the public API's executions.
+fn yes() -> bool {
     true
 }
 
