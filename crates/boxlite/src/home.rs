@@ -8,7 +8,7 @@
 //! images/tmp/                      everything unfinished
 //! bases/<id>.qcow2                 immutable snapshot and clone bases
 //! boxes/<id>/                      one box: disks/*.qcow2, sockets, logs, locks
-//! vm/                              unpacked kernels and initramfs files, keyed by content
+//! vm/                              boot files: unpacked kernels and initramfs files, by what they were made from
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -128,7 +128,7 @@ impl Home {
         BoxPaths { root: self.boxes().join(id) }
     }
 
-    /// Unpacked kernels, initramfs files and what was learnt of this host, keyed by content.
+    /// Unpacked kernels, initramfs files and what was learnt of this host.
     pub fn vm(&self) -> PathBuf {
         self.root.join("vm")
     }

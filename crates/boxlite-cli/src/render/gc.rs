@@ -17,6 +17,7 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
         ("base", &report.bases),
         ("box directory", &report.box_directories),
         ("blob", &report.blobs),
+        ("boot file", &report.boot_files),
         ("unfinished", &report.unfinished),
     ];
     for (kind, items) in kinds {
@@ -86,6 +87,7 @@ fn skipped(why: Skip) -> &'static str {
         Skip::Unknown => "something is unreadable, so nobody knows who needs it",
         Skip::Protected => "about to be used",
         Skip::Recent => "used recently",
+        Skip::Current => "the last used of its kind",
         Skip::Enough => "enough was removed already",
     }
 }

@@ -198,6 +198,7 @@ not removed: /h/d.ext4: Operation not permitted
 fn usage_as_tables() {
     let usage = Usage {
         disk_images: Share { count: 2, allocated: 5 << 20, reclaimable: 2 << 20 },
+        boot_files: Share { count: 1, allocated: 64 << 20, reclaimable: 0 },
         boxes: vec![BoxUsage { id: "0123456789abcdef".into(), overlays: 4096, logs: 0, below: 3 << 20 }],
         images: vec![ImageUsage {
             digest: "abcdef0123456789".into(),
@@ -218,6 +219,7 @@ overlays      0       0 B         0 B
 bases         0       0 B         0 B
 blobs         0       0 B         0 B
 logs          0       0 B         0 B
+boot files    1       64 MiB      0 B
 unfinished    0       0 B         0 B
 
 DISK IMAGE     ALLOCATED   BOXES   LAST USED       RECLAIMABLE

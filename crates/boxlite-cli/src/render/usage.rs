@@ -26,6 +26,7 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
     kind("bases", &usage.bases);
     kind("blobs", &usage.blobs);
     kind("logs", &usage.logs);
+    kind("boot files", &usage.boot_files);
     kind("unfinished", &usage.unfinished);
     let mut text = kinds.text();
     if verbose {

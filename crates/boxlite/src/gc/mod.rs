@@ -16,6 +16,7 @@
 
 mod automatic;
 mod blobs;
+mod boot_files;
 mod catalog;
 mod census;
 mod mark;

@@ -9,7 +9,7 @@ use super::census::Census;
 use super::mark::{Holders, Released};
 use super::plan::{Rules, Wanted, nanoseconds};
 use super::report::{Failure, Fate, GcReport, Holder, HolderKind, Item, Skip, Unreadable};
-use super::{GcOptions, blobs, stage, unfinished};
+use super::{GcOptions, blobs, boot_files, stage, unfinished};
 use crate::admission::Goal;
 use crate::durable::FreeSpace;
 use crate::error::Result;
@@ -70,6 +70,7 @@ impl<'a> Pass<'a> {
         self.report.free_before = FreeSpace::at(self.home.root()).ok();
         unfinished::sweep(&mut self);
         blobs::sweep_unreferenced(&mut self);
+        boot_files::sweep(&mut self);
         let census = Census::take(self.home, self.catalog);
         self.note_unreadable(&census);
         self.stored = self.stored_bytes(&census);

@@ -21,6 +21,8 @@ pub struct GcReport {
     pub blobs: Vec<Item>,
     /// Unfinished files and trash whose owner is gone.
     pub unfinished: Vec<Item>,
+    /// Every unpacked kernel and initramfs, by name.
+    pub boot_files: Vec<Item>,
     /// Catalogue entries considered because of `all`.
     pub images: Vec<Item>,
     /// What could not be read; while there is any, no disk image, base or box directory is removed.
@@ -48,9 +50,8 @@ impl GcReport {
 
     /// All items of the pass.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
-        [&self.disk_images, &self.bases, &self.box_directories, &self.blobs, &self.unfinished, &self.images]
-            .into_iter()
-            .flatten()
+        let stored = [&self.disk_images, &self.bases, &self.box_directories, &self.blobs];
+        stored.into_iter().chain([&self.boot_files, &self.unfinished, &self.images]).flatten()
     }
 
     /// Items removed, or that would be.
@@ -140,6 +141,8 @@ pub enum Skip {
     Protected,
     /// Used within `until`.
     Recent,
+    /// The next start would make it again: the last used of its kind.
+    Current,
     /// Enough was removed already.
     Enough,
 }

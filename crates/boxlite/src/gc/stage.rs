@@ -16,14 +16,14 @@ use crate::durable::Lock;
 use crate::error::{Error, Result};
 
 /// What came of trying to lock a candidate.
-enum Grip {
+pub(super) enum Grip {
     Held(Lock),
     Busy,
     Gone,
 }
 
 /// Locks the regular file at `path` exclusively, without waiting and without creating it.
-fn grip(path: &Path, write: bool) -> Result<Grip> {
+pub(super) fn grip(path: &Path, write: bool) -> Result<Grip> {
     use std::os::unix::fs::OpenOptionsExt;
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file = File::options().read(true).write(write).custom_flags(flags.bits() as i32).open(path);

@@ -1,3 +1,4 @@
+mod boot_files;
 mod full;
 mod place;
 

@@ -41,6 +41,8 @@ pub struct Usage {
     pub blobs: Share,
     /// Everything else in box directories: logs, sockets, locks.
     pub logs: Share,
+    /// Unpacked kernels and initramfs files, and what was learnt of the host.
+    pub boot_files: Share,
     /// Unfinished files and trash.
     pub unfinished: Share,
     /// Bytes of disk images and bases that more than one box stands on.
@@ -144,6 +146,7 @@ pub fn usage(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings) -> Re
         });
     }
     usage.blobs = usage.directory(&home.blobs(), plan.blobs.iter());
+    usage.boot_files = usage.directory(&home.vm(), plan.boot_files.iter());
     usage.unfinished = usage.directory(&home.tmp(), plan.unfinished.iter());
     Ok(usage)
 }

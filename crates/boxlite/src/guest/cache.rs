@@ -5,9 +5,9 @@
 //! noted in its access time: gc discards what nobody has used for a day (`gc::boot_files`).
 
 use std::fs::{File, Metadata};
-use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -18,6 +18,9 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 
 /// Name of the list of inputs within an initramfs, whose first member it is.
 pub(super) const INPUTS: &str = "inputs";
+
+/// How long to wait before asking again for a boot file that somebody else is making.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Longest list of inputs that is read back, in bytes.
 const LONGEST_LIST: usize = 64 << 10;
@@ -62,29 +65,39 @@ pub(super) fn made_of(initramfs: &File, tree: &Path) -> bool {
 
 /// Leases the boot file at `path`, making it (by way of `staging`) where it is missing or not `usable`.
 ///
-/// Several processes may do this at once; each publishes the same bytes by rename.
+/// Concurrent callers, in any process, make it once between them.
 pub(super) fn lease_or_make(
     path: &Path,
     staging: &Path,
     usable: &dyn Fn(&File) -> bool,
     make: &dyn Fn() -> Result<Vec<u8>>,
 ) -> Result<Leased> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("boot-file");
+    let find = || Leased::acquire(path).map(|found| found.filter(|leased| usable(leased.file())));
     loop {
-        let found = Leased::acquire(path)?.filter(|leased| usable(leased.file()));
-        if let Some(leased) = found.map_or_else(|| publish(path, staging, make), |found| Ok(Some(found)))? {
+        let mut found = find()?;
+        if found.is_none() {
+            let Some(staged) = Staged::take_over(staging, &format!("{name}.partial"))? else {
+                std::thread::sleep(BUSY_PAUSE);
+                continue;
+            };
+            found = match find()? {
+                Some(found) => Some(found),
+                None => write(&staged, make).and_then(|()| Leased::of_published(staged.publish(path)?))?,
+            };
+        }
+        if let Some(leased) = found {
             leased.touch()?;
             return Ok(leased);
         }
     }
 }
 
-/// `None` when the file was taken away as soon as it was there.
-fn publish(path: &Path, staging: &Path, make: &dyn Fn() -> Result<Vec<u8>>) -> Result<Option<Leased>> {
+fn write(staged: &Staged, make: &dyn Fn() -> Result<Vec<u8>>) -> Result<()> {
     let bytes = make()?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("boot-file");
-    let staged = Staged::create(staging, name)?;
-    staged.file().write_all(&bytes).doing("writing", path)?;
-    Leased::of_published(staged.publish(path)?)
+    let doing = "writing the boot file";
+    staged.file().set_len(0).doing(doing, staged.path())?;
+    staged.file().write_all_at(&bytes, 0).doing(doing, staged.path())
 }
 
 /// What tells one state of a file from another without reading it.

@@ -81,8 +81,7 @@ impl GuestDevices {
 
 /// Finds or makes the boot files for `devices` in `cache`, using `staging` (on the same filesystem) for unfinished ones.
 ///
-/// Several processes may do this at once; each publishes the same bytes by rename. Both files are leased, and their use
-/// is noted.
+/// Concurrent callers, in any process, make them once between them. Both files are leased, and their use is noted.
 ///
 /// # Errors
 /// `NotFound` when the kernel, its modules or the agent is missing; `Corrupt` or `Unsupported` when the kernel image
