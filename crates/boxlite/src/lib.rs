@@ -26,7 +26,9 @@ pub use image::{
     Digest, Image, ImageConfig, Images, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
     RegistryReference, Removal,
 };
-pub use litebox::{BoxInfo, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, parse_signal};
+pub use litebox::{
+    BoxInfo, BoxOptions, BoxState, CloneOptions, MainProcess, NetworkMode, PullPolicy, parse_signal,
+};
 pub use runtime::{
     Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
     GuestConsumption, HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream,

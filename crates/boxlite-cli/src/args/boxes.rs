@@ -85,6 +85,17 @@ pub(crate) struct AttachArgs {
     pub(crate) id: String,
 }
 
+/// `clone`.
+#[derive(Debug, Args)]
+pub(crate) struct CloneArgs {
+    /// Name of the clone [default: made up]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The box: name, id or unique beginning of its id; it must not run
+    #[arg(value_name = "BOX")]
+    pub(crate) source: String,
+}
+
 /// `stop` and `restart`.
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {

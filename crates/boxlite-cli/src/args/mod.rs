@@ -10,8 +10,8 @@ mod since;
 mod storage;
 
 pub(crate) use boxes::{
-    AttachArgs, CopyArgs, ExecArgs, InspectArgs, KillArgs, ListArgs, LogsArgs, RemoveArgs, StartArgs,
-    StopArgs, WaitArgs,
+    AttachArgs, CloneArgs, CopyArgs, ExecArgs, InspectArgs, KillArgs, ListArgs, LogsArgs, RemoveArgs,
+    StartArgs, StopArgs, WaitArgs,
 };
 pub(crate) use create::{CreateArgs, RunArgs};
 pub(crate) use images::{ImagesArgs, PullArgs, RemoveImageArgs};
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     /// Create a box without starting it
     #[command(override_usage = "boxlite create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
     Create(CreateArgs),
+    /// Make a box like another that does not run, its files included
+    Clone(CloneArgs),
     /// Start boxes
     Start(StartArgs),
     /// Run a command in a running box

@@ -1,6 +1,7 @@
 //! One module for each command: what is asked of the library, and what is printed of its answer.
 
 mod attach;
+mod clone;
 mod cp;
 mod create;
 mod each;
@@ -45,6 +46,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Rmi(args) => rmi::rmi(&open::runtime(&global)?, args).await,
         Command::Run(args) => run::run(&open::runtime(&global)?, args).await,
         Command::Create(args) => create::create(&open::runtime(&global)?, args).await,
+        Command::Clone(args) => clone::clone(&open::runtime(&global)?, args).await,
         Command::Start(args) => start::start(&open::runtime(&global)?, args).await,
         Command::Exec(args) => exec::exec(&open::runtime(&global)?, args).await,
         Command::Attach(args) => attach::attach(&open::runtime(&global)?, args).await,

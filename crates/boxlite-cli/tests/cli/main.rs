@@ -3,6 +3,7 @@
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
 mod bad_input;
+mod clones;
 mod copying;
 mod edges;
 mod execs;

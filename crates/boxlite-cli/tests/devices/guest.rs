@@ -142,6 +142,7 @@ impl Ground {
         };
         let ports = ports.map(|texts| texts.iter().flat_map(|text| parse_ports(text).unwrap()).collect());
         let spec = LaunchSpec {
+            bases: Vec::new(),
             run_id: format!("{id}-1"),
             box_id: id,
             box_dir: paths.root().to_owned(),

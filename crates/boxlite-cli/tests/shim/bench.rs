@@ -113,6 +113,7 @@ impl Bench {
         create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&self.base).arg(paths.overlay());
         run(&mut create);
         let spec = LaunchSpec {
+            bases: Vec::new(),
             box_id: id.clone(),
             run_id: format!("{id}-1"),
             box_dir: paths.root().to_owned(),

@@ -1,10 +1,15 @@
 //! Copy-on-write overlays: what a box writes.
 
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use super::lease::Leased;
-use super::qcow2::{BackingFormat, CLUSTER, overlay_header};
+use super::qcow2::{
+    BackingFormat, CLUSTER, Header, chain::DEEPEST, header::BOUND, is_pristine, overlay_header,
+};
 use crate::durable::Staged;
 use crate::error::{Doing, Error, Result};
 use crate::home::Home;
@@ -24,7 +29,6 @@ pub fn create(
     destination: &Path,
     virtual_size: u64,
 ) -> Result<()> {
-    let header = overlay_header(backing.path(), format, virtual_size)?;
     match std::fs::symlink_metadata(destination) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io("examining", destination, error)),
@@ -33,6 +37,25 @@ pub fn create(
             return Err(Error::conflict(message).at(destination));
         }
     }
+    stage(home, backing.path(), format, destination, virtual_size)?.publish(destination).map(drop)
+}
+
+/// Puts an empty overlay above the base `backing` in the place of the one at `destination`, in one rename.
+///
+/// `backing` must hold what the replaced overlay held, and the caller the box's state lock.
+pub(crate) fn replace(home: &Home, destination: &Path, backing: &Path, virtual_size: u64) -> Result<()> {
+    let staged = stage(home, backing, BackingFormat::Qcow2, destination, virtual_size)?;
+    staged.publish(destination).map(drop)
+}
+
+fn stage(
+    home: &Home,
+    backing: &Path,
+    format: BackingFormat,
+    destination: &Path,
+    virtual_size: u64,
+) -> Result<Staged> {
+    let header = overlay_header(backing, format, virtual_size)?;
     let staged = Staged::create(&home.tmp(), "overlay")?;
     let file = staged.file();
     let doing = "writing the overlay";
@@ -40,5 +63,67 @@ pub fn create(
     file.write_all_at(&header.refcount_table, CLUSTER).doing(doing, destination)?;
     file.write_all_at(&header.refcount_block, 2 * CLUSTER).doing(doing, destination)?;
     file.set_len(header.length).doing(doing, destination)?;
-    staged.publish(destination).map(drop)
+    Ok(staged)
+}
+
+/// What one of a home's own overlays says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Below {
+    /// Its virtual size in bytes.
+    pub(crate) virtual_size: u64,
+    /// Nothing was ever written to it.
+    pub(crate) pristine: bool,
+    /// The bases between it and the disk image, nearest first.
+    pub(crate) bases: Vec<PathBuf>,
+}
+
+/// Reads what the overlay of a box of `home` stands on. Bases are found by name, so a home may have been moved.
+///
+/// # Errors
+/// `Corrupt` when a header cannot be read or a base is missing.
+pub(crate) fn below(home: &Home, overlay: &Path) -> Result<Below> {
+    let (file, virtual_size, mut next) = read(home, overlay)?;
+    let pristine = is_pristine(&file).map_err(|error| unreadable(overlay, &error.to_string()))?;
+    let mut bases = Vec::new();
+    while let Some(base) = next {
+        if bases.len() == DEEPEST {
+            return Err(unreadable(overlay, &format!("it stands on more than {DEEPEST} bases")));
+        }
+        next = read(home, &base)?.2;
+        bases.push(base);
+    }
+    Ok(Below { virtual_size, pristine, bases })
+}
+
+/// The format of a file that an overlay may stand on: bases are qcow2, disk images raw.
+pub(crate) fn format_of(home: &Home, backing: &Path) -> BackingFormat {
+    if backing.parent() == Some(&home.bases()) { BackingFormat::Qcow2 } else { BackingFormat::Raw }
+}
+
+/// The open file, its virtual size, and the base that it names.
+fn read(home: &Home, path: &Path) -> Result<(File, u64, Option<PathBuf>)> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags.bits() as i32).open(path);
+    let file = opened.map_err(|error| unreadable(path, &error.to_string()).because(error))?;
+    let mut start = [0; BOUND];
+    let mut filled = 0;
+    while filled < BOUND {
+        match file.read_at(&mut start[filled..], filled as u64).doing("reading", path)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    let header = Header::parse(&start[..filled]).map_err(|bad| unreadable(path, &bad.to_string()))?;
+    let base = match header.backing {
+        Some(backing) if backing.format == BackingFormat::Qcow2 => {
+            let name = Path::new(OsStr::from_bytes(backing.name)).file_name();
+            Some(home.bases().join(name.ok_or_else(|| unreadable(path, "its backing file has no name"))?))
+        }
+        _ => None,
+    };
+    Ok((file, header.virtual_size, base))
+}
+
+fn unreadable(path: &Path, why: &str) -> Error {
+    Error::corrupt(format!("the disk {} cannot be read: {why}", path.display())).at(path)
 }

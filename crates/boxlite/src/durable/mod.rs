@@ -11,6 +11,7 @@
 
 mod directory;
 pub mod fault;
+mod link;
 mod lock;
 mod remove;
 mod slot;
@@ -19,6 +20,7 @@ mod stage;
 mod volatile;
 
 pub use directory::{create_dir, ensure_dir, sync_dir};
+pub use link::link;
 pub use lock::{FileId, Lock};
 pub use remove::{Trash, discard, discard_dir, discard_locked, remove_file, remove_trash_dir, unlink_locked};
 pub use slot::{SLOT_LEN, Slot};

@@ -110,7 +110,7 @@ pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<
 /// The box's directory with its locks, of which the state's is held: gc leaves a directory alone whose lock is held.
 ///
 /// The locks exist from the beginning, so that a start that is refused has written nothing.
-fn make_directory(paths: &BoxPaths) -> Result<Lock> {
+pub(super) fn make_directory(paths: &BoxPaths) -> Result<Lock> {
     durable::create_dir(paths.root())?;
     let state_lock = Lock::exclusive(&paths.state_lock())?;
     durable::create_dir(&paths.disks())?;
@@ -119,7 +119,7 @@ fn make_directory(paths: &BoxPaths) -> Result<Lock> {
 }
 
 /// Inserts the record, under another made-up name where the first is taken.
-fn insert(site: &Site, record: &mut BoxRecord) -> Result<()> {
+pub(super) fn insert(site: &Site, record: &mut BoxRecord) -> Result<()> {
     loop {
         match site.store.insert_box(record) {
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {

@@ -1,5 +1,6 @@
 //! One box: what was asked for, what is recorded, what it is doing, and how it changes.
 
+mod clone;
 mod create;
 mod hold;
 mod info;
@@ -13,6 +14,8 @@ mod remove;
 mod signal;
 mod start;
 
+pub use clone::CloneOptions;
+pub(crate) use clone::clone;
 pub(crate) use create::{check, create};
 pub(crate) use hold::Held;
 pub use info::{BoxInfo, BoxState};

@@ -13,7 +13,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::gc::{GcOptions, GcReport, Usage};
 use crate::image::{Image, ProgressSink, PullOptions, Removal};
-use crate::litebox::{BoxInfo, BoxOptions};
+use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
 
 /// The operations behind [`crate::Runtime`], where each is documented.
 ///
@@ -49,6 +49,8 @@ pub trait RuntimeBackend: Send + Sync {
     async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>>;
     /// See [`crate::Runtime::create`].
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
+    /// See [`crate::Runtime::clone_box`].
+    async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo>;
     /// See [`crate::Runtime::list`].
     async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>>;
     /// See [`crate::Runtime::inspect`].

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::image::ProgressSink;
-use crate::litebox::{BoxInfo, BoxOptions};
+use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
 
 /// A box of a runtime; cheap to clone. Dropping it changes nothing: the box is the home's, not the program's.
 ///
@@ -60,6 +60,12 @@ impl LiteBox {
     /// Starts it; see [`Runtime::start`].
     pub async fn start(&self, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         self.runtime.start(&self.id, progress).await
+    }
+
+    /// Clones it; see [`Runtime::clone_box`].
+    pub async fn clone_box(&self, options: CloneOptions) -> Result<Self> {
+        let info = self.runtime.clone_box(&self.id, options).await?;
+        Ok(Self { runtime: self.runtime.clone(), id: info.id })
     }
 
     /// Connects to its main process; see [`Runtime::attach`].

@@ -17,7 +17,7 @@ use tokio::io::AsyncRead;
 use crate::error::Result;
 use crate::gc::{GcOptions, GcReport, Usage};
 use crate::image::{Image, ProgressSink, PullOptions, Removal};
-use crate::litebox::{BoxInfo, BoxOptions};
+use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
 use crate::site::RuntimeOptions;
 
 pub use activity::{Activity, Consumption, GuestConsumption};
@@ -128,6 +128,14 @@ impl Runtime {
     /// that contradict each other or the image.
     pub async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         self.backend.create(options, progress).await
+    }
+
+    /// Clones a box that does not run: a new box with its options and its disk, which both share and neither changes.
+    ///
+    /// # Errors
+    /// `Conflict` when the box runs or the name is taken, `ResourceExhausted` when the disk is too full.
+    pub async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
+        self.backend.clone_box(id, options).await
     }
 
     /// The boxes, oldest first: the running ones, or all.

@@ -5,6 +5,7 @@
 //! ever *keep* a file.
 
 pub mod chain;
+mod content;
 pub mod header;
 mod name;
 mod write;
@@ -13,5 +14,6 @@ mod write;
 mod tests;
 
 pub use chain::{Chains, Followed, Link, Unknown};
+pub use content::is_pristine;
 pub use header::{BackingFormat, Header, HeaderError};
 pub use write::{CLUSTER, overlay_header};

@@ -1,5 +1,7 @@
 //! The middle stages: the leased disk image, and the overlay above it.
 
+use std::path::PathBuf;
+
 use super::{Admitted, Context};
 use crate::admission;
 use crate::disk::qcow2::BackingFormat;
@@ -21,6 +23,8 @@ pub(crate) struct Overlaid<'a> {
     pub(super) held: Held,
     pub(super) room: admission::Admitted,
     pub(super) image: Leased,
+    /// The bases between overlay and disk image, nearest first.
+    pub(super) bases: Vec<PathBuf>,
 }
 
 impl<'a> Admitted<'a> {
@@ -73,6 +77,7 @@ impl<'a> Imaged<'a> {
             overlay::create(&context.site.home, &image, BackingFormat::Raw, &path, virtual_size)?;
         }
         image.touch()?;
-        Ok(Overlaid { context, held, room, image })
+        let bases = overlay::below(&context.site.home, &path)?.bases;
+        Ok(Overlaid { context, held, room, image, bases })
     }
 }

@@ -26,12 +26,12 @@ impl Overlaid<'_> {
     ///
     /// A shim that cannot be spawned leaves the box in the phase it had.
     pub(super) fn launch(self) -> Result<()> {
-        let Self { context, mut held, room, image } = self;
+        let Self { context, mut held, room, image, bases } = self;
         let run = uuid::Uuid::new_v4().simple().to_string();
         let assets = context.site.assets.find()?;
         let shim = assets.shim.clone();
         let boot = boot_files(context, &held, &assets)?;
-        let spec = specification(context, &held, &image, &boot, assets, &run)?;
+        let spec = LaunchSpec { bases, ..specification(context, &held, &image, &boot, assets, &run)? };
         let lock = shim_lock(&held)?;
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
@@ -93,6 +93,7 @@ fn specification(
         run_id: run.to_owned(),
         box_dir: held.paths.root().to_owned(),
         overlay: held.paths.overlay(),
+        bases: Vec::new(),
         backing: image.path().to_owned(),
         qemu: assets.qemu,
         kernel: boot.kernel.clone(),

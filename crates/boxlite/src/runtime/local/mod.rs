@@ -19,7 +19,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::gc::{self, GcOptions, GcReport, Usage};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
-use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, PullPolicy};
+use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, CloneOptions, Held, PullPolicy};
 use crate::site::{RuntimeOptions, Site};
 use tally::Tally;
 
@@ -125,6 +125,15 @@ impl RuntimeBackend for Local {
             litebox::describe(&site.home, &record)
         });
         self.tally.create(created.await)
+    }
+
+    async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
+        let id = id.to_owned();
+        let cloned = self.on_site(move |site| {
+            let record = litebox::clone(site, &Held::take(site, &id)?, options)?;
+            litebox::describe(&site.home, &record)
+        });
+        self.tally.create(cloned.await)
     }
 
     async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>> {

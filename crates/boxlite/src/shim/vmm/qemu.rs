@@ -60,7 +60,16 @@ pub(crate) fn arguments(
         &escaped(spec.backing.as_os_str()),
     ]);
     line.block(&[b"driver=raw,node-name=b1,read-only=on,file=b0"]);
-    line.block(&[b"driver=qcow2,node-name=d0,file=f0,backing=b1,discard=unmap,detect-zeroes=unmap"]);
+    let mut below = String::from("b1");
+    for (depth, base) in spec.bases.iter().enumerate().rev() {
+        let file = format!("driver=file,node-name=g{depth},read-only=on,aio=threads,filename=");
+        line.block(&[file.as_bytes(), &escaped(base.as_os_str())]);
+        let node = format!("driver=qcow2,node-name=h{depth},read-only=on,file=g{depth},backing={below}");
+        line.block(&[node.as_bytes()]);
+        below = format!("h{depth}");
+    }
+    let top = format!("driver=qcow2,node-name=d0,file=f0,backing={below},discard=unmap,detect-zeroes=unmap");
+    line.block(&[top.as_bytes()]);
     line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
 
     line.option("-device", "virtio-serial-device,max_ports=4");

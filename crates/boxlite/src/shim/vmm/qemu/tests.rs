@@ -11,6 +11,7 @@ fn spec() -> LaunchSpec {
         run_id: "r1".into(),
         box_dir: "/h/boxes/b1".into(),
         overlay: "/h/boxes/b1/disks/root.qcow2".into(),
+        bases: Vec::new(),
         backing: "/h/images/disk-images/d.ext4".into(),
         qemu: "/usr/bin/qemu-system-x86_64".into(),
         kernel: "/h/vm/vmlinux".into(),

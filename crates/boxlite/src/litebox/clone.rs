@@ -1,0 +1,113 @@
+//! A copy of a resting box that shares what the original had written so far.
+//!
+//! The original's overlay becomes an immutable base, and both boxes get a new, empty overlay above it. At every
+//! instant the original's overlay path names a complete disk: the base begins as a second name of the overlay
+//! itself, and the new overlay replaces the old name in one rename. The copy's record comes last, so a copy that
+//! exists never stands on a file that the original still writes to; what a crash leaves before that (a base or a
+//! box directory) is garbage that gc knows.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::create::{insert, make_directory};
+use super::{BoxRecord, Held, Observed, Phase, name};
+use crate::admission::SpaceGuard;
+use crate::disk::lease::Leased;
+use crate::disk::overlay::{self, Below};
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::home::BoxPaths;
+use crate::site::Site;
+
+/// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
+const CLONE_COST: u64 = 256 << 10;
+
+/// Bases below one box beyond which it is not cloned again: every read of its disk may pass them all.
+const MOST_BASES: usize = 32;
+
+/// How to clone a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CloneOptions {
+    /// The clone's unique name; made up when absent.
+    pub name: Option<String>,
+}
+
+/// Clones the held box, which must not run. Blocks; asks for room before it writes.
+///
+/// # Errors
+/// `Conflict` when the box runs, has been cloned and written to too often, or the name is taken;
+/// `ResourceExhausted` with the figures.
+pub(crate) fn clone(site: &Site, source: &Held, options: CloneOptions) -> Result<BoxRecord> {
+    if let Some(name) = &options.name {
+        name::check(name)?;
+    }
+    if let Observed::Running { .. } = Observed::of(&site.home, &source.record)? {
+        let message = format!("box {} is running; stop it before it is cloned", source.record.name);
+        return Err(Error::conflict(message));
+    }
+    let guard = SpaceGuard::new(&site.home, &site.settings)?;
+    let keep = vec![source.record.disk_digest.clone()];
+    guard.collecting(std::sync::Arc::new(site.collector()), keep).check_before(CLONE_COST)?;
+
+    let mut record = source.record.clone();
+    record.id = name::new_id();
+    record.name = options.name.clone().unwrap_or_else(name::made_up);
+    record.options.name = options.name;
+    record.created_at = Timestamp::now();
+    record.phase = Phase::Created;
+
+    let paths = site.home.of_box(&record.id);
+    let cloned = make_directory(&paths).and_then(|state_lock| {
+        share_disk(site, source, &paths)?;
+        insert(site, &mut record)?;
+        drop(state_lock);
+        Ok(())
+    });
+    if let Err(error) = cloned {
+        // What cannot be taken away now has no record, and gc knows it for garbage.
+        let _ = durable::discard_dir(paths.root(), &site.home.tmp());
+        return Err(error);
+    }
+    Ok(record)
+}
+
+/// Puts both boxes above one base. A box that was never started has no disk yet, and neither has its clone.
+fn share_disk(site: &Site, source: &Held, clone: &BoxPaths) -> Result<()> {
+    let own = source.paths.overlay();
+    // Leased: the new base is this very file, and gc leaves it alone until an overlay stands on it.
+    let Some(held) = Leased::acquire(&own)? else { return Ok(()) };
+    let below = overlay::below(&site.home, &own)?;
+    if below.pristine {
+        return stand_on(site, &backing(site, &source.record, &below), &clone.overlay(), &below);
+    }
+    if below.bases.len() >= MOST_BASES {
+        let message = format!(
+            "box {} stands on {MOST_BASES} bases already; clone one of its clones, or a fresh box",
+            source.record.name
+        );
+        return Err(Error::conflict(message));
+    }
+    let base = site.home.bases().join(format!("{}.qcow2", name::new_id()));
+    durable::link(&own, &base)?;
+    stand_on(site, &base, &clone.overlay(), &below)?;
+    overlay::replace(&site.home, &own, &base, below.virtual_size)?;
+    drop(held);
+    Ok(())
+}
+
+/// What the box's own overlay stands on.
+fn backing(site: &Site, record: &BoxRecord, below: &Below) -> PathBuf {
+    below.bases.first().cloned().unwrap_or_else(|| site.home.disk_image(&record.disk_digest))
+}
+
+/// An empty overlay above `backing`, which something else pins meanwhile.
+fn stand_on(site: &Site, backing: &Path, destination: &Path, below: &Below) -> Result<()> {
+    let format = overlay::format_of(&site.home, backing);
+    let leased = Leased::acquire(backing)?.ok_or_else(|| {
+        Error::corrupt(format!("the disk below the box is gone from {}", backing.display())).at(backing)
+    })?;
+    overlay::create(&site.home, &leased, format, destination, below.virtual_size)
+}
