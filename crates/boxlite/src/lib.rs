@@ -19,6 +19,7 @@ mod store;
 pub mod volume;
 
 pub use assets::AssetReport;
+pub use boxlite_proto::GuestMetrics;
 pub use error::{Error, ErrorKind, Result, Shortage};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use home::{BoxPaths, Home};
@@ -31,8 +32,8 @@ pub use litebox::{
 };
 pub use runtime::{
     Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
-    GuestConsumption, HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream,
-    RemoveOptions, Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
+    HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions, Runtime,
+    RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
 };
 pub use settings::{Settings, SettingsOptions};
 pub use shim::Accel;

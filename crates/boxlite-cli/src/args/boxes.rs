@@ -1,12 +1,11 @@
 //! The commands on boxes that exist.
 
-use std::path::PathBuf;
-
 use boxlite::{BoxFilter, ExecOptions, WindowSize};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Format, FormatArgs, env, filter, signal, since};
+use super::process::ProcessArgs;
+use super::{Format, FormatArgs, filter, signal, since};
 use crate::report::Failure;
 
 /// `start`.
@@ -29,24 +28,8 @@ pub(crate) struct ExecArgs {
     /// Do not wait for the command, and do not show its output
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Pass standard input to the command
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set an environment variable; without a value, pass the host's on
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Read environment variables from a file
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// Working directory in the box
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// User that the command runs as
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
+    #[command(flatten)]
+    process: ProcessArgs,
     /// The box, then the command and its arguments
     #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["BOX", "COMMAND"])]
     box_and_command: Vec<String>,
@@ -59,16 +42,16 @@ impl ExecArgs {
         host: impl Fn(&str) -> Option<String>,
         size: WindowSize,
     ) -> Result<(String, ExecOptions), Failure> {
-        let env = env::environment(&self.env_file, &self.env, host)?;
+        let process = self.process;
         let mut words = self.box_and_command.into_iter();
         let id = words.next().unwrap_or_default();
         let options = ExecOptions {
             command: words.collect(),
-            env,
-            workdir: self.workdir,
-            user: self.user,
-            tty: self.tty.then_some(size),
-            stdin: self.interactive && !self.detach,
+            env: process.environment(host)?,
+            workdir: process.workdir,
+            user: process.user,
+            tty: process.tty.then_some(size),
+            stdin: process.interactive && !self.detach,
         };
         Ok((id, options))
     }

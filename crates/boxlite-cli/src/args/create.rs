@@ -1,13 +1,13 @@
 //! `run` and `create`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use boxlite::settings::Bytes;
 use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{env, signal};
+use super::process::ProcessArgs;
+use super::signal;
 use crate::report::Failure;
 
 /// `run`.
@@ -33,24 +33,8 @@ pub(crate) struct CreateArgs {
     /// Remove the box when it stops
     #[arg(long)]
     pub(crate) rm: bool,
-    /// Keep the main process's standard input open
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the main process a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set an environment variable; without a value, pass the host's on
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Read environment variables from a file
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// Working directory in the box
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// User that the command runs as
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
+    #[command(flatten)]
+    process: ProcessArgs,
     /// Run this instead of the image's entrypoint; an empty string clears it
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -137,7 +121,7 @@ impl From<Pull> for PullPolicy {
 impl CreateArgs {
     /// The library's options for these arguments; `host` looks up the host's environment.
     pub(crate) fn options(self, host: impl Fn(&str) -> Option<String>) -> Result<BoxOptions, Failure> {
-        let env = env::environment(&self.env_file, &self.env, host)?;
+        let process = self.process;
         let labels = labels(&self.labels)?;
         let mut words = self.image_and_command.into_iter();
         let image = words.next().unwrap_or_default();
@@ -152,11 +136,11 @@ impl CreateArgs {
             insecure: self.insecure,
             name: self.name,
             main: MainProcess::Image { entrypoint, command: (!command.is_empty()).then_some(command) },
-            env,
-            workdir: self.workdir,
-            user: self.user,
-            tty: self.tty,
-            stdin: self.interactive,
+            env: process.environment(host)?,
+            workdir: process.workdir,
+            user: process.user,
+            tty: process.tty,
+            stdin: process.interactive,
             hostname: self.hostname,
             cpus: self.cpus,
             memory: self.memory.0,

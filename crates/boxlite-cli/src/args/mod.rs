@@ -5,6 +5,7 @@ mod create;
 mod env;
 mod filter;
 mod images;
+mod process;
 mod signal;
 mod since;
 mod storage;

@@ -1,5 +1,6 @@
 //! What a runtime has done, and what a box consumes.
 
+use boxlite_proto::GuestMetrics;
 use serde::{Deserialize, Serialize};
 
 use crate::gc::GcActivity;
@@ -35,27 +36,6 @@ pub struct Consumption {
     pub state: BoxState,
     /// Bytes allocated to its overlays; `None` when they cannot be measured.
     pub disk_allocated: Option<u64>,
-    /// What its guest says of itself; `None` unless it runs and answers.
-    pub guest: Option<GuestConsumption>,
-}
-
-/// What a guest consumes, by its own account: a hostile guest may lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestConsumption {
-    /// Milliseconds since its kernel started.
-    pub uptime_ms: u64,
-    /// Milliseconds its processors were busy, all together.
-    pub cpu_busy_ms: u64,
-    /// Its processors.
-    pub cpus: u32,
-    /// Bytes of memory its kernel has.
-    pub memory_total: u64,
-    /// Bytes of memory that programs could still get.
-    pub memory_available: u64,
-    /// Processes.
-    pub processes: u32,
-    /// Length of its root filesystem in bytes.
-    pub root_total: u64,
-    /// Bytes in use on its root filesystem.
-    pub root_used: u64,
+    /// What its guest says of itself; `None` unless it runs and answers. A hostile guest may lie.
+    pub guest: Option<GuestMetrics>,
 }

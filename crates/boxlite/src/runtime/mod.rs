@@ -20,7 +20,7 @@ use crate::image::{Image, ProgressSink, PullOptions, Removal};
 use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
 use crate::site::RuntimeOptions;
 
-pub use activity::{Activity, Consumption, GuestConsumption};
+pub use activity::{Activity, Consumption};
 pub use backend::RuntimeBackend;
 pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
 pub use info::{Acceleration, HostInfo, SpaceInfo};

@@ -7,7 +7,7 @@ use super::Local;
 use crate::error::{ErrorKind, Result};
 use crate::gc::GcActivity;
 use crate::litebox::BoxState;
-use crate::runtime::{Activity, Consumption, GuestConsumption};
+use crate::runtime::{Activity, Consumption};
 
 /// How long a guest may take to say what it consumes.
 const ANSWERS: Duration = Duration::from_secs(3);
@@ -78,20 +78,6 @@ impl Local {
             }
             BoxState::Created | BoxState::Stopped | BoxState::Failed => None,
         };
-        Ok(Consumption {
-            id: info.id,
-            state: info.state,
-            disk_allocated: info.disk_allocated,
-            guest: guest.map(|guest| GuestConsumption {
-                uptime_ms: guest.uptime_ms,
-                cpu_busy_ms: guest.cpu_busy_ms,
-                cpus: guest.cpus,
-                memory_total: guest.memory_total,
-                memory_available: guest.memory_available,
-                processes: guest.processes,
-                root_total: guest.root_total,
-                root_used: guest.root_used,
-            }),
-        })
+        Ok(Consumption { id: info.id, state: info.state, disk_allocated: info.disk_allocated, guest })
     }
 }
