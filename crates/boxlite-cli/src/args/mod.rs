@@ -38,6 +38,7 @@ const EXIT_CODES: &str = "Exit status: that of the command in the box (128 + n w
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct GlobalArgs {
     /// Directory that holds images and boxes [default: `$BOXLITE_HOME`, or ~/.boxlite]
     #[arg(long, global = true, value_name = "DIR")]
