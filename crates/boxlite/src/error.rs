@@ -89,6 +89,7 @@ struct Inner {
     message: String,
     path: Option<PathBuf>,
     shortage: Option<Shortage>,
+    server: Option<String>,
     source: Option<Cause>,
 }
 
@@ -98,7 +99,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` whose sentence is `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), path: None, shortage: None, source: None }))
+        let message = message.into();
+        Self(Box::new(Inner { kind, message, path: None, shortage: None, server: None, source: None }))
     }
 
     /// [`ErrorKind::NotFound`].
@@ -158,6 +160,13 @@ impl Error {
         self
     }
 
+    /// Says that the server at `url` itself could not be used.
+    #[must_use]
+    pub(crate) fn of_server(mut self, url: impl Into<String>) -> Self {
+        self.0.server = Some(url.into());
+        self
+    }
+
     /// Attaches the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Cause>) -> Self {
@@ -180,6 +189,12 @@ impl Error {
     /// The path the error is about, if it is about one.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
+    }
+
+    /// The URL of the server that could not be reached, did not let us in or answered what nobody understands; absent
+    /// where a server answered, whatever it had to say.
+    pub fn server(&self) -> Option<&str> {
+        self.0.server.as_deref()
     }
 
     /// The figures of a resource shortage.

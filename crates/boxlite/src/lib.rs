@@ -32,8 +32,8 @@ pub use litebox::{
 };
 pub use runtime::{
     Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
-    HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream, RemoveOptions, Runtime,
-    RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
+    HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream, RemoteOptions,
+    RemoveOptions, Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
 };
 pub use settings::{Settings, SettingsOptions};
 pub use shim::Accel;

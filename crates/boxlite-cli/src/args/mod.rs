@@ -43,9 +43,16 @@ pub(crate) struct GlobalArgs {
     /// Directory that holds images and boxes [default: `$BOXLITE_HOME`, or ~/.boxlite]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
-    /// What runs the guests' code
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
-    pub(crate) accel: Acceleration,
+    /// What runs the guests' code [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "HOW")]
+    pub(crate) accel: Option<Acceleration>,
+    /// Work on the home of a server, `boxlite serve`, and not on one of this host [default: `$BOXLITE_REST_URL`]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// File that holds the API key of that server [default: the variable `BOXLITE_API_KEY`]; of `serve`: the key to
+    /// ask for
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
     /// Say on standard error what is being done (the variable `BOXLITE_LOG` takes a finer filter)
     #[arg(long, global = true)]
     pub(crate) debug: bool,

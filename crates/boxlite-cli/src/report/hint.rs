@@ -24,10 +24,15 @@ pub(crate) enum Topic {
     Start,
     /// The home or the host as a whole.
     Host,
+    /// Garbage collection.
+    Collection,
 }
 
 /// Hints for an error, one line each.
 pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
+    if error.server().is_some() {
+        return of_server(error.kind()).map(ToOwned::to_owned).into_iter().collect();
+    }
     let hint = match (error.kind(), topic) {
         (ErrorKind::ResourceExhausted, _) => return shortage(error),
         // A volume's directory just as well as an image.
@@ -38,7 +43,9 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
         }
         (ErrorKind::NotFound, Topic::ImageRemoval) => "`boxlite images` lists the images there are",
-        (ErrorKind::NotFound, Topic::Host | Topic::Copy) => return Vec::new(),
+        (ErrorKind::NotFound, Topic::Host | Topic::Collection | Topic::Copy)
+        // A server's home, which is not collected from here.
+        | (ErrorKind::Unsupported, Topic::Collection) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
         (ErrorKind::Conflict, Topic::NewBox) => {
             "choose another --name, or remove the other box with `boxlite rm`"
@@ -69,6 +76,17 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]
+}
+
+/// What to do about a server that cannot be used.
+fn of_server(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::Denied => Some("--api-key-file or the variable BOXLITE_API_KEY give the key"),
+        ErrorKind::Unavailable | ErrorKind::Unsupported => Some(
+            "`boxlite serve` on that host must run and be reachable; --url or BOXLITE_REST_URL say where it is",
+        ),
+        _ => None,
+    }
 }
 
 fn shortage(error: &Error) -> Vec<String> {

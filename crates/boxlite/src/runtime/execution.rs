@@ -61,6 +61,12 @@ pub trait ExecutionControl: Send + Sync {
     ///
     /// Who lets go of a command before that cannot know whether it ever ran.
     async fn started(&self) -> Result<bool>;
+    /// Lets go of the command, which runs on, and returns when whoever runs it knows that nobody will come back for it.
+    ///
+    /// Dropping the [`Execution`] does the same in its own time; a program that is about to end asks for it.
+    async fn let_go(&self) -> Result<()> {
+        Ok(())
+    }
     /// Waits for the end; may be called by several tasks and after the end.
     async fn wait(&self) -> Result<ExecStatus>;
 }

@@ -7,6 +7,7 @@ mod info;
 mod litebox;
 mod local;
 mod requests;
+mod rest;
 pub mod wire;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use litebox::LiteBox;
 pub use requests::{
     BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions, WindowSize,
 };
+pub use rest::RemoteOptions;
 
 /// A runtime on one home, or on a remote one; cheap to clone.
 #[derive(Clone)]
@@ -54,6 +56,20 @@ impl Runtime {
     /// where the home cannot be written.
     pub fn local(options: RuntimeOptions) -> Result<Self> {
         Ok(Self::new(Arc::new(local::Local::open(options)?)))
+    }
+
+    /// A runtime on the home of a server, `boxlite serve`; asks it nothing yet.
+    ///
+    /// Paths in requests (of image layouts, archives, volumes) are the server's, and so is what answers tell. Waiting,
+    /// following a log and pulling take as long as they take, while the server shows that it lives; a command's
+    /// connection that breaks is made again, and nothing of its input and output is lost.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a URL or a key that cannot be used. Every method besides its own errors: `Unavailable` when
+    /// the server cannot be reached or breaks off, `Denied` for a wrong key, `Unsupported` when what answers is no
+    /// boxlite server; [`crate::Error::server`] then names it.
+    pub fn remote(options: &RemoteOptions) -> Result<Self> {
+        Ok(Self::new(Arc::new(rest::Remote::new(options)?)))
     }
 
     /// Removes what no box needs, and only what is provably unneeded; with `dry_run`, says what would go.

@@ -1,0 +1,225 @@
+//! The backend that asks a server: every method is one request of [`crate::wire`]'s native dialect.
+
+mod client;
+mod events;
+mod execution;
+mod failure;
+mod files;
+mod options;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use reqwest::{Method, RequestBuilder};
+use tokio::io::AsyncRead;
+
+use super::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
+use super::{
+    Activity, Consumption, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions,
+    RemoveOptions, RuntimeBackend, StopOptions,
+};
+use crate::error::{Error, Result};
+use crate::gc::Usage;
+use crate::image::{Image, ProgressSink, PullOptions, Reference, Removal};
+use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
+use client::{Client, as_json};
+use events::Lines;
+
+pub use options::RemoteOptions;
+
+/// A home on another host, or on this one behind its server.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    client: Client,
+}
+
+impl Remote {
+    /// Asks nothing yet: a server that is not there is noticed by the first request.
+    pub(super) fn new(options: &RemoteOptions) -> Result<Self> {
+        Ok(Self { client: Client::new(options)? })
+    }
+
+    /// A request about one box; `rest` follows the box in its path.
+    fn of_box(&self, method: Method, id: &str, rest: &[&str]) -> Result<RequestBuilder> {
+        nameable(id)?;
+        let segments: Vec<&str> = ["runtime", "boxes", id].iter().chain(rest).copied().collect();
+        Ok(self.client.request(method, &segments))
+    }
+
+    async fn connect(&self, id: &str, request: RequestBuilder) -> Result<Execution> {
+        let created: ExecutionCreated = self.client.json(request).await?;
+        Ok(execution::connect(&self.client, id, &created))
+    }
+
+    /// Refuses a path that is meant from where we are: the server is somewhere else.
+    fn refuse_relative(&self, reference: &str) -> Result<()> {
+        // What is no reference, or may be a digest, is the server's to judge.
+        let Ok(parsed) = reference.parse::<Reference>() else { return Ok(()) };
+        let path = match &parsed {
+            Reference::Registry(_) => return Ok(()),
+            Reference::Layout { path, .. }
+            | Reference::OciArchive { path, .. }
+            | Reference::DockerArchive { path, .. } => path,
+        };
+        if path.is_absolute() {
+            return Ok(());
+        }
+        Err(self.relative(reference))
+    }
+
+    fn relative(&self, what: &str) -> Error {
+        Error::invalid(format!(
+            "'{what}' names a path on the server {}, not on this host, so it must be absolute",
+            self.client.server()
+        ))
+    }
+}
+
+/// A URL's path cannot hold these, and no box is called so.
+fn nameable(id: &str) -> Result<()> {
+    if matches!(id, "" | "." | "..") {
+        return Err(Error::not_found(format!("there is no box '{id}'")));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl RuntimeBackend for Remote {
+    async fn info(&self) -> Result<HostInfo> {
+        self.client.json(self.client.get(&["runtime", "info"])).await
+    }
+
+    async fn activity(&self) -> Result<Activity> {
+        self.client.json(self.client.get(&["runtime", "activity"])).await
+    }
+
+    async fn consumption(&self, id: &str) -> Result<Consumption> {
+        self.client.json(self.of_box(Method::GET, id, &["consumption"])?).await
+    }
+
+    async fn disk_usage(&self) -> Result<Usage> {
+        self.client.json(self.client.get(&["runtime", "usage"])).await
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        options: PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        self.refuse_relative(reference)?;
+        let body = PullRequest { reference: reference.to_owned(), options };
+        let request = self.client.post(&["runtime", "images"]).json(&body);
+        self.client.outcome(request, progress.as_ref()).await
+    }
+
+    async fn images(&self) -> Result<Vec<Image>> {
+        self.client.json(self.client.get(&["runtime", "images"])).await
+    }
+
+    async fn image(&self, wanted: &str) -> Result<Image> {
+        self.refuse_relative(wanted)?;
+        let query = ImageQuery { wanted: wanted.to_owned(), force: false };
+        self.client.json(self.client.get(&["runtime", "image"]).query(&query)).await
+    }
+
+    async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
+        self.refuse_relative(wanted)?;
+        let query = ImageQuery { wanted: wanted.to_owned(), force };
+        self.client.json(self.client.request(Method::DELETE, &["runtime", "image"]).query(&query)).await
+    }
+
+    async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        self.refuse_relative(&options.image)?;
+        if let Some(volume) = options.volumes.iter().find(|volume| volume.starts_with('.')) {
+            return Err(self.relative(volume));
+        }
+        let request = self.client.post(&["runtime", "boxes"]).json(&options);
+        self.client.outcome(request, progress.as_ref()).await
+    }
+
+    async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
+        self.client.outcome(self.of_box(Method::POST, id, &["clone"])?.json(&options), &()).await
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>> {
+        let query = [("options", as_json(&options)?)];
+        self.client.json(self.client.get(&["runtime", "boxes"]).query(&query)).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<BoxInfo> {
+        self.client.json(self.of_box(Method::GET, id, &[])?).await
+    }
+
+    async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        self.client.outcome(self.of_box(Method::POST, id, &["start"])?, progress.as_ref()).await
+    }
+
+    async fn attach(&self, id: &str) -> Result<Execution> {
+        self.connect(id, self.of_box(Method::POST, id, &["attach"])?).await
+    }
+
+    async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
+        self.connect(id, self.of_box(Method::POST, id, &["exec"])?.json(&options)).await
+    }
+
+    async fn wait(&self, id: &str) -> Result<ExecStatus> {
+        self.client.outcome(self.of_box(Method::POST, id, &["wait"])?, &()).await
+    }
+
+    async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
+        self.client.outcome(self.of_box(Method::POST, id, &["stop"])?.json(&options), &()).await
+    }
+
+    async fn kill(&self, id: &str, signal: i32) -> Result<()> {
+        self.client.done(self.of_box(Method::POST, id, &["kill"])?.json(&KillRequest { signal })).await
+    }
+
+    async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()> {
+        let query = RemoveQuery { force: options.force };
+        self.client.done(self.of_box(Method::DELETE, id, &[])?.query(&query)).await
+    }
+
+    async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
+        let query = [("options", as_json(&options)?)];
+        let lines = self.client.lines(self.of_box(Method::GET, id, &["logs"])?.query(&query)).await?;
+        let server = self.client.server().to_owned();
+        Ok(stream::unfold(Some((lines, server)), async |state| {
+            let (mut lines, server) = state?;
+            match next_line(&mut lines, &server).await {
+                Ok(None) => None,
+                Ok(Some(line)) => Some((Ok(line), Some((lines, server)))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed())
+    }
+
+    async fn copy_in(&self, id: &str, path: &str, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<()> {
+        nameable(id)?;
+        files::copy_in(&self.client, id, path, tar).await
+    }
+
+    async fn copy_out(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        nameable(id)?;
+        files::copy_out(&self.client, id, path).await
+    }
+}
+
+/// The next line of a log; `None` at its end, which the server says.
+async fn next_line(lines: &mut Lines, server: &str) -> Result<Option<LogLine>> {
+    loop {
+        match lines.next().await? {
+            Some(LogEvent::Line(record)) => return record.into_line().map(Some),
+            Some(LogEvent::Beat) => {}
+            Some(LogEvent::End) => return Ok(None),
+            Some(LogEvent::Failed(error)) => return Err(error.into_error()),
+            None => return Err(failure::broken_off(server, None)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
