@@ -85,6 +85,8 @@ pub struct Missing {
     pub inodes: u64,
     /// Every floor is kept, and only the free share of the filesystem is small: what was used lately may stay.
     pub share_only: bool,
+    /// As it is, the verdict is [`Verdict::Reject`].
+    pub critical: bool,
 }
 
 impl Missing {
@@ -92,6 +94,27 @@ impl Missing {
     pub fn is_nothing(self) -> bool {
         self.bytes == 0 && self.inodes == 0
     }
+}
+
+/// What gc could free, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reclaimable {
+    /// Allocated bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// What [`judge`] would say at best once gc had freed all of `reclaimable`.
+pub fn outlook(
+    space: &FreeSpace,
+    promised: u64,
+    reclaimable: Reclaimable,
+    thresholds: &Thresholds,
+) -> Verdict {
+    let bytes = space.bytes.saturating_add(reclaimable.bytes);
+    let inodes = space.inodes.saturating_add(reclaimable.inodes);
+    judge(&FreeSpace { bytes, inodes, ..*space }, promised, thresholds)
 }
 
 /// What must be freed until [`judge`] says [`Verdict::Ok`]; nothing exactly when it says so now.
@@ -106,7 +129,8 @@ pub fn missing(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Mis
         _ => thresholds.inode_floor.saturating_mul(2).saturating_sub(space.inodes),
     };
     if bytes > 0 || inodes > 0 {
-        return Missing { bytes, inodes, share_only: false };
+        let critical = judge(space, promised, thresholds) == Verdict::Reject;
+        return Missing { bytes, inodes, share_only: false, critical };
     }
-    Missing { bytes: lacking(share), inodes, share_only: lacking(share) > 0 }
+    Missing { bytes: lacking(share), inodes, share_only: lacking(share) > 0, critical: false }
 }

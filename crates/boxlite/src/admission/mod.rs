@@ -14,6 +14,8 @@ mod task;
 mod tests;
 
 pub use claim::{Claim, Claims, LiveClaim};
-pub use classify::{Missing, Thresholds, Verdict, classify, classify_inodes, judge, missing};
+pub use classify::{
+    Missing, Reclaimable, Thresholds, Verdict, classify, classify_inodes, judge, missing, outlook,
+};
 pub use stream::SpaceGuard;
 pub use task::{Admitted, Collected, Collector, DiskSpaceTask, Goal, Notice};

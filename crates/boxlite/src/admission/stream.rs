@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::claim::{Claim, Claims};
-use super::classify::{Missing, Thresholds};
+use super::classify::{Missing, Thresholds, Verdict};
 use super::task::{Collector, Goal, shortage};
 use crate::durable::FreeSpace;
 use crate::error::{Error, Result};
@@ -94,7 +94,7 @@ impl SpaceGuard {
         }
         let missing = || self.missing(claim, wanted).unwrap_or_default();
         // What gc could not do decides nothing: the new measurement does.
-        let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing });
+        let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing, outlook: &|_| Verdict::Ok });
         self.refuse(claim.promised_before()?, wanted)
     }
 
@@ -140,7 +140,7 @@ impl SpaceGuard {
         let space = FreeSpace::at(&self.path)?;
         let inodes = if space.inodes_total == 0 { 0 } else { self.thresholds.inode_floor };
         let (bytes, inodes) = (need.saturating_sub(space.bytes), inodes.saturating_sub(space.inodes));
-        Ok(Missing { bytes, inodes, share_only: false })
+        Ok(Missing { bytes, inodes, share_only: false, critical: bytes > 0 || inodes > 0 })
     }
 
     fn refuse(&self, promised: u64, wanted: u64) -> Result<()> {

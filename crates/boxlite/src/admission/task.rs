@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, Claims};
-use super::classify::{Missing, Thresholds, Verdict, classify, classify_inodes, judge, missing};
+use super::classify::{
+    Missing, Reclaimable, Thresholds, Verdict, classify, classify_inodes, judge, missing, outlook,
+};
 use crate::durable::FreeSpace;
 use crate::error::{Error, Result, Shortage};
 use crate::home::Home;
@@ -19,6 +21,9 @@ pub struct Goal<'a> {
     pub keep: &'a [String],
     /// What is still missing until there is room enough; asked after each batch of removals.
     pub missing: &'a (dyn Fn() -> Missing + Sync),
+    /// The best verdict that freeing so much could bring. Where that is [`Verdict::Reject`], no disk image is evicted:
+    /// it would be lost, and the operation refused all the same.
+    pub outlook: &'a (dyn Fn(Reclaimable) -> Verdict + Sync),
 }
 
 impl std::fmt::Debug for Goal<'_> {
@@ -141,7 +146,12 @@ impl DiskSpaceTask<'_> {
             // When space can no longer be measured there is nothing to aim at, so nothing more is removed.
             let missing =
                 || look().map(|(promised, space)| missing(&space, promised, &thresholds)).unwrap_or_default();
-            match collector.collect(&Goal { keep: self.keep, missing: &missing }) {
+            let outlook = |reclaimable| {
+                let judged =
+                    look().map(|(promised, space)| outlook(&space, promised, reclaimable, &thresholds));
+                judged.unwrap_or(Verdict::Ok)
+            };
+            match collector.collect(&Goal { keep: self.keep, missing: &missing, outlook: &outlook }) {
                 Ok(done) => {
                     let failures = done.failures.iter().map(|failure| format!("automatic gc: {failure}"));
                     notices.extend(failures.map(|message| Notice { path: root.to_owned(), message }));

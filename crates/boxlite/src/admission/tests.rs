@@ -425,6 +425,35 @@ fn a_stream_reserves_its_estimate_and_gives_back_what_it_wrote() {
     assert_eq!(claims.live().unwrap(), []);
 }
 
+/// Mutation tried: an outlook from the bytes alone, and one without what others have claimed.
+#[test]
+fn a_start_knows_the_best_that_gc_can_bring() {
+    struct Asks(Mutex<Vec<Verdict>>, Vec<Reclaimable>);
+    impl Collector for Asks {
+        fn collect(&self, goal: &Goal<'_>) -> Result<Collected> {
+            self.0.lock().unwrap().extend(self.1.iter().map(|reclaimable| (goal.outlook)(*reclaimable)));
+            Ok(Collected::default())
+        }
+        fn reclaimable(&self, _keep: &[String]) -> Option<u64> {
+            None
+        }
+    }
+    let start = Start::new();
+    let _claimed = Claims::open(&start.home).unwrap().take(GIB).unwrap();
+    let bytes = |bytes| Reclaimable { bytes, inodes: 0 };
+    let asks = [bytes(3 * GIB / 2 - 1), bytes(3 * GIB / 2), bytes(11 * GIB / 2 - 1), bytes(11 * GIB / 2)];
+    let collector = Asks(Mutex::default(), asks.to_vec());
+    let (home, settings, also, keep) = (&start.home, &start.settings, &start.also, &start.keep);
+    let task = DiskSpaceTask { home, settings, claim: GIB, also, keep };
+    task.run_measuring(&collector, &|_| Ok(free(GIB / 2))).unwrap_err();
+    assert_eq!(*collector.0.lock().unwrap(), [Verdict::Reject, Verdict::Warn, Verdict::Warn, Verdict::Ok]);
+
+    let inodes = |inodes| Reclaimable { bytes: 0, inodes };
+    let collector = Asks(Mutex::default(), vec![inodes(1_899), inodes(1_900), inodes(3_900)]);
+    task.run_measuring(&collector, &|_| Ok(FreeSpace { inodes: 100, ..free(20 * GIB) })).unwrap_err();
+    assert_eq!(*collector.0.lock().unwrap(), [Verdict::Reject, Verdict::Warn, Verdict::Ok]);
+}
+
 /// Mutation tried: collecting whatever the shortage; the hopeless estimate cost the whole cache.
 #[test]
 fn a_stream_that_cannot_fit_evicts_nothing() {
@@ -448,8 +477,8 @@ fn floors_come_before_the_share() {
     let huge = |bytes| FreeSpace { bytes_total: 10_240 * GIB, ..free(bytes) };
     let soft = thresholds.soft_floor;
     let short = missing(&huge(soft - 1), 7, &thresholds);
-    assert_eq!(short, Missing { bytes: 8, inodes: 0, share_only: false });
+    assert_eq!(short, Missing { bytes: 8, ..Missing::default() });
     let share = missing(&huge(soft), 0, &thresholds);
-    assert_eq!(share, Missing { bytes: 1_024 * GIB - soft, inodes: 0, share_only: true });
+    assert_eq!(share, Missing { bytes: 1_024 * GIB - soft, inodes: 0, share_only: true, critical: false });
     assert_eq!(missing(&huge(1_024 * GIB), 0, &thresholds), Missing::default());
 }

@@ -7,6 +7,7 @@
 //! look. Until then a pass is repeated only after something was released ([`note_release`]) or published.
 
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use rustix::fs::{Timespec, Timestamps};
 use super::GcOptions;
 use super::catalog::Catalog;
 use super::pass::Pass;
-use super::report::{Fate, GcReport, Skip};
+use super::report::{Fate, GcReport, Item, Skip};
 use super::tally::Tally;
-use crate::admission::{Collected, Collector, Goal};
+use super::usage;
+use crate::admission::{Collected, Collector, Goal, Reclaimable, Verdict};
 use crate::durable;
 use crate::error::{Doing, Result};
 use crate::home::Home;
@@ -55,6 +57,14 @@ impl Automatic {
     pub(crate) fn counting(self, tally: Arc<Tally>) -> Self {
         Self { tally, ..self }
     }
+
+    /// What a pass without a goal would remove now.
+    fn plan(&self, keep: &[String]) -> GcReport {
+        let options = GcOptions { dry_run: true, ..GcOptions::default() };
+        let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, None);
+        pass.rules.keep = keep;
+        pass.run()
+    }
 }
 
 impl Collector for Automatic {
@@ -64,22 +74,31 @@ impl Collector for Automatic {
         durable::ensure_file(&path)?;
         let file = File::options().read(true).write(true).open(&path).doing("opening the claims", &path)?;
         file.lock().doing("waiting for a running gc at", &path)?;
-        if (goal.missing)().is_nothing() || still_fruitless(&self.home, &file, asked)? {
+        let missing = (goal.missing)();
+        if missing.is_nothing() || still_fruitless(&self.home, &file, asked, missing.critical)? {
             return Ok(Collected::default());
         }
+        let plan = self.plan(goal.keep);
+        // What is unreadable keeps every disk image anyway.
+        let outlook = if plan.failed() { Verdict::Ok } else { (goal.outlook)(reclaimable(&plan)) };
         let options = GcOptions::default();
         let under_way = Timestamps { last_access: seconds(0), last_modification: seconds(UNDER_WAY) };
         // What cannot be noted down costs a superfluous pass, nothing else.
         let _ = rustix::fs::futimens(&file, &under_way);
         let began = Instant::now();
-        let report = Pass::new(&self.home, &*self.catalog, &self.settings, &options, Some(goal)).run();
+        let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, Some(goal));
+        pass.outlook = outlook;
+        let report = pass.run();
         self.tally.count(&report, began.elapsed());
         let verdict = if (goal.missing)().is_nothing() {
             Timestamps { last_access: seconds(0), last_modification: seconds(0) }
         } else {
             let now = SystemTime::now();
             let again = look_again(&report, now, self.settings.grace.value);
-            Timestamps { last_access: timespec(again), last_modification: timespec(now) }
+            let noted = note(&self.home, spared(&report)).unwrap_or(0);
+            // Rather too early than too late.
+            let last_access = Timespec { tv_sec: timespec(again).tv_sec - 1, tv_nsec: noted };
+            Timestamps { last_access, last_modification: timespec(now) }
         };
         // What was released meanwhile may have come too late for this pass, so its note stays.
         if file.metadata().is_ok_and(|found| found.mtime() == UNDER_WAY) {
@@ -96,10 +115,7 @@ impl Collector for Automatic {
         // What a running pass has its hands on would count as in use.
         let running = File::open(self.home.claims());
         let _waited = running.and_then(|file| file.lock().map(|()| file));
-        let options = GcOptions { dry_run: true, ..GcOptions::default() };
-        let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, None);
-        pass.rules.keep = keep;
-        let report = pass.run();
+        let report = self.plan(keep);
         (!report.failed() || report.reclaimed > 0).then_some(report.reclaimed)
     }
 }
@@ -114,8 +130,23 @@ pub fn note_release(home: &Home) {
     }
 }
 
+/// What the plan would free.
+fn reclaimable(plan: &GcReport) -> Reclaimable {
+    let inodes = |item: &Item| match std::fs::symlink_metadata(&item.path) {
+        Ok(found) if found.is_dir() => usage::entries(&item.path),
+        Ok(_) => 1,
+        Err(_) => 0,
+    };
+    Reclaimable { bytes: plan.reclaimed, inodes: plan.removed().map(inodes).sum() }
+}
+
+/// Whether disk images were left that a pass with a more urgent goal may take.
+fn spared(report: &GcReport) -> bool {
+    report.disk_images.iter().any(|item| matches!(item.fate, Fate::Skipped { why: Skip::Recent }))
+}
+
 /// Whether the last pass found all there was, and nothing has changed since; `asked` is when this caller came.
-fn still_fruitless(home: &Home, file: &File, asked: SystemTime) -> Result<bool> {
+fn still_fruitless(home: &Home, file: &File, asked: SystemTime, critical: bool) -> Result<bool> {
     let path = home.claims();
     let noted = file.metadata().doing("examining", &path)?;
     let ended = noted.modified().doing("examining", &path)?;
@@ -125,12 +156,19 @@ fn still_fruitless(home: &Home, file: &File, asked: SystemTime) -> Result<bool> 
     if ended >= asked {
         return Ok(true);
     }
+    let found = noted.atime_nsec();
+    Ok(found == note(home, false)? || (found == note(home, true)? && !critical))
+}
+
+/// What a pass notes down in the nanoseconds of an access time: whether it `spared` disk images that a more urgent goal
+/// may take, and a digest of when something was last published or removed. Comparing times would not do, for a
+/// kernel's clock ticks in milliseconds.
+fn note(home: &Home, spared: bool) -> Result<i64> {
+    let mut digest = std::hash::DefaultHasher::new();
     for directory in [home.disk_images(), home.bases(), home.blobs()] {
-        if modified(&directory)? >= ended {
-            return Ok(false);
-        }
+        modified(&directory)?.hash(&mut digest);
     }
-    Ok(true)
+    Ok((digest.finish() % 400_000_000).cast_signed() * 2 + i64::from(spared))
 }
 
 fn modified(directory: &Path) -> Result<SystemTime> {

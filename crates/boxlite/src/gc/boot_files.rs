@@ -9,15 +9,12 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::pass::{Pass, removed, skipped};
+use super::pass::{A_DAY, Pass, removed, skipped};
 use super::report::{Fate, Item, Skip};
 use super::stage::{Grip, grip};
 use crate::disk::qcow2::chain::nanoseconds;
 use crate::durable::{self, Lock};
 use crate::error::{Doing, ErrorKind, Result};
-
-/// Unused for less than this, in nanoseconds, a boot file stays.
-const IDLE: i64 = 86_400 * 1_000_000_000;
 
 /// A boot file; times in nanoseconds since 1970.
 struct Found {
@@ -78,7 +75,7 @@ fn is_young(pass: &Pass<'_>, modified: i64) -> bool {
 }
 
 fn is_recent(pass: &Pass<'_>, used: i64) -> bool {
-    pass.rules.now.saturating_sub(used) < pass.rules.until.unwrap_or(0).max(IDLE)
+    pass.rules.now.saturating_sub(used) < pass.rules.until.unwrap_or(0).max(A_DAY)
 }
 
 /// Removes one under its lock, which no start and no shim has then; `None` when it is gone.

@@ -10,7 +10,7 @@ use super::mark::{Holders, Released};
 use super::plan::{Rules, Wanted, nanoseconds};
 use super::report::{Failure, Fate, GcReport, Holder, HolderKind, Item, Skip, Unreadable};
 use super::{GcOptions, blobs, boot_files, stage, unfinished};
-use crate::admission::Goal;
+use crate::admission::{Goal, Verdict};
 use crate::durable::FreeSpace;
 use crate::error::Result;
 use crate::home::Home;
@@ -32,6 +32,9 @@ pub fn collect(
     Ok(Pass::new(home, &**catalog, settings, options, None).run())
 }
 
+/// In nanoseconds.
+pub(super) const A_DAY: i64 = 86_400 * 1_000_000_000;
+
 /// A pass under way.
 pub(super) struct Pass<'a> {
     pub(super) home: &'a Home,
@@ -39,6 +42,8 @@ pub(super) struct Pass<'a> {
     pub(super) options: &'a GcOptions,
     pub(super) goal: Option<&'a Goal<'a>>,
     pub(super) rules: Rules<'a>,
+    /// The best that this pass can bring about.
+    pub(super) outlook: Verdict,
     pub(super) released: Released,
     pub(super) report: GcReport,
     /// Bytes that disk images, bases and blobs still allocate; kept up to date only for `keep_storage`.
@@ -62,7 +67,8 @@ impl<'a> Pass<'a> {
             blind: false,
         };
         let report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
-        Self { home, catalog, options, goal, rules, released: Released::default(), report, stored: 0 }
+        let (outlook, released) = (Verdict::Ok, Released::default());
+        Self { home, catalog, options, goal, rules, outlook, released, report, stored: 0 }
     }
 
     /// Runs all stages, cheapest garbage first.
@@ -152,9 +158,19 @@ impl<'a> Pass<'a> {
         Some(wanted)
     }
 
-    /// Whether what was used within a day is to stay, because only the free share of the filesystem is small.
-    pub(super) fn spares_recent(&self) -> bool {
-        self.goal.is_some_and(|goal| (goal.missing)().share_only)
+    /// Disk images that were used within so many nanoseconds are not to be evicted for the sake of the goal.
+    ///
+    /// All of them where even that could not avert a refusal; a day's where only the free share is small; those in
+    /// play where the start is admitted as it is and no eviction makes its verdict better.
+    pub(super) fn spares_used_within(&self) -> i64 {
+        let Some(goal) = self.goal else { return 0 };
+        let missing = (goal.missing)();
+        match self.outlook {
+            Verdict::Reject => i64::MAX,
+            _ if missing.share_only => A_DAY,
+            Verdict::Warn if !missing.critical => self.rules.grace,
+            Verdict::Ok | Verdict::Warn => 0,
+        }
     }
 
     /// Whether an automatic pass has reached its goal.

@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::report::{Fate, GcReport, HolderKind, Skip};
 use super::{Catalog, GcOptions, usage};
-use crate::admission::{Collector, Goal, Missing};
+use crate::admission::{Collector, Goal, Missing, Reclaimable, Verdict};
 use crate::disk::lease::Leased;
 use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
 use place::{AGED, FRESH, Place, digest, du};
@@ -448,8 +448,60 @@ fn a_small_share_alone_spares_what_was_used_within_a_day() {
     for (share_only, left) in [(true, 1), (false, 0)] {
         let missing = || Missing { bytes: 1 << 40, share_only, ..Missing::default() };
         super::note_release(&place.home);
-        assert!(place.automatic().collect(&Goal { keep: &[], missing: &missing }).unwrap().ran);
+        assert!(
+            place
+                .automatic()
+                .collect(&Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok })
+                .unwrap()
+                .ran
+        );
         assert_eq!((place.images(), place.image_path("new").exists()), (left, left == 1));
+    }
+}
+
+/// What nobody can use again goes all the same, and a later goal within reach is not told to wait.
+/// Mutations tried: evicting whatever the outlook; taking that pass for a fruitless one.
+#[test]
+fn a_refusal_that_gc_cannot_avert_costs_no_disk_image() {
+    let place = Place::new();
+    place.image("x", 4096, AGED * 2);
+    place.image("y", 4096, AGED);
+    let blob = place.blob("l", AGED);
+    let missing = || Missing { bytes: 1 << 40, critical: true, ..Missing::default() };
+    let seen = std::sync::Mutex::new(Vec::new());
+    let hopeless = |reclaimable| {
+        seen.lock().unwrap().push(reclaimable);
+        Verdict::Reject
+    };
+    let bytes = place.automatic().reclaimable(&[]).unwrap();
+    let goal = Goal { keep: &[], missing: &missing, outlook: &hopeless };
+    assert!(place.automatic().collect(&goal).unwrap().ran);
+    assert_eq!((place.images(), blob.exists()), (2, false));
+    assert_eq!(*seen.lock().unwrap(), [Reclaimable { bytes, inodes: 3 }]);
+
+    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Warn };
+    assert!(place.automatic().collect(&goal).unwrap().ran);
+    assert_eq!(place.images(), 0);
+}
+
+/// Mutation tried: no difference between a start that is refused as it is and one that is admitted.
+#[test]
+fn what_is_in_play_is_evicted_to_avert_a_refusal_or_a_warning_only() {
+    for (critical, outlook, left) in
+        [(false, Verdict::Warn, 1), (false, Verdict::Ok, 0), (true, Verdict::Warn, 0), (true, Verdict::Ok, 0)]
+    {
+        let place = Place::new();
+        place.image("idle", 4096, AGED);
+        place.image("used", 4096, AGED);
+        place.used(&place.image_path("used"), Duration::from_secs(60));
+        let missing = || Missing { bytes: 1 << 40, critical, ..Missing::default() };
+        let goal = Goal { keep: &[], missing: &missing, outlook: &|_| outlook };
+        assert!(place.automatic().collect(&goal).unwrap().ran);
+        assert_eq!(
+            (place.images(), place.image_path("used").exists()),
+            (left, left == 1),
+            "{critical} {outlook:?}"
+        );
     }
 }
 
@@ -465,7 +517,10 @@ fn automatic_gc_takes_the_least_recently_used_until_there_is_enough() {
     let freed = || (4 - place.images()) * (1 << 20);
     let missing = || Missing { bytes: (target as u64).saturating_sub(freed() as u64), ..Missing::default() };
     let keep = [digest("m")];
-    let collected = place.automatic().collect(&Goal { keep: &keep, missing: &missing }).unwrap();
+    let collected = place
+        .automatic()
+        .collect(&Goal { keep: &keep, missing: &missing, outlook: &|_| Verdict::Ok })
+        .unwrap();
     assert!(collected.ran);
     let left = |name: &str| place.image_path(name).exists();
     assert_eq!([left("m"), left("z"), left("a"), left("k")], [true, false, false, true]);
@@ -476,7 +531,7 @@ fn a_fruitless_pass_is_not_repeated_until_something_changes() {
     let place = Place::new();
     place.image("f", 4096, FRESH);
     let missing = || Missing { bytes: 1, ..Missing::default() };
-    let goal = Goal { keep: &[], missing: &missing };
+    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
     let automatic = place.automatic();
     let ran = || automatic.collect(&goal).unwrap().ran;
     assert!(ran());
@@ -510,7 +565,7 @@ fn a_release_during_a_pass_is_not_forgotten() {
         }
         Missing { bytes: 1, ..Missing::default() }
     };
-    let goal = Goal { keep: &[], missing: &missing };
+    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
     let automatic = place.automatic();
     assert!(automatic.collect(&goal).unwrap().ran);
     assert!(automatic.collect(&goal).unwrap().ran, "the release was forgotten");
@@ -523,7 +578,7 @@ fn what_was_in_use_is_looked_at_again_at_once() {
     let place = Place::new();
     place.image("x", 4096, AGED);
     let missing = || Missing { bytes: 1, ..Missing::default() };
-    let goal = Goal { keep: &[], missing: &missing };
+    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
     let lease = Leased::acquire(&place.image_path("x")).unwrap().unwrap();
     assert!(place.automatic().collect(&goal).unwrap().ran);
     drop(lease);

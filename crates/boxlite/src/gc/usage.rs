@@ -178,6 +178,13 @@ impl Usage {
     }
 }
 
+/// How many files and directories there are at `path` and below; those that cannot be listed count as empty.
+pub(super) fn entries(path: &Path) -> u64 {
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    1 + below.map(|entry| if is_dir(&entry) { entries(&entry.path()) } else { 1 }).sum::<u64>()
+}
+
 /// Bytes allocated to a file, or to a directory and everything in it; equals `du --block-size=1`: symlinks are
 /// not followed and a file with several names counts once. What vanishes meanwhile counts nothing.
 pub(super) fn allocated_tree(path: &Path) -> Result<u64> {

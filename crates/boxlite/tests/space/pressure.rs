@@ -147,6 +147,19 @@ fn a_filling_disk_goes_from_ok_over_warn_to_reject() {
     assert!(!admitted.notices().is_empty());
     drop(admitted);
 
+    // Refused whatever gc does: it does nothing, and the refusal says how little it could. Once that is enough, it does.
+    orphan(&home, 3, 20 * MIB);
+    fill_to(&home, 1024 * MIB - 60 * MIB);
+    let refused = admit(&home, &settings).unwrap_err();
+    let reclaimable = refused.shortage().unwrap().reclaimable.unwrap();
+    assert!(reclaimable.abs_diff(20 * MIB) <= MIB, "{reclaimable}");
+    assert_eq!(images(&home), 2, "an image was evicted in vain");
+    std::fs::remove_file(home.root().join("filler")).unwrap();
+    fill_to(&home, 1024 * MIB - 10 * MIB);
+    let admitted = admit(&home, &settings).unwrap();
+    assert_eq!((admitted.verdict(), images(&home)), (Verdict::Warn, 1));
+    drop(admitted);
+
     fill_to(&home, 1024 * MIB - 4096 * 16);
     let before = std::fs::read_dir(home.root()).unwrap().count();
     let refused = admit(&home, &settings).unwrap_err();

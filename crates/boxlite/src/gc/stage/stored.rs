@@ -14,9 +14,6 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 /// Candidates that are locked at a time; each is an open file.
 const LOCKED_AT_ONCE: usize = 256;
 
-/// In nanoseconds.
-const A_DAY: i64 = 86_400 * 1_000_000_000;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Base,
@@ -126,8 +123,9 @@ fn sweep(pass: &mut Pass<'_>, census: &Census, marked: &Marked, kind: Kind) -> V
             },
         };
         let mut candidates = queue;
-        if kind == Kind::DiskImage && pass.spares_recent() {
-            let idle = |index: &usize| pass.rules.now.saturating_sub(all[*index].used) >= A_DAY;
+        if kind == Kind::DiskImage {
+            let spared = pass.spares_used_within();
+            let idle = |index: &usize| pass.rules.now.saturating_sub(all[*index].used) >= spared;
             candidates = &queue[..queue.partition_point(idle)];
         }
         if candidates.is_empty() {

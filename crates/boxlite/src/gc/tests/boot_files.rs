@@ -9,7 +9,7 @@ use super::super::report::{Fate, GcReport, Skip};
 use super::super::{GcOptions, usage};
 use super::place::{FRESH, Place, du};
 use super::{dry_run, skipped};
-use crate::admission::{Goal, Missing};
+use crate::admission::{Goal, Missing, Verdict};
 use crate::disk::lease::Leased;
 use crate::guest::{BootSources, GuestDevices, boot_files};
 
@@ -93,7 +93,7 @@ fn automatic_gc_leaves_boot_files_once_it_has_reached_its_goal() {
     let place = Place::new();
     put(&place, &named("vmlinux", 'a'), 48 * HOUR);
     put(&place, &named("vmlinux", 'b'), 47 * HOUR);
-    let goal = Goal { keep: &[], missing: &Missing::default };
+    let goal = Goal { keep: &[], missing: &Missing::default, outlook: &|_| Verdict::Ok };
     let options = GcOptions::default();
     let pass = |goal| {
         super::super::pass::Pass::new(&place.home, &*place.catalog(), &place.settings, &options, goal).run()
@@ -121,7 +121,7 @@ fn a_start_never_loses_the_boot_files_it_found() {
     let all = GcOptions { all: true, ..GcOptions::default() };
     let gone = AtomicUsize::new(0);
     let began = Instant::now();
-    let goes_on = || gone.load(Ordering::Relaxed) < 40 && began.elapsed() < Duration::from_secs(120);
+    let goes_on = || gone.load(Ordering::Relaxed) < 20 && began.elapsed() < Duration::from_secs(120);
     std::thread::scope(|scope| {
         let start = || {
             while goes_on() {
@@ -136,6 +136,9 @@ fn a_start_never_loses_the_boot_files_it_found() {
                 }
                 std::thread::yield_now();
                 assert!(found.kernel.exists() && found.initramfs.exists());
+                drop(found);
+                // Without a pause one of the two holds a lease nearly always.
+                std::thread::sleep(Duration::from_micros(500));
             }
         };
         scope.spawn(start);
@@ -148,5 +151,5 @@ fn a_start_never_loses_the_boot_files_it_found() {
             }
         });
     });
-    assert!(gone.into_inner() >= 40);
+    assert!(gone.into_inner() >= 20);
 }

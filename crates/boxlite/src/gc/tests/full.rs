@@ -115,7 +115,8 @@ fn frees_when(fill: &[fn(&Path)]) {
         bytes: u64::from(home.tmp().join("dead.partial").exists()),
         ..crate::admission::Missing::default()
     };
-    let goal = crate::admission::Goal { keep: &[], missing: &missing };
+    let goal =
+        crate::admission::Goal { keep: &[], missing: &missing, outlook: &|_| crate::admission::Verdict::Ok };
     let collected = crate::admission::Collector::collect(&automatic, &goal).unwrap();
     assert_eq!(collected.failures, [""; 0]);
     let report = collect(&home, &catalog, &settings, &GcOptions::default()).unwrap();
