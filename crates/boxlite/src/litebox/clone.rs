@@ -48,6 +48,8 @@ pub(crate) fn clone(site: &Site, source: &Held, options: CloneOptions) -> Result
         let message = format!("box {} is running; stop it before it is cloned", source.record.name);
         return Err(Error::conflict(message));
     }
+    // Nothing may still write to the disk that becomes the base, whatever the record says.
+    let _at_rest = source.shim_lock()?;
     let guard = SpaceGuard::new(&site.home, &site.settings)?;
     let keep = vec![source.record.disk_digest.clone()];
     guard.collecting(std::sync::Arc::new(site.collector()), keep).check_before(CLONE_COST)?;

@@ -1,10 +1,15 @@
 //! The right to change a box's state: its record, read and written under its state lock.
 
+use std::time::{Duration, Instant};
+
 use super::{BoxRecord, Observed, Phase};
 use crate::durable::Lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::BoxPaths;
 use crate::site::Site;
+
+/// How long the processes of an earlier run may take to go once they are told to.
+const LAST_RUN_LEAVES: Duration = Duration::from_secs(5);
 
 /// One box, held exclusively against every other process for the length of one change of state.
 #[derive(Debug)]
@@ -47,6 +52,30 @@ impl Held {
             self.enter(site, phase.clone())?;
         }
         Ok(observed)
+    }
+
+    /// Takes the lock that says that the box runs. Others hold it for an instant to look at it, and the processes of
+    /// the last run while they go; whoever keeps it longer is a run that nobody recorded.
+    ///
+    /// # Errors
+    /// `Busy` when it is held for longer.
+    pub(crate) fn shim_lock(&self) -> Result<Lock> {
+        let path = self.paths.shim_lock();
+        let began = Instant::now();
+        loop {
+            if let Some(lock) = Lock::try_exclusive(&path)? {
+                return Ok(lock);
+            }
+            if began.elapsed() > LAST_RUN_LEAVES {
+                let message = format!(
+                    "processes of an earlier run of box {} still hold {}; end them first",
+                    self.record.name,
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::Busy, message).at(path));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Records a new phase durably.

@@ -1,7 +1,6 @@
 //! The last stage: the record says started, and a shim takes over.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use boxlite_proto::BootConfig;
 use jiff::Timestamp;
@@ -10,16 +9,12 @@ use super::Context;
 use super::disk::Overlaid;
 use crate::assets::Assets;
 use crate::disk::lease::Leased;
-use crate::durable::Lock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::guest::{self, BootFiles, BootSources, GuestDevices};
 use crate::litebox::{BoxOptions, BoxRecord, Held, NetworkMode, Phase, create, process, signal};
 use crate::net::{self, Network};
 use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
 use crate::volume::{self, Shares};
-
-/// How long the processes of an earlier run may take to go once they are told to.
-const LAST_RUN_LEAVES: Duration = Duration::from_secs(5);
 
 impl Overlaid<'_> {
     /// Records the start durably, then spawns the shim with the box's lock and its claim.
@@ -32,7 +27,7 @@ impl Overlaid<'_> {
         let shim = assets.shim.clone();
         let boot = boot_files(context, &held, &assets)?;
         let spec = LaunchSpec { bases, ..specification(context, &held, &image, &boot, assets, &run)? };
-        let lock = shim_lock(&held)?;
+        let lock = held.shim_lock()?;
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
@@ -43,27 +38,6 @@ impl Overlaid<'_> {
             held.enter(context.site, before)?;
             Err(error)
         })
-    }
-}
-
-/// Takes the lock that says that the box runs. Others hold it for an instant to look at it, and the processes of
-/// the last run while they go; whoever keeps it longer is a run that nobody recorded.
-fn shim_lock(held: &Held) -> Result<Lock> {
-    let path = held.paths.shim_lock();
-    let began = Instant::now();
-    loop {
-        if let Some(lock) = Lock::try_exclusive(&path)? {
-            return Ok(lock);
-        }
-        if began.elapsed() > LAST_RUN_LEAVES {
-            let message = format!(
-                "processes of an earlier run of box {} still hold {}; end them first",
-                held.record.name,
-                path.display()
-            );
-            return Err(Error::new(ErrorKind::Busy, message).at(path));
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
