@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::output::Output;
+use crate::reach::Reach;
 
 /// What `scripts/test` sets up.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub(crate) fn program() -> &'static str {
 
 /// A home, removed with all of its boxes at the end.
 pub(crate) struct Home {
+    /// How commands find it, from the first one on.
+    reach: OnceLock<Reach>,
     directory: TempDir,
     machine: Option<Machine>,
 }
@@ -52,7 +56,8 @@ pub(crate) struct Home {
 impl Home {
     /// A home on a machine that may lack everything.
     pub(crate) fn bare() -> Self {
-        Self { directory: TempDir::with_prefix("boxlite-cli-").expect("making a home"), machine: None }
+        let directory = TempDir::with_prefix("boxlite-cli-").expect("making a home");
+        Self { reach: OnceLock::new(), directory, machine: None }
     }
 
     /// A home where boxes can run.
@@ -64,6 +69,10 @@ impl Home {
 
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    pub(crate) fn reach(&self) -> &Reach {
+        self.reach.get_or_init(|| Reach::of(self.path(), self.machine.as_ref()))
     }
 
     /// The test image of that tag.
@@ -79,7 +88,8 @@ impl Home {
     /// `boxlite ARGUMENTS`, not yet started, with pipes and no standard input.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(program());
-        command.args(arguments).env("BOXLITE_HOME", self.path()).env_remove("BOXLITE_LOG");
+        command.args(arguments).env_remove("BOXLITE_LOG");
+        self.reach().lead(&mut command);
         if let Some(machine) = &self.machine {
             command.env("BOXLITE_ASSETS", &machine.assets);
         }

@@ -2,6 +2,7 @@
 //!
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
+mod bad_host;
 mod bad_input;
 mod clones;
 mod copying;
@@ -12,6 +13,7 @@ mod lifecycle;
 mod listing;
 mod output;
 mod pressure;
+mod reach;
 mod runs;
 mod storage;
 mod survival;

@@ -71,6 +71,12 @@ impl Output {
     }
 }
 
+/// Fails the test unless the complaint says what to do.
+#[track_caller]
+pub(crate) fn hinted(error: &str) {
+    assert!(error.contains("\nhint: "), "no hint: {error}");
+}
+
 /// Tries until `probe` has an answer; there is no event to wait for.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {

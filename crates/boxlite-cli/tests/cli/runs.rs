@@ -122,7 +122,7 @@ fn a_reader_that_goes_away_ends_the_writer_quietly() {
 }
 
 /// Bytes that neither compress nor repeat.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
