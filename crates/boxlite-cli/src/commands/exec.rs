@@ -5,7 +5,7 @@ use boxlite::Runtime;
 use super::host_env;
 use crate::args::ExecArgs;
 use crate::report::{Exit, Failure, Topic};
-use crate::terminal::{End, Wiring, conclude, connect, window_size_or_usual};
+use crate::terminal::{End, Wiring, conclude, connect, let_go, window_size_or_usual};
 
 pub(super) async fn exec(runtime: &Runtime, args: ExecArgs) -> Result<Exit, Failure> {
     let detach = args.detach;
@@ -20,6 +20,7 @@ pub(super) async fn exec(runtime: &Runtime, args: ExecArgs) -> Result<Exit, Fail
         return connect(execution, wiring).await.map(End::exit);
     }
     if execution.control.started().await.map_err(failed)? {
+        let_go(&*execution.control).await;
         return Ok(Exit::OK);
     }
     let status = execution.control.wait().await.map_err(failed)?;

@@ -29,7 +29,13 @@ pub(super) async fn run(runtime: &Runtime, args: RunArgs) -> Result<Exit, Failur
         Ok(execution) => connect(execution, wiring).await,
         Err(error) => Err(Failure::of(&error, Topic::Start)),
     };
-    if remove && !matches!(end, Ok(End::LeftRunning(_))) {
+    // A box that may still run is not ours to remove; it goes by itself when it ends.
+    let may_run = match &end {
+        Ok(End::LeftRunning(_)) => true,
+        Ok(End::Ended(_)) => false,
+        Err(failure) => failure.is_of_server(),
+    };
+    if remove && !may_run {
         unless_interrupted(&id, remove_ended(runtime, &id)).await;
     }
     end.map(End::exit)

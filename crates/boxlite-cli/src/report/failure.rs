@@ -14,6 +14,7 @@ pub(crate) struct Failure {
     causes: Vec<String>,
     exit: Exit,
     silent: bool,
+    of_server: bool,
 }
 
 impl Failure {
@@ -25,6 +26,7 @@ impl Failure {
             causes: Vec::new(),
             exit: Exit::FAILED,
             silent: false,
+            of_server: false,
         }
     }
 
@@ -43,7 +45,8 @@ impl Failure {
             causes.push(cause.to_string());
             source = cause.source();
         }
-        Self { causes, hints: hint::hints(error, topic), ..Self::local(error.to_string()) }
+        let (hints, of_server) = (hint::hints(error, topic), error.server().is_some());
+        Self { causes, hints, of_server, ..Self::local(error.to_string()) }
     }
 
     /// Writing to standard output failed; quiet when its reader simply went away.
@@ -56,6 +59,11 @@ impl Failure {
     /// The exit status it leads to.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// Whether a server could not be used, so that nothing is known of what goes on there.
+    pub(crate) fn is_of_server(&self) -> bool {
+        self.of_server
     }
 
     /// Prints sentence and hints to standard error.

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use boxlite::WindowSize;
 
-pub(crate) use session::{End, Wiring, conclude, connect};
+pub(crate) use session::{End, Wiring, conclude, connect, let_go};
 pub(crate) use signals::interruption;
 
 /// What a terminal has when nothing better is known.

@@ -1,8 +1,9 @@
 //! A command in a box, wired to our standard streams until it ends or we let go.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
-use boxlite::{ExecStatus, Execution, OutputChunk, OutputStream};
+use boxlite::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -10,6 +11,9 @@ use tokio::task::JoinSet;
 use super::raw::RawMode;
 use super::{signals, stdin, stdin_is_terminal};
 use crate::report::{Exit, Failure, Topic, note};
+
+/// How long a good-bye may take.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// How a session came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +81,12 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
             Ok(()) = &mut detached => {
                 drop(raw);
                 note("");
+                let_go(&*control).await;
                 return Ok(End::LeftRunning(Exit::OK));
             }
             Ok(signal) = &mut impatience => {
                 drop(raw);
-                return Ok(let_go(signal));
+                return Ok(give_up(&*control, signal).await);
             }
             chunk = output.next() => match chunk {
                 None => break,
@@ -105,7 +110,7 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
     drop(raw);
     tokio::select! {
         biased;
-        Ok(signal) = &mut impatience => Ok(let_go(signal)),
+        Ok(signal) = &mut impatience => Ok(give_up(&*control, signal).await),
         ended = control.wait() => {
             let status = ended.map_err(|error| Failure::of(&error, Topic::RunningBox))?;
             Ok(End::Ended(conclude(&status)))
@@ -113,9 +118,17 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
     }
 }
 
-fn let_go(signal: i32) -> End {
+async fn give_up(control: &dyn ExecutionControl, signal: i32) -> End {
     note("boxlite: letting go of the command, which goes on");
+    let_go(control).await;
     End::LeftRunning(Exit::of_signal(signal))
+}
+
+/// Tells whoever runs the command that we do not come back, as far as that can be told quickly.
+pub(crate) async fn let_go(control: &dyn ExecutionControl) {
+    if !matches!(tokio::time::timeout(PARTING, control.let_go()).await, Ok(Ok(()))) {
+        tracing::debug!("letting go of the command could not be told");
+    }
 }
 
 /// The exit status of an ended command, after saying what else there is to say of it.
