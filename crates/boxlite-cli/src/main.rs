@@ -5,6 +5,7 @@ mod commands;
 mod copy;
 mod render;
 mod report;
+mod server;
 mod terminal;
 
 use std::process::ExitCode;

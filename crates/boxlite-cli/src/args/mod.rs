@@ -6,6 +6,7 @@ mod env;
 mod filter;
 mod images;
 mod process;
+mod serve;
 mod signal;
 mod since;
 mod storage;
@@ -16,6 +17,7 @@ pub(crate) use boxes::{
 };
 pub(crate) use create::{CreateArgs, RunArgs};
 pub(crate) use images::{ImagesArgs, PullArgs, RemoveImageArgs};
+pub(crate) use serve::ServeArgs;
 pub(crate) use storage::{DfArgs, GcArgs, SystemCommand};
 
 use std::path::PathBuf;
@@ -137,6 +139,8 @@ pub(crate) enum Command {
     Info(FormatArgs),
     /// Remove disk images and leftovers that no box needs
     Gc(GcArgs),
+    /// Serve the home over HTTP
+    Serve(ServeArgs),
     /// Look at the home and the host as a whole
     #[command(subcommand)]
     System(SystemCommand),

@@ -1,0 +1,160 @@
+//! Which of this host's paths a request may name: those below the directories that the operator allowed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use boxlite::volume::parse_volume;
+use boxlite::{BoxOptions, Error, ErrorKind, Reference, Result};
+
+/// The directories below which requests may name paths.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Access {
+    allowed: Vec<PathBuf>,
+}
+
+impl Access {
+    /// Allows `directories`, symbolic links followed now.
+    pub(crate) fn new(directories: &[PathBuf]) -> Result<Self> {
+        let canonical = |path: &PathBuf| {
+            std::fs::canonicalize(path)
+                .map_err(|error| Error::io("resolving the allowed directory", path, error))
+        };
+        Ok(Self { allowed: directories.iter().map(canonical).collect::<Result<_>>()? })
+    }
+
+    /// The options with every path in them checked and without symbolic links; may block.
+    ///
+    /// # Errors
+    /// `Denied` for a path that is not allowed, whether or not it exists.
+    pub(super) fn check(&self, options: BoxOptions) -> Result<BoxOptions> {
+        let image = self.image(&options.image)?;
+        let volumes = options.volumes.iter().map(|volume| self.volume(volume)).collect::<Result<_>>()?;
+        Ok(BoxOptions { image, volumes, ..options })
+    }
+
+    /// The image as named, its path checked if it has one; may block.
+    pub(super) fn image(&self, text: &str) -> Result<String> {
+        // What is no reference may be a digest; the library judges that.
+        let Ok(reference) = text.parse::<Reference>() else { return Ok(text.to_owned()) };
+        let checked = match reference {
+            Reference::Registry(_) => return Ok(text.to_owned()),
+            Reference::Layout { path, tag } => Reference::Layout { path: self.path(&path)?, tag },
+            Reference::OciArchive { path, tag } => Reference::OciArchive { path: self.path(&path)?, tag },
+            Reference::DockerArchive { path, name } => {
+                Reference::DockerArchive { path: self.path(&path)?, name }
+            }
+        };
+        let written = checked.to_string();
+        match written.parse::<Reference>() {
+            Ok(read) if read == checked => Ok(written),
+            _ => Err(Error::invalid(format!("{text} leads to a path that cannot be written as a reference"))),
+        }
+    }
+
+    fn volume(&self, text: &str) -> Result<String> {
+        let spec = parse_volume(text)?;
+        let source = self.path(&spec.source)?;
+        let access = if spec.read_only { "ro" } else { "rw" };
+        match source.to_str().filter(|source| !source.contains(':')) {
+            Some(source) => Ok(format!("{source}:{}:{access}", spec.target)),
+            None => {
+                Err(Error::invalid(format!("volume {text:?} leads to a path that cannot be written as one")))
+            }
+        }
+    }
+
+    /// Refuses a start when a volume that was allowed has been led elsewhere since; may block.
+    pub(super) fn still_leads_there(&self, options: &BoxOptions) -> Result<()> {
+        for volume in &options.volumes {
+            let source = parse_volume(volume)?.source;
+            if self.allowed.iter().any(|allowed| source.starts_with(allowed)) {
+                self.path(&source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The canonical path.
+    fn path(&self, path: &Path) -> Result<PathBuf> {
+        let denied = || {
+            let message = format!(
+                "{} is a path on the server's host, and not below a directory that `boxlite serve --allow-path` names",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Denied, message).at(path))
+        };
+        if self.allowed.is_empty() || !path.is_absolute() {
+            return denied();
+        }
+        let below = |path: &Path| self.allowed.iter().any(|allowed| path.starts_with(allowed));
+        match std::fs::canonicalize(path) {
+            Ok(found) if below(&found) => Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_plainly_below(path) => {
+                Err(Error::not_found(format!("there is no {}", path.display())).at(path).because(error))
+            }
+            _ => denied(),
+        }
+    }
+
+    /// Whether what exists of the path's ancestors lies below an allowed directory, so that one may say what is missing.
+    fn is_plainly_below(&self, path: &Path) -> bool {
+        let existing = path.ancestors().find_map(|ancestor| std::fs::canonicalize(ancestor).ok());
+        existing.is_some_and(|existing| self.allowed.iter().any(|allowed| existing.starts_with(allowed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mutation tried: `canonicalize` replaced by the path as given lets the link and the `..` through.
+    #[test]
+    fn only_what_really_lies_below_an_allowed_directory_is_allowed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().canonicalize().unwrap();
+        for directory in ["allowed/in", "outside", "allowed-too"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("outside"), root.join("allowed/link")).unwrap();
+        std::os::unix::fs::symlink(root.join("allowed/in"), root.join("outside/back")).unwrap();
+        let access = Access::new(&[root.join("allowed")]).unwrap();
+        let kind = |path: &str| access.path(&root.join(path)).map_err(|error| error.kind());
+        assert_eq!(kind("allowed/in"), Ok(root.join("allowed/in")));
+        assert_eq!(kind("outside/back"), Ok(root.join("allowed/in")));
+        assert_eq!(kind("allowed/none/x"), Err(ErrorKind::NotFound));
+        for denied in [
+            "outside",
+            "allowed-too",
+            "allowed/link",
+            "allowed/link/none",
+            "allowed/../outside",
+            "none",
+            "allowed/../none",
+        ] {
+            assert_eq!(kind(denied), Err(ErrorKind::Denied), "{denied}");
+        }
+        assert_eq!(access.path(Path::new("in")).unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(Access::default().path(&root.join("allowed/in")).unwrap_err().kind(), ErrorKind::Denied);
+    }
+
+    #[test]
+    fn every_form_that_names_a_path_is_checked() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("in")).unwrap();
+        let access = Access::new(std::slice::from_ref(&root)).unwrap();
+        let at = root.display();
+        let inside = access.image(&format!("oci:{at}/in/../in:tag")).unwrap();
+        assert_eq!(inside, format!("oci:{at}/in:tag"));
+        assert_eq!(access.volume(&format!("{at}/in:/data:ro")).unwrap(), format!("{at}/in:/data:ro"));
+        for text in ["oci:/etc:x", "oci-archive:/etc/passwd", "docker-archive:/etc/passwd:x", "oci:etc"] {
+            assert_eq!(access.image(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
+        }
+        for text in ["/etc:/x", "./in:/x", "../x:/x"] {
+            assert_eq!(access.volume(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
+        }
+        for text in ["alpine", "localhost:5000/x:1", "sha256:00", "ab12"] {
+            assert_eq!(access.image(text).unwrap(), text);
+        }
+    }
+}

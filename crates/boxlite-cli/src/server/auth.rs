@@ -1,0 +1,172 @@
+//! Who may ask: those who have the key, or, without one, programs of this host that are no browser.
+
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use boxlite::{Error, ErrorKind, Result};
+use subtle::ConstantTimeEq;
+
+use super::App;
+use super::failure::Failure;
+
+/// The longest key that is read from a file, in bytes.
+const LONGEST: u64 = 4096;
+
+/// The key that requests must bring.
+pub(crate) struct Key(Vec<u8>);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+impl Key {
+    /// Reads the key from a file of its own; space around it does not count.
+    ///
+    /// # Errors
+    /// `Denied` when others than owner and group may read the file, `InvalidInput` when it holds no key.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let examining = |error| Error::io("reading the API key from", path, error);
+        let metadata = std::fs::metadata(path).map_err(examining)?;
+        if metadata.mode() & 0o007 != 0 {
+            let message = format!(
+                "{} has mode {:03o}: everybody on this host may use the API key; make it 600",
+                path.display(),
+                metadata.mode() & 0o777
+            );
+            return Err(Error::new(ErrorKind::Denied, message).at(path));
+        }
+        if metadata.len() > LONGEST {
+            let message =
+                format!("{} has {} bytes, and an API key at most {LONGEST}", path.display(), metadata.len());
+            return Err(Error::invalid(message).at(path));
+        }
+        let text = std::fs::read_to_string(path).map_err(examining)?;
+        let key = text.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = format!("{} holds no API key: one line of visible ASCII", path.display());
+            return Err(Error::invalid(message).at(path));
+        }
+        Ok(Self(key.as_bytes().to_vec()))
+    }
+
+    /// Whether the request brings it; takes the same time whatever a wrong key looks like.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let brought = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let (scheme, token) = brought.split_at_checked(7).unwrap_or_default();
+        let bearer = scheme.eq_ignore_ascii_case(b"Bearer ");
+        bearer & bool::from(self.0.ct_eq(token.trim_ascii()))
+    }
+}
+
+/// Lets a request pass, or answers 401 or 403.
+pub(super) async fn admitted(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let refused = match &app.key {
+        _ if matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz") && app.key.is_some() => {
+            None
+        }
+        Some(key) if key.admits(request.headers()) => None,
+        Some(_) => Some(Failure::unauthenticated()),
+        None => foreign(request.headers()).map(|why| Error::new(ErrorKind::Denied, why).into()),
+    };
+    match refused {
+        Some(failure) => failure.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Why a request to a server without a key may come from a web page: the page's browser is a program of this host,
+/// but names another origin, or reached us by a name that somebody made lead here.
+fn foreign(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST).unwrap_or_default();
+    if !is_loopback(host) {
+        return Some(format!("this server has no API key and answers only to localhost, not to {host:?}"));
+    }
+    let origin = text(header::ORIGIN).filter(|origin| *origin != format!("http://{host}"));
+    let site = headers.get("sec-fetch-site").filter(|site| *site == "cross-site");
+    (origin.is_some() || site.is_some())
+        .then(|| "this server has no API key and does not answer other sites' pages".to_owned())
+}
+
+/// Whether `HOST[:PORT]` is this host itself by a name that cannot be made to lead elsewhere.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_the_whole_key_is_the_key() {
+        let key = Key(b"secret-1".to_vec());
+        let admits = |value: &str| key.admits(&headers(&[("authorization", value)]));
+        assert!(admits("Bearer secret-1") && admits("bearer secret-1"));
+        for wrong in
+            ["Bearer secret-", "Bearer secret-12", "secret-1", "Basic secret-1", "Bearer ", "", "Bearer"]
+        {
+            assert!(!admits(wrong), "{wrong}");
+        }
+        assert!(!key.admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_or_that_is_none_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let read = |text: &str, mode: u32| {
+            let path = scratch.path().join("key");
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Key::read(&path).map_err(|error| error.kind())
+        };
+        assert!(read("abc\n", 0o600).is_ok() && read("abc", 0o640).is_ok());
+        assert_eq!(read("abc", 0o644).unwrap_err(), ErrorKind::Denied);
+        for none in ["", " \n", "a\nb", "ä", &"x".repeat(5000)] {
+            assert_eq!(read(none, 0o600).unwrap_err(), ErrorKind::InvalidInput, "{none}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        for own in [
+            &[("host", "127.0.0.1:8100")][..],
+            &[("host", "localhost")],
+            &[("host", "[::1]:8100")],
+            &[("host", "localhost:8100"), ("origin", "http://localhost:8100")],
+            &[("host", "localhost:8100"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert_eq!(foreign(&headers(own)), None, "{own:?}");
+        }
+        for page in [
+            &[][..],
+            &[("host", "rebound.example:8100")],
+            &[("host", "127.0.0.1.example:8100")],
+            &[("host", "192.168.0.7:8100")],
+            &[("host", "localhost:8100"), ("origin", "https://evil.example")],
+            &[("host", "localhost:8100"), ("origin", "null")],
+            &[("host", "localhost:8100"), ("origin", "http://localhost:3000")],
+            &[("host", "localhost:8100"), ("sec-fetch-site", "cross-site")],
+        ] {
+            assert!(foreign(&headers(page)).is_some(), "{page:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! All executions of this server.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use boxlite::{BoxInfo, Error, Execution};
+use tokio::time::Instant;
+
+use super::command::{Abandoned, Command, Traffic};
+use super::reaper::{Fate, fate};
+use crate::server::failure::Failure;
+
+/// Executions that run, or whose output nobody has fetched yet.
+pub(crate) const MAX_COMMANDS: usize = 1024;
+/// Ended executions whose output was fetched, kept to be asked for their status.
+const MAX_ENDED: usize = 16_384;
+
+/// The executions, and what was counted of each box's.
+#[derive(Default)]
+pub(crate) struct Executions {
+    commands: Mutex<HashMap<String, Arc<Command>>>,
+    traffic: Mutex<HashMap<String, Arc<Traffic>>>,
+}
+
+impl Executions {
+    /// Refuses when as much is going on as this server takes on.
+    pub(crate) fn check_room(&self) -> Result<(), Failure> {
+        let mut commands = self.commands();
+        let heavy = commands.values().filter(|command| is_heavy(command)).count();
+        if heavy < MAX_COMMANDS {
+            return Ok(());
+        }
+        // Output that nobody came for makes room for a command that somebody wants.
+        let oldest = commands
+            .values()
+            .filter(|command| command.unattended_since().is_some())
+            .filter_map(|command| command.outcome().map(|(_, at)| (at, command.id.clone())))
+            .min();
+        match oldest {
+            Some((_, id)) => {
+                commands.remove(&id);
+                Ok(())
+            }
+            None => Err(Failure::overloaded(format!(
+                "this server already runs {MAX_COMMANDS} commands, its limit"
+            ))),
+        }
+    }
+
+    /// Takes over an execution and waits until its process runs; false when it could not be run.
+    pub(crate) async fn begin(
+        &self,
+        of: &BoxInfo,
+        execution: Execution,
+        abandoned: Abandoned,
+        limit: Option<Duration>,
+    ) -> Result<(Arc<Command>, bool), Failure> {
+        let traffic = self.traffic(&of.id);
+        let named = (of.id.clone(), of.name.clone());
+        let command = Command::start(execution, named, abandoned, Arc::clone(&traffic));
+        self.commands().insert(command.id.clone(), Arc::clone(&command));
+        match command.started().await {
+            Ok(started) => {
+                let counter = if started { &traffic.commands } else { &traffic.failed };
+                counter.fetch_add(1, Ordering::Relaxed);
+                if let Some(limit) = limit {
+                    command.limit(limit);
+                }
+                Ok((command, started))
+            }
+            Err(error) => {
+                traffic.failed.fetch_add(1, Ordering::Relaxed);
+                self.forget(&command);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The execution `id` of the box that `wanted` (a name, an id or the beginning of one) means.
+    pub(crate) fn find(&self, wanted: &str, id: &str) -> Result<Arc<Command>, Failure> {
+        let found = self.commands().get(id).cloned();
+        let of_box = |command: &Arc<Command>| {
+            command.box_name == wanted || (!wanted.is_empty() && command.box_id.starts_with(wanted))
+        };
+        found.filter(of_box).ok_or_else(|| {
+            Error::not_found(format!("this server knows no execution {id:?} of box {wanted:?}")).into()
+        })
+    }
+
+    /// Drops an execution; whoever is attached to it stays until its end.
+    pub(crate) fn forget(&self, command: &Command) {
+        self.commands().remove(&command.id);
+    }
+
+    /// What was counted of the box's commands.
+    pub(crate) fn traffic(&self, box_id: &str) -> Arc<Traffic> {
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(traffic.entry(box_id.to_owned()).or_default())
+    }
+
+    /// Forgets what was counted of a box that is gone.
+    pub(crate) fn forget_box(&self, box_id: &str) {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).remove(box_id);
+    }
+
+    /// Executions that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.commands().values().filter(|command| command.outcome().is_none()).count()
+    }
+
+    /// Acts on executions that nobody has been attached to for long; called every few seconds.
+    pub(super) async fn reap(&self, last: Instant, now: Instant) {
+        let commands: Vec<Arc<Command>> = self.commands().values().cloned().collect();
+        for command in commands {
+            let ended = command.outcome().map(|(_, at)| at);
+            match fate(command.abandoned, command.unattended_since(), ended, last, now) {
+                Fate::Keep => {}
+                Fate::Signal(signal) => {
+                    let _ = command.signal(signal).await;
+                }
+                Fate::Drop => {
+                    command.release();
+                    self.forget(&command);
+                }
+            }
+        }
+        self.drop_surplus();
+    }
+
+    fn drop_surplus(&self) {
+        let mut commands = self.commands();
+        let mut ended: Vec<(Instant, String)> = commands
+            .values()
+            .filter(|command| !is_heavy(command))
+            .filter_map(|command| command.outcome().map(|(_, at)| (at, command.id.clone())))
+            .collect();
+        ended.sort();
+        for (_, id) in ended.iter().rev().skip(MAX_ENDED) {
+            commands.remove(id);
+        }
+    }
+
+    fn commands(&self) -> MutexGuard<'_, HashMap<String, Arc<Command>>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it holds more than its status.
+fn is_heavy(command: &Arc<Command>) -> bool {
+    command.outcome().is_none() || !command.buffer.is_empty()
+}

@@ -1,0 +1,152 @@
+//! Errors as answers: the public API's envelope and status, with the library's own figures beside it.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use boxlite::wire::{ErrorBody, ErrorEnvelope};
+use boxlite::{Error, ErrorKind};
+
+use super::request_id;
+
+/// Why a request was not carried out.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    name: &'static str,
+    code: &'static str,
+    error: Error,
+    /// Seconds after which trying again makes sense.
+    retry_after: Option<u32>,
+}
+
+impl Failure {
+    fn new(status: u16, name: &'static str, code: &'static str, error: Error) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, name, code, error, retry_after: None }
+    }
+
+    /// A request that is malformed, answered with a status more precise than 400.
+    pub(super) fn malformed(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, ..Self::from(Error::invalid(message)) }
+    }
+
+    /// No route of that path or method.
+    pub(super) fn no_route(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, ..Self::from(Error::not_found(message)) }
+    }
+
+    /// No key, or a wrong one.
+    pub(super) fn unauthenticated() -> Self {
+        let error = Error::new(ErrorKind::Denied, "this server wants its API key as a bearer token");
+        Self::new(401, "AuthError", "unauthenticated", error)
+    }
+
+    /// Something that the public API has and this server does not.
+    pub(super) fn unsupported(what: &str) -> Self {
+        Error::unsupported(format!("this server does not support {what}")).into()
+    }
+
+    /// As much is going on as this server takes on; nothing was begun.
+    pub(super) fn overloaded(message: impl Into<String>) -> Self {
+        let error = Error::new(ErrorKind::Busy, message);
+        Self {
+            retry_after: Some(1),
+            ..Self::new(503, "UpstreamUnavailableError", "upstream_unavailable", error)
+        }
+    }
+
+    /// A failure to create a box: what conflicts with it is the name of another.
+    pub(super) fn of_create(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Conflict => Self::new(409, "AlreadyExistsError", "already_exists", error),
+            _ => error.into(),
+        }
+    }
+
+    /// A failure to fetch an image: what its source lacks, denies or garbles is not this server's doing.
+    pub(super) fn of_pull(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Corrupt => {
+                Self::new(422, "ImageError", "image_pull_failed", error)
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// A failure to unpack an archive: what is wrong with the archive is wrong with the request.
+    pub(super) fn of_archive(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt => Self::new(400, "InvalidArgumentError", "invalid_argument", error),
+            _ => error.into(),
+        }
+    }
+
+    /// The envelope's content, for the request `id`.
+    pub(super) fn body(&self, id: Option<String>) -> ErrorBody {
+        ErrorBody { request_id: id, ..ErrorBody::new(&self.error, self.name, self.code) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (status, name, code) = match error.kind() {
+            ErrorKind::NotFound => (404, "NotFoundError", "not_found"),
+            ErrorKind::Conflict | ErrorKind::Busy => (409, "InvalidStateError", "invalid_state"),
+            ErrorKind::InvalidInput => (400, "InvalidArgumentError", "invalid_argument"),
+            ErrorKind::ResourceExhausted => (507, "ResourceExhaustedError", "resource_exhausted"),
+            ErrorKind::Denied => (403, "AuthError", "permission_denied"),
+            ErrorKind::Unsupported => (400, "UnsupportedError", "unsupported"),
+            ErrorKind::Unavailable | ErrorKind::Cancelled => {
+                (503, "UpstreamUnavailableError", "upstream_unavailable")
+            }
+            ErrorKind::Corrupt | ErrorKind::Io => (500, "StorageError", "storage_error"),
+            _ => (500, "InternalError", "internal"),
+        };
+        Self::new(status, name, code, error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::warn!(status = self.status.as_u16(), error = %self.error, "a request failed");
+        }
+        let body = ErrorEnvelope { error: self.body(request_id::current()) };
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxlite::Shortage;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_start_is_507_with_its_figures_and_no_invitation_to_try_again() {
+        let shortage = Shortage { need: 7, have: 5, inodes: false, reclaimable: Some(0) };
+        let failure = Failure::from(Error::exhausted("needs 7, has 5", shortage.clone()));
+        let body = failure.body(Some("r".into()));
+        assert_eq!((body.code.as_str(), body.request_id.as_deref()), ("resource_exhausted", Some("r")));
+        assert_eq!(body.into_error().shortage(), Some(&shortage));
+        let response = failure.into_response();
+        assert_eq!(response.status().as_u16(), 507);
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn what_conflicts_with_a_new_box_exists_already() {
+        let status = |failure: &Failure| (failure.status.as_u16(), failure.code);
+        assert_eq!(status(&Failure::of_create(Error::conflict("x"))), (409, "already_exists"));
+        assert_eq!(status(&Failure::from(Error::conflict("x"))), (409, "invalid_state"));
+        assert_eq!(status(&Failure::of_pull(Error::not_found("x"))), (422, "image_pull_failed"));
+        assert_eq!(status(&Failure::of_archive(Error::corrupt("x"))), (400, "invalid_argument"));
+    }
+}

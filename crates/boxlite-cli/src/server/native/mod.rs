@@ -1,0 +1,33 @@
+//! The library's own dialect, `/v1/runtime/…`: one route for each method of [`boxlite::Runtime`], its own types as
+//! bodies.
+
+mod boxes;
+mod host;
+mod streams;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::App;
+
+/// The routes of this dialect.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/runtime/info", get(host::info))
+        .route("/v1/runtime/usage", get(host::usage))
+        .route("/v1/runtime/activity", get(host::activity))
+        .route("/v1/runtime/images", get(host::images).post(host::pull))
+        .route("/v1/runtime/image", get(host::image).delete(host::remove_image))
+        .route("/v1/runtime/boxes", get(boxes::list).post(boxes::create))
+        .route("/v1/runtime/boxes/{id}", get(boxes::inspect).delete(boxes::remove))
+        .route("/v1/runtime/boxes/{id}/start", post(boxes::start))
+        .route("/v1/runtime/boxes/{id}/stop", post(boxes::stop))
+        .route("/v1/runtime/boxes/{id}/kill", post(boxes::kill))
+        .route("/v1/runtime/boxes/{id}/wait", post(boxes::wait))
+        .route("/v1/runtime/boxes/{id}/consumption", get(boxes::consumption))
+        .route("/v1/runtime/boxes/{id}/logs", get(streams::logs))
+        .route("/v1/runtime/boxes/{id}/exec", post(streams::exec))
+        .route("/v1/runtime/boxes/{id}/attach", post(streams::attach))
+}

@@ -1,0 +1,65 @@
+//! Logs, commands and the main process.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use boxlite::wire::ExecutionCreated;
+use boxlite::{Error, ExecOptions, LogOptions};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::server::App;
+use crate::server::body::{Json, Path, Query};
+use crate::server::executions::Abandoned;
+use crate::server::failure::Failure;
+use crate::server::progress;
+
+/// Options of the library, as JSON in the query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OptionsQuery {
+    options: Option<String>,
+}
+
+impl OptionsQuery {
+    /// The options; the default ones when there are none.
+    pub(super) fn options<T: DeserializeOwned + Default>(&self) -> Result<T, Failure> {
+        let Some(text) = &self.options else { return Ok(T::default()) };
+        serde_json::from_str(text).map_err(|error| {
+            Error::invalid(format!("the query's options are not this route's: {error}")).into()
+        })
+    }
+}
+
+pub(super) async fn logs(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<OptionsQuery>,
+) -> Result<Response, Failure> {
+    Ok(progress::log(app.runtime.logs(&id, query.options::<LogOptions>()?).await?))
+}
+
+type Created = (StatusCode, Answer<ExecutionCreated>);
+
+pub(super) async fn exec(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Json(options): Json<ExecOptions>,
+) -> Result<Created, Failure> {
+    let info = app.runtime.inspect(&id).await?;
+    app.executions.check_room()?;
+    let execution = app.runtime.exec(&info.id, options).await?;
+    let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
+    Ok((StatusCode::CREATED, Answer(ExecutionCreated { execution_id: command.id.clone(), started })))
+}
+
+pub(super) async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Created, Failure> {
+    let info = app.runtime.inspect(&id).await?;
+    app.executions.check_room()?;
+    let execution = app.runtime.attach(&info.id).await?;
+    let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
+    Ok((StatusCode::CREATED, Answer(ExecutionCreated { execution_id: command.id.clone(), started })))
+}

@@ -1,0 +1,116 @@
+//! What watches this server: metrics, and whether it lives and starts boxes.
+
+mod text;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json as Answer;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use boxlite::admission::Verdict;
+use boxlite::{GcOptions, GcReport, HostInfo, ListOptions, Result};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::App;
+use super::failure::Failure;
+use text::Figures;
+
+/// How old the plan of a collection may be when it is shown: making one walks the whole home.
+const PLAN_AGE: Duration = Duration::from_secs(15);
+/// How old what is known of the host may be.
+const INFO_AGE: Duration = Duration::from_secs(1);
+
+/// The routes; the caller decides who may see them.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics))
+}
+
+/// What was found out lately; held while it is found out, so that many who ask at once cause one look.
+#[derive(Debug, Default)]
+pub(super) struct Observations {
+    plan: Mutex<Option<(Instant, Arc<GcReport>)>>,
+    info: Mutex<Option<(Instant, Arc<HostInfo>)>>,
+}
+
+/// What `cell` holds, looked up anew once it is older than `age`.
+async fn recent<T>(
+    cell: &Mutex<Option<(Instant, Arc<T>)>>,
+    age: Duration,
+    look: impl Future<Output = Result<T>>,
+) -> Result<Arc<T>> {
+    let mut held = cell.lock().await;
+    if let Some((at, found)) = &*held
+        && at.elapsed() < age
+    {
+        return Ok(Arc::clone(found));
+    }
+    let found = Arc::new(look.await?);
+    *held = Some((Instant::now(), Arc::clone(&found)));
+    Ok(found)
+}
+
+impl App {
+    async fn host(&self) -> Result<Arc<HostInfo>> {
+        recent(&self.observations.info, INFO_AGE, self.runtime.info()).await
+    }
+
+    async fn plan(&self) -> Result<Arc<GcReport>> {
+        let options = GcOptions { dry_run: true, ..GcOptions::default() };
+        recent(&self.observations.plan, PLAN_AGE, self.runtime.collect_garbage(options)).await
+    }
+}
+
+async fn alive() -> Answer<serde_json::Value> {
+    Answer(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    let obstacle = match app.host().await {
+        Ok(info) => obstacle(&info),
+        Err(error) => Some(error.to_string()),
+    };
+    match obstacle {
+        None => Answer(json!({"status": "ready"})).into_response(),
+        Some(reason) => {
+            let body = Answer(json!({"status": "not_ready", "reason": reason}));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+/// Why a start would be refused now.
+fn obstacle(info: &HostInfo) -> Option<String> {
+    if let Some(problem) = &info.acceleration_problem {
+        return Some(problem.clone());
+    }
+    if let Some(missing) = info.assets.iter().find(|asset| asset.path.is_none() && !asset.optional) {
+        return Some(format!("this host lacks {}: {}", missing.name, missing.remedy));
+    }
+    // Unknown space refuses nothing.
+    let space = info.space.as_ref().filter(|space| space.verdict == Verdict::Reject)?;
+    let (free, claimed) = (space.free.bytes, space.claims.iter().sum::<u64>());
+    Some(format!(
+        "too little disk space for a start: {free} bytes and {} inodes are free, {claimed} bytes of them reserved",
+        space.free.inodes
+    ))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Failure> {
+    let info = app.host().await?;
+    // A plan that cannot be made is missing from the page, and the rest is there.
+    let plan = app.plan().await.inspect_err(|error| tracing::warn!(%error, "gc could not be planned")).ok();
+    let figures = Figures {
+        info: &info,
+        plan: plan.as_deref(),
+        boxes: &app.runtime.list(ListOptions { all: true, filters: Vec::new() }).await?,
+        activity: &app.runtime.activity().await?,
+        executions: app.executions.running(),
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], figures.text()).into_response())
+}

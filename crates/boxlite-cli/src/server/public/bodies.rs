@@ -1,0 +1,286 @@
+//! What the public API's clients send and get for boxes, and what it means to the library.
+
+use std::collections::BTreeMap;
+
+use boxlite::{BoxInfo, BoxOptions, BoxState, Error, MainProcess, NetworkMode, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A new box.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CreateBox {
+    pub(super) name: Option<String>,
+    image: Option<String>,
+    rootfs_path: Option<String>,
+    cpus: Option<u32>,
+    memory_mib: Option<u64>,
+    disk_size_gb: Option<u64>,
+    working_dir: Option<String>,
+    env: BTreeMap<String, String>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    user: Option<String>,
+    volumes: Vec<serde_json::Value>,
+    network: Option<Network>,
+    secrets: Vec<serde_json::Value>,
+    /// Boxes outlive whoever created them in any case.
+    #[serde(rename = "detach")]
+    _detach: bool,
+    tty: bool,
+    auto_remove: bool,
+    auto_stop: Option<u64>,
+    auto_delete: Option<u64>,
+    auto_resume: Option<bool>,
+    advanced: Option<Advanced>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Network {
+    outbound: Option<Policy>,
+    inbound: Option<Policy>,
+    mode: Option<Mode>,
+    allow_net: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Policy {
+    mode: Mode,
+    #[serde(default)]
+    allow_net: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Enabled,
+    Disabled,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Advanced {
+    capabilities: Option<Capabilities>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Capabilities {
+    add: Vec<String>,
+    drop: Vec<String>,
+}
+
+/// The image of a box whose creator named none, as the public API has it.
+const USUAL_IMAGE: &str = "alpine:latest";
+
+impl CreateBox {
+    /// The library's options.
+    ///
+    /// # Errors
+    /// `Unsupported` for what the public API has and this library does not, so that nothing is left out silently.
+    pub(super) fn into_options(self) -> Result<BoxOptions> {
+        self.refuse_unsupported()?;
+        let defaults = BoxOptions::default();
+        let explicit = self.entrypoint.is_some() || self.cmd.is_some();
+        let main = if explicit {
+            MainProcess::Image { entrypoint: self.entrypoint, command: self.cmd }
+        } else {
+            MainProcess::Idle
+        };
+        Ok(BoxOptions {
+            image: self.image.unwrap_or_else(|| USUAL_IMAGE.to_owned()),
+            name: self.name,
+            main,
+            env: variables(self.env)?,
+            workdir: self.working_dir,
+            user: self.user,
+            tty: self.tty && explicit,
+            stdin: explicit,
+            cpus: self.cpus.unwrap_or(defaults.cpus),
+            memory: bytes("memory_mib", self.memory_mib, 1 << 20)?.unwrap_or(defaults.memory),
+            disk_size: bytes("disk_size_gb", self.disk_size_gb, 1 << 30)?,
+            network: self.network.map_or(NetworkMode::User, |network| network.mode()),
+            auto_remove: self.auto_remove,
+            ..defaults
+        })
+    }
+
+    fn refuse_unsupported(&self) -> Result<()> {
+        let network = self.network.as_ref();
+        let capabilities = self.advanced.as_ref().and_then(|advanced| advanced.capabilities.as_ref());
+        let asked = [
+            (self.rootfs_path.is_some(), "rootfs_path; name an image"),
+            (!self.volumes.is_empty(), "managed volumes"),
+            (!self.secrets.is_empty(), "secrets"),
+            (network.is_some_and(Network::lists), "lists of allowed network addresses (allow_net)"),
+            (network.is_some_and(Network::publishes), "inbound network access; connect from within the box"),
+            (capabilities.is_some_and(|it| !it.add.is_empty() || !it.drop.is_empty()), "Linux capabilities"),
+            (
+                self.auto_stop.is_some_and(|seconds| seconds > 0),
+                "auto_stop; boxes run until they are stopped",
+            ),
+            (
+                self.auto_delete.is_some_and(|seconds| seconds > 0),
+                "auto_delete; auto_remove removes at the stop",
+            ),
+            (self.auto_resume == Some(false), "auto_resume=false; exec starts a box that does not run"),
+        ];
+        match asked.iter().find(|(asked, _)| *asked) {
+            Some((_, what)) => Err(Error::unsupported(format!("this server does not support {what}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Network {
+    fn mode(&self) -> NetworkMode {
+        match self.outbound.as_ref().map(|policy| policy.mode).or(self.mode) {
+            Some(Mode::Disabled) => NetworkMode::None,
+            Some(Mode::Enabled) | None => NetworkMode::User,
+        }
+    }
+
+    fn lists(&self) -> bool {
+        let policies = [&self.outbound, &self.inbound];
+        !self.allow_net.is_empty()
+            || policies.into_iter().flatten().any(|policy| !policy.allow_net.is_empty())
+    }
+
+    fn publishes(&self) -> bool {
+        self.inbound.as_ref().is_some_and(|policy| policy.mode == Mode::Enabled)
+    }
+}
+
+/// `NAME=value` for each.
+pub(super) fn variables(env: BTreeMap<String, String>) -> Result<Vec<String>> {
+    let write = |(name, value): (String, String)| {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Error::invalid(format!("{name:?} is no name, or its value no value, of a variable")));
+        }
+        Ok(format!("{name}={value}"))
+    };
+    env.into_iter().map(write).collect()
+}
+
+fn bytes(field: &str, value: Option<u64>, unit: u64) -> Result<Option<u64>> {
+    let in_bytes = |value: u64| {
+        value
+            .checked_mul(unit)
+            .ok_or_else(|| Error::invalid(format!("{field} is {value}, which is too much")))
+    };
+    value.map(in_bytes).transpose()
+}
+
+/// A box as the public API shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct Box {
+    #[serde(rename = "box_id")]
+    id: String,
+    name: String,
+    status: &'static str,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    pid: Option<u32>,
+    image: String,
+    cpus: u32,
+    memory_mib: u64,
+    labels: BTreeMap<String, String>,
+    auto_stop: u64,
+    auto_delete: u64,
+    auto_resume: bool,
+}
+
+impl From<BoxInfo> for Box {
+    fn from(info: BoxInfo) -> Self {
+        let changes = [Some(info.created_at), info.started_at, info.finished_at];
+        Self {
+            status: status(info.state),
+            created_at: info.created_at,
+            updated_at: changes.into_iter().flatten().max().unwrap_or(info.created_at),
+            pid: None,
+            cpus: info.options.cpus,
+            memory_mib: info.options.memory >> 20,
+            auto_stop: 0,
+            auto_delete: 0,
+            auto_resume: true,
+            id: info.id,
+            name: info.name,
+            image: info.image,
+            labels: info.options.labels,
+        }
+    }
+}
+
+/// The public API's word for a state.
+fn status(state: BoxState) -> &'static str {
+    match state {
+        BoxState::Created => "configured",
+        BoxState::Running => "running",
+        BoxState::Stopped => "stopped",
+        BoxState::Failed => "failed",
+    }
+}
+
+/// The state behind the public API's word; `None` for one that no box of ours is ever in.
+pub(super) fn state(status: &str) -> Result<Option<BoxState>> {
+    match status {
+        "configured" => Ok(Some(BoxState::Created)),
+        "running" => Ok(Some(BoxState::Running)),
+        "stopped" => Ok(Some(BoxState::Stopped)),
+        "failed" => Ok(Some(BoxState::Failed)),
+        "stopping" | "paused" | "unknown" => Ok(None),
+        other => Err(Error::invalid(format!("{other:?} is no status of a box"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxlite::ErrorKind;
+    use serde_json::json;
+
+    use super::*;
+
+    fn options(body: serde_json::Value) -> Result<BoxOptions> {
+        serde_json::from_value::<CreateBox>(body).unwrap().into_options()
+    }
+
+    #[test]
+    fn a_box_without_a_command_idles_and_one_with_it_runs_it() {
+        // What the published Python client sends.
+        let idle = options(json!({"image": "x", "network": {"mode": "enabled"}, "detach": false})).unwrap();
+        assert_eq!((idle.main, idle.network, idle.stdin), (MainProcess::Idle, NetworkMode::User, false));
+        let body = json!({"image": "x", "cmd": ["a"], "env": {"K": "V=1"}, "memory_mib": 128, "disk_size_gb": 3,
+            "network": {"outbound": {"mode": "disabled"}}, "tty": true});
+        let given = options(body).unwrap();
+        assert_eq!(given.main, MainProcess::Image { entrypoint: None, command: Some(vec!["a".into()]) });
+        assert_eq!((given.memory, given.disk_size), (128 << 20, Some(3 << 30)));
+        assert_eq!(
+            (given.env, given.network, given.tty),
+            (vec!["K=V=1".to_owned()], NetworkMode::None, true)
+        );
+        assert_eq!(options(json!({})).unwrap().image, USUAL_IMAGE);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_and_not_left_out() {
+        for body in [
+            json!({"rootfs_path": "/x"}),
+            json!({"volumes": [{"managed_volume": "v", "guest_path": "/x"}]}),
+            json!({"secrets": [{"name": "a", "value": "b"}]}),
+            json!({"network": {"mode": "enabled", "allow_net": ["x"]}}),
+            json!({"network": {"outbound": {"mode": "enabled", "allow_net": ["x"]}}}),
+            json!({"network": {"inbound": {"mode": "enabled"}}}),
+            json!({"advanced": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
+            json!({"auto_stop": 5}),
+            json!({"auto_delete": 5}),
+            json!({"auto_resume": false}),
+        ] {
+            assert_eq!(options(body.clone()).unwrap_err().kind(), ErrorKind::Unsupported, "{body}");
+        }
+        assert!(serde_json::from_value::<CreateBox>(json!({"security": "none"})).is_err());
+        assert_eq!(options(json!({"env": {"A=B": ""}})).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(options(json!({"memory_mib": u64::MAX})).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,94 @@
+//! Archives to and from boxes, streamed both ways.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use boxlite::{Error, Result};
+use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::server::App;
+use crate::server::body::{Path, Query};
+use crate::server::failure::Failure;
+
+const TAR: &str = "application/x-tar";
+/// Bytes read from an archive at a time.
+const PIECE: usize = 64 << 10;
+/// How long an upload may stall.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Which path, and what else the public API's clients may ask.
+#[derive(Debug, Deserialize)]
+pub(super) struct FilesQuery {
+    path: String,
+    #[serde(default)]
+    follow_symlinks: Option<bool>,
+    #[serde(default)]
+    overwrite: Option<bool>,
+}
+
+impl FilesQuery {
+    /// The path in the box.
+    fn checked(self) -> Result<String> {
+        if self.follow_symlinks == Some(true) {
+            return Err(Error::unsupported("this server does not follow symbolic links when it packs"));
+        }
+        if self.overwrite == Some(false) {
+            return Err(Error::unsupported("this server does not copy without overwriting"));
+        }
+        if !self.path.starts_with('/') || self.path.contains('\0') {
+            return Err(Error::invalid(format!("{:?} is not an absolute path in the box", self.path)));
+        }
+        Ok(self.path)
+    }
+}
+
+pub(super) async fn upload(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<FilesQuery>,
+    request: Request,
+) -> Result<StatusCode, Failure> {
+    let path = query.checked()?;
+    let archive = StreamReader::new(Box::pin(moving(request.into_body().into_data_stream())));
+    app.runtime.copy_in(&id, &path, Box::new(archive)).await.map_err(Failure::of_archive)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The upload, as long as it does not stall.
+fn moving(
+    body: impl Stream<Item = Result<axum::body::Bytes, axum::Error>> + Send + 'static,
+) -> impl Stream<Item = io::Result<axum::body::Bytes>> + Send {
+    stream::unfold(Some(Box::pin(body)), |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout(STALLED, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(broken(format!("the upload broke off: {error}"))), None)),
+            Err(_) => Some((Err(broken(format!("the upload stalled for {} s", STALLED.as_secs()))), None)),
+        }
+    })
+}
+
+/// An end of the upload that is its client's doing.
+fn broken(message: String) -> io::Error {
+    io::Error::other(Error::invalid(message))
+}
+
+pub(super) async fn download(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<FilesQuery>,
+) -> Result<impl IntoResponse, Failure> {
+    let path = query.checked()?;
+    let archive = app.runtime.copy_out(&id, &path).await?;
+    // An error in the middle breaks the connection off, so that nobody takes half an archive for a whole one.
+    let body = Body::from_stream(ReaderStream::with_capacity(archive, PIECE));
+    Ok(([(header::CONTENT_TYPE, TAR)], body))
+}

@@ -1,0 +1,138 @@
+//! Images.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use boxlite::{Image, PullOptions};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::page::PageQuery;
+use crate::server::App;
+use crate::server::body::{Json, Path, Query};
+use crate::server::failure::Failure;
+
+/// An image under one of its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct ImageInfo {
+    reference: String,
+    repository: String,
+    tag: String,
+    id: String,
+    cached_at: Timestamp,
+    size_bytes: u64,
+    config_digest: String,
+    layer_count: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ImageList {
+    images: Vec<ImageInfo>,
+    next_page_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PullImage {
+    reference: String,
+}
+
+impl ImageInfo {
+    /// `image` as `reference` names it.
+    fn named(image: &Image, reference: String) -> Self {
+        let (repository, tag) = split(&reference);
+        Self {
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+            id: image.digest.to_string(),
+            cached_at: image.pulled_at,
+            size_bytes: image.stored_bytes(),
+            config_digest: image.digest.to_string(),
+            layer_count: image.layers.len(),
+            reference,
+        }
+    }
+
+    /// `image` once for each of its names, and once by its digest when it has none.
+    fn all(image: &Image) -> Vec<Self> {
+        if image.references.is_empty() {
+            return vec![Self::named(image, image.digest.to_string())];
+        }
+        image.references.iter().map(|reference| Self::named(image, reference.clone())).collect()
+    }
+
+    fn key(&self) -> &str {
+        &self.reference
+    }
+}
+
+/// Repository and tag of a canonical reference; the tag is empty where there is none.
+fn split(reference: &str) -> (&str, &str) {
+    match reference.split_once('@') {
+        Some((named, _)) if !named.is_empty() => split(named),
+        _ => match reference.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+            _ => (reference, ""),
+        },
+    }
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Query(query): Query<PageQuery>,
+) -> Result<Answer<ImageList>, Failure> {
+    let mut images: Vec<ImageInfo> = app.runtime.images().await?.iter().flat_map(ImageInfo::all).collect();
+    images.sort_by(|a, b| a.reference.cmp(&b.reference));
+    let (images, next_page_token) = query.of(images, ImageInfo::key)?;
+    Ok(Answer(ImageList { images, next_page_token }))
+}
+
+pub(super) async fn pull(
+    State(app): State<Arc<App>>,
+    Json(request): Json<PullImage>,
+) -> Result<Answer<ImageInfo>, Failure> {
+    let reference = app.with_access(move |access| access.image(&request.reference)).await?;
+    let parsed: boxlite::Reference = reference.parse()?;
+    let pulled = app.runtime.pull(&reference, PullOptions::default(), Arc::new(())).await;
+    let image = pulled.map_err(Failure::of_pull)?;
+    Ok(Answer(ImageInfo::named(&image, parsed.to_string())))
+}
+
+pub(super) async fn inspect(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Answer<ImageInfo>, Failure> {
+    let image = app.runtime.image(&id).await?;
+    let named = id.parse::<boxlite::Reference>().map(|reference| reference.to_string()).ok();
+    let all = ImageInfo::all(&image);
+    let asked = all.iter().find(|info| Some(&info.reference) == named.as_ref());
+    Ok(Answer(asked.or(all.first()).cloned().unwrap_or_else(|| ImageInfo::named(&image, id))))
+}
+
+pub(super) async fn exists(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    app.runtime.image(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn a_reference_is_a_repository_and_a_tag() {
+        for (reference, repository, tag) in [
+            ("docker.io/library/alpine:3.20", "docker.io/library/alpine", "3.20"),
+            ("localhost:5000/x/y:1", "localhost:5000/x/y", "1"),
+            ("localhost:5000/x@sha256:00", "localhost:5000/x", ""),
+            ("localhost:5000/x:1@sha256:00", "localhost:5000/x", "1"),
+            ("oci:/srv/layout:mini", "oci:/srv/layout", "mini"),
+            ("sha256:00", "sha256", "00"),
+        ] {
+            assert_eq!(split(reference), (repository, tag));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The public API's dialect: its routes, its bodies, and how they and the library's types become each other.
+
+mod bodies;
+mod boxes;
+mod config;
+mod exec;
+mod files;
+mod images;
+mod metrics;
+mod page;
+mod unsupported;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::{App, executions};
+
+/// The routes of this dialect; those of executions are shared.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/config", get(config::config))
+        .route("/v1/me", get(config::me))
+        .route("/openapi.yaml", get(config::description))
+        .route("/v1/boxes", get(boxes::list).post(boxes::create))
+        .route("/v1/boxes/{id}", get(boxes::inspect).head(boxes::exists).delete(boxes::remove))
+        .route("/v1/boxes/{id}/start", post(boxes::start))
+        .route("/v1/boxes/{id}/stop", post(boxes::stop))
+        .route("/v1/boxes/{id}/exec", post(exec::exec))
+        .route("/v1/boxes/{id}/attach", get(executions::attach_main))
+        .route("/v1/boxes/{id}/files", get(files::download).put(files::upload))
+        .route("/v1/boxes/{id}/metrics", get(metrics::of_box))
+        .route("/v1/metrics", get(metrics::of_runtime))
+        .route("/v1/images", get(images::list))
+        .route("/v1/images/pull", post(images::pull))
+        .route("/v1/images/{id}", get(images::inspect).head(images::exists))
+        .merge(unsupported::routes())
+}

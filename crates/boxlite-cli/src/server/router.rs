@@ -1,0 +1,96 @@
+//! Which path leads where.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{StatusCode, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use super::body::MAX_JSON;
+use super::failure::Failure;
+use super::{App, auth, executions, native, observe, public, request_id};
+
+/// Everything that this server answers.
+pub(super) type Service =
+    BoxCloneSyncService<hyper::Request<hyper::body::Incoming>, Response, std::convert::Infallible>;
+
+/// The service over `app`.
+pub(super) fn service(app: &Arc<App>) -> Service {
+    let routes = Router::new()
+        .merge(public::routes())
+        .merge(executions::routes())
+        .merge(native::routes())
+        .merge(observe::routes())
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_JSON))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::admitted))
+        .layer(middleware::from_fn(request_id::named))
+        .with_state(Arc::clone(app));
+    BoxCloneSyncService::new(routes.map_request(|request: hyper::Request<hyper::body::Incoming>| {
+        unprefixed(request.map(axum::body::Body::new))
+    }))
+}
+
+async fn nothing_there(uri: Uri) -> Response {
+    Failure::no_route(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())).into_response()
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    Failure::no_route(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
+}
+
+/// Takes the routing slot out of the request's path, which some clients put there although there is only one tenant.
+fn unprefixed(mut request: Request) -> Request {
+    if let Cow::Owned(path) = without_prefix(request.uri().path()) {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// `/v1/boxes/…` for `/v1/ANYTHING/boxes/…`.
+fn without_prefix(path: &str) -> Cow<'_, str> {
+    const SCOPED: [&str; 5] = ["boxes", "images", "metrics", "volumes", "api-keys"];
+    let Some(rest) = path.strip_prefix("/v1/") else { return Cow::Borrowed(path) };
+    let first = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
+    match rest.split_once('/') {
+        Some((slot, scoped))
+            if slot != "runtime" && !SCOPED.contains(&slot) && SCOPED.contains(&first(scoped).as_str()) =>
+        {
+            Cow::Owned(format!("/v1/{scoped}"))
+        }
+        _ => Cow::Borrowed(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_opaque_slot_is_taken_out_of_scoped_paths() {
+        for (given, meant) in [
+            ("/v1/default/boxes", "/v1/boxes"),
+            ("/v1/default/boxes/x/exec", "/v1/boxes/x/exec"),
+            ("/v1/a%2Fb/metrics", "/v1/metrics"),
+            ("/v1/boxes/boxes", "/v1/boxes/boxes"),
+            ("/v1/boxes/metrics", "/v1/boxes/metrics"),
+            ("/v1/images/volumes/x", "/v1/images/volumes/x"),
+            ("/v1/runtime/boxes", "/v1/runtime/boxes"),
+            ("/v1/default/config", "/v1/default/config"),
+            ("/v1/config", "/v1/config"),
+            ("/metrics", "/metrics"),
+        ] {
+            assert_eq!(without_prefix(given), meant);
+        }
+    }
+}
