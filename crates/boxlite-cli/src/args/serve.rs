@@ -16,9 +16,6 @@ pub(crate) struct ServeArgs {
     /// Port to listen on; 0 chooses a free one
     #[arg(long, default_value_t = 8100)]
     pub(crate) port: u16,
-    /// File with the key that every request must bring as its bearer token
-    #[arg(long, value_name = "FILE")]
-    pub(crate) api_key_file: Option<PathBuf>,
     /// Directory below which requests may name paths of this host, as images or volumes; may be repeated
     #[arg(long, value_name = "DIR")]
     pub(crate) allow_path: Vec<PathBuf>,

@@ -62,7 +62,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Info(args) | Command::System(SystemCommand::Info(args)) => {
             info::info(&open::runtime(&global)?, args).await
         }
-        Command::Serve(args) => serve::serve(open::runtime(&global)?, args).await,
+        Command::Serve(args) => serve::serve(&global, args).await,
         Command::Gc(args) => gc::gc(&open::runtime(&global)?, args).await,
         Command::System(SystemCommand::Df(args)) => system::df(&open::runtime(&global)?, args).await,
         Command::Cp(args) => cp::cp(&open::runtime(&global)?, args).await,

@@ -2,20 +2,23 @@
 
 use std::net::SocketAddr;
 
-use boxlite::Runtime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::ServeArgs;
+use super::open;
+use crate::args::{GlobalArgs, ServeArgs};
 use crate::render::print;
 use crate::report::{Exit, Failure, Topic};
 use crate::server::{self, Access, Key, Options};
 
-pub(super) async fn serve(runtime: Runtime, args: ServeArgs) -> Result<Exit, Failure> {
+pub(super) async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<Exit, Failure> {
+    if global.url.is_some() {
+        return Err(Failure::local("a server serves a home of its own host, and --url names another server"));
+    }
     let of_host = |error: boxlite::Error| Failure::of(&error, Topic::Host);
-    let key = args.api_key_file.as_deref().map(Key::read).transpose().map_err(of_host)?;
+    let key = global.api_key_file.as_deref().map(Key::read).transpose().map_err(of_host)?;
     if key.is_none() && !args.host.is_loopback() {
         let message =
             format!("serving on {} without an API key would let everybody run boxes here", args.host);
@@ -24,6 +27,7 @@ pub(super) async fn serve(runtime: Runtime, args: ServeArgs) -> Result<Exit, Fai
         ));
     }
     let access = Access::new(&args.allow_path).map_err(of_host)?;
+    let runtime = open::local(global)?;
     let stop =
         stop_on_signal().map_err(|error| Failure::local(format!("watching for signals failed: {error}")))?;
     let wanted = SocketAddr::new(args.host, args.port);

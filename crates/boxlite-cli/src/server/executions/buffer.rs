@@ -1,13 +1,14 @@
-//! A command's output on its way from the guest to whoever attaches: bounded, and read only once it was passed on.
+//! A command's output on its way from the guest to whoever attaches: bounded, and kept until its reader has it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use boxlite::OutputChunk;
+use boxlite::wire::WINDOW;
 use tokio::sync::Notify;
 
-/// Bytes that wait; the guest is not read further until some are passed on.
-pub(super) const CAPACITY: usize = 256 << 10;
+/// The longest piece, in bytes.
+const LONGEST: usize = WINDOW / 4;
 
 /// Something to tell the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,16 +20,16 @@ pub(super) enum Piece {
 }
 
 impl Piece {
-    /// What it counts against the capacity.
-    fn weight(&self) -> usize {
+    /// Bytes of output.
+    fn length(&self) -> usize {
         match self {
             Self::Output(chunk) => chunk.bytes.len(),
-            Self::Trouble(message) => message.len(),
+            Self::Trouble(_) => 0,
         }
     }
 }
 
-/// The queue between one writer and one reader at a time.
+/// The queue between one writer and one reader at a time. Positions count bytes of output since the command began.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     state: Mutex<State>,
@@ -41,8 +42,37 @@ pub(super) struct Buffer {
 #[derive(Debug, Default)]
 struct State {
     pieces: VecDeque<Piece>,
-    weight: usize,
+    /// Bytes in them.
+    length: usize,
+    /// Position of their first byte.
+    position: u64,
+    /// How many of them the present reader was sent.
+    sent: usize,
+    /// Bytes of the first one that the present reader had before.
+    skip: usize,
     closed: bool,
+}
+
+impl State {
+    fn drop_first(&mut self) {
+        if let Some(piece) = self.pieces.pop_front() {
+            self.length -= piece.length();
+            self.position += piece.length() as u64;
+            (self.sent, self.skip) = (self.sent.saturating_sub(1), 0);
+        }
+    }
+
+    /// Drops what lies before `position`, with the troubles in between.
+    fn drop_before(&mut self, position: u64) {
+        while let Some(first) = self.pieces.front() {
+            let end = self.position + first.length() as u64;
+            let done = if first.length() == 0 { self.sent > 0 || end < position } else { end <= position };
+            if !done {
+                break;
+            }
+            self.drop_first();
+        }
+    }
 }
 
 impl Buffer {
@@ -50,13 +80,26 @@ impl Buffer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a piece once what waits is less than the capacity.
+    /// Adds a piece, in several if it is long, once there is room in the window.
     pub(super) async fn push(&self, piece: Piece) {
+        match piece {
+            Piece::Output(chunk) if chunk.bytes.len() > LONGEST => {
+                let mut rest = chunk.bytes;
+                while !rest.is_empty() {
+                    let bytes = rest.split_to(rest.len().min(LONGEST));
+                    self.push_short(Piece::Output(OutputChunk { stream: chunk.stream, bytes })).await;
+                }
+            }
+            piece => self.push_short(piece).await,
+        }
+    }
+
+    async fn push_short(&self, piece: Piece) {
         loop {
             {
                 let mut state = self.state();
-                if state.weight < CAPACITY {
-                    state.weight += piece.weight();
+                if state.length + piece.length() <= WINDOW {
+                    state.length += piece.length();
                     state.pieces.push_back(piece);
                     self.more.notify_one();
                     return;
@@ -72,13 +115,35 @@ impl Buffer {
         self.more.notify_one();
     }
 
-    /// The oldest piece, which stays until it is [`Buffer::passed_on`]; `None` when all was passed on and no more comes.
-    pub(super) async fn front(&self) -> Option<Piece> {
+    /// A reader begins, after `received` bytes if it says so; false when what follows those is not here.
+    pub(super) fn begin(&self, received: Option<u64>) -> bool {
+        let mut state = self.state();
+        (state.sent, state.skip) = (0, 0);
+        self.more.notify_one();
+        let Some(received) = received else { return true };
+        if !(state.position..=state.position + state.length as u64).contains(&received) {
+            return false;
+        }
+        state.drop_before(received);
+        state.skip = (received - state.position) as usize;
+        self.room.notify_one();
+        true
+    }
+
+    /// The next piece for the present reader, the same until it is [`Buffer::sent`] or [`Buffer::passed_on`]; `None`
+    /// when it was sent all and no more comes.
+    pub(super) async fn next(&self) -> Option<Piece> {
         loop {
             {
                 let state = self.state();
-                if let Some(piece) = state.pieces.front() {
-                    return Some(piece.clone());
+                if let Some(piece) = state.pieces.get(state.sent) {
+                    return Some(match piece {
+                        Piece::Output(chunk) if state.sent == 0 => {
+                            let bytes = chunk.bytes.slice(state.skip..);
+                            Piece::Output(OutputChunk { stream: chunk.stream, bytes })
+                        }
+                        piece => piece.clone(),
+                    });
                 }
                 if state.closed {
                     return None;
@@ -88,16 +153,28 @@ impl Buffer {
         }
     }
 
-    /// Drops the oldest piece: its reader has it.
-    pub(super) fn passed_on(&self) {
+    /// The reader was sent the next piece and will acknowledge it.
+    pub(super) fn sent(&self) {
         let mut state = self.state();
-        if let Some(piece) = state.pieces.pop_front() {
-            state.weight -= piece.weight();
-            self.room.notify_one();
-        }
+        state.sent = (state.sent + 1).min(state.pieces.len());
     }
 
-    /// Whether anything waits.
+    /// The reader was sent the next piece, and that is all there will be known of it.
+    pub(super) fn passed_on(&self) {
+        self.state().drop_first();
+        self.room.notify_one();
+    }
+
+    /// The reader has everything before `position`, as far as it was sent that.
+    pub(super) fn acknowledge(&self, position: u64) {
+        let mut state = self.state();
+        let sent: usize = state.pieces.iter().take(state.sent).map(Piece::length).sum();
+        let sent = state.position + sent as u64;
+        state.drop_before(position.min(sent));
+        self.room.notify_one();
+    }
+
+    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.state().pieces.is_empty()
     }
@@ -116,12 +193,12 @@ mod tests {
         Piece::Output(OutputChunk { stream: OutputStream::Stdout, bytes: vec![b'x'; length].into() })
     }
 
-    /// Mutation tried: with `<=` for `<` in `push`, the writer does not wait.
-    #[tokio::test(start_paused = true)]
+    /// Mutation tried: without the comparison in `push_short`, the writer does not wait.
+    #[tokio::test]
     async fn a_writer_waits_for_its_reader_and_nothing_is_lost() {
         let buffer = Arc::new(Buffer::default());
-        buffer.push(piece(CAPACITY)).await;
-        let waiting = tokio::time::timeout(Duration::from_secs(1), buffer.push(piece(1)));
+        buffer.push(piece(WINDOW)).await;
+        let waiting = tokio::time::timeout(Duration::from_millis(50), buffer.push(piece(1)));
         assert!(waiting.await.is_err(), "the buffer grows without a bound");
 
         let writer = Arc::clone(&buffer);
@@ -132,14 +209,51 @@ mod tests {
             writer.close();
         });
         let mut lengths = Vec::new();
-        while let Some(front) = buffer.front().await {
-            // A reader that goes away before it has passed on finds the same piece again.
-            assert_eq!(buffer.front().await, Some(front.clone()));
-            lengths.push(front.weight());
+        while let Some(next) = buffer.next().await {
+            // A reader that goes away before it was passed on finds the same piece again.
+            assert!(buffer.begin(None));
+            assert_eq!(buffer.next().await, Some(next.clone()));
+            lengths.push(next.length());
             buffer.passed_on();
         }
         writing.await.unwrap();
-        assert_eq!(lengths, std::iter::once(CAPACITY).chain(1..2000).collect::<Vec<_>>());
+        assert_eq!(lengths, [LONGEST; 4].into_iter().chain(1..2000).collect::<Vec<_>>());
         assert!(buffer.is_empty());
+    }
+
+    /// Mutation tried: dropping what was sent instead of what was acknowledged loses bytes at the first break.
+    #[tokio::test]
+    async fn a_reader_that_acknowledges_goes_on_where_it_says_after_every_break() {
+        let buffer = Buffer::default();
+        let all: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+        for bytes in all.chunks(777) {
+            let bytes = bytes.to_vec().into();
+            buffer.push(Piece::Output(OutputChunk { stream: OutputStream::Stderr, bytes })).await;
+            buffer.push(Piece::Trouble("x".into())).await;
+        }
+        buffer.close();
+        let (mut had, mut round) = (Vec::new(), 0_usize);
+        'attachments: loop {
+            assert!(buffer.begin(Some(had.len() as u64)));
+            for count in 0.. {
+                let Some(next) = buffer.next().await else { break 'attachments };
+                buffer.sent();
+                if let Piece::Output(chunk) = next {
+                    round += 1;
+                    // Of the piece during which the connection breaks, a part arrives.
+                    let breaks = count > round % 7;
+                    let arrived = if breaks { chunk.bytes.len() / 3 } else { chunk.bytes.len() };
+                    had.extend_from_slice(&chunk.bytes[..arrived]);
+                    if breaks {
+                        continue 'attachments;
+                    }
+                    buffer.acknowledge(had.len() as u64 - (round % 900).min(had.len()) as u64);
+                }
+            }
+        }
+        assert_eq!(had, all);
+        buffer.acknowledge(had.len() as u64);
+        assert!(buffer.is_empty());
+        assert!(!buffer.begin(Some(had.len() as u64 - 1)) && !buffer.begin(Some(had.len() as u64 + 1)));
     }
 }

@@ -4,17 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use boxlite::wire::ErrorBody;
+use boxlite::wire::{ErrorBody, ExecutionCreated};
 use boxlite::{ExecStatus, Execution, ExecutionControl};
-use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::{Buffer, Piece};
+use super::input::Input;
 use crate::server::failure::Failure;
 
 /// What becomes of a command that nobody is attached to for long.
@@ -61,9 +60,13 @@ pub(crate) struct Command {
     pub(super) abandoned: Abandoned,
     pub(super) buffer: Buffer,
     control: Arc<dyn ExecutionControl>,
-    stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
+    pub(super) input: Arc<Input>,
+    pub(super) has_stdin: bool,
     outcome: watch::Sender<Option<(Outcome, Instant)>>,
     attachment: Mutex<Attachment>,
+    /// Held by whoever is attached.
+    seat: Arc<tokio::sync::Mutex<()>>,
+    evicted: AtomicBool,
     killed: AtomicBool,
     timed_out: AtomicBool,
     traffic: Arc<Traffic>,
@@ -71,18 +74,35 @@ pub(crate) struct Command {
     released: CancellationToken,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How long the client that is replaced may take to notice.
+const REPLACED: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
 struct Attachment {
     attached: bool,
     since: Instant,
+    /// Set when another client takes the place of this one.
+    replaced: CancellationToken,
+}
+
+impl Default for Attachment {
+    fn default() -> Self {
+        Self { attached: false, since: Instant::now(), replaced: CancellationToken::new() }
+    }
 }
 
 /// The right to be the one client of a command; given back when dropped.
-pub(super) struct Attached(Arc<Command>);
+pub(super) struct Attached {
+    pub(super) command: Arc<Command>,
+    /// Set when another client takes the place of this one.
+    pub(super) replaced: CancellationToken,
+    _seat: OwnedMutexGuard<()>,
+}
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        *self.0.attachment() = Attachment { attached: false, since: Instant::now() };
+        let mut attachment = self.command.attachment();
+        (attachment.attached, attachment.since) = (false, Instant::now());
     }
 }
 
@@ -96,7 +116,6 @@ impl Command {
     ) -> Arc<Self> {
         let Execution { stdin, output, control } = execution;
         let (outcome, _) = watch::channel(None);
-        let feed = stdin.map(feed);
         let command = Arc::new(Self {
             id: uuid::Uuid::new_v4().simple().to_string(),
             box_id,
@@ -106,9 +125,12 @@ impl Command {
             abandoned,
             buffer: Buffer::default(),
             control: Arc::clone(&control),
-            stdin: Mutex::new(feed),
+            has_stdin: stdin.is_some(),
+            input: Input::into(stdin),
             outcome,
-            attachment: Mutex::new(Attachment { attached: false, since: Instant::now() }),
+            attachment: Mutex::new(Attachment::default()),
+            seat: Arc::default(),
+            evicted: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
             traffic,
@@ -156,6 +178,11 @@ impl Command {
         });
     }
 
+    /// How its creation is answered.
+    pub(crate) fn created(&self, started: bool) -> ExecutionCreated {
+        ExecutionCreated { execution_id: self.id.clone(), started, stdin: self.has_stdin }
+    }
+
     /// Waits until the process runs; false when it could not be run.
     pub(super) async fn started(&self) -> boxlite::Result<bool> {
         self.control.started().await
@@ -180,21 +207,11 @@ impl Command {
     /// Lets go of it: it runs on and its output is discarded.
     pub(super) fn release(&self) {
         self.released.cancel();
-        self.close_stdin();
     }
 
-    /// Hands over standard input, waiting while the command does not read; what a command no longer reads is dropped.
-    pub(super) async fn feed(&self, bytes: Bytes) {
-        let sender = lock(&self.stdin).clone();
-        if let Some(sender) = sender {
-            self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let _ = sender.send(bytes).await;
-        }
-    }
-
-    /// Ends standard input.
-    pub(super) fn close_stdin(&self) {
-        lock(&self.stdin).take();
+    /// Counts standard input that arrived.
+    pub(super) fn count_input(&self, bytes: usize) {
+        self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// How it ended, if it has.
@@ -212,39 +229,41 @@ impl Command {
         self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Becomes its client, unless there is one.
-    pub(super) fn attach(self: &Arc<Self>) -> Option<Attached> {
-        let mut attachment = self.attachment();
-        if attachment.attached {
-            return None;
+    /// Becomes its client, unless there is one, whose place is taken if `instead`.
+    pub(super) async fn attach(self: &Arc<Self>, instead: bool) -> Option<Attached> {
+        if instead {
+            self.attachment().replaced.cancel();
         }
-        *attachment = Attachment { attached: true, since: Instant::now() };
-        Some(Attached(Arc::clone(self)))
+        let seat = match Arc::clone(&self.seat).try_lock_owned() {
+            Err(_) if instead => {
+                tokio::time::timeout(REPLACED, Arc::clone(&self.seat).lock_owned()).await.ok()?
+            }
+            free => free.ok()?,
+        };
+        let replaced = CancellationToken::new();
+        *self.attachment() = Attachment { attached: true, since: Instant::now(), replaced: replaced.clone() };
+        Some(Attached { command: Arc::clone(self), replaced, _seat: seat })
+    }
+
+    /// Is not to be found any more, except by its first client.
+    pub(super) fn evict(&self) {
+        self.evicted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was evicted.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// Since when nobody has been attached; `None` while somebody is.
     pub(super) fn unattended_since(&self) -> Option<Instant> {
-        let attachment = *self.attachment();
+        let attachment = self.attachment();
         (!attachment.attached).then_some(attachment.since)
     }
 
     fn attachment(&self) -> MutexGuard<'_, Attachment> {
         lock(&self.attachment)
     }
-}
-
-/// Writes standard input in a task of its own, so that what was accepted arrives although the client goes away.
-fn feed(mut stdin: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>) -> mpsc::Sender<Bytes> {
-    let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
-    tokio::spawn(async move {
-        while let Some(bytes) = receiver.recv().await {
-            if stdin.write_all(&bytes).await.is_err() || stdin.flush().await.is_err() {
-                return;
-            }
-        }
-        let _ = stdin.shutdown().await;
-    });
-    sender
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,6 +2,7 @@
 
 mod buffer;
 mod command;
+mod input;
 mod reaper;
 mod registry;
 mod routes;

@@ -80,13 +80,17 @@ impl Executions {
 
     /// The execution `id` of the box that `wanted` (a name, an id or the beginning of one) means.
     pub(crate) fn find(&self, wanted: &str, id: &str) -> Result<Arc<Command>, Failure> {
+        let command = self.find_for_client(wanted, id)?;
+        if command.is_evicted() { Err(unknown(wanted, id)) } else { Ok(command) }
+    }
+
+    /// The same for somebody who wants to attach, who may have been overtaken by the request to kill it.
+    pub(crate) fn find_for_client(&self, wanted: &str, id: &str) -> Result<Arc<Command>, Failure> {
         let found = self.commands().get(id).cloned();
         let of_box = |command: &Arc<Command>| {
             command.box_name == wanted || (!wanted.is_empty() && command.box_id.starts_with(wanted))
         };
-        found.filter(of_box).ok_or_else(|| {
-            Error::not_found(format!("this server knows no execution {id:?} of box {wanted:?}")).into()
-        })
+        found.filter(of_box).ok_or_else(|| unknown(wanted, id))
     }
 
     /// Drops an execution; whoever is attached to it stays until its end.
@@ -145,6 +149,10 @@ impl Executions {
     fn commands(&self) -> MutexGuard<'_, HashMap<String, Arc<Command>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unknown(wanted: &str, id: &str) -> Failure {
+    Error::not_found(format!("this server knows no execution {id:?} of box {wanted:?}")).into()
 }
 
 /// Whether it holds more than its status.

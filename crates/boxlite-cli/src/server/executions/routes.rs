@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Abandoned, Command, Outcome};
-use super::session::{self, MAX_MESSAGE};
+use super::session::{self, MAX_MESSAGE, Terms};
 use crate::server::App;
 use crate::server::body::{Json, Path, Query};
 use crate::server::failure::Failure;
@@ -85,15 +85,18 @@ struct ResizeRequest {
 pub(crate) struct AttachQuery {
     /// `0` or `false`: standard input is not connected.
     stdin: Option<String>,
+    /// As in [`boxlite::wire::AttachQuery::received`].
+    received: Option<u64>,
 }
 
 impl AttachQuery {
-    fn with_stdin(&self) -> Result<bool, Failure> {
-        match self.stdin.as_deref() {
-            None | Some("1" | "true") => Ok(true),
-            Some("0" | "false") => Ok(false),
-            Some(other) => Err(Error::invalid(format!("stdin is 0 or 1, not {other:?}")).into()),
-        }
+    fn terms(&self) -> Result<Terms, Failure> {
+        let with_stdin = match self.stdin.as_deref() {
+            None | Some("1" | "true") => true,
+            Some("0" | "false") => false,
+            Some(other) => return Err(Error::invalid(format!("stdin is 0 or 1, not {other:?}")).into()),
+        };
+        Ok(Terms { with_stdin, received: self.received })
     }
 }
 
@@ -110,7 +113,7 @@ async fn kill(State(app): State<Arc<App>>, Path((id, execution)): Ids) -> Result
     if command.outcome().is_none() {
         command.kill().await?;
     }
-    app.executions.forget(&command);
+    command.evict();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -153,8 +156,8 @@ async fn attach(
     Query(query): Query<AttachQuery>,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
-    let command = app.executions.find(&id, &execution)?;
-    connect(&app, command, query.with_stdin()?, upgrade)
+    let command = app.executions.find_for_client(&id, &execution)?;
+    connect(&app, command, query.terms()?, upgrade).await
 }
 
 /// The public API's attachment to a box's main process: an execution that nobody else sees.
@@ -164,13 +167,13 @@ pub(crate) async fn attach_main(
     Query(query): Query<AttachQuery>,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
-    let with_stdin = query.with_stdin()?;
+    let terms = query.terms()?;
     let upgrade = Ok(upgrade.map_err(|rejection| no_upgrade(&rejection))?);
     let of = app.runtime.inspect(&id).await?;
     app.executions.check_room()?;
     let execution = app.runtime.attach(&of.id).await?;
     let (command, _) = app.executions.begin(&of, execution, Abandoned::LetGo, None).await?;
-    connect(&app, command, with_stdin, upgrade)
+    connect(&app, command, terms, upgrade).await
 }
 
 fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> Failure {
@@ -180,24 +183,27 @@ fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> Failure {
     )
 }
 
-fn connect(
+async fn connect(
     app: &Arc<App>,
     command: Arc<Command>,
-    with_stdin: bool,
+    terms: Terms,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
     let upgrade = upgrade.map_err(|rejection| no_upgrade(&rejection))?;
-    let Some(attached) = command.attach() else {
+    let Some(attached) = command.attach(terms.received.is_some()).await else {
         let message = format!("somebody else is attached to execution {}", command.id);
         return Err(Error::conflict(message).into());
     };
-    let app = Arc::clone(app);
-    let sessions = app.sessions.clone();
+    if !command.buffer.begin(terms.received) {
+        let received = terms.received.unwrap_or_default();
+        let message =
+            format!("what follows {received} bytes of output of execution {} is not here", command.id);
+        return Err(Error::conflict(message).into());
+    }
+    let (sessions, closing) = (app.sessions.clone(), app.closing.clone());
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let closing = app.closing.clone();
-        sessions.track_future(session::serve(socket, attached, command, with_stdin, closing))
-    }))
+    Ok(upgrade
+        .on_upgrade(move |socket| sessions.track_future(session::serve(socket, attached, terms, closing))))
 }
 
 /// Seconds as the public API writes them.

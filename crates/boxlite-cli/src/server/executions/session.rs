@@ -1,110 +1,125 @@
-//! One client attached to one execution, over a WebSocket.
+//! One client attached to one execution, over a WebSocket; `boxlite::wire` describes its frames.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use boxlite::WindowSize;
-use boxlite::wire::{Channel, ClientFrame, ServerFrame};
+use boxlite::wire::{Channel, ClientFrame, PING, ServerFrame};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::Piece;
 use super::command::{Abandoned, Attached, Command, Outcome};
+use super::input::Given;
 
 /// The longest message from a client, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4 << 20;
-/// How often the client is asked for a sign of life.
-const PING: Duration = Duration::from_secs(15);
 /// Silence after which the client is taken for dead.
-const DEAD: Duration = Duration::from_secs(45);
+const DEAD: Duration = PING.saturating_mul(3);
 /// How long the closing handshake may take.
 const PARTING: Duration = Duration::from_secs(5);
 /// Remarks for the client that wait to be sent.
 const REMARKS: usize = 16;
 
-/// How an attachment ended on the client's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// It said that it leaves.
-    Deliberately,
-    /// It was cut off, or is silent.
+/// What a client wants of its attachment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// What it sends is standard input.
+    pub(super) with_stdin: bool,
+    /// It acknowledges, and has had so much output before.
+    pub(super) received: Option<u64>,
+}
+
+/// How an attachment ended.
+enum End {
+    /// There is no more to say but this.
+    Said(Message),
+    /// The client closed.
+    Closed,
+    /// The client was cut off, is silent, or was replaced.
     Broken,
 }
 
 /// Serves the client until the command has ended, the client has gone, or `closing` says that the server goes.
 ///
-/// What was not passed on stays in the buffer for the next client.
-pub(crate) async fn serve(
-    socket: WebSocket,
-    attached: Attached,
-    command: Arc<Command>,
-    with_stdin: bool,
-    closing: CancellationToken,
-) {
+/// What the client does not have stays in the buffer for the next one.
+pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, closing: CancellationToken) {
+    let command = &*attached.command;
     let (mut sink, stream) = socket.split();
+    let (given, again) = command.input.begin();
     let (remarks, remarked) = mpsc::channel(REMARKS);
-    let alive = Mutex::new(Instant::now());
-    let left = {
-        let client = Client { command: &command, with_stdin, alive: &alive, remarks };
-        tokio::select! {
-            sent = send(&mut sink, &command, remarked, &alive) => match sent {
-                Ok(close) => Err(close),
-                Err(_) => Ok(Left::Broken),
-            },
-            left = client.listen(stream) => Ok(left),
-            () = closing.cancelled() => Err(closed(close_code::AWAY, "the server is going away")),
-        }
+    let alive = Alive(Mutex::new(Instant::now()));
+    let again = if terms.received.is_some() { again } else { 0 };
+    let client = Client { command, terms, alive: &alive, remarks, again: Mutex::new(again) };
+    let end = tokio::select! {
+        end = speak(&mut sink, command, terms, given, remarked, &alive) => end.unwrap_or(End::Broken),
+        end = client.listen(stream) => end,
+        () = attached.replaced.cancelled() => End::Broken,
+        () = closing.cancelled() => End::Said(closed(close_code::AWAY, "the server is going away")),
     };
-    match left {
-        Ok(Left::Deliberately) if command.abandoned == Abandoned::LetGo => command.release(),
-        Ok(_) => {}
-        Err(close) => {
-            let _ = tokio::time::timeout(PARTING, async {
+    match end {
+        End::Closed if terms.received.is_some() || command.abandoned == Abandoned::LetGo => command.release(),
+        End::Closed | End::Broken => {}
+        End::Said(close) => {
+            let part = async {
                 sink.send(close).await?;
                 sink.close().await
-            })
-            .await;
+            };
+            let _ = tokio::time::timeout(PARTING, part).await;
         }
     }
-    drop(attached);
 }
 
-/// Passes output on until the command's end, which it tells; returns how to close.
-async fn send(
+/// Passes output on until the command's end, which it tells.
+async fn speak(
     sink: &mut SplitSink<WebSocket, Message>,
     command: &Command,
+    terms: Terms,
+    mut given: watch::Receiver<Given>,
     mut remarked: mpsc::Receiver<String>,
-    alive: &Mutex<Instant>,
-) -> Result<Message, axum::Error> {
+    alive: &Alive,
+) -> Result<End, axum::Error> {
+    let acknowledges = terms.received.is_some();
+    if acknowledges {
+        given.mark_changed();
+    }
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     loop {
         tokio::select! {
-            piece = command.buffer.front() => {
+            biased;
+            Ok(()) = given.changed(), if acknowledges => {
+                let Given { bytes: stdin, closed } = *given.borrow_and_update();
+                sink.send(said(&ServerFrame::Ack { stdin, closed })).await?;
+            }
+            _ = ping.tick() => sink.send(Message::Ping(bytes::Bytes::new())).await?,
+            Some(remark) = remarked.recv() => sink.send(said(&ServerFrame::Error { message: remark })).await?,
+            piece = command.buffer.next() => {
                 let Some(piece) = piece else { break };
                 sink.send(message(piece)).await?;
-                command.buffer.passed_on();
-                touch(alive);
+                if acknowledges { command.buffer.sent() } else { command.buffer.passed_on() }
+                alive.sign();
             }
-            Some(remark) = remarked.recv() => sink.send(said(&ServerFrame::Error { message: remark })).await?,
-            _ = ping.tick() => sink.send(Message::Ping(bytes::Bytes::new())).await?,
         }
     }
     match command.outcome() {
         Some((Outcome::Ended(status), _)) => {
             sink.send(said(&ServerFrame::Exit { exit_code: status.code, reason: status.reason })).await?;
-            Ok(closed(close_code::NORMAL, ""))
+            Ok(End::Said(closed(close_code::NORMAL, "")))
+        }
+        Some((Outcome::Broken(error), _)) if acknowledges => {
+            sink.send(said(&ServerFrame::Failed { error })).await?;
+            Ok(End::Said(closed(close_code::NORMAL, "")))
         }
         Some((Outcome::Broken(error), _)) => {
             sink.send(said(&ServerFrame::Error { message: error.message.clone() })).await?;
-            Ok(closed(close_code::ERROR, &error.message))
+            Ok(End::Said(closed(close_code::ERROR, &error.message)))
         }
-        None => Ok(closed(close_code::ERROR, "the server let go of this execution")),
+        None => Ok(End::Said(closed(close_code::ERROR, "the server let go of this execution"))),
     }
 }
 
@@ -133,43 +148,52 @@ fn closed(code: u16, reason: &str) -> Message {
     Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from(reason) }))
 }
 
-fn touch(alive: &Mutex<Instant>) {
-    if let Ok(mut alive) = alive.lock() {
-        *alive = Instant::now();
+/// When the client last showed that it lives.
+struct Alive(Mutex<Instant>);
+
+impl Alive {
+    fn sign(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// When it is dead unless it shows up before.
+    fn until(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) + DEAD
     }
 }
 
 /// What the client says, and what it is told about it.
 struct Client<'a> {
     command: &'a Command,
-    with_stdin: bool,
-    alive: &'a Mutex<Instant>,
+    terms: Terms,
+    alive: &'a Alive,
     remarks: mpsc::Sender<String>,
+    /// Bytes of input that will come although they came before.
+    again: Mutex<u64>,
 }
 
 impl Client<'_> {
-    async fn listen(&self, mut stream: SplitStream<WebSocket>) -> Left {
+    async fn listen(&self, mut stream: SplitStream<WebSocket>) -> End {
         loop {
-            let deadline = self.alive.lock().map_or_else(|_| Instant::now(), |alive| *alive) + DEAD;
-            let next = match tokio::time::timeout_at(deadline, stream.next()).await {
-                Ok(Some(Ok(next))) => next,
+            let next = match tokio::time::timeout_at(self.alive.until(), stream.next()).await {
                 // Output that it takes is a sign of life as well.
-                Err(_) if self.alive.lock().is_ok_and(|alive| alive.elapsed() < DEAD) => continue,
-                Ok(_) | Err(_) => return Left::Broken,
+                Err(_) if self.alive.until() > Instant::now() => continue,
+                Err(_) | Ok(None | Some(Err(_))) => return End::Broken,
+                Ok(Some(Ok(next))) => next,
             };
-            if let ControlFlow::Break(left) = self.heard(next).await {
-                return left;
+            if self.heard(next).await.is_break() {
+                return End::Closed;
             }
-            touch(self.alive);
+            self.alive.sign();
         }
     }
 
-    async fn heard(&self, message: Message) -> ControlFlow<Left> {
+    async fn heard(&self, message: Message) -> ControlFlow<()> {
         match message {
-            Message::Binary(_) if !self.with_stdin => {
+            Message::Binary(_) if !self.terms.with_stdin => {
                 self.remark("this attachment is without standard input".into());
             }
-            Message::Binary(bytes) => self.command.feed(bytes).await,
+            Message::Binary(bytes) => self.input(bytes).await,
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(frame) => {
                     if let Err(error) = self.asked(frame).await {
@@ -178,10 +202,23 @@ impl Client<'_> {
                 }
                 Err(error) => self.remark(format!("no frame that this server knows: {error}")),
             },
-            Message::Close(_) => return ControlFlow::Break(Left::Deliberately),
+            Message::Close(_) => return ControlFlow::Break(()),
             Message::Ping(_) | Message::Pong(_) => {}
         }
         ControlFlow::Continue(())
+    }
+
+    async fn input(&self, mut bytes: bytes::Bytes) {
+        {
+            let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = bytes.len().min(usize::try_from(*again).unwrap_or(usize::MAX));
+            *again -= known as u64;
+            drop(bytes.split_to(known));
+        }
+        if !bytes.is_empty() {
+            self.command.count_input(bytes.len());
+            self.command.input.offer(bytes).await;
+        }
     }
 
     async fn asked(&self, frame: ClientFrame) -> boxlite::Result<()> {
@@ -189,13 +226,19 @@ impl Client<'_> {
             ClientFrame::Resize { cols, rows } => {
                 self.command.resize(WindowSize { rows, columns: cols }).await
             }
-            ClientFrame::Signal { sig } => match boxlite::parse_signal(&sig.to_string()) {
-                Ok(signal) => self.command.signal(signal).await,
-                Err(error) => Err(error),
-            },
+            ClientFrame::Signal { sig } => {
+                let signal = boxlite::parse_signal(&sig.to_string())?;
+                self.command.signal(signal).await
+            }
             ClientFrame::StdinEof => {
-                if self.with_stdin {
-                    self.command.close_stdin();
+                if self.terms.with_stdin {
+                    self.command.input.end();
+                }
+                Ok(())
+            }
+            ClientFrame::Ack { output } => {
+                if self.terms.received.is_some() {
+                    self.command.buffer.acknowledge(output);
                 }
                 Ok(())
             }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use boxlite::wire::{KillRequest, RemoveQuery};
-use boxlite::{BoxInfo, BoxOptions, Consumption, ListOptions, RemoveOptions, StopOptions};
+use boxlite::{BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, RemoveOptions, StopOptions};
 
 use super::streams::OptionsQuery;
 use crate::server::App;
@@ -30,6 +30,14 @@ pub(super) async fn create(
     let create =
         |progress| async move { app.runtime.create(options, progress).await.map_err(Failure::of_create) };
     Ok(progress::events(create).await)
+}
+
+pub(super) async fn clone(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Json(options): Json<CloneOptions>,
+) -> Result<Response, Failure> {
+    Ok(progress::events(|_| async move { Ok(app.runtime.clone_box(&id, options).await?) }).await)
 }
 
 pub(super) async fn inspect(

@@ -53,7 +53,7 @@ pub(super) async fn exec(
     app.executions.check_room()?;
     let execution = app.runtime.exec(&info.id, options).await?;
     let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
-    Ok((StatusCode::CREATED, Answer(ExecutionCreated { execution_id: command.id.clone(), started })))
+    Ok((StatusCode::CREATED, Answer(command.created(started))))
 }
 
 pub(super) async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Created, Failure> {
@@ -61,5 +61,5 @@ pub(super) async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>) 
     app.executions.check_room()?;
     let execution = app.runtime.attach(&info.id).await?;
     let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
-    Ok((StatusCode::CREATED, Answer(ExecutionCreated { execution_id: command.id.clone(), started })))
+    Ok((StatusCode::CREATED, Answer(command.created(started))))
 }

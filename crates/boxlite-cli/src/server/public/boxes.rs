@@ -8,7 +8,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use boxlite::wire::RemoveQuery;
 use boxlite::{
-    BoxFilter, BoxInfo, BoxState, ErrorKind, ListOptions, PullOptions, RemoveOptions, Result, StopOptions,
+    BoxFilter, BoxInfo, BoxState, CloneOptions, ErrorKind, ListOptions, PullOptions, RemoveOptions, Result,
+    StopOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,17 @@ pub(super) async fn create(
         found => drop(found?),
     }
     let info = app.runtime.create(options, Arc::new(())).await.map_err(Failure::of_create)?;
+    let location = format!("/v1/boxes/{}", info.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(Box::from(info))))
+}
+
+/// A clone of a box, under the public API's body, which is the library's as well.
+pub(super) async fn clone(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Optional(options): Optional<CloneOptions>,
+) -> Result<impl IntoResponse, Failure> {
+    let info = app.runtime.clone_box(&id, options).await?;
     let location = format!("/v1/boxes/{}", info.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(Box::from(info))))
 }

@@ -30,7 +30,7 @@ pub(super) async fn config() -> Answer<Value> {
             "tty_enabled": true,
             "streaming_enabled": true,
             "snapshots_enabled": false,
-            "clone_enabled": false,
+            "clone_enabled": true,
             "export_enabled": false,
             "import_enabled": false,
         },

@@ -7,7 +7,6 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use boxlite::wire::ExecutionCreated;
 use boxlite::{Error, ExecOptions, WindowSize};
 use serde::Deserialize;
 
@@ -69,6 +68,6 @@ pub(super) async fn exec(
     let execution = app.runtime.exec(&info.id, options).await?;
     let (command, started) = app.executions.begin(&info, execution, Abandoned::HungUp, limit).await?;
     let location = format!("/v1/boxes/{}/executions/{}", info.id, command.id);
-    let created = ExecutionCreated { execution_id: command.id.clone(), started };
+    let created = command.created(started);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(created)))
 }

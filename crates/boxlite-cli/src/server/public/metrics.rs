@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use boxlite::{GuestConsumption, ListOptions};
+use boxlite::{Consumption, ListOptions};
 use serde::Serialize;
 
 use crate::server::App;
@@ -57,7 +57,7 @@ pub(super) async fn of_box(
         exec_errors_total: count(&traffic.failed),
         bytes_sent_total: count(&traffic.sent),
         bytes_received_total: count(&traffic.received),
-        cpu_percent: consumption.guest.as_ref().and_then(busy),
+        cpu_percent: busy(&consumption),
         memory_bytes: consumption
             .guest
             .map(|guest| guest.memory_total.saturating_sub(guest.memory_available)),
@@ -65,7 +65,8 @@ pub(super) async fn of_box(
 }
 
 /// How busy the guest's processors were since it started, all together, in percent of what they could do.
-fn busy(guest: &GuestConsumption) -> Option<f64> {
+fn busy(consumption: &Consumption) -> Option<f64> {
+    let guest = consumption.guest.as_ref()?;
     let could = guest.uptime_ms as f64 * f64::from(guest.cpus);
     (could > 0.0).then(|| (guest.cpu_busy_ms as f64 * 100.0 / could).clamp(0.0, 100.0))
 }

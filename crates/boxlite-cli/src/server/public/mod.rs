@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/boxes/{id}", get(boxes::inspect).head(boxes::exists).delete(boxes::remove))
         .route("/v1/boxes/{id}/start", post(boxes::start))
         .route("/v1/boxes/{id}/stop", post(boxes::stop))
+        .route("/v1/boxes/{id}/clone", post(boxes::clone))
         .route("/v1/boxes/{id}/exec", post(exec::exec))
         .route("/v1/boxes/{id}/attach", get(executions::attach_main))
         .route("/v1/boxes/{id}/files", get(files::download).put(files::upload))

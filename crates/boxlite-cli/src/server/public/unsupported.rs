@@ -15,7 +15,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/boxes/{id}/snapshots", any(snapshots))
         .route("/v1/boxes/{id}/snapshots/{name}", any(snapshots))
         .route("/v1/boxes/{id}/snapshots/{name}/restore", any(snapshots))
-        .route("/v1/boxes/{id}/clone", post(clone))
         .route("/v1/boxes/{id}/export", post(export))
         .route("/v1/boxes/{id}/network/tunnel", post(tunnel))
         .route("/v1/volumes", any(volumes))
@@ -27,10 +26,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 async fn snapshots() -> Failure {
     Failure::unsupported("snapshots")
-}
-
-async fn clone() -> Failure {
-    Failure::unsupported("cloning boxes")
 }
 
 async fn export() -> Failure {
