@@ -140,3 +140,43 @@ fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
         boxlite(&["rm", "-f", name]);
     }
 }
+
+/// What a copy has written when the hard floor is crossed is taken back, in the box and on the host.
+/// Mutation tried: no undoing in the guest's agent; the file stayed, and so did the overlay's size.
+#[test]
+fn a_copy_that_crosses_the_floor_leaves_nothing() {
+    let Some(home) = Home::able() else { return };
+    let Some(disk) = Disk::small(home.path()) else { return };
+    let boxlite = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        command.env("BOXLITE_SOFT_FLOOR", HARD.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
+        crate::output::Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
+    };
+    let mini = home.image("mini");
+    boxlite(&["run", "-d", "--name", "copied", &mini, "sleep", "1000"]).ok();
+    boxlite(&["exec", "copied", "sh", "-c", "mkdir /in; echo old >/in/big"]).ok();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let big = elsewhere.path().join("big");
+    run(Command::new("sh").args(["-c", "head -c 300M /dev/urandom >\"$0\""]).arg(&big));
+    let overlay = || {
+        let boxes = std::fs::read_dir(disk.root.join("boxes")).unwrap().next().unwrap().unwrap();
+        std::fs::metadata(boxes.path().join("disks/root.qcow2")).unwrap().blocks() * 512
+    };
+    let before = overlay();
+    disk.leave(HARD + 160 * MIB);
+
+    for target in ["copied:/in/big", "copied:/in/new"] {
+        let broken = boxlite(&["cp", big.to_str().unwrap(), target]);
+        assert_eq!(broken.code(), Some(125), "{broken:?}");
+        assert!(broken.err.contains("not enough disk space"), "{}", broken.err);
+        // The agent takes it back once it sees the archive's early end.
+        let listed = "until [ \"$(ls -A /in)\" = big ]; do sleep 0.2; done; cat /in/big; sync";
+        assert_eq!(boxlite(&["exec", "copied", "timeout", "60", "sh", "-c", listed]).ok(), "old\n");
+        let began = std::time::Instant::now();
+        while overlay() > before + 32 * MIB {
+            assert!(began.elapsed() < Duration::from_secs(90), "{} bytes stay allocated", overlay());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    boxlite(&["rm", "-f", "copied"]);
+}

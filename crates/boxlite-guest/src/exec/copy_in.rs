@@ -2,47 +2,75 @@
 //!
 //! The child that unpacks changes its root to the directory it unpacks into, so no name, link or symbolic link that an
 //! archive brings, or finds there, leads anywhere else.
+//!
+//! A copy that fails, or that its sender breaks off, takes back everything it created. What it found is replaced by a
+//! whole file or not at all: each file is unpacked beside its place and renamed.
 
+mod landing;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use boxlite_proto::OpFailure;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
 use tar::{Archive, Entry, EntryType};
 
 use super::outcome::Refusal;
+use landing::{Landing, land};
 
-/// Where an archive goes: the directory, and the name its top-level entry takes there (`None`: its contents).
-#[derive(Debug, PartialEq, Eq)]
-struct Landing {
-    base: PathBuf,
-    name: Option<PathBuf>,
-    /// Whether the directory was there before; its own attributes then stay.
-    existed: bool,
-}
+/// Bytes of the block that ends an archive.
+const BLOCK: u64 = 512;
 
 /// Unpacks `archive` at `dest` and returns the bytes it had, all of which are read even when unpacking needs fewer.
+///
+/// An archive without the block of zeros that ends it was broken off by its sender.
 pub(super) fn unpack(archive: impl Read, dest: &str, keep_owners: bool) -> Result<u64, Refusal> {
-    let mut counted = Counted { inner: archive, bytes: 0 };
-    let mut tar = Archive::new(&mut counted);
+    let zeros = Rc::new(Cell::new(0));
+    let mut counted = Counted { inner: archive, bytes: 0, zeros: Rc::clone(&zeros) };
+    let mut target: Option<Target> = None;
+    let unpacked = unpack_entries(&mut counted, dest, keep_owners, &mut target, &zeros);
+    let finished = unpacked.and_then(|()| match &target {
+        Some(target) => target.finish(),
+        None => Err(Refusal::new(OpFailure::BadArchive, "the archive is empty".to_owned())),
+    });
+    if let (Err(_), Some(target)) = (&finished, target) {
+        target.undo();
+    }
+    finished?;
+    io::copy(&mut counted, &mut io::sink()).map_err(|e| damaged(&e))?;
+    Ok(counted.bytes)
+}
+
+fn unpack_entries<R: Read>(
+    archive: &mut Counted<R>,
+    dest: &str,
+    keep_owners: bool,
+    target: &mut Option<Target>,
+    zeros: &Cell<u64>,
+) -> Result<(), Refusal> {
+    let mut tar = Archive::new(archive);
     tar.set_preserve_permissions(true);
     tar.set_preserve_ownerships(keep_owners);
     tar.set_preserve_mtime(true);
-    let mut target: Option<Target> = None;
     for entry in tar.entries().map_err(|e| damaged(&e))? {
         let entry = entry.map_err(|e| damaged(&e))?;
-        let target = match &mut target {
+        let target = match target {
             Some(target) => target,
             None => target.insert(Target::enter(dest, &entry, keep_owners)?),
         };
         target.take(entry)?;
+        zeros.set(0);
     }
-    target.ok_or_else(|| Refusal::new(OpFailure::BadArchive, "the archive is empty".to_owned()))?.finish()?;
-    io::copy(&mut counted, &mut io::sink()).map_err(|e| damaged(&e))?;
-    Ok(counted.bytes)
+    if target.is_some() && zeros.get() < BLOCK {
+        let message = "the archive was broken off: the block that ends it is missing";
+        return Err(Refusal::new(OpFailure::BadArchive, message.to_owned()));
+    }
+    Ok(())
 }
 
 fn damaged(error: &io::Error) -> Refusal {
@@ -52,12 +80,16 @@ fn damaged(error: &io::Error) -> Refusal {
 struct Counted<R> {
     inner: R,
     bytes: u64,
+    /// Zero bytes at the end of what was read so far.
+    zeros: Rc<Cell<u64>>,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.bytes += n as u64;
+        let zeros = buffer[..n].iter().rev().take_while(|byte| **byte == 0).count();
+        self.zeros.set(if zeros == n { self.zeros.get() + n as u64 } else { zeros as u64 });
         Ok(n)
     }
 }
@@ -67,6 +99,10 @@ struct Target {
     keep_owners: bool,
     /// Attributes that later entries below a directory would change again.
     directories: BTreeMap<PathBuf, (u32, i64)>,
+    /// What was not there before, each after the directory it lies in.
+    created: Vec<PathBuf>,
+    /// The parent and the name of the directory that has become the root, if it was not there before.
+    created_root: Option<(File, PathBuf)>,
 }
 
 impl Target {
@@ -74,9 +110,17 @@ impl Target {
         let path = first.path().map_err(|e| damaged(&e))?;
         let landing = land(dest, &path, first.header().entry_type().is_dir())?;
         let describe = || format!("entering {}", landing.base.display());
+        let mut created_root = None;
+        if let (false, Some(parent), Some(name)) =
+            (landing.existed, landing.base.parent(), landing.base.file_name())
+        {
+            let parent = File::open(parent).map_err(|e| Refusal::std_io(&describe(), &e))?;
+            created_root = Some((parent, PathBuf::from(name)));
+        }
         rustix::process::chroot(&landing.base).map_err(|e| Refusal::io(&describe(), &e))?;
         rustix::process::chdir("/").map_err(|e| Refusal::io(&describe(), &e))?;
-        Ok(Self { landing, keep_owners, directories: BTreeMap::new() })
+        let (directories, created) = (BTreeMap::new(), Vec::new());
+        Ok(Self { landing, keep_owners, directories, created, created_root })
     }
 
     fn take<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), Refusal> {
@@ -84,8 +128,36 @@ impl Target {
         let doing = format!("unpacking {}", name.display());
         let Some(path) = self.place(&name)? else { return Ok(()) };
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| Refusal::std_io(&doing, &e))?;
+            self.create_directories(parent).map_err(|e| Refusal::std_io(&doing, &e))?;
         }
+        let kind = entry.header().entry_type();
+        if kind.is_dir() {
+            refuse_change_of_kind(&path, true, &name)?;
+            let mode = entry.header().mode().map_err(|e| damaged(&e))? & 0o7777;
+            let mtime = entry.header().mtime().map_err(|e| damaged(&e))? as i64;
+            self.create_directories(&path).map_err(|e| Refusal::std_io(&doing, &e))?;
+            entry.unpack(&path).map_err(|e| unpacking_failed(&doing, &e))?;
+            self.directories.insert(path, (mode, mtime));
+            return Ok(());
+        }
+        let partial = partial_beside(&path);
+        let unpacked = self.unpack_beside(&mut entry, &path, &partial, &name, &doing);
+        // Already renamed, unless that failed or both are names of one file.
+        let _ = std::fs::remove_file(&partial);
+        unpacked
+    }
+
+    /// Unpacks what is no directory to `partial`, and renames it to `path` when it is whole.
+    fn unpack_beside<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        path: &Path,
+        partial: &Path,
+        name: &Path,
+        doing: &str,
+    ) -> Result<(), Refusal> {
+        let failed = |e: io::Error| Refusal::std_io(doing, &e);
+        remove_file(partial).map_err(failed)?;
         let kind = entry.header().entry_type();
         match kind {
             EntryType::Link => {
@@ -94,25 +166,50 @@ impl Target {
                     Refusal::new(OpFailure::BadArchive, format!("the link {} has no target", name.display()))
                 })?;
                 let source = self.place(&source)?.unwrap_or_else(|| PathBuf::from("/"));
-                remove_file(&path).map_err(|e| Refusal::std_io(&doing, &e))?;
-                std::fs::hard_link(source, &path).map_err(|e| Refusal::std_io(&doing, &e))?;
+                std::fs::hard_link(source, partial).map_err(failed)?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                self.make_node(&entry, &path).map_err(|e| Refusal::std_io(&doing, &e))?;
+                self.make_node(entry, partial).map_err(failed)?;
             }
             _ => {
-                refuse_change_of_kind(&path, kind.is_dir(), &name)?;
-                let mode = entry.header().mode().map_err(|e| damaged(&e))? & 0o7777;
-                let mtime = entry.header().mtime().map_err(|e| damaged(&e))? as i64;
-                entry.unpack(&path).map_err(|e| unpacking_failed(&doing, &e))?;
-                if kind.is_dir() {
-                    self.directories.insert(path, (mode, mtime));
-                } else if kind.is_symlink() {
-                    set_mtime(&path, mtime).map_err(|e| Refusal::std_io(&doing, &e))?;
+                refuse_change_of_kind(path, false, name)?;
+                entry.unpack(partial).map_err(|e| unpacking_failed(doing, &e))?;
+                if kind.is_symlink() {
+                    let mtime = entry.header().mtime().map_err(|e| damaged(&e))? as i64;
+                    set_mtime(partial, mtime).map_err(failed)?;
                 }
             }
         }
+        let existed = std::fs::symlink_metadata(path).is_ok();
+        std::fs::rename(partial, path).map_err(failed)?;
+        if !existed {
+            self.created.push(path.to_owned());
+        }
         Ok(())
+    }
+
+    /// Creates a directory and those above it, noting which were missing.
+    fn create_directories(&mut self, path: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
+        for directory in missing.into_iter().rev() {
+            match std::fs::create_dir(directory) {
+                Ok(()) => self.created.push(directory.to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what was created, the innermost first, but no directory that somebody else has put something into.
+    fn undo(self) {
+        for path in self.created.iter().rev() {
+            let is_dir = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+            let _ = if is_dir { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+        }
+        if let Some((parent, name)) = &self.created_root {
+            let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+        }
     }
 
     /// Where an entry goes below the new root; `None` for the directory itself when that keeps its attributes.
@@ -151,7 +248,6 @@ impl Target {
             header.device_minor()?.unwrap_or_default(),
         );
         let mode = header.mode()? & 0o7777;
-        remove_file(path)?;
         rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(mode), device)?;
         if self.keep_owners {
             chown(path, Some(header.uid()? as u32), Some(header.gid()? as u32))?;
@@ -161,7 +257,7 @@ impl Target {
     }
 
     /// Sets what could only be set last, the innermost directories first.
-    fn finish(self) -> Result<(), Refusal> {
+    fn finish(&self) -> Result<(), Refusal> {
         for (path, (mode, mtime)) in self.directories.iter().rev() {
             let doing = format!("setting the attributes of {}", path.display());
             std::fs::set_permissions(path, Permissions::from_mode(*mode))
@@ -178,56 +274,6 @@ fn set_mtime(path: &Path, seconds: i64) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Decides where an archive goes, from its first entry and from what is at `dest`.
-fn land(dest: &str, first: &Path, is_directory: bool) -> Result<Landing, Refusal> {
-    if !dest.starts_with('/') || dest.contains('\0') {
-        return Err(Refusal::invalid(format!("{dest:?} is not an absolute path")));
-    }
-    let top = first.components().find_map(|component| match component {
-        Component::Normal(part) => Some(PathBuf::from(part)),
-        _ => None,
-    });
-    // Without a trailing slash, which is looked at by itself.
-    let path: PathBuf = Path::new(dest).components().collect();
-    // A link to nothing counts as nothing.
-    if let Ok(base) = std::fs::canonicalize(&path) {
-        if base.is_dir() {
-            return Ok(Landing { base, name: top, existed: true });
-        }
-        if is_directory || dest.ends_with('/') {
-            let message = format!("{dest} is not a directory");
-            return Err(Refusal::new(OpFailure::WrongKind, message));
-        }
-        return split(&base);
-    }
-    if dest.ends_with('/') && !is_directory {
-        return Err(Refusal::new(OpFailure::NotFound, format!("there is no directory {dest}")));
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let parent = std::fs::canonicalize(parent)
-        .map_err(|e| Refusal::std_io(&format!("looking up the directory {}", parent.display()), &e))?;
-    let name = path.file_name().ok_or_else(|| Refusal::invalid(format!("{dest} names no file")))?;
-    if !parent.is_dir() {
-        return Err(Refusal::new(OpFailure::WrongKind, format!("{} is not a directory", parent.display())));
-    }
-    if top.is_some() {
-        return Ok(Landing { base: parent, name: Some(PathBuf::from(name)), existed: true });
-    }
-    let base = parent.join(name);
-    std::fs::create_dir(&base).map_err(|e| Refusal::std_io(&format!("creating {dest}"), &e))?;
-    Ok(Landing { base, name: None, existed: false })
-}
-
-/// The directory and name of an existing file.
-fn split(file: &Path) -> Result<Landing, Refusal> {
-    match (file.parent(), file.file_name()) {
-        (Some(parent), Some(name)) => {
-            Ok(Landing { base: parent.to_owned(), name: Some(PathBuf::from(name)), existed: true })
-        }
-        _ => Err(Refusal::invalid(format!("{} names no file", file.display()))),
-    }
-}
-
 fn refuse_change_of_kind(path: &Path, to_directory: bool, name: &Path) -> Result<(), Refusal> {
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let refused = match (to_directory, there.is_dir()) {
@@ -236,6 +282,11 @@ fn refuse_change_of_kind(path: &Path, to_directory: bool, name: &Path) -> Result
         _ => return Ok(()),
     };
     Err(Refusal::new(OpFailure::WrongKind, format!("unpacking {} failed: {refused}", name.display())))
+}
+
+/// Where the file for `path` is until it is whole. One child unpacks one file at a time.
+fn partial_beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".boxlite-copy.{}", std::process::id()))
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

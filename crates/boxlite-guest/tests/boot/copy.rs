@@ -6,6 +6,7 @@ use tar::{Builder, EntryType, Header};
 use crate::machine::{Arrival, Machine};
 use crate::shared;
 
+#[derive(Clone, Copy)]
 enum Item<'a> {
     File(&'a str, &'a [u8]),
     Directory(&'a str),
@@ -172,6 +173,42 @@ fn damaged_archives_and_a_full_disk_are_told_apart() {
     let big = archive(&[Item::File("big", &vec![1; 1 << 20])]);
     assert_eq!(refused(machine, "/small", &big).0, OpFailure::NoSpace);
     machine.sh("umount /small; rmdir /small");
+}
+
+/// Mutations tried: no undoing; unpacking in place; taking an archive without its end for a whole one; removing created
+/// directories with all that is in them.
+#[test]
+fn a_copy_that_is_broken_off_leaves_nothing_of_it() {
+    let Some(machine) = shared() else { return };
+    machine.sh("mkdir -p /cut/dir; echo old > /cut/there; echo old > /cut/replaced");
+    let items = [
+        Item::File("replaced", b"new"),
+        Item::Directory("fresh"),
+        Item::File("fresh/a", b"A"),
+        Item::Link(EntryType::Symlink, "fresh/s", "a"),
+        Item::Link(EntryType::Link, "dir/h", "fresh/a"),
+        Item::File("deep/er/b", b"B"),
+        Item::File("there", &[1; 4000]),
+    ];
+    let whole: Vec<Item<'_>> = [Item::Directory("./")].into_iter().chain(items).collect();
+    let whole = archive(&whole);
+    let (in_the_middle, between_entries) = (whole.len() - 1024 - 2048, whole.len() - 1024);
+    for (at, length) in [(in_the_middle, "4"), (between_entries, "4000")] {
+        assert_eq!(refused(machine, "/cut/.", &whole[..at]).0, OpFailure::BadArchive);
+        let found = machine.sh("cd /cut; find . | sort; cat replaced; wc -c < there");
+        assert_eq!(found, format!(".\n./dir\n./replaced\n./there\nnew{length}"), "cut at {at}");
+        assert_eq!(refused(machine, "/cut/new", &whole[..at]).0, OpFailure::BadArchive);
+        assert_eq!(machine.sh("ls -A /cut"), "dir\nreplaced\nthere");
+    }
+
+    // What somebody else puts there meanwhile is not the copy's to take away.
+    let running = machine.start(Op::CopyIn { id: 0, dest: "/cut/slow".into(), keep_owners: false });
+    let tree = archive(&[Item::Directory("src"), Item::File("src/a", b"A"), Item::File("src/b", &[2; 4000])]);
+    running.write(&tree[..2048]);
+    machine.sh("until [ -e /cut/slow/a ]; do sleep 0.1; done; touch /cut/slow/mine");
+    running.end_input();
+    assert!(matches!(running.next(), Arrival::Event(OpEvent::Failed { kind: OpFailure::BadArchive, .. })));
+    assert_eq!(machine.sh("ls -A /cut/slow; rm -r /cut"), "mine");
 }
 
 #[test]
