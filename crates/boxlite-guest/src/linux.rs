@@ -71,11 +71,13 @@ fn kill(pid: i32, signo: i32) -> io::Result<()> {
 pub(crate) struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks the signals and opens a descriptor to read them from.
+    /// Blocks the signals and opens a descriptor to read them from; a closed pipe becomes an error of its writer.
     pub(crate) fn take() -> io::Result<Self> {
-        // SAFETY: the set is initialised by sigemptyset before it is used, and the descriptor is fresh.
+        // SAFETY: the set is initialised by sigemptyset before it is used, the descriptor is fresh, and SIG_IGN needs
+        // no handler.
         #[allow(unsafe_code)]
         unsafe {
+            libc::signal(libc::SIGPIPE, libc::SIG_IGN);
             let mut set = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&raw mut set);
             libc::sigaddset(&raw mut set, libc::SIGCHLD);
@@ -138,9 +140,7 @@ pub(crate) fn notify_by_signal(fd: BorrowedFd<'_>) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
-        if flags < 0
-            || libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_ASYNC | libc::O_NONBLOCK) < 0
-        {
+        if flags < 0 || libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_ASYNC) < 0 {
             return Err(io::Error::last_os_error());
         }
     }

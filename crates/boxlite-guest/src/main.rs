@@ -4,6 +4,12 @@
 //! the host named `agent`, mounts the root filesystem when told how, and then runs processes in it until told to
 //! shut down. It has one thread, so a forked child may run ordinary code, and it never does in the parent what the
 //! image could make block: looking up users, changing directory and touching paths all happen in children.
+//!
+//! Where the guest is emulated, what costs time is each piece of code that runs for the first time, the kernel's as
+//! well as ours. Hence the agent leaves out what it can do without: the standard library's preparations before `main`,
+//! device events, and filesystems that are mounted only to be looked at.
+
+#![cfg_attr(not(test), no_main)]
 
 mod boot;
 mod early;
@@ -13,10 +19,9 @@ mod metrics;
 mod port;
 mod serve;
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, FromGuest, PROTOCOL_VERSION, ToGuest};
+use boxlite_proto::{FromGuest, PROTOCOL_VERSION, ToGuest};
 
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
@@ -48,10 +53,14 @@ impl std::fmt::Display for Fatal {
     }
 }
 
-fn main() -> ExitCode {
+/// Called by the C library at once.
+// SAFETY: the name is the C library's for exactly this function, and nothing else here bears it.
+#[cfg_attr(not(test), allow(unsafe_code), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
+extern "C" fn main() -> libc::c_int {
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         eprintln!("boxlite-guest is the first process of a boxlite guest and of no use elsewhere");
-        return ExitCode::from(2);
+        return 2;
     }
     std::panic::set_hook(Box::new(|panic| linux::kernel_log(&panic.to_string())));
     if let Err(fatal) = run() {
@@ -65,7 +74,7 @@ fn run() -> Result<(), Fatal> {
     let agent_started = Instant::now();
     early::mount_devices()?;
     let signals = Signals::take().map_err(|e| Fatal::Step(format!("taking signals failed: {e}")))?;
-    let mut port = early::find_port(AGENT_PORT)?;
+    let mut port = early::find_port()?;
     let features = ["copy", "stat", "metrics"].map(String::from).to_vec();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features })?;
     let agent_us = elapsed_us(agent_started);

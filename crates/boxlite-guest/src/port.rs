@@ -53,15 +53,27 @@ impl std::fmt::Display for PortError {
 pub(crate) struct Port {
     fd: OwnedFd,
     decoder: Decoder,
+    /// What came with the first message and is for whoever serves the guest once it is up.
+    early: Vec<Frame>,
     queue: Vec<u8>,
     sent: usize,
     connected: bool,
+    /// Whether SIGIO tells of the host's return: asked for when it goes, because each arrival is told as well then.
+    watched: bool,
 }
 
 impl Port {
-    pub(crate) fn new(fd: OwnedFd) -> Result<Self, PortError> {
-        linux::notify_by_signal(fd.as_fd()).map_err(PortError::Io)?;
-        Ok(Self { fd, decoder: Decoder::new(), queue: Vec::new(), sent: 0, connected: true })
+    /// `fd` must not block.
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            decoder: Decoder::new(),
+            early: Vec::new(),
+            queue: Vec::new(),
+            sent: 0,
+            connected: true,
+            watched: false,
+        }
     }
 
     /// What to wait for; nothing while the host is away, whose return is told by SIGIO.
@@ -107,12 +119,18 @@ impl Port {
     ///
     /// Returns whether the host has gone; whatever it was doing is then over, and a new host begins anew.
     pub(crate) fn read(&mut self, frames: &mut Vec<Frame>) -> Result<bool, PortError> {
+        frames.append(&mut self.early);
         let mut buffer = [0; READ_CHUNK];
         for _ in 0..READS_PER_ROUND {
             if self.queued() >= ANSWER_LIMIT {
                 break;
             }
             match rustix::io::read(&self.fd, &mut buffer) {
+                Ok(0) if !self.watched => {
+                    // Read again: the host may have returned before its return would have been told.
+                    linux::notify_by_signal(self.fd.as_fd()).map_err(PortError::Io)?;
+                    self.watched = true;
+                }
                 Ok(0) => {
                     let was_connected = std::mem::replace(&mut self.connected, false);
                     if was_connected {
@@ -164,9 +182,10 @@ impl Port {
             let mut frames = Vec::new();
             self.read(&mut frames)?;
             self.write()?;
-            // Before the guest is up the host sends one message and waits for its answer.
-            if let Some(Frame::Control(json)) = frames.first() {
-                return Ok(Frame::parse_control(json)?);
+            let mut frames = frames.into_iter();
+            if let Some(Frame::Control(json)) = frames.next() {
+                self.early.extend(frames);
+                return Ok(Frame::parse_control(&json)?);
             }
             self.wait(signals, None)?;
         }

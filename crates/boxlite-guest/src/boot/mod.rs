@@ -30,14 +30,14 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<Up, String> {
     let started = Instant::now();
     set_clock(config.clock_unix_nanos, &mut warnings);
     let identity = identity::prepare(config)?;
-    let root = root::mount()?;
+    root::mount()?;
     root::enter()?;
     timings.root_us = elapsed_us(started);
 
     let started = Instant::now();
     tree::mount(&mut warnings)?;
     if config.grow_root {
-        warn(root.grow(), &mut warnings);
+        warn(root::grow(), &mut warnings);
     }
     set_limits(&mut warnings);
     warnings.extend(identity.install());

@@ -4,41 +4,70 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 
 use crate::linux;
 
 const DEVICE: &str = "/dev/vda";
 const MOUNT_POINT: &str = "/root";
 
-/// What is known of the mounted root.
-pub(super) struct Root {
+/// Mounts the disk.
+pub(super) fn mount() -> Result<(), String> {
+    // discard: what the guest deletes is given back to the host. noinit_itable, no_prefetch_block_bitmaps: no thread
+    // that fills the overlay with zeroed inode tables of groups nobody uses, or reads their bitmaps ahead.
+    let options = c"discard,noinit_itable,no_prefetch_block_bitmaps";
+    rustix::mount::mount(DEVICE, MOUNT_POINT, "ext4", MountFlags::RELATIME, Some(options)).map_err(|error| {
+        if error == rustix::io::Errno::INVAL {
+            return format!("the disk {DEVICE} holds no ext4 filesystem");
+        }
+        format!("mounting the root filesystem on {DEVICE} failed: {error}")
+    })
+}
+
+/// Makes the mounted disk this process' root directory. The initramfs and its `/dev` stay behind, out of reach.
+pub(super) fn enter() -> Result<(), String> {
+    let step = |doing: &str, outcome: rustix::io::Result<()>| {
+        outcome.map_err(|e| format!("{doing} the root filesystem failed: {e}"))
+    };
+    step("entering", rustix::process::chdir(MOUNT_POINT))?;
+    step("moving", rustix::mount::mount_move(".", "/"))?;
+    step("changing to", rustix::process::chroot("."))?;
+    step("entering", rustix::process::chdir("/"))
+}
+
+/// Grows the entered filesystem to its device, if that is larger by a whole block group or more.
+pub(super) fn grow() -> Result<(), String> {
+    let device = File::open(DEVICE).map_err(|e| format!("opening the disk {DEVICE} failed: {e}"))?;
+    let Lengths { block_size, blocks, device_bytes } = examine(&device)?;
+    if block_size == 0 {
+        return Ok(());
+    }
+    let target = device_bytes / block_size;
+    let group = block_size * 8;
+    if target < blocks + group {
+        return Ok(());
+    }
+    let describe = |e: &dyn std::fmt::Display| {
+        let from = blocks * block_size;
+        format!("growing the root filesystem from {from} to {device_bytes} bytes failed: {e}")
+    };
+    let root = File::open("/").map_err(|e| describe(&e))?;
+    linux::resize_ext4(root.as_fd(), target).map_err(|e| describe(&e))
+}
+
+/// What is known of the disk and the filesystem on it.
+struct Lengths {
     block_size: u64,
     blocks: u64,
     device_bytes: u64,
 }
 
-/// Mounts the disk.
-pub(super) fn mount() -> Result<Root, String> {
-    let device = File::open(DEVICE).map_err(|e| format!("opening the disk {DEVICE} failed: {e}"))?;
-    let root = examine(&device)?;
-    // discard: what the guest deletes is given back to the host. noinit_itable: no thread that fills the overlay
-    // with zeroed inode tables of groups nobody uses.
-    let options = c"discard,noinit_itable";
-    rustix::mount::mount(DEVICE, MOUNT_POINT, "ext4", MountFlags::RELATIME, Some(options))
-        .map_err(|e| format!("mounting the root filesystem on {DEVICE} failed: {e}"))?;
-    Ok(root)
-}
-
 /// Reads the superblock's lengths (Linux Documentation/filesystems/ext4/super.rst) and the device's.
-fn examine(device: &File) -> Result<Root, String> {
+fn examine(device: &File) -> Result<Lengths, String> {
     let mut superblock = [0; 1024];
     device
         .read_exact_at(&mut superblock, 1024)
         .map_err(|e| format!("reading the disk {DEVICE} failed: {e}"))?;
-    if superblock[0x38..0x3a] != [0x53, 0xef] {
-        return Err(format!("the disk {DEVICE} holds no ext4 filesystem"));
-    }
     let field = |at: usize| {
         u64::from(u32::from_le_bytes([
             superblock[at],
@@ -52,39 +81,5 @@ fn examine(device: &File) -> Result<Root, String> {
     let block_size = 1024_u64.checked_shl(field(0x18) as u32).unwrap_or(0);
     let device_bytes = rustix::fs::seek(device, rustix::fs::SeekFrom::End(0))
         .map_err(|e| format!("measuring the disk {DEVICE} failed: {e}"))?;
-    Ok(Root { block_size, blocks, device_bytes })
-}
-
-/// Makes the mounted disk this process' root directory and lets go of the initramfs' own mounts.
-pub(super) fn enter() -> Result<(), String> {
-    let step = |doing: &str, outcome: rustix::io::Result<()>| {
-        outcome.map_err(|e| format!("{doing} the root filesystem failed: {e}"))
-    };
-    for early in ["/sys", "/dev"] {
-        step("leaving the initramfs for", rustix::mount::unmount(early, UnmountFlags::DETACH))?;
-    }
-    step("entering", rustix::process::chdir(MOUNT_POINT))?;
-    step("moving", rustix::mount::mount_move(".", "/"))?;
-    step("changing to", rustix::process::chroot("."))?;
-    step("entering", rustix::process::chdir("/"))
-}
-
-impl Root {
-    /// Grows the filesystem to its device, if that is larger by a whole block group or more.
-    pub(super) fn grow(&self) -> Result<(), String> {
-        if self.block_size == 0 {
-            return Ok(());
-        }
-        let target = self.device_bytes / self.block_size;
-        let group = self.block_size * 8;
-        if target < self.blocks + group {
-            return Ok(());
-        }
-        let describe = |e: &dyn std::fmt::Display| {
-            let (from, to) = (self.blocks * self.block_size, self.device_bytes);
-            format!("growing the root filesystem from {from} to {to} bytes failed: {e}")
-        };
-        let root = File::open("/").map_err(|e| describe(&e))?;
-        linux::resize_ext4(root.as_fd(), target).map_err(|e| describe(&e))
-    }
+    Ok(Lengths { block_size, blocks, device_bytes })
 }

@@ -5,7 +5,6 @@ use std::io::Write;
 
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
-const CHARACTER: u32 = 0o020_000;
 
 /// An archive being written; everything belongs to root and has time 0.
 #[derive(Debug, Default)]
@@ -20,42 +19,25 @@ impl Archive {
     }
 
     pub(super) fn directory(&mut self, path: &str, mode: u32) {
-        self.entry(path, DIRECTORY | mode, (0, 0), &[]);
+        self.entry(path, DIRECTORY | mode, &[]);
     }
 
     pub(super) fn file(&mut self, path: &str, mode: u32, contents: &[u8]) {
-        self.entry(path, REGULAR | mode, (0, 0), contents);
-    }
-
-    pub(super) fn character_device(&mut self, path: &str, mode: u32, major: u32, minor: u32) {
-        self.entry(path, CHARACTER | mode, (major, minor), &[]);
+        self.entry(path, REGULAR | mode, contents);
     }
 
     /// Ends the archive and returns it.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.entries = 0;
-        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.entry("TRAILER!!!", 0, &[]);
         self.bytes
     }
 
-    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
+    fn entry(&mut self, path: &str, mode: u32, contents: &[u8]) {
         self.entries += 1;
         let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
-        let fields = [
-            self.entries,
-            mode,
-            0,
-            0,
-            links,
-            0,
-            contents.len() as u32,
-            0,
-            0,
-            device.0,
-            device.1,
-            path.len() as u32 + 1,
-            0,
-        ];
+        let fields =
+            [self.entries, mode, 0, 0, links, 0, contents.len() as u32, 0, 0, 0, 0, path.len() as u32 + 1, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             // Writing to a Vec does not fail.

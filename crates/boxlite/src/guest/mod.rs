@@ -18,7 +18,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use cache::{Input, identity, key};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,11 +124,9 @@ fn archive(agent: &[u8], modules: &[modules::Module], inputs: &[Input]) -> Resul
     }
     let mut out = cpio::Archive::new();
     out.file(cache::INPUTS, 0o600, Input::list(inputs).as_bytes());
-    for directory in ["dev", "modules", "root", "sys"] {
+    for directory in ["dev", "modules", "root"] {
         out.directory(directory, 0o755);
     }
-    // The kernel opens this for PID 1 before anything is mounted.
-    out.character_device("dev/console", 0o600, 5, 1);
     out.file("init", 0o755, agent);
     let mut order = String::new();
     for module in modules {

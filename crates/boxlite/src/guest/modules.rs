@@ -20,7 +20,8 @@ pub(super) struct Module {
     /// Canonical name, with underscores.
     pub(super) name: String,
     /// The ELF object, without its signature: checking one takes a guest longer than loading the module, and a
-    /// module that a distribution's kernel accepts unsigned is no less trusted than the initramfs it lies in.
+    /// module that a distribution's kernel accepts unsigned is no less trusted than the initramfs it lies in. Also
+    /// without its types for BPF, which a guest would check first and has no use for.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -77,6 +78,7 @@ impl Walk<'_> {
         for dependency in dependencies {
             self.visit(&dependency)?;
         }
+        drop_types(&mut bytes);
         bytes.truncate(unsigned_length(&bytes));
         self.modules.push(Module { name: name.to_owned(), bytes });
         Ok(())
@@ -127,6 +129,19 @@ fn dependencies(module: &[u8]) -> Option<Vec<String>> {
     let list = info.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"depends="))?;
     let list = std::str::from_utf8(list).ok()?;
     Some(list.split(',').filter(|name| !name.is_empty()).map(canonical).collect())
+}
+
+/// Empties the `.BTF` section of a 64-bit ELF object: its size, at byte 32 of its section header, becomes 0.
+fn drop_types(module: &mut [u8]) {
+    const HEADER_LENGTH: usize = 64;
+    let header = || {
+        let index = object::File::parse(&*module).ok()?.section_by_name(".BTF")?.index().0;
+        let table = u64::from_le_bytes(module.get(40..48)?.try_into().ok()?);
+        usize::try_from(table).ok()?.checked_add(index * HEADER_LENGTH)
+    };
+    if let Some(size) = header().and_then(|at| module.get_mut(at + 32..at + 40)) {
+        size.fill(0);
+    }
 }
 
 fn unsigned_length(module: &[u8]) -> usize {

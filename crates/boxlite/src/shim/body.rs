@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use boxlite_proto::{Frame, MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +20,7 @@ use super::log::CappedFile;
 use super::outcome::{End, Outcome, OutcomeSlot};
 use super::plug::{self, Plug};
 use super::reservation::Reservation;
-use super::sink::{self, FrameSink, FrameSource};
+use super::sink::{self, FrameSink};
 use super::spawn::{Order, Report};
 use super::vmm::process::{self, Vm};
 use super::vmm::qmp::Qmp;
@@ -176,7 +175,8 @@ impl Body {
             Error::invalid(format!("the box's configuration cannot be sent to its guest: {error}"))
                 .because(error)
         };
-        let boot = boot_message(&self.spec).map_err(unsendable)?;
+        // All of it waits in the channel for the agent, which takes one after the other once it is ready for it.
+        guest.send(boot_message(&self.spec).map_err(unsendable)?);
         if let Some(main) = &self.spec.main {
             let exec = Op::Exec { id: MAIN_CHANNEL, spec: main.clone() };
             guest.control(&ToGuest::Op(exec)).map_err(unsendable)?;
@@ -184,8 +184,7 @@ impl Body {
         let doing = "attaching to QEMU of";
         let dir = self.spec.box_dir.clone();
         let (agent_read, agent_write) = tokio(self.vm.agent).doing(doing, &dir)?.into_split();
-        let (guest_is_up, up) = oneshot::channel();
-        tokio::spawn(send_to_guest(agent_write, boot, up, to_guest));
+        tokio::spawn(to_guest.drain_into(agent_write));
         let (guest_sender, guest_inputs) = mpsc::channel(64);
         tokio::spawn(control::read_agent(agent_read, guest_sender));
         let (qmp, qmp_events) =
@@ -212,8 +211,7 @@ impl Body {
         let reserving = tokio::task::spawn_blocking(move || slot.sync());
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
-        let driver =
-            Driver::new(self.spec, vm_pid, handle_to_kill, (guest, guest_is_up), qmp, self.reservation)?;
+        let driver = Driver::new(self.spec, vm_pid, handle_to_kill, guest, qmp, self.reservation)?;
         let (mut outcome, sinks) = driver.run(inputs).await;
 
         for part in parts {
@@ -240,13 +238,6 @@ fn boot_message(spec: &LaunchSpec) -> Result<Frame, ProtoError> {
         boot.clock_unix_nanos = now.map_or(0, |now| now.as_nanos() as u64);
     }
     Frame::control(&ToGuest::Boot(boot))
-}
-
-/// Sends the boot message, which waits in the channel until there is an agent, and once the guest is up the rest.
-async fn send_to_guest(mut write: OwnedWriteHalf, boot: Frame, up: oneshot::Receiver<()>, rest: FrameSource) {
-    if write.write_all(&boot.to_bytes()).await.is_ok() && up.await.is_ok() {
-        let _ = rest.drain_into(write).await;
-    }
 }
 
 fn tokio(stream: std::os::unix::net::UnixStream) -> io::Result<tokio::net::UnixStream> {

@@ -7,7 +7,6 @@ use super::*;
 fn a_foreign_program_lists_the_archive() {
     let mut archive = Archive::new();
     archive.directory("dev", 0o755);
-    archive.character_device("dev/console", 0o600, 5, 1);
     archive.file("init", 0o755, b"seven b");
     archive.file("odd-name", 0o644, &[7; 4097]);
     let bytes = archive.finish();
@@ -30,8 +29,7 @@ fn a_foreign_program_lists_the_archive() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
     let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
-    assert_eq!(names, ["dev", "dev/console", "init", "odd-name"], "{text}");
-    assert!(text.contains("crw-------"), "{text}");
+    assert_eq!(names, ["dev", "init", "odd-name"], "{text}");
     assert!(text.contains("4097"), "{text}");
 }
 

@@ -123,7 +123,8 @@ fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
         dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
         network: networked.then(net::guest_config),
         mounts: volume::mounts(&record.volumes),
-        grow_root: true,
+        // The guest need not even look, in most boxes.
+        grow_root: record.options.disk_size.is_some_and(|wanted| wanted > record.disk_image_size),
         clock_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(0),
         ..BootConfig::default()
     }

@@ -76,7 +76,7 @@ impl Driver {
             Phase::Stopping(ending) => ending.end.clone(),
             Phase::Booting | Phase::Running if self.spec.discard => {
                 self.begin(End::MainExited, Step::Flushing);
-                return self.quit();
+                return self.kill_vm();
             }
             Phase::Booting | Phase::Running => End::MainExited,
         };
@@ -151,10 +151,7 @@ impl Driver {
                 }
                 Step::Quitting | Step::VmKilled => {
                     tracing::warn!("QEMU did not exit in time and is killed");
-                    ending.step = Step::VmKilled;
-                    ending.deadline = Instant::now() + KILL_LIMIT;
-                    let _ =
-                        rustix::process::pidfd_send_signal(&self.vm_handle, rustix::process::Signal::KILL);
+                    self.kill_vm();
                 }
             },
         }
@@ -184,6 +181,14 @@ impl Driver {
                 tracing::debug!(%error, "QEMU left without an answer");
             }
         });
+    }
+
+    /// Ends QEMU without letting it flush or clean up.
+    fn kill_vm(&mut self) {
+        let Phase::Stopping(ending) = &mut self.phase else { return };
+        ending.step = Step::VmKilled;
+        ending.deadline = Instant::now() + KILL_LIMIT;
+        let _ = rustix::process::pidfd_send_signal(&self.vm_handle, rustix::process::Signal::KILL);
     }
 
     /// What is published once the virtual machine has ended with `vm`.

@@ -35,9 +35,6 @@ impl Driver {
                 for warning in warnings {
                     tracing::warn!(warning, "the guest came up with trouble");
                 }
-                if let Some(up) = self.guest_is_up.take() {
-                    let _ = up.send(());
-                }
                 if matches!(self.phase, Phase::Booting) {
                     self.phase = Phase::Running;
                 }

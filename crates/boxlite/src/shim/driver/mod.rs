@@ -77,8 +77,6 @@ pub(super) struct Driver {
     /// Names the process even after its number has been given to another.
     vm_handle: OwnedFd,
     guest: FrameSink,
-    /// Lets what is queued for the guest go.
-    guest_is_up: Option<oneshot::Sender<()>>,
     qmp: Arc<Qmp>,
     phase: Phase,
     boot_deadline: Instant,
@@ -111,7 +109,7 @@ impl Driver {
         spec: LaunchSpec,
         vm_pid: u32,
         vm_handle: OwnedFd,
-        (guest, guest_is_up): (FrameSink, oneshot::Sender<()>),
+        guest: FrameSink,
         qmp: Arc<Qmp>,
         reservation: Reservation,
     ) -> Result<Self> {
@@ -123,7 +121,6 @@ impl Driver {
             vm_pid,
             vm_handle,
             guest,
-            guest_is_up: Some(guest_is_up),
             qmp,
             phase: Phase::Booting,
             boot_deadline: Instant::now() + BOOT_LIMIT,

@@ -5,6 +5,8 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use boxlite_proto::AGENT_PORT;
+
 use crate::shim::accel::Accelerator;
 use crate::shim::launch::LaunchSpec;
 
@@ -51,8 +53,12 @@ pub(crate) fn arguments(
     line.path("-kernel", &spec.kernel).path("-initrd", &spec.initrd);
     line.option("-append", kernel_command_line(spec));
 
+    // A disk that goes with its box need not survive the host: what the guest flushes stays in the host's memory.
+    let flushing: &[u8] = if spec.discard { b",cache.no-flush=on" } else { b"" };
     line.block(&[
-        b"driver=file,node-name=f0,aio=threads,discard=unmap,filename=",
+        b"driver=file,node-name=f0,aio=threads,discard=unmap",
+        flushing,
+        b",filename=",
         &escaped(spec.overlay.as_os_str()),
     ]);
     line.block(&[
@@ -69,12 +75,13 @@ pub(crate) fn arguments(
         below = format!("h{depth}");
     }
     let top = format!("driver=qcow2,node-name=d0,file=f0,backing={below},discard=unmap,detect-zeroes=unmap");
-    line.block(&[top.as_bytes()]);
+    line.block(&[top.as_bytes(), flushing]);
     line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
 
-    line.option("-device", "virtio-serial-device,max_ports=4");
+    // Each port, used or not, has two queues for the guest to set up.
+    line.option("-device", format!("virtio-serial-device,max_ports={}", AGENT_PORT + 1));
     line.option("-chardev", format!("socket,id=agent,fd={}", channels.agent));
-    line.option("-device", "virtserialport,chardev=agent,name=agent");
+    line.option("-device", format!("virtserialport,chardev=agent,name=agent,nr={AGENT_PORT}"));
 
     line.option("-chardev", format!("socket,id=console,fd={}", channels.console));
     line.option("-serial", "chardev:console");

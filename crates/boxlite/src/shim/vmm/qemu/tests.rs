@@ -80,11 +80,11 @@ driver=qcow2,node-name=d0,file=f0,backing=b1,discard=unmap,detect-zeroes=unmap
 -device
 virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report
 -device
-virtio-serial-device,max_ports=4
+virtio-serial-device,max_ports=2
 -chardev
 socket,id=agent,fd=11
 -device
-virtserialport,chardev=agent,name=agent
+virtserialport,chardev=agent,name=agent,nr=1
 -chardev
 socket,id=console,fd=12
 -serial
@@ -101,6 +101,14 @@ fn kvm_needs_no_clock_rate_and_uses_the_hosts_cpu() {
     let line = text(&LaunchSpec { accel: Accelerator::Kvm, ..spec() }, &[], false);
     assert!(line.contains("-accel\nkvm\n-cpu\nhost\n"));
     assert!(!line.contains("tsc_early_khz"));
+}
+
+/// Mutation tried: the option for every box fails the first assertion, for none the second.
+#[test]
+fn only_a_disk_that_goes_with_its_box_is_not_flushed() {
+    let count = |discard| text(&LaunchSpec { discard, ..spec() }, &[], false).matches("no-flush").count();
+    assert_eq!(count(false), 0);
+    assert_eq!(count(true), 2);
 }
 
 #[test]
