@@ -108,7 +108,7 @@ fn one_damaged_record_hides_no_other_box_and_frees_nothing() {
     assert_eq!(listed.code(), Some(0), "{listed:?}");
     let listed = listed.text();
     assert!(listed.contains(&bad) && listed.contains("good"), "{listed}");
-    let refused = home.run(&["start", "bad"]).refused(&bad).to_owned();
+    let refused = home.run(&["start", "bad"]).refused(&bad);
     assert!(refused.contains("boxlite rm -f"), "{refused}");
     assert_eq!(home.run(&["start", "-a", "good"]).ok(), "good\n");
     let images = || fs::read_dir(home.path().join("images/disk-images")).unwrap().count();
