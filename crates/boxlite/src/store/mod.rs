@@ -9,7 +9,6 @@ mod boxes;
 mod images;
 mod schema;
 
-pub(crate) use boxes::ListedBox;
 pub(crate) use images::Document;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxlite::wire::{ErrorBody, ExecutionCreated};
-use boxlite::{ExecStatus, Execution, ExecutionControl};
+use boxlite::{Error, ExecStatus, Execution, ExecutionControl};
 use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -59,7 +59,8 @@ pub(crate) struct Command {
     pub(super) began_at: Timestamp,
     pub(super) abandoned: Abandoned,
     pub(super) buffer: Buffer,
-    control: Arc<dyn ExecutionControl>,
+    /// Until it is let go of: what is held of an execution keeps its standard input from others.
+    control: Mutex<Option<Arc<dyn ExecutionControl>>>,
     pub(super) input: Arc<Input>,
     pub(super) has_stdin: bool,
     outcome: watch::Sender<Option<(Outcome, Instant)>>,
@@ -116,6 +117,7 @@ impl Command {
     ) -> Arc<Self> {
         let Execution { stdin, output, control } = execution;
         let (outcome, _) = watch::channel(None);
+        let released = CancellationToken::new();
         let command = Arc::new(Self {
             id: uuid::Uuid::new_v4().simple().to_string(),
             box_id,
@@ -124,9 +126,9 @@ impl Command {
             began_at: Timestamp::now(),
             abandoned,
             buffer: Buffer::default(),
-            control: Arc::clone(&control),
+            control: Mutex::new(Some(Arc::clone(&control))),
             has_stdin: stdin.is_some(),
-            input: Input::into(stdin),
+            input: Input::into(stdin, &released),
             outcome,
             attachment: Mutex::new(Attachment::default()),
             seat: Arc::default(),
@@ -134,9 +136,9 @@ impl Command {
             killed: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
             traffic,
-            released: CancellationToken::new(),
+            released: released.clone(),
         });
-        let (reader, released) = (Arc::clone(&command), command.released.clone());
+        let reader = Arc::clone(&command);
         tokio::spawn(released.run_until_cancelled_owned(async move { reader.read(output, control).await }));
         command
     }
@@ -173,7 +175,7 @@ impl Command {
             let mut ended = command.outcome.subscribe();
             if tokio::time::timeout(limit, ended.wait_for(Option::is_some)).await.is_err() {
                 command.timed_out.store(true, Ordering::Relaxed);
-                let _ = command.control.signal(libc::SIGKILL).await;
+                let _ = command.signal(libc::SIGKILL).await;
             }
         });
     }
@@ -185,17 +187,17 @@ impl Command {
 
     /// Waits until the process runs; false when it could not be run.
     pub(super) async fn started(&self) -> boxlite::Result<bool> {
-        self.control.started().await
+        self.control()?.started().await
     }
 
     /// Sends a signal.
     pub(super) async fn signal(&self, signal: i32) -> boxlite::Result<()> {
-        self.control.signal(signal).await
+        self.control()?.signal(signal).await
     }
 
     /// Tells the terminal its size.
     pub(super) async fn resize(&self, size: boxlite::WindowSize) -> boxlite::Result<()> {
-        self.control.resize(size).await
+        self.control()?.resize(size).await
     }
 
     /// Ends it now.
@@ -204,9 +206,21 @@ impl Command {
         self.signal(libc::SIGKILL).await
     }
 
-    /// Lets go of it: it runs on and its output is discarded.
+    /// Lets go of it: it runs on, its output is discarded, and its input is free for others.
     pub(super) fn release(&self) {
         self.released.cancel();
+        lock(&self.control).take();
+    }
+
+    /// Whether it was let go of.
+    pub(super) fn is_released(&self) -> bool {
+        self.released.is_cancelled()
+    }
+
+    fn control(&self) -> boxlite::Result<Arc<dyn ExecutionControl>> {
+        lock(&self.control)
+            .clone()
+            .ok_or_else(|| Error::conflict(format!("execution {} was let go of", self.id)))
     }
 
     /// Counts standard input that arrived.

@@ -8,6 +8,7 @@ use boxlite::wire::WINDOW;
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 /// How much the process was given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,13 +37,18 @@ struct State {
 }
 
 impl Input {
-    /// Writes into `stdin` what it will be offered; without one everything is dropped.
-    pub(super) fn into(stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>) -> Arc<Self> {
+    /// Writes into `stdin` what it will be offered, until `released`, which leaves it open; without one everything is
+    /// dropped.
+    pub(super) fn into(
+        stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+        released: &CancellationToken,
+    ) -> Arc<Self> {
         let given = Given { bytes: 0, closed: stdin.is_none() };
         let input =
             Arc::new(Self { state: Mutex::default(), more: Notify::new(), given: watch::Sender::new(given) });
         if let Some(stdin) = stdin {
-            tokio::spawn(Arc::clone(&input).write(stdin));
+            let writing = Arc::clone(&input).write(stdin);
+            tokio::spawn(released.clone().run_until_cancelled_owned(writing));
         }
         input
     }
@@ -130,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_accepted_arrives_once_whoever_sent_it() {
         let (theirs, mut ours) = tokio::io::duplex(4);
-        let input = Input::into(Some(Box::pin(theirs)));
+        let input = Input::into(Some(Box::pin(theirs)), &CancellationToken::new());
         input.offer(Bytes::from_static(b"abcdefgh")).await;
         input.offer(Bytes::from_static(b"ijkl")).await;
         let mut taken = [0; 8];
@@ -150,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_does_not_read_stops_its_client_and_one_that_is_gone_does_not() {
         let (theirs, ours) = tokio::io::duplex(4);
-        let input = Input::into(Some(Box::pin(theirs)));
+        let input = Input::into(Some(Box::pin(theirs)), &CancellationToken::new());
         input.offer(vec![0; 2 * WINDOW].into()).await;
         let waiting = input.offer(Bytes::from_static(b"x"));
         assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());

@@ -90,7 +90,7 @@ impl Executions {
         let of_box = |command: &Arc<Command>| {
             command.box_name == wanted || (!wanted.is_empty() && command.box_id.starts_with(wanted))
         };
-        found.filter(of_box).ok_or_else(|| unknown(wanted, id))
+        found.filter(of_box).filter(|command| !command.is_released()).ok_or_else(|| unknown(wanted, id))
     }
 
     /// Drops an execution; whoever is attached to it stays until its end.
@@ -111,13 +111,20 @@ impl Executions {
 
     /// Executions that run now.
     pub(crate) fn running(&self) -> usize {
-        self.commands().values().filter(|command| command.outcome().is_none()).count()
+        self.commands()
+            .values()
+            .filter(|command| command.outcome().is_none() && !command.is_released())
+            .count()
     }
 
     /// Acts on executions that nobody has been attached to for long; called every few seconds.
     pub(super) async fn reap(&self, last: Instant, now: Instant) {
         let commands: Vec<Arc<Command>> = self.commands().values().cloned().collect();
         for command in commands {
+            if command.is_released() {
+                self.forget(&command);
+                continue;
+            }
             let ended = command.outcome().map(|(_, at)| at);
             match fate(command.abandoned, command.unattended_since(), ended, last, now) {
                 Fate::Keep => {}
@@ -157,5 +164,5 @@ fn unknown(wanted: &str, id: &str) -> Failure {
 
 /// Whether it holds more than its status.
 fn is_heavy(command: &Arc<Command>) -> bool {
-    command.outcome().is_none() || !command.buffer.is_empty()
+    !command.is_released() && (command.outcome().is_none() || !command.buffer.is_empty())
 }

@@ -21,7 +21,6 @@ use crate::gc::{self, GcOptions, GcReport, Usage};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
 use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, CloneOptions, Held, PullPolicy};
 use crate::site::{RuntimeOptions, Site};
-use crate::store::ListedBox;
 use tally::Tally;
 
 /// A home of this host; blocking work runs on tokio's blocking threads.
@@ -141,11 +140,8 @@ impl RuntimeBackend for Local {
         self.on_site(move |site| {
             litebox::reap(site)?;
             let mut boxes = Vec::new();
-            for listed in site.store.boxes()? {
-                let info = litebox::describe_listed(&site.home, &listed)?;
-                if let ListedBox::Damaged(damaged) = &listed {
-                    tracing::warn!("{}", damaged.why);
-                }
+            for record in site.store.boxes()? {
+                let info = litebox::describe(&site.home, &record)?;
                 if shown(&info, &options) {
                     boxes.push(info);
                 }
