@@ -55,10 +55,11 @@ impl Failure {
         }
     }
 
-    /// A failure to create a box: what conflicts with it is the name of another.
+    /// A failure to create a box: what conflicts with it is the name of another, and what is out of reach its image.
     pub(super) fn of_create(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Conflict => Self::new(409, "AlreadyExistsError", "already_exists", error),
+            ErrorKind::Unavailable => Self::of_pull(error),
             _ => error.into(),
         }
     }

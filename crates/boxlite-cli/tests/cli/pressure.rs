@@ -142,7 +142,7 @@ fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
 }
 
 /// What a copy has written when the hard floor is crossed is taken back, in the box and on the host.
-/// Mutation tried: no undoing in the guest's agent; the file stayed, and so did the overlay's size.
+/// Mutation tried: no undoing in the guest's agent; the parts that had arrived stayed.
 #[test]
 fn a_copy_that_crosses_the_floor_leaves_nothing() {
     let Some(home) = Home::able() else { return };
@@ -156,8 +156,10 @@ fn a_copy_that_crosses_the_floor_leaves_nothing() {
     boxlite(&["run", "-d", "--name", "copied", &mini, "sleep", "1000"]).ok();
     boxlite(&["exec", "copied", "sh", "-c", "mkdir /in; echo old >/in/big"]).ok();
     let elsewhere = tempfile::tempdir().unwrap();
-    let big = elsewhere.path().join("big");
+    let (big, tree) = (elsewhere.path().join("big"), elsewhere.path().join("tree"));
+    std::fs::create_dir(&tree).unwrap();
     run(Command::new("sh").args(["-c", "head -c 300M /dev/urandom >\"$0\""]).arg(&big));
+    run(Command::new("split").args(["-b", "20M"]).arg(&big).arg(tree.join("part")));
     let overlay = || {
         let boxes = std::fs::read_dir(disk.root.join("boxes")).unwrap().next().unwrap().unwrap();
         std::fs::metadata(boxes.path().join("disks/root.qcow2")).unwrap().blocks() * 512
@@ -165,8 +167,8 @@ fn a_copy_that_crosses_the_floor_leaves_nothing() {
     let before = overlay();
     disk.leave(HARD + 160 * MIB);
 
-    for target in ["copied:/in/big", "copied:/in/new"] {
-        let broken = boxlite(&["cp", big.to_str().unwrap(), target]);
+    for (source, target) in [(big, "copied:/in/big"), (tree, "copied:/in/new")] {
+        let broken = boxlite(&["cp", source.to_str().unwrap(), target]);
         assert_eq!(broken.code(), Some(125), "{broken:?}");
         assert!(broken.err.contains("not enough disk space"), "{}", broken.err);
         // The agent takes it back once it sees the archive's early end.

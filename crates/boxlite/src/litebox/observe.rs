@@ -5,12 +5,13 @@
 
 use jiff::Timestamp;
 
-use super::{BoxInfo, BoxRecord, BoxState, Ending, Phase};
+use super::{BoxInfo, BoxOptions, BoxRecord, BoxState, Ending, Phase};
 use crate::durable::{self, Lock};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::home::{BoxPaths, Home};
 use crate::net::PortForward;
 use crate::shim::Outcome;
+use crate::store::ListedBox;
 
 /// The present truth about a box.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +99,32 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         disk_allocated: overlays_allocated(&home.of_box(&record.id)).ok(),
         ports: published(&observed, record),
         options: record.options.clone(),
+    })
+}
+
+/// What callers see of a box in a listing: of a damaged one what the database's columns and its locks tell.
+pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo> {
+    let damaged = match listed {
+        ListedBox::Whole(record) => return describe(home, record),
+        ListedBox::Damaged(damaged) => damaged,
+    };
+    let paths = home.of_box(&damaged.id);
+    let state = if shim_is_alive(&paths)? { BoxState::Running } else { BoxState::Failed };
+    Ok(BoxInfo {
+        id: damaged.id.clone(),
+        name: damaged.name.clone(),
+        image: damaged.image.clone(),
+        image_digest: damaged.image.clone(),
+        disk_digest: damaged.disk_digest.clone(),
+        state,
+        reason: Some(damaged.why.clone()),
+        exit_code: None,
+        created_at: damaged.created_at,
+        started_at: None,
+        finished_at: None,
+        disk_allocated: overlays_allocated(&paths).ok(),
+        ports: Vec::new(),
+        options: BoxOptions::default(),
     })
 }
 

@@ -3,10 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{BoxRecord, Held, Observed, Phase};
-use crate::durable::{self, fault};
-use crate::error::{Doing, Result};
+use crate::durable::{self, Lock, fault};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::gc;
 use crate::site::Site;
+use crate::store::ListedBox;
 
 /// How long an ended auto-remove box is left alone, so that whoever waits for it still finds its outcome.
 const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
@@ -22,11 +23,32 @@ pub(crate) fn remove(site: &Site, held: &Held) -> Result<()> {
     Ok(())
 }
 
+/// Removes the box `id` whose record cannot be read, or which has lost its directory; its shim must have been ended.
+///
+/// # Errors
+/// `Busy` when another process has its hands on it, or it runs.
+pub(crate) fn remove_damaged(site: &Site, id: &str) -> Result<()> {
+    let paths = site.home.of_box(id);
+    let mut locks = Vec::new();
+    for path in [paths.state_lock(), paths.shim_lock()] {
+        if !paths.root().is_dir() {
+            break;
+        }
+        let busy =
+            || Error::new(ErrorKind::Busy, format!("box {id} is in use: {} is locked", path.display()));
+        locks.push(Lock::try_exclusive(&path)?.ok_or_else(busy)?);
+    }
+    site.store.delete_box(id)?;
+    durable::discard_dir(paths.root(), &site.home.tmp())?;
+    gc::note_release(&site.home);
+    Ok(())
+}
+
 /// Removes the auto-remove boxes whose runs have ended and for which nobody came.
 ///
 /// What goes wrong with one of them is logged and left to the next time: listing and gc go on, also on a full disk.
 pub(crate) fn reap(site: &Site) -> Result<()> {
-    for record in site.store.boxes()? {
+    for record in site.store.boxes()?.into_iter().filter_map(ListedBox::whole) {
         if let Err(error) = remove_ended(site, &record, ended_long_ago) {
             tracing::warn!(id = record.id, %error, "an ended box could not be removed");
         }

@@ -7,6 +7,37 @@ use super::Store;
 use crate::error::{Error, Result};
 use crate::litebox::{BoxRecord, Phase};
 
+/// A box as the database has it.
+#[derive(Debug)]
+pub(crate) enum ListedBox {
+    /// With its record.
+    Whole(Box<BoxRecord>),
+    /// Its record cannot be read.
+    Damaged(DamagedBox),
+}
+
+/// What the database's columns say of a box whose record cannot be read. Its disk image stays pinned by them.
+#[derive(Debug, Clone)]
+pub(crate) struct DamagedBox {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) image: String,
+    pub(crate) disk_digest: String,
+    pub(crate) created_at: Timestamp,
+    /// A sentence.
+    pub(crate) why: String,
+}
+
+impl ListedBox {
+    /// The record, unless it is damaged.
+    pub(crate) fn whole(self) -> Option<BoxRecord> {
+        match self {
+            Self::Whole(record) => Some(*record),
+            Self::Damaged(_) => None,
+        }
+    }
+}
+
 impl Store {
     /// Adds a record.
     ///
@@ -65,9 +96,27 @@ impl Store {
         })
     }
 
-    /// All records, oldest first.
-    pub(crate) fn boxes(&self) -> Result<Vec<BoxRecord>> {
-        self.read(|transaction| select(transaction, "ORDER BY created_at, id", &[]))
+    /// All boxes, oldest first. A record that cannot be read hides no other.
+    pub(crate) fn boxes(&self) -> Result<Vec<ListedBox>> {
+        self.read(|transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT id, record, name, image, disk_digest, created_at FROM boxes ORDER BY created_at, id",
+            )?;
+            Ok(statement.query_map([], listed)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The id of the box that `wanted` names, whether or not its record can be read; as [`Store::find_box`].
+    pub(crate) fn find_box_id(&self, wanted: &str) -> Result<String> {
+        let found = self.read(|transaction| {
+            let exact = ids(transaction, "name = ?1 OR id = ?1", wanted)?;
+            let begun = || ids(transaction, "?1 <> '' AND substr(id, 1, length(?1)) = ?1", wanted);
+            if exact.is_empty() { begun() } else { Ok(exact) }
+        })?;
+        match <[String; 1]>::try_from(found) {
+            Ok([id]) => Ok(id),
+            Err(_) => self.find_box(wanted).map(|record| record.id),
+        }
     }
 
     /// The record that `wanted` names: a name, an id, or a prefix that only one id has.
@@ -93,6 +142,12 @@ impl Store {
     }
 }
 
+fn ids(transaction: &Transaction<'_>, condition: &str, wanted: &str) -> Result<Vec<String>> {
+    let query = format!("SELECT id FROM boxes WHERE {condition} LIMIT 2");
+    let mut statement = transaction.prepare_cached(&query)?;
+    Ok(statement.query_map([wanted], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Notes that the image was used; false when it is not in the catalogue.
 fn use_image(transaction: &Transaction<'_>, image: &str, at: Timestamp) -> Result<bool> {
     let update = "UPDATE images SET last_used_at = max(last_used_at, ?2) WHERE digest = ?1";
@@ -109,14 +164,40 @@ fn select(
     rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect()
 }
 
+/// Reads the columns `id` and `record`.
 fn decode(row: &Row<'_>) -> rusqlite::Result<Result<BoxRecord>> {
-    let (id, text): (String, String) = (row.get(0)?, row.get(1)?);
-    Ok(serde_json::from_str(&text).map_err(|source| {
-        Error::corrupt(format!("the record of box {id} cannot be read: {source}")).because(source)
+    let (id, record) = (text(row, 0)?, row.get_ref(1)?.as_bytes()?);
+    Ok(serde_json::from_slice(record).map_err(|source| {
+        let message =
+            format!("the record of box {id} cannot be read ({source}); `boxlite rm -f` removes the box");
+        Error::corrupt(message).because(source)
     }))
+}
+
+fn listed(row: &Row<'_>) -> rusqlite::Result<ListedBox> {
+    Ok(match decode(row)? {
+        Ok(record) => ListedBox::Whole(Box::new(record)),
+        Err(error) => ListedBox::Damaged(DamagedBox {
+            id: text(row, 0)?,
+            name: text(row, 2)?,
+            image: text(row, 3)?,
+            disk_digest: text(row, 4)?,
+            created_at: Timestamp::from_millisecond(row.get(5)?).unwrap_or_default(),
+            why: error.to_string(),
+        }),
+    })
+}
+
+/// A column's text; what a damaged file made of it is shown rather than failed upon.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
 }
 
 fn encode(record: &BoxRecord) -> Result<String> {
     serde_json::to_string(record)
         .map_err(|source| Error::bug(format!("box {} cannot be written down: {source}", record.id)))
 }
+
+#[cfg(test)]
+#[path = "boxes_tests.rs"]
+mod tests;

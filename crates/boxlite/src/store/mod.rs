@@ -9,6 +9,7 @@ mod boxes;
 mod images;
 mod schema;
 
+pub(crate) use boxes::ListedBox;
 pub(crate) use images::Document;
 
 use std::path::{Path, PathBuf};

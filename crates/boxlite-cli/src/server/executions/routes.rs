@@ -173,7 +173,13 @@ pub(crate) async fn attach_main(
     app.executions.check_room()?;
     let execution = app.runtime.attach(&of.id).await?;
     let (command, _) = app.executions.begin(&of, execution, Abandoned::LetGo, None).await?;
-    connect(&app, command, terms, upgrade).await
+    let id = command.id.clone();
+    let mut response = connect(&app, command, terms, upgrade).await?;
+    // Clients name the execution by this from then on.
+    if let Ok(id) = id.parse() {
+        response.headers_mut().insert("x-boxlite-execution-id", id);
+    }
+    Ok(response)
 }
 
 fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> Failure {

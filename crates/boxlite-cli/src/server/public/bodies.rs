@@ -39,6 +39,7 @@ pub(super) struct CreateBox {
 #[serde(default, deny_unknown_fields)]
 struct Network {
     outbound: Option<Policy>,
+    /// Who may use the box's tunnels, of which there are none.
     inbound: Option<Policy>,
     mode: Option<Mode>,
     allow_net: Vec<String>,
@@ -115,7 +116,6 @@ impl CreateBox {
             (!self.volumes.is_empty(), "managed volumes"),
             (!self.secrets.is_empty(), "secrets"),
             (network.is_some_and(Network::lists), "lists of allowed network addresses (allow_net)"),
-            (network.is_some_and(Network::publishes), "inbound network access; connect from within the box"),
             (capabilities.is_some_and(|it| !it.add.is_empty() || !it.drop.is_empty()), "Linux capabilities"),
             (
                 self.auto_stop.is_some_and(|seconds| seconds > 0),
@@ -146,10 +146,6 @@ impl Network {
         let policies = [&self.outbound, &self.inbound];
         !self.allow_net.is_empty()
             || policies.into_iter().flatten().any(|policy| !policy.allow_net.is_empty())
-    }
-
-    fn publishes(&self) -> bool {
-        self.inbound.as_ref().is_some_and(|policy| policy.mode == Mode::Enabled)
     }
 }
 
@@ -271,7 +267,7 @@ mod tests {
             json!({"secrets": [{"name": "a", "value": "b"}]}),
             json!({"network": {"mode": "enabled", "allow_net": ["x"]}}),
             json!({"network": {"outbound": {"mode": "enabled", "allow_net": ["x"]}}}),
-            json!({"network": {"inbound": {"mode": "enabled"}}}),
+            json!({"network": {"inbound": {"mode": "enabled", "allow_net": ["x"]}}}),
             json!({"advanced": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
             json!({"auto_stop": 5}),
             json!({"auto_delete": 5}),

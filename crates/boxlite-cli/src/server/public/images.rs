@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use boxlite::{Image, PullOptions};
+use boxlite::{ErrorKind, Image, PullOptions, Reference};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,50 @@ pub(super) struct ImageInfo {
     size_bytes: u64,
     config_digest: String,
     layer_count: usize,
+}
+
+/// An image and its name's other builds, as newer clients ask for it.
+#[derive(Debug, Serialize)]
+pub(super) struct ImageDetail {
+    #[serde(flatten)]
+    info: ImageInfo,
+    name: String,
+    aliases: Vec<String>,
+    versions: Vec<Version>,
+    /// This server keeps none.
+    history: [(); 0],
+}
+
+impl ImageDetail {
+    fn new(info: ImageInfo, versions: Vec<Version>) -> Self {
+        let aliases = versions.iter().flat_map(|version| version.aliases.iter().cloned()).collect();
+        Self { name: info.repository.clone(), info, aliases, versions, history: [] }
+    }
+}
+
+/// A build under a name.
+#[derive(Debug, Serialize)]
+struct Version {
+    digest: String,
+    /// The name that it is held under first.
+    source_ref: String,
+    aliases: Vec<String>,
+    size_bytes: u64,
+    recorded_at: Timestamp,
+    last_used_at: Timestamp,
+}
+
+impl Version {
+    fn of(image: &Image, name: &str) -> Self {
+        Self {
+            digest: image.digest.to_string(),
+            source_ref: image.references.first().cloned().unwrap_or_default(),
+            aliases: under(image, name).map(str::to_owned).collect(),
+            size_bytes: image.stored_bytes(),
+            recorded_at: image.pulled_at,
+            last_used_at: image.last_used_at,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -93,21 +137,39 @@ pub(super) async fn pull(
     Json(request): Json<PullImage>,
 ) -> Result<Answer<ImageInfo>, Failure> {
     let reference = app.with_access(move |access| access.image(&request.reference)).await?;
-    let parsed: boxlite::Reference = reference.parse()?;
+    let parsed: Reference = reference.parse()?;
     let pulled = app.runtime.pull(&reference, PullOptions::default(), Arc::new(())).await;
     let image = pulled.map_err(Failure::of_pull)?;
     Ok(Answer(ImageInfo::named(&image, parsed.to_string())))
 }
 
+/// The image that `id` means, or the one pulled last under that name, with every build held under its name.
 pub(super) async fn inspect(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<Answer<ImageInfo>, Failure> {
-    let image = app.runtime.image(&id).await?;
-    let named = id.parse::<boxlite::Reference>().map(|reference| reference.to_string()).ok();
+) -> Result<Answer<ImageDetail>, Failure> {
+    let mut images = app.runtime.images().await?;
+    let image = match app.runtime.image(&id).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            images.iter().find(|image| under(image, &id).next().is_some()).cloned().ok_or(error)?
+        }
+        found => found?,
+    };
+    let named = id.parse::<Reference>().map(|reference| reference.to_string()).ok();
     let all = ImageInfo::all(&image);
-    let asked = all.iter().find(|info| Some(&info.reference) == named.as_ref());
-    Ok(Answer(asked.or(all.first()).cloned().unwrap_or_else(|| ImageInfo::named(&image, id))))
+    let asked = all.iter().find(|info| Some(&info.reference) == named.as_ref()).or(all.first());
+    let info = asked.cloned().unwrap_or_else(|| ImageInfo::named(&image, id));
+    images.retain(|image| under(image, &info.repository).next().is_some());
+    let versions = images.iter().map(|image| Version::of(image, &info.repository)).collect();
+    Ok(Answer(ImageDetail::new(info, versions)))
+}
+
+/// The tags of `image` under the repository that `name`, with or without its registry, means.
+fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let canonical = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+    let tags = image.references.iter().map(|reference| split(reference));
+    tags.filter(move |(repository, _)| *repository == name || *repository == split(&canonical).0)
+        .map(|(_, tag)| tag)
 }
 
 pub(super) async fn exists(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, delete, post};
+use axum::routing::{delete, get, post};
 
 use crate::server::App;
 use crate::server::failure::Failure;
@@ -12,16 +12,16 @@ use crate::server::failure::Failure;
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/boxes/import", post(import))
-        .route("/v1/boxes/{id}/snapshots", any(snapshots))
-        .route("/v1/boxes/{id}/snapshots/{name}", any(snapshots))
-        .route("/v1/boxes/{id}/snapshots/{name}/restore", any(snapshots))
+        .route("/v1/boxes/{id}/snapshots", get(snapshots).post(snapshots))
+        .route("/v1/boxes/{id}/snapshots/{name}", get(snapshots).delete(snapshots))
+        .route("/v1/boxes/{id}/snapshots/{name}/restore", post(snapshots))
         .route("/v1/boxes/{id}/export", post(export))
         .route("/v1/boxes/{id}/network/tunnel", post(tunnel))
-        .route("/v1/volumes", any(volumes))
-        .route("/v1/volumes/{id}", any(volumes))
-        .route("/v1/api-keys", any(keys))
+        .route("/v1/volumes", get(volumes).post(volumes))
+        .route("/v1/volumes/{name}", get(volumes).delete(volumes))
+        .route("/v1/api-keys", get(keys).post(keys))
         .route("/v1/api-keys/{name}", delete(keys))
-        .route("/v1/images/usage", any(quota))
+        .route("/v1/images/usage", get(quota))
 }
 
 async fn snapshots() -> Failure {

@@ -4,7 +4,7 @@ use super::Local;
 use crate::admission::{Claims, Thresholds, judge};
 use crate::durable::FreeSpace;
 use crate::error::{Error, Result};
-use crate::litebox::Observed;
+use crate::litebox::{self, BoxState};
 use crate::runtime::{Acceleration, HostInfo, SpaceInfo};
 use crate::shim::accel;
 use crate::site::Site;
@@ -12,8 +12,10 @@ use crate::site::Site;
 impl Local {
     pub(super) async fn host_info(&self) -> Result<HostInfo> {
         self.on_site(|site| {
-            let records = site.store.boxes()?;
-            let runs = |record| matches!(Observed::of(&site.home, record), Ok(Observed::Running { .. }));
+            let boxes = site.store.boxes()?;
+            let runs = |listed| {
+                litebox::describe_listed(&site.home, listed).is_ok_and(|info| info.state == BoxState::Running)
+            };
             let (acceleration, acceleration_problem) = match acceleration(site) {
                 Ok(found) => (Some(found), None),
                 Err(error) => (None, Some(error.to_string())),
@@ -21,8 +23,8 @@ impl Local {
             Ok(HostInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 home: site.home.root().to_owned(),
-                boxes: records.len(),
-                running: records.iter().filter(|record| runs(record)).count(),
+                boxes: boxes.len(),
+                running: boxes.iter().filter(|listed| runs(listed)).count(),
                 images: site.store.images()?.len(),
                 acceleration,
                 acceleration_problem,

@@ -9,6 +9,7 @@ use crate::image::ProgressSink;
 use crate::litebox::{self, BoxInfo, BoxRecord, Held, MainProcess, Observed, Phase};
 use crate::runtime::{ExecStatus, RemoveOptions, StopOptions};
 use crate::shim::{ShimClient, wait_until_gone};
+use crate::site::Site;
 
 impl Local {
     pub(super) async fn start_box(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
@@ -97,7 +98,9 @@ impl Local {
 
     pub(super) async fn remove_box(&self, id: &str, options: RemoveOptions) -> Result<()> {
         if options.force {
-            let client = self.client(&self.find(id).await?);
+            let wanted = id.to_owned();
+            let id = self.on_site(move |site| site.store.find_box_id(&wanted)).await?;
+            let client = ShimClient::new(self.site.home.of_box(&id));
             if client.listens().await? {
                 end(&client).await?;
             }
@@ -105,8 +108,10 @@ impl Local {
         let held = match self.hold(id).await {
             Ok(held) => held,
             Err(error) if error.kind() == ErrorKind::Corrupt && options.force => {
-                let record = self.find(id).await?;
-                return self.on_site(move |site| site.store.delete_box(&record.id)).await;
+                let wanted = id.to_owned();
+                let removed =
+                    move |site: &Arc<Site>| litebox::remove_damaged(site, &site.store.find_box_id(&wanted)?);
+                return self.on_site(removed).await;
             }
             Err(error) => return Err(error),
         };

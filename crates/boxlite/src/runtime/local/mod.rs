@@ -21,6 +21,7 @@ use crate::gc::{self, GcOptions, GcReport, Usage};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
 use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, CloneOptions, Held, PullPolicy};
 use crate::site::{RuntimeOptions, Site};
+use crate::store::ListedBox;
 use tally::Tally;
 
 /// A home of this host; blocking work runs on tokio's blocking threads.
@@ -140,8 +141,11 @@ impl RuntimeBackend for Local {
         self.on_site(move |site| {
             litebox::reap(site)?;
             let mut boxes = Vec::new();
-            for record in site.store.boxes()? {
-                let info = litebox::describe(&site.home, &record)?;
+            for listed in site.store.boxes()? {
+                let info = litebox::describe_listed(&site.home, &listed)?;
+                if let ListedBox::Damaged(damaged) = &listed {
+                    tracing::warn!("{}", damaged.why);
+                }
                 if shown(&info, &options) {
                     boxes.push(info);
                 }
