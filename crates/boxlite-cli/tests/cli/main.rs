@@ -8,6 +8,7 @@ mod clones;
 mod copying;
 mod edges;
 mod execs;
+mod filesystems;
 mod home;
 mod lifecycle;
 mod listing;

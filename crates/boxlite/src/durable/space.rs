@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 
 /// What `statvfs` says a caller without privileges may still use (`f_bavail`, `f_favail`), in bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +23,16 @@ pub struct FreeSpace {
 
 impl FreeSpace {
     /// Measures the filesystem that holds `path`.
+    ///
+    /// # Errors
+    /// `Unsupported` where the filesystem does not tell its size, as ramfs and some network filesystems.
     pub fn at(path: &Path) -> Result<Self> {
         super::fault::point("space.measure").doing("measuring free space at", path)?;
         let found = rustix::fs::statvfs(path).doing("measuring free space at", path)?;
+        if found.f_blocks == 0 {
+            let message = format!("the filesystem at {} does not tell how large it is", path.display());
+            return Err(Error::unsupported(message).at(path));
+        }
         Ok(Self {
             bytes: found.f_bavail.saturating_mul(found.f_frsize),
             bytes_total: found.f_blocks.saturating_mul(found.f_frsize),
