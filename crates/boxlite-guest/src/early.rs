@@ -5,11 +5,11 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use boxlite_proto::AGENT_PORT;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags, inotify};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use crate::Fatal;
 use crate::port::Port;
@@ -25,6 +25,8 @@ fn step<T, E: std::fmt::Display>(doing: &str, outcome: Result<T, E>) -> Result<T
 /// their numbers.
 pub(crate) fn mount_devices() -> Result<(), Fatal> {
     step("mounting /dev", rustix::mount::mount("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, None))?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    step("mounting /sys", rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None))?;
     // The kernel connects its first process to a console; closing that takes long, and nobody uses it.
     if rustix::io::fcntl_getfd(rustix::stdio::stderr()).is_err() {
         let null = step("opening /dev/null", File::options().read(true).write(true).open("/dev/null"))?;
@@ -38,13 +40,15 @@ pub(crate) fn mount_devices() -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Loads the initramfs' modules and opens the agent's port once the kernel shows it.
-pub(crate) fn find_port() -> Result<Port, Fatal> {
+/// Loads the initramfs' modules and opens the virtio-serial port called `name` once the kernel shows its name.
+///
+/// Not before: the driver makes the device file first and prepares the port behind it after that.
+pub(crate) fn find_port(name: &str) -> Result<Port, Fatal> {
     load_modules()?;
     let deadline = Instant::now() + PORT_TIMEOUT;
     let mut announcements = None;
     loop {
-        if let Some(path) = port_path() {
+        if let Some(path) = port_path(name) {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
             return Ok(Port::new(step(
                 "opening the agent's port",
@@ -53,34 +57,41 @@ pub(crate) fn find_port() -> Result<Port, Fatal> {
         }
         // The driver asks the host for its ports while the next module is loaded, so this is seldom reached.
         match &announcements {
-            None => announcements = Some(step("watching /dev", watch_devices())?),
-            Some(watch) => wait_for_device(watch, deadline)
-                .ok_or_else(|| Fatal::Step(format!("the machine has no virtio-serial port {AGENT_PORT}")))?,
+            None => announcements = Some(step("listening to the kernel", listen())?),
+            Some(socket) => wait_for_announcement(socket, deadline)
+                .ok_or_else(|| Fatal::Step(format!("no virtio-serial port is called {name}")))?,
         }
     }
 }
 
-/// The port's device file: `vport`, the number of its device among all virtio devices, `p`, and its own number.
-fn port_path() -> Option<PathBuf> {
-    let number = format!("p{AGENT_PORT}");
-    let is_it = |name: &str| name.strip_prefix("vport").is_some_and(|rest| rest.ends_with(&number));
-    let mut entries = std::fs::read_dir("/dev").ok()?.flatten();
-    entries.find(|entry| entry.file_name().to_str().is_some_and(is_it)).map(|entry| entry.path())
+fn port_path(name: &str) -> Option<PathBuf> {
+    for entry in std::fs::read_dir("/sys/class/virtio-ports").ok()?.flatten() {
+        // A port shows up before the host has told its name; another announcement follows then.
+        if std::fs::read_to_string(entry.path().join("name")).is_ok_and(|found| found.trim_end() == name) {
+            return Some(PathBuf::from("/dev").join(entry.file_name()));
+        }
+    }
+    None
 }
 
-fn watch_devices() -> rustix::io::Result<OwnedFd> {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&watch, "/dev", inotify::WatchFlags::CREATE)?;
-    Ok(watch)
+fn listen() -> rustix::io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(rustix::net::netlink::KOBJECT_UEVENT),
+    )?;
+    rustix::net::bind(&socket, &rustix::net::netlink::SocketAddrNetlink::new(0, 1))?;
+    Ok(socket)
 }
 
-/// Returns when there is another file in /dev; `None` when the time is up.
-fn wait_for_device(watch: &OwnedFd, deadline: Instant) -> Option<()> {
+/// Returns once there is news of any device; `None` when the time is up.
+fn wait_for_announcement(socket: &OwnedFd, deadline: Instant) -> Option<()> {
     let left = deadline.checked_duration_since(Instant::now())?;
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-    let _ = rustix::event::poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&timeout));
-    let mut buffer = [0; 4096];
-    while rustix::io::read(watch, &mut buffer).is_ok_and(|length| length > 0) {}
+    let _ = rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout));
+    let mut buffer = [0; 8192];
+    while rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT).is_ok() {}
     Some(())
 }
 

@@ -6,8 +6,8 @@
 //! image could make block: looking up users, changing directory and touching paths all happen in children.
 //!
 //! Where the guest is emulated, what costs time is each piece of code that runs for the first time, the kernel's as
-//! well as ours. Hence the agent leaves out what it can do without: the standard library's preparations before `main`,
-//! device events, and filesystems that are mounted only to be looked at.
+//! well as ours. Hence the agent leaves out what it can do without, such as the standard library's preparations before
+//! `main`, or events of devices that are there already.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -21,7 +21,7 @@ mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{FromGuest, PROTOCOL_VERSION, ToGuest};
+use boxlite_proto::{AGENT_PORT, FromGuest, PROTOCOL_VERSION, ToGuest};
 
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
@@ -74,7 +74,7 @@ fn run() -> Result<(), Fatal> {
     let agent_started = Instant::now();
     early::mount_devices()?;
     let signals = Signals::take().map_err(|e| Fatal::Step(format!("taking signals failed: {e}")))?;
-    let mut port = early::find_port()?;
+    let mut port = early::find_port(AGENT_PORT)?;
     let features = ["copy", "stat", "metrics"].map(String::from).to_vec();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features })?;
     let agent_us = elapsed_us(agent_started);

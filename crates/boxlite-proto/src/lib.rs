@@ -29,8 +29,8 @@ pub use shim::{MainState, ShimError, ShimReply, ShimRequest, ShimStatus};
 /// Version of frames and messages; both ends name theirs in their hello and refuse another.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Number of the port, on the machine's only virtio-serial device, that the agent answers on. (Port 0 is for consoles.)
-pub const AGENT_PORT: u32 = 1;
+/// Name of the virtio-serial port that the agent answers on.
+pub const AGENT_PORT: &str = "agent";
 
 /// The channel that carries a box's main process between shim and guest.
 pub const MAIN_CHANNEL: u32 = 1;

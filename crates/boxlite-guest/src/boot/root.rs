@@ -24,7 +24,7 @@ pub(super) fn mount() -> Result<(), String> {
     })
 }
 
-/// Makes the mounted disk this process' root directory. The initramfs and its `/dev` stay behind, out of reach.
+/// Makes the mounted disk this process' root directory. The initramfs and what is mounted in it stay behind, out of reach.
 pub(super) fn enter() -> Result<(), String> {
     let step = |doing: &str, outcome: rustix::io::Result<()>| {
         outcome.map_err(|e| format!("{doing} the root filesystem failed: {e}"))

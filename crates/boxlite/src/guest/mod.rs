@@ -18,7 +18,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use cache::{Input, identity, key};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// What boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +124,7 @@ fn archive(agent: &[u8], modules: &[modules::Module], inputs: &[Input]) -> Resul
     }
     let mut out = cpio::Archive::new();
     out.file(cache::INPUTS, 0o600, Input::list(inputs).as_bytes());
-    for directory in ["dev", "modules", "root"] {
+    for directory in ["dev", "modules", "root", "sys"] {
         out.directory(directory, 0o755);
     }
     out.file("init", 0o755, agent);

@@ -28,17 +28,16 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to the socket at `path`; `None` when nobody listens there.
+/// Connects to the socket at `path`; `None` when nobody listens there, or not for long enough to take the connection.
 pub(crate) async fn connect(path: &Path) -> Result<Option<UnixStream>> {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
     let connected = match short_name(path) {
         Ok((_directory, short)) => UnixStream::connect(short).await,
         Err(error) => Err(error),
     };
     match connected {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset) => Ok(None),
         Err(error) => Err(Error::io("connecting to", path, error)),
     }
 }
@@ -79,5 +78,18 @@ mod tests {
         drop(listener);
         assert!(connect(&path).await.unwrap().is_none(), "a dead shim's socket is nobody");
         listen(&path).unwrap();
+    }
+
+    /// Mutation tried: a reset that is an error fails within some hundred rounds.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_shim_that_ends_while_somebody_connects_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shim.sock");
+        for _ in 0..3000 {
+            let listener = listen(&path).unwrap();
+            let ending = tokio::task::spawn_blocking(move || drop(listener));
+            connect(&path).await.unwrap();
+            ending.await.unwrap();
+        }
     }
 }

@@ -3,16 +3,24 @@
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_millis(50);
+/// How far apart the two clocks may be read: a thread that was set aside in between tries again.
+const TOGETHER: Duration = Duration::from_micros(5);
 
 /// Measures the rate in kHz against the monotonic clock over 50 ms; 0 where there is no such counter.
 pub(super) fn measure_khz() -> u32 {
-    let (start, first) = (Instant::now(), counter());
+    let (start, first) = both_clocks();
     while start.elapsed() < WINDOW {
         std::hint::spin_loop();
     }
-    let (elapsed, last) = (start.elapsed(), counter());
+    let (end, last) = both_clocks();
     let cycles = u128::from(last.wrapping_sub(first));
-    u32::try_from(cycles * 1_000_000 / elapsed.as_nanos().max(1)).unwrap_or(0)
+    u32::try_from(cycles * 1_000_000 / (end - start).as_nanos().max(1)).unwrap_or(0)
+}
+
+fn both_clocks() -> (Instant, u64) {
+    const TRIES: usize = 100;
+    let read = || (Instant::now(), counter());
+    (0..TRIES).map(|_| read()).find(|(time, _)| time.elapsed() < TOGETHER).unwrap_or_else(read)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -78,10 +78,10 @@ pub(crate) fn arguments(
     line.block(&[top.as_bytes(), flushing]);
     line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
 
-    // Each port, used or not, has two queues for the guest to set up.
-    line.option("-device", format!("virtio-serial-device,max_ports={}", AGENT_PORT + 1));
+    // Each port, used or not, has two queues for the guest to set up; port 0 is for consoles alone.
+    line.option("-device", "virtio-serial-device,max_ports=2");
     line.option("-chardev", format!("socket,id=agent,fd={}", channels.agent));
-    line.option("-device", format!("virtserialport,chardev=agent,name=agent,nr={AGENT_PORT}"));
+    line.option("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT},nr=1"));
 
     line.option("-chardev", format!("socket,id=console,fd={}", channels.console));
     line.option("-serial", "chardev:console");
