@@ -22,7 +22,9 @@ mod volatile;
 pub use directory::{create_dir, ensure_dir, sync_dir};
 pub use link::link;
 pub use lock::{FileId, Lock};
-pub use remove::{Trash, discard, discard_dir, discard_locked, remove_file, remove_trash_dir, unlink_locked};
+pub use remove::{
+    Trash, delete_all, discard, discard_dir, discard_locked, remove_file, remove_trash_dir, unlink_locked,
+};
 pub use slot::{SLOT_LEN, Slot};
 pub use space::{FreeSpace, allocated, allocated_of};
 pub use stage::{Staged, SweptFile, ensure_file, sweep_staged, write_atomically};

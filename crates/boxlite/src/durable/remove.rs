@@ -1,5 +1,6 @@
 //! Taking durable files away.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,11 @@ impl Trash {
 
     /// Unlinks the file and makes the removal durable.
     pub fn delete(self) -> Result<()> {
+        self.unlink()?.as_deref().map_or(Ok(()), sync_dir)
+    }
+
+    /// Unlinks the file and returns the directory it came from, which has to be synced.
+    fn unlink(self) -> Result<Option<PathBuf>> {
         match self.path.as_deref().map_or(Ok(()), std::fs::remove_file) {
             // Another process's sweep of the staging directory was faster.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -113,8 +119,28 @@ impl Trash {
             _ => {}
         }
         fault::point("discard.unlinked").doing("removing", &self.came_from)?;
-        self.came_from.parent().map_or(Ok(()), sync_dir)
+        Ok(self.came_from.parent().map(Path::to_owned))
     }
+}
+
+/// Deletes many files, syncing each directory once; returns what could not be, with its tag.
+pub fn delete_all<T>(all: impl IntoIterator<Item = (T, Trash)>) -> Vec<(T, Error)> {
+    let mut failed = Vec::new();
+    let mut unlinked: BTreeMap<PathBuf, Vec<T>> = BTreeMap::new();
+    for (tag, trash) in all {
+        match trash.unlink() {
+            Ok(Some(directory)) => unlinked.entry(directory).or_default().push(tag),
+            Ok(None) => {}
+            Err(error) => failed.push((tag, error)),
+        }
+    }
+    for (directory, tags) in unlinked {
+        if let Err(error) = sync_dir(&directory) {
+            let same = || Error::new(error.kind(), error.to_string()).at(&directory);
+            failed.extend(tags.into_iter().map(|tag| (tag, same())));
+        }
+    }
+    failed
 }
 
 fn rename_to_trash(path: &Path, tmp: &Path) -> Result<Trash> {

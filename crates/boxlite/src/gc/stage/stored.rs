@@ -1,5 +1,6 @@
 //! Bases and disk images.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::super::census::{Census, Stored};
@@ -11,8 +12,18 @@ use super::{Grip, grip};
 use crate::durable::{self, FileId, Lock, Trash, fault};
 use crate::error::{Doing, Error, ErrorKind, Result};
 
-/// Candidates that are locked at a time; each is an open file.
-const LOCKED_AT_ONCE: usize = 256;
+/// Fewest and most candidates that are locked at a time; each is an open file, and each batch marks everything anew.
+const LOCKED_AT_ONCE: std::ops::RangeInclusive<u64> = 256..=8192;
+
+/// How many candidates to take at a time: half of the files that this process may open; all in a dry run, which keeps
+/// none open.
+fn at_once(dry_run: bool) -> usize {
+    if dry_run {
+        return usize::MAX;
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    (limit / 2).clamp(*LOCKED_AT_ONCE.start(), *LOCKED_AT_ONCE.end()) as usize
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -112,6 +123,7 @@ fn sweep(pass: &mut Pass<'_>, census: &Census, marked: &Marked, kind: Kind) -> V
     }
     queue.sort_by(|one, other| all[*one].used.cmp(&all[*other].used).then(one.cmp(other)));
     let mut queue = &queue[..];
+    let most = at_once(pass.options.dry_run);
     while !queue.is_empty() {
         let wanted = match kind {
             // Bases are garbage outright: only automatic gc stops short of them.
@@ -134,7 +146,7 @@ fn sweep(pass: &mut Pass<'_>, census: &Census, marked: &Marked, kind: Kind) -> V
             }
             break;
         }
-        let take = batch(candidates.iter().map(|index| freed(&all[*index])), wanted, LOCKED_AT_ONCE).max(1);
+        let take = batch(candidates.iter().map(|index| freed(&all[*index])), wanted, most).max(1);
         let (now, later) = queue.split_at(take);
         queue = later;
         sweep_batch(pass, all, now, kind, &mut fates);
@@ -202,7 +214,7 @@ fn judge_again(
     held: &[Candidate],
     kind: Kind,
     fates: &mut [Option<Fate>],
-) -> Vec<FileId> {
+) -> HashSet<FileId> {
     let mut released = pass.released.clone();
     let marked = if kind == Kind::Base {
         released.bases.extend(held.iter().map(|candidate| candidate.id));
@@ -210,10 +222,11 @@ fn judge_again(
     } else {
         mark(second, &released)
     };
-    let mut doomed = Vec::new();
+    let mut doomed = HashSet::new();
+    let places: HashMap<FileId, usize> =
+        stored(second, kind).iter().enumerate().map(|(place, item)| (item.id, place)).collect();
     for Candidate { index, id, .. } in held {
-        let found = stored(second, kind).iter().position(|item| item.id == *id);
-        let Some(found) = found else {
+        let Some(&found) = places.get(id) else {
             // Somebody else removed it, or it cannot be seen any more.
             fates[*index] = pass.rules.blind.then(|| skipped(Skip::Unknown));
             continue;
@@ -223,7 +236,7 @@ fn judge_again(
             Decision::Keep => kept(second, holders),
             Decision::Skip(why) => skipped(why),
             Decision::Remove => {
-                doomed.push(item.id);
+                doomed.insert(item.id);
                 removed(match kind {
                     Kind::Base => "no box and no other base stands on it",
                     Kind::DiskImage => "no box, base or lease needs it",
@@ -239,13 +252,14 @@ fn remove(
     pass: &mut Pass<'_>,
     second: &Census,
     held: Vec<Candidate>,
-    doomed: &[FileId],
+    doomed: &HashSet<FileId>,
     kind: Kind,
     fates: &mut [Option<Fate>],
 ) {
     let mut order: Vec<(Candidate, &Stored)> = Vec::with_capacity(held.len());
+    let items: HashMap<FileId, &Stored> = stored(second, kind).iter().map(|item| (item.id, item)).collect();
     for candidate in held.into_iter().filter(|candidate| doomed.contains(&candidate.id)) {
-        if let Some(item) = stored(second, kind).iter().find(|item| item.id == candidate.id) {
+        if let Some(item) = items.get(&candidate.id) {
             order.push((candidate, item));
         }
     }
@@ -307,10 +321,9 @@ fn discard(
 }
 
 fn delete(pass: &mut Pass<'_>, trash: &mut Discarded, fates: &mut [Option<Fate>]) {
-    for (index, path, discarded) in trash.drain(..) {
-        if let Err(error) = discarded.delete() {
-            fates[index] = Some(pass.failed(&path, error));
-        }
+    let tagged = trash.drain(..).map(|(index, path, discarded)| ((index, path), discarded));
+    for ((index, path), error) in durable::delete_all(tagged) {
+        fates[index] = Some(pass.failed(&path, error));
     }
 }
 
