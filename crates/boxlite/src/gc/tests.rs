@@ -363,7 +363,7 @@ fn box_directories_without_a_record_go_when_aged_and_idle() {
     let shim = crate::durable::Lock::exclusive(&place.home.of_box(LOST).shim_lock()).unwrap();
     assert_eq!(skipped(&place.gc(&GcOptions::default()), LOST), Skip::InUse);
     assert_eq!(place.images(), 1);
-    drop(shim);
+    shim.release();
 
     let plan = place.gc(&dry_run());
     assert!(matches!(fate(&plan, &digest("i")), Fate::Removed { .. }));

@@ -124,11 +124,19 @@ fn frees_when(fill: &[fn(&Path)]) {
     let gone = report.disk_images.iter().filter(|item| matches!(item.fate, Fate::Removed { .. })).count();
     assert_eq!(gone, 2);
     assert_eq!(report.reclaimed + collected.bytes, plan.reclaimed);
-    assert_eq!(
-        report.free_space_change,
-        Some(report.reclaimed.cast_signed()),
-        "df disagrees with the report"
-    );
+    // A child that another test spawns keeps what was removed open for the instant between its fork and its exec.
+    let began = std::time::Instant::now();
+    let before = report.free_before.unwrap().bytes;
+    let freed = || crate::durable::FreeSpace::at(home.root()).unwrap().bytes - before;
+    while freed() != report.reclaimed {
+        assert!(
+            began.elapsed().as_secs() < 10,
+            "df grew by {}, the report says {}",
+            freed(),
+            report.reclaimed
+        );
+    }
+    assert!(report.free_space_change.unwrap() <= report.reclaimed.cast_signed());
 }
 
 #[test]
