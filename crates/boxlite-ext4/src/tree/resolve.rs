@@ -3,6 +3,8 @@
 //! Symbolic links in the middle of a path are followed as the kernel would with the image's root as `/`: absolute
 //! targets start there, and `..` stops there. So no path leaves the tree, whatever its links say.
 
+use std::borrow::Cow;
+
 use super::{InodeId, Kind, ROOT, Tree};
 use crate::error::Refusal;
 use crate::tar::Timestamp;
@@ -109,18 +111,18 @@ enum Missing {
 }
 
 /// A walk through directories; the components still ahead are kept last first.
-struct Walk {
-    ahead: Vec<Box<[u8]>>,
+struct Walk<'a> {
+    ahead: Vec<Cow<'a, [u8]>>,
     at: InodeId,
     followed: u32,
 }
 
-impl Walk {
-    fn new(path: &[&[u8]]) -> Self {
-        Self { ahead: path.iter().rev().map(|&name| name.into()).collect(), at: ROOT, followed: 0 }
+impl<'a> Walk<'a> {
+    fn new(path: &[&'a [u8]]) -> Self {
+        Self { ahead: path.iter().rev().map(|&name| Cow::Borrowed(name)).collect(), at: ROOT, followed: 0 }
     }
 
-    fn next(&mut self) -> Option<Box<[u8]>> {
+    fn next(&mut self) -> Option<Cow<'a, [u8]>> {
         self.ahead.pop()
     }
 
@@ -149,7 +151,8 @@ impl Walk {
                 if target.first() == Some(&b'/') {
                     self.at = ROOT;
                 }
-                self.ahead.extend(target.split(|&byte| byte == b'/').rev().map(Into::into));
+                self.ahead
+                    .extend(target.split(|&byte| byte == b'/').rev().map(|part| Cow::Owned(part.to_vec())));
                 if self.ahead.len() > MAX_PATH * 2 {
                     return Err(Refusal::hostile("its path grows without end through symbolic links"));
                 }
