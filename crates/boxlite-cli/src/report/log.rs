@@ -18,7 +18,8 @@ pub(crate) fn trace(global: &GlobalArgs) {
         let filter = EnvFilter::new(filter.as_deref().unwrap_or("warn,boxlite=debug"));
         base.with_env_filter(filter).init();
     } else {
-        base.with_max_level(Level::WARN).event_format(Plain).init();
+        // What a dependency warns of is in the error that comes of it, in words that help.
+        base.with_env_filter(EnvFilter::new("boxlite=warn")).event_format(Plain).init();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Hosts and homes where no box can be: each case is refused in words that help, and changes nothing.
+//! Hosts and homes where no box can be, or that are damaged: what is refused is refused in words that help.
 
 use std::fs;
 use std::process::Command;
@@ -55,4 +55,38 @@ fn a_read_only_home_is_refused_in_words() {
     let output = home.run(&["--home", point.join("home").to_str().unwrap(), "ls"]);
     assert!(Command::new("umount").arg(&point).status().unwrap().success());
     hinted(&output.refused("Read-only"));
+}
+
+/// Mutation tried: failing with the first record that cannot be read; `ls` and `gc` did.
+#[test]
+fn one_damaged_record_hides_no_other_box_and_frees_nothing() {
+    let Some(home) = Home::able() else { return };
+    let mini = home.image("mini");
+    let create = |name| home.run(&["create", "--name", name, &mini, "echo", name]).ok().trim().to_owned();
+    let (bad, _good) = (create("bad"), create("good"));
+    // A flipped byte in the record itself: the database keeps no checksum of it.
+    let database = home.path().join("boxlite.db");
+    let mut bytes = fs::read(&database).unwrap();
+    let record = format!("{{\"id\":\"{bad}\"").into_bytes();
+    let at = bytes.windows(record.len()).position(|window| window == record).expect("the record");
+    bytes[at] = b'!';
+    fs::write(&database, bytes).unwrap();
+
+    let listed = home.run(&["ls", "-a", "--no-trunc"]);
+    assert_eq!(listed.code(), Some(0), "{listed:?}");
+    let listed = listed.text();
+    assert!(listed.contains(&bad) && listed.contains("good"), "{listed}");
+    let refused = home.run(&["start", "bad"]).refused(&bad);
+    assert!(refused.contains("boxlite rm -f"), "{refused}");
+    assert_eq!(home.run(&["start", "-a", "good"]).ok(), "good\n");
+    let images = || fs::read_dir(home.path().join("images/disk-images")).unwrap().count();
+    let before = images();
+    let gc = home.command(["gc"]).env("BOXLITE_GRACE", "0").spawn().unwrap();
+    assert_eq!(Output::of(gc).code(), Some(0));
+    assert_eq!((images(), home.path().join("boxes").join(&bad).exists()), (before, true));
+    home.run(&["info"]).ok();
+
+    home.run(&["rm", "-f", &bad[..12]]).ok();
+    assert!(!home.path().join("boxes").join(&bad).exists());
+    assert_eq!(home.run(&["ls", "-aq", "--no-trunc"]).ok().lines().count(), 1);
 }

@@ -52,9 +52,10 @@ pub(super) async fn remove(
     Path(id): Path<String>,
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode, Failure> {
-    let id = app.runtime.inspect(&id).await?.id;
+    // A damaged record is no reason not to remove its box.
+    let known = app.runtime.inspect(&id).await.map(|info| info.id);
     app.runtime.remove(&id, RemoveOptions { force: query.force }).await?;
-    app.executions.forget_box(&id);
+    app.executions.forget_box(known.as_deref().unwrap_or(&id));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -28,6 +28,8 @@ const PAUSES: [Duration; 7] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
+/// After this long without a connection no further attempt is made: an answer that never comes costs time as well.
+const ENOUGH: Duration = Duration::from_secs(40);
 /// A connection that lasted so long was a good one, although nothing came over it.
 const LASTING: Duration = Duration::from_secs(10);
 /// The longest silence of a living server.
@@ -41,6 +43,7 @@ pub(super) struct Link {
     chunks: mpsc::UnboundedSender<OutputChunk>,
     commands: mpsc::Receiver<Command>,
     failed: usize,
+    broken_since: Option<Instant>,
 }
 
 /// How a connection came to its end.
@@ -57,7 +60,7 @@ impl Link {
         chunks: mpsc::UnboundedSender<OutputChunk>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        Self { place, flow, chunks, commands, failed: 0 }
+        Self { place, flow, chunks, commands, failed: 0, broken_since: None }
     }
 
     /// Keeps the connection up until the execution ends or everybody has let go of it.
@@ -68,7 +71,7 @@ impl Link {
                     let (before, since) = (self.flow.progress(), Instant::now());
                     let over = self.converse(socket).await;
                     if self.flow.progress() != before || since.elapsed() >= LASTING {
-                        self.failed = 0;
+                        (self.failed, self.broken_since) = (0, None);
                     }
                     match over {
                         Over::Ended(end) => break end,
@@ -80,7 +83,9 @@ impl Link {
                 Err(Refusal::ForGood(error)) => break Ended::Failed(Arc::new(error)),
             };
             tracing::debug!(%trouble, "an execution's connection broke");
-            let Some(&pause) = PAUSES.get(self.failed) else {
+            let since = *self.broken_since.get_or_insert_with(Instant::now);
+            let pause = PAUSES.get(self.failed).filter(|_| since.elapsed() < ENOUGH);
+            let Some(&pause) = pause else {
                 break Ended::Failed(Arc::new(self.place.lost(&trouble)));
             };
             self.failed += 1;

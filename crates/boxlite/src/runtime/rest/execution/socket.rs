@@ -1,5 +1,7 @@
 //! Where an execution is attached to, and the handshake that does it (RFC 6455, section 4.1).
 
+use std::time::Duration;
+
 use reqwest::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use reqwest::{StatusCode, Upgraded};
 use tokio::time::timeout;
@@ -9,10 +11,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::super::client::Client;
-use super::super::events::SILENCE;
 use super::super::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::wire::{AttachQuery, WINDOW};
+
+/// How long the server may take to answer an attachment, which it does at once.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) type Socket = WebSocketStream<Upgraded>;
 
@@ -57,7 +61,7 @@ impl Place {
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, &key);
         let for_now = |error| Refusal::ForNow(failure::of_request(error, self.server()));
-        let response = timeout(SILENCE, request.send())
+        let response = timeout(PATIENCE, request.send())
             .await
             .map_err(|_| Refusal::ForNow(failure::silent(self.server())))?
             .map_err(for_now)?;
