@@ -74,11 +74,19 @@ impl Failure {
         }
     }
 
+    /// A failure to reach what runs in a box: the box ended meanwhile.
+    pub(super) fn of_running(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Unavailable => Self::new(409, "StoppedError", "stopped", error),
+            _ => error.into(),
+        }
+    }
+
     /// A failure to unpack an archive: what is wrong with the archive is wrong with the request.
     pub(super) fn of_archive(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Corrupt => Self::new(400, "InvalidArgumentError", "invalid_argument", error),
-            _ => error.into(),
+            _ => Self::of_running(error),
         }
     }
 

@@ -73,7 +73,7 @@ impl Executions {
             Err(error) => {
                 traffic.failed.fetch_add(1, Ordering::Relaxed);
                 self.forget(&command);
-                Err(error.into())
+                Err(Failure::of_running(error))
             }
         }
     }

@@ -171,7 +171,7 @@ pub(crate) async fn attach_main(
     let upgrade = Ok(upgrade.map_err(|rejection| no_upgrade(&rejection))?);
     let of = app.runtime.inspect(&id).await?;
     app.executions.check_room()?;
-    let execution = app.runtime.attach(&of.id).await?;
+    let execution = app.runtime.attach(&of.id).await.map_err(Failure::of_running)?;
     let (command, _) = app.executions.begin(&of, execution, Abandoned::LetGo, None).await?;
     let id = command.id.clone();
     let mut response = connect(&app, command, terms, upgrade).await?;

@@ -50,15 +50,18 @@ enum End {
 /// What the client does not have stays in the buffer for the next one.
 pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, closing: CancellationToken) {
     let command = &*attached.command;
-    let (mut sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let (given, again) = command.input.begin();
     let (remarks, remarked) = mpsc::channel(REMARKS);
     let alive = Alive(Mutex::new(Instant::now()));
     let again = if terms.received.is_some() { again } else { 0 };
     let client = Client { command, terms, alive: &alive, remarks, again: Mutex::new(again) };
     let end = tokio::select! {
-        end = speak(&mut sink, command, terms, given, remarked, &alive) => end.unwrap_or(End::Broken),
-        end = client.listen(stream) => end,
+        end = speak(&mut sink, command, terms, given, remarked, &alive) => end.unwrap_or_else(|error| {
+            tracing::debug!(id = command.id, %error, "an attachment broke");
+            End::Broken
+        }),
+        end = client.listen(&mut stream) => end,
         () = attached.replaced.cancelled() => End::Broken,
         () = closing.cancelled() => End::Said(closed(close_code::AWAY, "the server is going away")),
     };
@@ -66,13 +69,22 @@ pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, c
         End::Closed if terms.received.is_some() || command.abandoned == Abandoned::LetGo => command.release(),
         End::Closed | End::Broken => {}
         End::Said(close) => {
-            let part = async {
-                sink.send(close).await?;
-                sink.close().await
-            };
-            let _ = tokio::time::timeout(PARTING, part).await;
+            drop(attached);
+            let _ = tokio::time::timeout(PARTING, part(sink, stream, close)).await;
         }
     }
+}
+
+/// Closes, and waits until the client has closed too: a socket that is closed while something the client said is unread
+/// is reset, and the client then loses what it has not read yet.
+async fn part(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut stream: SplitStream<WebSocket>,
+    close: Message,
+) -> Result<(), axum::Error> {
+    sink.send(close).await?;
+    while stream.next().await.transpose()?.is_some() {}
+    Ok(())
 }
 
 /// Passes output on until the command's end, which it tells.
@@ -173,12 +185,19 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    async fn listen(&self, mut stream: SplitStream<WebSocket>) -> End {
+    async fn listen(&self, stream: &mut SplitStream<WebSocket>) -> End {
         loop {
             let next = match tokio::time::timeout_at(self.alive.until(), stream.next()).await {
                 // Output that it takes is a sign of life as well.
                 Err(_) if self.alive.until() > Instant::now() => continue,
-                Err(_) | Ok(None | Some(Err(_))) => return End::Broken,
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(id = self.command.id, %error, "an attachment broke");
+                    return End::Broken;
+                }
+                Err(_) | Ok(None) => {
+                    tracing::debug!(id = self.command.id, "an attachment ended without a word");
+                    return End::Broken;
+                }
                 Ok(Some(Ok(next))) => next,
             };
             if self.heard(next).await.is_break() {

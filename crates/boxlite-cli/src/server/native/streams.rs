@@ -51,7 +51,7 @@ pub(super) async fn exec(
 ) -> Result<Created, Failure> {
     let info = app.runtime.inspect(&id).await?;
     app.executions.check_room()?;
-    let execution = app.runtime.exec(&info.id, options).await?;
+    let execution = app.runtime.exec(&info.id, options).await.map_err(Failure::of_running)?;
     let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
     Ok((StatusCode::CREATED, Answer(command.created(started))))
 }
@@ -59,7 +59,7 @@ pub(super) async fn exec(
 pub(super) async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Created, Failure> {
     let info = app.runtime.inspect(&id).await?;
     app.executions.check_room()?;
-    let execution = app.runtime.attach(&info.id).await?;
+    let execution = app.runtime.attach(&info.id).await.map_err(Failure::of_running)?;
     let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
     Ok((StatusCode::CREATED, Answer(command.created(started))))
 }

@@ -65,7 +65,7 @@ pub(super) async fn exec(
     let info = app.runtime.inspect(&id).await?;
     app.executions.check_room()?;
     let info = boxes::run(&app, info).await?;
-    let execution = app.runtime.exec(&info.id, options).await?;
+    let execution = app.runtime.exec(&info.id, options).await.map_err(Failure::of_running)?;
     let (command, started) = app.executions.begin(&info, execution, Abandoned::HungUp, limit).await?;
     let location = format!("/v1/boxes/{}/executions/{}", info.id, command.id);
     let created = command.created(started);

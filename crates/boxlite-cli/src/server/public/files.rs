@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use boxlite::{Error, Result};
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::server::App;
@@ -22,6 +23,8 @@ const TAR: &str = "application/x-tar";
 const PIECE: usize = 64 << 10;
 /// How long an upload may stall.
 const STALLED: Duration = Duration::from_secs(60);
+/// How long the rest of a refused upload is read.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Which path, and what else the public API's clients may ask.
 #[derive(Debug, Deserialize)]
@@ -56,9 +59,29 @@ pub(super) async fn upload(
     request: Request,
 ) -> Result<StatusCode, Failure> {
     let path = query.checked()?;
-    let archive = StreamReader::new(Box::pin(moving(request.into_body().into_data_stream())));
-    app.runtime.copy_in(&id, &path, Box::new(archive)).await.map_err(Failure::of_archive)?;
+    let (pieces, arriving) = mpsc::channel(1);
+    let arriving =
+        stream::unfold(arriving, |mut arriving| async move { Some((arriving.recv().await?, arriving)) });
+    let archive = StreamReader::new(Box::pin(arriving));
+    let copying = app.runtime.copy_in(&id, &path, Box::new(archive));
+    let body = moving(request.into_body().into_data_stream());
+    let (copied, ()) = tokio::join!(copying, pass_on(Box::pin(body), pieces));
+    copied.map_err(Failure::of_archive)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Passes the upload on. What nobody takes is read for a while all the same: a connection that is closed with something
+/// unread is reset, and the client then does not learn what was wrong.
+async fn pass_on(
+    mut body: impl Stream<Item = io::Result<axum::body::Bytes>> + Unpin,
+    pieces: mpsc::Sender<io::Result<axum::body::Bytes>>,
+) {
+    while let Some(piece) = body.next().await {
+        if pieces.send(piece).await.is_err() {
+            let _ = tokio::time::timeout(LINGER, async { while body.next().await.is_some() {} }).await;
+            return;
+        }
+    }
 }
 
 /// The upload, as long as it does not stall.
@@ -87,7 +110,7 @@ pub(super) async fn download(
     Query(query): Query<FilesQuery>,
 ) -> Result<impl IntoResponse, Failure> {
     let path = query.checked()?;
-    let archive = app.runtime.copy_out(&id, &path).await?;
+    let archive = app.runtime.copy_out(&id, &path).await.map_err(Failure::of_running)?;
     // An error in the middle breaks the connection off, so that nobody takes half an archive for a whole one.
     let body = Body::from_stream(ReaderStream::with_capacity(archive, PIECE));
     Ok(([(header::CONTENT_TYPE, TAR)], body))

@@ -1,0 +1,21 @@
+//! `boxlite serve`, driven by clients that we did not write and by raw requests: the real program, a real home, real
+//! virtual machines.
+//!
+//! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
+
+mod clients;
+mod executions;
+mod refusals;
+mod schema;
+mod serving;
+mod survival;
+mod watching;
+
+#[path = "../cli/home.rs"]
+#[allow(dead_code, reason = "shared with the command line's tests, which need more of it")]
+mod home;
+#[path = "../cli/output.rs"]
+#[allow(dead_code, reason = "shared with the command line's tests, which need more of it")]
+mod output;
+#[path = "../cli/reach.rs"]
+mod reach;

@@ -1,0 +1,50 @@
+//! `openapi.yaml` is what is served: schemathesis finds no answer that it does not describe.
+
+use std::process::{Command, Stdio};
+
+use reqwest::Method;
+
+use crate::home::Home;
+use crate::output::Output;
+use crate::serving::{Server, answer, client_program};
+
+/// What schemathesis is told: real names, so that more than "not found" is tested.
+const CONFIG: &str = r#"
+[parameters]
+"path.id" = "kept"
+
+[[operations]]
+include-operation-id = ["removeBox", "runtimeRemove"]
+parameters = { "path.id" = "another" }
+
+[[operations]]
+include-operation-id = ["upload"]
+enabled = false
+"#;
+
+#[tokio::test]
+async fn every_answer_is_as_described() {
+    let Some(home) = Home::able() else { return };
+    let Some(schemathesis) = client_program(&home, "bin/schemathesis") else { return };
+    let key = home.path().join("key");
+    std::fs::write(&key, "secret").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let server = Server::start(
+        &home,
+        &["--api-key-file", key.to_str().unwrap(), "--allow-path", home.layout().to_str().unwrap()],
+    );
+    let body = serde_json::json!({"image": home.image("mini"), "name": "kept", "memory_mib": 128});
+    let created = answer(server.request(Method::POST, "/v1/boxes").bearer_auth("secret").json(&body)).await;
+    assert_eq!(created.0.as_u16(), 201, "{}", created.1);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("schemathesis.toml"), CONFIG).unwrap();
+    let mut command = Command::new(schemathesis);
+    command.current_dir(directory.path()).args(["run", &format!("{}/openapi.yaml", server.url)]);
+    command.args(["--header", "Authorization: Bearer secret", "--phases", "coverage,fuzzing", "-n", "3"]);
+    // Whether data that fits the description is accepted depends on what there is; 4xx is an answer as well.
+    command.args(["--exclude-checks", "positive_data_acceptance"]);
+    command.args(["--continue-on-failure", "--no-color", "--workers", "2", "--request-timeout", "60"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let report = Output::of(command.spawn().expect("starting schemathesis"));
+    assert_eq!(report.code(), Some(0), "{}{}", report.text(), report.err);
+}

@@ -1,0 +1,63 @@
+//! What outlives a server, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::executions::{attach, collect};
+use crate::home::Home;
+use crate::serving::Server;
+
+#[tokio::test]
+async fn boxes_outlive_a_killed_server_and_are_found_again() {
+    let Some(home) = Home::able() else { return };
+    let mut server = Server::start(&home, &["--allow-path", home.layout().to_str().unwrap()]);
+    server.post("/v1/boxes", json!({"image": home.image("mini"), "name": "kept", "memory_mib": 128})).await;
+    let path = server.exec("kept", "sleep 1000 & echo $! > /tmp/pid; wait").await;
+    server.signal(Signal::KILL);
+    server.wait();
+    let server = Server::start(&home, &[]);
+    let found = server.get("/v1/boxes/kept").await;
+    assert_eq!(found["status"], "running");
+    assert_eq!(
+        server.ask(Method::GET, &path, None).await.0.as_u16(),
+        404,
+        "a new server knows old executions"
+    );
+    let path = server.exec("kept", "kill -0 $(cat /tmp/pid) && echo on").await;
+    assert_eq!(collect(attach(&server, &path).await).await, ("on\n".into(), String::new(), Some(0)));
+}
+
+#[tokio::test]
+async fn what_is_going_on_at_the_order_to_stop_is_finished() {
+    let Some(home) = Home::able() else { return };
+    let mut server = Server::start(&home, &["--allow-path", home.layout().to_str().unwrap()]);
+    server.post("/v1/boxes", json!({"image": home.image("mini"), "name": "kept", "memory_mib": 128})).await;
+    let short = server.exec("kept", "sleep 3; echo done; exit 6").await;
+    let (mut socket, waiting) = (attach(&server, &short).await, server.exec("kept", "sleep 1000").await);
+    let endless = attach(&server, &waiting).await;
+    server.signal(Signal::TERM);
+    let began = Instant::now();
+    let mut said = String::new();
+    while let Some(Ok(message)) = socket.next().await {
+        said.push_str(&String::from_utf8_lossy(&message.into_data()));
+    }
+    assert!(said.contains("done\n") && said.contains("\"exit_code\":6"), "{said}");
+    // What does not end is told that the server goes, and the server goes.
+    let (_, _, status) = collect(endless).await;
+    assert_eq!(status, None);
+    assert!(server.wait().success());
+    let took = began.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    assert!(home.run(&["ls"]).ok().contains("kept"));
+
+    let mut idle = Server::start(&home, &[]);
+    idle.get("/v1/boxes").await;
+    idle.signal(Signal::INT);
+    let began = Instant::now();
+    assert!(idle.wait().success());
+    assert!(began.elapsed() < Duration::from_secs(5), "an idle connection held the server up");
+}

@@ -1,0 +1,81 @@
+//! Metrics, readiness and garbage collection by the clock.
+
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use reqwest::Method;
+
+use crate::home::Home;
+use crate::output::eventually;
+use crate::serving::Server;
+
+/// A disk image that no box needs and nobody touched for an hour.
+fn orphan(home: &Home) -> std::path::PathBuf {
+    home.run(&["info"]);
+    let path = home.path().join("images/disk-images").join(format!("{}.ext4", "ab".repeat(32)));
+    std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    path
+}
+
+async fn metrics(server: &Server) -> String {
+    server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap()
+}
+
+fn figure(page: &str, name: &str) -> u64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is missing: {page}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_clock_collects_and_metrics_tell() {
+    let home = Home::bare();
+    let path = orphan(&home);
+    let idle = Server::start(&home, &["--gc-interval", "off"]);
+    let page = metrics(&idle).await;
+    assert_eq!(figure(&page, "boxlite_disk_images{state=\"orphan\"}"), 1);
+    assert!(figure(&page, "boxlite_reclaimable_bytes") >= 1 << 20, "{page}");
+    assert!(figure(&page, "boxlite_filesystem_free_bytes") > 0);
+    assert_eq!(figure(&page, "boxlite_gc_runs_total"), 0, "a dry run is no run");
+    assert!(path.exists());
+
+    // Beside the idle one, on the same home.
+    let server = Server::start(&home, &["--gc-interval", "1s"]);
+    eventually("gc by the clock", || (!path.exists()).then_some(()));
+    let mut page = String::new();
+    for _ in 0..100 {
+        page = metrics(&server).await;
+        if figure(&page, "boxlite_gc_removed_total") >= 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(figure(&page, "boxlite_gc_removed_bytes_total") >= 1 << 20, "{page}");
+    assert!(figure(&page, "boxlite_gc_runs_total") >= 1);
+    assert_eq!(figure(&page, "boxlite_gc_failed_runs_total"), 0);
+}
+
+/// Mutation tried: without the comparison with `Reject`, the server is ready although every start is refused.
+#[tokio::test]
+async fn a_server_is_ready_exactly_when_starts_are_let_in() {
+    let Some(home) = Home::able() else { return };
+    home.run(&["create", "--name", "kept", &home.image("mini"), "true"]).ok();
+    let full = Server::start_with(
+        &home,
+        &[],
+        &[("BOXLITE_HARD_FLOOR", "1024TiB"), ("BOXLITE_SOFT_FLOOR", "1024TiB")],
+    );
+    let (status, body) = full.ask(Method::GET, "/readyz", None).await;
+    assert_eq!((status.as_u16(), body["status"].as_str()), (503, Some("not_ready")));
+    assert!(body["reason"].as_str().unwrap().contains("too little disk space"), "{body}");
+    assert_eq!(full.ask(Method::GET, "/healthz", None).await.0.as_u16(), 200);
+    let (status, body) = full.ask(Method::POST, "/v1/boxes/kept/start", None).await;
+    assert_eq!((status.as_u16(), body["error"]["code"].as_str()), (507, Some("resource_exhausted")));
+    assert_eq!(body["error"]["detail"]["shortage"]["need"], 1_u64 << 50, "{body}");
+    assert_eq!(figure(&metrics(&full).await, "boxlite_starts_refused_total"), 1);
+    assert_eq!(figure(&metrics(&full).await, "boxlite_start_verdict{verdict=\"reject\"}"), 1);
+
+    let roomy = Server::start(&home, &[]);
+    assert_eq!(roomy.ask(Method::GET, "/readyz", None).await.0.as_u16(), 200);
+}
