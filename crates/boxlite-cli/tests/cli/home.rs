@@ -81,10 +81,6 @@ impl Home {
         format!("oci:{}:{tag}", layout.expect("an able home"))
     }
 
-    pub(crate) fn assets(&self) -> &Path {
-        &self.machine.as_ref().expect("an able home").assets
-    }
-
     pub(crate) fn layout(&self) -> &Path {
         &self.machine.as_ref().expect("an able home").layout
     }

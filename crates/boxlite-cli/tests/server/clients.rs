@@ -21,7 +21,7 @@ fn session(program: &std::path::Path, script: &str, arguments: &[&str]) -> Outpu
 #[test]
 fn the_published_python_client_runs_a_whole_session() {
     let Some(home) = Home::able() else { return };
-    let Some(python) = client_program(&home, "bin/python") else { return };
+    let Some(python) = client_program("bin/python") else { return };
     let registry = Registry::with_mini(&home);
     let scratch = tempfile::tempdir().unwrap();
     let server = Server::start(&home, &[]);
@@ -33,7 +33,7 @@ fn the_published_python_client_runs_a_whole_session() {
 #[test]
 fn the_published_python_client_understands_what_went_wrong() {
     let Some(home) = Home::able() else { return };
-    let Some(python) = client_program(&home, "bin/python") else { return };
+    let Some(python) = client_program("bin/python") else { return };
     home.run(&["create", "--name", "kept", &home.image("mini"), "true"]).ok();
     // The box exists, and then no filesystem has room enough for a start.
     let server = Server::start_with(
@@ -52,7 +52,7 @@ fn the_published_node_client_runs_a_session() {
         println!("SKIPPED: there is no node on this machine");
         return;
     }
-    let Some(package) = client_program(&home, "node/node_modules/@boxlite-ai/boxlite") else { return };
+    let Some(package) = client_program("node/node_modules/@boxlite-ai/boxlite") else { return };
     let registry = Registry::with_mini(&home);
     let scratch = tempfile::tempdir().unwrap();
     let server = Server::start(&home, &[]);

@@ -96,8 +96,8 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
 }
 
 /// A program of the published clients; `None`, after saying so, where they are not installed.
-pub(crate) fn client_program(home: &Home, name: &str) -> Option<PathBuf> {
-    let path = home.assets().join("clients").join(name);
+pub(crate) fn client_program(name: &str) -> Option<PathBuf> {
+    let path = crate::home::Machine::find()?.assets.join("clients").join(name);
     if path.exists() {
         return Some(path);
     }

@@ -23,8 +23,6 @@ pub(super) struct ImageInfo {
     id: String,
     cached_at: Timestamp,
     size_bytes: u64,
-    config_digest: String,
-    layer_count: usize,
 }
 
 /// An image and its name's other builds, as newer clients ask for it.
@@ -92,8 +90,6 @@ impl ImageInfo {
             id: image.digest.to_string(),
             cached_at: image.pulled_at,
             size_bytes: image.stored_bytes(),
-            config_digest: image.digest.to_string(),
-            layer_count: image.layers.len(),
             reference,
         }
     }
