@@ -17,7 +17,8 @@ fn what_a_box_needs_is_kept_and_goes_after_it() {
     let kept = grown(&["gc", "--format", "json"]).json();
     assert_eq!(kept["reclaimed"], 0, "{kept}");
     assert_eq!(kept["disk_images"][0]["fate"], "kept", "{kept}");
-    assert!(grown(&["gc"]).ok().contains("kept   box "));
+    let words = grown(&["gc"]).ok().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("kept box "), "{words}");
 
     let usage = home.run(&["system", "df", "--format", "json"]).json();
     assert_eq!(
