@@ -91,7 +91,7 @@ fn foreign(headers: &HeaderMap) -> Option<String> {
         return Some(format!("this server has no API key and answers only to localhost, not to {host:?}"));
     }
     let origin = text(header::ORIGIN).filter(|origin| *origin != format!("http://{host}"));
-    let site = headers.get("sec-fetch-site").filter(|site| *site == "cross-site");
+    let site = headers.get("sec-fetch-site").filter(|site| *site != "same-origin" && *site != "none");
     (origin.is_some() || site.is_some())
         .then(|| "this server has no API key and does not answer other sites' pages".to_owned())
 }
@@ -165,6 +165,7 @@ mod tests {
             &[("host", "localhost:8100"), ("origin", "null")],
             &[("host", "localhost:8100"), ("origin", "http://localhost:3000")],
             &[("host", "localhost:8100"), ("sec-fetch-site", "cross-site")],
+            &[("host", "localhost:8100"), ("sec-fetch-site", "same-site")],
         ] {
             assert!(foreign(&headers(page)).is_some(), "{page:?}");
         }

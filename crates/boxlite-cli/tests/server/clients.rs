@@ -48,8 +48,8 @@ fn the_published_python_client_understands_what_went_wrong() {
 #[test]
 fn the_published_node_client_runs_a_session() {
     let Some(home) = Home::able() else { return };
-    if Command::new("node").arg("--version").output().is_err() {
-        println!("SKIPPED: there is no node on this machine");
+    if ["node", "npm"].iter().any(|program| Command::new(program).arg("--version").output().is_err()) {
+        println!("SKIPPED: there is no node, or no npm, on this machine");
         return;
     }
     let Some(package) = client_program("node/node_modules/@boxlite-ai/boxlite") else { return };

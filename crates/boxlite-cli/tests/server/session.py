@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import traceback
 
 import boxlite
 from boxlite import Boxlite, BoxliteRestOptions, BoxOptions
@@ -123,4 +124,11 @@ async def main():
     print("done")
 
 
-asyncio.run(main())
+# Ended at once: the client's own threads sometimes abort the interpreter while it takes itself down.
+try:
+    asyncio.run(main())
+except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+sys.stdout.flush()
+os._exit(0)
