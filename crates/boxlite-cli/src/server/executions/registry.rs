@@ -166,3 +166,6 @@ fn unknown(wanted: &str, id: &str) -> Failure {
 fn is_heavy(command: &Arc<Command>) -> bool {
     !command.is_released() && (command.outcome().is_none() || !command.buffer.is_empty())
 }
+
+#[cfg(test)]
+mod tests;
