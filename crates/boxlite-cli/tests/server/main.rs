@@ -5,6 +5,7 @@
 
 mod clients;
 mod executions;
+mod images;
 mod refusals;
 mod schema;
 mod serving;

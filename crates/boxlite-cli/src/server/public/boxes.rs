@@ -56,7 +56,12 @@ pub(super) async fn clone(
     Path(id): Path<String>,
     Optional(options): Optional<CloneOptions>,
 ) -> Result<impl IntoResponse, Failure> {
-    let info = app.runtime.clone_box(&id, options).await?;
+    let taken = match &options.name {
+        Some(name) => app.runtime.inspect(name).await.is_ok(),
+        None => false,
+    };
+    let cloned = app.runtime.clone_box(&id, options).await;
+    let info = cloned.map_err(|error| if taken { Failure::of_create(error) } else { error.into() })?;
     let location = format!("/v1/boxes/{}", info.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(Box::from(info))))
 }
