@@ -90,7 +90,9 @@ impl Collector for Automatic {
         pass.outlook = outlook;
         let report = pass.run();
         self.tally.count(&report, began.elapsed());
-        let verdict = if (goal.missing)().is_nothing() {
+        // What a pass spared because nothing could help its own caller may well help another.
+        let hopeless = outlook == Verdict::Reject && spared(&report);
+        let verdict = if hopeless || (goal.missing)().is_nothing() {
             Timestamps { last_access: seconds(0), last_modification: seconds(0) }
         } else {
             let now = SystemTime::now();
@@ -153,10 +155,11 @@ fn still_fruitless(home: &Home, file: &File, asked: SystemTime, critical: bool) 
     if ended == SystemTime::UNIX_EPOCH || noted.accessed().doing("examining", &path)? <= SystemTime::now() {
         return Ok(false);
     }
-    if ended >= asked {
-        return Ok(true);
-    }
     let found = noted.atime_nsec();
+    let spared = found % 2 == 1;
+    if ended >= asked {
+        return Ok(!(spared && critical));
+    }
     Ok(found == note(home, false)? || (found == note(home, true)? && !critical))
 }
 

@@ -46,6 +46,12 @@ impl Tally {
         add(&self.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// Counts a pass that could not even begin.
+    pub(crate) fn count_failure(&self) {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        self.failed_runs.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The figures now.
     pub(crate) fn now(&self) -> GcActivity {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -460,6 +460,23 @@ fn a_small_share_alone_spares_what_was_used_within_a_day() {
     }
 }
 
+/// What a hopeless start spared, one that is merely warned may still take.
+/// Mutation tried: noting a hopeless pass down as any other that spared something.
+#[test]
+fn a_hopeless_pass_counts_for_nobody_else() {
+    let place = Place::new();
+    place.image("x", 4096, AGED * 2);
+    place.used(&place.image_path("x"), Duration::from_secs(90 * 86_400));
+    let missing = || Missing { bytes: 1 << 40, critical: true, ..Missing::default() };
+    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Reject };
+    assert!(place.automatic().collect(&goal).unwrap().ran);
+    assert_eq!(place.images(), 1);
+    let missing = || Missing { bytes: 1 << 40, ..Missing::default() };
+    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
+    assert!(place.automatic().collect(&goal).unwrap().ran, "it was told that there is nothing to collect");
+    assert_eq!(place.images(), 0);
+}
+
 /// What nobody can use again goes all the same, and a later goal within reach is not told to wait.
 /// Mutations tried: evicting whatever the outlook; taking that pass for a fruitless one.
 #[test]

@@ -6,6 +6,7 @@
 //! exists never stands on a file that the original still writes to; what a crash leaves before that (a base or a
 //! box directory) is garbage that gc knows.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -16,8 +17,8 @@ use super::{BoxRecord, Held, Observed, Phase, name};
 use crate::admission::SpaceGuard;
 use crate::disk::lease::Leased;
 use crate::disk::overlay::{self, Below};
-use crate::durable;
-use crate::error::{Error, Result};
+use crate::durable::{self, FileId};
+use crate::error::{Doing, Error, Result};
 use crate::home::BoxPaths;
 use crate::site::Site;
 
@@ -40,19 +41,23 @@ pub struct CloneOptions {
 /// # Errors
 /// `Conflict` when the box runs, has been cloned and written to too often, or the name is taken;
 /// `ResourceExhausted` with the figures.
-pub(crate) fn clone(site: &Site, source: &Held, options: CloneOptions) -> Result<BoxRecord> {
+pub(crate) fn clone(site: &Site, source: &mut Held, options: CloneOptions) -> Result<BoxRecord> {
     if let Some(name) = &options.name {
         name::check(name)?;
     }
-    if let Observed::Running { .. } = Observed::of(&site.home, &source.record)? {
+    if let Observed::Running { .. } = source.settle(site)? {
         let message = format!("box {} is running; stop it before it is cloned", source.record.name);
         return Err(Error::conflict(message));
     }
-    // Nothing may still write to the disk that becomes the base, whatever the record says.
-    let _at_rest = source.shim_lock()?;
+    if source.record.options.auto_remove && source.record.phase != Phase::Created {
+        let message = format!("box {} goes now that it has ended, and its disk with it", source.record.name);
+        return Err(Error::conflict(message));
+    }
     let guard = SpaceGuard::new(&site.home, &site.settings)?;
     let keep = vec![source.record.disk_digest.clone()];
     guard.collecting(std::sync::Arc::new(site.collector()), keep).check_before(CLONE_COST)?;
+    // Nothing may still write to the disk that becomes the base, whatever the record says.
+    let _at_rest = source.shim_lock()?;
 
     let mut record = source.record.clone();
     record.id = name::new_id();
@@ -92,12 +97,34 @@ fn share_disk(site: &Site, source: &Held, clone: &BoxPaths) -> Result<()> {
         );
         return Err(Error::conflict(message));
     }
-    let base = site.home.bases().join(format!("{}.qcow2", name::new_id()));
-    durable::link(&own, &base)?;
+    let base = if let Some(base) = other_name(site, &held)? {
+        base
+    } else {
+        let base = site.home.bases().join(format!("{}.qcow2", name::new_id()));
+        durable::link(&own, &base)?;
+        base
+    };
     stand_on(site, &base, &clone.overlay(), &below)?;
     overlay::replace(&site.home, &own, &base, below.virtual_size)?;
     drop(held);
     Ok(())
+}
+
+/// The base that a clone which was killed has already made of the overlay: one file is one base.
+fn other_name(site: &Site, overlay: &Leased) -> Result<Option<PathBuf>> {
+    let found = overlay.file().metadata().doing("examining", overlay.path())?;
+    if found.nlink() < 2 {
+        return Ok(None);
+    }
+    let directory = site.home.bases();
+    for entry in std::fs::read_dir(&directory).doing("listing", &directory)? {
+        let entry = entry.doing("listing", &directory)?;
+        let base = entry.metadata().doing("examining", entry.path())?;
+        if FileId::of(&base) == FileId::of(&found) {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
 }
 
 /// What the box's own overlay stands on.

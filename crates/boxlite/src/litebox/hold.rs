@@ -54,34 +54,38 @@ impl Held {
         Ok(observed)
     }
 
-    /// Takes the lock that says that the box runs. Others hold it for an instant to look at it, and the processes of
-    /// the last run while they go; whoever keeps it longer is a run that nobody recorded.
-    ///
-    /// # Errors
-    /// `Busy` when it is held for longer.
+    /// Takes the lock that says that the box runs; see [`shim_lock`].
     pub(crate) fn shim_lock(&self) -> Result<Lock> {
-        let path = self.paths.shim_lock();
-        let began = Instant::now();
-        loop {
-            if let Some(lock) = Lock::try_exclusive(&path)? {
-                return Ok(lock);
-            }
-            if began.elapsed() > LAST_RUN_LEAVES {
-                let message = format!(
-                    "processes of an earlier run of box {} still hold {}; end them first",
-                    self.record.name,
-                    path.display()
-                );
-                return Err(Error::new(ErrorKind::Busy, message).at(path));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        shim_lock(&self.paths, &self.record.name)
     }
 
     /// Records a new phase durably.
     pub(crate) fn enter(&mut self, site: &Site, phase: Phase) -> Result<()> {
         self.record.phase = phase;
         site.store.update_box(&self.record)
+    }
+}
+
+/// Takes the lock that says that the box `name` runs. Others hold it for an instant to look at it, and the processes of
+/// the last run while they go; whoever keeps it longer is a run that nobody recorded.
+///
+/// # Errors
+/// `Busy` when it is held for longer.
+pub(super) fn shim_lock(paths: &BoxPaths, name: &str) -> Result<Lock> {
+    let path = paths.shim_lock();
+    let began = Instant::now();
+    loop {
+        if let Some(lock) = Lock::try_exclusive(&path)? {
+            return Ok(lock);
+        }
+        if began.elapsed() > LAST_RUN_LEAVES {
+            let message = format!(
+                "processes of an earlier run of box {name} still hold {}; end them first",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Busy, message).at(path));
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::hold::shim_lock;
 use super::{BoxRecord, Held, Observed, Phase};
 use crate::durable::{self, Lock, fault};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -30,13 +31,12 @@ pub(crate) fn remove(site: &Site, held: &Held) -> Result<()> {
 pub(crate) fn remove_damaged(site: &Site, id: &str) -> Result<()> {
     let paths = site.home.of_box(id);
     let mut locks = Vec::new();
-    for path in [paths.state_lock(), paths.shim_lock()] {
-        if !paths.root().is_dir() {
-            break;
-        }
+    if paths.root().is_dir() {
+        let path = paths.state_lock();
         let busy =
             || Error::new(ErrorKind::Busy, format!("box {id} is in use: {} is locked", path.display()));
         locks.push(Lock::try_exclusive(&path)?.ok_or_else(busy)?);
+        locks.push(shim_lock(&paths, id)?);
     }
     site.store.delete_box(id)?;
     durable::discard_dir(paths.root(), &site.home.tmp())?;
