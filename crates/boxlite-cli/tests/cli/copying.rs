@@ -50,6 +50,15 @@ fn files_are_copied_both_ways_by_docker_s_rules() {
     assert_eq!(tar.code(), Some(0));
     assert_eq!(home.run_with(&["cp", "-", "disk:/var"], tar.out).ok(), "");
     assert_eq!(inside("sha256sum </var/deep/noise"), sum);
+
+    let tar =
+        std::process::Command::new("tar").args(["-C", &at("."), "-cf", "-", "one", "tree"]).output().unwrap();
+    inside("mkdir /several");
+    home.run_with(&["cp", "-", "disk:/several"], tar.stdout.clone()).ok();
+    assert_eq!(inside("cd /several; cat one tree/sub/file"), "first\ncontents\n");
+    home.run_with(&["cp", "-", "disk:/absent"], tar.stdout).refused("/absent");
+    assert_eq!(inside("ls / | grep -c absent || true"), "0\n");
+
     home.run(&["cp", &at("one"), &at("two")]).refused("in a box");
     home.run(&["cp", "disk:/tmp/one", "disk:/tmp/two"]).refused("two boxes");
     home.run(&["cp", &at("one"), "nobody:/tmp"]).refused("nobody");

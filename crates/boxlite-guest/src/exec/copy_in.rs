@@ -58,7 +58,13 @@ fn unpack_entries<R: Read>(
     tar.set_preserve_ownerships(keep_owners);
     tar.set_preserve_mtime(true);
     for entry in tar.entries().map_err(|e| damaged(&e))? {
-        let entry = entry.map_err(|e| damaged(&e))?;
+        let mut entry = entry.map_err(|e| damaged(&e))?;
+        if entry.header().entry_type().is_pax_global_extensions() {
+            // About the whole archive, as `git archive` writes it; nothing in it concerns where or what to unpack.
+            io::copy(&mut entry, &mut io::sink()).map_err(|e| damaged(&e))?;
+            zeros.set(0);
+            continue;
+        }
         let target = match target {
             Some(target) => target,
             None => target.insert(Target::enter(dest, &entry, keep_owners)?),
@@ -214,7 +220,6 @@ impl Target {
 
     /// Where an entry goes below the new root; `None` for the directory itself when that keeps its attributes.
     fn place(&self, name: &Path) -> Result<Option<PathBuf>, Refusal> {
-        let mut placed = PathBuf::from("/");
         let mut components = Vec::new();
         for component in name.components() {
             match component {
@@ -226,13 +231,7 @@ impl Target {
                 }
             }
         }
-        match (&self.landing.name, components.split_first()) {
-            (Some(own), Some((_, below))) => {
-                placed.extend([own.as_os_str()].into_iter().chain(below.iter().copied()));
-            }
-            (Some(own), None) => placed.push(own),
-            (None, _) => placed.extend(components),
-        }
+        let placed = Path::new("/").join(self.landing.place(&components)?);
         Ok(Some(placed).filter(|placed| placed.parent().is_some() || !self.landing.existed))
     }
 

@@ -137,6 +137,69 @@ fn a_directory_lands_where_docker_puts_it() {
     );
 }
 
+/// Mutation tried: every top-level entry under the first one's name.
+#[test]
+fn no_top_level_entry_takes_another_one_s_place() {
+    let Some(machine) = shared() else { return };
+    machine.sh("mkdir -p /tops/dir; echo old > /tops/file; echo other > /tops/other");
+    let two = archive(&[
+        Item::File("a", b"A"),
+        Item::Directory("b"),
+        Item::File("b/c", b"C"),
+        Item::Link(EntryType::Link, "d", "b/c"),
+        Item::Directory("./"),
+    ]);
+    accepted(machine, "/tops/dir", &two);
+    let found = machine.sh("cd /tops/dir; find . | sort; cat a b/c d; rm -r /tops/dir");
+    assert_eq!(found, ".\n./a\n./b\n./b/c\n./d\nACC");
+    for others in [
+        vec![Item::File("b", b"B")],
+        vec![Item::Directory("a/d"), Item::Directory("b")],
+        vec![Item::File("./", b"B")],
+        vec![Item::Link(EntryType::Link, "a/l", "other")],
+    ] {
+        let items: Vec<Item<'_>> = [Item::Directory("a")].into_iter().chain(others).collect();
+        let (kind, message) = refused(machine, "/tops/new", &archive(&items));
+        assert_eq!(kind, OpFailure::BadArchive, "{message}");
+        assert!(message.contains("/tops/new"), "{message}");
+    }
+    let files = archive(&[Item::File("a", b"A"), Item::File("b", b"B")]);
+    assert_eq!(refused(machine, "/tops/file", &files).0, OpFailure::BadArchive);
+    let copied = archive(&[Item::File("./a", b"A"), Item::File("a", b"again")]);
+    accepted(machine, "/tops/copied", &copied);
+    assert_eq!(
+        machine.sh("cd /tops; ls; cat file other copied; rm -r /tops"),
+        "copied\nfile\nother\nAother\nagain"
+    );
+}
+
+/// Mutation tried: taking a global header for an entry.
+#[test]
+fn what_an_archive_says_about_itself_is_no_entry() {
+    let Some(machine) = shared() else { return };
+    let mut header = Header::new_ustar();
+    header.set_path("pax_global_header").unwrap();
+    header.set_entry_type(EntryType::XGlobalHeader);
+    header.set_mode(0o666);
+    let comment = b"52 comment=8f3c0a52b1e94d6c7a2f0b9d8e1c3a4f5b6d7e80\n";
+    header.set_size(comment.len() as u64);
+    header.set_cksum();
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&header, &comment[..]).unwrap();
+    let global = builder.into_inner().unwrap();
+    let global = &global[..global.len() - 1024];
+    let tree = archive(&[Item::Directory("src"), Item::File("src/a", b"A")]);
+    let exported = [global, &tree].concat();
+    machine.sh("mkdir -p /global/dir");
+    accepted(machine, "/global/dir", &exported);
+    accepted(machine, "/global/new", &exported);
+    assert_eq!(
+        machine.sh("cd /global; ls . dir; cat dir/src/a new/a; rm -r /global"),
+        ".:\ndir\nnew\n\ndir:\nsrc\nAA"
+    );
+    assert_eq!(refused(machine, "/tmp", &[global, &[0; 1024]].concat()).0, OpFailure::BadArchive);
+}
+
 /// Mutation tried: without the chroot, /esc/victim is overwritten by way of the link.
 #[test]
 fn no_entry_escapes() {
