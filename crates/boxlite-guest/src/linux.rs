@@ -67,21 +67,31 @@ fn kill(pid: i32, signo: i32) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The signals that the agent reads as events: SIGCHLD, and SIGIO when the host opens or closes the port.
+/// Signals read as events.
 pub(crate) struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks the signals and opens a descriptor to read them from; a closed pipe becomes an error of its writer.
+    /// The agent's: SIGCHLD, and SIGIO when the host opens or closes the port. A closed pipe becomes an error of its
+    /// writer.
     pub(crate) fn take() -> io::Result<Self> {
-        // SAFETY: the set is initialised by sigemptyset before it is used, the descriptor is fresh, and SIG_IGN needs
-        // no handler.
+        // SAFETY: SIG_IGN needs no handler.
         #[allow(unsafe_code)]
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        }
+        Self::block(&[libc::SIGCHLD, libc::SIGIO])
+    }
+
+    /// Blocks the signals and opens a descriptor to read them from.
+    pub(crate) fn block(signals: &[i32]) -> io::Result<Self> {
+        // SAFETY: the set is initialised by sigemptyset before it is used, and the descriptor is fresh.
+        #[allow(unsafe_code)]
+        unsafe {
             let mut set = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGCHLD);
-            libc::sigaddset(&raw mut set, libc::SIGIO);
+            for signo in signals {
+                libc::sigaddset(&raw mut set, *signo);
+            }
             if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
                 return Err(io::Error::last_os_error());
             }

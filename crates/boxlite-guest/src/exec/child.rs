@@ -41,7 +41,9 @@ fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, Refusal> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     match op {
         Op::CopyIn { dest, keep_owners, .. } => {
-            let bytes = copy_in::unpack(io::stdin().lock(), &dest, keep_owners)?;
+            let archive = copy_in::Upload::on_standard_input()
+                .map_err(|e| Refusal::std_io("preparing the operation", &e))?;
+            let bytes = copy_in::unpack(archive, &dest, keep_owners)?;
             Ok(OpEvent::Copied { id, bytes })
         }
         Op::CopyOut { path, follow, .. } => {

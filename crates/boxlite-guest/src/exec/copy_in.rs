@@ -3,10 +3,11 @@
 //! The child that unpacks changes its root to the directory it unpacks into, so no name, link or symbolic link that an
 //! archive brings, or finds there, leads anywhere else.
 //!
-//! A copy that fails, or that its sender breaks off, takes back everything it created. What it found is replaced by a
-//! whole file or not at all: each file is unpacked beside its place and renamed.
+//! A copy that fails, that its sender breaks off, or that a stop of the box ends, takes back everything it
+//! created. What it found is replaced by a whole file or not at all: each file is unpacked beside its place and renamed.
 
 mod landing;
+mod upload;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::outcome::Refusal;
 use landing::{Landing, land};
+pub(super) use upload::Upload;
 
 /// Bytes of the block that ends an archive.
 const BLOCK: u64 = 512;
@@ -79,8 +81,12 @@ fn unpack_entries<R: Read>(
     Ok(())
 }
 
+/// An archive that makes no sense, unless it was the system that failed to read it.
 fn damaged(error: &io::Error) -> Refusal {
-    Refusal::new(OpFailure::BadArchive, format!("the archive can't be read: {error}"))
+    match system_error(error) {
+        Some(cause) => Refusal::std_io("reading the archive", &cause),
+        None => Refusal::new(OpFailure::BadArchive, format!("the archive can't be read: {error}")),
+    }
 }
 
 struct Counted<R> {
@@ -298,14 +304,18 @@ fn remove_file(path: &Path) -> io::Result<()> {
 /// The archive reader wraps the cause in prose of its own: an error of the system's decides the kind, and without one
 /// it was the archive that ended or made no sense.
 fn unpacking_failed(doing: &str, error: &io::Error) -> Refusal {
+    match system_error(error) {
+        Some(cause) => Refusal::std_io(doing, &cause),
+        None => Refusal::new(OpFailure::BadArchive, format!("{doing} failed: {error}")),
+    }
+}
+
+fn system_error(error: &io::Error) -> Option<io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut code = None;
     while let Some(error) = cause {
         code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).or(code);
         cause = error.source();
     }
-    match code {
-        Some(code) => Refusal::std_io(doing, &io::Error::from_raw_os_error(code)),
-        None => Refusal::new(OpFailure::BadArchive, format!("{doing} failed: {error}")),
-    }
+    code.map(io::Error::from_raw_os_error)
 }

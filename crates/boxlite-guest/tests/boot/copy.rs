@@ -238,7 +238,7 @@ fn damaged_archives_and_a_full_disk_are_told_apart() {
     machine.sh("umount /small; rmdir /small");
 }
 
-/// Mutations tried: no undoing; unpacking in place; taking an archive without its end for a whole one; removing created
+/// Mutations tried: SIGTERM that kills the copy; no undoing; unpacking in place; taking an archive without its end for a whole one; removing created
 /// directories with all that is in them.
 #[test]
 fn a_copy_that_is_broken_off_leaves_nothing_of_it() {
@@ -271,7 +271,15 @@ fn a_copy_that_is_broken_off_leaves_nothing_of_it() {
     machine.sh("until [ -e /cut/slow/a ]; do sleep 0.1; done; touch /cut/slow/mine");
     running.end_input();
     assert!(matches!(running.next(), Arrival::Event(OpEvent::Failed { kind: OpFailure::BadArchive, .. })));
-    assert_eq!(machine.sh("ls -A /cut/slow; rm -r /cut"), "mine");
+    assert_eq!(machine.sh("ls -A /cut/slow; rm -r /cut/slow"), "mine");
+
+    // What a stop sends to every process.
+    let running = machine.start(Op::CopyIn { id: 0, dest: "/cut/stopped".into(), keep_owners: false });
+    running.write(&tree[..tree.len() - 2048]);
+    machine.sh("until ls -A /cut/stopped 2>&1 | grep -q boxlite-copy; do sleep 0.1; done");
+    running.signal(libc::SIGTERM);
+    assert!(matches!(running.next(), Arrival::Event(OpEvent::Failed { kind: OpFailure::Io, .. })));
+    assert_eq!(machine.sh("ls -A /cut; rm -r /cut"), "dir\nreplaced\nthere");
 }
 
 #[test]
