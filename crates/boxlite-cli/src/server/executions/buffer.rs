@@ -48,7 +48,7 @@ struct State {
     position: u64,
     /// How many of them the present reader was sent.
     sent: usize,
-    /// Bytes of the first one that the present reader had before.
+    /// Bytes of the next one that the present reader had before.
     skip: usize,
     closed: bool,
 }
@@ -58,7 +58,10 @@ impl State {
         if let Some(piece) = self.pieces.pop_front() {
             self.length -= piece.length();
             self.position += piece.length() as u64;
-            (self.sent, self.skip) = (self.sent.saturating_sub(1), 0);
+            if self.sent == 0 {
+                self.skip = 0;
+            }
+            self.sent = self.sent.saturating_sub(1);
         }
     }
 
@@ -72,6 +75,25 @@ impl State {
             }
             self.drop_first();
         }
+    }
+
+    /// Goes on after `received`, which is not dropped: that it arrived does not say that anybody took it.
+    fn resume(&mut self, received: u64) {
+        let mut position = self.position;
+        for piece in &self.pieces {
+            let end = position + piece.length() as u64;
+            let done = if piece.length() == 0 { end < received } else { end <= received };
+            if !done {
+                break;
+            }
+            (position, self.sent) = (end, self.sent + 1);
+        }
+        self.skip = (received - position) as usize;
+    }
+
+    /// Position after what the present reader was sent.
+    fn sent_to(&self) -> u64 {
+        self.position + self.pieces.iter().take(self.sent).map(Piece::length).sum::<usize>() as u64
     }
 }
 
@@ -116,6 +138,8 @@ impl Buffer {
     }
 
     /// A reader begins, after `received` bytes if it says so; false when what follows those is not here.
+    ///
+    /// What it received and has not acknowledged goes on to take up room, however often it comes back.
     pub(super) fn begin(&self, received: Option<u64>) -> bool {
         let mut state = self.state();
         (state.sent, state.skip) = (0, 0);
@@ -124,9 +148,7 @@ impl Buffer {
         if !(state.position..=state.position + state.length as u64).contains(&received) {
             return false;
         }
-        state.drop_before(received);
-        state.skip = (received - state.position) as usize;
-        self.room.notify_one();
+        state.resume(received);
         true
     }
 
@@ -138,7 +160,7 @@ impl Buffer {
                 let state = self.state();
                 if let Some(piece) = state.pieces.get(state.sent) {
                     return Some(match piece {
-                        Piece::Output(chunk) if state.sent == 0 => {
+                        Piece::Output(chunk) if state.skip > 0 => {
                             let bytes = chunk.bytes.slice(state.skip..);
                             Piece::Output(OutputChunk { stream: chunk.stream, bytes })
                         }
@@ -156,7 +178,12 @@ impl Buffer {
     /// The reader was sent the next piece and will acknowledge it.
     pub(super) fn sent(&self) {
         let mut state = self.state();
-        state.sent = (state.sent + 1).min(state.pieces.len());
+        (state.sent, state.skip) = ((state.sent + 1).min(state.pieces.len()), 0);
+    }
+
+    /// Position after what the present reader was sent.
+    pub(super) fn sent_to(&self) -> u64 {
+        self.state().sent_to()
     }
 
     /// The reader was sent the next piece, and that is all there will be known of it.
@@ -168,8 +195,7 @@ impl Buffer {
     /// The reader has everything before `position`, as far as it was sent that.
     pub(super) fn acknowledge(&self, position: u64) {
         let mut state = self.state();
-        let sent: usize = state.pieces.iter().take(state.sent).map(Piece::length).sum();
-        let sent = state.position + sent as u64;
+        let sent = state.sent_to();
         state.drop_before(position.min(sent));
         self.room.notify_one();
     }

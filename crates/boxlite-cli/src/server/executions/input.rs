@@ -19,6 +19,25 @@ pub(super) struct Given {
     pub(super) closed: bool,
 }
 
+/// How much the process was given, as one client is told.
+#[derive(Debug)]
+pub(super) struct Progress {
+    first: Option<Given>,
+    later: watch::Receiver<Given>,
+}
+
+impl Progress {
+    /// What was given when the client began, which is where it goes on, and then each time what is given by now; `None`
+    /// when there is no more to tell.
+    pub(super) async fn next(&mut self) -> Option<Given> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        self.later.changed().await.ok()?;
+        Some(*self.later.borrow_and_update())
+    }
+}
+
 /// What was accepted from clients and not yet given to the process; it is given although its client goes away.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -111,13 +130,14 @@ impl Input {
         self.more.notify_one();
     }
 
-    /// A client begins that goes on after what was given: how much that is, and how much of what it then sends was
+    /// A client begins that goes on after what was given, the first of its progress: how much of what it then sends was
     /// accepted before.
-    pub(super) fn begin(&self) -> (watch::Receiver<Given>, u64) {
+    pub(super) fn begin(&self) -> (Progress, u64) {
         let state = self.state();
-        let given = self.given.subscribe();
-        let again = state.accepted - given.borrow().bytes.min(state.accepted);
-        (given, again)
+        let mut later = self.given.subscribe();
+        let first = *later.borrow_and_update();
+        let again = state.accepted - first.bytes.min(state.accepted);
+        (Progress { first: Some(first), later }, again)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,15 +161,32 @@ mod tests {
         input.offer(Bytes::from_static(b"ijkl")).await;
         let mut taken = [0; 8];
         ours.read_exact(&mut taken).await.unwrap();
-        let (mut given, _) = input.begin();
-        given.wait_for(|given| given.bytes == 8).await.unwrap();
+        let (mut progress, _) = input.begin();
+        while progress.next().await.unwrap().bytes < 8 {}
         // The next client is told 8, sends from there on, and what was accepted of that is left out.
-        let (given, again) = input.begin();
-        assert_eq!((*given.borrow(), again), (Given { bytes: 8, closed: false }, 4));
+        let (mut progress, again) = input.begin();
+        let eight = Given { bytes: 8, closed: false };
+        assert_eq!((progress.next().await, again), (Some(eight), 4));
         input.end();
         let mut rest = String::new();
         ours.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "ijkl");
+    }
+
+    /// Mutation tried: telling what is given by the time the client is told, 8, leaves out `efgh` of what it then sends.
+    #[tokio::test]
+    async fn a_client_goes_on_where_it_was_counted_from_although_the_process_reads_on() {
+        let (theirs, mut ours) = tokio::io::duplex(4);
+        let input = Input::into(Some(Box::pin(theirs)), &CancellationToken::new());
+        input.offer(Bytes::from_static(b"abcdefgh")).await;
+        let (mut progress, again) = input.begin();
+        let (mut other, _) = input.begin();
+        let mut taken = [0; 8];
+        ours.read_exact(&mut taken).await.unwrap();
+        while other.next().await.unwrap().bytes < 8 {}
+        let told = progress.next().await.unwrap().bytes;
+        assert_eq!((told, again), (0, 8), "the client sends what comes after {told}");
+        assert_eq!(progress.next().await.unwrap().bytes, 8);
     }
 
     /// Mutation tried: without the comparison with the window, the offer does not wait.
@@ -162,6 +199,6 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
         drop(ours);
         input.offer(Bytes::from_static(b"x")).await;
-        assert!(input.begin().0.borrow().closed);
+        assert!(input.begin().0.next().await.unwrap().closed);
     }
 }

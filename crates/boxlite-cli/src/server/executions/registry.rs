@@ -1,7 +1,7 @@
 //! All executions of this server.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,41 +17,59 @@ pub(crate) const MAX_COMMANDS: usize = 1024;
 /// Ended executions whose output was fetched, kept to be asked for their status.
 const MAX_ENDED: usize = 16_384;
 
+/// How long output that nobody fetched is safe: its client may be about to attach, or to come back.
+const UNFETCHED: Duration = Duration::from_secs(60);
+
+/// A place among [`MAX_COMMANDS`] for a command that is about to begin; dropping it gives it back.
+pub(crate) struct Room(Arc<AtomicUsize>);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The executions, and what was counted of each box's.
 #[derive(Default)]
 pub(crate) struct Executions {
+    /// Rooms that are taken by commands not among these yet; changed with these locked when a command moves in.
+    beginning: Arc<AtomicUsize>,
     commands: Mutex<HashMap<String, Arc<Command>>>,
     traffic: Mutex<HashMap<String, Arc<Traffic>>>,
 }
 
 impl Executions {
-    /// Refuses when as much is going on as this server takes on.
-    pub(crate) fn check_room(&self) -> Result<(), Failure> {
+    /// Takes room for a command, or refuses when as much is going on as this server takes on.
+    pub(crate) fn take_room(&self) -> Result<Room, Failure> {
+        self.take_room_at(Instant::now())
+    }
+
+    fn take_room_at(&self, now: Instant) -> Result<Room, Failure> {
         let mut commands = self.commands();
         let heavy = commands.values().filter(|command| is_heavy(command)).count();
-        if heavy < MAX_COMMANDS {
-            return Ok(());
+        if heavy + self.beginning.load(Ordering::Relaxed) >= MAX_COMMANDS {
+            // Output that nobody came for makes room for a command that somebody wants.
+            let oldest = commands
+                .values()
+                .filter(|command| is_heavy(command))
+                .filter_map(|command| Some((left_since(command)?, command.id.clone())))
+                .min()
+                .filter(|(since, _)| now.duration_since(*since) > UNFETCHED);
+            let Some((_, id)) = oldest else {
+                return Err(Failure::overloaded(format!(
+                    "this server already runs {MAX_COMMANDS} commands, its limit"
+                )));
+            };
+            commands.remove(&id);
         }
-        // Output that nobody came for makes room for a command that somebody wants.
-        let oldest = commands
-            .values()
-            .filter(|command| command.unattended_since().is_some())
-            .filter_map(|command| command.outcome().map(|(_, at)| (at, command.id.clone())))
-            .min();
-        match oldest {
-            Some((_, id)) => {
-                commands.remove(&id);
-                Ok(())
-            }
-            None => Err(Failure::overloaded(format!(
-                "this server already runs {MAX_COMMANDS} commands, its limit"
-            ))),
-        }
+        self.beginning.fetch_add(1, Ordering::Relaxed);
+        Ok(Room(Arc::clone(&self.beginning)))
     }
 
     /// Takes over an execution and waits until its process runs; false when it could not be run.
     pub(crate) async fn begin(
         &self,
+        room: Room,
         of: &BoxInfo,
         execution: Execution,
         abandoned: Abandoned,
@@ -60,7 +78,11 @@ impl Executions {
         let traffic = self.traffic(&of.id);
         let named = (of.id.clone(), of.name.clone());
         let command = Command::start(execution, named, abandoned, Arc::clone(&traffic));
-        self.commands().insert(command.id.clone(), Arc::clone(&command));
+        {
+            let mut commands = self.commands();
+            commands.insert(command.id.clone(), Arc::clone(&command));
+            drop(room);
+        }
         match command.started().await {
             Ok(started) => {
                 let counter = if started { &traffic.commands } else { &traffic.failed };
@@ -160,6 +182,12 @@ impl Executions {
 
 fn unknown(wanted: &str, id: &str) -> Failure {
     Error::not_found(format!("this server knows no execution {id:?} of box {wanted:?}")).into()
+}
+
+/// Since when it has been over with nobody attached.
+fn left_since(command: &Command) -> Option<Instant> {
+    let (_, ended) = command.outcome()?;
+    Some(command.unattended_since()?.max(ended))
 }
 
 /// Whether it holds more than its status.

@@ -170,9 +170,9 @@ pub(crate) async fn attach_main(
     let terms = query.terms()?;
     let upgrade = Ok(upgrade.map_err(|rejection| no_upgrade(&rejection))?);
     let of = app.runtime.inspect(&id).await?;
-    app.executions.check_room()?;
+    let room = app.executions.take_room()?;
     let execution = app.runtime.attach(&of.id).await.map_err(Failure::of_running)?;
-    let (command, _) = app.executions.begin(&of, execution, Abandoned::LetGo, None).await?;
+    let (command, _) = app.executions.begin(room, &of, execution, Abandoned::LetGo, None).await?;
     let id = command.id.clone();
     let mut response = connect(&app, command, terms, upgrade).await?;
     // Clients name the execution by this from then on.

@@ -1,7 +1,7 @@
 //! One client attached to one execution, over a WebSocket; `boxlite::wire` describes its frames.
 
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
@@ -9,13 +9,13 @@ use boxlite::WindowSize;
 use boxlite::wire::{Channel, ClientFrame, PING, ServerFrame};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::Piece;
 use super::command::{Abandoned, Attached, Command, Outcome};
-use super::input::Given;
+use super::input::{Given, Progress};
 
 /// The longest message from a client, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4 << 20;
@@ -51,13 +51,13 @@ enum End {
 pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, closing: CancellationToken) {
     let command = &*attached.command;
     let (mut sink, mut stream) = socket.split();
-    let (given, again) = command.input.begin();
+    let (progress, again) = command.input.begin();
     let (remarks, remarked) = mpsc::channel(REMARKS);
     let alive = Alive(Mutex::new(Instant::now()));
     let again = if terms.received.is_some() { again } else { 0 };
     let client = Client { command, terms, alive: &alive, remarks, again: Mutex::new(again) };
     let end = tokio::select! {
-        end = speak(&mut sink, command, terms, given, remarked, &alive) => end.unwrap_or_else(|error| {
+        end = speak(&mut sink, command, terms, progress, remarked, &alive) => end.unwrap_or_else(|error| {
             tracing::debug!(id = command.id, %error, "an attachment broke");
             End::Broken
         }),
@@ -69,22 +69,29 @@ pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, c
         End::Closed if terms.received.is_some() || command.abandoned == Abandoned::LetGo => command.release(),
         End::Closed | End::Broken => {}
         End::Said(close) => {
+            let (command, sent) = (Arc::clone(&attached.command), command.buffer.sent_to());
             drop(attached);
-            let _ = tokio::time::timeout(PARTING, part(sink, stream, close)).await;
+            if let Ok(Ok(true)) = tokio::time::timeout(PARTING, part(sink, stream, close)).await {
+                // It closes after everything before our close, the last of which is not worth an acknowledgement.
+                command.buffer.acknowledge(sent);
+            }
         }
     }
 }
 
 /// Closes, and waits until the client has closed too: a socket that is closed while something the client said is unread
-/// is reset, and the client then loses what it has not read yet.
+/// is reset, and the client then loses what it has not read yet. True when the client said that it closes.
 async fn part(
     mut sink: SplitSink<WebSocket, Message>,
     mut stream: SplitStream<WebSocket>,
     close: Message,
-) -> Result<(), axum::Error> {
+) -> Result<bool, axum::Error> {
     sink.send(close).await?;
-    while stream.next().await.transpose()?.is_some() {}
-    Ok(())
+    let mut said = false;
+    while let Some(message) = stream.next().await.transpose()? {
+        said |= matches!(message, Message::Close(_));
+    }
+    Ok(said)
 }
 
 /// Passes output on until the command's end, which it tells.
@@ -92,20 +99,16 @@ async fn speak(
     sink: &mut SplitSink<WebSocket, Message>,
     command: &Command,
     terms: Terms,
-    mut given: watch::Receiver<Given>,
+    mut progress: Progress,
     mut remarked: mpsc::Receiver<String>,
     alive: &Alive,
 ) -> Result<End, axum::Error> {
     let acknowledges = terms.received.is_some();
-    if acknowledges {
-        given.mark_changed();
-    }
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     loop {
         tokio::select! {
             biased;
-            Ok(()) = given.changed(), if acknowledges => {
-                let Given { bytes: stdin, closed } = *given.borrow_and_update();
+            Some(Given { bytes: stdin, closed }) = progress.next(), if acknowledges => {
                 sink.send(said(&ServerFrame::Ack { stdin, closed })).await?;
             }
             _ = ping.tick() => sink.send(Message::Ping(bytes::Bytes::new())).await?,

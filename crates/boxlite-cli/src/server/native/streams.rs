@@ -50,16 +50,16 @@ pub(super) async fn exec(
     Json(options): Json<ExecOptions>,
 ) -> Result<Created, Failure> {
     let info = app.runtime.inspect(&id).await?;
-    app.executions.check_room()?;
+    let room = app.executions.take_room()?;
     let execution = app.runtime.exec(&info.id, options).await.map_err(Failure::of_running)?;
-    let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
+    let (command, started) = app.executions.begin(room, &info, execution, Abandoned::LetGo, None).await?;
     Ok((StatusCode::CREATED, Answer(command.created(started))))
 }
 
 pub(super) async fn attach(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Created, Failure> {
     let info = app.runtime.inspect(&id).await?;
-    app.executions.check_room()?;
+    let room = app.executions.take_room()?;
     let execution = app.runtime.attach(&info.id).await.map_err(Failure::of_running)?;
-    let (command, started) = app.executions.begin(&info, execution, Abandoned::LetGo, None).await?;
+    let (command, started) = app.executions.begin(room, &info, execution, Abandoned::LetGo, None).await?;
     Ok((StatusCode::CREATED, Answer(command.created(started))))
 }

@@ -63,10 +63,10 @@ pub(super) async fn exec(
     let limit = request.timeout_seconds.map(seconds).transpose()?;
     let options = request.options()?;
     let info = app.runtime.inspect(&id).await?;
-    app.executions.check_room()?;
+    let room = app.executions.take_room()?;
     let info = boxes::run(&app, info).await?;
     let execution = app.runtime.exec(&info.id, options).await.map_err(Failure::of_running)?;
-    let (command, started) = app.executions.begin(&info, execution, Abandoned::HungUp, limit).await?;
+    let (command, started) = app.executions.begin(room, &info, execution, Abandoned::HungUp, limit).await?;
     let location = format!("/v1/boxes/{}/executions/{}", info.id, command.id);
     let created = command.created(started);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(created)))

@@ -72,3 +72,31 @@ async fn a_reader_that_acknowledges_goes_on_where_it_says_after_every_break() {
     assert!(buffer.is_empty());
     assert!(!buffer.begin(Some(had.len() as u64 - 1)) && !buffer.begin(Some(had.len() as u64 + 1)));
 }
+
+/// Mutation tried: with what a reader received dropped as it begins, the writer finds room at the first break.
+#[tokio::test]
+async fn coming_back_acknowledges_nothing() {
+    let buffer = Buffer::default();
+    buffer.push(piece(WINDOW)).await;
+    let mut received = 0;
+    for round in 0..5 {
+        assert!(buffer.begin(Some(received)), "round {round}");
+        while received < WINDOW as u64 {
+            received += buffer.next().await.unwrap().length() as u64;
+            buffer.sent();
+        }
+        let waiting = tokio::time::timeout(Duration::from_millis(20), buffer.push(piece(1)));
+        assert!(waiting.await.is_err(), "round {round}: there is room for what nobody took");
+    }
+    // What was received in part goes on within its piece, and is dropped whole once it is acknowledged.
+    let part = LONGEST as u64 + 7;
+    assert!(buffer.begin(Some(part)));
+    assert_eq!(buffer.next().await.unwrap().length(), LONGEST - 7);
+    buffer.acknowledge(part);
+    assert_eq!(buffer.next().await.unwrap().length(), LONGEST - 7);
+    buffer.sent();
+    assert_eq!(buffer.next().await.unwrap().length(), LONGEST);
+    assert_eq!(buffer.sent_to(), 2 * LONGEST as u64);
+    buffer.push(piece(1)).await;
+    assert!(!buffer.begin(Some(LONGEST as u64 - 1)) && buffer.begin(Some(WINDOW as u64 + 1)));
+}

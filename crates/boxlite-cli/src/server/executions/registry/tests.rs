@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use axum::response::IntoResponse;
-use boxlite::{ExecStatus, ExecutionControl, WindowSize};
+use boxlite::{ExecStatus, ExecutionControl, OutputChunk, OutputStream, WindowSize};
+use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,8 @@ impl ExecutionControl for Sleeping {
     }
 }
 
-async fn begin(executions: &Executions, end: &CancellationToken) -> Arc<Command> {
+/// Begins a command that says `output` and ends at `end`.
+async fn begin(executions: &Executions, end: &CancellationToken, output: &'static [u8]) -> Arc<Command> {
     let of: BoxInfo = serde_json::from_value(serde_json::json!({
         "id": "ab12", "name": "web", "image": "x", "image_digest": "x", "disk_digest": "x", "state": "running",
         "reason": null, "exit_code": null, "created_at": "2026-01-01T00:00:00Z", "started_at": null,
@@ -37,34 +39,76 @@ async fn begin(executions: &Executions, end: &CancellationToken) -> Arc<Command>
     }))
     .unwrap();
     let quiet = end.clone();
+    let said = (!output.is_empty())
+        .then(|| Ok(OutputChunk { stream: OutputStream::Stdout, bytes: Bytes::from_static(output) }));
     let output =
         futures::stream::once(async move { quiet.cancelled().await }).filter_map(|()| async { None });
+    let output = Box::pin(futures::stream::iter(said).chain(output));
     let control = Arc::new(Sleeping(end.clone()));
-    let execution = Execution { stdin: None, output: Box::pin(output), control };
-    executions.begin(&of, execution, Abandoned::HungUp, None).await.unwrap().0
+    let execution = Execution { stdin: None, output, control };
+    let room = executions.take_room().unwrap();
+    executions.begin(room, &of, execution, Abandoned::HungUp, None).await.unwrap().0
 }
 
-/// Mutation tried: without the comparison with `MAX_COMMANDS`, the last one is taken on.
+async fn ended(command: &Command) {
+    while command.outcome().is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn refused(executions: &Executions, now: Instant) {
+    let refused = executions.take_room_at(now).err().expect("a refusal").into_response();
+    assert_eq!(refused.status().as_u16(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+}
+
+/// Mutation tried: without the comparison with `MAX_COMMANDS`, the last one is taken on; without the rooms of commands
+/// that are about to begin, so is one beside it.
 #[tokio::test]
 async fn as_many_commands_as_there_is_room_for_and_not_one_more() {
     let executions = Executions::default();
     let (end, endless) = (CancellationToken::new(), CancellationToken::new());
-    executions.check_room().unwrap();
-    let first = begin(&executions, &end).await;
-    for _ in 1..MAX_COMMANDS {
-        executions.check_room().unwrap();
-        begin(&executions, &endless).await;
+    let first = begin(&executions, &end, b"").await;
+    for _ in 2..MAX_COMMANDS {
+        begin(&executions, &endless, b"").await;
     }
-    let refused = executions.check_room().unwrap_err().into_response();
-    assert_eq!(refused.status().as_u16(), 503);
-    assert!(refused.headers().contains_key("retry-after"));
+    let about_to_begin = executions.take_room().unwrap();
+    refused(&executions, Instant::now());
+    drop(about_to_begin);
+    begin(&executions, &endless, b"").await;
+    refused(&executions, Instant::now());
 
     assert!(executions.find("web", &first.id).is_ok() && executions.find("ab", &first.id).is_ok());
     assert!(executions.find("other", &first.id).is_err() && executions.find("", &first.id).is_err());
     end.cancel();
-    while first.outcome().is_none() {
-        tokio::task::yield_now().await;
-    }
-    executions.check_room().unwrap();
+    ended(&first).await;
+    executions.take_room().unwrap();
     assert_eq!(executions.running(), MAX_COMMANDS - 1);
+}
+
+/// Mutation tried: with ended commands that hold nothing among the candidates, the light one goes and nothing is won;
+/// without `UNFETCHED`, output goes whose client is about to attach.
+#[tokio::test]
+async fn only_output_that_nobody_came_for_in_a_while_makes_room() {
+    let executions = Executions::default();
+    let (end, endless) = (CancellationToken::new(), CancellationToken::new());
+    let light = begin(&executions, &end, b"").await;
+    let heavy = begin(&executions, &end, b"output").await;
+    end.cancel();
+    ended(&light).await;
+    ended(&heavy).await;
+    for _ in 1..MAX_COMMANDS {
+        begin(&executions, &endless, b"").await;
+    }
+    let now = Instant::now();
+    let later = now + UNFETCHED + Duration::from_secs(1);
+    refused(&executions, now);
+    let attached = heavy.attach(false).await.unwrap();
+    refused(&executions, later);
+    drop(attached);
+    refused(&executions, now);
+    let _room = executions.take_room_at(later + Duration::from_secs(1)).unwrap();
+    assert!(executions.find("web", &heavy.id).is_err());
+    assert!(executions.find("web", &light.id).is_ok(), "its status is kept");
+    refused(&executions, later + Duration::from_secs(1));
 }

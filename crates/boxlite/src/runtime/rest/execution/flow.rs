@@ -13,7 +13,7 @@ use crate::runtime::wire::{ClientFrame, WINDOW};
 const FRAME: usize = 32 * 1024;
 /// Output is acknowledged when so many bytes more were taken.
 const WORTH_SAYING: u64 = WINDOW as u64 / 4;
-/// Bytes of output that may wait here to be taken: what was acknowledged and what a new attachment sends once more.
+/// Bytes of output that may wait here to be taken: twice what a server sends without an acknowledgement.
 const OUTPUT_LIMIT: u64 = 2 * WINDOW as u64;
 
 /// Shared by an execution's streams and its connection.
@@ -155,7 +155,8 @@ impl Flow {
     pub(super) fn begin(&self) -> u64 {
         let mut state = self.state();
         (state.input.next, state.input.end_said) = (None, false);
-        state.output.said = state.output.taken;
+        // What was said last may not have been heard, and only what is said makes room for more: it is said again.
+        state.output.said = state.output.taken.saturating_sub(WORTH_SAYING);
         state.output.received
     }
 

@@ -73,3 +73,18 @@ fn what_nobody_reads_counts_as_taken() {
     }
     assert_eq!(flow.begin(), 10 * WINDOW as u64);
 }
+
+/// Mutation tried: with `said` set to what was taken as a connection begins, the second one hears no acknowledgement.
+#[test]
+fn every_connection_hears_what_was_taken() {
+    let flow = Flow::default();
+    assert_eq!(flow.begin(), 0);
+    flow.output_arrived(WINDOW).unwrap();
+    flow.took(WINDOW - 1);
+    let taken = ClientFrame::Ack { output: WINDOW as u64 - 1 };
+    for _ in 0..3 {
+        assert_eq!(flow.next_outgoing(), Some(Outgoing::Frame(taken)));
+        assert_eq!(flow.next_outgoing(), None, "once");
+        assert_eq!(flow.begin(), WINDOW as u64);
+    }
+}
