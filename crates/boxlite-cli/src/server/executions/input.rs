@@ -173,7 +173,6 @@ mod tests {
         assert_eq!(rest, "ijkl");
     }
 
-    /// Mutation tried: telling what is given by the time the client is told, 8, leaves out `efgh` of what it then sends.
     #[tokio::test]
     async fn a_client_goes_on_where_it_was_counted_from_although_the_process_reads_on() {
         let (theirs, mut ours) = tokio::io::duplex(4);

@@ -73,7 +73,6 @@ async fn a_reader_that_acknowledges_goes_on_where_it_says_after_every_break() {
     assert!(!buffer.begin(Some(had.len() as u64 - 1)) && !buffer.begin(Some(had.len() as u64 + 1)));
 }
 
-/// Mutation tried: with what a reader received dropped as it begins, the writer finds room at the first break.
 #[tokio::test]
 async fn coming_back_acknowledges_nothing() {
     let buffer = Buffer::default();

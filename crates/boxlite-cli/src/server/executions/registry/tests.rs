@@ -62,8 +62,6 @@ fn refused(executions: &Executions, now: Instant) {
     assert!(refused.headers().contains_key("retry-after"));
 }
 
-/// Mutation tried: without the comparison with `MAX_COMMANDS`, the last one is taken on; without the rooms of commands
-/// that are about to begin, so is one beside it.
 #[tokio::test]
 async fn as_many_commands_as_there_is_room_for_and_not_one_more() {
     let executions = Executions::default();
@@ -86,8 +84,6 @@ async fn as_many_commands_as_there_is_room_for_and_not_one_more() {
     assert_eq!(executions.running(), MAX_COMMANDS - 1);
 }
 
-/// Mutation tried: with ended commands that hold nothing among the candidates, the light one goes and nothing is won;
-/// without `UNFETCHED`, output goes whose client is about to attach.
 #[tokio::test]
 async fn only_output_that_nobody_came_for_in_a_while_makes_room() {
     let executions = Executions::default();

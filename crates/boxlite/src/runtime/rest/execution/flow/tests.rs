@@ -74,7 +74,6 @@ fn what_nobody_reads_counts_as_taken() {
     assert_eq!(flow.begin(), 10 * WINDOW as u64);
 }
 
-/// Mutation tried: with `said` set to what was taken as a connection begins, the second one hears no acknowledgement.
 #[test]
 fn every_connection_hears_what_was_taken() {
     let flow = Flow::default();
