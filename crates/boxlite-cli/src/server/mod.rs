@@ -20,7 +20,7 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite::{Result, Runtime};
+use boxlite::{BoxInfo, ProgressSink, Result, Runtime};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +63,13 @@ impl App {
         tokio::task::spawn_blocking(move || work(&app.access))
             .await
             .map_err(|error| boxlite::Error::bug("checking a path was interrupted").because(error))?
+    }
+
+    /// Starts the box, unless a volume that was allowed has been led elsewhere since.
+    async fn start(self: &Arc<Self>, info: BoxInfo, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        let options = info.options;
+        self.with_access(move |access| access.still_leads_there(&options)).await?;
+        self.runtime.start(&info.id, progress).await
     }
 }
 

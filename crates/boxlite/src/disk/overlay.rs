@@ -1,15 +1,14 @@
 //! Copy-on-write overlays: what a box writes.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::lease::Leased;
-use super::qcow2::{
-    BackingFormat, CLUSTER, Header, chain::DEEPEST, header::BOUND, is_pristine, overlay_header,
-};
+use super::qcow2::chain::{DEEPEST, open_at, read_start};
+use super::qcow2::header::BOUND;
+use super::qcow2::{self, BackingFormat, CLUSTER, Header, overlay_header};
 use crate::durable::Staged;
 use crate::error::{Doing, Error, Result};
 use crate::home::Home;
@@ -66,13 +65,11 @@ fn stage(
     Ok(staged)
 }
 
-/// What one of a home's own overlays says of itself.
+/// What one of a home's own overlays stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Below {
     /// Its virtual size in bytes.
     pub(crate) virtual_size: u64,
-    /// Nothing was ever written to it.
-    pub(crate) pristine: bool,
     /// The bases between it and the disk image, nearest first.
     pub(crate) bases: Vec<PathBuf>,
 }
@@ -82,37 +79,32 @@ pub(crate) struct Below {
 /// # Errors
 /// `Corrupt` when a header cannot be read or a base is missing.
 pub(crate) fn below(home: &Home, overlay: &Path) -> Result<Below> {
-    let (file, virtual_size, mut next) = read(home, overlay)?;
-    let pristine = is_pristine(&file).map_err(|error| unreadable(overlay, &error.to_string()))?;
+    let (virtual_size, mut next) = read(home, overlay)?;
     let mut bases = Vec::new();
     while let Some(base) = next {
         if bases.len() == DEEPEST {
             return Err(unreadable(overlay, &format!("it stands on more than {DEEPEST} bases")));
         }
-        next = read(home, &base)?.2;
+        next = read(home, &base)?.1;
         bases.push(base);
     }
-    Ok(Below { virtual_size, pristine, bases })
+    Ok(Below { virtual_size, bases })
 }
 
-/// The format of a file that an overlay may stand on: bases are qcow2, disk images raw.
-pub(crate) fn format_of(home: &Home, backing: &Path) -> BackingFormat {
-    if backing.parent() == Some(&home.bases()) { BackingFormat::Qcow2 } else { BackingFormat::Raw }
+/// Whether nothing was ever written to the overlay, whose header [`below`] has read.
+///
+/// # Errors
+/// `Corrupt` when it cannot be read.
+pub(crate) fn is_pristine(overlay: &Leased) -> Result<bool> {
+    qcow2::is_pristine(overlay.file()).map_err(|error| unreadable(overlay.path(), &error.to_string()))
 }
 
-/// The open file, its virtual size, and the base that it names.
-fn read(home: &Home, path: &Path) -> Result<(File, u64, Option<PathBuf>)> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let opened = File::options().read(true).custom_flags(flags.bits() as i32).open(path);
-    let file = opened.map_err(|error| unreadable(path, &error.to_string()).because(error))?;
+/// The virtual size of an overlay or base, and the base that it names.
+fn read(home: &Home, path: &Path) -> Result<(u64, Option<PathBuf>)> {
+    let opened = open_at(rustix::fs::CWD, path);
+    let file = opened.map_err(|errno| unreadable(path, &errno.to_string()).because(errno))?;
     let mut start = [0; BOUND];
-    let mut filled = 0;
-    while filled < BOUND {
-        match file.read_at(&mut start[filled..], filled as u64).doing("reading", path)? {
-            0 => break,
-            read => filled += read,
-        }
-    }
+    let filled = read_start(&file, &mut start).doing("reading", path)?;
     let header = Header::parse(&start[..filled]).map_err(|bad| unreadable(path, &bad.to_string()))?;
     let base = match header.backing {
         Some(backing) if backing.format == BackingFormat::Qcow2 => {
@@ -121,7 +113,7 @@ fn read(home: &Home, path: &Path) -> Result<(File, u64, Option<PathBuf>)> {
         }
         _ => None,
     };
-    Ok((file, header.virtual_size, base))
+    Ok((header.virtual_size, base))
 }
 
 fn unreadable(path: &Path, why: &str) -> Error {

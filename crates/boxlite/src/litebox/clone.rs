@@ -16,7 +16,8 @@ use super::create::{insert, make_directory};
 use super::{BoxRecord, Held, Observed, Phase, name};
 use crate::admission::SpaceGuard;
 use crate::disk::lease::Leased;
-use crate::disk::overlay::{self, Below};
+use crate::disk::overlay;
+use crate::disk::qcow2::BackingFormat;
 use crate::durable::{self, FileId};
 use crate::error::{Doing, Error, Result};
 use crate::home::BoxPaths;
@@ -87,8 +88,18 @@ fn share_disk(site: &Site, source: &Held, clone: &BoxPaths) -> Result<()> {
     // Leased: the new base is this very file, and gc leaves it alone until an overlay stands on it.
     let Some(held) = Leased::acquire(&own)? else { return Ok(()) };
     let below = overlay::below(&site.home, &own)?;
-    if below.pristine {
-        return stand_on(site, &backing(site, &source.record, &below), &clone.overlay(), &below);
+    let stand_clone_on = |backing: &Path, format| {
+        // Something else pins it meanwhile.
+        let leased = Leased::acquire(backing)?.ok_or_else(|| {
+            Error::corrupt(format!("the disk below the box is gone from {}", backing.display())).at(backing)
+        })?;
+        overlay::create(&site.home, &leased, format, &clone.overlay(), below.virtual_size)
+    };
+    if overlay::is_pristine(&held)? {
+        return match below.bases.first() {
+            Some(base) => stand_clone_on(base, BackingFormat::Qcow2),
+            None => stand_clone_on(&site.home.disk_image(&source.record.disk_digest), BackingFormat::Raw),
+        };
     }
     if below.bases.len() >= MOST_BASES {
         let message = format!(
@@ -104,7 +115,7 @@ fn share_disk(site: &Site, source: &Held, clone: &BoxPaths) -> Result<()> {
         durable::link(&own, &base)?;
         base
     };
-    stand_on(site, &base, &clone.overlay(), &below)?;
+    stand_clone_on(&base, BackingFormat::Qcow2)?;
     overlay::replace(&site.home, &own, &base, below.virtual_size)?;
     drop(held);
     Ok(())
@@ -125,18 +136,4 @@ fn other_name(site: &Site, overlay: &Leased) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
-}
-
-/// What the box's own overlay stands on.
-fn backing(site: &Site, record: &BoxRecord, below: &Below) -> PathBuf {
-    below.bases.first().cloned().unwrap_or_else(|| site.home.disk_image(&record.disk_digest))
-}
-
-/// An empty overlay above `backing`, which something else pins meanwhile.
-fn stand_on(site: &Site, backing: &Path, destination: &Path, below: &Below) -> Result<()> {
-    let format = overlay::format_of(&site.home, backing);
-    let leased = Leased::acquire(backing)?.ok_or_else(|| {
-        Error::corrupt(format!("the disk below the box is gone from {}", backing.display())).at(backing)
-    })?;
-    overlay::create(&site.home, &leased, format, destination, below.virtual_size)
 }

@@ -62,9 +62,7 @@ pub(super) async fn remove(
 pub(super) async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Failure> {
     let start = |progress| async move {
         let info = app.runtime.inspect(&id).await?;
-        let options = info.options;
-        app.with_access(move |access| access.still_leads_there(&options)).await?;
-        Ok(app.runtime.start(&info.id, progress).await?)
+        Ok(app.start(info, progress).await?)
     };
     Ok(progress::events(start).await)
 }

@@ -120,9 +120,7 @@ pub(super) async fn run(app: &Arc<App>, info: BoxInfo) -> Result<BoxInfo> {
     if info.state == BoxState::Running {
         return Ok(info);
     }
-    let options = info.options;
-    app.with_access(move |access| access.still_leads_there(&options)).await?;
-    app.runtime.start(&info.id, Arc::new(())).await
+    app.start(info, Arc::new(())).await
 }
 
 pub(super) async fn stop(

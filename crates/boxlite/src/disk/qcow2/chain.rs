@@ -307,7 +307,10 @@ const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY);
 
 /// Opens without leaving a trace in the access time, where the file's owner lets us.
-fn open_at(directory: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd, Errno> {
+pub(in crate::disk) fn open_at(
+    directory: BorrowedFd<'_>,
+    name: impl rustix::path::Arg + Copy,
+) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat(directory, name, FLAGS.union(OFlags::NOATIME), Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(directory, name, FLAGS, Mode::empty()),
         other => other,
@@ -340,7 +343,7 @@ fn id_of(stat: &Stat) -> FileId {
 }
 
 /// Reads up to [`BOUND`] bytes from the start; fewer when the file is shorter.
-fn read_start(file: &OwnedFd, buffer: &mut [u8; BOUND]) -> Result<usize, Errno> {
+pub(in crate::disk) fn read_start(file: &OwnedFd, buffer: &mut [u8; BOUND]) -> Result<usize, Errno> {
     loop {
         match rustix::io::pread(file.as_fd(), &mut buffer[..], 0) {
             Err(Errno::INTR) => {}

@@ -26,7 +26,7 @@ impl Overlaid<'_> {
         let assets = context.site.assets.find()?;
         let shim = assets.shim.clone();
         let boot = boot_files(context, &held, &assets)?;
-        let spec = LaunchSpec { bases, ..specification(context, &held, &image, &boot, assets, &run)? };
+        let spec = specification(context, &held, &image, bases, &boot, assets, &run)?;
         let lock = held.shim_lock()?;
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
@@ -54,6 +54,7 @@ fn specification(
     context: Context<'_>,
     held: &Held,
     image: &Leased,
+    bases: Vec<PathBuf>,
     boot: &BootFiles,
     assets: Assets,
     run: &str,
@@ -67,7 +68,7 @@ fn specification(
         run_id: run.to_owned(),
         box_dir: held.paths.root().to_owned(),
         overlay: held.paths.overlay(),
-        bases: Vec::new(),
+        bases,
         backing: image.path().to_owned(),
         qemu: assets.qemu,
         kernel: boot.kernel.clone(),
