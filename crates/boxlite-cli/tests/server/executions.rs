@@ -112,6 +112,19 @@ async fn a_client_that_comes_back_loses_nothing() {
     assert!(String::from_utf8(had).unwrap() == wanted);
 }
 
+/// Mutation tried: with the seat given back after the connection, the second attachment is refused now and then.
+#[tokio::test]
+async fn a_client_that_saw_its_connection_end_may_come_back_at_once() {
+    let Some(home) = Home::able() else { return };
+    let (server, _) = served(&home, 1).await;
+    let path = server.exec("box-0", "read x").await;
+    for _ in 0..300 {
+        let mut socket = attach(&server, &path).await;
+        socket.send(Message::Close(None)).await.unwrap();
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+}
+
 #[tokio::test]
 async fn one_client_at_a_time_and_late_ones_get_everything() {
     let Some(home) = Home::able() else { return };

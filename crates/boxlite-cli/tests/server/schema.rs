@@ -43,7 +43,8 @@ async fn every_answer_is_as_described() {
     command.args(["--header", "Authorization: Bearer secret", "--phases", "coverage,fuzzing", "-n", "3"]);
     // Whether data that fits the description is accepted depends on what there is; 4xx is an answer as well.
     command.args(["--exclude-checks", "positive_data_acceptance"]);
-    command.args(["--continue-on-failure", "--no-color", "--workers", "2", "--request-timeout", "60"]);
+    // One worker: with several, CPython 3.11's parser confuses the depths of their recursions and fails now and then.
+    command.args(["--continue-on-failure", "--no-color", "--workers", "1", "--request-timeout", "60"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let report = Output::of(command.spawn().expect("starting schemathesis"));
     assert_eq!(report.code(), Some(0), "{}{}", report.text(), report.err);

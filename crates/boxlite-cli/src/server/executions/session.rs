@@ -65,9 +65,16 @@ pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, c
         () = attached.replaced.cancelled() => End::Broken,
         () = closing.cancelled() => End::Said(closed(close_code::AWAY, "the server is going away")),
     };
+    // The seat is given back before the connection ends: whoever sees that end may come back at once.
     match end {
-        End::Closed if terms.received.is_some() || command.abandoned == Abandoned::LetGo => command.release(),
-        End::Closed | End::Broken => {}
+        End::Closed | End::Broken => {
+            if matches!(end, End::Closed)
+                && (terms.received.is_some() || command.abandoned == Abandoned::LetGo)
+            {
+                command.release();
+            }
+            drop(attached);
+        }
         End::Said(close) => {
             let (command, sent) = (Arc::clone(&attached.command), command.buffer.sent_to());
             drop(attached);
