@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
-use crate::Fatal;
 use crate::port::Port;
+use crate::{Fatal, devices};
 
 /// The port is there within milliseconds; a machine without it must not wait for ever.
 const PORT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -96,7 +96,14 @@ fn wait_for_announcement(socket: &OwnedFd, deadline: Instant) -> Option<()> {
 }
 
 fn load_modules() -> Result<(), Fatal> {
-    let order = step("reading the list of modules", std::fs::read_to_string("/modules/order"))?;
+    load("transport")?;
+    devices::hold_back();
+    load("devices")
+}
+
+/// Loads the modules of one of the initramfs' lists, in its order.
+fn load(list: &str) -> Result<(), Fatal> {
+    let order = step("reading the list of modules", std::fs::read_to_string(format!("/modules/{list}")))?;
     for module in order.lines() {
         let path = format!("/modules/{module}.ko");
         let file = step(&format!("opening {path}"), File::open(&path))?;

@@ -167,6 +167,29 @@ pub(crate) fn resize_ext4(root: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Starts the kernel's random numbers anew from `entropy`, of which each bit is counted as one of its.
+pub(crate) fn reseed(entropy: &[u8]) -> io::Result<()> {
+    /// `RNDADDENTROPY`: `_IOW('R', 0x03, int[2])`, the head of a `struct rand_pool_info`.
+    const ADD: libc::c_ulong = 0x4008_5203;
+    /// `RNDRESEEDCRNG`: `_IO('R', 0x07)`.
+    const RESEED: libc::c_ulong = 0x5207;
+    let length = entropy.len() as u32;
+    let mut pool = [(length * 8).to_ne_bytes(), length.to_ne_bytes()].concat();
+    pool.extend(entropy);
+    let device = std::fs::File::open("/dev/urandom")?;
+    // SAFETY: the first request reads two integers at the pointer and as many bytes behind them as the second of them
+    // says; the other request takes no pointer.
+    #[allow(unsafe_code)]
+    unsafe {
+        if libc::ioctl(device.as_raw_fd(), ADD, pool.as_ptr()) < 0
+            || libc::ioctl(device.as_raw_fd(), RESEED, 0) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// An interface request: the interface's name and one value.
 pub(crate) fn interface_request(
     socket: BorrowedFd<'_>,

@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod boot;
+mod devices;
 mod early;
 mod exec;
 mod linux;
@@ -21,7 +22,7 @@ mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, FromGuest, PROTOCOL_VERSION, ToGuest};
+use boxlite_proto::{AGENT_PORT, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
 
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
@@ -75,7 +76,8 @@ fn run() -> Result<(), Fatal> {
     early::mount_devices()?;
     let signals = Signals::take().map_err(|e| Fatal::Step(format!("taking signals failed: {e}")))?;
     let mut port = early::find_port(AGENT_PORT)?;
-    let features = ["copy", "stat", "metrics"].map(String::from).to_vec();
+    let untouched = devices::are_untouched().then_some(UNTOUCHED);
+    let features = ["copy", "stat", "metrics"].into_iter().chain(untouched).map(String::from).collect();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features })?;
     let agent_us = elapsed_us(agent_started);
 

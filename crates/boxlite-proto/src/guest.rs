@@ -69,6 +69,8 @@ pub struct BootConfig {
     pub extra_hosts: Vec<HostEntry>,
     /// The host's clock in nanoseconds since the epoch; 0 leaves the guest's clock alone.
     pub clock_unix_nanos: u64,
+    /// Random bytes that nobody else has, from which the kernel's generator starts anew; none leaves it alone.
+    pub entropy: Vec<u8>,
 }
 
 /// A static IPv4 configuration of `eth0`.
@@ -80,6 +82,8 @@ pub struct NetConfig {
     pub prefix: u8,
     /// Default route, if any.
     pub gateway: Option<Ipv4Addr>,
+    /// Ethernet address of the card, which may have come up with another's.
+    pub mac: [u8; 6],
 }
 
 /// One `/etc/hosts` line.

@@ -27,7 +27,11 @@ pub use op::{
 pub use shim::{MainState, ShimError, ShimReply, ShimRequest, ShimStatus};
 
 /// Version of frames and messages; both ends name theirs in their hello and refuse another.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The ability of an agent whose kernel has touched neither disk nor network card when it says hello, so that the memory
+/// of its guest holds nothing of its box.
+pub const UNTOUCHED: &str = "untouched";
 
 /// Name of the virtio-serial port that the agent answers on.
 pub const AGENT_PORT: &str = "agent";

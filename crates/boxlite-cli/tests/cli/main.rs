@@ -18,4 +18,5 @@ mod reach;
 mod runs;
 mod storage;
 mod survival;
+mod templates;
 mod terminal;

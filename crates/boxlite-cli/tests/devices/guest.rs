@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use boxlite::durable::Lock;
 use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
-use boxlite::net::{Network, RESOLVER, guest_config, parse_ports};
+use boxlite::net::{MacAddr, Network, RESOLVER, guest_config, parse_ports};
 use boxlite::shim::accel::{Accelerator, choose};
+use boxlite::shim::template::Origin;
 use boxlite::shim::{Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, ShimClient, spawn};
 use boxlite::volume::{Shares, mounts, parse_volume, resolve};
 use boxlite::{BoxPaths, Home, OutputStream};
@@ -136,7 +137,7 @@ impl Ground {
         let boot = BootConfig {
             hostname: id.clone(),
             dns_servers: ports.map(|_| RESOLVER.to_string()).into_iter().collect(),
-            network: ports.map(|_| guest_config()),
+            network: ports.map(|_| guest_config(MacAddr::of_box(&id))),
             mounts: mounts(&volumes),
             ..BootConfig::default()
         };
@@ -155,6 +156,7 @@ impl Ground {
             accel: self.accel,
             cpus: 1,
             memory_bytes: 256 << 20,
+            origin: Origin::Boot,
             network: ports.map(|ports| Network { ports }),
             shares: Shares {
                 volumes,

@@ -8,6 +8,7 @@ use boxlite::admission::Claim;
 use boxlite::durable::Lock;
 use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite::shim::accel::{Accelerator, choose};
+use boxlite::shim::template::Origin;
 use boxlite::shim::{Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Outcome, ShimClient, spawn};
 use boxlite::{BoxPaths, Home};
 use boxlite_proto::{BootConfig, ExecSpec};
@@ -126,6 +127,7 @@ impl Bench {
             accel: self.accel,
             cpus: 1,
             memory_bytes: 256 << 20,
+            origin: Origin::Boot,
             boot: BootConfig { hostname: id, ..BootConfig::default() },
             main: script.map(shell),
             discard: false,

@@ -11,7 +11,7 @@ use boxlite_proto::{BootConfig, BootTimings};
 use rustix::process::{Resource, Rlimit};
 use rustix::time::{ClockId, Timespec};
 
-use crate::elapsed_us;
+use crate::{devices, elapsed_us, linux};
 
 /// A guest that came up.
 pub(crate) struct Up {
@@ -28,7 +28,10 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<Up, String> {
     let mut timings = BootTimings::default();
     let mut warnings = Vec::new();
     let started = Instant::now();
+    // Before anything draws random numbers: other guests may have come from the same memory.
+    reseed(&config.entropy)?;
     set_clock(config.clock_unix_nanos, &mut warnings);
+    devices::bind()?;
     let identity = identity::prepare(config)?;
     root::mount()?;
     root::enter()?;
@@ -66,6 +69,13 @@ fn warn(outcome: Result<(), String>, warnings: &mut Vec<String>) {
     if let Err(warning) = outcome {
         warnings.push(warning);
     }
+}
+
+fn reseed(entropy: &[u8]) -> Result<(), String> {
+    if entropy.is_empty() {
+        return Ok(());
+    }
+    linux::reseed(entropy).map_err(|error| format!("seeding the kernel's random numbers failed: {error}"))
 }
 
 fn set_clock(unix_nanos: u64, warnings: &mut Vec<String>) {

@@ -18,6 +18,7 @@ pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
             rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         bring_up(socket.as_fd(), "lo")?;
         if let Some(network) = network {
+            set_hardware_address(socket.as_fd(), network.mac)?;
             set_address(socket.as_fd(), libc::SIOCSIFADDR, network.address)?;
             set_address(socket.as_fd(), libc::SIOCSIFNETMASK, netmask(network.prefix))?;
             bring_up(socket.as_fd(), INTERFACE)?;
@@ -39,6 +40,17 @@ fn bring_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 fn set_address(socket: BorrowedFd<'_>, request: libc::c_ulong, address: Ipv4Addr) -> io::Result<()> {
     linux::interface_request(socket, INTERFACE, request, |request| {
         request.ifr_ifru.ifru_addr = socket_address(address);
+    })
+}
+
+/// A card that was restored from a template has the address of the one that the template was made with.
+fn set_hardware_address(socket: BorrowedFd<'_>, mac: [u8; 6]) -> io::Result<()> {
+    let mut data = [0; 14];
+    for (to, from) in data.iter_mut().zip(mac) {
+        *to = from as libc::c_char;
+    }
+    linux::interface_request(socket, INTERFACE, libc::SIOCSIFHWADDR, |request| {
+        request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
     })
 }
 

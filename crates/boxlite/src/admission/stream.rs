@@ -40,9 +40,14 @@ impl std::fmt::Debug for SpaceGuard {
 impl SpaceGuard {
     /// A guard for one operation that writes into `home`.
     pub fn new(home: &Home, settings: &Settings) -> Result<Self> {
+        Self::under(home, Thresholds::of(settings))
+    }
+
+    /// The same under thresholds of its own.
+    pub(crate) fn under(home: &Home, thresholds: Thresholds) -> Result<Self> {
         Ok(Self {
             path: home.root().to_owned(),
-            thresholds: Thresholds::of(settings),
+            thresholds,
             claims: Claims::open(home)?,
             claim: Mutex::new(None),
             estimate: AtomicU64::new(0),

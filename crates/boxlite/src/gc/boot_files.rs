@@ -1,8 +1,9 @@
-//! Boot files that nobody boots any more: kernels and initramfs files of an older set-up.
+//! Boot files that nobody boots any more: kernels, initramfs files and templates of an older set-up.
 //!
 //! They are a cache that a start fills again from the host's assets, so no record names them. Starts and shims hold a
 //! lease on those they use, and every use is noted in the file's access time. What was not used for a day goes, but for
-//! the last used of each kind: the next start would only make it again.
+//! the last used of each kind: the next start would only make it again. Where space is short templates go sooner, since
+//! without one a box comes up all the same.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -12,9 +13,11 @@ use std::path::Path;
 use super::pass::{A_DAY, Pass, removed, skipped};
 use super::report::{Fate, Item, Skip};
 use super::stage::{Grip, grip};
+use crate::admission::Missing;
 use crate::disk::qcow2::chain::nanoseconds;
 use crate::durable::{self, Lock};
 use crate::error::{Doing, ErrorKind, Result};
+use crate::shim::template;
 
 /// A boot file; times in nanoseconds since 1970.
 struct Found {
@@ -38,7 +41,7 @@ pub(super) fn sweep(pass: &mut Pass<'_>) {
         let path = directory.join(&file.name);
         let fate = match judge(pass, &file) {
             Some(why) => skipped(why),
-            None => match remove(pass, &path) {
+            None => match remove(pass, &path, &file.name) {
                 Ok(Some(fate)) => fate,
                 Ok(None) => continue,
                 Err(error) => pass.failed(&path, error),
@@ -59,9 +62,9 @@ pub(super) fn sweep(pass: &mut Pass<'_>) {
 fn judge(pass: &Pass<'_>, file: &Found) -> Option<Skip> {
     if is_young(pass, file.modified) {
         Some(Skip::Grace)
-    } else if is_recent(pass, file.used) {
+    } else if is_recent(pass, &file.name, file.used) {
         Some(Skip::Recent)
-    } else if file.current && !pass.options.all {
+    } else if file.current && !pass.options.all && !is_pressed(pass, &file.name) {
         Some(Skip::Current)
     } else if pass.reached_goal() {
         Some(Skip::Enough)
@@ -74,19 +77,26 @@ fn is_young(pass: &Pass<'_>, modified: i64) -> bool {
     pass.rules.is_young(modified)
 }
 
-fn is_recent(pass: &Pass<'_>, used: i64) -> bool {
-    pass.rules.now.saturating_sub(used) < pass.rules.until.unwrap_or(0).max(A_DAY)
+fn is_recent(pass: &Pass<'_>, name: &str, used: i64) -> bool {
+    let lasting = if is_pressed(pass, name) { pass.rules.grace } else { A_DAY };
+    pass.rules.now.saturating_sub(used) < pass.rules.until.unwrap_or(0).max(lasting)
+}
+
+/// Whether it is a template and a floor is not kept.
+fn is_pressed(pass: &Pass<'_>, name: &str) -> bool {
+    let is_short = |missing: Missing| !missing.is_nothing() && !missing.share_only;
+    name.starts_with(template::PREFIX) && pass.goal.is_some_and(|goal| is_short((goal.missing)()))
 }
 
 /// Removes one under its lock, which no start and no shim has then; `None` when it is gone.
-fn remove(pass: &Pass<'_>, path: &Path) -> Result<Option<Fate>> {
+fn remove(pass: &Pass<'_>, path: &Path, name: &str) -> Result<Option<Fate>> {
     let lock = match grip(path, false)? {
         Grip::Held(lock) => lock,
         Grip::Busy => return Ok(Some(skipped(Skip::InUse))),
         Grip::Gone => return Ok(None),
     };
     let found = lock.file().metadata().doing("examining", path)?;
-    if is_young(pass, modified(&found)) || is_recent(pass, used(&found)) {
+    if is_young(pass, modified(&found)) || is_recent(pass, name, used(&found)) {
         return Ok(Some(skipped(Skip::Recent)));
     }
     if pass.options.dry_run {
@@ -135,14 +145,16 @@ fn list(directory: &Path) -> Result<Vec<Found>> {
     Ok(files)
 }
 
-/// What a boot file's name begins with: `vmlinux`, or `initramfs` and its devices; `None` for any other file.
+/// What a boot file's name begins with: `vmlinux`, or `initramfs` or `template` and its devices; `None` for any other file.
 fn kind(name: &str) -> Option<&str> {
     let (kind, key) = name.rsplit_once('-')?;
     let is_key = key.len() == 24 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let is_kind = kind == "vmlinux"
-        || kind
-            .strip_prefix("initramfs-")
-            .is_some_and(|tag| !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_lowercase()));
+        || kind.split_once('-').is_some_and(|(what, devices)| {
+            matches!(what, "initramfs" | template::PREFIX)
+                && !devices.is_empty()
+                && devices.bytes().all(|byte| byte.is_ascii_lowercase())
+        });
     (is_key && is_kind).then_some(kind)
 }
 

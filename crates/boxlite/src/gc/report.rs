@@ -21,7 +21,7 @@ pub struct GcReport {
     pub blobs: Vec<Item>,
     /// Unfinished files and trash whose owner is gone.
     pub unfinished: Vec<Item>,
-    /// Every unpacked kernel and initramfs, by name.
+    /// Every unpacked kernel, initramfs and template, by name.
     pub boot_files: Vec<Item>,
     /// Catalogue entries considered because of `all`.
     pub images: Vec<Item>,

@@ -18,7 +18,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use cache::{Input, identity, key};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// What boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +52,14 @@ pub struct BootFiles {
 }
 
 impl GuestDevices {
-    /// Module names to load; what they depend on is added by [`modules::closure`].
-    fn modules(self) -> Vec<&'static str> {
-        let mut names =
-            vec![if self.pci { "virtio_pci" } else { "virtio_mmio" }, "virtio_console", "virtio_blk"];
+    /// Modules for the way to the agent's port; what they depend on is added by [`modules::closures`].
+    fn transport(self) -> [&'static str; 2] {
+        [if self.pci { "virtio_pci" } else { "virtio_mmio" }, "virtio_console"]
+    }
+
+    /// Modules for what the guest touches once the host has said how to come up.
+    fn devices(self) -> Vec<&'static str> {
+        let mut names = vec!["virtio_blk"];
         if self.network {
             names.push("virtio_net");
         }
@@ -109,16 +113,19 @@ pub fn boot_files(
     let initramfs = cache.join(name);
     let assemble = || {
         let agent = std::fs::read(&sources.agent).doing("reading the guest agent", &sources.agent)?;
-        let (modules, inputs) = modules::closure(&tree, &devices.modules())?;
-        archive(&agent, &modules, &inputs)
+        let (lists, inputs) = modules::closures(&tree, [&devices.transport(), &devices.devices()])?;
+        archive(&agent, &lists, &inputs)
     };
     let made_of_these = |found: &std::fs::File| cache::made_of(found, &tree);
     let initramfs_lease = cache::lease_or_make(&initramfs, staging, &made_of_these, &assemble)?;
     Ok(BootFiles { kernel, initramfs, leases: [kernel_lease, initramfs_lease] })
 }
 
-/// The initramfs: what it was made of, `/init`, the modules, and `/modules/order`, which names them in the order to load.
-fn archive(agent: &[u8], modules: &[modules::Module], inputs: &[Input]) -> Result<Vec<u8>> {
+/// Names of the lists in `/modules`.
+const LISTS: [&str; 2] = ["transport", "devices"];
+
+/// The initramfs: what it was made of, `/init`, the modules, and lists in `/modules` that name them in the order to load.
+fn archive(agent: &[u8], lists: &[Vec<modules::Module>; 2], inputs: &[Input]) -> Result<Vec<u8>> {
     if !agent.starts_with(b"\x7fELF") {
         return Err(Error::corrupt("the guest agent is not an ELF program"));
     }
@@ -128,13 +135,15 @@ fn archive(agent: &[u8], modules: &[modules::Module], inputs: &[Input]) -> Resul
         out.directory(directory, 0o755);
     }
     out.file("init", 0o755, agent);
-    let mut order = String::new();
-    for module in modules {
-        out.file(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);
-        order.push_str(&module.name);
-        order.push('\n');
+    for (name, modules) in LISTS.iter().zip(lists) {
+        let mut order = String::new();
+        for module in modules {
+            out.file(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);
+            order.push_str(&module.name);
+            order.push('\n');
+        }
+        out.file(&format!("modules/{name}"), 0o644, order.as_bytes());
     }
-    out.file("modules/order", 0o644, order.as_bytes());
     Ok(out.finish())
 }
 

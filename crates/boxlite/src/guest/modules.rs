@@ -35,20 +35,27 @@ struct Walk<'a> {
     inputs: Vec<Input>,
 }
 
-/// The modules `wanted` and everything they depend on, each after its dependencies; what is built in is left out.
-/// With them every file that was read for it.
+/// For each of the lists `wanted`, its modules and everything they depend on that no earlier list has, each after its
+/// dependencies; what is built in is left out. With them every file that was read for it.
 ///
 /// # Errors
 /// `NotFound` for a module that is neither below `tree` nor built in; `Corrupt` for one that can't be read.
-pub(super) fn closure(tree: &Path, wanted: &[&str]) -> Result<(Vec<Module>, Vec<Input>)> {
+pub(super) fn closures<const N: usize>(
+    tree: &Path,
+    wanted: [&[&str]; N],
+) -> Result<([Vec<Module>; N], Vec<Input>)> {
     let inputs = vec![Input::of(tree, &tree.join(BUILT_IN))];
     let (files, built_in) = (files_by_name(tree)?, built_in(tree)?);
     let (done, modules) = (BTreeSet::new(), Vec::new());
     let mut walk = Walk { tree, files, built_in, done, modules, inputs };
-    for name in wanted {
-        walk.visit(&canonical(name))?;
+    let mut lists = [const { Vec::new() }; N];
+    for (list, names) in lists.iter_mut().zip(wanted) {
+        for name in names {
+            walk.visit(&canonical(name))?;
+        }
+        *list = std::mem::take(&mut walk.modules);
     }
-    Ok((walk.modules, walk.inputs))
+    Ok((lists, walk.inputs))
 }
 
 impl Walk<'_> {

@@ -59,6 +59,6 @@ pub struct Network {
 }
 
 /// What the guest agent is told about its network card; [`RESOLVER`] is its only DNS server.
-pub fn guest_config() -> NetConfig {
-    NetConfig { address: GUEST, prefix: PREFIX, gateway: Some(GATEWAY) }
+pub fn guest_config(mac: MacAddr) -> NetConfig {
+    NetConfig { address: GUEST, prefix: PREFIX, gateway: Some(GATEWAY), mac: mac.octets() }
 }

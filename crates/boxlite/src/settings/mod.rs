@@ -154,6 +154,8 @@ settings! {
         "Bytes that a start reserves against concurrent starts.";
     auto_gc: bool = true, "BOXLITE_AUTO_GC",
         "Whether a start that finds space short collects garbage first.";
+    templates: bool = true, "BOXLITE_TEMPLATES",
+        "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
     disk_size: Bytes = Bytes(10 << 30), "BOXLITE_DISK_SIZE",
         "Virtual size of a box's disk.";
     max_expanded: Bytes = Bytes(64 << 30), "BOXLITE_MAX_EXPANDED",

@@ -6,6 +6,7 @@ use boxlite_proto::{BootConfig, ExecSpec};
 use serde::{Deserialize, Serialize};
 
 use super::accel::Accelerator;
+use super::template::Origin;
 use crate::net::Network;
 use crate::volume::Shares;
 
@@ -43,7 +44,9 @@ pub struct LaunchSpec {
     pub network: Option<Network>,
     /// Directories of the host that the box mounts.
     pub shares: Shares,
-    /// How the guest comes up.
+    /// How the guest comes to where it waits for its box.
+    pub origin: Origin,
+    /// How the guest comes up then.
     pub boot: BootConfig,
     /// The main process, with whose end the box ends; `None` makes a box that serves execs until it is stopped.
     pub main: Option<ExecSpec>,
@@ -87,5 +90,37 @@ impl DiskFloors {
     /// The default for a home with this hard floor: pause at half of it, go on at three quarters.
     pub fn under(hard_floor: u64) -> Self {
         Self { pause_below: hard_floor / 2, resume_at: hard_floor / 4 * 3 }
+    }
+}
+
+#[cfg(test)]
+impl LaunchSpec {
+    /// One for tests.
+    pub(crate) fn sample() -> Self {
+        Self {
+            box_id: "b1".into(),
+            run_id: "r1".into(),
+            box_dir: "/h/boxes/b1".into(),
+            overlay: "/h/boxes/b1/disks/root.qcow2".into(),
+            bases: Vec::new(),
+            backing: "/h/images/disk-images/d.ext4".into(),
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            kernel: "/h/vm/vmlinux".into(),
+            initrd: "/h/vm/initramfs".into(),
+            kernel_arguments: Vec::new(),
+            accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
+            cpus: 2,
+            memory_bytes: 256 << 20,
+            network: None,
+            shares: Shares::default(),
+            origin: Origin::Boot,
+            boot: BootConfig::default(),
+            main: None,
+            discard: false,
+            stop_signal: 15,
+            stop_timeout_ms: 10_000,
+            logs: LogCaps::default(),
+            floors: DiskFloors { pause_below: 0, resume_at: 0 },
+        }
     }
 }

@@ -12,6 +12,7 @@
 //! - One task, the driver, owns all state; see [`driver`].
 
 pub mod accel;
+mod assignment;
 mod body;
 mod client;
 mod control;
@@ -26,10 +27,11 @@ mod reservation;
 mod sink;
 mod socket;
 mod spawn;
+pub mod template;
 mod vmm;
 
 pub use accel::{Accel, Accelerator};
-pub use body::Assignment;
+pub use assignment::Assignment;
 pub use client::{ShimClient, wait_until_gone};
 pub use launch::{DiskFloors, LaunchSpec, LogCaps};
 pub(crate) use log::old_path;

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::body::Assignment;
+use super::assignment::Assignment;
 use super::kin;
 use super::launch::LaunchSpec;
 use crate::admission::{Claim, LiveClaim};

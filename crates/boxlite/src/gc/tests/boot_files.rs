@@ -102,6 +102,30 @@ fn automatic_gc_leaves_boot_files_once_it_has_reached_its_goal() {
     assert_eq!(removed(&pass(None)), [named("vmlinux", 'a')]);
 }
 
+/// Mutations tried: a day for templates under pressure as well; no day where only the free share is small.
+#[test]
+fn templates_go_sooner_where_space_is_short() {
+    let place = Place::new();
+    put(&place, &named("template-b", 'a'), HOUR);
+    put(&place, &named("template-b", 'b'), 2 * HOUR);
+    put(&place, &named("initramfs-b", 'a'), 2 * HOUR);
+    let just = put(&place, &named("template-bn", 'c'), 2 * HOUR);
+    place.used(&just, FRESH);
+    let pass = |missing: Missing, dry_run| {
+        let (missing, outlook) = (move || missing, |_| Verdict::Warn);
+        let goal = Goal { keep: &[], missing: &missing, outlook: &outlook };
+        let options = GcOptions { dry_run, ..GcOptions::default() };
+        super::super::pass::Pass::new(&place.home, &*place.catalog(), &place.settings, &options, Some(&goal))
+            .run()
+    };
+    let short = Missing { bytes: u64::MAX, ..Missing::default() };
+    assert_eq!(removed(&pass(Missing { share_only: true, ..short }, true)), Vec::<&str>::new());
+    assert_eq!(removed(&place.gc(&dry_run())), Vec::<&str>::new());
+    let report = pass(short, false);
+    assert_eq!(removed(&report), [named("template-b", 'a'), named("template-b", 'b')]);
+    assert_eq!(skipped(&report, &named("template-bn", 'c')), Skip::Recent);
+}
+
 /// Starts that find boot files aged for days race gc for them; whoever leased one finds it at its path.
 /// Mutations tried: gc removes what is locked; no look at the path after leasing; two makers at once.
 #[test]

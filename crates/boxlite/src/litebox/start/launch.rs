@@ -7,12 +7,14 @@ use jiff::Timestamp;
 
 use super::Context;
 use super::disk::Overlaid;
+use crate::admission::{Admitted, Thresholds};
 use crate::assets::Assets;
 use crate::disk::lease::Leased;
 use crate::error::{Error, Result};
 use crate::guest::{self, BootFiles, BootSources, GuestDevices};
 use crate::litebox::{BoxOptions, BoxRecord, Held, NetworkMode, Phase, create, process, signal};
-use crate::net::{self, Network};
+use crate::net::{self, MacAddr, Network};
+use crate::shim::template::{self, Origin};
 use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
 use crate::volume::{self, Shares};
 
@@ -26,19 +28,34 @@ impl Overlaid<'_> {
         let assets = context.site.assets.find()?;
         let shim = assets.shim.clone();
         let boot = boot_files(context, &held, &assets)?;
-        let spec = specification(context, &held, &image, bases, &boot, assets, &run)?;
+        let mut spec = specification(context, &held, &image, bases, &boot, assets, &run)?;
+        let template = origin(context, &room, &mut spec)?;
         let lock = held.shim_lock()?;
         let before = held.record.phase.clone();
         let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
         let hand_over = HandOver { lock, claim: Some(room.into_claim()) };
         let launched = shim::spawn(&spec, &shim, hand_over);
-        drop((image, boot));
+        drop((image, boot, template));
         launched.map(drop).or_else(|error| {
             held.enter(context.site, before)?;
             Err(error)
         })
     }
+}
+
+/// Decides how the guest comes up. A template is made only where the box was admitted without a warning, and never at
+/// the cost of the soft floor.
+fn origin(context: Context<'_>, room: &Admitted, spec: &mut LaunchSpec) -> Result<Option<Leased>> {
+    let settings = &context.site.settings;
+    if !settings.templates.value {
+        return Ok(None);
+    }
+    let ample = Thresholds { hard_floor: settings.soft_floor.value.0, ..Thresholds::of(settings) };
+    let room = room.notices().is_empty().then_some(ample);
+    let (origin, lease) = template::origin(spec, &context.site.home, room)?;
+    spec.origin = origin;
+    Ok(lease)
 }
 
 /// The leased kernel and initramfs for the box's devices.
@@ -83,6 +100,7 @@ fn specification(
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
             home: site.home.root().to_owned(),
         },
+        origin: Origin::Boot,
         boot: boot_config(record, networked),
         main: process::main_process(options, &record.image_config)?,
         // What a volume still has in the guest's memory must reach the host.
@@ -122,7 +140,7 @@ fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
     BootConfig {
         hostname: record.options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
         dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
-        network: networked.then(net::guest_config),
+        network: networked.then(|| net::guest_config(MacAddr::of_box(&record.id))),
         mounts: volume::mounts(&record.volumes),
         // The guest need not even look, in most boxes.
         grow_root: record.options.disk_size.is_some_and(|wanted| wanted > record.disk_image_size),

@@ -122,6 +122,12 @@ pub fn choose(home: &Home, qemu: &Path, wanted: Accel) -> Result<Choice> {
     }
 }
 
+/// What tells the QEMU at `qemu` from another, and this run of the host from another.
+pub(crate) fn identity(qemu: &Path) -> Result<String> {
+    serde_json::to_string(&cache::key(qemu)?)
+        .map_err(|error| Error::bug("a host's key does not serialise").because(error))
+}
+
 /// What is known of this host and its QEMU, from the cache or found out now.
 pub fn examine(home: &Home, qemu: &Path) -> Result<Host> {
     let key = cache::key(qemu)?;

@@ -1,6 +1,8 @@
 //! What the guest's agent says.
 
-use boxlite_proto::{Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError};
+use boxlite_proto::{
+    Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
+};
 
 use super::{Driver, GuestInput, Phase};
 
@@ -29,7 +31,7 @@ impl Driver {
             FromGuest::Hello { version, .. } if version != PROTOCOL_VERSION => self.fail(format!(
                 "the guest's agent speaks version {version} of the protocol and this shim version {PROTOCOL_VERSION}"
             )),
-            FromGuest::Hello { features, .. } => tracing::debug!(?features, "the guest's agent is there"),
+            FromGuest::Hello { features, .. } => self.greeted(&features),
             FromGuest::Ready { timings, warnings } => {
                 tracing::info!(?timings, "the guest is up");
                 for warning in warnings {
@@ -46,6 +48,15 @@ impl Driver {
             FromGuest::Down => self.guest_is_down(),
             FromGuest::Event(event) if event.id() == MAIN_CHANNEL => self.main_event(&event),
             FromGuest::Event(event) => self.ops.event(event),
+        }
+    }
+
+    fn greeted(&mut self, features: &[String]) {
+        tracing::debug!(?features, "the guest's agent is there");
+        let untouched = features.iter().any(|feature| feature == UNTOUCHED);
+        let fit = untouched && matches!(self.phase, Phase::Booting) && !self.vcpus.paused();
+        if self.keeping.greeted(fit, &self.qmp) {
+            self.vcpus.hold();
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod ending;
 mod guest;
+mod keeping;
 mod main_process;
 mod ops;
 mod requests;
@@ -31,6 +32,7 @@ use crate::durable::FreeSpace;
 use crate::error::Result;
 use crate::home::BoxPaths;
 use ending::Ending;
+pub(super) use keeping::Keeping;
 use main_process::{ClientId, MainProcess};
 use ops::Ops;
 use vcpus::Vcpus;
@@ -85,6 +87,7 @@ pub(super) struct Driver {
     clients: HashMap<ClientId, Client>,
     vcpus: Vcpus,
     reservation: Reservation,
+    keeping: Keeping,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
@@ -112,6 +115,7 @@ impl Driver {
         guest: FrameSink,
         qmp: Arc<Qmp>,
         reservation: Reservation,
+        keeping: Keeping,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
         let log = MainLogWriter::start(&paths.main_log(), spec.logs.main)?;
@@ -129,6 +133,7 @@ impl Driver {
             clients: HashMap::new(),
             vcpus,
             reservation,
+            keeping,
             shutdown_reason: None,
         })
     }
@@ -151,6 +156,7 @@ impl Driver {
                     Some(event) => self.qmp_event(event),
                     None => qmp_open = false,
                 },
+                () = self.keeping.done() => self.vcpus.let_go(),
                 _ = space.tick() => self.look_at_space(),
                 () = sleep_until(deadline) => self.deadline_passed(),
                 _ = inputs.terminate.recv() => self.stop(None, None),
@@ -186,6 +192,7 @@ impl Driver {
                 tracing::info!(guest, reason, "QEMU shuts down");
                 self.shutdown_reason = Some(reason);
             }
+            QmpEvent::Migration { completed } => self.keeping.migrated(completed),
             QmpEvent::Stopped => tracing::debug!("the guest is paused"),
             QmpEvent::Resumed => tracing::debug!("the guest goes on"),
         }

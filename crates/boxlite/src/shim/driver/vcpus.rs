@@ -10,12 +10,14 @@ use crate::shim::vmm::qmp::Qmp;
 pub(super) struct Vcpus {
     guard: SpaceGuard,
     paused_by_user: bool,
+    /// Whoever holds them pauses them, and nobody else says a word.
+    held: bool,
     qmp: Arc<Qmp>,
 }
 
 impl Vcpus {
     pub(super) fn new(floors: DiskFloors, qmp: Arc<Qmp>) -> Self {
-        Self { guard: SpaceGuard::new(floors), paused_by_user: false, qmp }
+        Self { guard: SpaceGuard::new(floors), paused_by_user: false, held: false, qmp }
     }
 
     /// Whether a client paused the box.
@@ -31,6 +33,17 @@ impl Vcpus {
     /// Whether the guest is kept from running at all.
     pub(super) fn paused(&self) -> bool {
         self.paused_by_user || self.out_of_space()
+    }
+
+    /// Leaves them to somebody who will have paused them by the time of [`Vcpus::let_go`].
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Does what was wished meanwhile.
+    pub(super) fn let_go(&mut self) {
+        self.held = false;
+        self.tell(!self.paused());
     }
 
     pub(super) fn pause(&mut self) {
@@ -80,6 +93,9 @@ impl Vcpus {
     }
 
     fn tell(&self, run: bool) {
+        if self.held {
+            return;
+        }
         let qmp = Arc::clone(&self.qmp);
         // Tasks of this runtime run in the order they were spawned, so the last wish is the last command.
         tokio::spawn(async move {

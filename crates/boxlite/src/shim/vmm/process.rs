@@ -1,16 +1,18 @@
 //! The QEMU process of one box.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use super::qemu::{self, Channels};
+use super::qemu::{self, Channels, Memory};
 use crate::error::{Doing, Result};
 use crate::shim::kin::Kin;
 use crate::shim::launch::LaunchSpec;
 use crate::shim::plug::Plug;
+use crate::shim::template::Origin;
 
 /// A started QEMU and the shim's ends of its channels, all non-blocking.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub(crate) struct Vm {
     pub(crate) agent: UnixStream,
     /// The guest's serial console.
     pub(crate) console: UnixStream,
+    /// The guest's memory, where it is to be kept as a template.
+    pub(crate) memory: Option<File>,
+    /// The number of QEMU's descriptor of its devices' state, which it waits to be told to read.
+    pub(crate) state: Option<RawFd>,
 }
 
 /// Starts QEMU for `spec` with what `plugs` add.
@@ -34,13 +40,21 @@ pub(crate) fn start(spec: &LaunchSpec, kin: &Kin, plugs: &mut [Plug]) -> Result<
     let channels =
         Channels { qmp: qmp_end.as_raw_fd(), agent: agent_end.as_raw_fd(), console: console_end.as_raw_fd() };
     let extra: Vec<_> = plugs.iter().flat_map(|plug| plug.arguments.iter().cloned()).collect();
-    let shared_memory = plugs.iter().any(|plug| plug.shared_memory);
+    let shared = plugs.iter().any(|plug| plug.shared_memory);
     let given: Vec<OwnedFd> = plugs.iter_mut().flat_map(|plug| plug.descriptors.drain(..)).collect();
+    let (memory_file, state_file) = files(spec)?;
+    let memory = match (&spec.origin, &memory_file) {
+        _ if shared => Memory::Shared,
+        (Origin::Template(path), _) => Memory::Template(path),
+        (_, Some(file)) => Memory::File(file.as_raw_fd()),
+        _ => Memory::Own,
+    };
     let mut keep = vec![qmp_end.as_fd(), agent_end.as_fd(), console_end.as_fd()];
     keep.extend(given.iter().map(AsFd::as_fd));
+    keep.extend(memory_file.iter().chain(&state_file).map(AsFd::as_fd));
 
     let mut command = Command::new(&spec.qemu);
-    command.args(qemu::arguments(spec, channels, &extra, shared_memory));
+    command.args(qemu::arguments(spec, channels, &extra, memory));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = kin.spawn(command, &keep).doing("starting", &spec.qemu)?;
@@ -48,7 +62,29 @@ pub(crate) fn start(spec: &LaunchSpec, kin: &Kin, plugs: &mut [Plug]) -> Result<
     for stream in [&qmp, &agent, &console] {
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;
     }
-    Ok(Vm { child, stderr, qmp, agent, console })
+    let state = state_file.map(|file| file.as_raw_fd());
+    Ok(Vm { child, stderr, qmp, agent, console, memory: memory_file, state })
+}
+
+/// A memory file for a guest that is to be kept; the file of a template, standing where the devices' state begins.
+fn files(spec: &LaunchSpec) -> Result<(Option<File>, Option<File>)> {
+    match &spec.origin {
+        Origin::Boot => Ok((None, None)),
+        Origin::BootAndKeep(_) => {
+            let doing = "making the memory of a guest of";
+            let memory = rustix::fs::memfd_create("boxlite-guest", rustix::fs::MemfdFlags::CLOEXEC)
+                .doing(doing, &spec.box_dir)?;
+            let memory = File::from(memory);
+            memory.set_len(spec.memory_bytes).doing(doing, &spec.box_dir)?;
+            Ok((Some(memory), None))
+        }
+        Origin::Template(path) => {
+            let doing = "opening the template";
+            let mut state = File::open(path).doing(doing, path)?;
+            state.seek(SeekFrom::Start(spec.memory_bytes)).doing(doing, path)?;
+            Ok((None, Some(state)))
+        }
+    }
 }
 
 /// How QEMU ended, in words.

@@ -21,14 +21,47 @@ pub(crate) struct Channels {
     pub(crate) console: RawFd,
 }
 
+impl Channels {
+    /// For a command line that is not run.
+    pub(crate) const NONE: Self = Self { qmp: 0, agent: 0, console: 0 };
+}
+
+/// What the guest's memory is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Memory<'a> {
+    /// QEMU's own.
+    Own,
+    /// A memory file of QEMU's that vhost-user devices may map.
+    Shared,
+    /// All of the inherited memory file with this descriptor.
+    File(RawFd),
+    /// The beginning of this file, of which QEMU copies the pages that the guest writes to; the state of the devices
+    /// will be read from elsewhere.
+    Template(&'a Path),
+}
+
+impl Memory<'_> {
+    /// The memory backend `ram` of `kib` KiB, where it is not QEMU's default.
+    fn backend(self, kib: u64) -> Option<OsString> {
+        let file = |path: &OsStr, share: &str| {
+            let size = format!("memory-backend-file,id=ram,size={kib}k,share={share},mem-path=");
+            OsString::from_vec([size.as_bytes(), &escaped(path)].concat())
+        };
+        match self {
+            Self::Own => None,
+            Self::Shared => Some(format!("memory-backend-memfd,id=ram,size={kib}k,share=on").into()),
+            Self::File(descriptor) => Some(file(format!("/proc/self/fd/{descriptor}").as_ref(), "on")),
+            Self::Template(path) => Some(file(path.as_os_str(), "off")),
+        }
+    }
+}
+
 /// Everything after `argv[0]`; `extra` are the arguments of the box's network and volumes.
-///
-/// With `shared_memory` the guest's memory is a memfd that vhost-user devices may map.
 pub(crate) fn arguments(
     spec: &LaunchSpec,
     channels: Channels,
     extra: &[OsString],
-    shared_memory: bool,
+    memory: Memory<'_>,
 ) -> Vec<OsString> {
     let mut line = CommandLine::default();
     line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
@@ -41,13 +74,14 @@ pub(crate) fn arguments(
         Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
         Accelerator::Tcg { .. } => line.option("-accel", "tcg").option("-cpu", "max"),
     };
-    let memory = if shared_memory { ",memory-backend=ram" } else { "" };
-    line.option("-machine", format!("microvm,acpi=on,isa-serial=on,dump-guest-core=off{memory}"));
-    if shared_memory {
-        line.option(
-            "-object",
-            format!("memory-backend-memfd,id=ram,size={}k,share=on", spec.memory_bytes / 1024),
-        );
+    let backend = memory.backend(spec.memory_bytes / 1024);
+    let named = if backend.is_some() { ",memory-backend=ram" } else { "" };
+    line.option("-machine", format!("microvm,acpi=on,isa-serial=on,dump-guest-core=off{named}"));
+    if let Some(backend) = backend {
+        line.option("-object", backend);
+    }
+    if let Memory::Template(_) = memory {
+        line.option("-incoming", "defer");
     }
     line.option("-bios", "qboot.rom");
     line.path("-kernel", &spec.kernel).path("-initrd", &spec.initrd);

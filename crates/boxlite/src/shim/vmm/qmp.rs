@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +38,11 @@ pub(crate) enum Event {
     Stopped,
     /// The guest runs again.
     Resumed,
+    /// The devices' state was written or read, or that failed.
+    Migration {
+        /// Whether it went well.
+        completed: bool,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,28 +79,47 @@ impl Qmp {
 
     /// Pauses the guest.
     pub(crate) async fn stop(&self) -> Result<(), QmpError> {
-        self.execute("stop").await.map(drop)
+        self.execute("stop", Value::Null).await.map(drop)
     }
 
     /// Lets the guest run on.
     pub(crate) async fn cont(&self) -> Result<(), QmpError> {
-        self.execute("cont").await.map(drop)
+        self.execute("cont", Value::Null).await.map(drop)
     }
 
     /// Asks QEMU to flush its disks and exit.
     pub(crate) async fn quit(&self) -> Result<(), QmpError> {
-        self.execute("quit").await.map(drop)
+        self.execute("quit", Value::Null).await.map(drop)
     }
 
-    async fn execute(&self, command: &'static str) -> Result<Value, QmpError> {
+    /// Gives QEMU a copy of `descriptor` under `name`.
+    pub(crate) async fn give(&self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), QmpError> {
+        self.ask("getfd", json!({ "fdname": name }), Some(descriptor)).await.map(drop)
+    }
+
+    /// Runs `command`; `arguments` are an object, or null for none.
+    pub(crate) async fn execute(&self, command: &'static str, arguments: Value) -> Result<Value, QmpError> {
+        self.ask(command, arguments, None).await
+    }
+
+    async fn ask(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut write = self.write.lock().await;
             write.1 += 1;
             let id = write.1;
             lock(&self.pending).insert(id, sender);
-            let line = format!("{}\n", json!({ "execute": command, "id": id }));
-            if write.0.write_all(line.as_bytes()).await.is_err() {
+            let mut message = json!({ "execute": command, "id": id });
+            if !arguments.is_null() {
+                message["arguments"] = arguments;
+            }
+            let line = format!("{message}\n");
+            if write_line(&mut write.0, line.as_bytes(), descriptor).await.is_err() {
                 lock(&self.pending).remove(&id);
                 return Err(QmpError::Gone { command });
             }
@@ -103,6 +130,26 @@ impl Qmp {
             Err(_) => Err(QmpError::Gone { command }),
         }
     }
+}
+
+/// Writes `line`, of which the first byte carries `descriptor` along.
+async fn write_line(
+    write: &mut OwnedWriteHalf,
+    line: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let Some(descriptor) = descriptor else { return write.write_all(line).await };
+    let (first, rest) = line.split_at(1);
+    let descriptors = [descriptor];
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let bytes = [io::IoSlice::new(first)];
+        Ok(rustix::net::sendmsg(write.as_ref(), &bytes, &mut control, SendFlags::NOSIGNAL)?)
+    };
+    write.as_ref().async_io(Interest::WRITABLE, send).await?;
+    write.write_all(rest).await
 }
 
 fn lock(pending: &Pending) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
@@ -172,6 +219,11 @@ fn classify(event: &str, data: &Value) -> Option<Event> {
         "SHUTDOWN" => Some(Event::Shutdown { guest: flag("guest"), reason: text("reason") }),
         "STOP" => Some(Event::Stopped),
         "RESUME" => Some(Event::Resumed),
+        "MIGRATION" => match text("status").as_str() {
+            "completed" => Some(Event::Migration { completed: true }),
+            "failed" | "cancelled" => Some(Event::Migration { completed: false }),
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -1,41 +1,11 @@
 use std::path::PathBuf;
 
-use boxlite_proto::BootConfig;
-
 use super::*;
-use crate::shim::launch::{DiskFloors, LogCaps};
-
-fn spec() -> LaunchSpec {
-    LaunchSpec {
-        box_id: "b1".into(),
-        run_id: "r1".into(),
-        box_dir: "/h/boxes/b1".into(),
-        overlay: "/h/boxes/b1/disks/root.qcow2".into(),
-        bases: Vec::new(),
-        backing: "/h/images/disk-images/d.ext4".into(),
-        qemu: "/usr/bin/qemu-system-x86_64".into(),
-        kernel: "/h/vm/vmlinux".into(),
-        initrd: "/h/vm/initramfs".into(),
-        kernel_arguments: Vec::new(),
-        accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
-        cpus: 2,
-        memory_bytes: 256 << 20,
-        network: None,
-        shares: crate::volume::Shares::default(),
-        boot: BootConfig::default(),
-        main: None,
-        discard: false,
-        stop_signal: 15,
-        stop_timeout_ms: 10_000,
-        logs: LogCaps::default(),
-        floors: DiskFloors { pause_below: 0, resume_at: 0 },
-    }
-}
 
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
-fn text(spec: &LaunchSpec, extra: &[OsString], shared: bool) -> String {
-    let arguments = arguments(spec, CHANNELS, extra, shared);
+fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory<'_>) -> String {
+    let arguments = arguments(spec, CHANNELS, extra, memory);
     arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
@@ -93,12 +63,12 @@ chardev:console
 socket,id=qmp,fd=10
 -mon
 chardev=qmp,mode=control";
-    assert_eq!(text(&spec(), &[], false), expected);
+    assert_eq!(text(&LaunchSpec::sample(), &[], Memory::Own), expected);
 }
 
 #[test]
 fn kvm_needs_no_clock_rate_and_uses_the_hosts_cpu() {
-    let line = text(&LaunchSpec { accel: Accelerator::Kvm, ..spec() }, &[], false);
+    let line = text(&LaunchSpec { accel: Accelerator::Kvm, ..LaunchSpec::sample() }, &[], Memory::Own);
     assert!(line.contains("-accel\nkvm\n-cpu\nhost\n"));
     assert!(!line.contains("tsc_early_khz"));
 }
@@ -106,14 +76,16 @@ fn kvm_needs_no_clock_rate_and_uses_the_hosts_cpu() {
 /// Mutation tried: the option for every box fails the first assertion, for none the second.
 #[test]
 fn only_a_disk_that_goes_with_its_box_is_not_flushed() {
-    let count = |discard| text(&LaunchSpec { discard, ..spec() }, &[], false).matches("no-flush").count();
+    let count = |discard| {
+        text(&LaunchSpec { discard, ..LaunchSpec::sample() }, &[], Memory::Own).matches("no-flush").count()
+    };
     assert_eq!(count(false), 0);
     assert_eq!(count(true), 2);
 }
 
 #[test]
 fn shared_memory_is_one_memfd_of_the_guests_size() {
-    let line = text(&spec(), &[OsString::from("-extra")], true);
+    let line = text(&LaunchSpec::sample(), &[OsString::from("-extra")], Memory::Shared);
     assert!(line.contains("-object\nmemory-backend-memfd,id=ram,size=262144k,share=on\n"));
     assert!(line.contains("dump-guest-core=off,memory-backend=ram\n"));
     assert!(line.ends_with("\n-extra"));
@@ -123,6 +95,6 @@ fn shared_memory_is_one_memfd_of_the_guests_size() {
 #[test]
 fn a_path_cannot_add_options() {
     let overlay = PathBuf::from("/h,readonly=on/ro,,ot.qcow2");
-    let line = text(&LaunchSpec { overlay, ..spec() }, &[], false);
+    let line = text(&LaunchSpec { overlay, ..LaunchSpec::sample() }, &[], Memory::Own);
     assert!(line.contains("filename=/h,,readonly=on/ro,,,,ot.qcow2\n"));
 }

@@ -1,0 +1,107 @@
+//! Templates: memory and devices of a guest that came up as far as to where it waits for its box.
+//!
+//! A box of the same hardware is then restored in a fraction of the time of a boot, and maps the template's pages until
+//! it writes to them. A template is one file among the boot files of the home, `vm/template-<devices>-<key>`: the
+//! guest's memory, sparse, and behind it the state of its devices as QEMU writes it. The key names everything that went
+//! into it. Like every boot file it is leased while a box uses it and collected when no box does.
+//!
+//! - What a guest has touched when it is kept is the same for every box: neither disk nor network card has a driver
+//!   yet, and nothing of the box was said. The host's clock, fresh random numbers, names and addresses come with
+//!   `Boot`, before anything runs.
+//! - The first start of a kind leaves an empty file, its mark; the second, which finds that, keeps what it boots; the
+//!   third is restored. Who boots once pays nothing.
+//! - A template that QEMU does not take is discarded, and the box boots.
+
+mod keep;
+mod name;
+mod restore;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use keep::{Kept, keep};
+pub(crate) use restore::restore;
+
+use super::accel::Accelerator;
+use super::launch::LaunchSpec;
+use crate::admission::Thresholds;
+use crate::disk::lease::Leased;
+use crate::durable;
+use crate::error::{Doing, Result};
+use crate::home::Home;
+
+/// What the names of templates begin with.
+pub(crate) const PREFIX: &str = "template";
+
+/// Most templates of a home that are kept; more kinds of hardware than that boot.
+const MOST: usize = 8;
+
+/// How a guest comes to wait for its box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It boots.
+    Boot,
+    /// It boots, and what it has become is kept for others.
+    BootAndKeep(Keep),
+    /// It is restored from the template at this path.
+    Template(PathBuf),
+}
+
+/// Where a template is to be, and what it must leave of the host's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// The template's path.
+    pub path: PathBuf,
+    /// Nothing is written that crosses their hard floor.
+    pub room: Thresholds,
+}
+
+/// Decides how the box of `spec` comes up, and leases the template where that is how.
+///
+/// `room` says what a template must leave of the host's disk; without it none is made.
+///
+/// # Errors
+/// `Io` where the home's boot files cannot be read.
+pub fn origin(spec: &LaunchSpec, home: &Home, room: Option<Thresholds>) -> Result<(Origin, Option<Leased>)> {
+    if !is_possible(spec) {
+        return Ok((Origin::Boot, None));
+    }
+    let path = home.vm().join(name::of(spec)?);
+    let Some(lease) = Leased::acquire(&path)? else {
+        if room.is_some() {
+            durable::ensure_file(&path)?;
+        }
+        return Ok((Origin::Boot, None));
+    };
+    lease.touch()?;
+    let length = lease.file().metadata().doing("examining", &path)?.len();
+    if length > spec.memory_bytes {
+        return Ok((Origin::Template(path), Some(lease)));
+    }
+    match room {
+        Some(room) if count(&home.vm())? < MOST => Ok((Origin::BootAndKeep(Keep { path, room }), None)),
+        _ => Ok((Origin::Boot, None)),
+    }
+}
+
+/// Shares need memory that others map, and under KVM none of this was ever tried.
+fn is_possible(spec: &LaunchSpec) -> bool {
+    matches!(spec.accel, Accelerator::Tcg { .. }) && spec.shares.volumes.is_empty()
+}
+
+/// Templates in `directory` that are more than a mark.
+fn count(directory: &Path) -> Result<usize> {
+    let doing = "listing the boot files in";
+    let mut found = 0;
+    for entry in std::fs::read_dir(directory).doing(doing, directory)? {
+        let entry = entry.doing(doing, directory)?;
+        let is_template = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        found += usize::from(is_template && entry.metadata().is_ok_and(|found| found.len() > 0));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
