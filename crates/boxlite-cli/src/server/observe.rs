@@ -1,9 +1,10 @@
 //! What watches this server: metrics, and whether it lives and starts boxes.
 
+mod recent;
 mod text;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::Router;
@@ -14,14 +15,16 @@ use axum::routing::get;
 use boxlite::admission::Verdict;
 use boxlite::{GcOptions, GcReport, HostInfo, ListOptions, Result};
 use serde_json::json;
-use tokio::sync::Mutex;
 
 use super::App;
 use super::failure::Failure;
+use recent::Recent;
 use text::Figures;
 
 /// How old the plan of a collection may be when it is shown: making one walks the whole home.
 const PLAN_AGE: Duration = Duration::from_secs(15);
+/// How long a scrape waits for a plan; one that takes longer is shown to the next, and this one the plan before it.
+const PLAN_PATIENCE: Duration = Duration::from_secs(5);
 /// How old what is known of the host may be.
 const INFO_AGE: Duration = Duration::from_secs(1);
 
@@ -30,38 +33,34 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }
 
-/// What was found out lately; held while it is found out, so that many who ask at once cause one look.
-#[derive(Debug, Default)]
+/// What was found out lately.
+#[derive(Debug)]
 pub(super) struct Observations {
-    plan: Mutex<Option<(Instant, Arc<GcReport>)>>,
-    info: Mutex<Option<(Instant, Arc<HostInfo>)>>,
+    plan: Recent<GcReport>,
+    info: Recent<HostInfo>,
 }
 
-/// What `cell` holds, looked up anew once it is older than `age`.
-async fn recent<T>(
-    cell: &Mutex<Option<(Instant, Arc<T>)>>,
-    age: Duration,
-    look: impl Future<Output = Result<T>>,
-) -> Result<Arc<T>> {
-    let mut held = cell.lock().await;
-    if let Some((at, found)) = &*held
-        && at.elapsed() < age
-    {
-        return Ok(Arc::clone(found));
+impl Default for Observations {
+    fn default() -> Self {
+        Self { plan: Recent::new(PLAN_AGE), info: Recent::new(INFO_AGE) }
     }
-    let found = Arc::new(look.await?);
-    *held = Some((Instant::now(), Arc::clone(&found)));
-    Ok(found)
 }
 
 impl App {
     async fn host(&self) -> Result<Arc<HostInfo>> {
-        recent(&self.observations.info, INFO_AGE, self.runtime.info()).await
+        let runtime = self.runtime.clone();
+        self.observations.info.get(|| async move { runtime.info().await }).await
     }
 
-    async fn plan(&self) -> Result<Arc<GcReport>> {
-        let options = GcOptions { dry_run: true, ..GcOptions::default() };
-        recent(&self.observations.plan, PLAN_AGE, self.runtime.collect_garbage(options)).await
+    /// A plan that cannot be made, or takes long and is the first, is missing.
+    async fn plan(&self) -> Option<Arc<GcReport>> {
+        let (runtime, options) = (self.runtime.clone(), GcOptions { dry_run: true, ..GcOptions::default() });
+        let plan = &self.observations.plan;
+        let making = plan.get(|| async move { runtime.collect_garbage(options).await });
+        match tokio::time::timeout(PLAN_PATIENCE, making).await {
+            Ok(made) => made.inspect_err(|error| tracing::warn!(%error, "gc could not be planned")).ok(),
+            Err(_) => plan.latest(),
+        }
     }
 }
 
@@ -102,8 +101,7 @@ fn obstacle(info: &HostInfo) -> Option<String> {
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Failure> {
     let info = app.host().await?;
-    // A plan that cannot be made is missing from the page, and the rest is there.
-    let plan = app.plan().await.inspect_err(|error| tracing::warn!(%error, "gc could not be planned")).ok();
+    let plan = app.plan().await;
     let figures = Figures {
         info: &info,
         plan: plan.as_deref(),
