@@ -1,14 +1,22 @@
 //! A command's output on its way from the guest to whoever attaches: bounded, and kept until its reader has it.
+//!
+//! It is kept as bytes, whatever pieces it came in: pieces of one byte would cost a hundred times what they hold.
+
+mod runs;
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use boxlite::OutputChunk;
 use boxlite::wire::WINDOW;
+use boxlite::{OutputChunk, OutputStream};
 use tokio::sync::Notify;
+
+use runs::Runs;
 
 /// The longest piece, in bytes.
 const LONGEST: usize = WINDOW / 4;
+/// Troubles that are kept; further ones are left out.
+const TROUBLES: usize = 16;
 
 /// Something to tell the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,16 +25,6 @@ pub(super) enum Piece {
     Output(OutputChunk),
     /// Output was lost on the way here, for this reason.
     Trouble(String),
-}
-
-impl Piece {
-    /// Bytes of output.
-    fn length(&self) -> usize {
-        match self {
-            Self::Output(chunk) => chunk.bytes.len(),
-            Self::Trouble(_) => 0,
-        }
-    }
 }
 
 /// The queue between one writer and one reader at a time. Positions count bytes of output since the command began.
@@ -41,59 +39,54 @@ pub(super) struct Buffer {
 
 #[derive(Debug, Default)]
 struct State {
-    pieces: VecDeque<Piece>,
-    /// Bytes in them.
-    length: usize,
-    /// Position of their first byte.
+    output: Runs,
+    /// What went wrong before the byte of that position.
+    troubles: VecDeque<(u64, String)>,
+    /// Position of the first byte of `output`.
     position: u64,
-    /// How many of them the present reader was sent.
-    sent: usize,
-    /// Bytes of the next one that the present reader had before.
-    skip: usize,
+    /// How many of the troubles the present reader was sent.
+    told: usize,
+    /// Bytes of the piece that it was handed and not yet sent; a trouble has none.
+    handed: usize,
     closed: bool,
 }
 
 impl State {
-    fn drop_first(&mut self) {
-        if let Some(piece) = self.pieces.pop_front() {
-            self.length -= piece.length();
-            self.position += piece.length() as u64;
-            if self.sent == 0 {
-                self.skip = 0;
-            }
-            self.sent = self.sent.saturating_sub(1);
+    fn end(&self) -> u64 {
+        self.position + self.output.len() as u64
+    }
+
+    /// Position after what the present reader was sent, or had before.
+    fn sent(&self) -> u64 {
+        self.position + self.output.passed() as u64
+    }
+
+    fn next(&self) -> Option<Piece> {
+        let before_trouble = match self.troubles.get(self.told) {
+            Some((at, reason)) if *at <= self.sent() => return Some(Piece::Trouble(reason.clone())),
+            Some((at, _)) => (at - self.sent()) as usize,
+            None => LONGEST,
+        };
+        self.output.next(LONGEST.min(before_trouble)).map(Piece::Output)
+    }
+
+    /// The present reader was sent what it was handed.
+    fn advance(&mut self) {
+        match std::mem::take(&mut self.handed) {
+            0 => self.told = (self.told + 1).min(self.troubles.len()),
+            length => self.output.pass(length),
         }
     }
 
-    /// Drops what lies before `position`, with the troubles in between.
+    /// Drops what was sent before `position`, with the troubles in between.
     fn drop_before(&mut self, position: u64) {
-        while let Some(first) = self.pieces.front() {
-            let end = self.position + first.length() as u64;
-            let done = if first.length() == 0 { self.sent > 0 || end < position } else { end <= position };
-            if !done {
-                break;
-            }
-            self.drop_first();
+        let position = position.clamp(self.position, self.sent());
+        self.output.drop_first((position - self.position) as usize);
+        self.position = position;
+        while self.told > 0 && self.troubles.front().is_some_and(|(at, _)| *at <= position) {
+            self.troubles.pop_front();
+            self.told -= 1;
         }
-    }
-
-    /// Goes on after `received`, which is not dropped: that it arrived does not say that anybody took it.
-    fn resume(&mut self, received: u64) {
-        let mut position = self.position;
-        for piece in &self.pieces {
-            let end = position + piece.length() as u64;
-            let done = if piece.length() == 0 { end < received } else { end <= received };
-            if !done {
-                break;
-            }
-            (position, self.sent) = (end, self.sent + 1);
-        }
-        self.skip = (received - position) as usize;
-    }
-
-    /// Position after what the present reader was sent.
-    fn sent_to(&self) -> u64 {
-        self.position + self.pieces.iter().take(self.sent).map(Piece::length).sum::<usize>() as u64
     }
 }
 
@@ -105,30 +98,33 @@ impl Buffer {
     /// Adds a piece, in several if it is long, once there is room in the window.
     pub(super) async fn push(&self, piece: Piece) {
         match piece {
-            Piece::Output(chunk) if chunk.bytes.len() > LONGEST => {
-                let mut rest = chunk.bytes;
-                while !rest.is_empty() {
-                    let bytes = rest.split_to(rest.len().min(LONGEST));
-                    self.push_short(Piece::Output(OutputChunk { stream: chunk.stream, bytes })).await;
+            Piece::Output(OutputChunk { stream, bytes }) => {
+                for bytes in bytes.chunks(LONGEST) {
+                    while !self.push_short(stream, bytes) {
+                        self.room.notified().await;
+                    }
                 }
             }
-            piece => self.push_short(piece).await,
+            Piece::Trouble(reason) => {
+                let mut state = self.state();
+                if state.troubles.len() < TROUBLES {
+                    let end = state.end();
+                    state.troubles.push_back((end, reason));
+                    self.more.notify_one();
+                }
+            }
         }
     }
 
-    async fn push_short(&self, piece: Piece) {
-        loop {
-            {
-                let mut state = self.state();
-                if state.length + piece.length() <= WINDOW {
-                    state.length += piece.length();
-                    state.pieces.push_back(piece);
-                    self.more.notify_one();
-                    return;
-                }
-            }
-            self.room.notified().await;
+    /// False when there is no room.
+    fn push_short(&self, stream: OutputStream, bytes: &[u8]) -> bool {
+        let mut state = self.state();
+        if state.output.len() + bytes.len() > WINDOW {
+            return false;
         }
+        state.output.push(stream, bytes);
+        self.more.notify_one();
+        true
     }
 
     /// Nothing more will come.
@@ -142,30 +138,31 @@ impl Buffer {
     /// What it received and has not acknowledged goes on to take up room, however often it comes back.
     pub(super) fn begin(&self, received: Option<u64>) -> bool {
         let mut state = self.state();
-        (state.sent, state.skip) = (0, 0);
+        state.output.rewind();
+        (state.told, state.handed) = (0, 0);
         self.more.notify_one();
         let Some(received) = received else { return true };
-        if !(state.position..=state.position + state.length as u64).contains(&received) {
+        if !(state.position..=state.end()).contains(&received) {
             return false;
         }
-        state.resume(received);
+        let had = (received - state.position) as usize;
+        state.output.pass(had);
+        state.told = state.troubles.iter().take_while(|(at, _)| *at < received).count();
         true
     }
 
-    /// The next piece for the present reader, the same until it is [`Buffer::sent`] or [`Buffer::passed_on`]; `None`
-    /// when it was sent all and no more comes.
+    /// The next piece for the present reader, from the same place until it is [`Buffer::sent`] or
+    /// [`Buffer::passed_on`]; `None` when it was sent all and no more comes.
     pub(super) async fn next(&self) -> Option<Piece> {
         loop {
             {
-                let state = self.state();
-                if let Some(piece) = state.pieces.get(state.sent) {
-                    return Some(match piece {
-                        Piece::Output(chunk) if state.skip > 0 => {
-                            let bytes = chunk.bytes.slice(state.skip..);
-                            Piece::Output(OutputChunk { stream: chunk.stream, bytes })
-                        }
-                        piece => piece.clone(),
-                    });
+                let mut state = self.state();
+                if let Some(piece) = state.next() {
+                    state.handed = match &piece {
+                        Piece::Output(chunk) => chunk.bytes.len(),
+                        Piece::Trouble(_) => 0,
+                    };
+                    return Some(piece);
                 }
                 if state.closed {
                     return None;
@@ -177,32 +174,32 @@ impl Buffer {
 
     /// The reader was sent the next piece and will acknowledge it.
     pub(super) fn sent(&self) {
-        let mut state = self.state();
-        (state.sent, state.skip) = ((state.sent + 1).min(state.pieces.len()), 0);
+        self.state().advance();
     }
 
     /// Position after what the present reader was sent.
     pub(super) fn sent_to(&self) -> u64 {
-        self.state().sent_to()
+        self.state().sent()
     }
 
     /// The reader was sent the next piece, and that is all there will be known of it.
     pub(super) fn passed_on(&self) {
-        self.state().drop_first();
+        let mut state = self.state();
+        state.advance();
+        state.drop_before(u64::MAX);
         self.room.notify_one();
     }
 
     /// The reader has everything before `position`, as far as it was sent that.
     pub(super) fn acknowledge(&self, position: u64) {
-        let mut state = self.state();
-        let sent = state.sent_to();
-        state.drop_before(position.min(sent));
+        self.state().drop_before(position);
         self.room.notify_one();
     }
 
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.state().pieces.is_empty()
+        let state = self.state();
+        state.output.len() == 0 && state.troubles.is_empty()
     }
 }
 
