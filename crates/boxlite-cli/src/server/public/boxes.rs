@@ -77,7 +77,8 @@ pub(super) async fn list(
         options.filters.extend(state.flatten().map(BoxFilter::State));
         boxes = app.runtime.list(options).await?;
     }
-    let (page, next_page_token) = query.of(boxes, |info| &info.id)?;
+    let (page, next_page_token) =
+        query.of(boxes, |info| (info.created_at.as_millisecond(), info.id.clone()))?;
     Ok(Answer(Boxes { boxes: page.into_iter().map(Box::from).collect(), next_page_token }))
 }
 

@@ -101,10 +101,6 @@ impl ImageInfo {
         }
         image.references.iter().map(|reference| Self::named(image, reference.clone())).collect()
     }
-
-    fn key(&self) -> &str {
-        &self.reference
-    }
 }
 
 /// Repository and tag of a canonical reference; the tag is empty where there is none.
@@ -122,9 +118,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<ImageList>, Failure> {
-    let mut images: Vec<ImageInfo> = app.runtime.images().await?.iter().flat_map(ImageInfo::all).collect();
-    images.sort_by(|a, b| a.reference.cmp(&b.reference));
-    let (images, next_page_token) = query.of(images, ImageInfo::key)?;
+    let images: Vec<ImageInfo> = app.runtime.images().await?.iter().flat_map(ImageInfo::all).collect();
+    let (images, next_page_token) = query.of(images, |info| info.reference.clone())?;
     Ok(Answer(ImageList { images, next_page_token }))
 }
 

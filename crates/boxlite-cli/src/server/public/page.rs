@@ -19,27 +19,59 @@ pub(super) struct PageQuery {
 const LONGEST: usize = 1000;
 
 impl PageQuery {
-    /// The page of `all`, in which each has an unchanging `key`, and the token of the next one.
+    /// The page of `all`, in which each has an unchanging `place`, in the order of these, and the token of the next one.
     ///
-    /// A token is the key of the last one shown, so that a page is right although others came or went before it.
-    pub(super) fn of<T>(
+    /// A token is the place of the last one shown, so that a page is right although others came or went meanwhile, that
+    /// one included.
+    pub(super) fn of<T, P: Place>(
         &self,
         mut all: Vec<T>,
-        key: impl Fn(&T) -> &str,
+        place: impl Fn(&T) -> P,
     ) -> Result<(Vec<T>, Option<String>)> {
         let size = self.size.unwrap_or(LONGEST);
         if !(1..=LONGEST).contains(&size) {
             return Err(Error::invalid(format!("pageSize is from 1 to {LONGEST}, not {size}")));
         }
+        all.sort_by_cached_key(&place);
         if let Some(token) = &self.token {
-            let last = all.iter().position(|one| key(one) == token);
-            let last =
-                last.ok_or_else(|| Error::invalid("pageToken is of no list that this server gave out"))?;
-            all.drain(..=last);
+            let last = P::of_token(token)
+                .ok_or_else(|| Error::invalid("pageToken is of no list that this server gave out"))?;
+            all.drain(..all.partition_point(|one| place(one) <= last));
         }
-        let next = (all.len() > size).then(|| key(&all[size - 1]).to_owned());
+        let next = (all.len() > size).then(|| place(&all[size - 1]).token());
         all.truncate(size);
         Ok((all, next))
+    }
+}
+
+/// Where in a list something is, which its token tells although it is gone.
+pub(super) trait Place: Ord {
+    fn token(&self) -> String;
+    fn of_token(token: &str) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+/// By name.
+impl Place for String {
+    fn token(&self) -> String {
+        self.clone()
+    }
+
+    fn of_token(token: &str) -> Option<Self> {
+        Some(token.to_owned())
+    }
+}
+
+/// By the millisecond of its creation, and by id.
+impl Place for (i64, String) {
+    fn token(&self) -> String {
+        format!("{}.{}", self.0, self.1)
+    }
+
+    fn of_token(token: &str) -> Option<Self> {
+        let (created, id) = token.split_once('.')?;
+        Some((created.parse().ok()?, id.to_owned()))
     }
 }
 
@@ -47,13 +79,22 @@ impl PageQuery {
 mod tests {
     use super::*;
 
+    type Item = (i64, String);
+
+    fn items() -> Vec<Item> {
+        [(-1, "z"), (3, "b"), (3, "c"), (20, "a"), (100, "d")].map(|(at, id)| (at, id.to_owned())).to_vec()
+    }
+
+    fn page(all: &[Item], token: Option<String>) -> (Vec<Item>, Option<String>) {
+        let query = PageQuery { size: Some(2), token, status: None };
+        query.of(all.to_vec(), Item::clone).unwrap()
+    }
+
     #[test]
     fn pages_make_up_the_whole_list() {
-        let all = || ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
         let (mut seen, mut token) = (Vec::new(), None);
         loop {
-            let query = PageQuery { size: Some(2), token, status: None };
-            let (page, next) = query.of(all(), |key| key).unwrap();
+            let (page, next) = page(&items(), token);
             assert!(page.len() <= 2);
             seen.extend(page);
             match next {
@@ -61,11 +102,31 @@ mod tests {
                 None => break,
             }
         }
-        assert_eq!(seen, all());
+        assert_eq!(seen, items());
         for size in [0, LONGEST + 1] {
-            assert!(PageQuery { size: Some(size), ..PageQuery::default() }.of(all(), |key| key).is_err());
+            let query = PageQuery { size: Some(size), ..PageQuery::default() };
+            assert!(query.of(items(), Item::clone).is_err());
         }
-        let strange = PageQuery { token: Some("x".into()), ..PageQuery::default() };
-        assert!(strange.of(all(), |key| key).is_err());
+        for token in ["", "x", "3", "x.b"] {
+            let strange = PageQuery { token: Some(token.into()), ..PageQuery::default() };
+            assert!(strange.of(items(), Item::clone).is_err(), "{token}");
+        }
+    }
+
+    /// Mutation tried: with the one of the token looked for in the list, the next page is refused.
+    #[test]
+    fn a_list_goes_on_after_what_was_removed_meanwhile() {
+        let mut all = items();
+        let (first, token) = page(&all, None);
+        all.retain(|item| !first.contains(item));
+        all.insert(0, (0, "late".to_owned()));
+        let (second, token) = page(&all, token);
+        assert_eq!(second, items()[2..4]);
+        all.retain(|item| !second.contains(item));
+        assert_eq!(page(&all, token), (items()[4..].to_vec(), None));
+        assert_eq!(page(&[], Some("7.x".into())), (Vec::new(), None));
+        let names = PageQuery { token: Some("b".into()), ..PageQuery::default() };
+        let left = ["d", "a", "c"].map(str::to_owned).to_vec();
+        assert_eq!(names.of(left, String::clone).unwrap().0, ["c", "d"]);
     }
 }
