@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use boxlite::{BoxInfo, ProgressSink, Result, Runtime};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -89,12 +90,11 @@ pub(crate) async fn serve(
         sessions: TaskTracker::new(),
         closing: CancellationToken::new(),
     });
-    let reaper = tokio::spawn(executions::reap(Arc::clone(&app.executions)));
-    let upkeep =
-        options.gc_interval.map(|interval| tokio::spawn(upkeep::collect(app.runtime.clone(), interval)));
-    listener::listen(&app, listener, stop).await;
-    reaper.abort();
-    if let Some(upkeep) = upkeep {
-        upkeep.abort();
+    let mut chores = JoinSet::new();
+    chores.spawn(executions::reap(Arc::clone(&app.executions)));
+    chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
+    if let Some(interval) = options.gc_interval {
+        chores.spawn(upkeep::collect(app.runtime.clone(), interval));
     }
+    listener::listen(&app, listener, stop).await;
 }

@@ -12,3 +12,6 @@ pub(super) use command::Abandoned;
 pub(super) use reaper::reap;
 pub(super) use registry::{Executions, MAX_COMMANDS};
 pub(super) use routes::{attach_main, count, routes, seconds};
+
+#[cfg(test)]
+pub(super) use registry::tests::a_box;

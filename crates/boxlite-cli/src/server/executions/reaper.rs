@@ -63,7 +63,7 @@ pub(crate) async fn reap(executions: Arc<Executions>) {
     loop {
         interval.tick().await;
         let now = Instant::now();
-        executions.reap(last, now).await;
+        executions.reap(last, now);
         last = now;
     }
 }

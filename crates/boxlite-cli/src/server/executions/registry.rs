@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxlite::{BoxInfo, Error, Execution};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::command::{Abandoned, Command, Traffic};
 use super::reaper::{Fate, fate};
@@ -19,6 +19,9 @@ const MAX_ENDED: usize = 16_384;
 
 /// How long output that nobody fetched is safe: its client may be about to attach, or to come back.
 const UNFETCHED: Duration = Duration::from_secs(60);
+
+/// How long a box may take to take a signal that the reaper sends; the next, harder one comes later than that.
+const TAKES_SIGNAL: Duration = Duration::from_secs(10);
 
 /// A place among [`MAX_COMMANDS`] for a command that is about to begin; dropping it gives it back.
 pub(crate) struct Room(Arc<AtomicUsize>);
@@ -131,6 +134,11 @@ impl Executions {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner).remove(box_id);
     }
 
+    /// The boxes of which something was counted.
+    pub(crate) fn counted_boxes(&self) -> Vec<String> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     /// Executions that run now.
     pub(crate) fn running(&self) -> usize {
         self.commands()
@@ -139,8 +147,9 @@ impl Executions {
             .count()
     }
 
-    /// Acts on executions that nobody has been attached to for long; called every few seconds.
-    pub(super) async fn reap(&self, last: Instant, now: Instant) {
+    /// Acts on executions that nobody has been attached to for long; called every few seconds. Waits for no box: one
+    /// that does not take a signal must not keep the others' executions.
+    pub(super) fn reap(&self, last: Instant, now: Instant) {
         let commands: Vec<Arc<Command>> = self.commands().values().cloned().collect();
         for command in commands {
             if command.is_released() {
@@ -151,7 +160,8 @@ impl Executions {
             match fate(command.abandoned, command.unattended_since(), ended, last, now) {
                 Fate::Keep => {}
                 Fate::Signal(signal) => {
-                    let _ = command.signal(signal).await;
+                    let taken = async move { timeout(TAKES_SIGNAL, command.signal(signal)).await };
+                    tokio::spawn(taken);
                 }
                 Fate::Drop => {
                     command.release();
@@ -196,4 +206,4 @@ fn is_heavy(command: &Arc<Command>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

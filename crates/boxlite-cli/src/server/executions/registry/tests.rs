@@ -30,14 +30,18 @@ impl ExecutionControl for Sleeping {
     }
 }
 
-/// Begins a command that says `output` and ends at `end`.
-async fn begin(executions: &Executions, end: &CancellationToken, output: &'static [u8]) -> Arc<Command> {
-    let of: BoxInfo = serde_json::from_value(serde_json::json!({
-        "id": "ab12", "name": "web", "image": "x", "image_digest": "x", "disk_digest": "x", "state": "running",
+/// A box as callers see it.
+pub(crate) fn a_box(id: &str) -> BoxInfo {
+    serde_json::from_value(serde_json::json!({
+        "id": id, "name": "web", "image": "x", "image_digest": "x", "disk_digest": "x", "state": "running",
         "reason": null, "exit_code": null, "created_at": "2026-01-01T00:00:00Z", "started_at": null,
         "finished_at": null, "disk_allocated": null, "ports": [], "options": {},
     }))
-    .unwrap();
+    .unwrap()
+}
+
+/// Begins a command that says `output` and ends at `end`.
+async fn begin(executions: &Executions, end: &CancellationToken, output: &'static [u8]) -> Arc<Command> {
     let quiet = end.clone();
     let said = (!output.is_empty())
         .then(|| Ok(OutputChunk { stream: OutputStream::Stdout, bytes: Bytes::from_static(output) }));
@@ -45,9 +49,12 @@ async fn begin(executions: &Executions, end: &CancellationToken, output: &'stati
         futures::stream::once(async move { quiet.cancelled().await }).filter_map(|()| async { None });
     let output = Box::pin(futures::stream::iter(said).chain(output));
     let control = Arc::new(Sleeping(end.clone()));
-    let execution = Execution { stdin: None, output, control };
+    begin_of(executions, Execution { stdin: None, output, control }).await
+}
+
+async fn begin_of(executions: &Executions, execution: Execution) -> Arc<Command> {
     let room = executions.take_room().unwrap();
-    executions.begin(room, &of, execution, Abandoned::HungUp, None).await.unwrap().0
+    executions.begin(room, &a_box("ab12"), execution, Abandoned::HungUp, None).await.unwrap().0
 }
 
 async fn ended(command: &Command) {
@@ -107,4 +114,63 @@ async fn only_output_that_nobody_came_for_in_a_while_makes_room() {
     assert!(executions.find("web", &heavy.id).is_err());
     assert!(executions.find("web", &light.id).is_ok(), "its status is kept");
     refused(&executions, later + Duration::from_secs(1));
+}
+
+/// A command that notes its signals; one in a stuck box never gets rid of them.
+#[derive(Default)]
+struct Signalled {
+    signals: Mutex<Vec<i32>>,
+    under_way: Arc<()>,
+    stuck: bool,
+}
+
+#[async_trait]
+impl ExecutionControl for Signalled {
+    async fn signal(&self, signal: i32) -> boxlite::Result<()> {
+        let _under_way = Arc::clone(&self.under_way);
+        self.signals.lock().unwrap().push(signal);
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    async fn resize(&self, _: WindowSize) -> boxlite::Result<()> {
+        Ok(())
+    }
+
+    async fn started(&self) -> boxlite::Result<bool> {
+        Ok(true)
+    }
+
+    async fn wait(&self) -> boxlite::Result<ExecStatus> {
+        std::future::pending().await
+    }
+}
+
+/// Mutation tried: with one signal sent after the other, those behind a stuck box are not sent; without a limit to their
+/// time, each that is stuck stays for ever.
+#[tokio::test(start_paused = true)]
+async fn a_stuck_box_keeps_no_signal_from_others() {
+    let executions = Executions::default();
+    let controls: Vec<Arc<Signalled>> =
+        (0..8).map(|n| Arc::new(Signalled { stuck: n % 2 == 0, ..Signalled::default() })).collect();
+    for control in &controls {
+        let output = Box::pin(futures::stream::empty());
+        begin_of(&executions, Execution { stdin: None, output, control: Arc::clone(control) as _ }).await;
+    }
+    let begin = Instant::now();
+    let mut last = begin;
+    for (seconds, signals) in [(301, &[1][..]), (331, &[1, 15]), (361, &[1, 15, 9])] {
+        let now = begin + Duration::from_secs(seconds);
+        executions.reap(last, now);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for control in &controls {
+            assert_eq!(*control.signals.lock().unwrap(), signals);
+        }
+        last = now;
+    }
+    assert_eq!(controls.iter().filter(|control| Arc::strong_count(&control.under_way) > 1).count(), 4);
+    tokio::time::sleep(TAKES_SIGNAL).await;
+    assert!(controls.iter().all(|control| Arc::strong_count(&control.under_way) == 1));
 }
