@@ -20,15 +20,6 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Holds the box that `wanted` names, waiting while another process changes its state.
-    pub(crate) fn take(site: &Site, wanted: &str) -> Result<Self> {
-        let id = site.store.find_box(wanted)?.id;
-        let paths = site.home.of_box(&id);
-        let lock =
-            Lock::exclusive(&paths.state_lock()).map_err(|error| without_directory(site, &id, error))?;
-        Self::with_lock(site, &id, lock)
-    }
-
     /// Holds the box `id` unless another process is changing its state.
     pub(crate) fn try_take(site: &Site, id: &str) -> Result<Option<Self>> {
         let paths = site.home.of_box(id);
@@ -37,7 +28,7 @@ impl Held {
         lock.map(|lock| Self::with_lock(site, id, lock)).transpose()
     }
 
-    /// The record is read again under the lock: it may have changed, or gone, while we waited.
+    /// The record is read under the lock: it may have changed, or gone, since the box was looked for.
     fn with_lock(site: &Site, id: &str, state_lock: Lock) -> Result<Self> {
         let record = site.store.find_box(id)?;
         Ok(Self { record, paths: site.home.of_box(id), _state_lock: state_lock })

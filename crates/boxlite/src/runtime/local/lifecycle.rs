@@ -1,7 +1,7 @@
 //! Starting, stopping, waiting for and removing boxes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Local, not_running};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,10 +14,10 @@ use crate::site::Site;
 impl Local {
     pub(super) async fn start_box(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         loop {
-            let (id, images, progress) = (id.to_owned(), self.images.clone(), Arc::clone(&progress));
+            let (images, progress) = (self.images.clone(), Arc::clone(&progress));
+            let held = self.hold(id).await?;
             let (record, launched) = self
                 .on_site(move |site| {
-                    let held = Held::take(site, &id)?;
                     let record = held.record.clone();
                     litebox::start(site, &images, held, progress.as_ref()).map(|launched| (record, launched))
                 })
@@ -126,9 +126,19 @@ impl Local {
         self.on_site(move |site| litebox::remove(site, &held)).await
     }
 
-    async fn hold(&self, id: &str) -> Result<Held> {
-        let id = id.to_owned();
-        self.on_site(move |site| Held::take(site, &id)).await
+    /// Holds the box that `wanted` names, waiting while others change its state. Who waits takes up no thread, else
+    /// many who want one box would keep those from all others; and who no longer waits is not in the way.
+    pub(super) async fn hold(&self, wanted: &str) -> Result<Held> {
+        let began = Instant::now();
+        loop {
+            let wanted = wanted.to_owned();
+            let held = self.on_site(move |site| Held::try_take(site, &site.store.find_box(&wanted)?.id));
+            if let Some(held) = held.await? {
+                return Ok(held);
+            }
+            let pause = began.elapsed() / 8;
+            tokio::time::sleep(pause.clamp(Duration::from_millis(1), Duration::from_secs(1))).await;
+        }
     }
 
     pub(super) async fn inspect_record(&self, id: &str) -> Result<BoxInfo> {

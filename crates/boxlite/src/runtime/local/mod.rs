@@ -19,7 +19,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::gc::{self, GcOptions, GcReport, Usage};
 use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
-use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, CloneOptions, Held, PullPolicy};
+use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, CloneOptions, PullPolicy};
 use crate::site::{RuntimeOptions, Site};
 use crate::store::ListedBox;
 use tally::Tally;
@@ -135,9 +135,9 @@ impl RuntimeBackend for Local {
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
-        let id = id.to_owned();
+        let mut held = self.hold(id).await?;
         let cloned = self.on_site(move |site| {
-            let record = litebox::clone(site, &mut Held::take(site, &id)?, options)?;
+            let record = litebox::clone(site, &mut held, options)?;
             litebox::describe(&site.home, &record)
         });
         self.tally.create(cloned.await)
@@ -233,3 +233,6 @@ fn holds(filter: &BoxFilter, info: &BoxInfo) -> bool {
 fn not_running(info: &BoxInfo) -> Error {
     Error::conflict(format!("box {} is not running, it is {}; start it first", info.name, info.state))
 }
+
+#[cfg(test)]
+mod tests;
