@@ -1,9 +1,11 @@
 //! The instants between states: a box that ends, that is stuck, or that somebody removes meanwhile.
 
-use rustix::process::{Signal, kill_process};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::home::Home;
-use crate::output::Output;
+use crate::output::{Output, eventually};
 
 /// Waits until the box has run and ended, whoever starts it.
 fn until_ended(home: &Home, name: &str) {
@@ -33,11 +35,23 @@ fn a_box_whose_shim_is_stuck_is_removed_by_force() {
     assert!(Home::processes(id.trim()).is_none(), "QEMU outlived its shim");
 }
 
+/// How many sockets a process has open; each who asks a shim for something has one to it.
+fn sockets(process: Pid) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())).expect("its descriptors");
+    let of = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    of.filter(|leads| leads.to_string_lossy().starts_with("socket:")).count()
+}
+
 #[test]
 fn whoever_waits_for_a_box_that_is_removed_learns_how_it_ended() {
     let Some(home) = Home::able() else { return };
-    home.sleeper("doomed");
+    let id = home.run(&["run", "-d", "--name", "doomed", &home.image("mini"), "sleep", "infinity"]).ok();
+    let (_, shim) = Home::processes(id.trim()).expect("a virtual machine and its shim");
+    let (before, began) = (sockets(shim), Instant::now());
     let waiting = home.start(&["wait", "doomed"]);
+    // Somebody who asked before may only now have gone, and then there is nothing to see.
+    let long = Duration::from_secs(10);
+    eventually("it to wait", || (sockets(shim) > before || began.elapsed() > long).then_some(()));
     home.run(&["rm", "-f", "doomed"]).ok();
     assert_eq!(Output::of(waiting).ok().trim(), "137");
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::home::{Machine, program};
 use crate::output::eventually;
@@ -60,6 +60,12 @@ impl Reach {
     /// Sends the server a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.server), signal).expect("a living server");
+    }
+
+    /// Whether the server has ended; its port may be another's by then.
+    pub(crate) fn has_ended(&self) -> bool {
+        let looking = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), looking).expect("a child").is_some()
     }
 
     /// The server's process id.

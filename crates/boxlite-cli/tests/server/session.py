@@ -87,7 +87,13 @@ async def main():
 
     # Figures and images.
     figures = await box.metrics()
-    assert figures.commands_executed_total >= 8 and figures.memory_bytes > 0, figures
+    assert figures.commands_executed_total >= 8, figures
+    # A guest on a busy machine may take longer than the server waits for it, and then says nothing.
+    for _ in range(20):
+        if figures.memory_bytes:
+            break
+        figures = await box.metrics()
+    assert figures.memory_bytes > 0, figures
     assert (await runtime.metrics()).num_running_boxes == 1
     (info,) = await runtime.images.list()
     assert info.reference == image and info.id.startswith("sha256:"), info
