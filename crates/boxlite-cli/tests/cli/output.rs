@@ -19,11 +19,16 @@ pub(crate) struct Output {
 
 impl Output {
     /// Collects what `child` prints until it ends; one that takes too long is killed and fails the test.
-    pub(crate) fn of(mut child: Child) -> Self {
+    pub(crate) fn of(child: Child) -> Self {
+        Self::within(child, PATIENCE)
+    }
+
+    /// The same with another limit.
+    pub(crate) fn within(mut child: Child, limit: Duration) -> Self {
         let (done, waiting) = mpsc::channel();
         let pid = rustix::process::Pid::from_child(&child);
         thread::spawn(move || {
-            if waiting.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
                 eprintln!("killing {pid:?}, which takes too long");
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
