@@ -115,7 +115,7 @@ async fn a_client_that_comes_back_loses_nothing() {
     assert!(String::from_utf8(had).unwrap() == numbers(200_000));
 }
 
-/// Mutation tried: with the seat given back after the connection, the second attachment is refused now and then.
+/// With the seat given back after the connection an attachment is refused (409), but only on a loaded machine and seldom.
 #[tokio::test]
 async fn a_client_that_saw_its_connection_end_may_come_back_at_once() {
     let Some(home) = Home::able() else { return };
@@ -162,12 +162,11 @@ async fn one_client_at_a_time_and_late_ones_get_everything() {
     assert_eq!(server.ask(Method::GET, &other, None).await.0.as_u16(), 404, "another box's execution");
 }
 
-/// The same with 500 commands over 20 boxes is done by hand; see `docs/operations.md` for what it took.
 #[tokio::test]
 async fn many_commands_at_once_lose_no_output() {
-    const COMMANDS: usize = 120;
+    const COMMANDS: usize = 500;
     let Some(home) = Home::able() else { return };
-    let (server, names) = served(&home, 3).await;
+    let (server, names) = served(&home, 20).await;
     let (server, names) = (&server, &names);
     let run = |n: usize| async move {
         let path = server
