@@ -208,5 +208,5 @@ impl CopyArgs {
     pub(super) const RULES: &'static str = "\
 A destination that is a directory receives the source under its own name; one that does not exist becomes the copy, \
 unless it ends in `/`. A source directory that ends in `/.` stands for its contents. A local path with a colon \
-is written as ./PATH.";
+is written as ./PATH. The box need not run: a guest is then brought up for its files alone, and the box stays as it is.";
 }

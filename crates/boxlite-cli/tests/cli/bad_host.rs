@@ -53,7 +53,7 @@ fn a_read_only_home_is_refused_in_words() {
         return;
     }
     let output = home.run(&["--home", point.join("home").to_str().unwrap(), "ls"]);
-    assert!(Command::new("umount").arg(&point).status().unwrap().success());
+    assert!(Command::new("umount").arg("-l").arg(&point).status().unwrap().success());
     hinted(&output.refused("Read-only"));
 }
 

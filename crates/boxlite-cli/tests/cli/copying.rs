@@ -1,9 +1,10 @@
-//! `cp` both ways, against one running box.
+//! `cp` both ways, with boxes that run and boxes that do not.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::home::Home;
+use crate::output::{Output, eventually};
 
 #[test]
 fn files_are_copied_both_ways_by_docker_s_rules() {
@@ -62,4 +63,83 @@ fn files_are_copied_both_ways_by_docker_s_rules() {
     home.run(&["cp", &at("one"), &at("two")]).refused("in a box");
     home.run(&["cp", "disk:/tmp/one", "disk:/tmp/two"]).refused("two boxes");
     home.run(&["cp", &at("one"), "nobody:/tmp"]).refused("nobody");
+}
+
+/// What `inspect` shows of a box, but for what a copy may change.
+fn shown(home: &Home, name: &str) -> serde_json::Value {
+    let mut info = home.run(&["inspect", name]).json()[0].take();
+    info.as_object_mut().expect("a box").remove("disk_allocated");
+    info
+}
+
+/// Mutations tried: the last run's log begun anew; the last run's end not written down before its outcome is replaced.
+#[test]
+fn boxes_that_rest_are_copied_to_and_from_and_rest_all_the_same() {
+    let Some(home) = Home::able() else { return };
+    let here = tempfile::tempdir().unwrap();
+    let at = |path: &str| here.path().join(path).to_str().unwrap().to_owned();
+    fs::create_dir(at("tree")).unwrap();
+    fs::write(at("tree/script"), "cat /etc/tree/word; echo out; exit 7\n").unwrap();
+    fs::write(at("tree/word"), "hello\n").unwrap();
+    // Another's port, which a copy does not need.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("{}:80", taken.local_addr().unwrap().port());
+    home.run(&["create", "--name", "rest", "-p", &port, &home.image("mini"), "sh", "/etc/tree/script"]).ok();
+
+    let created = shown(&home, "rest");
+    assert_eq!(created["state"], "created");
+    home.run(&["exec", "rest", "true"]).refused("not running");
+    home.run(&["cp", &at("tree"), "rest:/etc"]).ok();
+    home.run(&["cp", &at("missing"), "rest:/etc"]).refused("missing");
+    home.run(&["cp", "rest:/not/there", &at("x")]).refused("/not/there");
+    assert_eq!(shown(&home, "rest"), created);
+    assert!(Home::processes(created["id"].as_str().unwrap()).is_none(), "nothing runs");
+
+    drop(taken);
+    let output = home.run(&["start", "-a", "rest"]);
+    assert_eq!((output.code(), output.text().as_str()), (Some(7), "hello\nout\n"), "{output:?}");
+    // While how it ended is known by its outcome alone.
+    let ended = shown(&home, "rest");
+    home.run(&["cp", "rest:/etc/tree/word", &at("back")]).ok();
+    assert_eq!(fs::read_to_string(at("back")).unwrap(), "hello\n");
+    assert_eq!(shown(&home, "rest"), ended);
+    assert_eq!((ended["state"].as_str(), ended["exit_code"].as_i64()), (Some("stopped"), Some(7)));
+    assert_eq!(home.run(&["logs", "rest"]).ok(), "hello\nout\n");
+
+    // Several at once take turns, and so does a start.
+    let word = at("tree/word");
+    let copies: Vec<_> =
+        ["a", "b", "c"].map(|name| home.start(&["cp", &word, &format!("rest:/etc/tree/{name}")])).into();
+    let started = home.start(&["start", "rest"]);
+    for copy in copies.into_iter().chain([started]) {
+        Output::of(copy).ok();
+    }
+    home.run(&["wait", "rest"]).ok();
+    let tar = home.run(&["cp", "rest:/etc/tree", "-"]);
+    assert_eq!(tar.code(), Some(0));
+    home.run_with(&["cp", "-", "rest:/tmp"], tar.out).ok();
+    home.run(&["cp", "rest:/tmp/tree", &at("all")]).ok();
+    let mut names: Vec<_> =
+        fs::read_dir(at("all")).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a", "b", "c", "script", "word"]);
+}
+
+/// Mutation tried: a guest that stays although nobody is connected.
+#[test]
+fn a_copy_that_is_killed_leaves_a_box_that_rests() {
+    let Some(home) = Home::able() else { return };
+    home.run(&["create", "--name", "rest", &home.image("mini"), "true"]).ok();
+    let before = shown(&home, "rest");
+    let id = before["id"].as_str().unwrap();
+    let mut child =
+        home.command(["cp", "-", "rest:/etc"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let guest = eventually("the guest", || Home::processes(id));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the guest's end", || Home::processes(id).is_none().then_some(()));
+    let gone = |pid| rustix::process::test_kill_process(pid).is_err();
+    eventually("its shim's end", || (gone(guest.0) && gone(guest.1)).then_some(()));
+    assert_eq!(shown(&home, "rest"), before);
+    home.run(&["start", "-a", "rest"]).ok();
 }

@@ -10,7 +10,7 @@ use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite::net::{MacAddr, Network, RESOLVER, guest_config, parse_ports};
 use boxlite::shim::accel::{Accelerator, choose};
 use boxlite::shim::template::Origin;
-use boxlite::shim::{Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, ShimClient, spawn};
+use boxlite::shim::{Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Purpose, ShimClient, spawn};
 use boxlite::volume::{Shares, mounts, parse_volume, resolve};
 use boxlite::{BoxPaths, Home, OutputStream};
 use boxlite_proto::{BootConfig, ExecSpec};
@@ -145,6 +145,7 @@ impl Ground {
         let spec = LaunchSpec {
             bases: Vec::new(),
             run_id: format!("{id}-1"),
+            purpose: Purpose::Run,
             box_id: id,
             box_dir: paths.root().to_owned(),
             overlay: paths.overlay(),

@@ -9,7 +9,9 @@ use boxlite::durable::Lock;
 use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite::shim::accel::{Accelerator, choose};
 use boxlite::shim::template::Origin;
-use boxlite::shim::{Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Outcome, ShimClient, spawn};
+use boxlite::shim::{
+    Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Outcome, Purpose, ShimClient, spawn,
+};
 use boxlite::{BoxPaths, Home};
 use boxlite_proto::{BootConfig, ExecSpec};
 
@@ -117,6 +119,7 @@ impl Bench {
             bases: Vec::new(),
             box_id: id.clone(),
             run_id: format!("{id}-1"),
+            purpose: Purpose::Run,
             box_dir: paths.root().to_owned(),
             overlay: paths.overlay(),
             backing: self.base.clone(),

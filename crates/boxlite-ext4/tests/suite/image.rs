@@ -237,7 +237,7 @@ fn a_full_disk_is_a_write_error() {
     fs::create_dir(&at).unwrap();
     run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "none"]).arg(&at));
     let error = build_at(&at.join("image"), &layers(), &options());
-    run(Command::new("umount").arg(&at));
+    run(Command::new("umount").arg("-l").arg(&at));
     let error = error.unwrap_err();
     assert_eq!(error.kind(), BuildErrorKind::Write);
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();

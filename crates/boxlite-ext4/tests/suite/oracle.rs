@@ -73,7 +73,12 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        run(Command::new("umount").arg(&self.at));
+        // Busy for an instant: a process that another test starts has a copy of each of our descriptors.
+        let unmount = || Command::new("umount").arg(&self.at).output().unwrap().status.success();
+        let mut tries = (0..100).map(|_| std::thread::sleep(std::time::Duration::from_millis(50)));
+        while !unmount() {
+            tries.next().unwrap_or_else(|| panic!("{} stays busy", self.at.display()));
+        }
     }
 }
 

@@ -26,4 +26,4 @@ pub(crate) use process::exec_process;
 pub(crate) use record::{BoxRecord, Ending, Phase};
 pub(crate) use remove::{reap, release_name, remove, remove_damaged};
 pub use signal::parse_signal;
-pub(crate) use start::start;
+pub(crate) use start::{Errand, errand, start};

@@ -214,12 +214,21 @@ impl Runtime {
         self.backend.logs(id, options).await
     }
 
-    /// Unpacks a tar stream into the directory `path` of a running box; no entry escapes it.
+    /// Unpacks a tar stream into the directory `path` of a box; no entry escapes it.
+    ///
+    /// A box that does not run is held meanwhile, and what was copied is durable at the end.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the figures where there is no room; `Conflict` for a box that goes now that it has ended.
     pub async fn copy_in(&self, id: &str, path: &str, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<()> {
         self.backend.copy_in(id, path, tar).await
     }
 
-    /// Packs the file or directory `path` of a running box into a tar stream.
+    /// Packs the file or directory `path` of a box into a tar stream. A box that does not run is held until the end
+    /// of the stream, or for some seconds more where that is not read.
+    ///
+    /// # Errors
+    /// As [`Runtime::copy_in`].
     pub async fn copy_out(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
         self.backend.copy_out(id, path).await
     }

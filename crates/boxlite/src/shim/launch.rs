@@ -17,6 +17,8 @@ pub struct LaunchSpec {
     pub box_id: String,
     /// This run; the outcome carries it, so that the outcome of an earlier run is never taken for this one's.
     pub run_id: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// `boxes/<id>/`, absolute.
     pub box_dir: PathBuf,
     /// The qcow2 overlay that is the root disk, absolute.
@@ -62,6 +64,17 @@ pub struct LaunchSpec {
     pub floors: DiskFloors,
 }
 
+/// What a virtual machine is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// A run of its box.
+    Run,
+    /// Its box's files while the box rests: it leaves the main process's log alone, and ends when nobody is connected
+    /// any more.
+    Errand,
+}
+
 /// Bytes at which a log is rotated; one old log is kept, so each may take twice this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogCaps {
@@ -100,6 +113,7 @@ impl LaunchSpec {
         Self {
             box_id: "b1".into(),
             run_id: "r1".into(),
+            purpose: Purpose::Run,
             box_dir: "/h/boxes/b1".into(),
             overlay: "/h/boxes/b1/disks/root.qcow2".into(),
             bases: Vec::new(),

@@ -33,7 +33,7 @@ mod vmm;
 pub use accel::{Accel, Accelerator};
 pub use assignment::Assignment;
 pub use client::{ShimClient, wait_until_gone};
-pub use launch::{DiskFloors, LaunchSpec, LogCaps};
+pub use launch::{DiskFloors, LaunchSpec, LogCaps, Purpose};
 pub(crate) use log::old_path;
 pub use log::{MainLog, Record};
 pub use outcome::{End, Outcome};

@@ -64,7 +64,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if let Self::Mounted(_) = self {
-            let _ = Command::new("umount").arg(self.path()).status();
+            let _ = Command::new("umount").arg("-l").arg(self.path()).status();
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use boxlite_proto::BootConfig;
 use jiff::Timestamp;
 
-use super::Context;
 use super::disk::Overlaid;
+use super::{Context, Errand};
 use crate::admission::{Admitted, Thresholds};
 use crate::assets::Assets;
 use crate::disk::lease::Leased;
@@ -15,32 +15,57 @@ use crate::guest::{self, BootFiles, BootSources, GuestDevices};
 use crate::litebox::{BoxOptions, BoxRecord, Held, NetworkMode, Phase, create, process, signal};
 use crate::net::{self, MacAddr, Network};
 use crate::shim::template::{self, Origin};
-use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, accel};
+use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, Purpose, accel};
 use crate::volume::{self, Shares};
 
-impl Overlaid<'_> {
+impl<'a> Overlaid<'a> {
     /// Records the start durably, then spawns the shim with the box's lock and its claim.
     ///
     /// A shim that cannot be spawned leaves the box in the phase it had.
     pub(super) fn launch(self) -> Result<()> {
-        let Self { context, mut held, room, image, bases } = self;
-        let run = uuid::Uuid::new_v4().simple().to_string();
-        let assets = context.site.assets.find()?;
-        let shim = assets.shim.clone();
-        let boot = boot_files(context, &held, &assets)?;
-        let mut spec = specification(context, &held, &image, bases, &boot, assets, &run)?;
-        let template = origin(context, &room, &mut spec)?;
-        let lock = held.shim_lock()?;
+        let (context, mut held, launch) = self.prepare(Purpose::Run)?;
         let before = held.record.phase.clone();
-        let ports = spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
+        let run = launch.spec.run_id.clone();
+        let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
-        let hand_over = HandOver { lock, claim: Some(room.into_claim()) };
-        let launched = shim::spawn(&spec, &shim, hand_over);
-        drop((image, boot, template));
-        launched.map(drop).or_else(|error| {
+        launch.spawn().or_else(|error| {
             held.enter(context.site, before)?;
             Err(error)
         })
+    }
+
+    /// Spawns a shim for the box's files alone, of which nothing is recorded.
+    pub(super) fn errand(self) -> Result<Errand> {
+        let (_, held, launch) = self.prepare(Purpose::Errand)?;
+        let run = launch.spec.run_id.clone();
+        launch.spawn()?;
+        Ok(Errand { held, run })
+    }
+
+    /// All that comes before the record.
+    fn prepare(self, purpose: Purpose) -> Result<(Context<'a>, Held, Launch)> {
+        let Self { context, held, room, image, bases } = self;
+        let assets = context.site.assets.find()?;
+        let shim = assets.shim.clone();
+        let boot = boot_files(context, &held, &assets)?;
+        let mut spec = specification(context, &held, &image, bases, &boot, assets, purpose)?;
+        let template = origin(context, &room, &mut spec)?;
+        let hand_over = HandOver { lock: held.shim_lock()?, claim: Some(room.into_claim()) };
+        Ok((context, held, Launch { spec, shim, hand_over, _leases: (image, boot, template) }))
+    }
+}
+
+/// A shim about to be spawned; what it uses is leased until it has leases of its own.
+struct Launch {
+    spec: LaunchSpec,
+    shim: PathBuf,
+    hand_over: HandOver,
+    _leases: (Leased, BootFiles, Option<Leased>),
+}
+
+impl Launch {
+    fn spawn(self) -> Result<()> {
+        shim::spawn(&self.spec, &self.shim, self.hand_over).map(drop)
     }
 }
 
@@ -74,7 +99,7 @@ fn specification(
     bases: Vec<PathBuf>,
     boot: &BootFiles,
     assets: Assets,
-    run: &str,
+    purpose: Purpose,
 ) -> Result<LaunchSpec> {
     let (site, record, options) = (context.site, &held.record, &held.record.options);
     let emergency = site.settings.emergency_floor.value.0;
@@ -82,7 +107,8 @@ fn specification(
     let choice = accel::choose(&site.home, &assets.qemu, site.accel)?;
     Ok(LaunchSpec {
         box_id: record.id.clone(),
-        run_id: run.to_owned(),
+        run_id: uuid::Uuid::new_v4().simple().to_string(),
+        purpose,
         box_dir: held.paths.root().to_owned(),
         overlay: held.paths.overlay(),
         bases,
@@ -94,7 +120,7 @@ fn specification(
         accel: choice.accelerator,
         cpus: options.cpus,
         memory_bytes: options.memory.next_multiple_of(1 << 20),
-        network: network(options)?,
+        network: network(options, purpose)?,
         shares: Shares {
             volumes: record.volumes.clone(),
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
@@ -102,9 +128,12 @@ fn specification(
         },
         origin: Origin::Boot,
         boot: boot_config(record, networked),
-        main: process::main_process(options, &record.image_config)?,
+        main: match purpose {
+            Purpose::Run => process::main_process(options, &record.image_config)?,
+            Purpose::Errand => None,
+        },
         // What a volume still has in the guest's memory must reach the host.
-        discard: options.auto_remove && record.volumes.is_empty(),
+        discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
         stop_signal: signal::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
         logs: LogCaps {
@@ -115,11 +144,13 @@ fn specification(
     })
 }
 
-/// The box's network, its host ports chosen now so that they are known while it runs.
-fn network(options: &BoxOptions) -> Result<Option<Network>> {
-    match options.network {
-        NetworkMode::None => Ok(None),
-        NetworkMode::User => {
+/// The box's network, its host ports chosen now so that they are known while it runs. An errand has the box's hardware,
+/// and publishes nothing.
+fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
+    match (options.network, purpose) {
+        (NetworkMode::None, _) => Ok(None),
+        (NetworkMode::User, Purpose::Errand) => Ok(Some(Network::default())),
+        (NetworkMode::User, Purpose::Run) => {
             let ports = net::claim_ports(&create::ports(options)?)?.release();
             Ok(Some(Network { ports }))
         }

@@ -1,18 +1,18 @@
 //! The start of a box: a chain of types, each consuming the one before.
 //!
 //! [`Resting`] → admission → [`Admitted`] → lease → [`Imaged`] → overlay → [`Overlaid`] → shim → running.
-//! An overlay cannot be created, nor a shim spawned, by code that skipped admission, because only
+//! An errand goes the same way and leaves the box at rest. An overlay cannot be created, nor a shim spawned, by code that skipped admission, because only
 //! [`Resting::admit`] makes an [`Admitted`]. A stage that fails leaves the box in the phase it had; what was
 //! made until then is either used by the next start (disk image, overlay) or garbage that gc recognises.
 
 mod disk;
 mod launch;
 
-use super::{Held, Observed};
+use super::{BoxRecord, Held, Observed, Phase};
 use std::path::{Path, PathBuf};
 
 use crate::admission::{self, DiskSpaceTask};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Images, Progress, ProgressSink};
 use crate::site::Site;
 use crate::volume;
@@ -55,6 +55,31 @@ pub(crate) fn start(
     let context = Context { site, images, progress };
     Resting { context, held }.admit()?.lease()?.overlay()?.launch()?;
     Ok(true)
+}
+
+/// A guest that was brought up for the files of a box that rests, which is held until this is dropped. It ends when it
+/// is stopped, or when nobody has been connected to it for a while.
+pub(crate) struct Errand {
+    pub(crate) held: Held,
+    /// Names its outcome.
+    pub(crate) run: String,
+}
+
+/// Brings up a guest for the files of a held box by the same stages as a start; `None` when the box runs.
+///
+/// # Errors
+/// As for [`start`]; `Conflict` for a box that removes itself and has ended.
+pub(crate) fn errand(site: &Site, images: &Images, mut held: Held) -> Result<Option<Errand>> {
+    // How the last run ended is written down: the guest's own end takes its place in the box's directory.
+    if let Observed::Running { .. } = held.settle(site)? {
+        return Ok(None);
+    }
+    let BoxRecord { options, phase, name, .. } = &held.record;
+    if options.auto_remove && *phase != Phase::Created {
+        return Err(Error::conflict(format!("box {name} goes now that it has ended, and its files with it")));
+    }
+    let context = Context { site, images, progress: &() };
+    Resting { context, held }.admit()?.lease()?.overlay()?.errand().map(Some)
 }
 
 impl<'a> Resting<'a> {

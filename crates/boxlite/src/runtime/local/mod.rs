@@ -4,6 +4,7 @@ mod host;
 mod lifecycle;
 mod streams;
 mod tally;
+mod visit;
 
 use std::sync::Arc;
 use std::time::Instant;

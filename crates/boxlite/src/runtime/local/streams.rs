@@ -9,6 +9,7 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::Local;
 use super::lifecycle::ended;
@@ -91,22 +92,39 @@ impl Local {
         path: &str,
         tar: Box<dyn AsyncRead + Send + Unpin>,
     ) -> Result<()> {
-        let record = self.running(id).await?;
+        let visit = self.visit(id).await?;
         // What is copied lands in the box's overlay, so it is asked for like everything that takes space.
         let guard = self.on_site(|site| {
             let guard = SpaceGuard::new(&site.home, &site.settings)?;
             guard.check_before(0)?;
             Ok(guard)
         });
-        let guard = guard.await?;
-        self.client(&record).copy_in(path, false, Guarded { tar, guard, read: 0 }).await.map(drop)
+        let copied = match guard.await {
+            Ok(guard) => visit.client.copy_in(path, false, Guarded { tar, guard, read: 0 }).await,
+            Err(error) => Err(error),
+        };
+        let ended = visit.end().await;
+        copied.and(ended)
     }
 
     pub(super) async fn copy_from(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
-        let record = self.running(id).await?;
-        Ok(Box::new(self.client(&record).copy_out(path, false).await?))
+        let visit = self.visit(id).await?;
+        let tar = match visit.client.copy_out(path, false).await {
+            Ok(tar) => ReaderStream::with_capacity(tar, PIECE),
+            Err(error) => {
+                let _ = visit.end().await;
+                return Err(error);
+            }
+        };
+        // Who reads to the end waits for the visit's end; who leaves before it leaves the guest to end by itself.
+        let end =
+            stream::once(visit.end()).filter_map(async |ended| ended.err().map(|error| Err(error.into())));
+        Ok(Box::new(StreamReader::new(Box::pin(tar.chain(end)))))
     }
 }
+
+/// Bytes of an archive that are passed on at once.
+const PIECE: usize = 64 << 10;
 
 /// An archive on its way in, which breaks off when the host's disk runs short.
 struct Guarded {

@@ -37,6 +37,11 @@ impl ShimClient {
         Self { paths }
     }
 
+    /// The box's files on the host.
+    pub(crate) fn paths(&self) -> &BoxPaths {
+        &self.paths
+    }
+
     /// What the shim knows of its box; `None` when the box does not run.
     pub async fn status(&self) -> Result<Option<ShimStatus>> {
         let Some(mut connection) = self.try_connect(&ShimRequest::Status).await? else { return Ok(None) };

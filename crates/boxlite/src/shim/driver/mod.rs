@@ -22,7 +22,7 @@ use boxlite_proto::{Frame, ProtoError, ShimReply};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::launch::LaunchSpec;
+use super::launch::{LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
 use super::reservation::Reservation;
@@ -42,6 +42,9 @@ const SPACE_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a guest may take to come up; under TCG on a busy host several seconds are normal.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long nobody may be connected to an errand.
+const FORSAKEN: Duration = Duration::from_secs(3);
 
 /// Bytes waiting for a client that does not read them, above which it is dropped.
 const CLIENT_QUEUE_LIMIT: usize = 16 << 20;
@@ -85,6 +88,8 @@ pub(super) struct Driver {
     main: MainProcess,
     ops: Ops,
     clients: HashMap<ClientId, Client>,
+    /// When somebody was last seen to be connected.
+    visited: Instant,
     vcpus: Vcpus,
     reservation: Reservation,
     keeping: Keeping,
@@ -118,7 +123,10 @@ impl Driver {
         keeping: Keeping,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
-        let log = MainLogWriter::start(&paths.main_log(), spec.logs.main)?;
+        let log = match spec.purpose {
+            Purpose::Run => MainLogWriter::start(&paths.main_log(), spec.logs.main)?,
+            Purpose::Errand => MainLogWriter::untouched(&paths.main_log()),
+        };
         let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
         Ok(Self {
             spec,
@@ -131,6 +139,7 @@ impl Driver {
             main: MainProcess::new(log, paths.main_log()),
             ops: Ops::new(),
             clients: HashMap::new(),
+            visited: Instant::now(),
             vcpus,
             reservation,
             keeping,
@@ -204,6 +213,16 @@ impl Driver {
         self.reservation.follow();
         self.main.tick(&self.guest);
         self.drop_clients_that_do_not_read();
+        self.end_forsaken_errand();
+    }
+
+    /// Whoever brought up the guest for a box's files would be connected.
+    fn end_forsaken_errand(&mut self) {
+        if !self.clients.is_empty() || self.spec.purpose == Purpose::Run {
+            self.visited = Instant::now();
+        } else if self.visited.elapsed() > FORSAKEN {
+            self.stop(None, None);
+        }
     }
 
     fn client_input(&mut self, id: ClientId, input: ClientInput) {

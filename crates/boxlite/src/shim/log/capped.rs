@@ -39,6 +39,11 @@ impl CappedFile {
         Ok(log)
     }
 
+    /// A log at `path` that is left as it is: nothing can be written to it.
+    pub(crate) fn untouched(path: &Path) -> Self {
+        Self { path: path.to_owned(), cap: 0, file: None, written: 0, lost: 0 }
+    }
+
     /// Appends `bytes` as one piece, setting the file aside first if they do not fit; whether it was written.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
         if self.written > 0 && self.written + bytes.len() as u64 > self.cap {

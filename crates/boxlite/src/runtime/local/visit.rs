@@ -1,0 +1,74 @@
+//! A box's files, whether or not it runs.
+
+use super::Local;
+use crate::error::{Error, ErrorKind, Result};
+use crate::litebox::{self, Errand, Observed};
+use crate::shim::{Outcome, ShimClient, wait_until_gone};
+
+/// A guest that has the files of a box: the box itself, which runs, or one that was brought up for them alone.
+pub(super) struct Visit {
+    pub(super) client: ShimClient,
+    errand: Option<Errand>,
+}
+
+impl Local {
+    /// Finds or brings up a guest with the files of the box `id`. A box that does not run is held until the visit
+    /// ends, so that nobody starts or removes it meanwhile, and rests all the same: its state, its logs and what is
+    /// known of its last run stay as they are.
+    ///
+    /// # Errors
+    /// As for a start; `Conflict` for a box that goes now that it has ended.
+    pub(super) async fn visit(&self, id: &str) -> Result<Visit> {
+        let record = self.find(id).await?;
+        let client = self.client(&record);
+        if let Observed::Running { .. } = self.observe(&record).await? {
+            if client.wait_up().await? {
+                return Ok(Visit { client, errand: None });
+            }
+            // It was only on its way out.
+            wait_until_gone(client.paths()).await?;
+        }
+        let (held, images) = (self.hold(&record.id).await?, self.images.clone());
+        let errand = self.on_site(move |site| litebox::errand(site, &images, held)).await?;
+        if let Some(errand) = &errand
+            && !client.wait_up().await?
+        {
+            return Err(no_guest(&client, errand).await);
+        }
+        Ok(Visit { client, errand })
+    }
+}
+
+impl Visit {
+    /// Ends it: what was written into a box that rests is durable then.
+    pub(super) async fn end(self) -> Result<()> {
+        let Some(errand) = &self.errand else { return Ok(()) };
+        self.client.stop(None, 0).await?;
+        match outcome(errand)? {
+            Some(outcome) if outcome.flushed => Ok(()),
+            _ => Err(no_guest(&self.client, errand).await),
+        }
+    }
+}
+
+fn outcome(errand: &Errand) -> Result<Option<Outcome>> {
+    Outcome::read(&errand.held.paths, &errand.run)
+}
+
+/// Why there is no guest any more.
+async fn no_guest(client: &ShimClient, errand: &Errand) -> Error {
+    if let Err(error) = wait_until_gone(client.paths()).await {
+        return error;
+    }
+    let outcome = match outcome(errand) {
+        Ok(outcome) => outcome,
+        Err(error) => return error,
+    };
+    let reason =
+        outcome.as_ref().and_then(Outcome::failure).unwrap_or("it was ended before everything was written");
+    let message = format!(
+        "the guest that was brought up for the files of box {} failed: {reason}",
+        errand.held.record.name
+    );
+    Error::new(ErrorKind::Io, message)
+}
