@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-use crate::durable::{Lock, fault};
+use crate::durable::{self, Lock, fault};
 use crate::error::{Doing, Error, Result};
 
 /// A file that gc will not delete while this is held, and that was found at its path after the lock was taken.
@@ -60,6 +60,11 @@ impl Leased {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         self.lock.path()
+    }
+
+    /// Takes the file away from its path, if that still names it. Whoever else has leased it goes on with it.
+    pub(crate) fn unlink(self) -> Result<()> {
+        durable::unlink_locked(&self.lock)?.map_or(Ok(()), durable::Trash::delete)
     }
 
     /// Records that the file is used now: its access time, by which automatic gc takes the least recently used

@@ -104,7 +104,11 @@ fn remove(pass: &Pass<'_>, path: &Path, name: &str) -> Result<Option<Fate>> {
     } else {
         discard(lock, &pass.home.tmp())?;
     }
-    Ok(Some(removed("no box was booted from it for a day")))
+    Ok(Some(removed(if is_pressed(pass, name) {
+        "space is short, and no box was started from it within the grace"
+    } else {
+        "no box was started from it for a day"
+    })))
 }
 
 fn discard(lock: Lock, tmp: &Path) -> Result<()> {

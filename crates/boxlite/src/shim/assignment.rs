@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::body::Body;
@@ -22,8 +23,7 @@ use super::vmm::process::{self, Vm};
 use super::vmm::qmp::{Event, Qmp};
 use crate::admission::Claim;
 use crate::disk::lease::Leased;
-use crate::durable;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::home::{BoxPaths, Home};
 
 /// What a shim was given by its starter.
@@ -84,29 +84,54 @@ impl Assignment {
             .enable_all()
             .build()
             .doing("starting the runtime for", &self.spec.box_dir)?;
+        let terminate = {
+            let _context = runtime.enter();
+            signal(SignalKind::terminate())
+                .doing("listening for signals in the shim of", &self.spec.box_dir)?
+        };
         let machine = runtime.block_on(self.machine(&kin))?;
         let paths = BoxPaths::new(self.spec.box_dir.clone());
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;
         let reservation = Reservation::new(self.claim.take(), &self.spec.overlay);
         let slot = Arc::new(slot);
-        let body = Body { spec: self.spec.clone(), paths, machine, listener, slot, reservation, _kin: kin };
+        let body = Body {
+            spec: self.spec.clone(),
+            paths,
+            machine,
+            listener,
+            terminate,
+            slot,
+            reservation,
+            _kin: kin,
+        };
         Ok((runtime, body))
     }
 
     /// Starts QEMU, which boots the guest where its template is of no use.
     async fn machine(&mut self, kin: &Kin) -> Result<Machine> {
-        if let Origin::Template(path) = &self.spec.origin {
-            match Machine::start(&self.spec, kin).await {
-                Ok(machine) => return Ok(machine),
-                Err(error) => tracing::warn!(%error, "the template is discarded and the guest boots"),
+        let Origin::Template(path) = &self.spec.origin else {
+            return Machine::start(&self.spec, None, kin).await;
+        };
+        let Some(template) = Leased::acquire(path)? else {
+            tracing::info!("the template has gone, and the guest boots");
+            return self.boot(kin).await;
+        };
+        match Machine::start(&self.spec, Some(&template), kin).await {
+            Ok(machine) => Ok(Machine { template: Some(template), ..machine }),
+            Err(error) => {
+                tracing::warn!(%error, "the guest is not restored, and boots");
+                if error.kind() == ErrorKind::Corrupt {
+                    template.unlink()?;
+                }
+                self.boot(kin).await
             }
-            if let Err(error) = durable::remove_file(path) {
-                tracing::warn!(%error, "the template could not be discarded");
-            }
-            self.spec.origin = Origin::Boot;
         }
-        Machine::start(&self.spec, kin).await
+    }
+
+    async fn boot(&mut self, kin: &Kin) -> Result<Machine> {
+        self.spec.origin = Origin::Boot;
+        Machine::start(&self.spec, None, kin).await
     }
 
     /// Tells the starter once; a starter that has gone does not matter.
@@ -133,21 +158,20 @@ pub(super) struct Machine {
     pub(super) plugs: Vec<Plug>,
     pub(super) qmp: Arc<Qmp>,
     pub(super) qmp_events: UnboundedReceiver<Event>,
+    /// What it was restored from.
+    pub(super) template: Option<Leased>,
     _boot_files: Vec<Leased>,
 }
 
 impl Machine {
     /// Starts QEMU and, where there is a template, has it go on from that.
-    async fn start(spec: &LaunchSpec, kin: &Kin) -> Result<Self> {
+    async fn start(spec: &LaunchSpec, template: Option<&Leased>, kin: &Kin) -> Result<Self> {
         let boot_files = lease_boot_files(spec)?;
         let mut plugs = plug::plugs(spec, kin)?;
-        let mut vm = process::start(spec, kin, &mut plugs)?;
+        let mut vm = process::start(spec, template, kin, &mut plugs)?;
         let connected = Self::connect(&mut vm, spec).await;
-        if connected.is_err() {
-            let _ = vm.child.kill().and_then(|()| vm.child.wait());
-        }
-        let (qmp, qmp_events) = connected?;
-        Ok(Self { vm, plugs, qmp, qmp_events, _boot_files: boot_files })
+        let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
+        Ok(Self { vm, plugs, qmp, qmp_events, template: None, _boot_files: boot_files })
     }
 
     async fn connect(vm: &mut Vm, spec: &LaunchSpec) -> Result<(Arc<Qmp>, UnboundedReceiver<Event>)> {
@@ -162,17 +186,24 @@ impl Machine {
     }
 }
 
-/// QEMU maps its boot files for as long as it lives, so their removal would free nothing before.
+/// Ends a QEMU that is of no use because of `error`, to which its own words are added.
+fn abandon(vm: &mut Vm, error: Error) -> Error {
+    let _ = vm.child.kill().and_then(|()| vm.child.wait());
+    let mut words = String::new();
+    let _ = vm.stderr.by_ref().take(1024).read_to_string(&mut words);
+    match words.trim() {
+        "" => error,
+        words => Error::new(error.kind(), format!("{error}; QEMU said: {words}")).because(error),
+    }
+}
+
+/// QEMU maps its kernel and initramfs for as long as it lives, so their removal would free nothing before.
 fn lease_boot_files(spec: &LaunchSpec) -> Result<Vec<Leased>> {
     let lease = |path: &PathBuf| {
         let gone = || Error::not_found(format!("the boot file {} has vanished", path.display())).at(path);
         Leased::acquire(path)?.ok_or_else(gone)
     };
-    let template = match &spec.origin {
-        Origin::Template(path) => Some(path),
-        Origin::Boot | Origin::BootAndKeep(_) => None,
-    };
-    [&spec.kernel, &spec.initrd].into_iter().chain(template).map(lease).collect()
+    [&spec.kernel, &spec.initrd].into_iter().map(lease).collect()
 }
 
 struct LogFile(CappedFile);

@@ -6,21 +6,22 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxlite_proto::{Frame, MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
+use boxlite_proto::{BootConfig, Frame, MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::assignment::{Machine, home_of};
 use super::control;
-use super::driver::{Driver, Inputs, Keeping};
+use super::driver::{Driver, Gate, Inputs, Keeping};
 use super::kin::Kin;
 use super::launch::LaunchSpec;
 use super::log::CappedFile;
 use super::outcome::{End, Outcome, OutcomeSlot};
 use super::reservation::Reservation;
-use super::sink::{self, FrameSink};
+use super::sink::{self, FrameSink, FrameSource};
 use super::template::Origin;
 use crate::durable;
 use crate::error::{Doing, Error, Result};
@@ -38,6 +39,7 @@ pub(super) struct Body {
     pub(super) paths: BoxPaths,
     pub(super) machine: Machine,
     pub(super) listener: std::os::unix::net::UnixListener,
+    pub(super) terminate: tokio::signal::unix::Signal,
     pub(super) slot: Arc<OutcomeSlot>,
     pub(super) reservation: Reservation,
     pub(super) _kin: Kin,
@@ -46,14 +48,14 @@ pub(super) struct Body {
 impl Body {
     /// Runs the box to its end.
     pub(super) async fn run(self) -> Result<()> {
-        let Machine { vm, plugs, qmp, qmp_events, .. } = self.machine;
+        let Machine { vm, plugs, qmp, qmp_events, template, .. } = self.machine;
         let (guest, to_guest) = sink::queue();
         let unsendable = |error: ProtoError| {
             Error::invalid(format!("the box's configuration cannot be sent to its guest: {error}"))
                 .because(error)
         };
-        // All of it waits in the channel for the agent, which takes one after the other once it is ready for it.
-        guest.send(boot_message(&self.spec).map_err(unsendable)?);
+        boot_message(&self.spec.boot).map_err(unsendable)?;
+        // All of it waits for the agent, which takes one after the other once it is ready for it.
         if let Some(main) = &self.spec.main {
             let exec = Op::Exec { id: MAIN_CHANNEL, spec: main.clone() };
             guest.control(&ToGuest::Op(exec)).map_err(unsendable)?;
@@ -61,15 +63,14 @@ impl Body {
         let doing = "attaching to QEMU of";
         let dir = self.spec.box_dir.clone();
         let (agent_read, agent_write) = tokio(vm.agent).doing(doing, &dir)?.into_split();
-        let wanted = match (&self.spec.origin, vm.memory) {
-            (Origin::BootAndKeep(keep), Some(memory)) => Some((keep.clone(), home_of(&self.spec)?, memory)),
-            _ => None,
+        let (keeping, gate) = match (&self.spec.origin, vm.memory) {
+            (Origin::Template(_), _) => Keeping::not_any_more(),
+            (Origin::BootAndKeep(keep), Some(memory)) => {
+                Keeping::wanted(keep.clone(), home_of(&self.spec)?, memory)
+            }
+            (Origin::Boot | Origin::BootAndKeep(_), _) => Keeping::unwanted(),
         };
-        let (keeping, gate) = Keeping::new(wanted);
-        tokio::spawn(async move {
-            gate.opened().await;
-            to_guest.drain_into(agent_write).await
-        });
+        tokio::spawn(speak(agent_write, gate, self.spec.boot.clone(), to_guest));
         let (guest_sender, guest_inputs) = mpsc::channel(64);
         tokio::spawn(control::read_agent(agent_read, guest_sender));
         let console = CappedFile::start(&self.paths.console_log(), self.spec.logs.console, true)?;
@@ -87,12 +88,11 @@ impl Body {
         let (client_sender, clients) = mpsc::channel(64);
         let connections = TaskTracker::new();
         let serving = tokio::spawn(control::serve(listener, connections.clone(), client_sender));
-        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .doing("listening for signals in the shim of", &dir)?;
         let slot = Arc::clone(&self.slot);
         let reserving = tokio::task::spawn_blocking(move || slot.sync());
 
-        let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
+        let inputs =
+            Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate: self.terminate };
         let driver = Driver::new(self.spec, vm_pid, handle_to_kill, guest, qmp, self.reservation, keeping)?;
         let (mut outcome, sinks) = driver.run(inputs).await;
 
@@ -106,6 +106,11 @@ impl Body {
         if let Ok(Err(error)) = reserving.await {
             tracing::warn!(%error, "the outcome's room may not be durable");
         }
+        if let (End::BootFailed { .. }, Some(template)) = (&outcome.end, template)
+            && let Err(error) = template.unlink()
+        {
+            tracing::warn!(%error, "the template of a guest that did not come up could not be discarded");
+        }
         let published = self.slot.publish(&outcome);
         bid_farewell(sinks, connections, &outcome).await;
         durable::remove_volatile(&self.paths.socket())?;
@@ -113,14 +118,22 @@ impl Body {
     }
 }
 
-fn boot_message(spec: &LaunchSpec) -> Result<Frame, ProtoError> {
-    let mut boot = spec.boot.clone();
-    if boot.clock_unix_nanos == 0 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        boot.clock_unix_nanos = now.map_or(0, |now| now.as_nanos() as u64);
-    }
-    boot.entropy = rand::random::<[u8; 32]>().to_vec();
-    Frame::control(&ToGuest::Boot(boot))
+/// Tells the agent about its box as soon as it may know, with the time that it is then, and after that whatever there is to
+/// be told.
+async fn speak(mut agent: OwnedWriteHalf, gate: Gate, boot: BootConfig, rest: FrameSource) -> io::Result<()> {
+    gate.opened().await;
+    let boot = boot_message(&boot).map_err(io::Error::other)?;
+    agent.write_all(&boot.to_bytes()).await?;
+    rest.drain_into(agent).await
+}
+
+fn boot_message(boot: &BootConfig) -> Result<Frame, ProtoError> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Frame::control(&ToGuest::Boot(BootConfig {
+        clock_unix_nanos: now.map_or(0, |now| now.as_nanos() as u64),
+        entropy: rand::random::<[u8; 32]>().to_vec(),
+        ..boot.clone()
+    }))
 }
 
 fn tokio(stream: std::os::unix::net::UnixStream) -> io::Result<tokio::net::UnixStream> {

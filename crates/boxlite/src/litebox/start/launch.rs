@@ -49,7 +49,7 @@ impl<'a> Overlaid<'a> {
         let shim = assets.shim.clone();
         let boot = boot_files(context, &held, &assets)?;
         let mut spec = specification(context, &held, &image, bases, &boot, assets, purpose)?;
-        let template = origin(context, &room, &mut spec)?;
+        let template = origin(context, &room, &mut spec);
         let hand_over = HandOver { lock: held.shim_lock()?, claim: Some(room.into_claim()) };
         Ok((context, held, Launch { spec, shim, hand_over, _leases: (image, boot, template) }))
     }
@@ -71,16 +71,23 @@ impl Launch {
 
 /// Decides how the guest comes up. A template is made only where the box was admitted without a warning, and never at
 /// the cost of the soft floor.
-fn origin(context: Context<'_>, room: &Admitted, spec: &mut LaunchSpec) -> Result<Option<Leased>> {
+fn origin(context: Context<'_>, room: &Admitted, spec: &mut LaunchSpec) -> Option<Leased> {
     let settings = &context.site.settings;
     if !settings.templates.value {
-        return Ok(None);
+        return None;
     }
     let ample = Thresholds { hard_floor: settings.soft_floor.value.0, ..Thresholds::of(settings) };
     let room = room.notices().is_empty().then_some(ample);
-    let (origin, lease) = template::origin(spec, &context.site.home, room)?;
-    spec.origin = origin;
-    Ok(lease)
+    match template::origin(spec, &context.site.home, room) {
+        Ok((origin, lease)) => {
+            spec.origin = origin;
+            lease
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the guest boots, for no template can be looked for");
+            None
+        }
+    }
 }
 
 /// The leased kernel and initramfs for the box's devices.
@@ -167,7 +174,6 @@ fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
 }
 
 fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     BootConfig {
         hostname: record.options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
         dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
@@ -175,7 +181,6 @@ fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
         mounts: volume::mounts(&record.volumes),
         // The guest need not even look, in most boxes.
         grow_root: record.options.disk_size.is_some_and(|wanted| wanted > record.disk_image_size),
-        clock_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(0),
         ..BootConfig::default()
     }
 }

@@ -1,14 +1,18 @@
 //! Findings about the host, kept in the home's `vm/host.json` under the boot id and the QEMU binary's identity.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Host;
-use crate::durable;
+use crate::durable::Staged;
 use crate::error::{Doing, Result};
 use crate::home::Home;
+
+/// How long to wait for somebody else who keeps findings.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {
@@ -46,15 +50,36 @@ pub(super) fn load(home: &Home, key: &Key) -> Option<Host> {
     (entry.key == *key).then_some(entry.host)
 }
 
-/// A cache that cannot be written (a full disk) costs the next start a tenth of a second and nothing else.
-pub(super) fn store(home: &Home, key: &Key, host: &Host) {
-    let entry = Entry { key: key.clone(), host: host.clone() };
-    let written = serde_json::to_vec(&entry)
-        .map_err(|error| crate::Error::bug("a host entry does not serialise").because(error))
-        .and_then(|text| durable::write_atomically(&home.tmp(), &path(home), &text));
-    if let Err(error) = written {
-        tracing::debug!(%error, "the findings about this host were not kept");
+/// Keeps `host` unless somebody else was first, and returns what is kept: all that start from now on agree, as they must
+/// to share a template. A cache that cannot be written (a full disk) costs the next start a tenth of a second.
+pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
+    loop {
+        if let Some(kept) = load(home, key) {
+            return kept;
+        }
+        match try_keep(home, key, &host) {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(BUSY_PAUSE),
+            Err(error) => {
+                tracing::debug!(%error, "the findings about this host were not kept");
+                return host;
+            }
+        }
     }
+}
+
+/// False while somebody else is at it.
+fn try_keep(home: &Home, key: &Key, host: &Host) -> Result<bool> {
+    let Some(staged) = Staged::take_over(&home.tmp(), "host.json.partial")? else { return Ok(false) };
+    if load(home, key).is_some() {
+        return Ok(true);
+    }
+    let entry = Entry { key: key.clone(), host: host.clone() };
+    let text = serde_json::to_vec(&entry)
+        .map_err(|error| crate::Error::bug("a host entry does not serialise").because(error))?;
+    let written = staged.file().set_len(0).and_then(|()| staged.file().write_all_at(&text, 0));
+    written.doing("writing", staged.path())?;
+    staged.publish(&path(home)).map(|_| true)
 }
 
 fn path(home: &Home) -> PathBuf {

@@ -139,6 +139,5 @@ pub fn examine(home: &Home, qemu: &Path) -> Result<Host> {
         tsc_khz: tsc::measure_khz(),
         qemu_version: trial::version(qemu)?,
     };
-    cache::store(home, &key, &host);
-    Ok(host)
+    Ok(cache::keep_first(home, &key, host))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use boxlite_proto::{ExecFailure, MAIN_CHANNEL, MainState, Op, ToGuest};
 use tokio::time::Instant;
 
-use super::{Driver, Phase};
+use super::{Driver, Phase, boot_limit};
 use crate::shim::log::unix_ms;
 use crate::shim::outcome::{End, Outcome};
 use crate::shim::vmm::process;
@@ -131,9 +131,12 @@ impl Driver {
         match &mut self.phase {
             Phase::Running => {}
             // A guest that is not allowed to run cannot be late.
-            Phase::Booting if self.vcpus.paused() => self.boot_deadline = Instant::now() + super::BOOT_LIMIT,
+            Phase::Booting if self.vcpus.paused() => {
+                self.boot_deadline = Instant::now() + boot_limit(&self.spec.origin);
+            }
             Phase::Booting => {
-                self.fail(format!("the guest did not come up within {} s", super::BOOT_LIMIT.as_secs()));
+                let limit = boot_limit(&self.spec.origin);
+                self.fail(format!("the guest did not come up within {} s", limit.as_secs()));
             }
             Phase::Stopping(ending) => match ending.step {
                 Step::Signalled => {

@@ -28,9 +28,11 @@ impl Gate {
 /// How far that is.
 #[derive(Debug)]
 pub(in crate::shim) enum Keeping {
-    /// It was not to be, or is done; the gate is open.
+    /// It is done, or was before; the gate is open.
     Over,
-    /// The agent has not said hello.
+    /// It is not to be; the agent has not said hello, with which the gate opens.
+    Unwanted(oneshot::Sender<()>),
+    /// It is to be; the agent has not said hello.
     Waiting(Plan),
     /// The guest is paused.
     UnderWay {
@@ -53,9 +55,19 @@ pub(in crate::shim) struct Plan {
 }
 
 impl Keeping {
-    /// `wanted` for a guest whose memory is the memory file with it.
-    pub(in crate::shim) fn new(wanted: Option<(Keep, Home, File)>) -> (Self, Gate) {
-        let Some((keep, home, memory)) = wanted else { return (Self::Over, Gate(None)) };
+    /// For a guest that was kept once and waits for its box.
+    pub(in crate::shim) fn not_any_more() -> (Self, Gate) {
+        (Self::Over, Gate(None))
+    }
+
+    /// For a guest that boots.
+    pub(in crate::shim) fn unwanted() -> (Self, Gate) {
+        let (gate, opened) = oneshot::channel();
+        (Self::Unwanted(gate), Gate(Some(opened)))
+    }
+
+    /// For a guest that boots and is to be kept, whose memory is all of the memory file `memory`.
+    pub(in crate::shim) fn wanted(keep: Keep, home: Home, memory: File) -> (Self, Gate) {
         let (gate, opened) = oneshot::channel();
         (Self::Waiting(Plan { keep, home, memory, gate }), Gate(Some(opened)))
     }
@@ -65,7 +77,11 @@ impl Keeping {
     pub(super) fn greeted(&mut self, fit: bool, qmp: &Arc<Qmp>) -> bool {
         let plan = match mem::replace(self, Self::Over) {
             Self::Waiting(plan) if fit => plan,
-            Self::Over | Self::Waiting(_) => return false,
+            Self::Unwanted(gate) | Self::Waiting(Plan { gate, .. }) => {
+                let _ = gate.send(());
+                return false;
+            }
+            Self::Over => return false,
             under_way @ Self::UnderWay { .. } => {
                 *self = under_way;
                 return true;

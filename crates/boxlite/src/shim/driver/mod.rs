@@ -27,12 +27,13 @@ use super::log::MainLogWriter;
 use super::outcome::Outcome;
 use super::reservation::Reservation;
 use super::sink::FrameSink;
+use super::template::Origin;
 use super::vmm::qmp::{Event as QmpEvent, Qmp};
 use crate::durable::FreeSpace;
 use crate::error::Result;
 use crate::home::BoxPaths;
 use ending::Ending;
-pub(super) use keeping::Keeping;
+pub(super) use keeping::{Gate, Keeping};
 use main_process::{ClientId, MainProcess};
 use ops::Ops;
 use vcpus::Vcpus;
@@ -42,6 +43,9 @@ const SPACE_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a guest may take to come up; under TCG on a busy host several seconds are normal.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// The same for one that is restored.
+const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long nobody may be connected to an errand.
 const FORSAKEN: Duration = Duration::from_secs(3);
@@ -97,6 +101,13 @@ pub(super) struct Driver {
     shutdown_reason: Option<String>,
 }
 
+fn boot_limit(origin: &Origin) -> Duration {
+    match origin {
+        Origin::Template(_) => RESTORE_LIMIT,
+        Origin::Boot | Origin::BootAndKeep(_) => BOOT_LIMIT,
+    }
+}
+
 #[derive(Debug)]
 enum Phase {
     Booting,
@@ -128,6 +139,7 @@ impl Driver {
             Purpose::Errand => MainLogWriter::untouched(&paths.main_log()),
         };
         let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
+        let boot_deadline = Instant::now() + boot_limit(&spec.origin);
         Ok(Self {
             spec,
             vm_pid,
@@ -135,7 +147,7 @@ impl Driver {
             guest,
             qmp,
             phase: Phase::Booting,
-            boot_deadline: Instant::now() + BOOT_LIMIT,
+            boot_deadline,
             main: MainProcess::new(log, paths.main_log()),
             ops: Ops::new(),
             clients: HashMap::new(),

@@ -5,21 +5,25 @@ use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Keep;
 use super::restore::share_memory;
 use crate::admission::SpaceGuard;
 use crate::durable::{Staged, allocated};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::shim::vmm::qmp::{Qmp, QmpError};
 
 /// The name under which QEMU knows the file that it writes its state to.
 const STATE: &str = "template";
+
+/// How long the guest may be paused for it.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Memory looked at in one go, in bytes.
 const STRETCH: usize = 1 << 20;
@@ -46,7 +50,8 @@ impl Kept {
 /// `migrated` is told how QEMU's part went. `None` while somebody else keeps the same template.
 ///
 /// # Errors
-/// `ResourceExhausted` where there is no room; `Io` where writing failed. Nothing is left of it then.
+/// `ResourceExhausted` where there is no room; `Busy` where it takes too long; `Io` where writing failed. Nothing is left
+/// of it then.
 pub(crate) async fn keep(
     keep: Keep,
     home: Home,
@@ -57,17 +62,31 @@ pub(crate) async fn keep(
     let name = keep.path.file_name().and_then(|name| name.to_str()).unwrap_or("template");
     let Some(staged) = Staged::take_over(&home.tmp(), &format!("{name}.partial"))? else { return Ok(None) };
     let doing = "keeping a template at";
+    // Somebody may have been done with it in between.
+    if std::fs::metadata(&keep.path).is_ok_and(|found| found.len() > 0) {
+        return Ok(None);
+    }
+    let deadline = Instant::now() + LIMIT;
     let guard = SpaceGuard::under(&home, keep.room)?;
     let found = memory.metadata().doing(doing, &keep.path)?;
     guard.check_before(allocated(&found))?;
     let mut state = staged.file().try_clone().doing(doing, &keep.path)?;
     state.set_len(0).and_then(|()| state.seek(SeekFrom::Start(found.len()))).doing(doing, &keep.path)?;
-    write_state(qmp, &state, migrated).await.map_err(|error| {
-        Error::unsupported(format!("QEMU did not tell the state of its devices: {error}")).because(error)
-    })?;
+    let writing = tokio::time::timeout_at(deadline.into(), write_state(qmp, &state, migrated));
+    match writing.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let message = format!("QEMU did not tell the state of its devices: {error}");
+            return Err(Error::unsupported(message).because(error));
+        }
+        Err(_) => {
+            let _ = qmp.execute("migrate_cancel", Value::Null).await;
+            return Err(late());
+        }
+    }
     let kept = Kept { staged, path: keep.path };
     tokio::task::spawn_blocking(move || {
-        copy_memory(&memory, kept.staged.file(), &guard)
+        copy_memory(&memory, kept.staged.file(), &guard, deadline)
             .map_err(|error| Error::new(error.kind(), format!("keeping a template failed: {error}")))?;
         Ok(Some(kept))
     })
@@ -85,14 +104,27 @@ async fn write_state(
     qmp.give(STATE, state.as_fd()).await?;
     qmp.execute("migrate", json!({ "uri": format!("fd:{STATE}") })).await?;
     match migrated.await {
-        Ok(true) => Ok(()),
+        Ok(true) => settle(qmp).await,
         Ok(false) => Err(QmpError::Refused { command: "migrate", reason: "it failed on the way".into() }),
         Err(_) => Err(QmpError::Gone { command: "migrate" }),
     }
 }
 
+/// Waits until QEMU has really done with it: before that the guest cannot be told to run on.
+async fn settle(qmp: &Qmp) -> std::result::Result<(), QmpError> {
+    while qmp.execute("query-status", Value::Null).await?["status"] != "postmigrate" {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+fn late() -> Error {
+    let message = format!("keeping a template took longer than {} s and was given up", LIMIT.as_secs());
+    Error::new(ErrorKind::Busy, message)
+}
+
 /// Copies every page that is not all zeros to the same place of `to`.
-fn copy_memory(from: &File, to: &File, guard: &SpaceGuard) -> Result<()> {
+fn copy_memory(from: &File, to: &File, guard: &SpaceGuard, deadline: Instant) -> Result<()> {
     let doing = "copying the guest's memory to";
     let place = guard.path();
     let (mut buffer, mut written) = (vec![0; STRETCH], 0);
@@ -107,6 +139,9 @@ fn copy_memory(from: &File, to: &File, guard: &SpaceGuard) -> Result<()> {
                 written += stretch.len() as u64;
             }
             guard.check_streaming(written)?;
+            if Instant::now() > deadline {
+                return Err(late());
+            }
             at += length as u64;
         }
     }

@@ -10,13 +10,14 @@
 //!   `Boot`, before anything runs.
 //! - The first start of a kind leaves an empty file, its mark; the second, which finds that, keeps what it boots; the
 //!   third is restored. Who boots once pays nothing.
-//! - A template that QEMU does not take is discarded, and the box boots.
+//! - A template that QEMU does not take is discarded, and the box boots; so is one whose guest does not come up.
 
 mod keep;
 mod name;
 mod restore;
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,14 +28,14 @@ use super::accel::Accelerator;
 use super::launch::LaunchSpec;
 use crate::admission::Thresholds;
 use crate::disk::lease::Leased;
-use crate::durable;
+use crate::durable::{self, Lock};
 use crate::error::{Doing, Result};
 use crate::home::Home;
 
 /// What the names of templates begin with.
 pub(crate) const PREFIX: &str = "template";
 
-/// Most templates of a home that are kept; more kinds of hardware than that boot.
+/// Most templates of a home.
 const MOST: usize = 8;
 
 /// How a guest comes to wait for its box.
@@ -81,7 +82,7 @@ pub fn origin(spec: &LaunchSpec, home: &Home, room: Option<Thresholds>) -> Resul
         return Ok((Origin::Template(path), Some(lease)));
     }
     match room {
-        Some(room) if count(&home.vm())? < MOST => Ok((Origin::BootAndKeep(Keep { path, room }), None)),
+        Some(room) if make_place(home)? => Ok((Origin::BootAndKeep(Keep { path, room }), None)),
         _ => Ok((Origin::Boot, None)),
     }
 }
@@ -91,14 +92,38 @@ fn is_possible(spec: &LaunchSpec) -> bool {
     matches!(spec.accel, Accelerator::Tcg { .. }) && spec.shares.volumes.is_empty()
 }
 
-/// Templates in `directory` that are more than a mark.
-fn count(directory: &Path) -> Result<usize> {
+/// Whether there may be one more template, for which the least recently used go that no box uses: among them those of an
+/// earlier kernel, agent or run of the host.
+fn make_place(home: &Home) -> Result<bool> {
+    let mut found = templates(&home.vm())?;
+    found.sort();
+    let mut left = found.len();
+    for (_, path) in found {
+        if left < MOST {
+            break;
+        }
+        if let Some(lock) = Lock::try_exclusive(&path)? {
+            durable::discard_locked(&lock, &home.tmp())?.map_or(Ok(()), durable::Trash::delete)?;
+            left -= 1;
+        }
+    }
+    Ok(left < MOST)
+}
+
+/// Templates in `directory` that are more than a mark, each with the time of its last use.
+fn templates(directory: &Path) -> Result<Vec<(SystemTime, PathBuf)>> {
     let doing = "listing the boot files in";
-    let mut found = 0;
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).doing(doing, directory)? {
         let entry = entry.doing(doing, directory)?;
-        let is_template = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
-        found += usize::from(is_template && entry.metadata().is_ok_and(|found| found.len() > 0));
+        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        if let Ok(metadata) = entry.metadata()
+            && metadata.len() > 0
+        {
+            found.push((metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH), entry.path()));
+        }
     }
     Ok(found)
 }

@@ -1,12 +1,13 @@
 //! A template's name: a digest of everything that went into it.
 
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
 use super::{Origin, PREFIX};
-use crate::error::Result;
+use crate::error::{Doing, Result};
 use crate::shim::accel;
 use crate::shim::launch::LaunchSpec;
 use crate::shim::vmm::qemu::{self, Channels, Memory};
@@ -19,6 +20,13 @@ pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
     hash.update(accel::identity(&spec.qemu)?);
+    // A module that was replaced makes another initramfs of the same name.
+    for file in [&spec.kernel, &spec.initrd] {
+        let found = std::fs::metadata(file).doing("examining the boot file", file)?;
+        for number in [found.dev(), found.ino(), found.len(), found.mtime().cast_unsigned()] {
+            hash.update(number.to_le_bytes());
+        }
+    }
     for argument in qemu::arguments(&hardware(spec), Channels::NONE, &[], Memory::Own) {
         hash.update(argument.as_bytes());
         hash.update([0]);

@@ -15,31 +15,46 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Lets the QEMU behind `qmp`, which waits for it, go on from the state that it reads from its descriptor `state`.
 ///
 /// # Errors
-/// `Unsupported` when it cannot; it has ended then, or is to be ended.
+/// `Corrupt` when QEMU does not take the state; `Io` when it fails before that or takes too long, which says nothing of the
+/// template. QEMU has ended then, or is to be ended.
 pub(crate) async fn restore(
     qmp: &Qmp,
     events: &mut mpsc::UnboundedReceiver<Event>,
     state: RawFd,
 ) -> Result<()> {
     let restoring = async {
-        share_memory(qmp).await?;
-        qmp.execute("migrate-incoming", json!({ "uri": format!("fd:{state}") })).await?;
-        while let Some(event) = events.recv().await {
-            if let Event::Migration { completed } = event {
-                return Ok(completed);
+        share_memory(qmp).await.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("QEMU cannot be told of the template: {error}")).because(error)
+        })?;
+        take(qmp, events, state).await.map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("QEMU does not take the template: {error}")).because(error)
+        })
+    };
+    let late =
+        || Error::new(ErrorKind::Io, format!("restoring the guest took longer than {} s", LIMIT.as_secs()));
+    tokio::time::timeout(LIMIT, restoring).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn take(
+    qmp: &Qmp,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    state: RawFd,
+) -> std::result::Result<(), QmpError> {
+    const COMMAND: &str = "migrate-incoming";
+    qmp.execute(COMMAND, json!({ "uri": format!("fd:{state}") })).await?;
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Migration { completed: true } => return Ok(()),
+            Event::Migration { completed: false } => {
+                return Err(QmpError::Refused {
+                    command: COMMAND,
+                    reason: "the state is not its own".into(),
+                });
             }
+            _ => {}
         }
-        Err(QmpError::Gone { command: "migrate-incoming" })
-    };
-    let failed = |why: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Unsupported, format!("QEMU did not take the template: {why}"))
-    };
-    match tokio::time::timeout(LIMIT, restoring).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(failed(&"it failed to read its state")),
-        Ok(Err(error)) => Err(failed(&error).because(error)),
-        Err(_) => Err(failed(&format_args!("it took longer than {} s", LIMIT.as_secs()))),
     }
+    Err(QmpError::Gone { command: COMMAND })
 }
 
 /// Has QEMU tell how a migration goes, and leave out memory that both sides have in a file.

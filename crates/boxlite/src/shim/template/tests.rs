@@ -7,7 +7,8 @@ const ROOM: Option<Thresholds> =
     Some(Thresholds { hard_floor: 0, soft_floor: 0, soft_percent: 0, inode_floor: 0 });
 
 fn spec() -> LaunchSpec {
-    LaunchSpec { qemu: "/bin/sh".into(), memory_bytes: 1 << 20, ..LaunchSpec::sample() }
+    let [qemu, kernel, initrd] = ["/bin/sh", "/bin/ls", "/bin/cat"].map(PathBuf::from);
+    LaunchSpec { qemu, kernel, initrd, memory_bytes: 1 << 20, ..LaunchSpec::sample() }
 }
 
 fn home() -> (tempfile::TempDir, Home) {
@@ -53,16 +54,23 @@ fn what_cannot_be_restored_is_booted() {
     }
 }
 
-/// Mutation tried: no bound.
+/// Mutations tried: no bound; the most recently used goes; one that is leased goes.
 #[test]
-fn a_home_has_few_templates() {
+fn the_least_recently_used_makes_place() {
     let (_scratch, home) = home();
-    for megabytes in 2..10 {
-        fill(&path_of(&home, &LaunchSpec { memory_bytes: megabytes << 20, ..spec() }));
+    let of = |megabytes| path_of(&home, &LaunchSpec { memory_bytes: megabytes << 20, ..spec() });
+    for (age, megabytes) in (2..10).enumerate() {
+        fill(&of(megabytes));
+        let used = SystemTime::now() - std::time::Duration::from_secs(1000 - age as u64);
+        let file = fs::File::options().write(true).open(of(megabytes)).unwrap();
+        file.set_times(fs::FileTimes::new().set_accessed(used)).unwrap();
     }
-    for _ in 0..3 {
-        assert_eq!(origin(&spec(), &home, ROOM).unwrap().0, Origin::Boot);
-    }
+    let in_use = Leased::acquire(&of(2)).unwrap().unwrap();
+    assert_eq!(origin(&spec(), &home, ROOM).unwrap().0, Origin::Boot);
+    assert!(matches!(origin(&spec(), &home, ROOM).unwrap().0, Origin::BootAndKeep(_)));
+    let left: Vec<u64> = (2..10).filter(|megabytes| of(*megabytes).exists()).collect();
+    assert_eq!(left, [2, 4, 5, 6, 7, 8, 9]);
+    drop(in_use);
 }
 
 /// Mutations tried: the box's id, its disk or its initramfs left as they are or left out.
@@ -83,8 +91,8 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
     let others = [
         LaunchSpec { cpus: 3, ..spec() },
         LaunchSpec { memory_bytes: 2 << 20, ..spec() },
-        LaunchSpec { kernel: "/h/vm/other".into(), ..spec() },
-        LaunchSpec { initrd: "/h/vm/other".into(), ..spec() },
+        LaunchSpec { kernel: "/bin/rm".into(), ..spec() },
+        LaunchSpec { initrd: "/bin/rm".into(), ..spec() },
         LaunchSpec { kernel_arguments: vec!["x".into()], ..spec() },
         LaunchSpec { accel: Accelerator::Tcg { tsc_khz: 1 }, ..spec() },
         LaunchSpec { network: Some(crate::net::Network::default()), ..spec() },

@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use super::qemu::{self, Channels, Memory};
+use crate::disk::lease::Leased;
 use crate::error::{Doing, Result};
 use crate::shim::kin::Kin;
 use crate::shim::launch::LaunchSpec;
@@ -33,8 +34,13 @@ pub(crate) struct Vm {
     pub(crate) state: Option<RawFd>,
 }
 
-/// Starts QEMU for `spec` with what `plugs` add.
-pub(crate) fn start(spec: &LaunchSpec, kin: &Kin, plugs: &mut [Plug]) -> Result<Vm> {
+/// Starts QEMU for `spec` with what `plugs` add, from `template` if there is one: the very file that is leased.
+pub(crate) fn start(
+    spec: &LaunchSpec,
+    template: Option<&Leased>,
+    kin: &Kin,
+    plugs: &mut [Plug],
+) -> Result<Vm> {
     let pair = || UnixStream::pair().doing("making a channel for QEMU of", &spec.box_dir);
     let ((qmp, qmp_end), (agent, agent_end), (console, console_end)) = (pair()?, pair()?, pair()?);
     let channels =
@@ -42,16 +48,18 @@ pub(crate) fn start(spec: &LaunchSpec, kin: &Kin, plugs: &mut [Plug]) -> Result<
     let extra: Vec<_> = plugs.iter().flat_map(|plug| plug.arguments.iter().cloned()).collect();
     let shared = plugs.iter().any(|plug| plug.shared_memory);
     let given: Vec<OwnedFd> = plugs.iter_mut().flat_map(|plug| plug.descriptors.drain(..)).collect();
-    let (memory_file, state_file) = files(spec)?;
-    let memory = match (&spec.origin, &memory_file) {
+    let memory_file = memory_file(spec)?;
+    let state_file = template.map(|template| state_file(template, spec.memory_bytes)).transpose()?;
+    let memory = match (template, &memory_file) {
         _ if shared => Memory::Shared,
-        (Origin::Template(path), _) => Memory::Template(path),
-        (_, Some(file)) => Memory::File(file.as_raw_fd()),
-        _ => Memory::Own,
+        (Some(template), _) => Memory::Template(template.file().as_raw_fd()),
+        (None, Some(file)) => Memory::File(file.as_raw_fd()),
+        (None, None) => Memory::Own,
     };
     let mut keep = vec![qmp_end.as_fd(), agent_end.as_fd(), console_end.as_fd()];
     keep.extend(given.iter().map(AsFd::as_fd));
-    keep.extend(memory_file.iter().chain(&state_file).map(AsFd::as_fd));
+    let template = template.map(Leased::file);
+    keep.extend(template.into_iter().chain(&memory_file).chain(&state_file).map(AsFd::as_fd));
 
     let mut command = Command::new(&spec.qemu);
     command.args(qemu::arguments(spec, channels, &extra, memory));
@@ -66,25 +74,24 @@ pub(crate) fn start(spec: &LaunchSpec, kin: &Kin, plugs: &mut [Plug]) -> Result<
     Ok(Vm { child, stderr, qmp, agent, console, memory: memory_file, state })
 }
 
-/// A memory file for a guest that is to be kept; the file of a template, standing where the devices' state begins.
-fn files(spec: &LaunchSpec) -> Result<(Option<File>, Option<File>)> {
-    match &spec.origin {
-        Origin::Boot => Ok((None, None)),
-        Origin::BootAndKeep(_) => {
-            let doing = "making the memory of a guest of";
-            let memory = rustix::fs::memfd_create("boxlite-guest", rustix::fs::MemfdFlags::CLOEXEC)
-                .doing(doing, &spec.box_dir)?;
-            let memory = File::from(memory);
-            memory.set_len(spec.memory_bytes).doing(doing, &spec.box_dir)?;
-            Ok((Some(memory), None))
-        }
-        Origin::Template(path) => {
-            let doing = "opening the template";
-            let mut state = File::open(path).doing(doing, path)?;
-            state.seek(SeekFrom::Start(spec.memory_bytes)).doing(doing, path)?;
-            Ok((None, Some(state)))
-        }
-    }
+/// The memory of a guest that is to be kept.
+fn memory_file(spec: &LaunchSpec) -> Result<Option<File>> {
+    let Origin::BootAndKeep(_) = &spec.origin else { return Ok(None) };
+    let doing = "making the memory of a guest of";
+    let memory = rustix::fs::memfd_create("boxlite-guest", rustix::fs::MemfdFlags::CLOEXEC)
+        .doing(doing, &spec.box_dir)?;
+    let memory = File::from(memory);
+    memory.set_len(spec.memory_bytes).doing(doing, &spec.box_dir)?;
+    Ok(Some(memory))
+}
+
+/// A template opened once more, standing behind its `memory` bytes of memory, where the devices' state begins.
+fn state_file(template: &Leased, memory: u64) -> Result<File> {
+    let doing = "opening the template";
+    let mut state =
+        File::open(format!("/proc/self/fd/{}", template.file().as_raw_fd())).doing(doing, template.path())?;
+    state.seek(SeekFrom::Start(memory)).doing(doing, template.path())?;
+    Ok(state)
 }
 
 /// How QEMU ended, in words.

@@ -1,6 +1,7 @@
 //! QEMU's command line, as a pure function of one box's hardware.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -28,30 +29,30 @@ impl Channels {
 
 /// What the guest's memory is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Memory<'a> {
+pub(crate) enum Memory {
     /// QEMU's own.
     Own,
     /// A memory file of QEMU's that vhost-user devices may map.
     Shared,
     /// All of the inherited memory file with this descriptor.
     File(RawFd),
-    /// The beginning of this file, of which QEMU copies the pages that the guest writes to; the state of the devices
-    /// will be read from elsewhere.
-    Template(&'a Path),
+    /// The beginning of the inherited file with this descriptor, of which QEMU copies the pages that the guest writes to;
+    /// the state of the devices will be read from elsewhere.
+    Template(RawFd),
 }
 
-impl Memory<'_> {
+impl Memory {
     /// The memory backend `ram` of `kib` KiB, where it is not QEMU's default.
     fn backend(self, kib: u64) -> Option<OsString> {
-        let file = |path: &OsStr, share: &str| {
-            let size = format!("memory-backend-file,id=ram,size={kib}k,share={share},mem-path=");
-            OsString::from_vec([size.as_bytes(), &escaped(path)].concat())
+        let file = |descriptor: RawFd, share: &str| {
+            let path = format!("/proc/self/fd/{descriptor}");
+            format!("memory-backend-file,id=ram,size={kib}k,share={share},mem-path={path}").into()
         };
         match self {
             Self::Own => None,
             Self::Shared => Some(format!("memory-backend-memfd,id=ram,size={kib}k,share=on").into()),
-            Self::File(descriptor) => Some(file(format!("/proc/self/fd/{descriptor}").as_ref(), "on")),
-            Self::Template(path) => Some(file(path.as_os_str(), "off")),
+            Self::File(descriptor) => Some(file(descriptor, "on")),
+            Self::Template(descriptor) => Some(file(descriptor, "off")),
         }
     }
 }
@@ -61,7 +62,7 @@ pub(crate) fn arguments(
     spec: &LaunchSpec,
     channels: Channels,
     extra: &[OsString],
-    memory: Memory<'_>,
+    memory: Memory,
 ) -> Vec<OsString> {
     let mut line = CommandLine::default();
     line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
@@ -127,12 +128,12 @@ pub(crate) fn arguments(
 
 /// The guest kernel's command line.
 ///
-/// `tsc_early_khz` keeps stock kernels from hanging in their TSC calibration under TCG; KVM has its own clock.
+/// `tsc_early_khz` keeps stock kernels from hanging in their TSC calibration under TCG; KVM has its own clock. `tsc=reliable`
+/// keeps them from giving that clock up for one that loses time, when a busy host lets it look unsteady for a moment.
 pub(crate) fn kernel_command_line(spec: &LaunchSpec) -> String {
     let mut line = String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
     if let Accelerator::Tcg { tsc_khz } = spec.accel {
-        line.push_str(" tsc_early_khz=");
-        line.push_str(&tsc_khz.to_string());
+        let _ = write!(line, " tsc_early_khz={tsc_khz} tsc=reliable");
     }
     for argument in &spec.kernel_arguments {
         line.push(' ');

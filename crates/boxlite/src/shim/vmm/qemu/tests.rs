@@ -4,7 +4,7 @@ use super::*;
 
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
-fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory<'_>) -> String {
+fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory) -> String {
     let arguments = arguments(spec, CHANNELS, extra, memory);
     arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
@@ -38,7 +38,7 @@ qboot.rom
 -initrd
 /h/vm/initramfs
 -append
-panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 tsc_early_khz=2800000
+panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 tsc_early_khz=2800000 tsc=reliable
 -blockdev
 driver=file,node-name=f0,aio=threads,discard=unmap,filename=/h/boxes/b1/disks/root.qcow2
 -blockdev
