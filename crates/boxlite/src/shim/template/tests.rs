@@ -73,7 +73,7 @@ fn the_least_recently_used_makes_place() {
     drop(in_use);
 }
 
-/// Mutations tried: the box's id, its disk or its initramfs left as they are or left out.
+/// Mutations tried: the box's id or its disk left as they are.
 #[test]
 fn a_name_tells_hardware_apart_and_not_boxes() {
     let name = |spec: LaunchSpec| name::of(&spec).unwrap();
