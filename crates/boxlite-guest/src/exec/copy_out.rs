@@ -14,7 +14,8 @@ use super::outcome::Refusal;
 /// Packs `path` into `out` and returns the bytes written.
 ///
 /// The top-level entry is named after the path, or `.` for a path that ends in `/.`. Sockets are left out, as they mean
-/// nothing elsewhere; hard links within the tree stay linked.
+/// nothing elsewhere, and so is what lies in filesystems that are mounted below the path and are no part of the box; hard
+/// links within the tree stay linked.
 pub(super) fn pack(out: impl Write, path: &str, follow: bool) -> Result<u64, Refusal> {
     if !path.starts_with('/') || path.contains('\0') {
         return Err(Refusal::invalid(format!("{path:?} is not an absolute path")));
@@ -30,6 +31,10 @@ pub(super) fn pack(out: impl Write, path: &str, follow: bool) -> Result<u64, Ref
     if (contents || path.ends_with('/')) && !metadata.is_dir() {
         return Err(Refusal::new(OpFailure::WrongKind, format!("{path} is not a directory")));
     }
+    let directory = if metadata.is_dir() { Some(source.as_path()) } else { source.parent() };
+    if matches!(filesystem(directory.unwrap_or(&source)).map_err(examining)?, PROC | SYSFS) {
+        return Err(Refusal::invalid(format!("{path} is made up by the kernel and cannot be copied")));
+    }
     let name = match Path::new(path).file_name() {
         Some(name) if !contents => PathBuf::from(name),
         _ => PathBuf::from("."),
@@ -38,6 +43,22 @@ pub(super) fn pack(out: impl Write, path: &str, follow: bool) -> Result<u64, Ref
     pack.tree(source, name).map_err(|(at, e)| Refusal::std_io(&format!("packing {}", at.display()), &e))?;
     let counted = pack.builder.into_inner().map_err(|e| Refusal::std_io("ending the archive", &e))?;
     Ok(counted.bytes)
+}
+
+/// Magic numbers of filesystems (statfs(2)).
+const EXT4: u32 = 0xef53;
+const FUSE: u32 = 0x6573_5546;
+const PROC: u32 = 0x9fa0;
+const SYSFS: u32 = 0x6265_6572;
+
+/// What kind of filesystem a directory lies in.
+fn filesystem(directory: &Path) -> io::Result<u32> {
+    Ok(rustix::fs::statfs(directory)?.f_type as u32)
+}
+
+/// Whether a mounted directory is the box's disk or shared with the host, and not the kernel's or in memory.
+fn is_part_of_the_box(directory: &Path) -> io::Result<bool> {
+    Ok(matches!(filesystem(directory)?, EXT4 | FUSE))
 }
 
 struct Counted<W> {
@@ -65,20 +86,24 @@ struct Pack<W: Write> {
 
 impl<W: Write> Pack<W> {
     fn tree(&mut self, source: PathBuf, name: PathBuf) -> Result<(), (PathBuf, io::Error)> {
-        let mut pending = vec![(source, name)];
-        while let Some((at, name)) = pending.pop() {
+        let mut pending = vec![(source, name, None)];
+        while let Some((at, name, above)) = pending.pop() {
             match self.entry(&at, &name) {
-                Ok(true) => {
+                Ok(Some(device)) => {
+                    let goes_on = above.is_none_or(|above| above == device);
+                    if !goes_on && !is_part_of_the_box(&at).map_err(|e| (at.clone(), e))? {
+                        continue;
+                    }
                     let mut children = Vec::new();
                     for child in std::fs::read_dir(&at).map_err(|e| (at.clone(), e))? {
                         let child = child.map_err(|e| (at.clone(), e))?.file_name();
-                        children.push((at.join(&child), name.join(&child)));
+                        children.push((at.join(&child), name.join(&child), Some(device)));
                     }
                     // The last is packed first.
                     children.sort_unstable_by(|a, b| b.cmp(a));
                     pending.append(&mut children);
                 }
-                Ok(false) => {}
+                Ok(None) => {}
                 // Gone since its directory was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !pending.is_empty() => {}
                 Err(error) => return Err((at, error)),
@@ -87,18 +112,18 @@ impl<W: Write> Pack<W> {
         Ok(())
     }
 
-    /// Packs one file; true if it is a directory.
-    fn entry(&mut self, at: &Path, name: &Path) -> io::Result<bool> {
+    /// Packs one file; of a directory, the device that it lies on.
+    fn entry(&mut self, at: &Path, name: &Path) -> io::Result<Option<u64>> {
         let metadata = std::fs::symlink_metadata(at)?;
         let kind = metadata.file_type();
         let mut header = Header::new_gnu();
         header.set_metadata(&metadata);
         if kind.is_dir() {
             self.builder.append_data(&mut header, name, io::empty())?;
-            return Ok(true);
+            return Ok(Some(metadata.dev()));
         }
         if kind.is_socket() {
-            return Ok(false);
+            return Ok(None);
         }
         if metadata.nlink() > 1 {
             let identity = (metadata.dev(), metadata.ino());
@@ -106,7 +131,7 @@ impl<W: Write> Pack<W> {
                 header.set_entry_type(EntryType::Link);
                 header.set_size(0);
                 self.builder.append_link(&mut header, name, first)?;
-                return Ok(false);
+                return Ok(None);
             }
             self.linked.insert(identity, name.to_owned());
         }
@@ -121,7 +146,7 @@ impl<W: Write> Pack<W> {
             header.set_device_minor(rustix::fs::minor(metadata.rdev()))?;
             self.builder.append_data(&mut header, name, io::empty())?;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Packs a file with the length it had when it was examined, although it may grow or shrink meanwhile.

@@ -109,6 +109,31 @@ fn a_file_lands_where_docker_puts_it() {
     assert_eq!(machine.sh("stat -c '%a %u %g' /cp/owned; rm -r /cp"), "4755 33 44");
 }
 
+/// A copy of `/` would read the 128 TiB of `/proc/kcore` else.
+#[test]
+fn what_is_mounted_and_no_part_of_the_box_stays_out() {
+    let Some(machine) = shared() else { return };
+    machine.sh(
+        "mkdir -p /outer/kernel /outer/memory; mount -t proc none /outer/kernel; mount -t tmpfs none /outer/memory; \
+         echo disk >/outer/file; echo memory >/outer/memory/file; ln -s kernel /outer/link",
+    );
+    let names = |path: &str| {
+        let bytes = copy_out(machine, path, false).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let names =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names("/outer"), ["outer", "outer/file", "outer/kernel", "outer/link", "outer/memory"]);
+    assert_eq!(names("/outer/memory"), ["memory", "memory/file"]);
+    assert_eq!(names("/outer/link"), ["link"]);
+    for path in ["/outer/kernel", "/outer/link/", "/outer/kernel/cpuinfo", "/proc/self/status", "/sys/kernel"]
+    {
+        assert_eq!(copy_out(machine, path, false), Err(OpFailure::Invalid), "{path}");
+    }
+    machine.sh("umount /outer/kernel /outer/memory; rm -r /outer");
+}
+
 #[test]
 fn a_directory_lands_where_docker_puts_it() {
     let Some(machine) = shared() else { return };
