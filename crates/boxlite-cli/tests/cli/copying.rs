@@ -1,6 +1,7 @@
 //! `cp` both ways, with boxes that run and boxes that do not.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use crate::home::Home;
@@ -142,4 +143,44 @@ fn a_copy_that_is_killed_leaves_a_box_that_rests() {
     eventually("its shim's end", || (gone(guest.0) && gone(guest.1)).then_some(()));
     assert_eq!(shown(&home, "rest"), before);
     home.run(&["start", "-a", "rest"]).ok();
+}
+
+/// Neither who writes nor who reads an archive, and does not, keeps the box: not even when told as the guest comes up.
+#[test]
+fn a_copy_that_stalls_keeps_nobody_from_ending_it() {
+    let Some(home) = Home::able() else { return };
+    let big = tempfile::tempdir().unwrap();
+    let word = big.path().join("big");
+    fs::write(&word, vec![7; 20 << 20]).unwrap();
+    let tar = std::process::Command::new("tar")
+        .args(["-C", big.path().to_str().unwrap(), "-cf", "-", "big"])
+        .output()
+        .unwrap()
+        .stdout;
+    let id = home.run(&["create", "--name", "rest", &home.image("mini"), "true"]).ok();
+    let stalled_in = || {
+        let mut child =
+            home.command(["cp", "-", "rest:/etc"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&tar[..1 << 20]).unwrap();
+        eventually("the guest", || Home::processes(id.trim()));
+        (child, stdin)
+    };
+    let (child, stdin) = stalled_in();
+    home.run(&["stop", "rest"]).ok();
+    Output::of(child).refused("");
+    drop(stdin);
+    assert_eq!(shown(&home, "rest")["state"], "created");
+
+    home.run(&["cp", word.to_str().unwrap(), "rest:/etc/big"]).ok();
+    let child = home.start(&["cp", "rest:/etc/big", "-"]);
+    eventually("the guest", || Home::processes(id.trim()));
+    home.run(&["stop", "rest"]).ok();
+    Output::of(child).refused("");
+
+    let (child, stdin) = stalled_in();
+    home.run(&["rm", "-f", "rest"]).ok();
+    Output::of(child).refused("");
+    drop(stdin);
+    assert!(Home::processes(id.trim()).is_none());
 }

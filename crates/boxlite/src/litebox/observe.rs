@@ -1,7 +1,8 @@
 //! What a box is doing now: its record read in the light of its shim's lock and outcome.
 //!
 //! Nothing here writes. A box recorded as started runs exactly while its shim or its QEMU holds `shim.lock`;
-//! once the lock is free the outcome is final, and a run without an outcome was killed.
+//! once the lock is free the outcome is final, and a run without an outcome was killed. A box that rests may have the
+//! lock held as well, by an errand.
 
 use jiff::Timestamp;
 

@@ -16,7 +16,11 @@ const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// Removes a box that does not run: first its record, which releases its disk image, then its directory.
 ///
 /// After a crash in between the directory has no record, and gc removes it.
+///
+/// # Errors
+/// `Busy` when processes of the box do not go.
 pub(crate) fn remove(site: &Site, held: &Held) -> Result<()> {
+    let _at_rest = held.shim_lock()?;
     site.store.delete_box(&held.record.id)?;
     fault::point("rm.unrecorded").doing("removing", held.paths.root())?;
     durable::discard_dir(held.paths.root(), &site.home.tmp())?;

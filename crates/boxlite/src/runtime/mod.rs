@@ -219,13 +219,14 @@ impl Runtime {
     /// A box that does not run is held meanwhile, and what was copied is durable at the end.
     ///
     /// # Errors
-    /// `ResourceExhausted` with the figures where there is no room; `Conflict` for a box that goes now that it has ended.
+    /// `ResourceExhausted` with the figures where there is no room; `Conflict` for a box that goes now that it
+    /// has ended.
     pub async fn copy_in(&self, id: &str, path: &str, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<()> {
         self.backend.copy_in(id, path, tar).await
     }
 
     /// Packs the file or directory `path` of a box into a tar stream. A box that does not run is held until the end
-    /// of the stream, or for some seconds more where that is not read.
+    /// of the stream or its reader's, or until somebody stops or removes it by force.
     ///
     /// # Errors
     /// As [`Runtime::copy_in`].

@@ -1,9 +1,10 @@
 //! The start of a box: a chain of types, each consuming the one before.
 //!
 //! [`Resting`] → admission → [`Admitted`] → lease → [`Imaged`] → overlay → [`Overlaid`] → shim → running.
-//! An errand goes the same way and leaves the box at rest. An overlay cannot be created, nor a shim spawned, by code that skipped admission, because only
+//! An overlay cannot be created, nor a shim spawned, by code that skipped admission, because only
 //! [`Resting::admit`] makes an [`Admitted`]. A stage that fails leaves the box in the phase it had; what was
 //! made until then is either used by the next start (disk image, overlay) or garbage that gc recognises.
+//! An [`Errand`] passes the same stages, and leaves the box at rest.
 
 mod disk;
 mod launch;

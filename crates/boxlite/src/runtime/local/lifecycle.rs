@@ -76,11 +76,8 @@ impl Local {
         let record = self.find(id).await?;
         let seconds = options.timeout.unwrap_or(record.options.stop_timeout);
         let client = self.client(&record);
-        // Without the box's hold, so that a second, more urgent stop need not wait for this one.
-        if client.listens().await? {
-            stop(&client, seconds).await?;
-        }
-        let mut held = self.hold(&record.id).await?;
+        // At first without the box's hold, so that a second, more urgent stop need not wait for this one.
+        let mut held = self.hold_ending(&record.id, Order::stop(seconds)).await?;
         if let Observed::Running { .. } = self.observe(&held.record).await? {
             stop(&client, seconds).await?;
         }
@@ -97,15 +94,14 @@ impl Local {
     }
 
     pub(super) async fn remove_box(&self, id: &str, options: RemoveOptions) -> Result<()> {
-        if options.force {
+        let held = if options.force {
             let wanted = id.to_owned();
             let id = self.on_site(move |site| site.store.find_box_id(&wanted)).await?;
-            let client = ShimClient::new(self.site.home.of_box(&id));
-            if client.listens().await? {
-                end(&client).await?;
-            }
-        }
-        let held = match self.hold(id).await {
+            self.hold_ending(&id, Order::KILL).await
+        } else {
+            self.hold(id).await
+        };
+        let held = match held {
             Ok(held) => held,
             Err(error) if error.kind() == ErrorKind::Corrupt && options.force => {
                 let wanted = id.to_owned();
@@ -121,7 +117,7 @@ impl Local {
                     format!("box {} is running; stop it first, or remove it with force", held.record.name);
                 return Err(Error::conflict(message));
             }
-            end(&self.client(&held.record)).await?;
+            Order::KILL.carry_out(&self.client(&held.record)).await?;
         }
         self.on_site(move |site| litebox::remove(site, &held)).await
     }
@@ -131,14 +127,42 @@ impl Local {
     pub(super) async fn hold(&self, wanted: &str) -> Result<Held> {
         let began = Instant::now();
         loop {
-            let wanted = wanted.to_owned();
-            let held = self.on_site(move |site| Held::try_take(site, &site.store.find_box(&wanted)?.id));
-            if let Some(held) = held.await? {
+            if let Some(held) = self.try_hold(wanted).await? {
+                self.end_forsaken(&held).await?;
                 return Ok(held);
             }
-            let pause = began.elapsed() / 8;
-            tokio::time::sleep(pause.clamp(Duration::from_millis(1), Duration::from_secs(1))).await;
+            pause(began).await;
         }
+    }
+
+    /// Holds the box `id`, ending until then whatever of it runs: a copy's guest, whose holder may wait for something
+    /// else, too.
+    async fn hold_ending(&self, id: &str, order: Order) -> Result<Held> {
+        let client = ShimClient::new(self.site.home.of_box(id));
+        let began = Instant::now();
+        loop {
+            if client.listens().await? {
+                order.carry_out(&client).await?;
+            }
+            if let Some(held) = self.try_hold(id).await? {
+                return Ok(held);
+            }
+            pause(began).await;
+        }
+    }
+
+    async fn try_hold(&self, wanted: &str) -> Result<Option<Held>> {
+        let wanted = wanted.to_owned();
+        self.on_site(move |site| Held::try_take(site, &site.store.find_box(&wanted)?.id)).await
+    }
+
+    /// Ends what a copy that was killed has left running of a box that rests.
+    async fn end_forsaken(&self, held: &Held) -> Result<()> {
+        if let Observed::Running { .. } = self.observe(&held.record).await? {
+            return Ok(());
+        }
+        let client = self.client(&held.record);
+        if client.listens().await? { stop(&client, 0).await } else { Ok(()) }
     }
 
     pub(super) async fn inspect_record(&self, id: &str) -> Result<BoxInfo> {
@@ -173,26 +197,40 @@ impl Local {
     }
 }
 
+/// Between two tries of somebody who has waited since `began`.
+async fn pause(began: Instant) {
+    let pause = began.elapsed() / 8;
+    tokio::time::sleep(pause.clamp(Duration::from_millis(1), Duration::from_millis(50))).await;
+}
+
 /// Stops a box in order; one whose shim does not answer long after its time is ended by force.
-async fn stop(client: &ShimClient, seconds: u32) -> Result<()> {
-    let patience = Duration::from_secs(seconds.into()) + FLUSHING;
-    stop_or_kill(client, None, u64::from(seconds) * 1000, patience).await
+pub(super) async fn stop(client: &ShimClient, seconds: u32) -> Result<()> {
+    Order::stop(seconds).carry_out(client).await
 }
 
-/// Ends a box whose disk is going to be removed: at once, and by force if its shim does not answer.
-async fn end(client: &ShimClient) -> Result<()> {
-    stop_or_kill(client, Some(libc::SIGKILL), 0, UNANSWERED).await
-}
-
-async fn stop_or_kill(
-    client: &ShimClient,
+/// How a box is to end.
+#[derive(Debug, Clone, Copy)]
+struct Order {
     signal: Option<i32>,
     timeout_ms: u64,
+    /// After that much without an answer its shim is killed.
     patience: Duration,
-) -> Result<()> {
-    match tokio::time::timeout(patience, client.stop(signal, timeout_ms)).await {
-        Ok(stopped) => stopped,
-        Err(_) => client.kill_shim().await,
+}
+
+impl Order {
+    /// For a box whose disk is going to be removed: at once.
+    const KILL: Self = Self { signal: Some(libc::SIGKILL), timeout_ms: 0, patience: UNANSWERED };
+
+    fn stop(seconds: u32) -> Self {
+        let patience = Duration::from_secs(seconds.into()) + FLUSHING;
+        Self { signal: None, timeout_ms: u64::from(seconds) * 1000, patience }
+    }
+
+    async fn carry_out(self, client: &ShimClient) -> Result<()> {
+        match tokio::time::timeout(self.patience, client.stop(self.signal, self.timeout_ms)).await {
+            Ok(stopped) => stopped,
+            Err(_) => client.kill_shim().await,
+        }
     }
 }
 

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::Local;
 use super::lifecycle::ended;
+use super::visit::Visit;
 use crate::admission::SpaceGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::litebox::{self, BoxRecord, Observed};
@@ -92,39 +95,73 @@ impl Local {
         path: &str,
         tar: Box<dyn AsyncRead + Send + Unpin>,
     ) -> Result<()> {
-        let visit = self.visit(id).await?;
         // What is copied lands in the box's overlay, so it is asked for like everything that takes space.
         let guard = self.on_site(|site| {
             let guard = SpaceGuard::new(&site.home, &site.settings)?;
             guard.check_before(0)?;
             Ok(guard)
         });
-        let copied = match guard.await {
-            Ok(guard) => visit.client.copy_in(path, false, Guarded { tar, guard, read: 0 }).await,
-            Err(error) => Err(error),
-        };
+        let guard = guard.await?;
+        let visit = self.visit(id).await?;
+        let copied = visit.client.copy_in(path, false, Guarded { tar, guard, read: 0 }).await;
         let ended = visit.end().await;
         copied.and(ended)
     }
 
     pub(super) async fn copy_from(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
         let visit = self.visit(id).await?;
-        let tar = match visit.client.copy_out(path, false).await {
-            Ok(tar) => ReaderStream::with_capacity(tar, PIECE),
+        match visit.client.copy_out(path, false).await {
+            Ok(tar) => Ok(Box::new(passed_on(visit, tar))),
             Err(error) => {
                 let _ = visit.end().await;
-                return Err(error);
+                Err(error)
             }
-        };
-        // Who reads to the end waits for the visit's end; who leaves before it leaves the guest to end by itself.
-        let end =
-            stream::once(visit.end()).filter_map(async |ended| ended.err().map(|error| Err(error.into())));
-        Ok(Box::new(StreamReader::new(Box::pin(tar.chain(end)))))
+        }
     }
 }
 
 /// Bytes of an archive that are passed on at once.
 const PIECE: usize = 64 << 10;
+/// How many such pieces wait for their reader.
+const PIECES: usize = 4;
+
+/// An archive from a guest, with whose end, or whose reader's, the visit ends. A reader that does not read keeps nobody
+/// from ending the guest.
+fn passed_on(visit: Visit, tar: impl AsyncRead + Send + Unpin + 'static) -> impl AsyncRead + Send + Unpin {
+    let (pieces, received) = mpsc::channel(PIECES);
+    let (ended, end) = oneshot::channel();
+    tokio::spawn(async move {
+        let passed = tokio::select! {
+            passed = pass(tar, pieces) => passed,
+            () = visit.guest_gone() => Err(broken_off()),
+        };
+        let visited = visit.end().await.map_err(std::io::Error::from);
+        let _ = ended.send(passed.and(visited));
+    });
+    let pieces = stream::unfold(received, async |mut received: mpsc::Receiver<Bytes>| {
+        received.recv().await.map(|piece| (Ok(piece), received))
+    });
+    // Without a word on its end an archive is not whole.
+    let end = stream::once(end).filter_map(async |told| match told {
+        Ok(ended) => ended.err().map(Err),
+        Err(_) => Some(Err(broken_off())),
+    });
+    StreamReader::new(Box::pin(pieces.chain(end)))
+}
+
+async fn pass(tar: impl AsyncRead + Unpin, pieces: mpsc::Sender<Bytes>) -> std::io::Result<()> {
+    let mut tar = ReaderStream::with_capacity(tar, PIECE);
+    while let Some(piece) = tar.next().await {
+        if pieces.send(piece?).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn broken_off() -> std::io::Error {
+    Error::new(ErrorKind::Cancelled, "the copy was broken off with its guest").into()
+}
 
 /// An archive on its way in, which breaks off when the host's disk runs short.
 struct Guarded {
@@ -203,8 +240,13 @@ impl ExecutionControl for MainControl {
     /// The box's outcome rather than the connection's word: it is also there when shim or VM were killed.
     async fn wait(&self) -> Result<ExecStatus> {
         self.local.client(&self.record).wait().await?;
-        match self.local.observe(&self.record).await? {
-            Observed::Resting(phase) => ended(&self.record, phase),
+        let record = match self.local.find(&self.record.id).await {
+            // Removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.record.clone(),
+            found => found?,
+        };
+        match self.local.observe(&record).await? {
+            Observed::Resting(phase) => ended(&record, phase),
             Observed::Running { .. } => Err(Error::conflict("the box was started again")),
         }
     }

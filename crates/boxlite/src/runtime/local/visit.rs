@@ -1,8 +1,9 @@
 //! A box's files, whether or not it runs.
 
 use super::Local;
+use super::lifecycle::stop;
 use crate::error::{Error, ErrorKind, Result};
-use crate::litebox::{self, Errand, Observed};
+use crate::litebox::{self, Errand};
 use crate::shim::{Outcome, ShimClient, wait_until_gone};
 
 /// A guest that has the files of a box: the box itself, which runs, or one that was brought up for them alone.
@@ -19,31 +20,37 @@ impl Local {
     /// # Errors
     /// As for a start; `Conflict` for a box that goes now that it has ended.
     pub(super) async fn visit(&self, id: &str) -> Result<Visit> {
-        let record = self.find(id).await?;
-        let client = self.client(&record);
-        if let Observed::Running { .. } = self.observe(&record).await? {
-            if client.wait_up().await? {
-                return Ok(Visit { client, errand: None });
+        loop {
+            // Held also where it runs: a start that is under way is over then, and its shim answers.
+            let (held, images) = (self.hold(id).await?, self.images.clone());
+            let client = self.client(&held.record);
+            let errand = self.on_site(move |site| litebox::errand(site, &images, held)).await?;
+            match (client.wait_up().await?, errand) {
+                (true, errand) => return Ok(Visit { client, errand }),
+                (false, Some(errand)) => return Err(no_guest(&client, &errand).await),
+                // A box that was found running was only on its way out.
+                (false, None) => wait_until_gone(client.paths()).await?,
             }
-            // It was only on its way out.
-            wait_until_gone(client.paths()).await?;
         }
-        let (held, images) = (self.hold(&record.id).await?, self.images.clone());
-        let errand = self.on_site(move |site| litebox::errand(site, &images, held)).await?;
-        if let Some(errand) = &errand
-            && !client.wait_up().await?
-        {
-            return Err(no_guest(&client, errand).await);
-        }
-        Ok(Visit { client, errand })
     }
 }
 
 impl Visit {
+    /// Returns when the guest that was brought up has gone, whoever ended it; never for a box that runs.
+    pub(super) async fn guest_gone(&self) {
+        let gone = match &self.errand {
+            Some(errand) => wait_until_gone(&errand.held.paths).await.is_ok(),
+            None => false,
+        };
+        if !gone {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Ends it: what was written into a box that rests is durable then.
     pub(super) async fn end(self) -> Result<()> {
         let Some(errand) = &self.errand else { return Ok(()) };
-        self.client.stop(None, 0).await?;
+        stop(&self.client, 0).await?;
         match outcome(errand)? {
             Some(outcome) if outcome.flushed => Ok(()),
             _ => Err(no_guest(&self.client, errand).await),
@@ -66,9 +73,7 @@ async fn no_guest(client: &ShimClient, errand: &Errand) -> Error {
     };
     let reason =
         outcome.as_ref().and_then(Outcome::failure).unwrap_or("it was ended before everything was written");
-    let message = format!(
-        "the guest that was brought up for the files of box {} failed: {reason}",
-        errand.held.record.name
-    );
+    let name = &errand.held.record.name;
+    let message = format!("the guest that was brought up for the files of box {name} failed: {reason}");
     Error::new(ErrorKind::Io, message)
 }

@@ -12,9 +12,12 @@ use crate::error::{Error, Result};
 
 pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead + Unpin) -> Result<u64> {
     let Session { output, mut stdin, control } = session;
-    let sent =
-        tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(64 * 1024, &mut archive), &mut stdin)
-            .await;
+    let mut archive = tokio::io::BufReader::with_capacity(64 * 1024, &mut archive);
+    let sent = tokio::select! {
+        sent = tokio::io::copy_buf(&mut archive, &mut stdin) => sent,
+        // The guest has gone, or wants no more, while the archive's writer pauses.
+        _ = control.ended() => Err(io::ErrorKind::BrokenPipe.into()),
+    };
     match sent {
         Ok(_) => {
             let _ = stdin.shutdown().await;
