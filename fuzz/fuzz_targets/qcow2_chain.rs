@@ -1,8 +1,8 @@
 //! Three files of any bytes that may name each other: following a chain ends, whatever they say.
 #![no_main]
 
-use boxlite::disk::qcow2::Chains;
-use boxlite::disk::qcow2::chain::{DEEPEST, follow_file};
+use boxlite_storage::disk::qcow2::Chains;
+use boxlite_storage::disk::qcow2::chain::{DEEPEST, follow_file};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|files: (Vec<u8>, Vec<u8>, Vec<u8>)| {

@@ -1,8 +1,8 @@
 //! Any bytes as a qcow2 header: never a panic, and never a name beyond the bounds of the format.
 #![no_main]
 
-use boxlite::disk::qcow2::Header;
-use boxlite::disk::qcow2::header::{BOUND, LONGEST_NAME};
+use boxlite_storage::disk::qcow2::Header;
+use boxlite_storage::disk::qcow2::header::{BOUND, LONGEST_NAME};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

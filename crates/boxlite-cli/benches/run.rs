@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
-use boxlite::shim::Accelerator;
+use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
+use boxlite_vm::shim::Accelerator;
 
 /// Prints a word on the serial line and switches the machine off.
 const TRIVIAL_INIT: &str = r#"
@@ -79,7 +79,7 @@ impl Bench {
         let boot = boot_files(&sources, devices, &home.vm(), &home.tmp())?;
         let trivial = trivial_initramfs(directory.path())?;
         let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        let accelerator = boxlite::shim::accel::choose(&home, qemu, boxlite::Accel::Auto)?.accelerator;
+        let accelerator = boxlite_vm::shim::accel::choose(&home, qemu, boxlite::Accel::Auto)?.accelerator;
         let boxlite = PathBuf::from(env!("CARGO_BIN_EXE_boxlite"));
         Ok(Self { directory, boxlite, image, boot, trivial, accelerator })
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use boxlite::shim::{Detached, detach};
+use boxlite_vm::shim::{Detached, detach};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use boxlite_types::{AssetReport, Error, Result};
 
 /// Where this host's assets are; every path was seen to exist when it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,19 +18,6 @@ pub(crate) struct Assets {
     pub kernel: PathBuf,
     /// `virtiofsd`, needed only for volumes.
     pub virtiofsd: Option<PathBuf>,
-}
-
-/// One asset as `boxlite info` reports it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct AssetReport {
-    /// What it is.
-    pub name: String,
-    /// Where it was found.
-    pub path: Option<PathBuf>,
-    /// Boxes start without it.
-    pub optional: bool,
-    /// What to do when it was not.
-    pub remedy: String,
 }
 
 /// Where to look, in order.

@@ -1,40 +1,23 @@
 //! Run OCI images as small virtual machines that never fill the host.
 
-pub mod admission;
 mod assets;
-pub mod disk;
-pub mod durable;
-mod error;
-pub mod gc;
-pub mod guest;
-mod home;
-mod image;
 mod litebox;
-pub mod net;
 mod runtime;
-pub mod settings;
-pub mod shim;
 mod site;
-mod store;
-pub mod volume;
 
-pub use assets::AssetReport;
-pub use boxlite_proto::GuestMetrics;
-pub use error::{Error, ErrorKind, Result, Shortage};
-pub use gc::{GcActivity, GcOptions, GcReport, Usage};
-pub use home::{BoxPaths, Home};
-pub use image::{
-    Digest, Image, ImageConfig, Images, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
-    RegistryReference, Removal,
+pub use boxlite_home::settings::{self, Settings, SettingsOptions};
+pub use boxlite_home::{BoxPaths, Home};
+pub use boxlite_storage::image::Images;
+pub use boxlite_storage::reference::{Reference, RegistryReference};
+pub use boxlite_types::{
+    Acceleration, Activity, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, Consumption,
+    Digest, Error, ErrorKind, ExecOptions, ExecStatus, Execution, ExecutionControl, FreeSpace, GcActivity,
+    GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig, Layer, ListOptions, LogLine, LogOptions,
+    MainProcess, NetworkMode, Origin, OutputChunk, OutputStream, Platform, PortForward, Progress,
+    ProgressSink, Protocol, PullOptions, PullPolicy, Removal, RemoveOptions, Result, SettingLine, Shortage,
+    SpaceInfo, StopOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
 };
-pub use litebox::{
-    BoxInfo, BoxOptions, BoxState, CloneOptions, MainProcess, NetworkMode, PullPolicy, parse_signal,
-};
-pub use runtime::{
-    Acceleration, Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, ExecutionControl,
-    HostInfo, ListOptions, LiteBox, LogLine, LogOptions, OutputChunk, OutputStream, RemoteOptions,
-    RemoveOptions, Runtime, RuntimeBackend, SpaceInfo, StopOptions, WindowSize, wire,
-};
-pub use settings::{Settings, SettingsOptions};
-pub use shim::Accel;
+pub use boxlite_vm::shim::Accel;
+pub use boxlite_vm::volume::parse_volume;
+pub use runtime::{LiteBox, RemoteOptions, Runtime, RuntimeBackend};
 pub use site::RuntimeOptions;

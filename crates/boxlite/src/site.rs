@@ -4,13 +4,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use boxlite_home::Home;
+use boxlite_home::settings::{Settings, SettingsOptions};
+use boxlite_storage::gc::{Automatic, Catalog, Tally};
+use boxlite_storage::store::Store;
+use boxlite_types::{Error, Result};
+use boxlite_vm::shim::Accel;
+
 use crate::assets::AssetSearch;
-use crate::error::{Error, Result};
-use crate::gc::{Automatic, Catalog, Tally};
-use crate::home::Home;
-use crate::settings::{Settings, SettingsOptions};
-use crate::shim::Accel;
-use crate::store::Store;
 
 /// How to open a local runtime; the default is what the environment says.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,6 @@
 //! `cp`: files between the host and a box, as tar streams.
 //!
-//! The files written here are the user's own and not boxlite's, so they do not go through `boxlite::durable`.
+//! The files written here are the user's own and not boxlite's, so they do not go through `boxlite_home::durable`.
 
 mod endpoint;
 mod pack;

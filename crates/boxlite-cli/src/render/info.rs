@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use boxlite::admission::Verdict;
+use boxlite::Verdict;
 use boxlite::settings::Bytes;
 use boxlite::{HostInfo, SpaceInfo};
 

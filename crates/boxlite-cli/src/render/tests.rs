@@ -1,6 +1,6 @@
-use boxlite::durable::FreeSpace;
+use boxlite::FreeSpace;
 use boxlite::gc::{BoxUsage, Failure, Fate, Holder, HolderKind, ImageUsage, Item, Share, Skip, Unreadable};
-use boxlite::net::parse_ports;
+use boxlite::parse_ports;
 use boxlite::{BoxInfo, BoxOptions, BoxState, GcReport, LogLine, MainProcess, OutputStream, Usage};
 use jiff::{SignedDuration, Timestamp};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use boxlite::volume::parse_volume;
+use boxlite::parse_volume;
 use boxlite::{BoxOptions, Error, ErrorKind, Reference, Result};
 
 /// The directories below which requests may name paths.

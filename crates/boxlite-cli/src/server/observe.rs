@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use boxlite::admission::Verdict;
+use boxlite::Verdict;
 use boxlite::{GcOptions, GcReport, HostInfo, ListOptions, Result};
 use serde_json::json;
 

@@ -29,7 +29,7 @@ impl Disk {
         let image = tempfile::tempdir().unwrap();
         if let Some(named) = std::env::var_os("BOXLITE_DISKTEST_HOME") {
             let root = PathBuf::from(named);
-            let total = boxlite::durable::FreeSpace::at(&root).unwrap().bytes_total;
+            let total = boxlite_home::durable::free_space(&root).unwrap().bytes_total;
             assert!(total <= LARGEST, "{} holds {total} bytes, too many to fill", root.display());
             return Some(Self { root, mounted: false, _image: image });
         }
@@ -45,7 +45,7 @@ impl Disk {
     }
 
     fn free(&self) -> u64 {
-        boxlite::durable::FreeSpace::at(&self.root).unwrap().bytes
+        boxlite_home::durable::free_space(&self.root).unwrap().bytes
     }
 
     /// Fills the filesystem until so many bytes are free.

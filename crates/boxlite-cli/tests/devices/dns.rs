@@ -1,6 +1,7 @@
 //! Names: a guest asks the host's resolver, also one that listens on the host's loopback only.
 
-use std::io::{ErrorKind::WouldBlock, Read, Write};
+use std::io::ErrorKind::WouldBlock;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::Path;
 use std::thread;

@@ -5,15 +5,18 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use boxlite::durable::Lock;
-use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
-use boxlite::net::{MacAddr, Network, RESOLVER, guest_config, parse_ports};
-use boxlite::shim::accel::{Accelerator, choose};
-use boxlite::shim::template::Origin;
-use boxlite::shim::{Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Purpose, ShimClient, spawn};
-use boxlite::volume::{Shares, mounts, parse_volume, resolve};
 use boxlite::{BoxPaths, Home, OutputStream};
+use boxlite_home::durable::Lock;
 use boxlite_proto::{BootConfig, ExecSpec};
+use boxlite_types::parse_ports;
+use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
+use boxlite_vm::net::{MacAddr, Network, RESOLVER, guest_config};
+use boxlite_vm::shim::accel::{Accelerator, choose};
+use boxlite_vm::shim::template::Origin;
+use boxlite_vm::shim::{
+    Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Purpose, ShimClient, spawn,
+};
+use boxlite_vm::volume::{Shares, mounts, parse_volume, resolve};
 use futures::StreamExt;
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";

@@ -1,6 +1,7 @@
 //! The box's network: everything outside within reach, nothing of the host's loopback.
 
-use std::io::{ErrorKind::WouldBlock, Read, Write};
+use std::io::ErrorKind::WouldBlock;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +75,7 @@ impl LocalPort for UdpSocket {
 /// Fixes the host's ports, as a start does, and returns them in order.
 fn choose_ports(guest: &mut TestBox) -> Vec<SocketAddrV4> {
     let network = guest.spec.network.as_mut().unwrap();
-    network.ports = boxlite::net::claim_ports(&network.ports).unwrap().release();
+    network.ports = boxlite_vm::net::claim_ports(&network.ports).unwrap().release();
     network.ports.iter().map(|port| SocketAddrV4::new(port.bind, port.host)).collect()
 }
 

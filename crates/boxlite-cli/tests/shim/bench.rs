@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use boxlite::admission::Claim;
-use boxlite::durable::Lock;
-use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
-use boxlite::shim::accel::{Accelerator, choose};
-use boxlite::shim::template::Origin;
-use boxlite::shim::{
+use boxlite::{BoxPaths, Home};
+use boxlite_home::admission::Claim;
+use boxlite_home::durable::Lock;
+use boxlite_proto::{BootConfig, ExecSpec};
+use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
+use boxlite_vm::shim::accel::{Accelerator, choose};
+use boxlite_vm::shim::template::Origin;
+use boxlite_vm::shim::{
     Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Outcome, Purpose, ShimClient, spawn,
 };
-use boxlite::{BoxPaths, Home};
-use boxlite_proto::{BootConfig, ExecSpec};
 
 pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
@@ -139,7 +139,7 @@ impl Bench {
             logs: LogCaps::default(),
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
             network: None,
-            shares: boxlite::volume::Shares::default(),
+            shares: boxlite_vm::volume::Shares::default(),
         };
         TestBox { paths, spec }
     }

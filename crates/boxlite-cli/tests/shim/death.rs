@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use boxlite::durable::Lock;
-use boxlite::shim::{End, MainLog, wait_until_gone};
+use boxlite_home::durable::Lock;
+use boxlite_vm::shim::{End, MainLog, wait_until_gone};
 use futures::StreamExt;
 
 use crate::bench::{bench, shell};

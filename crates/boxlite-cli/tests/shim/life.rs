@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use boxlite::admission::Claims;
-use boxlite::shim::{End, MainLog};
 use boxlite::{Execution, OutputStream};
+use boxlite_home::admission::Claims;
 use boxlite_proto::ExitStatus;
+use boxlite_vm::shim::{End, MainLog};
 use futures::StreamExt;
 
 use crate::bench::{bench, shell};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use boxlite::shim::{DiskFloors, End, ShimClient};
+use boxlite_vm::shim::{DiskFloors, End, ShimClient};
 use futures::StreamExt;
 
 use crate::bench::{bench, run};
@@ -40,7 +40,7 @@ impl SmallDisk {
 
     /// Takes room until `left` bytes are free.
     fn fill(&self, left: u64) {
-        let free = boxlite::durable::FreeSpace::at(self.path()).unwrap().bytes;
+        let free = boxlite_home::durable::free_space(self.path()).unwrap().bytes;
         let taken = std::fs::metadata(&self.filler).map_or(0, |metadata| metadata.len());
         let length = (taken + free).saturating_sub(left);
         run(Command::new("fallocate").arg("-l").arg(length.to_string()).arg(&self.filler));
@@ -109,7 +109,10 @@ async fn below_the_emergency_floor_the_guest_waits_before_the_disk_is_full() {
     assert_eq!(&attached.output.next().await.unwrap().unwrap().bytes[..], b"begin\n");
     disk.fill(30 << 20);
     until_out_of_space(&client).await;
-    assert!(boxlite::durable::FreeSpace::at(disk.path()).unwrap().bytes > 1 << 20, "room is left for others");
+    assert!(
+        boxlite_home::durable::free_space(disk.path()).unwrap().bytes > 1 << 20,
+        "room is left for others"
+    );
     disk.free();
     let (out, _) = read_all(&mut attached).await;
     assert!(out.ends_with(b"/file\n"), "{}", String::from_utf8_lossy(&out));

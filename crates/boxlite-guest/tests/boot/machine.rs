@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use boxlite::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite_proto::{
     BootConfig, Decoder, ExecSpec, ExitStatus, Frame, FromGuest, Op, OpEvent, SendWindow, Stream, ToGuest,
 };
+use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 
 /// Software emulation on a loaded machine is slow, and no test measures how slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

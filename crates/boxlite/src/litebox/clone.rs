@@ -9,18 +9,17 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use boxlite_home::BoxPaths;
+use boxlite_home::admission::SpaceGuard;
+use boxlite_home::durable::{self, FileId};
+use boxlite_home::lease::Leased;
+use boxlite_storage::disk::overlay;
+use boxlite_storage::disk::qcow2::BackingFormat;
+use boxlite_types::{BoxRecord, CloneOptions, Doing, Error, Phase, Result};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::create::{insert, make_directory};
-use super::{BoxRecord, Held, Observed, Phase, name};
-use crate::admission::SpaceGuard;
-use crate::disk::lease::Leased;
-use crate::disk::overlay;
-use crate::disk::qcow2::BackingFormat;
-use crate::durable::{self, FileId};
-use crate::error::{Doing, Error, Result};
-use crate::home::BoxPaths;
+use super::{Held, Observed, name};
 use crate::site::Site;
 
 /// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
@@ -28,14 +27,6 @@ const CLONE_COST: u64 = 256 << 10;
 
 /// Bases below one box beyond which it is not cloned again: every read of its disk may pass them all.
 const MOST_BASES: usize = 32;
-
-/// How to clone a box.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CloneOptions {
-    /// The clone's unique name; made up when absent.
-    pub name: Option<String>,
-}
 
 /// Clones the held box, which must not run. Blocks; asks for room before it writes.
 ///

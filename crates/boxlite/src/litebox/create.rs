@@ -1,17 +1,18 @@
 //! A new box: checked, given its directory, and recorded.
 
+use boxlite_home::BoxPaths;
+use boxlite_home::durable::{self, Lock};
+use boxlite_home::lease::Leased;
+use boxlite_home::settings::Settings;
+use boxlite_storage::disk;
+use boxlite_types::{
+    BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase, PortForward, Result, Volume,
+};
+use boxlite_vm::volume;
 use jiff::Timestamp;
 
-use super::{BoxOptions, BoxRecord, NetworkMode, Phase, name, process, release_name, signal};
-use crate::disk::{self, lease::Leased};
-use crate::durable::{self, Lock};
-use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::home::BoxPaths;
-use crate::image::Image;
-use crate::net::{self, PortForward};
-use crate::settings::Settings;
+use super::{name, process, release_name};
 use crate::site::Site;
-use crate::volume::{self, Volume};
 
 /// The least memory that the guest's kernel boots in.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -48,7 +49,7 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
         return Err(Error::invalid(format!("'{entry}' is no environment entry; write NAME=value")));
     }
     ports(options)?;
-    signal::stop_signal(options, &image.config)?;
+    boxlite_types::stop_signal(options, &image.config)?;
     process::main_process(options, &image.config).map(drop)
 }
 
@@ -56,12 +57,12 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
 pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
     let mut ports = Vec::new();
     for text in &options.ports {
-        ports.extend(net::parse_ports(text)?);
+        ports.extend(boxlite_types::parse_ports(text)?);
     }
     if options.network == NetworkMode::None && !ports.is_empty() {
         return Err(Error::invalid("a box without a network has no ports to forward"));
     }
-    net::refuse_overlaps(&ports)?;
+    boxlite_types::refuse_overlaps(&ports)?;
     Ok(ports)
 }
 

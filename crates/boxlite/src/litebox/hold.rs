@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{BoxRecord, Observed, Phase};
-use crate::durable::Lock;
-use crate::error::{Error, ErrorKind, Result};
-use crate::home::BoxPaths;
+use boxlite_home::BoxPaths;
+use boxlite_home::durable::Lock;
+use boxlite_types::{BoxRecord, Error, ErrorKind, Phase, Result};
+
+use super::Observed;
 use crate::site::Site;
 
 /// How long the processes of an earlier run may take to go once they are told to.

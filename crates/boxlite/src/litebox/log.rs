@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
+use boxlite_home::BoxPaths;
+use boxlite_types::{Doing, LogLine, LogOptions, OutputStream, Result};
+use boxlite_vm::shim::{MainLog, Record, old_path};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-
-use crate::error::{Doing, Result};
-use crate::home::BoxPaths;
-use crate::runtime::{LogLine, LogOptions, OutputStream};
-use crate::shim::{MainLog, Record, old_path};
 
 /// The lines that are kept and wanted, oldest first, and the position behind the last byte read.
 pub(crate) fn history(paths: &BoxPaths, options: &LogOptions) -> Result<(Vec<LogLine>, u64)> {

@@ -1,8 +1,7 @@
 //! Ids and names of boxes.
 
+use boxlite_types::{Error, Result};
 use rand::seq::IndexedRandom;
-
-use crate::error::{Error, Result};
 
 const ADJECTIVES: [&str; 32] = [
     "amber", "brave", "brisk", "calm", "clever", "cosmic", "crisp", "deft", "eager", "fancy", "fleet",

@@ -4,15 +4,14 @@
 //! once the lock is free the outcome is final, and a run without an outcome was killed. A box that rests may have the
 //! lock held as well, by an errand.
 
+use boxlite_home::durable::{self, Lock};
+use boxlite_home::{BoxPaths, Home};
+use boxlite_storage::store::ListedBox;
+use boxlite_types::{
+    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Ending, Error, ErrorKind, Phase, PortForward, Result,
+};
+use boxlite_vm::shim::Outcome;
 use jiff::Timestamp;
-
-use super::{BoxInfo, BoxOptions, BoxRecord, BoxState, Ending, Phase};
-use crate::durable::{self, Lock};
-use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::home::{BoxPaths, Home};
-use crate::net::PortForward;
-use crate::shim::Outcome;
-use crate::store::ListedBox;
 
 /// The present truth about a box.
 #[derive(Debug, Clone, PartialEq)]

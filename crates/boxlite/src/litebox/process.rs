@@ -1,11 +1,7 @@
 //! What runs in a box: an image's defaults under what its user asked for.
 
 use boxlite_proto::{ExecSpec, WinSize};
-
-use super::{BoxOptions, MainProcess};
-use crate::error::{Error, Result};
-use crate::image::ImageConfig;
-use crate::runtime::ExecOptions;
+use boxlite_types::{BoxOptions, Error, ExecOptions, ImageConfig, MainProcess, Result};
 
 /// The terminal that a main process gets before anybody attaches.
 const DEFAULT_TERMINAL: WinSize = WinSize { rows: 24, cols: 80 };
@@ -116,7 +112,7 @@ mod tests {
         assert_eq!(argv(Some("sh"), None).unwrap(), words("sh"));
         assert_eq!(argv(Some("sh"), Some("-c ls")).unwrap(), words("sh -c ls"));
         assert_eq!(argv(Some(""), Some("ls")).unwrap(), words("ls"));
-        assert_eq!(argv(Some(""), None).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
+        assert_eq!(argv(Some(""), None).unwrap_err().kind(), boxlite_types::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The end of a box.
 
+use boxlite_home::durable::{self, Lock, fault};
+use boxlite_storage::gc;
+use boxlite_storage::store::ListedBox;
+use boxlite_types::{BoxRecord, Doing, Error, ErrorKind, Phase, Result};
 use jiff::{SignedDuration, Timestamp};
 
 use super::hold::shim_lock;
-use super::{BoxRecord, Held, Observed, Phase};
-use crate::durable::{self, Lock, fault};
-use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::gc;
+use super::{Held, Observed};
 use crate::site::Site;
-use crate::store::ListedBox;
 
 /// How long an ended auto-remove box is left alone, so that whoever waits for it still finds its outcome.
 const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
+use boxlite_types::{
+    BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, ExecStatus, Execution, LogLine, LogOptions,
+    ProgressSink, RemoveOptions, Result, StopOptions,
+};
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
-use super::{
-    Consumption, ExecOptions, ExecStatus, Execution, LogLine, LogOptions, RemoveOptions, Runtime, StopOptions,
-};
-use crate::error::Result;
-use crate::image::ProgressSink;
-use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
+use super::Runtime;
 
 /// A box of a runtime; cheap to clone. Dropping it changes nothing: the box is the home's, not the program's.
 ///

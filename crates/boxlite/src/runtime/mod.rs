@@ -1,34 +1,24 @@
 //! The façade: everything that the command line, the server and an embedding program can do.
 
-mod activity;
 mod backend;
-mod execution;
-mod info;
 mod litebox;
 mod local;
-mod requests;
 mod rest;
-pub mod wire;
 
 use std::sync::Arc;
 
+use boxlite_types::{
+    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, ExecStatus, Execution, GcOptions,
+    GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Removal,
+    RemoveOptions, Result, StopOptions, Usage,
+};
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
-use crate::error::Result;
-use crate::gc::{GcOptions, GcReport, Usage};
-use crate::image::{Image, ProgressSink, PullOptions, Removal};
-use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
 use crate::site::RuntimeOptions;
 
-pub use activity::{Activity, Consumption};
 pub use backend::RuntimeBackend;
-pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
-pub use info::{Acceleration, HostInfo, SpaceInfo};
 pub use litebox::LiteBox;
-pub use requests::{
-    BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions, WindowSize,
-};
 pub use rest::RemoteOptions;
 
 /// A runtime on one home, or on a remote one; cheap to clone.
@@ -67,7 +57,7 @@ impl Runtime {
     /// # Errors
     /// `InvalidInput` for a URL or a key that cannot be used. Every method besides its own errors: `Unavailable` when
     /// the server cannot be reached or breaks off, `Denied` for a wrong key, `Unsupported` when what answers is no
-    /// boxlite server; [`crate::Error::server`] then names it.
+    /// boxlite server; [`boxlite_types::Error::server`] then names it.
     pub fn remote(options: &RemoteOptions) -> Result<Self> {
         Ok(Self::new(Arc::new(rest::Remote::new(options)?)))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use boxlite::admission::Verdict;
+use boxlite::Verdict;
 use boxlite::gc::{Fate, Skip};
 use boxlite::{Activity, BoxInfo, BoxState, GcReport, HostInfo};
 

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use boxlite_home::admission;
+use boxlite_home::lease::Leased;
+use boxlite_storage::disk::qcow2::BackingFormat;
+use boxlite_storage::disk::{self, overlay};
+use boxlite_types::{BoxRecord, Error, ErrorKind, Result};
+
 use super::{Admitted, Context};
-use crate::admission;
-use crate::disk::qcow2::BackingFormat;
-use crate::disk::{self, lease::Leased, overlay};
-use crate::error::{Error, ErrorKind, Result};
-use crate::litebox::{BoxRecord, Held};
+use crate::litebox::Held;
 
 /// A box whose disk image exists, is the right one, and cannot be collected.
 pub(crate) struct Imaged<'a> {

@@ -2,21 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use boxlite_home::admission::{Admitted, Thresholds};
+use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
+use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Result};
+use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
+use boxlite_vm::net::{self, MacAddr, Network};
+use boxlite_vm::shim::template::{self, Origin};
+use boxlite_vm::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, Purpose, accel};
+use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
 
 use super::disk::Overlaid;
 use super::{Context, Errand};
-use crate::admission::{Admitted, Thresholds};
 use crate::assets::Assets;
-use crate::disk::lease::Leased;
-use crate::error::{Error, Result};
-use crate::guest::{self, BootFiles, BootSources, GuestDevices};
-use crate::litebox::{BoxOptions, BoxRecord, Held, NetworkMode, Phase, create, process, signal};
-use crate::net::{self, MacAddr, Network};
-use crate::shim::template::{self, Origin};
-use crate::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, Purpose, accel};
-use crate::volume::{self, Shares};
+use crate::litebox::{Held, create, process};
 
 impl<'a> Overlaid<'a> {
     /// Records the start durably, then spawns the shim with the box's lock and its claim.
@@ -141,7 +141,7 @@ fn specification(
         },
         // What a volume still has in the guest's memory must reach the host.
         discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
-        stop_signal: signal::stop_signal(options, &record.image_config)?,
+        stop_signal: boxlite_types::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
         logs: LogCaps {
             console: site.settings.console_log_max.value.0 / 2,

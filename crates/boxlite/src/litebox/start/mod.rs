@@ -9,14 +9,15 @@
 mod disk;
 mod launch;
 
-use super::{BoxRecord, Held, Observed, Phase};
 use std::path::{Path, PathBuf};
 
-use crate::admission::{self, DiskSpaceTask};
-use crate::error::{Error, Result};
-use crate::image::{Images, Progress, ProgressSink};
+use boxlite_home::admission::{self, DiskSpaceTask};
+use boxlite_storage::image::Images;
+use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
+use boxlite_vm::volume;
+
+use super::{Held, Observed};
 use crate::site::Site;
-use crate::volume;
 
 /// A held box that does not run.
 pub(crate) struct Resting<'a> {

@@ -1,12 +1,11 @@
 //! What this host and its home are like.
 
+use boxlite_home::admission::{Claims, Thresholds, judge};
+use boxlite_types::{Acceleration, BoxState, Error, HostInfo, Result, SpaceInfo};
+use boxlite_vm::shim::accel;
+
 use super::Local;
-use crate::admission::{Claims, Thresholds, judge};
-use crate::durable::FreeSpace;
-use crate::error::{Error, Result};
-use crate::litebox::{self, BoxState};
-use crate::runtime::{Acceleration, HostInfo, SpaceInfo};
-use crate::shim::accel;
+use crate::litebox;
 use crate::site::Site;
 
 impl Local {
@@ -51,7 +50,7 @@ fn acceleration(site: &Site) -> Result<Acceleration> {
 fn space(site: &Site) -> Result<SpaceInfo> {
     let live = Claims::open(&site.home)?.live()?;
     let claims: Vec<u64> = live.iter().map(|claim| claim.bytes).collect();
-    let free = FreeSpace::at(site.home.root())?;
+    let free = boxlite_home::durable::free_space(site.home.root())?;
     let verdict = judge(&free, claims.iter().sum(), &Thresholds::of(&site.settings));
     Ok(SpaceInfo { free, verdict, claims })
 }

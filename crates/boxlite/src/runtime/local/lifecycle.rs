@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use boxlite_types::{
+    BoxInfo, BoxRecord, Error, ErrorKind, ExecStatus, MainProcess, Phase, ProgressSink, RemoveOptions,
+    Result, StopOptions,
+};
+use boxlite_vm::shim::{ShimClient, wait_until_gone};
+
 use super::{Local, not_running};
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::ProgressSink;
-use crate::litebox::{self, BoxInfo, BoxRecord, Held, MainProcess, Observed, Phase};
-use crate::runtime::{ExecStatus, RemoveOptions, StopOptions};
-use crate::shim::{ShimClient, wait_until_gone};
+use crate::litebox::{self, Held, Observed};
 use crate::site::Site;
 
 impl Local {

@@ -10,20 +10,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use boxlite_home::blocking;
+use boxlite_storage::gc;
+use boxlite_storage::image::Images;
+use boxlite_storage::reference::Reference;
+use boxlite_storage::store::ListedBox;
+use boxlite_types::{
+    Activity, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, Consumption, Error, ErrorKind,
+    ExecOptions, ExecStatus, Execution, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine,
+    LogOptions, ProgressSink, PullOptions, PullPolicy, Removal, RemoveOptions, Result, StopOptions, Usage,
+};
 use futures::stream::BoxStream;
+use tally::Tally;
 use tokio::io::AsyncRead;
 
-use super::{
-    Activity, BoxFilter, Consumption, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine,
-    LogOptions, RemoveOptions, RuntimeBackend, StopOptions,
-};
-use crate::error::{Error, ErrorKind, Result};
-use crate::gc::{self, GcOptions, GcReport, Usage};
-use crate::image::{Image, Images, ProgressSink, PullOptions, Reference, Removal, blocking};
-use crate::litebox::{self, BoxInfo, BoxOptions, BoxState, CloneOptions, PullPolicy};
+use super::RuntimeBackend;
+use crate::litebox;
 use crate::site::{RuntimeOptions, Site};
-use crate::store::ListedBox;
-use tally::Tally;
 
 /// A home of this host; blocking work runs on tokio's blocking threads.
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
         let site = Arc::new(Site::open(options)?);
         let (home, store, settings) = (site.home.clone(), site.store.clone(), site.settings.clone());
-        let images = Images::new(home, store, settings, site.collector());
+        let images = Images::new(home, store, settings, Arc::new(site.collector()));
         Ok(Self { site, images, tally: Arc::default() })
     }
 

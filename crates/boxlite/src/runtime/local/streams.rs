@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use boxlite_home::admission::SpaceGuard;
+use boxlite_types::{
+    BoxRecord, Error, ErrorKind, ExecOptions, ExecStatus, Execution, ExecutionControl, LogLine, LogOptions,
+    OutputChunk, Result, WindowSize,
+};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
@@ -16,12 +21,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::Local;
 use super::lifecycle::ended;
 use super::visit::Visit;
-use crate::admission::SpaceGuard;
-use crate::error::{Error, ErrorKind, Result};
-use crate::litebox::{self, BoxRecord, Observed};
-use crate::runtime::{
-    ExecOptions, ExecStatus, Execution, ExecutionControl, LogLine, LogOptions, OutputChunk, WindowSize,
-};
+use crate::litebox::{self, Observed};
 
 impl Local {
     /// The main process's streams from the run's beginning; of a run that has ended, its output and its status.

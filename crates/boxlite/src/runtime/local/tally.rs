@@ -3,11 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use boxlite_types::{Activity, BoxState, Consumption, ErrorKind, GcActivity, Result};
+
 use super::Local;
-use crate::error::{ErrorKind, Result};
-use crate::gc::GcActivity;
-use crate::litebox::BoxState;
-use crate::runtime::{Activity, Consumption};
 
 /// How long a guest may take to say what it consumes.
 const ANSWERS: Duration = Duration::from_secs(3);

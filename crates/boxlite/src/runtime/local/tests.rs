@@ -1,10 +1,10 @@
 use std::time::Duration;
 
+use boxlite_storage::store::Document;
+use boxlite_types::{Digest, ImageConfig, Platform};
 use jiff::Timestamp;
 
 use super::*;
-use crate::image::{Digest, ImageConfig, Platform};
-use crate::store::Document;
 
 /// A home with the box `web`, which nothing runs in.
 fn with_a_box(directory: &tempfile::TempDir) -> Local {

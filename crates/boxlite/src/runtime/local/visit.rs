@@ -1,10 +1,11 @@
 //! A box's files, whether or not it runs.
 
+use boxlite_types::{Error, ErrorKind, Result};
+use boxlite_vm::shim::{Outcome, ShimClient, wait_until_gone};
+
 use super::Local;
 use super::lifecycle::stop;
-use crate::error::{Error, ErrorKind, Result};
 use crate::litebox::{self, Errand};
-use crate::shim::{Outcome, ShimClient, wait_until_gone};
 
 /// A guest that has the files of a box: the box itself, which runs, or one that was brought up for them alone.
 pub(super) struct Visit {

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use boxlite_types::wire::Event;
+use boxlite_types::{Error, ProgressSink, Result};
 use futures::StreamExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::redirect::Policy;
@@ -13,9 +15,6 @@ use tokio::time::timeout;
 
 use super::events::{Lines, SILENCE};
 use super::{RemoteOptions, failure};
-use crate::error::{Error, Result};
-use crate::image::ProgressSink;
-use crate::runtime::wire::Event;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take for an answer that comes in one piece: it may have to measure a disk, or to wait for

@@ -4,6 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
+use boxlite_types::Result;
+use boxlite_types::wire::PING;
 use futures::{StreamExt, TryStreamExt};
 use reqwest::Response;
 use serde::de::DeserializeOwned;
@@ -12,8 +14,6 @@ use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 
 use super::failure;
-use crate::error::Result;
-use crate::runtime::wire::PING;
 
 /// The longest silence of a living server, which sends a beat well before.
 pub(super) const SILENCE: Duration = PING.saturating_mul(4);

@@ -1,9 +1,8 @@
 //! What went wrong with a server, or on it.
 
+use boxlite_types::wire::ErrorEnvelope;
+use boxlite_types::{Error, ErrorKind};
 use reqwest::StatusCode;
-
-use crate::error::{Error, ErrorKind};
-use crate::runtime::wire::ErrorEnvelope;
 
 /// The server at `url` could not be used at all.
 pub(super) fn unusable(url: &str, message: impl Into<String>) -> Error {

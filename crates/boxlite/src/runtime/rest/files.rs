@@ -4,16 +4,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use boxlite_types::wire::PathQuery;
+use boxlite_types::{Error, Result};
 use futures::{Stream, StreamExt};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::Client;
-use super::failure;
-use crate::error::{Error, Result};
-use crate::runtime::wire::PathQuery;
+use super::{Client, failure};
 
 const TAR: &str = "application/x-tar";
 const CHUNK: usize = 64 * 1024;

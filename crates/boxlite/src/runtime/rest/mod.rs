@@ -1,4 +1,4 @@
-//! The backend that asks a server: every method is one request of [`crate::wire`]'s native dialect.
+//! The backend that asks a server: every method is one request of [`boxlite_types::wire`]'s native dialect.
 
 mod client;
 mod events;
@@ -10,22 +10,21 @@ mod options;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use boxlite_storage::reference::Reference;
+use boxlite_types::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
+use boxlite_types::{
+    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, ExecStatus, Execution,
+    HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Removal, RemoveOptions,
+    Result, StopOptions, Usage,
+};
+use client::{Client, as_json};
+use events::Lines;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use reqwest::{Method, RequestBuilder};
 use tokio::io::AsyncRead;
 
-use super::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
-use super::{
-    Activity, Consumption, ExecOptions, ExecStatus, Execution, HostInfo, ListOptions, LogLine, LogOptions,
-    RemoveOptions, RuntimeBackend, StopOptions,
-};
-use crate::error::{Error, Result};
-use crate::gc::Usage;
-use crate::image::{Image, ProgressSink, PullOptions, Reference, Removal};
-use crate::litebox::{BoxInfo, BoxOptions, CloneOptions};
-use client::{Client, as_json};
-use events::Lines;
+use super::RuntimeBackend;
 
 pub use options::RemoteOptions;
 

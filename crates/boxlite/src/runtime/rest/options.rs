@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use boxlite_types::{Error, Result};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
-
-use crate::error::{Error, Result};
 
 /// Names a server that runs `boxlite serve`.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -5,14 +5,13 @@ mod peer;
 
 use std::sync::Mutex;
 
+use boxlite_types::wire::{ErrorBody, ErrorEnvelope, Event};
+use boxlite_types::{ErrorKind, Progress, Shortage};
 use futures::TryStreamExt;
+use peer::{Peer, answer, json};
 
 use super::*;
-use crate::error::{ErrorKind, Shortage};
-use crate::image::Progress;
 use crate::runtime::Runtime;
-use crate::runtime::wire::{ErrorBody, ErrorEnvelope, Event};
-use peer::{Peer, answer, json};
 
 fn remote(url: &str) -> Remote {
     Remote::new(&RemoteOptions { url: url.into(), api_key: None }).unwrap()
@@ -157,7 +156,7 @@ async fn an_answer_without_its_end_is_no_outcome() {
 async fn garbage_is_collected_where_it_is() {
     let error = Runtime::remote(&RemoteOptions { url: "http://127.0.0.1:1".into(), api_key: None })
         .unwrap()
-        .collect_garbage(crate::GcOptions::default())
+        .collect_garbage(boxlite_types::GcOptions::default())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use boxlite_types::wire::{ClientFrame, WINDOW};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::Notify;
-
-use crate::runtime::wire::{ClientFrame, WINDOW};
 
 /// Bytes of input in one frame.
 const FRAME: usize = 32 * 1024;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use boxlite_types::wire::{Channel, ClientFrame, PING, ServerFrame};
+use boxlite_types::{Error, ExecStatus, OutputChunk};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -14,9 +16,6 @@ use super::super::failure;
 use super::flow::{Flow, Nonsense, Outgoing};
 use super::socket::{Place, Refusal, Socket};
 use super::{Command, Ended};
-use crate::error::Error;
-use crate::runtime::wire::{Channel, ClientFrame, PING, ServerFrame};
-use crate::runtime::{ExecStatus, OutputChunk};
 
 /// Pauses between attempts to connect again; when all are over, the execution counts as lost.
 const PAUSES: [Duration; 7] = [

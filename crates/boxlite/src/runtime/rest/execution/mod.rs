@@ -14,16 +14,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use boxlite_types::wire::{ClientFrame, ExecutionCreated};
+use boxlite_types::{
+    Error, ErrorKind, ExecStatus, Execution, ExecutionControl, OutputChunk, Result, WindowSize,
+};
+use flow::Flow;
 use futures::Stream;
+use link::Link;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::client::Client;
-use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::wire::{ClientFrame, ExecutionCreated};
-use crate::runtime::{ExecStatus, Execution, ExecutionControl, OutputChunk, WindowSize};
-use flow::Flow;
-use link::Link;
 
 /// Commands waiting for the connection.
 const COMMANDS: usize = 8;

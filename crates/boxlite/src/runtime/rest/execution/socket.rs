@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use boxlite_types::wire::{AttachQuery, WINDOW};
+use boxlite_types::{Error, ErrorKind, Result};
 use reqwest::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use reqwest::{StatusCode, Upgraded};
 use tokio::time::timeout;
@@ -12,8 +14,6 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::super::client::Client;
 use super::super::failure;
-use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::wire::{AttachQuery, WINDOW};
 
 /// How long the server may take to answer an attachment, which it does at once.
 const PATIENCE: Duration = Duration::from_secs(10);

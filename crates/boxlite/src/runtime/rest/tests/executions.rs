@@ -1,5 +1,7 @@
 //! Executions whose connection is played by the test.
 
+use boxlite_types::wire::{ClientFrame, ErrorBody, ExecutionCreated, ServerFrame, WINDOW};
+use boxlite_types::{Error, ErrorKind, Execution, OutputStream, WindowSize};
 use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -8,9 +10,6 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::super::{Client, RemoteOptions, execution};
 use super::peer::{answer, head, url, websocket};
-use crate::error::{Error, ErrorKind};
-use crate::runtime::wire::{ClientFrame, ErrorBody, ExecutionCreated, ServerFrame, WINDOW};
-use crate::runtime::{Execution, OutputStream, WindowSize};
 
 type Socket = WebSocketStream<TcpStream>;
 

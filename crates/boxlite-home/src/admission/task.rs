@@ -1,0 +1,293 @@
+//! The first stage of a start.
+
+use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use boxlite_types::{Error, FreeSpace, Result, Shortage, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::claim::{Claim, Claims};
+use super::classify::{Missing, Reclaimable, Thresholds, classify, classify_inodes, judge, missing, outlook};
+use crate::home::Home;
+use crate::settings::{Bytes, Settings};
+
+/// When automatic gc has done enough, and what it must leave alone.
+pub struct Goal<'a> {
+    /// Digests of the disk images that the operation is about to use.
+    pub keep: &'a [String],
+    /// What is still missing until there is room enough; asked after each batch of removals.
+    pub missing: &'a (dyn Fn() -> Missing + Sync),
+    /// The best verdict that freeing so much could bring. Where that is [`Verdict::Reject`], no disk image is evicted:
+    /// it would be lost, and the operation refused all the same.
+    pub outlook: &'a (dyn Fn(Reclaimable) -> Verdict + Sync),
+}
+
+impl std::fmt::Debug for Goal<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Goal").field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+/// What an automatic gc came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Whether a pass ran for this caller; otherwise it shared another's, or nothing had changed since the last.
+    pub ran: bool,
+    /// Allocated bytes removed.
+    pub bytes: u64,
+    /// Removals that failed and files that could not be read, as sentences.
+    pub failures: Vec<String>,
+}
+
+/// Frees space on behalf of an operation that finds it short.
+pub trait Collector: Send + Sync {
+    /// Collects garbage, least recently used first, until `goal` is reached or nothing is left to collect.
+    fn collect(&self, goal: &Goal<'_>) -> Result<Collected>;
+    /// Allocated bytes that gc could free now, if that can be told. Waits for a pass that runs on others' behalf.
+    fn reclaimable(&self, keep: &[String]) -> Option<u64>;
+}
+
+/// Something to tell the user about an admitted start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The directory whose filesystem it is about.
+    pub path: PathBuf,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A start that may go on: proof for the later stages, and the holder of its reservation.
+#[derive(Debug)]
+#[must_use = "the reservation ends when this is dropped"]
+pub struct Admitted {
+    claim: Claim,
+    verdict: Verdict,
+    notices: Vec<Notice>,
+    collected: Option<Collected>,
+}
+
+impl Admitted {
+    /// [`Verdict::Ok`] or [`Verdict::Warn`].
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// What to tell the user.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// What automatic gc did, if it was asked.
+    pub fn collected(&self) -> Option<&Collected> {
+        self.collected.as_ref()
+    }
+
+    /// The reservation, for the shim to inherit.
+    pub fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// Ends the stage and keeps the reservation.
+    pub fn into_claim(self) -> Claim {
+        self.claim
+    }
+}
+
+/// Decides whether a configured, stopped or failed box may start; writes nothing.
+#[derive(Debug)]
+pub struct DiskSpaceTask<'a> {
+    /// The home, whose filesystem the overlay grows on.
+    pub home: &'a Home,
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// Bytes to reserve; the box's own figure or [`Settings::claim`].
+    pub claim: u64,
+    /// Directories outside the home that the box will write to.
+    pub also: &'a [PathBuf],
+    /// Digests of the disk images that this start needs: never collected on its behalf.
+    pub keep: &'a [String],
+}
+
+impl DiskSpaceTask<'_> {
+    /// Measures, collects garbage through `collector` when space is short, measures again and decides.
+    ///
+    /// Blocks for the length of a gc pass at most. Free space that cannot be measured is a notice, no obstacle;
+    /// so is a gc that fails.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with need, have, path and what gc could free. No claim is held then.
+    pub fn run(&self, collector: &dyn Collector) -> Result<Admitted> {
+        self.run_measuring(collector, &crate::durable::free_space)
+    }
+
+    pub(super) fn run_measuring(
+        &self,
+        collector: &dyn Collector,
+        measure: &(dyn Fn(&Path) -> Result<FreeSpace> + Sync),
+    ) -> Result<Admitted> {
+        let thresholds = Thresholds::of(self.settings);
+        let claim = Claims::open(self.home)?.take(self.claim)?;
+        let root = self.home.root();
+        let mut notices = Vec::new();
+        for directory in self.other_filesystems(&mut notices) {
+            judge_other(directory, &thresholds, measure, &mut notices)?;
+        }
+        // The claims are counted before the space is measured: what their owners write in between is then counted
+        // twice rather than not at all.
+        let look = || -> Result<(u64, FreeSpace)> { Ok((claim.promised_before()?, measure(root)?)) };
+        let verdict_now = || look().map(|(promised, space)| judge(&space, promised, &thresholds));
+
+        let mut collected = None;
+        if self.settings.auto_gc.value && verdict_now().is_ok_and(|verdict| verdict > Verdict::Ok) {
+            // When space can no longer be measured there is nothing to aim at, so nothing more is removed.
+            let missing =
+                || look().map(|(promised, space)| missing(&space, promised, &thresholds)).unwrap_or_default();
+            let outlook = |reclaimable| {
+                let judged =
+                    look().map(|(promised, space)| outlook(&space, promised, reclaimable, &thresholds));
+                judged.unwrap_or(Verdict::Ok)
+            };
+            match collector.collect(&Goal { keep: self.keep, missing: &missing, outlook: &outlook }) {
+                Ok(done) => {
+                    let failures = done.failures.iter().map(|failure| format!("automatic gc: {failure}"));
+                    notices.extend(failures.map(|message| Notice { path: root.to_owned(), message }));
+                    collected = Some(done);
+                }
+                Err(error) => {
+                    let message = format!("automatic gc failed: {error}");
+                    notices.push(Notice { path: root.to_owned(), message });
+                }
+            }
+        }
+        let verdict = match look() {
+            Err(error) => {
+                let message =
+                    format!("the free space could not be read, so the start goes on unchecked: {error}");
+                notices.push(Notice { path: root.to_owned(), message });
+                Verdict::Warn
+            }
+            Ok((promised, space)) => {
+                let reclaimable = || collector.reclaimable(self.keep);
+                if let Some(refusal) = shortage(&space, promised, 0, &thresholds, root, &reclaimable) {
+                    return Err(refusal);
+                }
+                let verdict = judge(&space, promised, &thresholds);
+                if verdict == Verdict::Warn {
+                    notices.push(warning(root, &space, promised, &thresholds));
+                }
+                verdict
+            }
+        };
+        Ok(Admitted { claim, verdict, notices, collected })
+    }
+
+    /// Those of the other directories that do not share the home's filesystem, one per filesystem.
+    fn other_filesystems(&self, notices: &mut Vec<Notice>) -> Vec<&Path> {
+        let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev());
+        let mut seen: Vec<u64> = device(self.home.root()).into_iter().collect();
+        let mut others = Vec::new();
+        for path in self.also {
+            match device(path) {
+                Ok(device) if seen.contains(&device) => {}
+                Ok(device) => {
+                    seen.push(device);
+                    others.push(path.as_path());
+                }
+                Err(error) => notices.push(Notice {
+                    path: path.clone(),
+                    message: format!("the free space at {} could not be read: {error}", path.display()),
+                }),
+            }
+        }
+        others
+    }
+}
+
+/// gc frees nothing outside the home, so this is decided on the first look.
+fn judge_other(
+    directory: &Path,
+    thresholds: &Thresholds,
+    measure: &dyn Fn(&Path) -> Result<FreeSpace>,
+    notices: &mut Vec<Notice>,
+) -> Result<()> {
+    let space = match measure(directory) {
+        Ok(space) => space,
+        Err(error) => {
+            let message =
+                format!("the free space could not be read, so the start goes on unchecked: {error}");
+            notices.push(Notice { path: directory.to_owned(), message });
+            return Ok(());
+        }
+    };
+    if let Some(refusal) = shortage(&space, 0, 0, thresholds, directory, &|| None) {
+        return Err(refusal);
+    }
+    if judge(&space, 0, thresholds) == Verdict::Warn {
+        notices.push(warning(directory, &space, 0, thresholds));
+    }
+    Ok(())
+}
+
+/// The refusal of an operation that is about to write `wanted` bytes besides the `promised` ones, if it is one.
+pub(super) fn shortage(
+    space: &FreeSpace,
+    promised: u64,
+    wanted: u64,
+    thresholds: &Thresholds,
+    path: &Path,
+    reclaimable: &dyn Fn() -> Option<u64>,
+) -> Option<Error> {
+    let spoken_for = promised.saturating_add(wanted);
+    let need = thresholds.hard_floor.saturating_add(spoken_for);
+    if space.bytes < need {
+        let reclaimable = reclaimable();
+        let mut message = format!(
+            "not enough disk space at {}: needs {} free ({} bytes), has {} ({} bytes)",
+            path.display(),
+            Bytes(need),
+            need,
+            Bytes(space.bytes),
+            space.bytes
+        );
+        if promised > 0 {
+            let _ = write!(message, ", of which concurrent operations reserve {}", Bytes(promised));
+        }
+        message += &advice(reclaimable);
+        let shortage = Shortage { need, have: space.bytes, inodes: false, reclaimable };
+        return Some(Error::exhausted(message, shortage).at(path));
+    }
+    if classify_inodes(space.inodes, space.inodes_total, thresholds) == Verdict::Reject {
+        let reclaimable = reclaimable();
+        let (need, have) = (thresholds.inode_floor, space.inodes);
+        let shown = path.display();
+        let message =
+            format!("not enough inodes at {shown}: needs {need} free, has {have}{}", advice(reclaimable));
+        let shortage = Shortage { need, have, inodes: true, reclaimable };
+        return Some(Error::exhausted(message, shortage).at(path));
+    }
+    None
+}
+
+fn advice(reclaimable: Option<u64>) -> String {
+    match reclaimable {
+        None => String::new(),
+        Some(0) => "; `boxlite gc` could free nothing, so remove boxes or other files".to_owned(),
+        Some(bytes) => format!("; `boxlite gc` could free {}", Bytes(bytes)),
+    }
+}
+
+fn warning(path: &Path, space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Notice {
+    let left = space.bytes.saturating_sub(promised);
+    let message = if classify(left, space.bytes_total, thresholds) == Verdict::Ok {
+        format!("only {} inodes are free at {}", space.inodes, path.display())
+    } else {
+        format!(
+            "disk space runs short: {} of {} free at {}",
+            Bytes(left),
+            Bytes(space.bytes_total),
+            path.display()
+        )
+    };
+    Notice { path: path.to_owned(), message }
+}

@@ -1,0 +1,41 @@
+//! Directories that exist durably.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use boxlite_types::{Doing, Error, Result};
+
+use super::fault;
+
+/// Creates the directory `path` (mode 0700) in an existing parent and fsyncs the parent.
+///
+/// # Errors
+/// `Conflict` when it exists already.
+pub fn create_dir(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::conflict(format!("{} exists already", path.display()))
+                .at(path)
+                .because(source));
+        }
+        Err(source) => return Err(Error::io("creating the directory", path, source)),
+    }
+    fault::point("dir.created").doing("creating the directory", path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes sure that the directory `path` and its parents exist (mode 0700); writes nothing when they do.
+pub fn ensure_dir(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path).doing("creating the directory", path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the entries of the directory `path` durable.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all()).doing("syncing the directory", path)
+}

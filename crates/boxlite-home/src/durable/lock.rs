@@ -1,0 +1,130 @@
+//! Advisory whole-file locks (`flock`), bound to the open file and not to the process.
+
+use std::fs::{File, TryLockError};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use boxlite_types::{Doing, Error, Result};
+
+/// Which file it is, whatever it is called: device and inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
+
+impl FileId {
+    /// The identity in `metadata`.
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// A held `flock`; dropping it (or the death of every process that inherited it) releases it.
+///
+/// A shared lock is never upgraded: `flock` would give it up when the upgrade fails. Let go and take anew.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock file at `path` exclusively, creating it if needed, waiting for other holders.
+    pub fn exclusive(path: &Path) -> Result<Self> {
+        loop {
+            let file = open_lock_file(path)?;
+            file.lock().doing("locking", path)?;
+            let lock = Self { file, path: path.to_owned() };
+            if lock.still_at_path()? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes the lock file at `path` exclusively, creating it if needed; `None` when another holds it.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Self>> {
+        loop {
+            let file = open_lock_file(path)?;
+            let Some(lock) = Self::try_lock_open(file, path)? else { return Ok(None) };
+            if lock.still_at_path()? {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// Takes a shared lock on the open `file`, waiting while somebody holds it exclusively.
+    pub fn shared_on(file: File, path: &Path) -> Result<Self> {
+        file.lock_shared().doing("leasing", path)?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Takes a shared lock on the open `file` without waiting; `None` when another holds it exclusively.
+    pub fn try_shared_on(file: File, path: &Path) -> Result<Option<Self>> {
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(Error::io("leasing", path, source)),
+        }
+    }
+
+    /// Takes an exclusive lock on the open `file` without waiting; `None` when another holds it.
+    pub fn try_lock_open(file: File, path: &Path) -> Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(Error::io("locking", path, source)),
+        }
+    }
+
+    /// Whether the path still names the very file that is locked: same device and inode, link count above 0.
+    pub fn still_at_path(&self) -> Result<bool> {
+        let held = self.file.metadata().doing("examining", &self.path)?;
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) => Ok(held.nlink() > 0 && FileId::of(&held) == FileId::of(&found)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("examining", &self.path, error)),
+        }
+    }
+
+    /// The same lock after the file was renamed to `path`.
+    pub(super) fn renamed_to(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// Lets go at once, even while a process that is being started still has a copy of the open file.
+    pub fn release(self) {
+        let _ = self.file.unlock();
+    }
+
+    /// The locked file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path under which the file was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn open_lock_file(path: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .doing("opening the lock file", path)
+}

@@ -1,0 +1,167 @@
+//! Taking durable files away.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use boxlite_types::{Doing, Error, ErrorKind, Result};
+use rustix::fs::{CWD, RenameFlags};
+
+use super::{FileId, Lock, fault, sync_dir};
+
+/// Removes the file at `path` and fsyncs its directory; a file that is gone already is a success.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("removing", path, error)),
+    }
+    fault::point("remove.unlinked").doing("removing", path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Takes a large file away in two steps: at once out of sight to a trash name in `tmp`, then off the disk.
+///
+/// The returned trash has no name that anybody looks for; a lock on the file may be released before
+/// [`Trash::delete`]. After a crash in between, the sweep of the staging directory removes it. Where the disk is
+/// too full for another name in `tmp`, the file is unlinked at once instead.
+pub fn discard(path: &Path, tmp: &Path) -> Result<Trash> {
+    match rename_to_trash(path, tmp) {
+        Err(error) if error.kind() == ErrorKind::ResourceExhausted => unlink_in_place(path),
+        other => other,
+    }
+}
+
+/// Renames the file on which `lock` is held as [`discard`] does, but never unlinks it at once.
+///
+/// `None` when the path had come to name another file (a damaged one was replaced between the last look and the
+/// rename), which is put back unless the path is taken again.
+///
+/// # Errors
+/// `ResourceExhausted` when the disk is too full for another name in `tmp`: see [`unlink_locked`].
+pub fn discard_locked(lock: &Lock, tmp: &Path) -> Result<Option<Trash>> {
+    let path = lock.path();
+    let trash = rename_to_trash(path, tmp)?;
+    let held = FileId::of(&lock.file().metadata().doing("examining", path)?);
+    let moved = trash.path.as_deref().unwrap_or(path);
+    if held == FileId::of(&std::fs::symlink_metadata(moved).doing("examining", moved)?) {
+        return Ok(Some(trash));
+    }
+    match rustix::fs::renameat_with(CWD, moved, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::EXIST) => trash.delete().map(|()| None),
+        Err(errno) => Err(errno).doing("putting back", path),
+    }
+}
+
+/// Unlinks the file on which `lock` is held where it is; the way out when [`discard_locked`] finds no room.
+///
+/// `None` when the path names another file by now.
+pub fn unlink_locked(lock: &Lock) -> Result<Option<Trash>> {
+    if lock.still_at_path()? { unlink_in_place(lock.path()).map(Some) } else { Ok(None) }
+}
+
+/// Takes a directory tree away: out of sight by one rename, then off the disk.
+///
+/// Where the disk is too full for another name in `tmp`, it is removed where it is.
+pub fn discard_dir(path: &Path, tmp: &Path) -> Result<()> {
+    let trash = trash_path(path, tmp);
+    fault::point("discard.start").doing("removing", path)?;
+    match std::fs::rename(path, &trash) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            remove_trash_dir(path)?;
+            return path.parent().map_or(Ok(()), sync_dir);
+        }
+        Err(error) => return Err(Error::io("removing", path, error)),
+    }
+    fault::point("discard.renamed").doing("removing", path)?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    std::fs::remove_dir_all(&trash).doing("removing", &trash)
+}
+
+/// Deletes a directory that [`discard_dir`] had renamed into the staging directory when it was killed.
+pub fn remove_trash_dir(trash: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(trash) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", trash, error)),
+        _ => Ok(()),
+    }
+}
+
+/// A file that is out of sight and waits for its unlink.
+#[derive(Debug)]
+#[must_use = "the bytes are freed by `delete`"]
+pub struct Trash {
+    /// `None` when it is unlinked already.
+    path: Option<PathBuf>,
+    came_from: PathBuf,
+}
+
+impl Trash {
+    /// What an interrupted removal left at `path`.
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: Some(path.to_owned()), came_from: path.to_owned() }
+    }
+
+    /// Unlinks the file and makes the removal durable.
+    pub fn delete(self) -> Result<()> {
+        self.unlink()?.as_deref().map_or(Ok(()), sync_dir)
+    }
+
+    /// Unlinks the file and returns the directory it came from, which has to be synced.
+    fn unlink(self) -> Result<Option<PathBuf>> {
+        match self.path.as_deref().map_or(Ok(()), std::fs::remove_file) {
+            // Another process's sweep of the staging directory was faster.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("removing", self.path.unwrap_or(self.came_from), error));
+            }
+            _ => {}
+        }
+        fault::point("discard.unlinked").doing("removing", &self.came_from)?;
+        Ok(self.came_from.parent().map(Path::to_owned))
+    }
+}
+
+/// Deletes many files, syncing each directory once; returns what could not be, with its tag.
+pub fn delete_all<T>(all: impl IntoIterator<Item = (T, Trash)>) -> Vec<(T, Error)> {
+    let mut failed = Vec::new();
+    let mut unlinked: BTreeMap<PathBuf, Vec<T>> = BTreeMap::new();
+    for (tag, trash) in all {
+        match trash.unlink() {
+            Ok(Some(directory)) => unlinked.entry(directory).or_default().push(tag),
+            Ok(None) => {}
+            Err(error) => failed.push((tag, error)),
+        }
+    }
+    for (directory, tags) in unlinked {
+        if let Err(error) = sync_dir(&directory) {
+            let same = || Error::new(error.kind(), error.to_string()).at(&directory);
+            failed.extend(tags.into_iter().map(|tag| (tag, same())));
+        }
+    }
+    failed
+}
+
+fn rename_to_trash(path: &Path, tmp: &Path) -> Result<Trash> {
+    let trash = trash_path(path, tmp);
+    fault::point("discard.start").doing("removing", path)?;
+    std::fs::rename(path, &trash).doing("removing", path)?;
+    fault::point("discard.renamed").doing("removing", path)?;
+    Ok(Trash { path: Some(trash), came_from: path.to_owned() })
+}
+
+fn unlink_in_place(path: &Path) -> Result<Trash> {
+    std::fs::remove_file(path).doing("removing", path)?;
+    Ok(Trash { path: None, came_from: path.to_owned() })
+}
+
+/// Whether [`discard`] or [`discard_dir`] gave the name.
+pub(super) fn is_trash(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"trash-"))
+}
+
+fn trash_path(path: &Path, tmp: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    tmp.join(format!("trash-{name}.{}", uuid::Uuid::new_v4().simple()))
+}

@@ -1,0 +1,206 @@
+//! Where things live: the layout of `$BOXLITE_HOME`, checked when it is opened.
+//!
+//! ```text
+//! boxlite.db                       SQLite: images, boxes; schema version
+//! claims                           empty; live reservations are locks on its byte ranges
+//! images/blobs/sha256/<hex>        content-addressed, verified
+//! images/disk-images/<digest>.ext4 one read-only root filesystem per image
+//! images/tmp/                      everything unfinished
+//! bases/<id>.qcow2                 immutable snapshot and clone bases
+//! boxes/<id>/                      one box: disks/*.qcow2, sockets, logs, locks
+//! vm/                              boot files: unpacked kernels and initramfs files, by what they were made from
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use boxlite_types::{Doing, Error, Result};
+
+use crate::durable;
+
+/// An opened home: paths only; it holds no lock and no descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// Opens the home at `root`, creating what is missing of its layout; writes nothing when it is complete.
+    ///
+    /// # Errors
+    /// `Denied` on a read-only filesystem; `Unsupported` when parts of the home lie on different filesystems
+    /// (publishing is a rename) or on one that lacks the locks and sparse files that boxlite relies on.
+    pub fn open(root: &Path) -> Result<Self> {
+        if root.as_os_str().is_empty() {
+            return Err(Error::invalid(
+                "the home's path is empty; set BOXLITE_HOME or --home to a directory",
+            ));
+        }
+        let absolute = std::path::absolute(root).doing("resolving the home", root)?;
+        durable::ensure_dir(&absolute)?;
+        let home = Self { root: std::fs::canonicalize(&absolute).doing("resolving the home", &absolute)? };
+        for directory in home.directories() {
+            durable::ensure_dir(&directory)?;
+        }
+        home.check_filesystem()?;
+        Ok(home)
+    }
+
+    fn directories(&self) -> [PathBuf; 6] {
+        [self.blobs(), self.disk_images(), self.tmp(), self.bases(), self.boxes(), self.vm()]
+    }
+
+    fn check_filesystem(&self) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let kind = rustix::fs::statfs(&self.root).doing("examining the filesystem of", &self.root)?;
+        if let Some(name) = unsupported_filesystem(kind.f_type as u64) {
+            let message = format!(
+                "the home {} lies on {name}, which lacks the locks or sparse files boxlite relies on; \
+                 use a home on ext4, xfs, btrfs or tmpfs",
+                self.root.display()
+            );
+            return Err(Error::unsupported(message).at(&self.root));
+        }
+        let device = std::fs::metadata(&self.root).doing("examining", &self.root)?.dev();
+        for directory in self.directories() {
+            if std::fs::metadata(&directory).doing("examining", &directory)?.dev() != device {
+                let message = format!(
+                    "{} lies on another filesystem than its home {}; a home is one filesystem",
+                    directory.display(),
+                    self.root.display()
+                );
+                return Err(Error::unsupported(message).at(directory));
+            }
+        }
+        Ok(())
+    }
+
+    /// The home directory itself, absolute and free of symlinks.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("boxlite.db")
+    }
+
+    /// The settings file; it need not exist.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// The file whose byte-range locks are the live reservations.
+    pub fn claims(&self) -> PathBuf {
+        self.root.join("claims")
+    }
+
+    /// The directory of verified blobs, by SHA-256.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("images/blobs/sha256")
+    }
+
+    /// The directory of disk images.
+    pub fn disk_images(&self) -> PathBuf {
+        self.root.join("images/disk-images")
+    }
+
+    /// The disk image of `digest` (lower-case hex).
+    pub fn disk_image(&self, digest: &str) -> PathBuf {
+        self.disk_images().join(format!("{digest}.ext4"))
+    }
+
+    /// The staging directory.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("images/tmp")
+    }
+
+    /// The directory of immutable bases.
+    pub fn bases(&self) -> PathBuf {
+        self.root.join("bases")
+    }
+
+    /// The directory of boxes.
+    pub fn boxes(&self) -> PathBuf {
+        self.root.join("boxes")
+    }
+
+    /// The paths of the box `id`.
+    pub fn of_box(&self, id: &str) -> BoxPaths {
+        BoxPaths { root: self.boxes().join(id) }
+    }
+
+    /// Unpacked kernels, initramfs files and what was learnt of this host.
+    pub fn vm(&self) -> PathBuf {
+        self.root.join("vm")
+    }
+}
+
+/// The paths of one box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoxPaths {
+    root: PathBuf,
+}
+
+impl BoxPaths {
+    /// The paths of the box that lives in `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The box's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of its qcow2 overlays.
+    pub fn disks(&self) -> PathBuf {
+        self.root.join("disks")
+    }
+
+    /// The overlay that is its root filesystem.
+    pub fn overlay(&self) -> PathBuf {
+        self.disks().join("root.qcow2")
+    }
+
+    /// Held exclusively while the box's state is being changed (start, stop, remove).
+    pub fn state_lock(&self) -> PathBuf {
+        self.root.join("state.lock")
+    }
+
+    /// Held exclusively for as long as its shim or its QEMU lives.
+    pub fn shim_lock(&self) -> PathBuf {
+        self.root.join("shim.lock")
+    }
+
+    /// The shim's control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("shim.sock")
+    }
+
+    /// What the guest's kernel and agent said.
+    pub fn console_log(&self) -> PathBuf {
+        self.root.join("console.log")
+    }
+
+    /// What the main process wrote.
+    pub fn main_log(&self) -> PathBuf {
+        self.root.join("main.log")
+    }
+
+    /// How the last run ended, published by its shim.
+    pub fn outcome(&self) -> PathBuf {
+        self.root.join("outcome.json")
+    }
+}
+
+fn unsupported_filesystem(magic: u64) -> Option<&'static str> {
+    match magic & 0xffff_ffff {
+        0x6969 => Some("NFS"),
+        0x4d44 => Some("FAT"),
+        0x2011_bab0 => Some("exFAT"),
+        0x0102_1997 => Some("9p"),
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => Some("SMB"),
+        0x5346_544e => Some("NTFS"),
+        _ => None,
+    }
+}

@@ -1,0 +1,205 @@
+//! Settings: thresholds, grace and policy, each with where it came from.
+//!
+//! Later layers win: defaults, `$BOXLITE_HOME/config.toml`, `BOXLITE_*` environment variables, options of the
+//! embedding program or the command line. The file is a flat table of the names below; sizes read `512MiB`, `5G`
+//! or plain bytes, durations `10m` or seconds. An unknown key or a value out of its range is an error that names
+//! the file or the variable, never a silent default.
+
+mod size;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use boxlite_types::{Error, Origin, Result, SettingLine};
+use serde::{Deserialize, Serialize};
+use value::Value;
+
+use crate::home::Home;
+
+pub use size::{BadAmount, Bytes, format_duration, parse_duration};
+pub use value::Percent;
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting<T> {
+    /// The value in force.
+    pub value: T,
+    /// Who set it.
+    pub origin: Origin,
+}
+
+macro_rules! settings {
+    ($($name:ident: $type:ty = $default:expr, $env:literal, $meaning:literal;)*) => {
+        /// Every setting in force, validated.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Settings {
+            $(#[doc = $meaning] pub $name: Setting<$type>,)*
+        }
+
+        /// What an embedding program or the command line sets; `None` leaves the layers below in force.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct SettingsOptions {
+            $(#[doc = $meaning] pub $name: Option<$type>,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: Setting { value: $default, origin: Origin::Default },)* }
+            }
+        }
+
+        impl Settings {
+            /// The keys of the settings file.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            fn apply_file(&mut self, path: &Path, table: &toml::Table) -> Result<()> {
+                for (key, value) in table {
+                    match key.as_str() {
+                        $(stringify!($name) => {
+                            let value = Value::from_toml(value).map_err(|bad| in_file(path, key, &bad))?;
+                            self.$name = Setting { value, origin: Origin::File(path.to_owned()) };
+                        })*
+                        _ => return Err(unknown_key(path, key)),
+                    }
+                }
+                Ok(())
+            }
+
+            fn apply_environment(&mut self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<()> {
+                $(if let Some(found) = variable($env) {
+                    let value = Value::from_text(&found.to_string_lossy())
+                        .map_err(|bad| Error::invalid(format!("{}: {bad}", $env)).because(bad))?;
+                    self.$name = Setting { value, origin: Origin::Env($env.to_owned()) };
+                })*
+                Ok(())
+            }
+
+            fn apply_options(&mut self, options: &SettingsOptions) {
+                $(if let Some(value) = options.$name {
+                    self.$name = Setting { value, origin: Origin::Options };
+                })*
+            }
+
+            /// Every setting with its value, origin and meaning, in a stable order.
+            pub fn describe(&self) -> Vec<SettingLine> {
+                vec![$(SettingLine {
+                    name: stringify!($name).to_owned(),
+                    value: self.$name.value.to_text(),
+                    origin: self.$name.origin.clone(),
+                    meaning: $meaning.to_owned(),
+                }),*]
+            }
+        }
+    };
+}
+
+settings! {
+    hard_floor: Bytes = Bytes(1 << 30), "BOXLITE_HARD_FLOOR",
+        "Below this many free bytes nothing is started, pulled or built.";
+    soft_floor: Bytes = Bytes(5 << 30), "BOXLITE_SOFT_FLOOR",
+        "Below this many free bytes a start warns and collects garbage first.";
+    soft_percent: Percent = Percent(10), "BOXLITE_SOFT_PERCENT",
+        "Below this share of the filesystem a start warns and collects garbage first; it never refuses.";
+    // A start needs about 12 inodes and a pull one per layer, so 2 000 leave room for over a hundred of either.
+    inode_floor: u64 = 2_000, "BOXLITE_INODE_FLOOR",
+        "Below this many free inodes nothing is started, pulled or built; below twice as many a start warns.";
+    emergency_floor: Bytes = Bytes(256 << 20), "BOXLITE_EMERGENCY_FLOOR",
+        "Below this many free bytes the writes of running boxes are paused.";
+    grace: Duration = Duration::from_secs(600), "BOXLITE_GRACE",
+        "What was modified more recently than this is never collected.";
+    claim: Bytes = Bytes(128 << 20), "BOXLITE_CLAIM",
+        "Bytes that a start reserves against concurrent starts.";
+    auto_gc: bool = true, "BOXLITE_AUTO_GC",
+        "Whether a start that finds space short collects garbage first.";
+    templates: bool = true, "BOXLITE_TEMPLATES",
+        "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
+    disk_size: Bytes = Bytes(10 << 30), "BOXLITE_DISK_SIZE",
+        "Virtual size of a box's disk.";
+    max_expanded: Bytes = Bytes(64 << 30), "BOXLITE_MAX_EXPANDED",
+        "Most bytes that an image's files may expand to.";
+    main_log_max: Bytes = Bytes(64 << 20), "BOXLITE_MAIN_LOG_MAX",
+        "Most bytes kept of a box's main output.";
+    console_log_max: Bytes = Bytes(4 << 20), "BOXLITE_CONSOLE_LOG_MAX",
+        "Most bytes kept of a box's console.";
+}
+
+impl Settings {
+    /// The settings of `home`, its file and the process's environment under `options`.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the file and key, or the variable.
+    pub fn load(home: &Home, options: &SettingsOptions) -> Result<Self> {
+        let path = home.config();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io("reading the settings file", &path, error)),
+        };
+        let file = text.as_deref().map(|text| (path.as_path(), text));
+        Self::resolve(file, &|name| std::env::var_os(name), options)
+    }
+
+    /// The settings that these layers amount to; reads nothing but its arguments.
+    pub fn resolve(
+        file: Option<(&Path, &str)>,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+        options: &SettingsOptions,
+    ) -> Result<Self> {
+        let mut settings = Self::default();
+        if let Some((path, text)) = file {
+            let table: toml::Table = text.parse().map_err(|bad: toml::de::Error| {
+                Error::invalid(format!("{} is not TOML: {}", path.display(), bad.message()))
+                    .at(path)
+                    .because(bad)
+            })?;
+            settings.apply_file(path, &table)?;
+        }
+        settings.apply_environment(variable)?;
+        settings.apply_options(options);
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    fn validate(&self) -> Result<()> {
+        ordered("soft_floor", &self.soft_floor, "hard_floor", &self.hard_floor)?;
+        ordered("hard_floor", &self.hard_floor, "emergency_floor", &self.emergency_floor)?;
+        within("disk_size", &self.disk_size, Bytes(64 << 20), Bytes(16 << 40))?;
+        within("claim", &self.claim, Bytes(0), Bytes(1 << 50))?;
+        within("main_log_max", &self.main_log_max, Bytes(4096), Bytes(1 << 50))?;
+        within("console_log_max", &self.console_log_max, Bytes(4096), Bytes(1 << 50))
+    }
+}
+
+/// Refuses a `larger` below its `smaller`, naming who set each.
+fn ordered(larger: &str, high: &Setting<Bytes>, smaller: &str, low: &Setting<Bytes>) -> Result<()> {
+    if high.value >= low.value {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{larger} is {} ({}), below {smaller}, which is {} ({}); it must not be smaller",
+        high.value, high.origin, low.value, low.origin
+    )))
+}
+
+fn within(name: &str, setting: &Setting<Bytes>, least: Bytes, most: Bytes) -> Result<()> {
+    if (least..=most).contains(&setting.value) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{name} is {} ({}); it must be from {least} to {most}",
+        setting.value, setting.origin
+    )))
+}
+
+fn in_file(path: &Path, key: &str, bad: &BadAmount) -> Error {
+    Error::invalid(format!("{}: {key}: {bad}", path.display())).at(path).because(bad.clone())
+}
+
+fn unknown_key(path: &Path, key: &str) -> Error {
+    let known = Settings::NAMES.join(", ");
+    Error::invalid(format!("{}: unknown setting {key:?}; the settings are {known}", path.display())).at(path)
+}

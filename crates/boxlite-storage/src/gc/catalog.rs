@@ -1,0 +1,43 @@
+//! What gc asks of the database.
+
+use std::time::SystemTime;
+
+use boxlite_types::Result;
+
+/// What a box record pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoxPin<'a> {
+    /// The box's id, which is the name of its directory.
+    pub id: &'a str,
+    /// Manifest digest of its image.
+    pub image: &'a str,
+    /// Digest that names its disk image.
+    pub disk_digest: &'a str,
+}
+
+/// An image in the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImagePin<'a> {
+    /// Manifest digest.
+    pub digest: &'a str,
+    /// One of its names, if it has any.
+    pub reference: Option<&'a str>,
+    /// When it was last used, or pulled.
+    pub last_used: SystemTime,
+}
+
+/// The records that gc takes its roots from. Each call sees one committed state; none writes but the last.
+pub trait Catalog: Send + Sync {
+    /// Visits every box record.
+    fn boxes(&self, visit: &mut dyn FnMut(BoxPin<'_>)) -> Result<()>;
+    /// Visits every image.
+    fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()>;
+    /// Visits every pair of an image's manifest digest and a blob (its name: 64 hex digits) it refers to.
+    fn blobs(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()>;
+    /// Whether an image refers to the blob now.
+    fn blob_is_referenced(&self, blob: &str) -> Result<bool>;
+    /// Whether there is a record of the box now.
+    fn has_box(&self, id: &str) -> Result<bool>;
+    /// Takes the image away unless a box uses it or it was used after `idle_since`; says whether it did.
+    fn forget_image(&self, digest: &str, idle_since: SystemTime) -> Result<bool>;
+}

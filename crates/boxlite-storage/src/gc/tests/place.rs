@@ -1,0 +1,228 @@
+//! A home for tests, with a catalogue in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, FileTimes};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use boxlite_home::Home;
+use boxlite_home::settings::Settings;
+use boxlite_types::{Error, GcOptions, GcReport, Result};
+
+use crate::disk::qcow2::{BackingFormat, Header, overlay_header};
+use crate::gc::{Automatic, BoxPin, Catalog, ImagePin, collect};
+
+pub(super) const AGED: Duration = Duration::from_secs(86_400);
+pub(super) const FRESH: Duration = Duration::ZERO;
+
+pub(super) struct Place {
+    _directory: tempfile::TempDir,
+    pub(super) home: Home,
+    pub(super) settings: Settings,
+    records: Arc<Records>,
+}
+
+#[derive(Default)]
+struct Records {
+    broken: Mutex<bool>,
+    boxes: Mutex<BTreeMap<String, (String, String)>>,
+    images: Mutex<BTreeMap<String, (SystemTime, Vec<String>)>>,
+    watched: Mutex<Vec<PathBuf>>,
+    held: Mutex<BTreeSet<PathBuf>>,
+}
+
+/// A digest that begins with the hex of `name`.
+pub(super) fn digest(name: &str) -> String {
+    let hex = hex::encode(name);
+    format!("{hex:f<64}")
+}
+
+/// What `du` says.
+pub(super) fn du(path: &Path) -> u64 {
+    let output = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(&directory.path().join("home")).unwrap();
+        let records = Arc::new(Records::default());
+        Self { _directory: directory, home, settings: Settings::default(), records }
+    }
+
+    pub(super) fn catalog(&self) -> Arc<dyn Catalog> {
+        Arc::clone(&self.records) as Arc<dyn Catalog>
+    }
+
+    pub(super) fn automatic(&self) -> Automatic {
+        Automatic::new(self.home.clone(), self.catalog(), self.settings.clone())
+    }
+
+    pub(super) fn gc(&self, options: &GcOptions) -> GcReport {
+        collect(&self.home, &self.catalog(), &self.settings, options).unwrap()
+    }
+
+    pub(super) fn image_path(&self, name: &str) -> PathBuf {
+        self.home.disk_image(&digest(name))
+    }
+
+    pub(super) fn base_path(&self, name: &str) -> PathBuf {
+        self.home.bases().join(format!("{name}.qcow2"))
+    }
+
+    pub(super) fn images(&self) -> usize {
+        let entries = std::fs::read_dir(self.home.disk_images()).unwrap();
+        entries
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ext| ext == "ext4"))
+            .count()
+    }
+
+    pub(super) fn image(&self, name: &str, bytes: usize, age: Duration) {
+        std::fs::write(self.image_path(name), vec![3; bytes]).unwrap();
+        self.age(&self.image_path(name), age);
+    }
+
+    pub(super) fn sparse_image(&self, name: &str, length: u64, age: Duration) {
+        self.image(name, 4096, age);
+        File::options().write(true).open(self.image_path(name)).unwrap().set_len(length).unwrap();
+        self.age(&self.image_path(name), age);
+    }
+
+    pub(super) fn base(&self, name: &str, on: &Path, format: BackingFormat, age: Duration) {
+        std::fs::write(self.base_path(name), overlay_header(on, format, 1 << 30).unwrap().head).unwrap();
+        self.age(&self.base_path(name), age);
+    }
+
+    pub(super) fn blob(&self, name: &str, age: Duration) -> PathBuf {
+        let path = self.home.blobs().join(digest(name));
+        std::fs::write(&path, vec![5; 6000]).unwrap();
+        self.age(&path, age);
+        path
+    }
+
+    pub(super) fn overlay(&self, id: &str, on: &Path, format: BackingFormat) -> PathBuf {
+        self.overlay_bytes(id, &overlay_header(on, format, 1 << 30).unwrap().head)
+    }
+
+    pub(super) fn overlay_bytes(&self, id: &str, bytes: &[u8]) -> PathBuf {
+        let paths = self.home.of_box(id);
+        std::fs::create_dir_all(paths.disks()).unwrap();
+        std::fs::write(paths.overlay(), bytes).unwrap();
+        paths.overlay()
+    }
+
+    pub(super) fn age(&self, path: &Path, age: Duration) {
+        let then = SystemTime::now() - age;
+        let times = FileTimes::new().set_modified(then).set_accessed(then);
+        File::open(path).unwrap().set_times(times).unwrap();
+        assert!(path.starts_with(self.home.root()));
+    }
+
+    pub(super) fn used(&self, path: &Path, ago: Duration) {
+        let times =
+            FileTimes::new().set_modified(SystemTime::now() - AGED * 2).set_accessed(SystemTime::now() - ago);
+        File::open(path).unwrap().set_times(times).unwrap();
+        assert!(path.starts_with(self.home.root()));
+    }
+
+    pub(super) fn record(&self, id: &str, disk: &str) {
+        self.record_of(id, disk, "sha256:none");
+    }
+
+    pub(super) fn record_of(&self, id: &str, disk: &str, image: &str) {
+        self.records.boxes.lock().unwrap().insert(id.to_owned(), (digest(disk), image.to_owned()));
+    }
+
+    pub(super) fn forget(&self, id: &str) {
+        self.records.boxes.lock().unwrap().remove(id);
+    }
+
+    pub(super) fn catalogue(&self, image: &str, blobs: &[&str], age: Duration) {
+        let blobs = blobs.iter().map(|name| digest(name)).collect();
+        self.records.images.lock().unwrap().insert(image.to_owned(), (SystemTime::now() - age, blobs));
+    }
+
+    pub(super) fn break_catalog(&self) {
+        *self.records.broken.lock().unwrap() = true;
+    }
+
+    /// From now on every question to the catalogue looks whether these are locked.
+    pub(super) fn watch(&self, paths: &[PathBuf]) {
+        self.records.watched.lock().unwrap().extend_from_slice(paths);
+    }
+
+    pub(super) fn found_held(&self) -> BTreeSet<PathBuf> {
+        self.records.held.lock().unwrap().clone()
+    }
+
+    /// Follows the overlay's backing paths as text until a raw file, all of which must exist.
+    pub(super) fn assert_whole(&self, overlay: &Path) {
+        let mut path = overlay.to_owned();
+        loop {
+            let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let Ok(Header { backing: Some(backing), .. }) = Header::parse(&bytes) else { break };
+            path = PathBuf::from(std::ffi::OsStr::from_bytes(backing.name));
+        }
+        assert!(path.starts_with(self.home.root()));
+    }
+}
+
+impl Records {
+    fn check(&self) -> Result<()> {
+        for path in &*self.watched.lock().unwrap() {
+            if File::open(path).is_ok_and(|file| file.try_lock().is_err()) {
+                self.held.lock().unwrap().insert(path.clone());
+            }
+        }
+        if *self.broken.lock().unwrap() { Err(Error::corrupt("the catalogue is broken")) } else { Ok(()) }
+    }
+}
+
+impl Catalog for Records {
+    fn boxes(&self, visit: &mut dyn FnMut(BoxPin<'_>)) -> Result<()> {
+        for (id, (disk_digest, image)) in &*self.boxes.lock().unwrap() {
+            visit(BoxPin { id, image, disk_digest });
+        }
+        self.check()
+    }
+
+    fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
+        for (digest, (last_used, _)) in &*self.images.lock().unwrap() {
+            visit(ImagePin { digest, reference: None, last_used: *last_used });
+        }
+        self.check()
+    }
+
+    fn blobs(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+        for (image, (_, blobs)) in &*self.images.lock().unwrap() {
+            for blob in blobs {
+                visit(image, blob);
+            }
+        }
+        self.check()
+    }
+
+    fn blob_is_referenced(&self, blob: &str) -> Result<bool> {
+        self.check()?;
+        Ok(self.images.lock().unwrap().values().any(|(_, blobs)| blobs.iter().any(|held| held == blob)))
+    }
+
+    fn has_box(&self, id: &str) -> Result<bool> {
+        self.check()?;
+        Ok(self.boxes.lock().unwrap().contains_key(id))
+    }
+
+    fn forget_image(&self, digest: &str, idle_since: SystemTime) -> Result<bool> {
+        self.check()?;
+        if self.boxes.lock().unwrap().values().any(|(_, image)| image == digest) {
+            return Ok(false);
+        }
+        let mut images = self.images.lock().unwrap();
+        let idle = images.get(digest).is_some_and(|(used, _)| *used <= idle_since);
+        Ok(idle && images.remove(digest).is_some())
+    }
+}

@@ -1,0 +1,157 @@
+//! Images: named by references, pulled from their sources, kept as blobs and described in the catalogue.
+
+mod blobs;
+mod ingest;
+mod manifest;
+mod pull;
+mod source;
+mod space;
+
+use std::sync::Arc;
+
+use boxlite_home::admission::Collector;
+use boxlite_home::lease::Leased;
+use boxlite_home::settings::Settings;
+use boxlite_home::{Home, blocking};
+use boxlite_types::{Digest, Error, Image, Layer, Removal, Result};
+use jiff::Timestamp;
+
+use crate::reference::Reference;
+use crate::store::Store;
+
+pub(crate) use blobs::Blobs;
+pub(crate) use space::Room;
+
+/// The images of one home. Cheap to clone; many may work on one home at once, in any number of processes.
+#[derive(Clone)]
+pub struct Images {
+    home: Home,
+    store: Store,
+    blobs: Blobs,
+    settings: Arc<Settings>,
+    collector: Option<Arc<dyn Collector>>,
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// The images of `home`, recorded in `store`; pulls that find space short ask `collector` to free some.
+    pub fn new(home: Home, store: Store, settings: Settings, collector: Arc<dyn Collector>) -> Self {
+        let collector = settings.auto_gc.value.then_some(collector);
+        Self { blobs: Blobs::new(home.clone()), home, store, settings: Arc::new(settings), collector }
+    }
+
+    /// All images, the one pulled last first.
+    pub async fn list(&self) -> Result<Vec<Image>> {
+        let store = self.store.clone();
+        blocking(move || store.images()).await
+    }
+
+    /// Finds the image that `wanted` means: a reference, a digest, or hex digits that only one digest begins with.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidInput` when it is malformed or several digests begin with it.
+    pub async fn find(&self, wanted: &str) -> Result<Image> {
+        let (this, wanted) = (self.clone(), wanted.to_owned());
+        blocking(move || this.find_blocking(&wanted)).await
+    }
+
+    /// [`Images::find`] for callers that may block.
+    pub fn find_blocking(&self, wanted: &str) -> Result<Image> {
+        Ok(find(&self.store, wanted)?.0)
+    }
+
+    /// Notes that the image is being used.
+    pub async fn touch(&self, digest: Digest) -> Result<()> {
+        let store = self.store.clone();
+        blocking(move || store.touch_image(digest, Timestamp::now())).await
+    }
+
+    /// Takes a name from an image, and the image out of the catalogue with its last name; the bytes are gc's.
+    ///
+    /// `wanted` is as for [`Images::find`]; one that is a reference takes away that name only.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` without `force` when a box uses an image that would go, or when `wanted` is a
+    /// digest and the image has several names.
+    pub async fn remove(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
+        let (this, wanted) = (self.clone(), wanted.to_owned());
+        blocking(move || {
+            let (image, name) = find(&this.store, &wanted)?;
+            let removed = this.store.remove_image(image.digest, name.as_deref(), force)?;
+            Ok(removed)
+        })
+        .await
+    }
+
+    /// Leases every layer of `image` for reading, lowest first.
+    ///
+    /// # Errors
+    /// `NotFound` when a blob is missing, saying how to get it back.
+    pub(crate) fn lease_layers(&self, image: &Image) -> Result<Vec<Leased>> {
+        let lease = |layer: &Layer| {
+            self.blobs.lease(layer.digest, Some(layer.length))?.ok_or_else(|| {
+                let name = image.references.first().cloned().unwrap_or_else(|| image.digest.to_string());
+                let message =
+                    format!("layer {} of {name} is missing; run `boxlite pull {name}`", layer.digest);
+                Error::not_found(message).at(self.blobs.path(layer.digest))
+            })
+        };
+        image.layers.iter().map(lease).collect()
+    }
+
+    /// The store of blobs.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Asks for room on behalf of one transfer or build, which is about to use the disk images in `keep`.
+    pub(crate) fn room(&self, keep: Vec<String>) -> Result<Room> {
+        Room::new(&self.home, &self.settings, self.collector.as_ref(), keep)
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The home.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+}
+
+/// The image, and the canonical reference if `wanted` is one.
+fn find(store: &Store, wanted: &str) -> Result<(Image, Option<String>)> {
+    let unknown =
+        || Error::not_found(format!("there is no image '{wanted}' in this home; `boxlite pull` gets one"));
+    if let Ok(digest) = wanted.parse::<Digest>().or_else(|_| Digest::from_hex(wanted)) {
+        return store.image(digest)?.map(|image| (image, None)).ok_or_else(unknown);
+    }
+    let reference = wanted.parse::<Reference>().map(Reference::absolute);
+    if let Ok(Ok(reference)) = &reference {
+        let name = reference.to_string();
+        if let Some(image) = store.image_named(&name)? {
+            return Ok((image, Some(name)));
+        }
+    }
+    let prefix = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    if !prefix.is_empty() && prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        let mut found = store.images_beginning(prefix)?;
+        if let [one, other] = &found[..] {
+            return Err(Error::invalid(format!(
+                "'{wanted}' is ambiguous: images {} and {} both begin with it",
+                one.digest, other.digest
+            )));
+        }
+        if let Some(image) = found.pop() {
+            return Ok((image, None));
+        }
+    }
+    reference??;
+    Err(unknown())
+}

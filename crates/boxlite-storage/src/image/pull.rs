@@ -1,0 +1,304 @@
+//! Pulling: from a reference to verified blobs and a record in the catalogue.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use boxlite_home::blocking;
+use boxlite_home::lease::Leased;
+use boxlite_types::{
+    Digest, Error, ErrorKind, Image, Layer, Platform, Progress, ProgressSink, PullOptions, PullPolicy, Result,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use tracing::debug;
+
+use super::blobs::{BUSY_PAUSE, Wanted};
+use super::manifest::{self, Descriptor, Manifest, ParsedConfig};
+use super::source::Source;
+use super::{Images, Room};
+use crate::reference::Reference;
+use crate::store::Document;
+
+/// How many layers are fetched at a time.
+const PARALLEL_LAYERS: usize = 3;
+/// How deep indexes may be nested.
+const INDEX_DEPTH: usize = 3;
+
+/// What the source says the image is, verified.
+struct Found {
+    digest: Digest,
+    document: Vec<u8>,
+    manifest: Manifest,
+    config: Vec<u8>,
+    parsed: ParsedConfig,
+    platform: Platform,
+}
+
+impl Images {
+    /// Makes sure that the home has the image that `reference` names, and returns its record.
+    ///
+    /// Blobs that are there are not fetched again; concurrent pulls fetch each blob once between them. A source is
+    /// asked under [`PullPolicy::Missing`] too when a blob was lost, and files on this host are looked at again under [`PullPolicy::Missing`], as long as they are there. The image is in
+    /// the catalogue when this returns, and not before all its blobs are verified and durable.
+    ///
+    /// # Errors
+    /// `NotFound` (no such image, tag or platform, or the policy is `Never`), `Denied` (credentials),
+    /// `Unavailable` (no network, registry down), `Corrupt` (wrong digest), `ResourceExhausted` (no room:
+    /// everything this pull wrote is removed again), `Unsupported` (no container image).
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        let reference = reference.clone().absolute()?;
+        let known = self.known(&reference, options).await?;
+        match (options.policy, known) {
+            (PullPolicy::Never, Some(image)) => Ok(image),
+            (PullPolicy::Never, None) => Err(Error::not_found(format!(
+                "the home does not have {}, and it is not to be pulled",
+                reference.familiar()
+            ))),
+            (PullPolicy::Missing, Some(image))
+                if !reference.is_local() && self.has_all_blobs(&image).await? =>
+            {
+                Ok(image)
+            }
+            (PullPolicy::Missing, Some(image)) => match self.fetch(&reference, options, progress).await {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => {
+                    debug!(%reference, %error, "using the image pulled earlier");
+                    Ok(image)
+                }
+                other => other,
+            },
+            (PullPolicy::Missing | PullPolicy::Always, _) => self.fetch(&reference, options, progress).await,
+        }
+    }
+
+    /// The image in the catalogue that serves the request.
+    async fn known(&self, reference: &Reference, options: &PullOptions) -> Result<Option<Image>> {
+        let (store, name) = (self.store.clone(), reference.to_string());
+        let found = blocking(move || store.image_named(&name)).await?;
+        let serves = |image: &Image| {
+            options.platform.as_ref().is_none_or(|platform| platform.accepts(&image.platform))
+        };
+        Ok(found.filter(serves))
+    }
+
+    /// Whether no layer was lost to damage or to a hand that removed it.
+    async fn has_all_blobs(&self, image: &Image) -> Result<bool> {
+        let (this, layers) = (self.clone(), image.layers.clone());
+        let there = move |layer: &Layer| this.blobs.path(layer.digest).exists();
+        blocking(move || Ok(layers.iter().all(there))).await
+    }
+
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        progress.report(Progress::Resolving { reference: reference.familiar() });
+        let source = Source::open(reference, options, &progress).await?;
+        let found = self.identify(&source, reference, options).await?;
+        let layers = &found.manifest.layers;
+        progress.report(Progress::Resolved {
+            digest: found.digest,
+            layers: layers.iter().map(|layer| (layer.digest, layer.length)).collect(),
+        });
+        let job = Job { room: self.room(Vec::new())?, written: Arc::default() };
+        let outcome = self.store_image(reference, &source, found, &job, &progress).await;
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::ResourceExhausted
+        {
+            self.take_back(&job).await;
+        }
+        outcome.map_err(|error| error.while_doing(format!("pulling {}", reference.familiar())))
+    }
+
+    /// Fetches what is missing and records the image while every blob is leased.
+    async fn store_image(
+        &self,
+        reference: &Reference,
+        source: &Source,
+        found: Found,
+        job: &Job,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        let layers = found.manifest.layers.clone();
+        let this = self.clone();
+        let documents = [found.document.clone(), found.config.clone()];
+        let (to_write, here) = (layers.clone(), job.clone());
+        let small = blocking(move || {
+            here.room.ask(this.missing_bytes(&to_write)?)?;
+            documents.iter().map(|bytes| this.put(bytes, &here)).collect::<Result<Vec<_>>>()
+        })
+        .await?;
+        let mut unique = layers.clone();
+        unique.sort_by_key(|layer| layer.digest);
+        unique.dedup_by_key(|layer| layer.digest);
+        let large: Vec<Leased> = stream::iter(unique)
+            .map(|layer| self.fetch_layer(source, layer, job, progress))
+            .buffer_unordered(PARALLEL_LAYERS)
+            .try_collect()
+            .await?;
+        let now = Timestamp::now();
+        let image = Image {
+            digest: found.digest,
+            references: vec![reference.to_string()],
+            platform: found.platform,
+            config: found.parsed.config,
+            layers: layers.into_iter().zip(found.parsed.diff_ids).map(layer_of).collect(),
+            pulled_at: now,
+            last_used_at: now,
+        };
+        let manifest = Document { digest: found.digest, length: found.document.len() as u64 };
+        let config = Document { digest: found.manifest.config.digest, length: found.config.len() as u64 };
+        let store = self.store.clone();
+        blocking(move || {
+            store.insert_image(&image, manifest, config)?;
+            drop((small, large));
+            let gone = || Error::conflict(format!("image {} was removed meanwhile", image.digest));
+            store.image(image.digest)?.ok_or_else(gone)
+        })
+        .await
+    }
+
+    /// Fetches one layer, or waits until another pull has done so.
+    async fn fetch_layer(
+        &self,
+        source: &Source,
+        layer: Descriptor,
+        job: &Job,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Leased> {
+        let (mut waiting, mut fetched) = (false, false);
+        loop {
+            let (this, digest, length) = (self.clone(), layer.digest, layer.length);
+            // Each layer reserves by itself, so that pulls which share the work do not add up.
+            let want = move || this.blobs.want(digest, length, || this.room(Vec::new()));
+            match blocking(want).await? {
+                Wanted::Present(lease) => {
+                    let layer = layer.digest;
+                    let there =
+                        if fetched { Progress::Transferred { layer } } else { Progress::Present { layer } };
+                    progress.report(there);
+                    return Ok(lease);
+                }
+                Wanted::Busy => {
+                    if !waiting {
+                        progress.report(Progress::Waiting { layer: layer.digest });
+                    }
+                    waiting = true;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Wanted::Missing(ingest) => {
+                    let mut ingest = source.fetch(&layer, *ingest, progress).await?;
+                    if ingest.resumed() && !ingest.is_right() {
+                        debug!(layer = %layer.digest, "what an earlier pull left is damaged; starting over");
+                        ingest.restart()?;
+                        ingest = source.fetch(&layer, ingest, progress).await?;
+                    }
+                    let (digest, job) = (layer.digest, job.clone());
+                    blocking(move || {
+                        job.note(digest);
+                        ingest.publish()
+                    })
+                    .await?;
+                    fetched = true;
+                }
+            }
+        }
+    }
+
+    /// Bytes that this pull will have to write, as far as others are not writing them already.
+    fn missing_bytes(&self, layers: &[Descriptor]) -> Result<u64> {
+        let mut missing = 0_u64;
+        for layer in layers {
+            let there = self.blobs.lease(layer.digest, Some(layer.length))?.is_some();
+            if !there && !self.blobs.is_being_written(layer.digest)? {
+                missing = missing.saturating_add(layer.length);
+            }
+        }
+        Ok(missing)
+    }
+
+    fn put(&self, bytes: &[u8], job: &Job) -> Result<Leased> {
+        let digest = Digest::of(bytes);
+        if let Some(lease) = self.blobs.lease(digest, Some(bytes.len() as u64))? {
+            return Ok(lease);
+        }
+        job.note(digest);
+        self.blobs.put(bytes, &job.room)
+    }
+
+    /// Removes the blobs that a pull has written, except those that somebody else relies on by now.
+    async fn take_back(&self, job: &Job) {
+        let (this, digests) = (self.clone(), job.take());
+        let result = blocking(move || {
+            for digest in digests {
+                this.blobs.collect(digest, || Ok(!this.store.blob_is_referenced(digest)?))?;
+            }
+            Ok(())
+        });
+        if let Err(error) = result.await {
+            debug!(%error, "leaving the rest of a refused pull to gc");
+        }
+    }
+}
+
+/// One pull: its room, and the blobs that it has published.
+#[derive(Clone)]
+struct Job {
+    room: Room,
+    written: Arc<Mutex<Vec<Digest>>>,
+}
+
+impl Job {
+    fn note(&self, digest: Digest) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
+    }
+
+    fn take(&self) -> Vec<Digest> {
+        std::mem::take(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn layer_of((layer, diff_id): (Descriptor, Digest)) -> Layer {
+    Layer { digest: layer.digest, diff_id, media_type: layer.media_type, length: layer.length }
+}
+
+impl Images {
+    /// Follows indexes to the one manifest that serves the platform, and reads its config.
+    async fn identify(&self, source: &Source, reference: &Reference, options: &PullOptions) -> Result<Found> {
+        let name = reference.familiar();
+        let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+        let (mut digest, mut document) = source.top().await?;
+        for _ in 0..=INDEX_DEPTH {
+            let manifest = match manifest::parse(&document, &name)? {
+                manifest::Document::Manifest(manifest) => manifest,
+                manifest::Document::Index(entries) => {
+                    digest = manifest::choose(&entries, &wanted, &name)?.digest;
+                    document = source.manifest(digest).await?;
+                    continue;
+                }
+            };
+            let config = self.config(source, &manifest.config).await?;
+            let parsed = manifest::parse_config(&config, manifest.layers.len(), &name)?;
+            let platform = parsed.platform.clone().unwrap_or_else(|| wanted.clone());
+            if !wanted.accepts(&platform) {
+                return Err(Error::unsupported(format!("{name} is for {platform}, and {wanted} is wanted")));
+            }
+            return Ok(Found { digest, document, manifest, config, parsed, platform });
+        }
+        Err(Error::corrupt(format!("the indexes of {name} are nested more than {INDEX_DEPTH} deep")))
+    }
+
+    /// Reads the config from the home if it is there, else from the source.
+    async fn config(&self, source: &Source, config: &Descriptor) -> Result<Vec<u8>> {
+        let (this, wanted) = (self.clone(), config.clone());
+        match blocking(move || this.blobs.read(wanted.digest, wanted.length)).await? {
+            Some(bytes) => Ok(bytes),
+            None => source.config(config).await,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What `docker save` writes: a tar file with `manifest.json`, configs and uncompressed layers.
+//!
+//! It has no manifest in OCI's sense, so that one is made from its config and layers, always the same for the
+//! same contents.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use boxlite_types::{Digest, Doing, Error, Result};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{LocalSource, Place};
+use crate::image::ingest::CHUNK;
+use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, Manifest, OCI_CONFIG};
+use crate::reference::RegistryReference;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// Finds the image called `wanted`, or the only one, in the archive at `place`.
+pub(super) fn open(place: Place, wanted: Option<&RegistryReference>, name: String) -> Result<LocalSource> {
+    if !place.has("manifest.json") {
+        let message = format!(
+            "{} is no archive of docker save: it lacks manifest.json (oci-archive: reads OCI layouts)",
+            place.path().display()
+        );
+        return Err(Error::corrupt(message).at(place.path()));
+    }
+    let text = place.read("manifest.json", DOCUMENT_LIMIT)?;
+    let items: Vec<Item> = serde_json::from_slice(&text).map_err(|error| {
+        let message = format!("manifest.json in {} is malformed: {error}", place.path().display());
+        Error::corrupt(message).at(place.path()).because(error)
+    })?;
+    let item = choose(&items, wanted, &name)?;
+    let config = place.read(&item.config, DOCUMENT_LIMIT)?;
+    let parsed = manifest::parse_config(&config, item.layers.len(), &name)?;
+    let mut names = HashMap::new();
+    let mut layers = Vec::with_capacity(item.layers.len());
+    for (entry, diff_id) in item.layers.iter().zip(&parsed.diff_ids) {
+        let layer = describe(&place, entry, *diff_id)?;
+        names.insert(layer.digest, entry.clone());
+        layers.push(layer);
+    }
+    let config_digest = Digest::of(&config);
+    let config_descriptor = descriptor(OCI_CONFIG, config_digest, config.len() as u64);
+    let manifest = Manifest { config: config_descriptor, layers }.to_json();
+    let top = Digest::of(&manifest);
+    let made_up = HashMap::from([(top, manifest), (config_digest, config)]);
+    Ok(LocalSource { place, top, made_up, names, name })
+}
+
+fn choose<'a>(items: &'a [Item], wanted: Option<&RegistryReference>, name: &str) -> Result<&'a Item> {
+    let tags = |item: &'a Item| item.repo_tags.iter().flatten().map(String::as_str);
+    let listed = || {
+        let all: Vec<&str> = items.iter().flat_map(tags).take(20).collect();
+        if all.is_empty() { "no names".to_owned() } else { all.join(", ") }
+    };
+    match (wanted, items) {
+        (Some(wanted), _) => items
+            .iter()
+            .find(|item| tags(item).any(|tag| RegistryReference::parse(tag).is_ok_and(|tag| tag == *wanted)))
+            .ok_or_else(|| {
+                Error::not_found(format!("{name} has no image of that name; it has {}", listed()))
+            }),
+        (None, [only]) => Ok(only),
+        (None, []) => Err(Error::not_found(format!("{name} has no image"))),
+        (None, _) => {
+            Err(Error::invalid(format!("{name} has several images; name one of {} after a colon", listed())))
+        }
+    }
+}
+
+/// A plain tar layer is its own `diff_id` (verified when it is copied); a compressed one has to be hashed.
+fn describe(place: &Place, entry: &str, diff_id: Digest) -> Result<Descriptor> {
+    let slice = place.open(entry)?;
+    let length = slice.length();
+    let mut magic = Vec::new();
+    slice.take(4).read_to_end(&mut magic).doing("reading", place.path())?;
+    let suffix = match magic[..] {
+        [0x1f, 0x8b, ..] => "+gzip",
+        [0x28, 0xb5, 0x2f, 0xfd] => "+zstd",
+        _ => "",
+    };
+    let digest = if suffix.is_empty() {
+        diff_id
+    } else {
+        let mut hasher = Sha256::new();
+        let mut slice = place.open(entry)?;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match slice.read(&mut buffer).doing("reading", place.path())? {
+                0 => break Digest::finish(hasher),
+                got => hasher.update(&buffer[..got]),
+            }
+        }
+    };
+    Ok(descriptor(&format!("application/vnd.oci.image.layer.v1.tar{suffix}"), digest, length))
+}
+
+fn descriptor(media_type: &str, digest: Digest, length: u64) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        length,
+        platform: None,
+        annotations: std::collections::BTreeMap::new(),
+    }
+}

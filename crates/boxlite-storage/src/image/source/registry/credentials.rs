@@ -1,0 +1,247 @@
+//! Credentials as `docker login` leaves them: in `config.json`, or with a credential helper.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use boxlite_types::{Error, ErrorKind, Result};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// How Docker Hub is called in Docker's configuration.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The user name by which a helper says that the secret is an identity token.
+const TOKEN_USER: &str = "<token>";
+
+/// What a registry may be told about who is asking.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credentials {
+    Anonymous,
+    Basic {
+        user: String,
+        password: String,
+    },
+    /// A refresh token for the registry's token server.
+    Identity {
+        token: String,
+    },
+    /// A token for the registry itself.
+    Registry {
+        token: String,
+    },
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Basic { .. } => "Basic",
+            Self::Identity { .. } => "Identity",
+            Self::Registry { .. } => "Registry",
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+    registrytoken: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
+}
+
+/// Finds the credentials for the registry `host`; `DOCKER_CONFIG` moves Docker's configuration.
+pub(super) async fn find(host: &str) -> Result<Credentials> {
+    let directory = std::env::var_os("DOCKER_CONFIG")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".docker")));
+    match directory {
+        Some(directory) => find_in(&directory.join("config.json"), host).await,
+        None => Ok(Credentials::Anonymous),
+    }
+}
+
+async fn find_in(path: &Path, host: &str) -> Result<Credentials> {
+    let text = match tokio::fs::read(path).await {
+        Ok(text) => text,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Credentials::Anonymous);
+        }
+        Err(error) => return Err(Error::io("reading Docker's configuration", path, error)),
+    };
+    let config: Config = serde_json::from_slice(&text).map_err(|error| {
+        Error::invalid(format!("Docker's configuration {} is malformed: {error}", path.display()))
+            .at(path)
+            .because(error)
+    })?;
+    let wanted = host_of(if host == "docker.io" { HUB_KEY } else { host });
+    let helper = config
+        .cred_helpers
+        .iter()
+        .find_map(|(key, helper)| (host_of(key) == wanted).then_some(helper))
+        .or(config.creds_store.as_ref())
+        .filter(|helper| !helper.is_empty());
+    if let Some(helper) = helper
+        && let Some(credentials) =
+            ask_helper(helper, if host == "docker.io" { HUB_KEY } else { host }).await?
+    {
+        return Ok(credentials);
+    }
+    let entry = config.auths.into_iter().find_map(|(key, entry)| (host_of(&key) == wanted).then_some(entry));
+    match entry {
+        Some(entry) => entry.credentials().ok_or_else(|| {
+            let message =
+                format!("the entry for {host} in {} is malformed: run `docker login {host}`", path.display());
+            Error::invalid(message).at(path)
+        }),
+        None => Ok(Credentials::Anonymous),
+    }
+}
+
+impl Entry {
+    /// `None` when what it holds cannot be decoded.
+    fn credentials(self) -> Option<Credentials> {
+        let text = |value: Option<String>| value.filter(|value| !value.is_empty());
+        if let Some(token) = text(self.registrytoken) {
+            return Some(Credentials::Registry { token });
+        }
+        if let Some(token) = text(self.identitytoken) {
+            return Some(Credentials::Identity { token });
+        }
+        if let Some(auth) = text(self.auth) {
+            let decoded = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
+            let (user, password) = decoded.split_once(':')?;
+            let password = password.trim_end_matches('\0').to_owned();
+            return Some(Credentials::Basic { user: user.to_owned(), password });
+        }
+        Some(match (text(self.username), text(self.password)) {
+            (Some(user), Some(password)) => Credentials::Basic { user, password },
+            _ => Credentials::Anonymous,
+        })
+    }
+}
+
+/// The host in a key of Docker's configuration, which may be an URL.
+fn host_of(key: &str) -> &str {
+    let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
+}
+
+/// Asks `docker-credential-<helper>`; `None` when it knows nothing of the registry.
+async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
+    let denied = |message: String| Error::new(ErrorKind::Denied, message);
+    if !helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+        return Err(Error::invalid(format!(
+            "'{helper}' in Docker's configuration is not a credential helper's name"
+        )));
+    }
+    let program = format!("docker-credential-{helper}");
+    let run = async {
+        let mut child = Command::new(&program)
+            .arg("get")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A helper that does not want to know the server has its reasons; its answer decides.
+            let _ = stdin.write_all(server.as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    let output = match tokio::time::timeout(HELPER_TIMEOUT, run).await {
+        Err(_) => {
+            let seconds = HELPER_TIMEOUT.as_secs();
+            return Err(denied(format!("{program} did not answer for {server} within {seconds} seconds")));
+        }
+        Ok(Err(error)) => return Err(denied(format!("{program} cannot be run: {error}")).because(error)),
+        Ok(Ok(output)) => output,
+    };
+    if !output.status.success() {
+        return Ok(None);
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout)
+        .map_err(|error| denied(format!("{program} gives no usable answer for {server}: {error}")))?;
+    Ok(match (answer.username.as_str(), answer.secret) {
+        (_, secret) if secret.is_empty() => None,
+        (TOKEN_USER, token) => Some(Credentials::Identity { token }),
+        (user, password) => Some(Credentials::Basic { user: user.to_owned(), password }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn in_config(text: &str, host: &str) -> Result<Credentials> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, text).unwrap();
+        find_in(&path, host).await
+    }
+
+    fn basic(user: &str, password: &str) -> Credentials {
+        Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn entries_are_found_by_host_however_they_are_written() {
+        let auth = STANDARD.encode("me:se:cret");
+        let config = format!(
+            r#"{{"auths": {{"https://index.docker.io/v1/": {{"auth": "{auth}"}}, "host:5000": {{"username": "a", "password": "b"}},
+                "https://ghcr.io": {{"identitytoken": "t"}}, "empty": {{}}, "broken": {{"auth": "%"}}}}}}"#
+        );
+        assert_eq!(in_config(&config, "docker.io").await.unwrap(), basic("me", "se:cret"));
+        assert_eq!(in_config(&config, "host:5000").await.unwrap(), basic("a", "b"));
+        assert_eq!(
+            in_config(&config, "ghcr.io").await.unwrap(),
+            Credentials::Identity { token: "t".to_owned() }
+        );
+        assert_eq!(in_config(&config, "host").await.unwrap(), Credentials::Anonymous);
+        assert_eq!(in_config(&config, "empty").await.unwrap(), Credentials::Anonymous);
+        assert_eq!(in_config(&config, "broken").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(in_config("{", "x").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(find_in(Path::new("/nonexistent/x"), "x").await.unwrap(), Credentials::Anonymous);
+    }
+
+    #[tokio::test]
+    async fn helpers_have_plain_names_and_exist() {
+        let hostile = r#"{"credsStore": "../../bin/sh"}"#;
+        assert_eq!(in_config(hostile, "x").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let absent = r#"{"credHelpers": {"x": "boxlite-test-absent"}}"#;
+        let error = in_config(absent, "x").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.to_string().contains("docker-credential-boxlite-test-absent"), "{error}");
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        assert_eq!(format!("{:?}", basic("me", "secret")), "Basic");
+    }
+}

@@ -1,0 +1,62 @@
+//! Room for what one pull or build is about to write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use boxlite_home::Home;
+use boxlite_home::admission::{Collector, SpaceGuard};
+use boxlite_home::settings::Settings;
+use boxlite_types::Result;
+
+/// Asked before one transfer or build writes into the home and while it does; cheap to clone.
+///
+/// Its reservation lives until the last clone is gone. Whoever shares the work of a transfer holds none: only
+/// the one that writes does.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    guard: Arc<SpaceGuard>,
+    written: Arc<AtomicU64>,
+}
+
+impl Room {
+    /// Room in `home`; garbage is collected through `collector` before anything is refused, but for the disk
+    /// images of the digests in `keep`.
+    pub(crate) fn new(
+        home: &Home,
+        settings: &Settings,
+        collector: Option<&Arc<dyn Collector>>,
+        keep: Vec<String>,
+    ) -> Result<Self> {
+        let guard = SpaceGuard::new(home, settings)?;
+        let guard = match collector {
+            Some(collector) => guard.collecting(Arc::clone(collector), keep),
+            None => guard,
+        };
+        Ok(Self { guard: Arc::new(guard), written: Arc::default() })
+    }
+
+    /// Whether there is room for about `estimate` bytes, without reserving them.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the figures.
+    pub(crate) fn ask(&self, estimate: u64) -> Result<()> {
+        self.guard.check_room(estimate)
+    }
+
+    /// Reserves about `estimate` bytes.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the figures.
+    pub(crate) fn reserve(&self, estimate: u64) -> Result<()> {
+        self.guard.check_before(estimate)
+    }
+
+    /// Whether `bytes` more may be written now.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` at the hard floor.
+    pub(crate) fn about_to_write(&self, bytes: u64) -> Result<()> {
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.guard.check_streaming(written)
+    }
+}

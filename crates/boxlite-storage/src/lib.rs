@@ -1,0 +1,13 @@
+//! What a home stores: images, disk images, overlays, the database, and the collector of what nobody needs.
+//!
+//! - [`reference`]: what users write to name an image.
+//! - [`image`]: sources, verified blobs and the catalogue.
+//! - [`disk`]: read-only disk images, built once; copy-on-write overlays; qcow2 headers and backing chains.
+//! - [`store`]: the SQLite database.
+//! - [`gc`]: garbage collection, which is safe beside any number of starts.
+
+pub mod disk;
+pub mod gc;
+pub mod image;
+pub mod reference;
+pub mod store;

@@ -1,0 +1,80 @@
+//! The home's database: what images and boxes there are.
+//!
+//! SQLite with a rollback journal in `PERSIST` mode rather than WAL: a reader creates and writes nothing, so
+//! that gc reads its roots on a disk with 0 bytes and 0 inodes free, and a writer reuses the journal's
+//! allocated blocks. Commits are fsynced (`synchronous=FULL`). Writers of all processes take turns for the
+//! length of one short transaction; readers see the last committed state.
+
+mod boxes;
+mod failure;
+mod images;
+mod roots;
+mod schema;
+
+pub use boxes::ListedBox;
+pub use images::Document;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use boxlite_types::Result;
+use failure::{TransactionError, TransactionResult, sqlite_error};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A handle on the database, cheap to clone; one connection per process and home.
+#[derive(Debug, Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the database at `path`, creating it if it is missing; writes nothing when its schema is current.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is no database, `Unsupported` when a newer boxlite wrote it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let named = |error: rusqlite::Error| sqlite_error(error).at(path).while_doing(path.display());
+        let mut connection = Connection::open_with_flags(path, flags).map_err(named)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(named)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=PERSIST; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
+                 PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0;",
+            )
+            .map_err(named)?;
+        schema::bring_up_to_date(&mut connection, path)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.to_owned() })
+    }
+
+    /// Runs `body` in a read transaction: one consistent state throughout.
+    pub(crate) fn read<T>(&self, body: impl FnOnce(&Transaction<'_>) -> TransactionResult<T>) -> Result<T> {
+        self.transact(TransactionBehavior::Deferred, body)
+    }
+
+    /// Runs `body` in a write transaction and commits it durably; nothing happens when `body` fails.
+    pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> TransactionResult<T>) -> Result<T> {
+        self.transact(TransactionBehavior::Immediate, body)
+    }
+
+    fn transact<T>(
+        &self,
+        behavior: TransactionBehavior,
+        body: impl FnOnce(&Transaction<'_>) -> TransactionResult<T>,
+    ) -> Result<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = (|| {
+            let transaction = connection.transaction_with_behavior(behavior)?;
+            let value = body(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        committed.map_err(|error: TransactionError| error.at(&self.path))
+    }
+}

@@ -1,0 +1,79 @@
+//! `kill -9` at every durable step: afterwards the home opens, no overlay lacks its base, gc converges.
+
+use std::os::unix::process::ExitStatusExt;
+
+use boxlite_types::GcOptions;
+
+use crate::place::{self, assert_whole, collect, put_image, spawn, start};
+
+/// Every named point that these jobs pass. A job must die there or end well where it does not pass it.
+const POINTS: [&str; 18] = [
+    "lease.opened",
+    "lease.locked",
+    "publish.written",
+    "publish.written=kill:2",
+    "publish.synced",
+    "publish.synced=kill:2",
+    "publish.renamed",
+    "publish.renamed=kill:2",
+    "publish.durable",
+    "publish.durable=kill:2",
+    "gc.planned",
+    "gc.locked",
+    "gc.marked",
+    "discard.start",
+    "discard.renamed",
+    "discard.unlinked",
+    "sweep.locked",
+    "sweep.unlinking",
+];
+
+fn survive(job: &str, point: &str, action: &str, prepare: impl Fn(&boxlite_home::Home)) -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    let home = place::open(&directory.path().join("home"));
+    prepare(&home);
+    let fault = match point.split_once('=') {
+        Some((name, nth)) => format!("{name}={}", nth.replace("kill", action)),
+        None => format!("{point}={action}"),
+    };
+    let output = spawn(&home, job, &fault).wait_with_output().unwrap();
+    let killed = output.status.signal() == Some(9);
+    if action == "kill" {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(killed || output.status.success(), "{job} at {point}: {stderr}");
+    }
+
+    let home = place::open(home.root());
+    assert_whole(&home);
+    let first = collect(&home, &GcOptions::default());
+    assert!(!first.failed(), "{job} at {point}: {first:?}");
+    assert_whole(&home);
+    let second = collect(&home, &GcOptions::default());
+    assert_eq!((second.reclaimed, second.removed().count()), (0, 0), "{job} at {point}: {second:?}");
+    // Work goes on.
+    start(&home, "after", 1);
+    assert_whole(&home);
+    killed || !output.status.success()
+}
+
+#[test]
+fn whatever_step_is_the_last_the_home_recovers() {
+    for action in ["kill", "fail"] {
+        let mut hit = std::collections::BTreeSet::new();
+        for point in POINTS {
+            // A start that finds its image, one that builds it, a pass of gc, a removal.
+            hit.extend(survive("start b 1", point, action, |home| put_image(home, 1)).then_some(point));
+            hit.extend(survive("start b 1", point, action, |_| {}).then_some(point));
+            let garbage = |home: &boxlite_home::Home| {
+                put_image(home, 1);
+                put_image(home, 2);
+                start(home, "kept", 2);
+                std::fs::write(home.tmp().join("dead.partial"), b"unfinished").unwrap();
+            };
+            hit.extend(survive("gc", point, action, garbage).then_some(point));
+            hit.extend(survive("remove kept", point, action, garbage).then_some(point));
+        }
+        let missed: Vec<_> = POINTS.iter().filter(|point| !hit.contains(*point)).collect();
+        assert!(missed.is_empty(), "no job passes {missed:?}");
+    }
+}

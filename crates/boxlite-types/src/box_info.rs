@@ -1,0 +1,78 @@
+//! What callers see of a box.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxOptions, PortForward};
+
+/// A box as `ls` and `inspect` show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoxInfo {
+    /// 32 hex digits.
+    pub id: String,
+    /// Its unique name.
+    pub name: String,
+    /// The image as the user named it.
+    pub image: String,
+    /// Manifest digest of the image.
+    pub image_digest: String,
+    /// The disk image below its overlay.
+    pub disk_digest: String,
+    /// What it is doing, observed and not merely recorded.
+    pub state: BoxState,
+    /// Why it failed, or how it ended when not by an ordinary exit.
+    pub reason: Option<String>,
+    /// Exit status of the main process of the last run (128 + n for signal n).
+    pub exit_code: Option<i32>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When the last run began.
+    pub started_at: Option<Timestamp>,
+    /// When the last run ended.
+    pub finished_at: Option<Timestamp>,
+    /// Bytes allocated to its overlays; `None` when they cannot be measured.
+    pub disk_allocated: Option<u64>,
+    /// Published ports of the present run, the host's ports chosen; none unless it runs.
+    pub ports: Vec<PortForward>,
+    /// What was asked for.
+    pub options: BoxOptions,
+}
+
+impl BoxInfo {
+    /// The first 12 digits of the id.
+    pub fn short_id(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+}
+
+/// The state machine's states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxState {
+    /// Created and never started.
+    Created,
+    /// Its shim and its VM are alive.
+    Running,
+    /// The last run ended.
+    Stopped,
+    /// The last start or run broke; `reason` says how.
+    Failed,
+}
+
+impl BoxState {
+    /// The state's stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::fmt::Display for BoxState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

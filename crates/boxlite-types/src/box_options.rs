@@ -1,0 +1,137 @@
+//! What a caller asks of a new box.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that [`boxlite::runtime::Runtime::create`] needs to know of a box.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BoxOptions {
+    /// The image, as Docker users write it, or `oci:DIR[:tag]`, `oci-archive:FILE`, `docker-archive:FILE`.
+    pub image: String,
+    /// Whether to ask the registry first.
+    pub pull: PullPolicy,
+    /// Allows plain HTTP to a registry that is not on loopback.
+    pub insecure: bool,
+    /// A unique name; made up when absent.
+    pub name: Option<String>,
+    /// What runs as the box's main process.
+    pub main: MainProcess,
+    /// Environment of the main process and of execs, `NAME=value`, over the image's.
+    pub env: Vec<String>,
+    /// Working directory instead of the image's.
+    pub workdir: Option<String>,
+    /// `user[:group]`, names or numbers, instead of the image's.
+    pub user: Option<String>,
+    /// The main process gets a terminal.
+    pub tty: bool,
+    /// The main process's standard input stays open for attaching.
+    pub stdin: bool,
+    /// Host name in the guest; the short id when absent.
+    pub hostname: Option<String>,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Virtual size of the root disk in bytes; the settings' default when absent.
+    pub disk_size: Option<u64>,
+    /// Shared folders, `HOST:BOX[:ro]`; see [`boxlite_vm::volume::parse_volume`].
+    pub volumes: Vec<String>,
+    /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
+    pub ports: Vec<String>,
+    /// How the box reaches the network.
+    pub network: NetworkMode,
+    /// The box is removed when it stops.
+    pub auto_remove: bool,
+    /// Free-form labels.
+    pub labels: BTreeMap<String, String>,
+    /// Signal that asks the main process to stop; the image's or TERM when absent.
+    pub stop_signal: Option<String>,
+    /// Seconds between that signal and KILL.
+    pub stop_timeout: u32,
+    /// Bytes of disk that a start reserves for the box; the settings' default when absent.
+    pub claim: Option<u64>,
+}
+
+impl Default for BoxOptions {
+    fn default() -> Self {
+        Self {
+            image: String::new(),
+            pull: PullPolicy::Missing,
+            insecure: false,
+            name: None,
+            main: MainProcess::default(),
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            tty: false,
+            stdin: false,
+            hostname: None,
+            cpus: 1,
+            memory: 256 << 20,
+            disk_size: None,
+            volumes: Vec::new(),
+            ports: Vec::new(),
+            network: NetworkMode::User,
+            auto_remove: false,
+            labels: BTreeMap::new(),
+            stop_signal: None,
+            stop_timeout: 10,
+            claim: None,
+        }
+    }
+}
+
+/// What runs as a box's main process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MainProcess {
+    /// The image's entrypoint and command, either of them overridden; the box stops when it exits.
+    Image {
+        /// Instead of the image's entrypoint (which also drops the image's command).
+        entrypoint: Option<Vec<String>>,
+        /// Instead of the image's command.
+        command: Option<Vec<String>>,
+    },
+    /// None: the box runs until it is stopped, and serves execs.
+    Idle,
+}
+
+impl Default for MainProcess {
+    fn default() -> Self {
+        Self::Image { entrypoint: None, command: None }
+    }
+}
+
+/// When an image is fetched although the home may have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// Only when the home does not have it.
+    #[default]
+    Missing,
+    /// Always ask its source.
+    Always,
+    /// Never; `NotFound` when the home does not have it.
+    Never,
+}
+
+/// How a box reaches the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// No network device at all.
+    None,
+    /// QEMU's user-mode stack: outbound, DNS and forwarded ports; nothing of the host's loopback.
+    #[default]
+    User,
+}
+
+/// How to clone a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CloneOptions {
+    /// The clone's unique name; made up when absent.
+    pub name: Option<String>,
+}

@@ -1,0 +1,78 @@
+//! What the database keeps of a box.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxOptions, ImageConfig, PortForward, Volume};
+
+/// The durable record of a box.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoxRecord {
+    /// 32 lower-case hex digits.
+    pub id: String,
+    /// Unique in the home.
+    pub name: String,
+    /// Manifest digest of its image.
+    pub image: String,
+    /// The image as the user named it.
+    pub image_reference: String,
+    /// Names the disk image below its overlay: this record pins it.
+    pub disk_digest: String,
+    /// Virtual size in bytes of that disk image.
+    pub disk_image_size: u64,
+    /// How the image wants to be run; kept here because the image may be untagged and removed.
+    pub image_config: ImageConfig,
+    /// Its shared folders, as they were resolved when it was created.
+    pub volumes: Vec<Volume>,
+    /// What was asked for.
+    pub options: BoxOptions,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its recorded state.
+    pub phase: Phase,
+}
+
+/// The recorded state. Whether a `Started` box still runs is the shim lock's to say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Phase {
+    /// Never started.
+    Created,
+    /// A shim was, or was about to be, spawned for this run.
+    Started {
+        /// When.
+        at: Timestamp,
+        /// Tells the outcome of this run from that of an earlier one.
+        run: String,
+        /// Its published ports, the host's ports chosen.
+        #[serde(default)]
+        ports: Vec<PortForward>,
+    },
+    /// The last run ended in order, and its shim said how.
+    Ended {
+        /// When the run began.
+        started_at: Option<Timestamp>,
+        /// How it ended.
+        ending: Ending,
+    },
+    /// The last run broke, or its shim was killed.
+    Failed {
+        /// When the run began.
+        started_at: Option<Timestamp>,
+        /// `None` when nobody was left to tell.
+        at: Option<Timestamp>,
+        /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
+        exit_code: Option<i32>,
+        /// One sentence.
+        reason: String,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
+    pub exit_code: Option<i32>,
+}

@@ -1,0 +1,241 @@
+//! The one public error: a small stable kind, a sentence, the path and the cause.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, coarsely; programs decide by this and never by message text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The named thing does not exist.
+    NotFound,
+    /// The request contradicts the state of something that exists.
+    Conflict,
+    /// The request itself is malformed.
+    InvalidInput,
+    /// Disk bytes, inodes or another bounded resource are short; see [`Error::shortage`].
+    ResourceExhausted,
+    /// Stored or received data is not what its digest or format claims.
+    Corrupt,
+    /// Somebody else is using it right now; trying again may succeed.
+    Busy,
+    /// Permissions or credentials are not sufficient.
+    Denied,
+    /// This host, build or backend cannot do that.
+    Unsupported,
+    /// A registry or another remote end could not be reached or answered wrongly.
+    Unavailable,
+    /// The caller gave up, or the process is shutting down.
+    Cancelled,
+    /// The operating system refused an operation.
+    Io,
+    /// boxlite is wrong.
+    Bug,
+}
+
+impl ErrorKind {
+    /// The kind's stable name, as it appears in JSON and over HTTP.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::InvalidInput => "invalid_input",
+            Self::ResourceExhausted => "resource_exhausted",
+            Self::Corrupt => "corrupt",
+            Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Unsupported => "unsupported",
+            Self::Unavailable => "unavailable",
+            Self::Cancelled => "cancelled",
+            Self::Io => "io",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The figures behind a [`ErrorKind::ResourceExhausted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortage {
+    /// Bytes (or inodes) that must be free for the operation to go on.
+    pub need: u64,
+    /// Bytes (or inodes) that are available to it now.
+    pub have: u64,
+    /// Whether the figures count inodes rather than bytes.
+    pub inodes: bool,
+    /// Allocated bytes that `boxlite gc` could free on this filesystem, where that is known.
+    pub reclaimable: Option<u64>,
+}
+
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Any failure of the library.
+///
+/// `Display` is one sentence with the figures a person needs; [`std::error::Error::source`] holds the cause.
+#[derive(Debug, Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    path: Option<PathBuf>,
+    shortage: Option<Shortage>,
+    server: Option<String>,
+    source: Option<Cause>,
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` whose sentence is `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self(Box::new(Inner { kind, message, path: None, shortage: None, server: None, source: None }))
+    }
+
+    /// [`ErrorKind::NotFound`].
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// [`ErrorKind::Conflict`].
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    /// [`ErrorKind::InvalidInput`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    /// [`ErrorKind::Corrupt`].
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    /// [`ErrorKind::Unsupported`].
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// [`ErrorKind::Bug`]: an invariant of boxlite itself does not hold.
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Bug, message)
+    }
+
+    /// [`ErrorKind::ResourceExhausted`] with its figures.
+    pub fn exhausted(message: impl Into<String>, shortage: Shortage) -> Self {
+        let mut error = Self::new(ErrorKind::ResourceExhausted, message);
+        error.0.shortage = Some(shortage);
+        error
+    }
+
+    /// An operating-system error met while `doing` something at `path`.
+    ///
+    /// A full disk or quota becomes [`ErrorKind::ResourceExhausted`], missing permission [`ErrorKind::Denied`].
+    pub fn io(doing: &str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::ResourceExhausted,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, format!("{doing} {} failed: {source}", path.display())).at(path).because(source)
+    }
+
+    /// Names the path that the error is about.
+    #[must_use]
+    pub fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.path = Some(path.into());
+        self
+    }
+
+    /// Says that the server at `url` itself could not be used.
+    #[must_use]
+    pub fn of_server(mut self, url: impl Into<String>) -> Self {
+        self.0.server = Some(url.into());
+        self
+    }
+
+    /// Attaches the cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Puts `context` and a colon before the sentence, keeping everything else.
+    #[must_use]
+    pub fn while_doing(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// The stable kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The path the error is about, if it is about one.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The URL of the server that could not be reached, did not let us in or answered what nobody understands; absent
+    /// where a server answered, whatever it had to say.
+    pub fn server(&self) -> Option<&str> {
+        self.0.server.as_deref()
+    }
+
+    /// The figures of a resource shortage.
+    pub fn shortage(&self) -> Option<&Shortage> {
+        self.0.shortage.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::other(error)
+    }
+}
+
+/// Says what was being done, and where, when an `io::Result` fails.
+pub trait Doing<T> {
+    /// Turns the error into [`Error::io`].
+    fn doing(self, doing: &str, path: impl Into<PathBuf>) -> Result<T>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: &str, path: impl Into<PathBuf>) -> Result<T> {
+        self.map_err(|source| Error::io(doing, path, source))
+    }
+}
+
+impl<T> Doing<T> for std::result::Result<T, rustix::io::Errno> {
+    fn doing(self, doing: &str, path: impl Into<PathBuf>) -> Result<T> {
+        self.map_err(|errno| Error::io(doing, path, errno.into()))
+    }
+}

@@ -1,0 +1,87 @@
+//! A command that runs in a box, as its caller sees it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWrite;
+
+use crate::{Result, WindowSize};
+
+/// Which output a chunk came from; with a terminal all is [`OutputStream::Stdout`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What a guest writes is standard output unless it says that it is standard error.
+impl From<boxlite_proto::Stream> for OutputStream {
+    fn from(stream: boxlite_proto::Stream) -> Self {
+        match stream {
+            boxlite_proto::Stream::Stderr => Self::Stderr,
+            boxlite_proto::Stream::Stdin | boxlite_proto::Stream::Stdout => Self::Stdout,
+        }
+    }
+}
+
+/// Some output, in the order in which it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Where it came from.
+    pub stream: OutputStream,
+    /// Raw bytes, not necessarily text.
+    pub bytes: Bytes,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecStatus {
+    /// Its exit status; 128 + n when signal n ended it; 126 or 127 when it could not be run.
+    pub code: i32,
+    /// Why it could not be run, or what else there is to say.
+    pub reason: Option<String>,
+}
+
+/// Acts on a running command; cheap to share between tasks.
+#[async_trait]
+pub trait ExecutionControl: Send + Sync {
+    /// Sends signal number `signal` to the process.
+    async fn signal(&self, signal: i32) -> Result<()>;
+    /// Tells the process's terminal its new size.
+    async fn resize(&self, size: WindowSize) -> Result<()>;
+    /// Waits until the process runs; `false` when it could not be run, and then `wait` has its status.
+    ///
+    /// Who lets go of a command before that cannot know whether it ever ran.
+    async fn started(&self) -> Result<bool>;
+    /// Lets go of the command, which runs on, and returns when whoever runs it knows that nobody will come back for it.
+    ///
+    /// Dropping the [`Execution`] does the same in its own time; a program that is about to end asks for it.
+    async fn let_go(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Waits for the end; may be called by several tasks and after the end.
+    async fn wait(&self) -> Result<ExecStatus>;
+}
+
+/// A running command: its streams and its control. Dropping it detaches; the command runs on.
+pub struct Execution {
+    /// Standard input; `None` unless it was asked for. Shutting it down is end-of-file.
+    pub stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    /// All output until the end; reading slowly slows the writer down, and nothing is lost.
+    pub output: Pin<Box<dyn Stream<Item = Result<OutputChunk>> + Send>>,
+    /// Signals, resizing, waiting.
+    pub control: Arc<dyn ExecutionControl>,
+}
+
+impl std::fmt::Debug for Execution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Execution").field("stdin", &self.stdin.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,41 @@
+//! What garbage collection is asked, and what it reports.
+
+mod report;
+mod usage;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use report::{Failure, Fate, GcReport, Holder, HolderKind, Item, Skip, Unreadable};
+pub use usage::{BoxUsage, ImageUsage, Share, Usage};
+
+/// What a pass may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GcOptions {
+    /// Delete nothing, and report what would be deleted.
+    pub dry_run: bool,
+    /// Drop images that no box uses from the catalogue as well, tagged or not.
+    pub all: bool,
+    /// Stop removing disk images and catalogue entries, least recently used first, once disk images, bases and
+    /// blobs together allocate no more than so many bytes.
+    pub keep_storage: Option<u64>,
+    /// Spare disk images and catalogue entries that were used more recently than this.
+    pub until: Option<Duration>,
+}
+
+/// What gc has done since a runtime was opened; every figure only grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct GcActivity {
+    /// Passes, automatic ones included, dry runs not.
+    pub runs: u64,
+    /// Passes that could not read or remove something.
+    pub failed_runs: u64,
+    /// Things removed.
+    pub removed: u64,
+    /// Allocated bytes removed.
+    pub removed_bytes: u64,
+    /// Seconds that the passes took.
+    pub seconds: f64,
+}

@@ -1,0 +1,166 @@
+//! What a pass found and did.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::FreeSpace;
+
+/// A whole pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Nothing was deleted: `Fate::Removed` reads "would be removed".
+    pub dry_run: bool,
+    /// Every disk image, by name.
+    pub disk_images: Vec<Item>,
+    /// Every base, by name.
+    pub bases: Vec<Item>,
+    /// Box directories that have no record.
+    pub box_directories: Vec<Item>,
+    /// Blobs that no image refers to.
+    pub blobs: Vec<Item>,
+    /// Unfinished files and trash whose owner is gone.
+    pub unfinished: Vec<Item>,
+    /// Every unpacked kernel, initramfs and template, by name.
+    pub boot_files: Vec<Item>,
+    /// Catalogue entries considered because of `all`.
+    pub images: Vec<Item>,
+    /// What could not be read; while there is any, no disk image, base or box directory is removed.
+    pub unreadable: Vec<Unreadable>,
+    /// Removals that failed.
+    pub failures: Vec<Failure>,
+    /// Allocated bytes of everything removed (or that would be).
+    pub reclaimed: u64,
+    /// Bytes by which the filesystem's free space grew meanwhile, by anybody's doing; absent in a dry run and
+    /// where it could not be measured.
+    pub free_space_change: Option<i64>,
+    /// Free space of the home's filesystem before the pass, where it could be measured.
+    pub free_before: Option<FreeSpace>,
+    /// Free space afterwards.
+    pub free_after: Option<FreeSpace>,
+    /// Some figure could not be measured, so the sums are lower bounds.
+    pub partial: bool,
+}
+
+impl GcReport {
+    /// Whether something could not be read or removed: the exit status is then not 0.
+    pub fn failed(&self) -> bool {
+        !self.unreadable.is_empty() || !self.failures.is_empty()
+    }
+
+    /// All items of the pass.
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        let stored = [&self.disk_images, &self.bases, &self.box_directories, &self.blobs];
+        stored.into_iter().chain([&self.boot_files, &self.unfinished, &self.images]).flatten()
+    }
+
+    /// Items removed, or that would be.
+    pub fn removed(&self) -> impl Iterator<Item = &Item> {
+        self.items().filter(|item| matches!(item.fate, Fate::Removed { .. }))
+    }
+}
+
+/// One thing that gc judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// File name, or digest for a catalogue entry.
+    pub name: String,
+    /// Where it is; empty for a catalogue entry.
+    pub path: PathBuf,
+    /// Bytes that its removal frees: allocated, and 0 while another hard link holds them.
+    pub allocated: u64,
+    /// Last modified, seconds since 1970.
+    pub modified: i64,
+    /// Last used, seconds since 1970.
+    pub last_used: i64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// What became of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fate", rename_all = "snake_case")]
+pub enum Fate {
+    /// Needed.
+    Kept {
+        /// The first few that need it.
+        by: Vec<Holder>,
+        /// How many need it.
+        holders: u64,
+    },
+    /// Removed, or would be.
+    Removed {
+        /// Why it was not needed.
+        reason: String,
+    },
+    /// Not needed, and left alone all the same.
+    Skipped {
+        /// Why.
+        why: Skip,
+    },
+    /// Its removal failed.
+    Failed {
+        /// How.
+        reason: String,
+    },
+}
+
+/// Who needs something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Id of a box, or file name of a base.
+    pub name: String,
+    /// By which source.
+    pub kind: HolderKind,
+}
+
+/// The source of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HolderKind {
+    /// The box's record names it.
+    Record,
+    /// It is in the backing chain of one of the box's overlays.
+    Chain,
+    /// It is in the backing chain of a base.
+    Base,
+}
+
+/// Why an unneeded item was left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skip {
+    /// Modified within the grace.
+    Grace,
+    /// Somebody holds a lease or a lock on it.
+    InUse,
+    /// Something was unreadable, so nobody knows.
+    Unknown,
+    /// The operation that collects is about to use it.
+    Protected,
+    /// Used within `until`.
+    Recent,
+    /// The next start would make it again: the last used of its kind.
+    Current,
+    /// Enough was removed already.
+    Enough,
+}
+
+/// Something that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// What.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
+}
+
+/// A removal that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Of what.
+    pub path: PathBuf,
+    /// How.
+    pub reason: String,
+}

@@ -1,0 +1,73 @@
+//! How much space everything takes: the figures of `system df`. Allocated bytes throughout.
+
+use serde::{Deserialize, Serialize};
+
+use super::Unreadable;
+
+/// Number and size of a kind of file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// How many there are.
+    pub count: u64,
+    /// Bytes allocated to them.
+    pub allocated: u64,
+    /// Bytes of these that `gc` would free now.
+    pub reclaimable: u64,
+}
+
+/// The space that a home takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Disk images.
+    pub disk_images: Share,
+    /// Copy-on-write overlays of boxes.
+    pub overlays: Share,
+    /// Snapshot and clone bases.
+    pub bases: Share,
+    /// Layers, configs, manifests.
+    pub blobs: Share,
+    /// Everything else in box directories: logs, sockets, locks.
+    pub logs: Share,
+    /// Unpacked kernels and initramfs files, and what was learnt of the host.
+    pub boot_files: Share,
+    /// Unfinished files and trash.
+    pub unfinished: Share,
+    /// Bytes of disk images and bases that more than one box stands on.
+    pub shared: u64,
+    /// What `gc` would free now.
+    pub reclaimable: u64,
+    /// Each box, by id.
+    pub boxes: Vec<BoxUsage>,
+    /// Each disk image, by digest.
+    pub images: Vec<ImageUsage>,
+    /// What could not be read; the figures are then lower bounds.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// The space that a box takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxUsage {
+    /// Its id.
+    pub id: String,
+    /// Its overlays.
+    pub overlays: u64,
+    /// The rest of its directory.
+    pub logs: u64,
+    /// Disk images and bases below its overlays, which it may share.
+    pub below: u64,
+}
+
+/// The space that a disk image takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUsage {
+    /// Digest that names it.
+    pub digest: String,
+    /// Bytes allocated to it.
+    pub allocated: u64,
+    /// How many boxes need it.
+    pub boxes: u64,
+    /// Whether `gc` would remove it now.
+    pub reclaimable: bool,
+    /// When it was last used, seconds since 1970.
+    pub last_used: i64,
+}

@@ -1,0 +1,106 @@
+//! What `boxlite info` says of a host and its home.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FreeSpace, Verdict};
+
+/// The state of a host and its home.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// Version of this library.
+    pub version: String,
+    /// The home.
+    pub home: PathBuf,
+    /// Boxes in the home.
+    pub boxes: usize,
+    /// Those that run.
+    pub running: usize,
+    /// Images in the catalogue.
+    pub images: usize,
+    /// What would run a guest's code, and why.
+    pub acceleration: Option<Acceleration>,
+    /// Why nothing can, when `acceleration` is absent.
+    pub acceleration_problem: Option<String>,
+    /// What a box needs of this host, found or not.
+    pub assets: Vec<AssetReport>,
+    /// Free space of the home's filesystem, and what a start would be told.
+    pub space: Option<SpaceInfo>,
+    /// Every setting in force and where it came from.
+    pub settings: Vec<SettingLine>,
+}
+
+/// What runs guests' code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceleration {
+    /// `kvm` or `tcg`.
+    pub name: String,
+    /// Why it was chosen.
+    pub reason: String,
+    /// QEMU's version.
+    pub qemu: String,
+}
+
+/// The home's filesystem in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceInfo {
+    /// As measured.
+    pub free: FreeSpace,
+    /// What admission makes of it, reservations included.
+    pub verdict: Verdict,
+    /// Bytes of each live reservation.
+    pub claims: Vec<u64>,
+}
+
+/// One asset as `boxlite info` reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetReport {
+    /// What it is.
+    pub name: String,
+    /// Where it was found.
+    pub path: Option<PathBuf>,
+    /// Boxes start without it.
+    pub optional: bool,
+    /// What to do when it was not.
+    pub remedy: String,
+}
+
+/// One line of `boxlite info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingLine {
+    /// The key in the settings file.
+    pub name: String,
+    /// The value, as the settings file would spell it.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What it does, in one sentence.
+    pub meaning: String,
+}
+
+/// Where the value in force came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The settings file.
+    File(PathBuf),
+    /// The environment variable of this name.
+    Env(String),
+    /// The embedding program or the command line.
+    Options,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Env(name) => f.write_str(name),
+            Self::Options => f.write_str("options"),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The vocabulary of boxlite: what callers ask, what they are told, and the one [`Error`].
+//!
+//! Plain data without input or output, so that every other crate can stand on it: the storage of images, the virtual
+//! machines, the façade, a server and its clients.
+//!
+//! - **Boxes**: [`BoxOptions`] is what a caller asks for, [`BoxRecord`] what the database keeps, [`BoxInfo`] what is
+//!   observed.
+//! - **Images**: [`Image`] and its [`Layer`]s, [`Digest`], [`Platform`], [`Progress`] of a pull.
+//! - **Commands in boxes**: [`ExecOptions`], [`Execution`], [`ExecStatus`].
+//! - **Space**: [`FreeSpace`], [`Verdict`], and the [`gc`] options and reports.
+//! - **[`wire`]**: bodies and frames of the HTTP API that client and server share.
+
+mod activity;
+mod box_info;
+mod box_options;
+mod box_record;
+mod digest;
+mod error;
+mod execution;
+pub mod gc;
+mod host;
+mod image;
+mod platform;
+mod port;
+mod progress;
+mod requests;
+mod signal;
+mod space;
+mod volume;
+pub mod wire;
+
+pub use activity::{Activity, Consumption};
+pub use box_info::{BoxInfo, BoxState};
+pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPolicy};
+pub use box_record::{BoxRecord, Ending, Phase};
+pub use boxlite_proto::GuestMetrics;
+pub use digest::Digest;
+pub use error::{Doing, Error, ErrorKind, Result, Shortage};
+pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
+pub use gc::{GcActivity, GcOptions, GcReport, Usage};
+pub use host::{Acceleration, AssetReport, HostInfo, Origin, SettingLine, SpaceInfo};
+pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
+pub use platform::Platform;
+pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
+pub use progress::{Progress, ProgressSink};
+pub use requests::{
+    BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions, WindowSize,
+};
+pub use signal::{parse_signal, stop_signal};
+pub use space::{FreeSpace, Verdict};
+pub use volume::Volume;

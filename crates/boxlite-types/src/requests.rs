@@ -1,0 +1,98 @@
+//! What callers pass along with a request.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxState, OutputStream};
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// A command to run in a running box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecOptions {
+    /// Program and arguments; the program is looked up in the box's `PATH`.
+    pub command: Vec<String>,
+    /// `NAME=value`, over the box's environment.
+    pub env: Vec<String>,
+    /// Working directory; the box's when absent.
+    pub workdir: Option<String>,
+    /// `user[:group]`; the box's when absent.
+    pub user: Option<String>,
+    /// A terminal of this size.
+    pub tty: Option<WindowSize>,
+    /// Standard input is connected.
+    pub stdin: bool,
+}
+
+/// Which boxes [`boxlite::runtime::Runtime::list`] returns; all conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListOptions {
+    /// Those that are not running as well.
+    pub all: bool,
+    /// Conditions.
+    pub filters: Vec<BoxFilter>,
+}
+
+/// One condition on boxes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxFilter {
+    /// The name contains this.
+    Name(String),
+    /// The id begins with this.
+    Id(String),
+    /// The state is this.
+    State(BoxState),
+    /// The image reference or digest is this.
+    Image(String),
+    /// The label exists, with this value if one is given.
+    Label(String, Option<String>),
+}
+
+/// How to stop a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopOptions {
+    /// Seconds between the stop signal and KILL; the box's own when absent.
+    pub timeout: Option<u32>,
+}
+
+/// How to remove a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveOptions {
+    /// Kill it first if it runs.
+    pub force: bool,
+}
+
+/// Which of the main process's output to return.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogOptions {
+    /// Go on until the box stops.
+    pub follow: bool,
+    /// Only the last so many lines.
+    pub tail: Option<usize>,
+    /// Only what was written from then on.
+    pub since: Option<Timestamp>,
+    /// The guest's console instead of the main process's output.
+    pub console: bool,
+}
+
+/// A piece of the log, a line or less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When the host received it.
+    pub at: Timestamp,
+    /// Which output it came from.
+    pub stream: OutputStream,
+    /// The bytes, with the line's end if it had one.
+    pub bytes: bytes::Bytes,
+}

@@ -1,0 +1,16 @@
+//! Shared folders of a box.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A directory of the host that a box mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The directory on the host: absolute, and free of symlinks when it was resolved.
+    pub source: PathBuf,
+    /// Where the box mounts it, absolute.
+    pub target: String,
+    /// Whether the box may not write.
+    pub read_only: bool,
+}

@@ -1,0 +1,75 @@
+//! Requests and small answers that are not a type of the façade already.
+
+use serde::{Deserialize, Serialize};
+
+use crate::PullOptions;
+
+/// The body of `POST /v1/runtime/images`, answered with events that end in an [`crate::Image`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PullRequest {
+    /// What to fetch.
+    pub reference: String,
+    /// How.
+    #[serde(default)]
+    pub options: PullOptions,
+}
+
+/// The query of `GET` and `DELETE /v1/runtime/image`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageQuery {
+    /// A reference, a digest or a unique digest prefix.
+    pub wanted: String,
+    /// Remove it although a box uses it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The query of `DELETE /v1/runtime/boxes/{id}` and `DELETE /v1/boxes/{id}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoveQuery {
+    /// Kill it first if it runs.
+    pub force: bool,
+}
+
+/// The query of `GET` and `PUT /v1/boxes/{id}/files`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathQuery {
+    /// A path in the box.
+    pub path: String,
+}
+
+/// The body of `POST /v1/runtime/boxes/{id}/kill`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillRequest {
+    /// Signal number.
+    pub signal: i32,
+}
+
+/// The answer to a request that begins an execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionCreated {
+    /// Names it in `/v1/boxes/{id}/executions/{execution_id}/…`.
+    pub execution_id: String,
+    /// Whether the process runs; `false` when it could not be run, and its exit frame says why.
+    #[serde(default = "yes")]
+    pub started: bool,
+    /// Whether its standard input is connected.
+    #[serde(default = "yes")]
+    pub stdin: bool,
+}
+
+/// What a server does not say is as it is for the public API's executions.
+fn yes() -> bool {
+    true
+}
+
+/// The query of `GET /v1/boxes/{id}/executions/{execution_id}/attach`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachQuery {
+    /// The client acknowledges, and so many bytes of output have reached it already: 0 on its first attachment. The
+    /// server goes on after them, or answers 409 when it no longer has what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+}

@@ -1,0 +1,11 @@
+//! The virtual machine of a box, and everything on its host's side.
+//!
+//! - [`shim`]: one process per running box; it owns the box's QEMU, its logs and its control socket.
+//! - [`guest`]: boot files: the unpacked kernel and the initramfs with the guest agent.
+//! - [`net`]: the frame filter between the guest's network card and QEMU's user-mode stack.
+//! - [`volume`]: shared folders through virtiofsd.
+
+pub mod guest;
+pub mod net;
+pub mod shim;
+pub mod volume;

@@ -1,0 +1,105 @@
+use std::time::Duration;
+
+use boxlite_types::parse_ports;
+use tokio::time::timeout;
+
+use super::super::oracle::{ACK, SYN, tcp, udp, udp_from_gateway};
+use super::*;
+
+const GW: [u8; 4] = [10, 0, 2, 2];
+const LAN: [u8; 4] = [192, 168, 7, 9];
+const SHORT: Duration = Duration::from_secs(20);
+
+struct Ends {
+    card: UnixStream,
+    stack: UnixStream,
+    counts: Arc<Counts>,
+    running: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+fn start() -> Ends {
+    let ports = parse_ports("5353:53/udp").unwrap();
+    let (wire, ends) = Wire::new(MacAddr::of_box("b"), &ports, Policy::new(&ports, [])).unwrap();
+    let counts = wire.counts();
+    let mut qemu = ends.descriptors.into_iter().map(|descriptor| {
+        let socket = StdStream::from(descriptor);
+        socket.set_nonblocking(true).unwrap();
+        UnixStream::from_std(socket).unwrap()
+    });
+    let (card, stack) = (qemu.next().unwrap(), qemu.next().unwrap());
+    Ends { card, stack, counts, running: tokio::spawn(wire.carry()) }
+}
+
+async fn send(socket: &mut UnixStream, frame: &[u8]) {
+    let record = [&(frame.len() as u32).to_be_bytes(), frame].concat();
+    socket.write_all(&record).await.unwrap();
+}
+
+async fn receive(socket: &mut UnixStream) -> Vec<u8> {
+    let length = timeout(SHORT, socket.read_u32()).await.expect("a frame arrives").unwrap();
+    let mut frame = vec![0; length as usize];
+    socket.read_exact(&mut frame).await.unwrap();
+    frame
+}
+
+#[tokio::test]
+async fn allowed_frames_pass_in_order_and_others_are_counted() {
+    let mut ends = start();
+    let (refused, allowed) = (tcp(GW, 1, 22, SYN), tcp(LAN, 1, 22, SYN));
+    for frame in [&refused, &allowed, &vec![0; 4000], &tcp(LAN, 2, 22, ACK)] {
+        send(&mut ends.card, frame).await;
+    }
+    assert_eq!(receive(&mut ends.stack).await, allowed);
+    assert_eq!(receive(&mut ends.stack).await, tcp(LAN, 2, 22, ACK));
+    assert_eq!(ends.counts.dropped(Reason::VirtualNetwork), 1);
+    assert_eq!(ends.counts.dropped(Reason::Malformed), 1);
+    send(&mut ends.stack, &tcp(GW, 22, 1, ACK)).await;
+    assert_eq!(receive(&mut ends.card).await, tcp(GW, 22, 1, ACK));
+    assert_eq!((ends.counts.from_guest(), ends.counts.to_guest()), (2, 1));
+}
+
+// Mutation tried: treating PassIfSolicited as Pass fails here.
+#[tokio::test]
+async fn a_published_udp_port_answers_its_clients_and_nobody_else() {
+    let mut ends = start();
+    send(&mut ends.card, &udp(GW, 53, 50000, b"too early")).await;
+    send(&mut ends.card, &udp(LAN, 1, 1, b"fence")).await;
+    assert_eq!(receive(&mut ends.stack).await, udp(LAN, 1, 1, b"fence"));
+    assert_eq!(ends.counts.dropped(Reason::Unsolicited), 1);
+
+    send(&mut ends.stack, &udp_from_gateway(50000, 53, b"question")).await;
+    assert_eq!(receive(&mut ends.card).await, udp_from_gateway(50000, 53, b"question"));
+    send(&mut ends.card, &udp(GW, 53, 50001, b"to another port")).await;
+    send(&mut ends.card, &udp(GW, 53, 50000, b"answer")).await;
+    assert_eq!(receive(&mut ends.stack).await, udp(GW, 53, 50000, b"answer"));
+    assert_eq!(ends.counts.dropped(Reason::Unsolicited), 2);
+}
+
+#[tokio::test]
+async fn a_receiver_that_stops_reading_stops_the_sender_without_loss() {
+    let mut ends = start();
+    let mut sent = 0u32;
+    let frame = |index: u32| udp(LAN, 1, 1, &index.to_be_bytes());
+    let (mut card_reads, mut card_writes) = ends.card.split();
+    let flood = async {
+        loop {
+            let record = [&(frame(0).len() as u32).to_be_bytes(), &frame(sent)[..]].concat();
+            card_writes.write_all(&record).await.unwrap();
+            sent += 1;
+        }
+    };
+    timeout(Duration::from_millis(500), flood).await.unwrap_err();
+    assert!((100..20_000).contains(&sent), "{sent} frames were taken without a reader");
+    for index in 0..sent {
+        assert_eq!(receive(&mut ends.stack).await, frame(index));
+    }
+    let _ = &mut card_reads;
+}
+
+#[tokio::test]
+async fn it_ends_when_qemu_is_gone() {
+    let Ends { card, stack: _stack, running, .. } = start();
+    drop(card);
+
+    timeout(SHORT, running).await.expect("it ends").unwrap().unwrap();
+}

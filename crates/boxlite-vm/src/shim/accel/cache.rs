@@ -1,0 +1,87 @@
+//! Findings about the host, kept in the home's `vm/host.json` under the boot id and the QEMU binary's identity.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use boxlite_home::Home;
+use boxlite_home::durable::Staged;
+use boxlite_types::{Doing, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Host;
+
+/// How long to wait for somebody else who keeps findings.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Key {
+    boot: String,
+    qemu: PathBuf,
+    device: u64,
+    inode: u64,
+    changed: i64,
+    /// Access to the device differs between users, and so may the answer.
+    uid: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    key: Key,
+    host: Host,
+}
+
+pub(super) fn key(qemu: &Path) -> Result<Key> {
+    let binary = std::fs::metadata(qemu).doing("examining QEMU at", qemu)?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Ok(Key {
+        boot: boot.trim().to_owned(),
+        qemu: qemu.to_owned(),
+        device: binary.dev(),
+        inode: binary.ino(),
+        changed: binary.ctime(),
+        uid: rustix::process::geteuid().as_raw(),
+    })
+}
+
+pub(super) fn load(home: &Home, key: &Key) -> Option<Host> {
+    let text = std::fs::read(path(home)).ok()?;
+    let entry: Entry = serde_json::from_slice(&text).ok()?;
+    (entry.key == *key).then_some(entry.host)
+}
+
+/// Keeps `host` unless somebody else was first, and returns what is kept: all that start from now on agree, as they must
+/// to share a template. A cache that cannot be written (a full disk) costs the next start a tenth of a second.
+pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
+    loop {
+        if let Some(kept) = load(home, key) {
+            return kept;
+        }
+        match try_keep(home, key, &host) {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(BUSY_PAUSE),
+            Err(error) => {
+                tracing::debug!(%error, "the findings about this host were not kept");
+                return host;
+            }
+        }
+    }
+}
+
+/// False while somebody else is at it.
+fn try_keep(home: &Home, key: &Key, host: &Host) -> Result<bool> {
+    let Some(staged) = Staged::take_over(&home.tmp(), "host.json.partial")? else { return Ok(false) };
+    if load(home, key).is_some() {
+        return Ok(true);
+    }
+    let entry = Entry { key: key.clone(), host: host.clone() };
+    let text = serde_json::to_vec(&entry)
+        .map_err(|error| boxlite_types::Error::bug("a host entry does not serialise").because(error))?;
+    let written = staged.file().set_len(0).and_then(|()| staged.file().write_all_at(&text, 0));
+    written.doing("writing", staged.path())?;
+    staged.publish(&path(home)).map(|_| true)
+}
+
+fn path(home: &Home) -> PathBuf {
+    home.vm().join("host.json")
+}

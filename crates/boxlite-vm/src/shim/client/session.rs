@@ -1,0 +1,344 @@
+//! One connection, and one exec, attach or copy on it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use boxlite_home::BoxPaths;
+use boxlite_proto::{ExitStatus, Frame, Op, OpEvent, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize};
+use boxlite_types::{
+    Error, ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream, Result, WindowSize,
+};
+use bytes::Bytes;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::{mpsc, watch};
+
+use super::stdin::{Input, StdinSink};
+use super::{connection_lost, failure, refusal, wait_until_gone};
+use crate::shim::MainLog;
+use crate::shim::frames::FrameReader;
+use crate::shim::sink::{self, FrameSink};
+
+/// A connection to a shim; it ends when the last [`FrameSink`] is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sink: FrameSink,
+    frames: FrameReader<OwnedReadHalf>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        let (read, write) = stream.into_split();
+        let (sink, source) = sink::queue();
+        tokio::spawn(source.drain_into(write));
+        Self { sink, frames: FrameReader::new(read) }
+    }
+
+    /// The next frame; `None` when the shim has closed the connection.
+    async fn frame(&mut self) -> Result<Option<Frame>> {
+        self.frames.next().await.map_err(connection_lost)
+    }
+
+    /// The next control message.
+    pub(super) async fn reply(&mut self) -> Result<Option<ShimReply>> {
+        while let Some(frame) = self.frame().await? {
+            if let Frame::Control(payload) = frame {
+                return Frame::parse_control(&payload).map(Some).map_err(connection_lost);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next control message that is not the shim's hello; a refusal becomes an error.
+    pub(super) async fn answer(&mut self) -> Result<Option<ShimReply>> {
+        loop {
+            match self.reply().await? {
+                Some(ShimReply::Hello { .. }) => {}
+                Some(ShimReply::Error { kind, message }) => return Err(refusal(kind, message)),
+                other => return Ok(other),
+            }
+        }
+    }
+}
+
+/// How an operation ended, shared by everybody who waits for it.
+#[derive(Debug, Clone)]
+pub(super) enum Ended {
+    Process(ExecStatus),
+    Copied(u64),
+    Failed(Arc<Error>),
+}
+
+/// One operation and its streams.
+pub(super) struct Session {
+    pub(super) output: Output,
+    pub(super) stdin: StdinSink,
+    pub(super) control: Control,
+}
+
+impl Session {
+    /// Starts listening to the operation `channel`, which `connection` was opened with.
+    pub(super) fn start(connection: Connection, channel: u32) -> Self {
+        Self::listen(connection, channel, None, None)
+    }
+
+    /// The same for the main process of the box at `log`, asked for from position `from` on: what the connection did
+    /// not bring before the box ended is read from its log.
+    pub(super) fn attach(connection: Connection, channel: u32, from: Option<u64>, log: BoxPaths) -> Self {
+        Self::listen(connection, channel, from, Some(log))
+    }
+
+    fn listen(connection: Connection, channel: u32, from: Option<u64>, log: Option<BoxPaths>) -> Self {
+        let sink = connection.sink.clone();
+        let (chunks, receiver) = mpsc::unbounded_channel();
+        let (ended, ended_receiver) = watch::channel(None);
+        let (started, started_receiver) = watch::channel(false);
+        let input = Input::new(channel);
+        let listener =
+            Listener { connection, input: input.clone(), chunks, started, position: None, from, log };
+        tokio::spawn(listener.listen(ended));
+        Self {
+            output: Output {
+                channel,
+                chunks: receiver,
+                sink: sink.clone(),
+                windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(channel, stream)),
+            },
+            stdin: StdinSink::new(channel, sink.clone(), input),
+            control: Control { channel, sink, started: started_receiver, ended: ended_receiver },
+        }
+    }
+
+    pub(super) fn into_execution(self, stdin: bool) -> Execution {
+        Execution {
+            stdin: if stdin { Some(Box::pin(self.stdin)) } else { None },
+            output: Box::pin(self.output),
+            control: Arc::new(self.control),
+        }
+    }
+}
+
+/// Reads a connection on behalf of a session; holds no sink of its own, so that the session's end closes it.
+struct Listener {
+    connection: Connection,
+    input: Input,
+    chunks: mpsc::UnboundedSender<Result<OutputChunk>>,
+    /// Told once the process runs; dropped when it is over.
+    started: watch::Sender<bool>,
+    /// Where the next byte of a main process's output is.
+    position: Option<u64>,
+    /// Where it was asked to begin.
+    from: Option<u64>,
+    /// The box whose log has what the connection does not bring.
+    log: Option<BoxPaths>,
+}
+
+impl Listener {
+    async fn listen(self, ended: watch::Sender<Option<Ended>>) {
+        let Self { connection, input, chunks, started, mut position, from, log } = self;
+        let Connection { sink, mut frames } = connection;
+        drop(sink);
+        let end = loop {
+            let frame = match frames.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ended::Failed(Arc::new(gone())),
+                Err(error) => break Ended::Failed(Arc::new(connection_lost(error))),
+            };
+            match frame {
+                Frame::Control(payload) => match Frame::parse_control(&payload) {
+                    Ok(reply) => {
+                        if let ShimReply::Event(OpEvent::Started { .. }) = &reply {
+                            started.send_replace(true);
+                        }
+                        if let Some(end) = judge(reply, &mut position, &chunks) {
+                            break end;
+                        }
+                    }
+                    Err(error) => break Ended::Failed(Arc::new(connection_lost(error))),
+                },
+                Frame::Data { stream, bytes, .. } => {
+                    position = position.map(|position| position + bytes.len() as u64);
+                    let stream = OutputStream::from(stream);
+                    let _ = chunks.send(Ok(OutputChunk { stream, bytes: Bytes::from(bytes) }));
+                }
+                Frame::Credit { stream: Stream::Stdin, bytes, .. } => {
+                    if let Err(error) = input.granted(bytes) {
+                        break Ended::Failed(Arc::new(connection_lost(error)));
+                    }
+                }
+                Frame::Close { stream: Stream::Stdin, .. } => input.close(),
+                _ => {}
+            }
+        };
+        input.close();
+        if let (Some(log), Some(position), Ended::Failed(_)) = (log, position.or(from), &end) {
+            read_rest(&log, position, &chunks).await;
+        }
+        // The end is known before the output's end is seen, so that reading to the end and then asking never waits.
+        let _ = ended.send(Some(end));
+        drop(chunks);
+    }
+}
+
+/// Sends what the main process wrote from `position` on, once nobody writes to its log any more.
+async fn read_rest(paths: &BoxPaths, position: u64, chunks: &mpsc::UnboundedSender<Result<OutputChunk>>) {
+    if wait_until_gone(paths).await.is_err() {
+        return;
+    }
+    let (path, chunks) = (paths.main_log(), chunks.clone());
+    let reading = tokio::task::spawn_blocking(move || -> Result<()> {
+        for record in MainLog::open(&path, position)? {
+            let record = record?;
+            let stream = OutputStream::from(record.stream);
+            if chunks.send(Ok(OutputChunk { stream, bytes: record.bytes })).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    if let Ok(Err(error)) = reading.await {
+        tracing::warn!(%error, "the rest of a box's output could not be read");
+    }
+}
+
+fn gone() -> Error {
+    Error::new(boxlite_types::ErrorKind::Unavailable, "the box ended while it was being used")
+}
+
+/// What a message means for the operation; `Some` when it was the last.
+fn judge(
+    reply: ShimReply,
+    position: &mut Option<u64>,
+    chunks: &mpsc::UnboundedSender<Result<OutputChunk>>,
+) -> Option<Ended> {
+    match reply {
+        ShimReply::Event(OpEvent::Exited { status, .. }) => Some(Ended::Process(ExecStatus {
+            code: status.shell_code(),
+            reason: match status {
+                ExitStatus::Code(_) => None,
+                ExitStatus::Signal(signal) => Some(format!("killed by signal {signal}")),
+            },
+        })),
+        ShimReply::Event(OpEvent::ExecFailed { kind, message, .. }) => {
+            Some(Ended::Process(ExecStatus { code: kind.exit_code(), reason: Some(message) }))
+        }
+        ShimReply::Event(OpEvent::Copied { bytes, .. }) => Some(Ended::Copied(bytes)),
+        ShimReply::Event(OpEvent::Failed { kind, message, .. }) => {
+            Some(Ended::Failed(Arc::new(failure(kind, message))))
+        }
+        ShimReply::Stopped { .. } => Some(Ended::Failed(Arc::new(gone()))),
+        ShimReply::Error { kind, message } => Some(Ended::Failed(Arc::new(refusal(kind, message)))),
+        ShimReply::Attached { position: now, .. } => {
+            if let Some(lost) = position.and_then(|before| now.checked_sub(before)).filter(|&lost| lost > 0) {
+                let message = format!("{lost} bytes of output were lost because they were not read in time");
+                let _ = chunks.send(Err(Error::new(boxlite_types::ErrorKind::Unavailable, message)));
+            }
+            *position = Some(now);
+            None
+        }
+        ShimReply::Event(_) | ShimReply::Hello { .. } | ShimReply::Status(_) | ShimReply::Done => None,
+    }
+}
+
+/// The output of an operation; reading it is what lets more of it come. Dropping it discards the rest.
+pub(super) struct Output {
+    channel: u32,
+    chunks: mpsc::UnboundedReceiver<Result<OutputChunk>>,
+    sink: FrameSink,
+    windows: [ReceiveWindow; 2],
+}
+
+impl futures::Stream for Output {
+    type Item = Result<OutputChunk>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(self.chunks.poll_recv(context));
+        if let Some(Ok(chunk)) = &next {
+            let (index, stream) = match chunk.stream {
+                OutputStream::Stdout => (0, Stream::Stdout),
+                OutputStream::Stderr => (1, Stream::Stderr),
+            };
+            let length = chunk.bytes.len();
+            let (channel, window) = (self.channel, &mut self.windows[index]);
+            match window.received(length) {
+                Ok(()) => {
+                    if let Some(credit) = window.consumed(length) {
+                        self.sink.credit(channel, stream, credit);
+                    }
+                }
+                Err(error) => return Poll::Ready(Some(Err(connection_lost(error)))),
+            }
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.sink.send(Frame::Close { channel: self.channel, stream });
+        }
+    }
+}
+
+/// Signals, resizing and waiting.
+pub(super) struct Control {
+    channel: u32,
+    sink: FrameSink,
+    started: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Control {
+    /// Waits for the operation's last word.
+    pub(super) async fn ended(&self) -> Ended {
+        let mut receiver = self.ended.clone();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or_else(|| Ended::Failed(Arc::new(gone()))),
+            Err(_) => Ended::Failed(Arc::new(gone())),
+        }
+    }
+
+    fn ask(&self, op: Op) -> Result<()> {
+        let message = ShimRequest::Op(op);
+        self.sink.control(&message).map_err(|error| Error::bug("a request does not serialise").because(error))
+    }
+}
+
+#[async_trait]
+impl ExecutionControl for Control {
+    async fn signal(&self, signal: i32) -> Result<()> {
+        self.ask(Op::Signal { id: self.channel, signo: signal })
+    }
+
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        let size = WinSize { rows: size.rows, cols: size.columns };
+        self.ask(Op::Resize { id: self.channel, size })
+    }
+
+    async fn started(&self) -> Result<bool> {
+        let mut started = self.started.clone();
+        if started.wait_for(|started| *started).await.is_ok() {
+            return Ok(true);
+        }
+        match self.ended().await {
+            Ended::Failed(error) => Err(again(&error)),
+            Ended::Process(_) | Ended::Copied(_) => Ok(false),
+        }
+    }
+
+    async fn wait(&self) -> Result<ExecStatus> {
+        match self.ended().await {
+            Ended::Process(status) => Ok(status),
+            Ended::Copied(_) => Err(Error::bug("a process ended like a copy")),
+            Ended::Failed(error) => Err(again(&error)),
+        }
+    }
+}
+
+/// The same failure once more, for another waiter.
+pub(super) fn again(error: &Arc<Error>) -> Error {
+    Error::new(error.kind(), error.to_string()).because(Arc::clone(error))
+}

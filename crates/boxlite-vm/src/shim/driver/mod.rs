@@ -1,0 +1,280 @@
+//! The single owner of a running box: one task through which every change of its state goes.
+//!
+//! States follow one another: booting → running → stopping → gone. Everything else (the guest's agent, QEMU, clients,
+//! the host's disk, time) only sends it inputs; it never waits for any of them.
+
+mod ending;
+mod guest;
+mod keeping;
+mod main_process;
+mod ops;
+mod requests;
+mod space;
+mod vcpus;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxlite_home::BoxPaths;
+use boxlite_proto::{Frame, ProtoError, ShimReply};
+use boxlite_types::Result;
+use ending::Ending;
+use main_process::{ClientId, MainProcess};
+use ops::Ops;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use vcpus::Vcpus;
+
+use super::launch::{LaunchSpec, Purpose};
+use super::log::MainLogWriter;
+use super::outcome::Outcome;
+use super::reservation::Reservation;
+use super::sink::FrameSink;
+use super::template::Origin;
+use super::vmm::qmp::{Event as QmpEvent, Qmp};
+
+pub(super) use keeping::{Gate, Keeping};
+
+/// How often free space is looked at while the guest runs.
+const SPACE_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a guest may take to come up; under TCG on a busy host several seconds are normal.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// The same for one that is restored.
+const RESTORE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long nobody may be connected to an errand.
+const FORSAKEN: Duration = Duration::from_secs(3);
+
+/// Bytes waiting for a client that does not read them, above which it is dropped.
+const CLIENT_QUEUE_LIMIT: usize = 16 << 20;
+
+/// What a connection tells the driver.
+#[derive(Debug)]
+pub(super) enum ClientInput {
+    /// It is there, and this is its way back.
+    Connected(FrameSink),
+    /// It sent a frame.
+    Frame(Frame),
+    /// It is gone.
+    Gone,
+}
+
+/// What the agent's channel brings.
+pub(super) type GuestInput = Result<Frame, ProtoError>;
+
+/// Everything that the driver listens to.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) guest: mpsc::Receiver<GuestInput>,
+    pub(super) clients: mpsc::Receiver<(ClientId, ClientInput)>,
+    pub(super) qmp: mpsc::UnboundedReceiver<QmpEvent>,
+    pub(super) vm_end: oneshot::Receiver<std::io::Result<ExitStatus>>,
+    /// SIGTERM to the shim asks for a stop.
+    pub(super) terminate: tokio::signal::unix::Signal,
+}
+
+/// The box's state.
+#[derive(Debug)]
+pub(super) struct Driver {
+    spec: LaunchSpec,
+    vm_pid: u32,
+    /// Names the process even after its number has been given to another.
+    vm_handle: OwnedFd,
+    guest: FrameSink,
+    qmp: Arc<Qmp>,
+    phase: Phase,
+    boot_deadline: Instant,
+    main: MainProcess,
+    ops: Ops,
+    clients: HashMap<ClientId, Client>,
+    /// When somebody was last seen to be connected.
+    visited: Instant,
+    vcpus: Vcpus,
+    reservation: Reservation,
+    keeping: Keeping,
+    /// QEMU's last word on why it ends.
+    shutdown_reason: Option<String>,
+}
+
+fn boot_limit(origin: &Origin) -> Duration {
+    match origin {
+        Origin::Template(_) => RESTORE_LIMIT,
+        Origin::Boot | Origin::BootAndKeep(_) => BOOT_LIMIT,
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    Booting,
+    Running,
+    Stopping(Ending),
+}
+
+#[derive(Debug)]
+struct Client {
+    sink: FrameSink,
+    greeted: bool,
+    /// It waits for the box's end.
+    waits: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        spec: LaunchSpec,
+        vm_pid: u32,
+        vm_handle: OwnedFd,
+        guest: FrameSink,
+        qmp: Arc<Qmp>,
+        reservation: Reservation,
+        keeping: Keeping,
+    ) -> Result<Self> {
+        let paths = BoxPaths::new(spec.box_dir.clone());
+        let log = match spec.purpose {
+            Purpose::Run => MainLogWriter::start(&paths.main_log(), spec.logs.main)?,
+            Purpose::Errand => MainLogWriter::untouched(&paths.main_log()),
+        };
+        let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
+        let boot_deadline = Instant::now() + boot_limit(&spec.origin);
+        Ok(Self {
+            spec,
+            vm_pid,
+            vm_handle,
+            guest,
+            qmp,
+            phase: Phase::Booting,
+            boot_deadline,
+            main: MainProcess::new(log, paths.main_log()),
+            ops: Ops::new(),
+            clients: HashMap::new(),
+            visited: Instant::now(),
+            vcpus,
+            reservation,
+            keeping,
+            shutdown_reason: None,
+        })
+    }
+
+    /// Runs the box until its virtual machine is gone; returns how that came, and the clients to be told.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> (Outcome, Vec<FrameSink>) {
+        let mut space = interval(SPACE_EVERY);
+        space.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut agent_open = true;
+        let mut qmp_open = true;
+        let vm_end = loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                input = inputs.guest.recv(), if agent_open => match input {
+                    Some(input) => self.guest_input(input),
+                    None => agent_open = false,
+                },
+                Some((client, input)) = inputs.clients.recv() => self.client_input(client, input),
+                event = inputs.qmp.recv(), if qmp_open => match event {
+                    Some(event) => self.qmp_event(event),
+                    None => qmp_open = false,
+                },
+                () = self.keeping.done() => self.vcpus.let_go(),
+                _ = space.tick() => self.look_at_space(),
+                () = sleep_until(deadline) => self.deadline_passed(),
+                _ = inputs.terminate.recv() => self.stop(None, None),
+                status = &mut inputs.vm_end => {
+                    break status.unwrap_or_else(|_| Err(std::io::Error::other("its watcher ended")));
+                }
+            }
+        };
+        // What the guest said before it went is still to be heard.
+        while let Ok(input) = inputs.guest.try_recv() {
+            self.guest_input(input);
+        }
+        while let Ok(event) = inputs.qmp.try_recv() {
+            self.qmp_event(event);
+        }
+        let outcome = self.outcome(&vm_end);
+        (
+            outcome,
+            self.clients.into_values().filter(|client| client.greeted).map(|client| client.sink).collect(),
+        )
+    }
+
+    fn qmp_event(&mut self, event: QmpEvent) {
+        match event {
+            QmpEvent::BlockError { nospace: true, node } => {
+                tracing::warn!(node, "the host's disk is full: the guest is paused until there is room");
+                self.vcpus.disk_full();
+            }
+            QmpEvent::BlockError { nospace: false, node } => {
+                self.fail(format!("the host could not write the block node {node}"));
+            }
+            QmpEvent::Shutdown { guest, reason } => {
+                tracing::info!(guest, reason, "QEMU shuts down");
+                self.shutdown_reason = Some(reason);
+            }
+            QmpEvent::Migration { completed } => self.keeping.migrated(completed),
+            QmpEvent::Stopped => tracing::debug!("the guest is paused"),
+            QmpEvent::Resumed => tracing::debug!("the guest goes on"),
+        }
+    }
+
+    fn look_at_space(&mut self) {
+        let free = boxlite_home::durable::free_space(&self.spec.overlay).map(|space| space.bytes).ok();
+        self.vcpus.measured(free);
+        self.reservation.follow();
+        self.main.tick(&self.guest);
+        self.drop_clients_that_do_not_read();
+        self.end_forsaken_errand();
+    }
+
+    /// Whoever brought up the guest for a box's files would be connected.
+    fn end_forsaken_errand(&mut self) {
+        if !self.clients.is_empty() || self.spec.purpose == Purpose::Run {
+            self.visited = Instant::now();
+        } else if self.visited.elapsed() > FORSAKEN {
+            self.stop(None, None);
+        }
+    }
+
+    fn client_input(&mut self, id: ClientId, input: ClientInput) {
+        match input {
+            ClientInput::Connected(sink) => {
+                self.clients.insert(id, Client { sink, greeted: false, waits: false });
+            }
+            ClientInput::Gone => self.forget(id),
+            ClientInput::Frame(frame) => {
+                if let Err(error) = self.client_frame(id, frame) {
+                    tracing::warn!(%error, "a client broke the protocol and is dropped");
+                    self.forget(id);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ClientId) {
+        if self.clients.remove(&id).is_some() {
+            self.main.detach(id, &self.guest);
+            self.ops.abandon(id, &self.guest);
+        }
+    }
+
+    fn drop_clients_that_do_not_read(&mut self) {
+        let slow: Vec<ClientId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.sink.queued() > CLIENT_QUEUE_LIMIT)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in slow {
+            tracing::warn!("a client does not read its answers and is dropped");
+            self.forget(id);
+        }
+    }
+
+    fn reply(&self, id: ClientId, reply: &ShimReply) {
+        if let Some(client) = self.clients.get(&id) {
+            let _ = client.sink.control(reply);
+        }
+    }
+}

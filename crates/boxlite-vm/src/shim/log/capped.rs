@@ -1,0 +1,138 @@
+//! A file that is set aside when it has reached its cap.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use boxlite_home::durable;
+use boxlite_types::Result;
+
+/// An append-only file of at most `cap` bytes beside an old one of at most as many.
+///
+/// Writing never fails towards the caller: what cannot be written (a full disk) is counted and left out, because a
+/// guest's words are not worth a guest.
+#[derive(Debug)]
+pub(crate) struct CappedFile {
+    path: PathBuf,
+    cap: u64,
+    file: Option<File>,
+    written: u64,
+    lost: u64,
+}
+
+impl CappedFile {
+    /// Starts the log at `path` anew; that of the last run, if there is one, becomes the old log when `keep_last`.
+    pub(crate) fn start(path: &Path, cap: u64, keep_last: bool) -> Result<Self> {
+        let mut log = Self { path: path.to_owned(), cap: cap.max(4096), file: None, written: 0, lost: 0 };
+        let file = durable::open_log(path)?;
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        if length > 0 && keep_last {
+            durable::rotate_log(path, &old_path(path))?;
+            log.file = Some(durable::open_log(path)?);
+        } else {
+            if !keep_last {
+                durable::remove_volatile(&old_path(path))?;
+            }
+            let _ = file.set_len(0);
+            log.file = Some(file);
+        }
+        Ok(log)
+    }
+
+    /// A log at `path` that is left as it is: nothing can be written to it.
+    pub(crate) fn untouched(path: &Path) -> Self {
+        Self { path: path.to_owned(), cap: 0, file: None, written: 0, lost: 0 }
+    }
+
+    /// Appends `bytes` as one piece, setting the file aside first if they do not fit; whether it was written.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        if self.written > 0 && self.written + bytes.len() as u64 > self.cap {
+            self.set_aside();
+        }
+        match self.write(bytes) {
+            Ok(()) => true,
+            Err(error) => {
+                if self.lost == 0 {
+                    tracing::warn!(%error, path = %self.path.display(), "a log could not be written; what follows is left out until it can");
+                }
+                self.lost += bytes.len() as u64;
+                false
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.written += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // A piece is in the file whole or not at all.
+                let _ = file.set_len(self.written);
+                Err(error)
+            }
+        }
+    }
+
+    fn set_aside(&mut self) {
+        let renewed = durable::rotate_log(&self.path, &old_path(&self.path))
+            .and_then(|()| durable::open_log(&self.path));
+        match renewed {
+            Ok(file) => self.file = Some(file),
+            Err(error) => {
+                tracing::warn!(%error, "a log could not be rotated and starts over");
+                if let Some(file) = &self.file {
+                    let _ = file.set_len(0);
+                }
+            }
+        }
+        self.written = 0;
+    }
+}
+
+/// Where the old log of `path` is: the same name with `.1` after it.
+pub fn old_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mutation tried: without the rotation the total grew to the 100 000 bytes written.
+    #[test]
+    fn a_flood_takes_no_more_than_two_caps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let mut log = CappedFile::start(&path, 10_000, true).unwrap();
+        for i in 0..1000_u32 {
+            assert!(log.append(format!("{i:0>99}\n").as_bytes()));
+        }
+        let length = |path: &Path| std::fs::metadata(path).unwrap().len();
+        assert!(length(&path) <= 10_000 && length(&old_path(&path)) <= 10_000);
+        let tail = std::fs::read_to_string(&path).unwrap();
+        assert!(tail.ends_with("999\n"), "the newest words are kept");
+
+        drop(log);
+        CappedFile::start(&path, 10_000, true).unwrap();
+        assert_eq!(std::fs::read_to_string(old_path(&path)).unwrap(), tail);
+        assert_eq!(length(&path), 0);
+    }
+
+    #[test]
+    fn a_full_disk_loses_words_and_nothing_else() {
+        let mut log = CappedFile {
+            path: "/dev/full".into(),
+            cap: 1 << 20,
+            file: Some(File::options().append(true).open("/dev/full").unwrap()),
+            written: 0,
+            lost: 0,
+        };
+        assert!(!log.append(b"hello"));
+        assert_eq!(log.lost, 5);
+    }
+}

@@ -1,0 +1,40 @@
+//! One process per running box: it owns the box's QEMU, its logs and its control socket.
+//!
+//! ```text
+//! boxlite ──spawn──▶ boxlite-shim ──▶ qemu-system-x86_64 ──▶ guest agent
+//!    └──── shim.sock ────┘  └── QMP, agent port, console: socket pairs, no paths
+//! ```
+//!
+//! - `shim.lock` is held through one open file description by the shim, QEMU and every other child of the shim:
+//!   it can be taken exactly when all of them are gone. Process ids are shown to people and decide nothing.
+//! - Children are killed by the kernel when the shim ends, however it ends. The shim notices QEMU's end through a
+//!   pidfd and publishes the [`Outcome`] in room that it reserved when it started.
+//! - One task, the driver, owns all state; see [`driver`].
+
+pub mod accel;
+mod assignment;
+mod body;
+mod client;
+mod control;
+mod driver;
+mod frames;
+mod kin;
+mod launch;
+mod log;
+mod outcome;
+pub(crate) mod plug;
+mod reservation;
+mod sink;
+mod socket;
+mod spawn;
+pub mod template;
+mod vmm;
+
+pub use accel::{Accel, Accelerator};
+pub use assignment::Assignment;
+pub use client::{ShimClient, wait_until_gone};
+pub use launch::{DiskFloors, LaunchSpec, LogCaps, Purpose};
+pub use log::old_path;
+pub use log::{MainLog, Record};
+pub use outcome::{End, Outcome};
+pub use spawn::{Detached, HandOver, Launched, detach, spawn};

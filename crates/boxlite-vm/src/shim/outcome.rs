@@ -1,0 +1,175 @@
+//! How a run of a box ended, published by its shim before it goes.
+
+use std::path::Path;
+
+use boxlite_home::BoxPaths;
+use boxlite_home::durable::{SLOT_LEN, Slot};
+use boxlite_proto::{ExecFailure, ExitStatus};
+use boxlite_types::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Longest reason kept, in bytes; an outcome must fit its slot.
+const REASON_LIMIT: usize = 1024;
+
+/// How one run of a box ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The run ([`super::LaunchSpec::run_id`]) that ended.
+    pub run_id: String,
+    /// Milliseconds since the epoch.
+    pub at_unix_ms: u64,
+    /// What ended it.
+    pub end: End,
+    /// How the main process ended, where it was started and its end was seen.
+    pub main: Option<ExitStatus>,
+    /// Whether the guest's filesystems were flushed before the virtual machine ended.
+    pub flushed: bool,
+}
+
+/// What ended a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The main process ended by itself.
+    MainExited,
+    /// The main process could not be started.
+    MainNotStarted {
+        /// Why, for programs.
+        failure: ExecFailure,
+        /// Why, for people.
+        message: String,
+    },
+    /// Somebody stopped the box.
+    Stopped,
+    /// The virtual machine or its agent failed while the box ran.
+    VmCrashed {
+        /// One sentence.
+        reason: String,
+    },
+    /// The guest never came up.
+    BootFailed {
+        /// One sentence.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The exit code of the run as Docker's users expect it: the main process's own, 126 or 127 when it could not be
+    /// started, `None` when the run ended without one.
+    pub fn exit_code(&self) -> Option<i32> {
+        match (&self.end, self.main) {
+            (_, Some(status)) => Some(status.shell_code()),
+            (End::MainNotStarted { failure, .. }, None) => Some(failure.exit_code()),
+            _ => None,
+        }
+    }
+
+    /// The failure's sentence, for ends that are failures.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.end {
+            End::MainNotStarted { message, .. } => Some(message),
+            End::VmCrashed { reason } | End::BootFailed { reason } => Some(reason),
+            End::MainExited | End::Stopped => None,
+        }
+    }
+
+    /// Reads the outcome of run `run_id` of the box at `paths`.
+    ///
+    /// `None` while the run lasts, and for good when its shim was killed before it could publish one. The answer is
+    /// final once `shim.lock` could be taken.
+    pub fn read(paths: &BoxPaths, run_id: &str) -> Result<Option<Self>> {
+        let path = paths.outcome();
+        let Some(contents) = Slot::read(&path)? else { return Ok(None) };
+        let outcome: Self = serde_json::from_slice(&contents).map_err(|error| {
+            Error::corrupt(format!("{} is not an outcome", path.display())).at(&path).because(error)
+        })?;
+        Ok((outcome.run_id == run_id).then_some(outcome))
+    }
+}
+
+/// The room for one outcome, taken when the run starts so that a full disk cannot swallow it.
+#[derive(Debug)]
+pub(crate) struct OutcomeSlot(Slot);
+
+impl OutcomeSlot {
+    /// Takes the room at `path` and forgets the last run's outcome.
+    pub(crate) fn reserve(path: &Path) -> Result<Self> {
+        Slot::emptied(path).map(Self)
+    }
+
+    /// Makes the reservation durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
+
+    /// Publishes durably.
+    pub(crate) fn publish(&self, outcome: &Outcome) -> Result<()> {
+        let mut outcome = outcome.clone();
+        match &mut outcome.end {
+            End::VmCrashed { reason }
+            | End::BootFailed { reason }
+            | End::MainNotStarted { message: reason, .. } => {
+                truncate(reason, REASON_LIMIT);
+            }
+            End::MainExited | End::Stopped => {}
+        }
+        let contents = serde_json::to_vec(&outcome)
+            .map_err(|error| Error::bug("an outcome does not serialise").because(error))?;
+        self.0.write(&contents)
+    }
+}
+
+const _: () = assert!(REASON_LIMIT * 2 + 512 < SLOT_LEN);
+
+/// Cuts `text` to at most `limit` bytes, control characters (which JSON would lengthen) becoming spaces.
+fn truncate(text: &mut String, limit: usize) {
+    *text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crashed(reason: &str) -> Outcome {
+        let end = End::VmCrashed { reason: reason.into() };
+        Outcome { run_id: "r1".into(), at_unix_ms: 5, end, main: None, flushed: false }
+    }
+
+    #[test]
+    fn an_outcome_is_read_back_for_its_own_run_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = BoxPaths::new(dir.path().to_owned());
+        assert_eq!(Outcome::read(&paths, "r1").unwrap(), None);
+        let slot = OutcomeSlot::reserve(&paths.outcome()).unwrap();
+        assert_eq!(Outcome::read(&paths, "r1").unwrap(), None);
+        slot.publish(&crashed("it fell")).unwrap();
+        assert_eq!(Outcome::read(&paths, "r1").unwrap(), Some(crashed("it fell")));
+        assert_eq!(Outcome::read(&paths, "r2").unwrap(), None, "another run's outcome is not this run's");
+    }
+
+    #[test]
+    fn hostile_reasons_fit_the_slot() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = BoxPaths::new(dir.path().to_owned());
+        let slot = OutcomeSlot::reserve(&paths.outcome()).unwrap();
+        for reason in ["\u{1}".repeat(5000), "\"\\".repeat(3000), "é".repeat(3000), "\n".repeat(3000)] {
+            slot.publish(&crashed(&reason)).unwrap();
+            assert!(Outcome::read(&paths, "r1").unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn exit_codes_follow_docker() {
+        let mut outcome = crashed("x");
+        assert_eq!(outcome.exit_code(), None);
+        outcome.main = Some(ExitStatus::Signal(9));
+        assert_eq!(outcome.exit_code(), Some(137));
+        outcome.main = None;
+        outcome.end = End::MainNotStarted { failure: ExecFailure::NotFound, message: "no".into() };
+        assert_eq!(outcome.exit_code(), Some(127));
+    }
+}

@@ -1,0 +1,163 @@
+//! Starting a shim: a process of its own session that outlives whoever starts it.
+//!
+//! The starter holds the box's lock and lets the shim inherit the very descriptor, so that there is no moment in
+//! which the box runs and the lock is free. Specification, status, lock and claim travel as descriptors whose numbers
+//! are the shim's arguments; nothing about a start is written to disk.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use boxlite_home::admission::{Claim, LiveClaim};
+use boxlite_home::durable::Lock;
+use boxlite_types::{Doing, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::assignment::Assignment;
+use super::kin;
+use super::launch::LaunchSpec;
+
+/// What a start hands over to the shim.
+#[derive(Debug)]
+pub struct HandOver {
+    /// `boxes/<id>/shim.lock`, held exclusively; the shim and its QEMU keep it until both are gone.
+    pub lock: Lock,
+    /// The box's reservation of disk space: the shim keeps it, less what the box has written.
+    pub claim: Option<Claim>,
+}
+
+/// A shim that owns a running QEMU and answers on its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launched {
+    /// The shim's process id; to be shown, never to be trusted as a sign of life.
+    pub shim_pid: u32,
+    /// QEMU's.
+    pub vm_pid: u32,
+}
+
+/// What a starter tells its shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) spec: LaunchSpec,
+    /// The range of the claim that is handed over as a descriptor.
+    pub(super) claimed: Option<LiveClaim>,
+}
+
+/// What a shim tells its starter, once.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// QEMU runs and the control socket answers.
+    Ready { shim_pid: u32, vm_pid: u32 },
+    /// Neither is the case.
+    Failed { kind: ErrorKind, message: String },
+}
+
+/// Starts the shim program at `shim` for `spec` and returns once its QEMU runs and its socket answers.
+///
+/// Blocks for some milliseconds; the guest boots afterwards. The shim needs neither this process nor its terminal.
+///
+/// # Errors
+/// The shim's own failure with its kind; `Io` when the program cannot be started. No QEMU runs then, and the lock is
+/// free as soon as the shim, which is on its way out, is gone.
+pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Launched> {
+    let claimed = hand_over.claim.as_ref().map(Claim::range);
+    let spec_file = memory_file(&Order { spec: spec.clone(), claimed })?;
+    let (status, status_end) = std::io::pipe().doing("making the status pipe of", shim)?;
+    let claim = hand_over.claim.as_ref().map(AsFd::as_fd);
+    let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
+    keep.extend(claim);
+
+    let mut command = Command::new(shim);
+    command.args(keep.iter().map(|descriptor| descriptor.as_raw_fd().to_string()));
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    kin::inherit_only(&mut command, &keep);
+    let mut first = command.spawn().doing("starting the shim", shim)?;
+    drop((status_end, hand_over));
+
+    let report = read_report(status);
+    // The process started here only made the shim, in its own session, and has ended.
+    let ended = first.wait();
+    match report {
+        Some(Report::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
+        Some(Report::Failed { kind, message }) => Err(Error::new(kind, message)),
+        None => {
+            let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let message =
+                format!("the shim {} ended before it had started the box ({ended})", shim.display());
+            Err(Error::new(ErrorKind::Io, message).at(shim))
+        }
+    }
+}
+
+fn memory_file(order: &Order) -> Result<File> {
+    let text = serde_json::to_vec(order)
+        .map_err(|error| Error::bug("a launch specification does not serialise").because(error))?;
+    let memory = rustix::fs::memfd_create("boxlite-launch", rustix::fs::MemfdFlags::CLOEXEC)
+        .doing("creating", "a memory file")?;
+    let mut file = File::from(memory);
+    file.write_all(&text).and_then(|()| file.rewind()).doing("filling", "a memory file")?;
+    Ok(file)
+}
+
+fn read_report(mut status: std::io::PipeReader) -> Option<Report> {
+    let mut text = Vec::new();
+    status.read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Which of the two processes of a detaching shim this is.
+#[derive(Debug)]
+pub enum Detached {
+    /// The one that was started: it has nothing more to do and must exit at once with status 0.
+    Starter,
+    /// The shim.
+    Shim(Box<Assignment>),
+}
+
+/// The first step of the shim program: leaves the starter's session and process tree.
+///
+/// `arguments` are those of the program, without its name. Must run before the process has a second thread.
+///
+/// # Errors
+/// `InvalidInput` when the program was started by anything but [`spawn`].
+pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
+    let numbers: Option<Vec<RawFd>> =
+        arguments.map(|text| text.to_str()?.parse().ok().filter(|&n| n > 2)).collect();
+    let (spec, status, lock, claim) = match numbers.as_deref() {
+        Some(&[spec, status, lock]) => (spec, status, lock, None),
+        Some(&[spec, status, lock, claim]) => (spec, status, lock, Some(claim)),
+        _ => return Err(Error::invalid("boxlite-shim is started by boxlite, not by hand")),
+    };
+    let [spec, status, lock] = [own(spec)?, own(status)?, own(lock)?];
+    let claim = claim.map(own).transpose()?;
+    // SAFETY: no other thread exists, so the child is a whole copy of this process.
+    #[allow(unsafe_code)]
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => Err(std::io::Error::last_os_error()).doing("forking", "the shim"),
+        0 => {
+            rustix::process::setsid().doing("making a session for", "the shim")?;
+            Assignment::receive(File::from(spec), status, lock, claim)
+                .map(|shim| Detached::Shim(Box::new(shim)))
+        }
+        _ => Ok(Detached::Starter),
+    }
+}
+
+/// Takes a descriptor that the starter named, and keeps it from later programs.
+fn own(descriptor: RawFd) -> Result<OwnedFd> {
+    // SAFETY: the number is checked to be an open descriptor before it is relied on; the starter passed it to be owned.
+    #[allow(unsafe_code)]
+    let owned = unsafe {
+        if libc::fcntl(descriptor, libc::F_GETFD) < 0 {
+            return Err(Error::invalid("boxlite-shim is started by boxlite, not by hand"));
+        }
+        OwnedFd::from_raw_fd(descriptor)
+    };
+    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC).doing("keeping", "a descriptor")?;
+    Ok(owned)
+}

@@ -1,0 +1,49 @@
+//! A template's name: a digest of everything that went into it.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use boxlite_types::{Doing, Result};
+use sha2::{Digest, Sha256};
+
+use super::{Origin, PREFIX};
+use crate::shim::accel;
+use crate::shim::launch::LaunchSpec;
+use crate::shim::vmm::qemu::{self, Channels, Memory};
+
+/// Raised when templates made of the same input change.
+const FORMAT: u32 = 1;
+
+/// The file name of the template that fits the hardware of `spec`, on this host until it reboots.
+pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(FORMAT.to_le_bytes());
+    hash.update(accel::identity(&spec.qemu)?);
+    // A module that was replaced makes another initramfs of the same name.
+    for file in [&spec.kernel, &spec.initrd] {
+        let found = std::fs::metadata(file).doing("examining the boot file", file)?;
+        for number in [found.dev(), found.ino(), found.len(), found.mtime().cast_unsigned()] {
+            hash.update(number.to_le_bytes());
+        }
+    }
+    for argument in qemu::arguments(&hardware(spec), Channels::NONE, &[], Memory::Own) {
+        hash.update(argument.as_bytes());
+        hash.update([0]);
+    }
+    let devices = if spec.network.is_some() { "bn" } else { "b" };
+    Ok(format!("{PREFIX}-{devices}-{}", hex::encode(&hash.finalize()[..12])))
+}
+
+/// `spec` without what differs between boxes of the same hardware.
+fn hardware(spec: &LaunchSpec) -> LaunchSpec {
+    LaunchSpec {
+        box_id: String::new(),
+        overlay: PathBuf::new(),
+        bases: Vec::new(),
+        backing: PathBuf::new(),
+        discard: false,
+        origin: Origin::Boot,
+        ..spec.clone()
+    }
+}

@@ -1,0 +1,65 @@
+//! A box's QEMU takes over a template's devices; its memory it maps already.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use boxlite_types::{Error, ErrorKind, Result};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::shim::vmm::qmp::{Event, Qmp, QmpError};
+
+/// How long reading some hundred kilobytes of state may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Lets the QEMU behind `qmp`, which waits for it, go on from the state that it reads from its descriptor `state`.
+///
+/// # Errors
+/// `Corrupt` when QEMU does not take the state; `Io` when it fails before that or takes too long, which says nothing of the
+/// template. QEMU has ended then, or is to be ended.
+pub(crate) async fn restore(
+    qmp: &Qmp,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    state: RawFd,
+) -> Result<()> {
+    let restoring = async {
+        share_memory(qmp).await.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("QEMU cannot be told of the template: {error}")).because(error)
+        })?;
+        take(qmp, events, state).await.map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("QEMU does not take the template: {error}")).because(error)
+        })
+    };
+    let late =
+        || Error::new(ErrorKind::Io, format!("restoring the guest took longer than {} s", LIMIT.as_secs()));
+    tokio::time::timeout(LIMIT, restoring).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn take(
+    qmp: &Qmp,
+    events: &mut mpsc::UnboundedReceiver<Event>,
+    state: RawFd,
+) -> std::result::Result<(), QmpError> {
+    const COMMAND: &str = "migrate-incoming";
+    qmp.execute(COMMAND, json!({ "uri": format!("fd:{state}") })).await?;
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Migration { completed: true } => return Ok(()),
+            Event::Migration { completed: false } => {
+                return Err(QmpError::Refused {
+                    command: COMMAND,
+                    reason: "the state is not its own".into(),
+                });
+            }
+            _ => {}
+        }
+    }
+    Err(QmpError::Gone { command: COMMAND })
+}
+
+/// Has QEMU tell how a migration goes, and leave out memory that both sides have in a file.
+pub(super) async fn share_memory(qmp: &Qmp) -> std::result::Result<(), QmpError> {
+    let on = |capability: &str| json!({ "capability": capability, "state": true });
+    let capabilities = json!({ "capabilities": [on("events"), on("x-ignore-shared")] });
+    qmp.execute("migrate-set-capabilities", capabilities).await.map(drop)
+}

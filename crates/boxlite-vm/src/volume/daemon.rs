@@ -1,0 +1,187 @@
+//! One virtiofsd: its command line, and its process.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStderr, ExitStatus};
+use std::time::Duration;
+
+use boxlite_types::{Error, ErrorKind, Result, Volume};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::Sandbox;
+
+/// Bytes of a virtiofsd's last words that are kept.
+const LAST_WORDS: usize = 2048;
+
+/// Between two looks at whether a virtiofsd that closed its stderr has ended.
+const ENDING: Duration = Duration::from_millis(5);
+
+/// Every id that the guest may use.
+const ALL_IDS: u32 = u32::MAX;
+
+/// The user that boxlite runs as, whose files an unprivileged virtiofsd makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// virtiofsd's arguments for `volume`, listening on the inherited descriptor `listener`.
+pub(super) fn arguments(
+    volume: &Volume,
+    listener: RawFd,
+    sandbox: Sandbox,
+    owner: Identity,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--fd".into(), listener.to_string().into()];
+    arguments.extend(["--shared-dir".into(), volume.source.clone().into()]);
+    let sandbox = match sandbox {
+        Sandbox::Namespace => "namespace",
+        Sandbox::Chroot => "chroot",
+    };
+    // File handles would need a capability that opens any file of the filesystem.
+    let fixed = ["--seccomp", "kill", "--inode-file-handles=never", "--log-level", "warn"];
+    arguments.extend(["--sandbox", sandbox].into_iter().chain(fixed).map(OsString::from));
+    if owner.uid == 0 {
+        arguments.push("--modcaps=-mknod:-setfcap".into());
+    } else {
+        let Identity { uid, gid } = owner;
+        arguments.push(format!("--uid-map=:0:{uid}:1:").into());
+        arguments.push(format!("--gid-map=:0:{gid}:1:").into());
+        arguments.push(format!("--translate-uid=squash-guest:0:0:{ALL_IDS}").into());
+        arguments.push(format!("--translate-gid=squash-guest:0:0:{ALL_IDS}").into());
+    }
+    if volume.read_only {
+        arguments.push("--readonly".into());
+    }
+    arguments
+}
+
+/// A running virtiofsd; dropping it kills and reaps it.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    stderr: Option<ChildStderr>,
+    volume: Volume,
+}
+
+impl Daemon {
+    pub(super) fn new(mut child: Child, volume: Volume) -> Self {
+        let stderr = child.stderr.take();
+        Self { child, stderr, volume }
+    }
+
+    /// The process id, which is also the process group's.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it ends, which it does by itself when QEMU closes its connection; needs a tokio runtime.
+    ///
+    /// Any other end is an error with its last words; dropping the future kills it.
+    pub async fn watch(mut self) -> Result<()> {
+        let status = self.wait().await;
+        let source = &self.volume.source;
+        match status {
+            Ok((status, _)) if status.success() => Ok(()),
+            Ok((status, words)) => {
+                let how = match (status.code(), status.signal()) {
+                    (Some(code), _) => format!("exited with status {code}"),
+                    (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
+                };
+                let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+                let message = format!("virtiofsd of the volume {} {how}{words}", source.display());
+                Err(Error::new(ErrorKind::Unavailable, message).at(source))
+            }
+            Err(error) => Err(Error::io("watching virtiofsd of the volume", source, error)),
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<(ExitStatus, String)> {
+        let mut words = Vec::new();
+        if let Some(stderr) = self.stderr.take() {
+            let mut stderr = pipe::Receiver::from_owned_fd(stderr.into())?;
+            let mut buffer = [0; 1024];
+            loop {
+                let length = stderr.read(&mut buffer).await?;
+                if length == 0 {
+                    break;
+                }
+                words.extend_from_slice(&buffer[..length]);
+                words.drain(..words.len().saturating_sub(LAST_WORDS));
+            }
+        }
+        // Both of its processes have let go of stderr: they are ending, or have ended.
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((status, one_line(&words)));
+            }
+            tokio::time::sleep(ENDING).await;
+        }
+    }
+}
+
+fn one_line(words: &[u8]) -> String {
+    let text = String::from_utf8_lossy(words);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Not yet reaped, so its number is still its own; the group includes the process inside its namespaces.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            if let Some(group) = Pid::from_raw(self.child.id() as i32) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Whether `program` is one that can be run.
+pub(super) fn require(program: &Path) -> Result<()> {
+    let executable = rustix::fs::access(program, rustix::fs::Access::EXEC_OK);
+    executable.map_err(|errno| {
+        let message =
+            format!("volumes need virtiofsd, which is not at {}; run scripts/setup", program.display());
+        Error::not_found(message).at(program).because(io::Error::from(errno))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(read_only: bool, uid: u32, sandbox: Sandbox) -> String {
+        let volume = Volume { source: "/srv/a b".into(), target: "/x".into(), read_only };
+        let arguments = arguments(&volume, 7, sandbox, Identity { uid, gid: uid + 1 });
+        arguments.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn read_only_is_the_hosts_business() {
+        assert!(line(true, 0, Sandbox::Namespace).contains("|--readonly"));
+        assert!(!line(false, 0, Sandbox::Namespace).contains("readonly"));
+    }
+
+    #[test]
+    fn root_passes_ids_on_but_makes_no_devices() {
+        let line = line(false, 0, Sandbox::Chroot);
+        assert!(line.starts_with("--fd|7|--shared-dir|/srv/a b|--sandbox|chroot|"), "{line}");
+        assert!(line.contains("--modcaps=-mknod:-setfcap") && !line.contains("map="), "{line}");
+    }
+
+    #[test]
+    fn anybody_else_owns_what_the_guest_makes() {
+        let line = line(false, 1000, Sandbox::Namespace);
+        assert!(line.contains("--uid-map=:0:1000:1:") && line.contains("--gid-map=:0:1001:1:"), "{line}");
+        assert!(line.contains("--translate-uid=squash-guest:0:0:4294967295"), "{line}");
+    }
+}

@@ -1,0 +1,59 @@
+//! A box's shared folders: directories of the host, through virtiofs.
+//!
+//! One `virtiofsd` per volume serves one directory to one QEMU over vhost-user, and sees nothing else: it runs in
+//! namespaces of its own with that directory as its root, or in a chroot where root lacks the right to namespaces. It
+//! keeps no socket on disk, is started by the box's shim and dies with it. Read-only is enforced on the host's side by
+//! virtiofsd, whatever the guest mounts.
+//!
+//! Who owns what: run by root, ids in the guest are ids on the host (as with a Docker bind mount), but no device nodes
+//! and no file capabilities can be made. Run by anybody else, everything belongs to that user, and the guest shows it as
+//! root's. Extended attributes and ACLs are not passed on.
+
+mod daemon;
+mod sandbox;
+mod share;
+mod socket;
+mod source;
+mod spec;
+
+use std::path::{Path, PathBuf};
+
+use boxlite_proto::ShareMount;
+use boxlite_types::Volume;
+use serde::{Deserialize, Serialize};
+
+pub use daemon::Daemon;
+pub use sandbox::Sandbox;
+pub use share::{Share, start};
+pub use source::resolve;
+pub use spec::{MAX_VOLUMES, VolumeSpec, check_set, parse_volume};
+
+/// The volumes of one run of a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// The directories, in the order of [`mounts`].
+    pub volumes: Vec<Volume>,
+    /// The program that serves them; needed when there is one.
+    pub virtiofsd: PathBuf,
+    /// The home, in which nothing may be shared.
+    pub home: PathBuf,
+}
+
+/// What the guest agent is told to mount, in the order of `volumes`.
+pub fn mounts(volumes: &[Volume]) -> Vec<ShareMount> {
+    let mount = |(index, volume): (usize, &Volume)| ShareMount {
+        tag: tag(index),
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+    };
+    volumes.iter().enumerate().map(mount).collect()
+}
+
+/// The directories that a box writes to besides its overlay: their filesystems can be filled too.
+pub fn writable_sources(volumes: &[Volume]) -> impl Iterator<Item = &Path> {
+    volumes.iter().filter(|volume| !volume.read_only).map(|volume| volume.source.as_path())
+}
+
+fn tag(index: usize) -> String {
+    format!("volume{index}")
+}

@@ -1,0 +1,69 @@
+//! Starting a box's volumes: a virtiofsd and a QEMU device each.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use boxlite_types::{Doing, Result};
+
+use super::daemon::{self, Identity};
+use super::{Daemon, Sandbox, Shares, socket, source, tag};
+
+/// A started volume.
+#[derive(Debug)]
+pub struct Share {
+    /// QEMU's arguments, which name `descriptor` by its number; the guest's memory must be shared.
+    pub arguments: Vec<String>,
+    /// To be inherited by QEMU under its own number.
+    pub descriptor: OwnedFd,
+    /// The process that serves it.
+    pub daemon: Daemon,
+}
+
+/// Starts a virtiofsd for each volume of `shares`.
+///
+/// `spawn` starts a command that inherits the given descriptors and nothing else, and that dies with this process.
+/// The directories are checked again, because they may have changed since they were resolved.
+pub fn start(
+    shares: &Shares,
+    mut spawn: impl FnMut(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
+) -> Result<Vec<Share>> {
+    let Shares { volumes, virtiofsd, home } = shares;
+    if volumes.is_empty() {
+        return Ok(Vec::new());
+    }
+    daemon::require(virtiofsd)?;
+    let sandbox = Sandbox::detect()?;
+    let owner =
+        Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let mut started = Vec::with_capacity(volumes.len());
+    for (index, volume) in volumes.iter().enumerate() {
+        source::check(volume, home)?;
+        let connection = socket::connection().doing("making a socket for the volume", &volume.source)?;
+        let mut command = Command::new(virtiofsd);
+        command.args(daemon::arguments(volume, connection.listener.as_raw_fd(), sandbox, owner));
+        command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        let child = spawn(command, &[connection.listener.as_fd()]).doing("starting", virtiofsd)?;
+        started.push(Share {
+            arguments: device(index, connection.connected.as_raw_fd()),
+            descriptor: connection.connected,
+            daemon: Daemon::new(child, volume.clone()),
+        });
+    }
+    Ok(started)
+}
+
+fn device(index: usize, descriptor: RawFd) -> Vec<String> {
+    vec![
+        "-chardev".into(),
+        format!("socket,id=share{index},fd={descriptor}"),
+        "-device".into(),
+        format!("vhost-user-fs-device,chardev=share{index},tag={}", tag(index)),
+    ]
+}
+
+#[cfg(test)]
+#[path = "share_tests.rs"]
+mod tests;

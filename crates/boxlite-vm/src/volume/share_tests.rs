@@ -1,0 +1,123 @@
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use boxlite_types::ErrorKind;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn shares(virtiofsd: &Path, sources: &[&Path]) -> Shares {
+    let volume = |(n, source): (usize, &&Path)| super::super::Volume {
+        source: source.to_path_buf(),
+        target: format!("/{n}"),
+        read_only: false,
+    };
+    let volumes = sources.iter().enumerate().map(volume).collect();
+    Shares { volumes, virtiofsd: virtiofsd.into(), home: "/nonexistent".into() }
+}
+
+fn no_spawn(_: Command, _: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    panic!("nothing is to be started")
+}
+
+/// What the shim does more carefully: here an unrelated child may inherit the descriptors too.
+fn spawn(mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    for descriptor in keep {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
+    }
+    command.spawn()
+}
+
+fn virtiofsd() -> Option<PathBuf> {
+    let assets = std::env::var_os("BOXLITE_ASSETS").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".local/share/boxlite"),
+        PathBuf::from,
+    );
+    let program = assets.join("bin/virtiofsd");
+    if program.exists() {
+        return Some(program);
+    }
+    assert!(std::env::var_os("CI").is_none(), "no virtiofsd at {}", program.display());
+    eprintln!("skipped: no virtiofsd at {}", program.display());
+    None
+}
+
+/// The processes of a process group, zombies not counted.
+fn members(group: u32) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let stats = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    let in_group = |stat: &String| {
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[0] != "Z" && fields[2] == group.to_string()
+    };
+    stats.filter(in_group).count()
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "waiting for: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_missing_virtiofsd_is_said_before_anything_starts() {
+    let (tmp, absent) = (Path::new("/tmp"), Path::new("/nonexistent/virtiofsd"));
+    let error = start(&shares(absent, &[tmp]), no_spawn).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("/nonexistent/virtiofsd"), "{error}");
+    assert!(start(&shares(absent, &[]), no_spawn).unwrap().is_empty());
+}
+
+// Mutation tried: killing the child alone, not its group, still passes because virtiofsd's inner process follows its
+// parent; killing nothing fails here.
+#[test]
+fn a_dropped_share_leaves_no_process() {
+    let Some(program) = virtiofsd() else { return };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let started = start(&shares(&program, &[one.path(), two.path()]), spawn).unwrap();
+    let groups: Vec<u32> = started.iter().map(|share| share.daemon.pid()).collect();
+    for &group in &groups {
+        wait_for("virtiofsd in its namespaces", || members(group) == 2);
+    }
+    let ends: Vec<OwnedFd> = started.into_iter().map(|share| share.descriptor).collect();
+    for group in groups {
+        wait_for("no process", || members(group) == 0);
+    }
+    drop(ends);
+}
+
+#[tokio::test]
+async fn it_ends_by_itself_when_qemu_hangs_up_and_is_reported_when_it_dies() {
+    let Some(program) = virtiofsd() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let mut started = start(&shares(&program, &[scratch.path(), scratch.path()]), spawn).unwrap();
+    let (dies, hung_up) = (started.pop().unwrap(), started.pop().unwrap());
+
+    let group = hung_up.daemon.pid();
+    drop(hung_up.descriptor);
+    tokio::time::timeout(DEADLINE, hung_up.daemon.watch()).await.expect("it ends").unwrap();
+    wait_for("no process", || members(group) == 0);
+
+    let group = dies.daemon.pid();
+    wait_for("virtiofsd in its namespaces", || members(group) == 2);
+    let pid = rustix::process::Pid::from_raw(group as i32).unwrap();
+    rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).unwrap();
+    let error = tokio::time::timeout(DEADLINE, dies.daemon.watch()).await.expect("it ends").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("signal 9"), "{error}");
+}
+
+#[tokio::test]
+async fn a_virtiofsd_that_fails_says_why() {
+    let scratch = tempfile::tempdir().unwrap();
+    let failing = |_: Command, _: &[BorrowedFd<'_>]| {
+        Command::new("sh").args(["-c", "echo no such thing >&2; exit 3"]).stderr(Stdio::piped()).spawn()
+    };
+    let shares = shares(Path::new("/bin/true"), &[scratch.path()]);
+    let share = start(&shares, failing).unwrap().pop().unwrap();
+    let error = share.daemon.watch().await.unwrap_err();
+    assert!(error.to_string().contains("exited with status 3: no such thing"), "{error}");
+}

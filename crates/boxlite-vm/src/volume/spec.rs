@@ -1,0 +1,176 @@
+//! Volumes as users write them: `HOST:BOX[:ro|:rw]`.
+
+use std::path::{Component, Path, PathBuf};
+
+use boxlite_types::{Error, Result};
+
+/// Volumes of a box: they fit on its virtio-mmio bus beside disk, channel and network card.
+pub const MAX_VOLUMES: usize = 16;
+
+/// A volume as written; [`super::resolve`] finds its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// The directory on the host, absolute, or relative with a leading `.`.
+    pub source: PathBuf,
+    /// The absolute path in the box, without `.`, `..`, doubled or trailing slashes.
+    pub target: String,
+    /// Whether the box may not write.
+    pub read_only: bool,
+}
+
+/// Parses `HOST:BOX[:ro|:rw]`.
+///
+/// `HOST` is absolute or begins with `.`; a bare name would be a named volume, which is
+/// [`boxlite_types::ErrorKind::Unsupported`]. A path with a colon can't be written, as in Docker.
+pub fn parse_volume(text: &str) -> Result<VolumeSpec> {
+    parse(text).map_err(|error| error.while_doing(format_args!("volume {text:?}")))
+}
+
+fn parse(text: &str) -> Result<VolumeSpec> {
+    let fields: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match fields[..] {
+        [source, target] => (source, target, ""),
+        [source, target, options] => (source, target, options),
+        _ => return Err(Error::invalid("expected HOST:BOX[:ro]")),
+    };
+    let read_only = match options {
+        "" if fields.len() == 2 => false,
+        "rw" => false,
+        "ro" => true,
+        other => return Err(Error::invalid(format!("option {other:?} is neither ro nor rw"))),
+    };
+    if text.contains('\0') {
+        return Err(Error::invalid("a path can't contain a NUL byte"));
+    }
+    if source.is_empty() {
+        return Err(Error::invalid("the host's directory is missing"));
+    }
+    let is_path = |text: &str| text.starts_with('/') || matches!(text, "." | "..") || text.starts_with("./");
+    if !is_path(source) && !source.starts_with("../") {
+        return Err(Error::unsupported(format!(
+            "named volumes don't exist; for the directory of that name write ./{source}"
+        )));
+    }
+    Ok(VolumeSpec { source: source.into(), target: normal(target)?, read_only })
+}
+
+fn normal(target: &str) -> Result<String> {
+    if !target.starts_with('/') {
+        return Err(Error::invalid(format!("the path in the box, {target:?}, is not absolute")));
+    }
+    let mut out = String::new();
+    for component in Path::new(target).components() {
+        match component {
+            Component::Normal(name) => {
+                out.push('/');
+                out.push_str(&name.to_string_lossy());
+            }
+            Component::ParentDir => {
+                return Err(Error::invalid(format!("the path in the box, {target:?}, contains \"..\"")));
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    // A mount there would take away what the agent and the box stand on.
+    let reserved = ["", "/proc", "/sys", "/dev"];
+    if reserved.contains(&out.as_str()) || reserved[1..].iter().any(|dir| out.starts_with(&format!("{dir}/")))
+    {
+        return Err(Error::invalid(format!("nothing can be mounted at {target:?} in the box")));
+    }
+    Ok(out)
+}
+
+/// Refuses what one box can't mount: two volumes at one path, or more than [`MAX_VOLUMES`].
+pub fn check_set(specs: &[VolumeSpec]) -> Result<()> {
+    if specs.len() > MAX_VOLUMES {
+        return Err(Error::unsupported(format!(
+            "a box can have {MAX_VOLUMES} volumes, and {} were asked for",
+            specs.len()
+        )));
+    }
+    let mut seen = std::collections::HashSet::new();
+    for target in specs.iter().map(|spec| &spec.target) {
+        if !seen.insert(target) {
+            return Err(Error::invalid(format!("two volumes want to be mounted at {target:?} in the box")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use boxlite_types::ErrorKind;
+
+    #[test]
+    fn every_form() {
+        for (text, source, target, read_only) in [
+            ("/data:/data", "/data", "/data", false),
+            ("/data:/data:ro", "/data", "/data", true),
+            ("/data:/data:rw", "/data", "/data", false),
+            (".:/work", ".", "/work", false),
+            ("..:/work", "..", "/work", false),
+            ("./a b:/work", "./a b", "/work", false),
+            ("../x:/work", "../x", "/work", false),
+            ("/:/host:ro", "/", "/host", true),
+            ("/d://srv/./x//", "/d", "/srv/x", false),
+            ("/d:/devices", "/d", "/devices", false),
+        ] {
+            let expected = VolumeSpec { source: source.into(), target: target.into(), read_only };
+            assert_eq!(parse_volume(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_says_what_and_names_the_text() {
+        for (text, says) in [
+            ("", "expected"),
+            ("/data", "expected"),
+            ("/a:/b:ro:x", "expected"),
+            (":/b", "missing"),
+            ("/a:", "not absolute"),
+            ("/a:b", "not absolute"),
+            ("/a:/b:", "neither ro nor rw"),
+            ("/a:/b:z", "neither ro nor rw"),
+            ("/a:/b/../c", "\"..\""),
+            ("/a:/", "nothing can be mounted"),
+            ("/a:/.", "nothing can be mounted"),
+            ("/a:/proc", "nothing can be mounted"),
+            ("/a:/dev/shm", "nothing can be mounted"),
+            ("/a\0:/b", "NUL"),
+        ] {
+            let error = parse_volume(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}: {error}");
+            let message = error.to_string();
+            assert!(message.contains(says) && message.contains(&format!("{text:?}")), "{text}: {message}");
+        }
+        for text in ["data:/x", "~/x:/x", "a/b:/x", ".x:/x"] {
+            assert_eq!(parse_volume(text).unwrap_err().kind(), ErrorKind::Unsupported, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_target_is_mounted_once() {
+        let specs = |targets: &[&str]| -> Vec<VolumeSpec> {
+            targets.iter().map(|target| parse_volume(&format!("/x:{target}")).unwrap()).collect()
+        };
+        check_set(&specs(&["/a", "/a/b", "/b"])).unwrap();
+        assert_eq!(check_set(&specs(&["/a", "/b", "/a/"])).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let many: Vec<String> = (0..=MAX_VOLUMES).map(|n| format!("/{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        check_set(&specs(&many[1..])).unwrap();
+        assert_eq!(check_set(&specs(&many)).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_targets_are_normal(text in "[./a:ro]{0,16}|\\PC{0,16}") {
+            if let Ok(spec) = parse_volume(&text) {
+                prop_assert!(spec.target.starts_with('/') && !spec.target.ends_with('/'), "{}", spec.target);
+                prop_assert!(spec.target.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part)));
+            }
+        }
+    }
+}
