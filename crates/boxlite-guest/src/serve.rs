@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use boxlite_proto::{
-    BootConfig, ExecFailure, ExitStatus, Frame, FromGuest, Op, OpEvent, OpFailure, ProtoError, ToGuest,
+    BootConfig, ExecFailure, Frame, FromGuest, Op, OpEvent, OpFailure, ProcessExit, ProtoError, ToGuest,
 };
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
@@ -111,8 +111,8 @@ impl Service<'_> {
 
     fn ended(&mut self, pid: Pid, status: WaitStatus) {
         let status = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => ExitStatus::Code(code),
-            (None, Some(signo)) => ExitStatus::Signal(signo),
+            (Some(code), _) => ProcessExit::Code(code),
+            (None, Some(signo)) => ProcessExit::Signal(signo),
             (None, None) => return,
         };
         if let Some(task) = self.tasks.values_mut().find(|task| task.pid() == pid && task.is_running()) {

@@ -1,9 +1,11 @@
-use crate::frame::Stream;
+//! What a peer can do wrong.
 
-/// What a peer did that this protocol does not allow.
+use crate::stream::Stream;
+
+/// A peer broke the protocol.
 ///
-/// Every variant is fatal to the connection: after one, the two ends no longer agree on where a frame begins or on
-/// how much may be sent.
+/// Every variant ends the connection: after it, the two ends no longer agree on where the next frame begins or on how
+/// much may be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtoError {
     /// A frame announced a payload above [`crate::MAX_PAYLOAD`].
@@ -34,7 +36,7 @@ pub enum ProtoError {
         length: usize,
     },
     /// A control message that is not the JSON this version speaks.
-    #[error("a control message can't be understood: {0}")]
+    #[error("a control message cannot be understood: {0}")]
     Control(String),
     /// A peer granted more credit than a window holds.
     #[error("{stream} of channel {channel} was granted {granted} bytes beyond its window of {window}")]

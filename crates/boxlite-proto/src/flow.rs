@@ -1,11 +1,11 @@
-//! Credit accounting of one stream, at its sender and at its receiver.
+//! Credit accounting of one stream, at its sender and at its receiver. See the crate's [flow control](crate#flow-control).
 
-use crate::{ProtoError, frame::Stream};
+use crate::{ProtoError, stream::Stream};
 
-/// Bytes that may be under way on one stream between a sender and its receiver.
+/// Bytes that a sender may have sent on one stream before its receiver has consumed them.
 pub const WINDOW: u32 = 256 * 1024;
 
-/// A sender's side: how much it may still send.
+/// The sender's side: how much it may still send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendWindow {
     channel: u32,
@@ -24,7 +24,7 @@ impl SendWindow {
         self.available as usize
     }
 
-    /// Takes note of bytes that were sent; more than [`Self::available`] is a defect of the caller and saturates.
+    /// Records bytes that were sent; more than [`Self::available`] is a defect of the caller and saturates.
     pub fn sent(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.available());
         self.available = self.available.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
@@ -50,7 +50,7 @@ impl SendWindow {
     }
 }
 
-/// A receiver's side: how much its peer may still send, and how much was consumed without being granted again.
+/// The receiver's side: how much its peer may still send, and how much was consumed but not granted again yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiveWindow {
     channel: u32,
@@ -66,7 +66,7 @@ impl ReceiveWindow {
         Self { channel, stream, allowed: WINDOW, unconsumed: 0, owed: 0 }
     }
 
-    /// Takes note of bytes that arrived.
+    /// Records bytes that arrived.
     ///
     /// # Errors
     /// [`ProtoError::WindowExceeded`] when the peer had no credit for them.
@@ -83,7 +83,7 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    /// Takes note of bytes that were passed on; returns the credit to grant, once a quarter window has gathered.
+    /// Records bytes that were passed on. Returns the credit to grant, once a quarter of the window has gathered.
     pub fn consumed(&mut self, bytes: usize) -> Option<u32> {
         debug_assert!(bytes <= self.unconsumed as usize);
         let count = self.unconsumed.min(u32::try_from(bytes).unwrap_or(u32::MAX));

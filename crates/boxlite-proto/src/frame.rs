@@ -1,10 +1,8 @@
-//! Frames on a byte stream: `{payload length u32, kind u8, channel u32}`, little endian, then the payload.
+//! Frames on a byte stream; the crate's front page describes [their encoding](crate#protocol).
 
-use std::fmt;
+use serde::{Serialize, de::DeserializeOwned};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use crate::ProtoError;
+use crate::{ProtoError, stream::Stream};
 
 /// Bytes before each payload.
 pub const HEADER_LEN: usize = 9;
@@ -19,47 +17,6 @@ const KIND_CREDIT: u8 = 3;
 const KIND_EOF: u8 = 4;
 const KIND_CLOSE: u8 = 5;
 const KIND_DATA: u8 = 0x10;
-
-/// Which byte stream of a channel is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stream {
-    /// Towards the process, or the archive of a copy into the box.
-    Stdin,
-    /// From the process (a terminal has only this one), or the archive of a copy out of the box.
-    Stdout,
-    /// From the process.
-    Stderr,
-}
-
-impl Stream {
-    const fn code(self) -> u8 {
-        match self {
-            Self::Stdin => 0,
-            Self::Stdout => 1,
-            Self::Stderr => 2,
-        }
-    }
-
-    const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::Stdin),
-            1 => Some(Self::Stdout),
-            2 => Some(Self::Stderr),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stdin => "stdin",
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        })
-    }
-}
 
 /// One unit of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Control messages between a shim and its guest agent.
+//! Control messages between a shim and its guest agent. See the crate's [second hop](crate#shim-to-guest).
 
 use std::net::Ipv4Addr;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::op::{Op, OpEvent};
 
-/// What a shim tells its guest.
+/// A message from the shim to the guest agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToGuest {
-    /// Mount the root and bring the guest up; answered by `Ready` or `BootFailed`. Accepted once.
+    /// Mount the root and set the guest up; answered by `Ready` or `BootFailed`. Accepted once.
     Boot(BootConfig),
     /// One operation inside the booted guest; answered by [`OpEvent`]s.
     Op(Op),
-    /// End every process (SIGTERM, then SIGKILL after the grace), flush and remount the root read-only, answer `Down`.
+    /// End every process (SIGTERM, then SIGKILL after the grace), flush, remount the root read-only and answer `Down`.
     Shutdown {
         /// Milliseconds between SIGTERM and SIGKILL.
         grace_ms: u64,
     },
 }
 
-/// What a guest tells its shim.
+/// A message from the guest agent to the shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromGuest {
@@ -29,28 +29,28 @@ pub enum FromGuest {
     Hello {
         /// [`crate::PROTOCOL_VERSION`] of the agent.
         version: u32,
-        /// Optional abilities by name.
+        /// Optional abilities by name, such as [`crate::UNTOUCHED`].
         features: Vec<String>,
     },
     /// The guest is up and takes operations.
     Ready {
         /// How long each step took.
         timings: BootTimings,
-        /// What did not work, though the guest is usable.
+        /// What failed without making the guest unusable, one sentence each.
         warnings: Vec<String>,
     },
-    /// The guest can't come up; nothing more follows.
+    /// The guest cannot come up; nothing more follows.
     BootFailed {
         /// One sentence for the user.
         reason: String,
     },
-    /// Outcome or progress of an operation.
+    /// Progress or result of an operation.
     Event(OpEvent),
     /// Every filesystem is flushed; the virtual machine may be ended.
     Down,
 }
 
-/// How a guest comes up.
+/// What a guest needs to know to come up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootConfig {
     /// Host name, also entered in `/etc/hosts`.
@@ -69,7 +69,7 @@ pub struct BootConfig {
     pub extra_hosts: Vec<HostEntry>,
     /// The host's clock in nanoseconds since the epoch; 0 leaves the guest's clock alone.
     pub clock_unix_nanos: u64,
-    /// Random bytes that nobody else has, from which the kernel's generator starts anew; none leaves it alone.
+    /// Random bytes that no other guest has, which reseed the kernel's generator; none leaves it alone.
     pub entropy: Vec<u8>,
 }
 
@@ -82,7 +82,7 @@ pub struct NetConfig {
     pub prefix: u8,
     /// Default route, if any.
     pub gateway: Option<Ipv4Addr>,
-    /// Ethernet address of the card, which may have come up with another's.
+    /// Ethernet address of the card. A card restored from a template starts with the template's address.
     pub mac: [u8; 6],
 }
 
@@ -106,7 +106,7 @@ pub struct ShareMount {
     pub read_only: bool,
 }
 
-/// Microseconds spent in each step of coming up.
+/// Duration of each step of coming up, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootTimings {
     /// From the kernel's start to the agent's.
@@ -117,6 +117,6 @@ pub struct BootTimings {
     pub waited_us: u64,
     /// Mounting the root.
     pub root_us: u64,
-    /// Everything after that until `Ready`.
+    /// Everything from then until `Ready`.
     pub setup_us: u64,
 }

@@ -1,14 +1,69 @@
-//! Wire types between the host, the shim and the guest agent.
+//! The protocol between a client, the shim that owns a box, and the guest agent inside it.
 //!
-//! One codec serves both hops: client to shim (a Unix socket) and shim to guest (a virtio-serial port). The crate
-//! does no I/O: bytes go in, [`Frame`]s come out, and the other way round. Each end distrusts the other, so every
-//! length is bounded before it is believed, nothing panics on garbage, and a decoder holds at most one frame plus
-//! one partial control message.
+//! The crate turns messages into bytes and bytes into messages, and does no I/O: the caller moves the bytes.
 //!
-//! A stream of bytes belongs to a *channel* (the id of an exec or copy) and is one of [`Stream::Stdin`],
-//! [`Stream::Stdout`], [`Stream::Stderr`]. Each has a window of [`WINDOW`] bytes, opened implicitly when the channel
-//! is; the receiver reopens it with [`Frame::Credit`] as it consumes. A sender out of credit stops reading its
-//! source, so bulk on one channel neither delays control nor grows anybody's memory.
+//! ```text
+//! client ── Unix socket ──▶ shim ── virtio-serial port ──▶ guest agent
+//!          ShimRequest ▶            ToGuest ▶
+//!          ◀ ShimReply              ◀ FromGuest
+//!          ◀ data, credit ▶         ◀ data, credit ▶
+//! ```
+//!
+//! # Layout
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `frame` | [`Frame`], its encoding, and the [`Decoder`] that restores frames from bytes split in any way |
+//! | `stream` | [`Stream`]: standard input, output and error of a channel |
+//! | `flow` | [`SendWindow`] and [`ReceiveWindow`]: the credit of one stream at either end |
+//! | `shim` | first hop: [`ShimRequest`], [`ShimReply`], [`ShimStatus`] |
+//! | `guest` | second hop: [`ToGuest`], [`FromGuest`], [`BootConfig`] |
+//! | `op` | what both hops carry: [`Op`], [`OpEvent`], and their parts |
+//! | `error` | [`ProtoError`]: what a peer can do wrong |
+//!
+//! # Protocol
+//!
+//! A connection is a sequence of frames in each direction. A frame has a header of [`HEADER_LEN`] bytes, `{payload length
+//! u32, kind u8, channel u32}` in little endian, and then its payload. Control messages are JSON and may span several
+//! frames; everything else fits one.
+//!
+//! ## Client to shim
+//!
+//! The client sends `Hello` with its [`PROTOCOL_VERSION`]. The shim answers with its own and refuses another
+//! with [`ShimError::Version`]. After that the client may send any request at any time, and several clients may be
+//! connected at once.
+//!
+//! ## Shim to guest
+//!
+//! The agent speaks first: `Hello` with its version, another of which the shim refuses, and its abilities. The shim
+//! answers `Boot`, and the agent answers that with `Ready` or `BootFailed`. Operations follow until `Shutdown`, which the
+//! agent answers with `Down` once every filesystem is flushed.
+//! The main process of a box is an exec like any other, on [`MAIN_CHANNEL`].
+//!
+//! ## Operations
+//!
+//! An [`Op`] carries an id that its sender chose. The id is also the *channel* of the operation's streams. Its last
+//! [`OpEvent`] comes after all of its output and frees the id. [`Op::with_id`], [`OpEvent::with_id`] and
+//! [`Frame::on_channel`] renumber for a forwarder.
+//!
+//! # Flow control
+//!
+//! Each [`Stream`] of a channel has a window of [`WINDOW`] bytes, open from the start. The receiver reopens it with
+//! [`Frame::Credit`] as it consumes. A sender without credit stops reading its source, so bulk data on one channel
+//! neither delays control messages nor grows the memory of anyone on the way. [`Frame::Eof`] ends a stream from its
+//! sender's side, [`Frame::Close`] from its receiver's.
+//!
+//! # Limits
+//!
+//! Neither end trusts the other. Every length is checked before memory is set aside for it: a payload has at most
+//! [`MAX_PAYLOAD`] bytes, a control message at most [`MAX_CONTROL`], and a [`Decoder`] holds at most one frame and one
+//! partial control message. No input makes this crate panic, and every [`ProtoError`] ends the connection.
+//!
+//! # Compatibility
+//!
+//! The names and fields of messages are part of the protocol, because they travel as JSON; the Rust names of the types
+//! are not. The tests of `op` pin the text of the messages. A change that an older peer would misread raises
+//! [`PROTOCOL_VERSION`].
 
 mod error;
 mod flow;
@@ -16,21 +71,24 @@ mod frame;
 mod guest;
 mod op;
 mod shim;
+mod stream;
 
 pub use error::ProtoError;
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
-pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD, Stream};
+pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
 pub use guest::{BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, ToGuest};
 pub use op::{
-    ExecFailure, ExecSpec, ExitStatus, FileKind, FileStat, GuestMetrics, Op, OpEvent, OpFailure, WinSize,
+    ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, Op, OpEvent, OpFailure, ProcessExit, WinSize,
 };
 pub use shim::{MainState, ShimError, ShimReply, ShimRequest, ShimStatus};
+pub use stream::Stream;
 
-/// Version of frames and messages; both ends name theirs in their hello and refuse another.
+/// Version of frames and messages. Both ends name theirs in their hello, and the shim refuses another.
 pub const PROTOCOL_VERSION: u32 = 2;
 
-/// The ability of an agent whose kernel has touched neither disk nor network card when it says hello, so that the memory
-/// of its guest holds nothing of its box.
+/// The ability of an agent whose kernel has touched neither disk nor network card when it says hello.
+///
+/// The memory of such a guest holds nothing of its box and may serve other boxes as a template.
 pub const UNTOUCHED: &str = "untouched";
 
 /// Name of the virtio-serial port that the agent answers on.

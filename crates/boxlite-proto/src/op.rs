@@ -1,4 +1,4 @@
-//! Operations inside a booted guest, and what becomes of them; the same for a shim's clients as for the shim.
+//! Operations inside a booted guest, and their events. Clients and shim use the same messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,9 @@ pub struct ExecSpec {
     pub stdin: bool,
 }
 
-/// An operation inside the guest. Ids are chosen by the asker, double as channel, and are free again after the
+/// An operation inside the guest.
+///
+/// The sender chooses the id, which is also the channel of the operation's streams. The id is free again after the
 /// operation's last event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,7 +46,7 @@ pub enum Op {
         /// What to run.
         spec: ExecSpec,
     },
-    /// Send a signal to the process of an exec; unknown ids are ignored, because the process may just have ended.
+    /// Send a signal to the process of an exec. Unknown ids are ignored, because the process may just have exited.
     Signal {
         /// The exec.
         id: u32,
@@ -137,11 +139,11 @@ impl Op {
     }
 }
 
-/// What becomes of an operation.
+/// Progress or result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpEvent {
-    /// The process runs.
+    /// The process is running.
     Started {
         /// The exec.
         id: u32,
@@ -157,12 +159,12 @@ pub enum OpEvent {
         /// One sentence for the user.
         message: String,
     },
-    /// The process has ended and all of its output was sent before this; last event of the id.
+    /// The process has exited and all of its output was sent before this; last event of the id.
     Exited {
         /// The exec.
         id: u32,
         /// How it ended.
-        status: ExitStatus,
+        status: ProcessExit,
     },
     /// A copy is complete; last event of the id. For a copy out, the archive's end was sent before this.
     Copied {
@@ -171,14 +173,14 @@ pub enum OpEvent {
         /// Bytes of the archive.
         bytes: u64,
     },
-    /// What is at a path.
+    /// Answer to `Stat`.
     Stat {
         /// Echo of the request.
         id: u32,
         /// The description.
         stat: FileStat,
     },
-    /// Consumption.
+    /// Answer to `Metrics`.
     Metrics {
         /// Echo of the request.
         id: u32,
@@ -232,7 +234,7 @@ impl OpEvent {
         self
     }
 
-    /// Whether nothing more follows for the id.
+    /// Whether this is the last event of its id.
     pub fn is_last(&self) -> bool {
         !matches!(self, Self::Started { .. })
     }
@@ -246,15 +248,15 @@ pub enum ExecFailure {
     NotFound,
     /// The program is not executable, or is a directory.
     PermissionDenied,
-    /// The file is of no format the kernel runs.
+    /// The kernel cannot run files of this format.
     BadFormat,
     /// The user or a group is not in the image.
     NoSuchUser,
     /// The working directory is missing or not a directory.
     BadCwd,
-    /// The request itself makes no sense: no argv, a NUL byte, an id that is in use.
+    /// The request itself is invalid: no argv, a NUL byte, an id that is in use.
     Invalid,
-    /// The guest ran out of memory, processes or descriptors, or another kernel error.
+    /// The guest is out of memory, processes or descriptors, or met another kernel error.
     Resources,
 }
 
@@ -275,29 +277,29 @@ impl ExecFailure {
 pub enum OpFailure {
     /// The path, or the parent of a copy's target, does not exist.
     NotFound,
-    /// A directory was needed, or one is in the way.
+    /// A directory is needed, or one is in the way.
     WrongKind,
     /// The archive is malformed or an entry would leave its target.
     BadArchive,
     /// The guest's disk is full.
     NoSpace,
-    /// The request makes no sense, or its id is in use.
+    /// The request is invalid, or its id is in use.
     Invalid,
     /// Another input/output error.
     Io,
 }
 
-/// How a process ended.
+/// How a process in the guest ended, as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ExitStatus {
+pub enum ProcessExit {
     /// It exited.
     Code(i32),
     /// It was killed.
     Signal(i32),
 }
 
-impl ExitStatus {
+impl ProcessExit {
     /// The status as a shell reports it: the code, or 128 + signal.
     pub const fn shell_code(self) -> i32 {
         match self {
@@ -321,7 +323,7 @@ pub enum FileKind {
     Other,
 }
 
-/// What is at a path.
+/// Description of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStat {
     /// Kind of file.
@@ -334,16 +336,16 @@ pub struct FileStat {
     pub mtime: i64,
     /// Target, for a symbolic link.
     pub link_target: Option<String>,
-    /// Whether the path, with links followed, is a directory.
+    /// Whether the path is a directory once symbolic links are followed.
     pub leads_to_directory: bool,
 }
 
-/// Consumption inside the guest.
+/// Resources in use inside the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestMetrics {
     /// Milliseconds since the kernel started.
     pub uptime_ms: u64,
-    /// Processor time spent other than idle, in milliseconds, all processors together.
+    /// Time that the processors were not idle, in milliseconds, summed over all of them.
     pub cpu_busy_ms: u64,
     /// Processors on line.
     pub cpus: u32,
@@ -358,3 +360,6 @@ pub struct GuestMetrics {
     /// Bytes in use on the root filesystem.
     pub root_used: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,16 @@
-//! Control messages between a client and the shim that owns a box.
+//! Control messages between a client and the shim that owns a box. See the crate's [first hop](crate#client-to-shim).
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ExitStatus,
+    ProcessExit,
     op::{Op, OpEvent, WinSize},
 };
 
-/// What a client asks a shim.
+/// A request from a client to a shim.
 ///
-/// Ids in [`Op`]s and in `Attach` are the client's own; the shim renumbers them towards the guest. When a client goes,
-/// its execs run on, with their input at its end and their output discarded.
+/// Each client chooses the ids of its [`Op`]s and of `Attach`; the shim renumbers them towards the guest. When a client
+/// disconnects, its execs keep running: their input ends and their output is discarded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShimRequest {
@@ -50,11 +50,11 @@ pub enum ShimRequest {
     Pause,
     /// Let the virtual processors run again. Answered by `Done`.
     Resume,
-    /// Wait for the box's end. Answered by `Stopped`.
+    /// Wait until the box has stopped. Answered by `Stopped`.
     Wait,
 }
 
-/// What a shim answers.
+/// A message from a shim to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShimReply {
@@ -72,20 +72,20 @@ pub enum ShimReply {
         /// Position in the main process's output, in bytes; later than asked for when older output is gone.
         position: u64,
     },
-    /// Outcome or progress of an operation, under the client's id.
+    /// Progress or result of an operation, under the client's id.
     Event(OpEvent),
-    /// The box has stopped; the shim goes after this.
+    /// The box has stopped; the shim exits after this.
     Stopped {
-        /// How the main process ended; `None` when the virtual machine ended without telling.
-        status: Option<ExitStatus>,
+        /// How the main process ended; `None` when the virtual machine ended without reporting it.
+        status: Option<ProcessExit>,
     },
-    /// Something was done that has no other answer.
+    /// A request that has no other answer was carried out.
     Done,
     /// A request was refused.
     Error {
         /// Why, for programs.
         kind: ShimError,
-        /// Why, for people: one sentence.
+        /// Why, for people: one sentence, without a full stop.
         message: String,
     },
 }
@@ -96,15 +96,15 @@ pub enum ShimReply {
 pub enum ShimError {
     /// Another protocol version.
     Version,
-    /// The guest is not up yet, or no longer.
+    /// The guest is not up yet, or not any more.
     NotRunning,
-    /// The request makes no sense here.
+    /// The request does not fit the state of the box.
     Invalid,
     /// The virtual machine failed.
     Vm,
 }
 
-/// What a shim knows of its box.
+/// A shim's view of its box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShimStatus {
     /// The shim's process id.
@@ -113,9 +113,9 @@ pub struct ShimStatus {
     pub vm_pid: Option<u32>,
     /// State of the main process.
     pub main: MainState,
-    /// Whether the virtual processors are stopped at a client's wish.
+    /// Whether a client paused the virtual processors.
     pub paused: bool,
-    /// Whether the virtual machine stopped itself because the host's disk is full.
+    /// Whether the virtual machine paused itself because the host's disk is full.
     pub out_of_space: bool,
 }
 
@@ -125,11 +125,11 @@ pub struct ShimStatus {
 pub enum MainState {
     /// The guest is coming up.
     Booting,
-    /// It runs.
+    /// It is running.
     Running {
         /// Its process id in the guest.
         pid: u32,
     },
-    /// It has ended.
-    Exited(ExitStatus),
+    /// It has exited.
+    Exited(ProcessExit),
 }

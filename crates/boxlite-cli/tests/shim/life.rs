@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use boxlite::{Execution, OutputStream};
 use boxlite_home::admission::Claims;
-use boxlite_proto::ExitStatus;
+use boxlite_proto::ProcessExit;
 use boxlite_vm::shim::{End, MainLog};
 use futures::StreamExt;
 
@@ -38,7 +38,7 @@ async fn the_main_process_is_heard_and_its_status_published() {
     let outcome = guest.outcome().await.expect("an outcome");
     eprintln!("gone after {:?}\n{}", begun.elapsed(), guest.shim_log());
     assert_eq!(outcome.end, End::MainExited);
-    assert_eq!(outcome.main, Some(ExitStatus::Code(7)));
+    assert_eq!(outcome.main, Some(ProcessExit::Code(7)));
     assert!(outcome.flushed);
     assert!(guest.lock_is_free());
     assert!(!guest.paths.socket().exists());

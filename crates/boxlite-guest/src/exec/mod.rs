@@ -16,7 +16,7 @@ mod user;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use boxlite_proto::{ExecFailure, ExitStatus, FromGuest, Op, OpEvent, OpFailure, Stream, WinSize};
+use boxlite_proto::{ExecFailure, FromGuest, Op, OpEvent, OpFailure, ProcessExit, Stream, WinSize};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -50,7 +50,7 @@ pub(crate) struct Task {
     inlet: Option<Inlet>,
     outlets: Vec<Outlet>,
     terminal: Option<OwnedFd>,
-    status: Option<ExitStatus>,
+    status: Option<ProcessExit>,
 }
 
 impl Task {
@@ -98,7 +98,7 @@ impl Task {
     }
 
     /// The child has ended.
-    pub(crate) fn reaped(&mut self, status: ExitStatus, now: Instant) {
+    pub(crate) fn reaped(&mut self, status: ProcessExit, now: Instant) {
         self.status = Some(status);
         for outlet in &mut self.outlets {
             outlet.writer_ended(now);

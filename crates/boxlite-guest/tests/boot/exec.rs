@@ -1,6 +1,6 @@
 //! What processes in the guest experience.
 
-use boxlite_proto::{ExecFailure, ExitStatus};
+use boxlite_proto::{ExecFailure, ProcessExit};
 
 use crate::machine::spec;
 use crate::shared;
@@ -9,7 +9,7 @@ use crate::shared;
 fn a_program_runs_and_its_status_comes_back() {
     let Some(machine) = shared() else { return };
     let ended = machine.run(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
-    assert_eq!(ended.outcome, Ok(ExitStatus::Code(7)));
+    assert_eq!(ended.outcome, Ok(ProcessExit::Code(7)));
     assert_eq!((ended.stdout, ended.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
 }
 
@@ -30,7 +30,7 @@ fn what_does_not_start_says_why() {
     assert_eq!(with("ghost", ""), Err(ExecFailure::NoSuchUser));
     assert_eq!(with("", "/missing"), Err(ExecFailure::BadCwd));
     assert_eq!(with("", "/etc/passwd"), Err(ExecFailure::BadCwd));
-    assert_eq!(with("web:audio", "/tmp"), Ok(ExitStatus::Code(0)));
+    assert_eq!(with("web:audio", "/tmp"), Ok(ProcessExit::Code(0)));
 }
 
 #[test]
@@ -85,11 +85,11 @@ fn signals_reach_the_process_and_nothing_is_inherited() {
     ]));
     trap.until("ready");
     trap.signal(10);
-    assert_eq!(trap.wait().outcome, Ok(ExitStatus::Code(3)));
+    assert_eq!(trap.wait().outcome, Ok(ProcessExit::Code(3)));
 
     let sleeper = machine.exec(spec(&["sleep", "1000"])).started();
     sleeper.signal(9);
-    assert_eq!(sleeper.wait().outcome, Ok(ExitStatus::Signal(9)));
+    assert_eq!(sleeper.wait().outcome, Ok(ProcessExit::Signal(9)));
 
     let blocked = machine.run(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]).out();
     assert!(blocked.lines().all(|line| line.ends_with("\t0000000000000000")), "{blocked}");

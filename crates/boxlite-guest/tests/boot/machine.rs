@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use boxlite_proto::{
-    BootConfig, Decoder, ExecSpec, ExitStatus, Frame, FromGuest, Op, OpEvent, SendWindow, Stream, ToGuest,
+    BootConfig, Decoder, ExecSpec, Frame, FromGuest, Op, OpEvent, ProcessExit, SendWindow, Stream, ToGuest,
 };
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 
@@ -246,7 +246,7 @@ impl Machine {
     /// Runs a shell command to its end and expects success.
     pub(crate) fn sh(&self, script: &str) -> String {
         let ended = self.run(&["sh", "-c", script]);
-        assert_eq!(ended.outcome, Ok(ExitStatus::Code(0)), "{script}: {ended:?}");
+        assert_eq!(ended.outcome, Ok(ProcessExit::Code(0)), "{script}: {ended:?}");
         ended.out()
     }
 
@@ -392,7 +392,7 @@ pub(crate) fn spec(argv: &[&str]) -> ExecSpec {
 /// How an exec went.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) outcome: Result<ExitStatus, boxlite_proto::ExecFailure>,
+    pub(crate) outcome: Result<ProcessExit, boxlite_proto::ExecFailure>,
     pub(crate) message: String,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
@@ -442,7 +442,7 @@ impl Running<'_> {
 
     pub(crate) fn wait(self) -> Ended {
         let mut ended = Ended {
-            outcome: Ok(ExitStatus::Code(-1)),
+            outcome: Ok(ProcessExit::Code(-1)),
             message: String::new(),
             stdout: Vec::new(),
             stderr: Vec::new(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{ExecSpec, ExitStatus, Op, OpEvent, Stream, WINDOW, WinSize};
+use boxlite_proto::{ExecSpec, Op, OpEvent, ProcessExit, Stream, WINDOW, WinSize};
 use sha2::{Digest, Sha256};
 
 use crate::machine::{Arrival, PATIENCE, spec};
@@ -59,7 +59,7 @@ fn a_hundred_megabytes_go_in_and_come_out() {
                     hash.update(&bytes);
                 }
                 Arrival::Event(OpEvent::Exited { status, .. }) => {
-                    assert_eq!(status, ExitStatus::Code(0));
+                    assert_eq!(status, ProcessExit::Code(0));
                     break;
                 }
                 Arrival::Eof(_) => {}
@@ -80,7 +80,7 @@ fn all_output_comes_before_the_end() {
     let Some(machine) = shared() else { return };
     for bytes in [1, 65_535, 65_536, 65_537, WINDOW as usize, WINDOW as usize + 1, 3_000_000] {
         let ended = machine.run(&["head", "-c", &bytes.to_string(), "/dev/zero"]);
-        assert_eq!((ended.stdout.len(), ended.outcome), (bytes, Ok(ExitStatus::Code(0))));
+        assert_eq!((ended.stdout.len(), ended.outcome), (bytes, Ok(ProcessExit::Code(0))));
     }
 }
 
@@ -141,7 +141,7 @@ fn what_nobody_wants_is_dropped_and_the_process_lives_on() {
     bulk.close(Stream::Stderr);
     loop {
         if let Arrival::Event(OpEvent::Exited { status, .. }) = bulk.next() {
-            assert_eq!(status, ExitStatus::Code(0));
+            assert_eq!(status, ProcessExit::Code(0));
             break;
         }
     }
@@ -157,13 +157,13 @@ fn a_closed_input_is_told_and_the_rest_dropped() {
     let all_taken = (0..100).all(|_| head.write(&zeros));
     assert!(!all_taken, "the guest takes input that nobody reads");
     let ended = head.wait();
-    assert_eq!((ended.out().as_str(), ended.outcome), ("xxx", Ok(ExitStatus::Code(4))));
+    assert_eq!((ended.out().as_str(), ended.outcome), ("xxx", Ok(ProcessExit::Code(4))));
 }
 
 #[test]
 fn without_input_there_is_dev_null() {
     let Some(machine) = shared() else { return };
-    assert_eq!(machine.run(&["cat"]).outcome, Ok(ExitStatus::Code(0)));
+    assert_eq!(machine.run(&["cat"]).outcome, Ok(ProcessExit::Code(0)));
     assert_eq!(machine.sh("readlink /proc/self/fd/0"), "/dev/null");
 }
 
@@ -173,10 +173,10 @@ fn a_grandchild_does_not_hold_the_end_up() {
     let Some(machine) = shared() else { return };
     let started = Instant::now();
     let ended = machine.run(&["sh", "-c", "sleep 1000 & echo first; (sleep 0.02; echo late) & exit 6"]);
-    assert_eq!(ended.outcome, Ok(ExitStatus::Code(6)));
+    assert_eq!(ended.outcome, Ok(ProcessExit::Code(6)));
     assert!(ended.out().starts_with("first"), "{ended:?}");
     let ended = machine.run(&["sh", "-c", "yes & echo $! >&2; exit 0"]);
-    assert_eq!(ended.outcome, Ok(ExitStatus::Code(0)));
+    assert_eq!(ended.outcome, Ok(ProcessExit::Code(0)));
     machine.sh(&format!("kill {}; killall sleep", String::from_utf8(ended.stderr).unwrap().trim()));
     assert!(started.elapsed() < PATIENCE / 2);
 }
@@ -204,7 +204,7 @@ fn a_terminal_has_a_size_a_session_and_a_user() {
     shell.until("backagain");
     // The end of input is control-D.
     shell.end_input();
-    assert!(matches!(shell.wait().outcome, Ok(ExitStatus::Code(0 | 130))));
+    assert!(matches!(shell.wait().outcome, Ok(ProcessExit::Code(0 | 130))));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn many_at_once_keep_their_output_apart() {
                     ended.write(word.as_bytes());
                     ended.end_input();
                     let ended = ended.wait();
-                    assert_eq!(ended.outcome, Ok(ExitStatus::Code(worker)));
+                    assert_eq!(ended.outcome, Ok(ProcessExit::Code(worker)));
                     let out = ended.out();
                     assert!(out.lines().all(|line| line.starts_with(&word)), "{out}");
                     assert_eq!(out.lines().count(), 501);

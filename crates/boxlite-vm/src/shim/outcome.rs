@@ -4,7 +4,7 @@ use std::path::Path;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{SLOT_LEN, Slot};
-use boxlite_proto::{ExecFailure, ExitStatus};
+use boxlite_proto::{ExecFailure, ProcessExit};
 use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub struct Outcome {
     /// What ended it.
     pub end: End,
     /// How the main process ended, where it was started and its end was seen.
-    pub main: Option<ExitStatus>,
+    pub main: Option<ProcessExit>,
     /// Whether the guest's filesystems were flushed before the virtual machine ended.
     pub flushed: bool,
 }
@@ -166,7 +166,7 @@ mod tests {
     fn exit_codes_follow_docker() {
         let mut outcome = crashed("x");
         assert_eq!(outcome.exit_code(), None);
-        outcome.main = Some(ExitStatus::Signal(9));
+        outcome.main = Some(ProcessExit::Signal(9));
         assert_eq!(outcome.exit_code(), Some(137));
         outcome.main = None;
         outcome.end = End::MainNotStarted { failure: ExecFailure::NotFound, message: "no".into() };

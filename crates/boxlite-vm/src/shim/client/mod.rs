@@ -12,8 +12,8 @@ use std::path::Path;
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::Lock;
 use boxlite_proto::{
-    ExecSpec, ExitStatus, FileStat, Frame, GuestMetrics, Op, OpEvent, OpFailure, PROTOCOL_VERSION, ShimError,
-    ShimReply, ShimRequest, ShimStatus, WinSize,
+    ExecSpec, FileStat, Frame, GuestMetrics, Op, OpEvent, OpFailure, PROTOCOL_VERSION, ProcessExit,
+    ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
 use session::{Connection, Session};
@@ -114,7 +114,7 @@ impl ShimClient {
     }
 
     /// Waits until shim and QEMU are gone; returns how the main process ended, where the shim could still say it.
-    pub async fn wait(&self) -> Result<Option<ExitStatus>> {
+    pub async fn wait(&self) -> Result<Option<ProcessExit>> {
         self.until_gone(&ShimRequest::Wait).await
     }
 
@@ -137,7 +137,7 @@ impl ShimClient {
         wait_until_gone(&self.paths).await
     }
 
-    async fn until_gone(&self, request: &ShimRequest) -> Result<Option<ExitStatus>> {
+    async fn until_gone(&self, request: &ShimRequest) -> Result<Option<ProcessExit>> {
         let mut ended = None;
         if let Some(mut connection) = self.try_connect(request).await? {
             loop {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use boxlite_home::BoxPaths;
-use boxlite_proto::{ExitStatus, Frame, Op, OpEvent, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize};
+use boxlite_proto::{ProcessExit, Frame, Op, OpEvent, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize};
 use boxlite_types::{
     Error, ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream, Result, WindowSize,
 };
@@ -217,8 +217,8 @@ fn judge(
         ShimReply::Event(OpEvent::Exited { status, .. }) => Some(Ended::Process(ExecStatus {
             code: status.shell_code(),
             reason: match status {
-                ExitStatus::Code(_) => None,
-                ExitStatus::Signal(signal) => Some(format!("killed by signal {signal}")),
+                ProcessExit::Code(_) => None,
+                ProcessExit::Signal(signal) => Some(format!("killed by signal {signal}")),
             },
         })),
         ShimReply::Event(OpEvent::ExecFailed { kind, message, .. }) => {

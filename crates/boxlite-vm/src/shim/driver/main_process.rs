@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boxlite_proto::{
-    ExitStatus, Frame, MAIN_CHANNEL, MAX_PAYLOAD, MainState, OpEvent, ProtoError, ReceiveWindow, SendWindow,
+    Frame, MAIN_CHANNEL, MAX_PAYLOAD, MainState, OpEvent, ProcessExit, ProtoError, ReceiveWindow, SendWindow,
     ShimReply, Stream, WINDOW,
 };
 use bytes::Bytes;
@@ -92,7 +92,7 @@ impl MainProcess {
     }
 
     /// The exit status, once known.
-    pub(super) fn status(&self) -> Option<ExitStatus> {
+    pub(super) fn status(&self) -> Option<ProcessExit> {
         match self.state {
             MainState::Exited(status) => Some(status),
             _ => None,
@@ -105,7 +105,7 @@ impl MainProcess {
             OpEvent::Started { pid, .. } => self.state = MainState::Running { pid: *pid },
             OpEvent::Exited { status, .. } => self.state = MainState::Exited(*status),
             OpEvent::ExecFailed { kind, .. } => {
-                self.state = MainState::Exited(ExitStatus::Code(kind.exit_code()));
+                self.state = MainState::Exited(ProcessExit::Code(kind.exit_code()));
             }
             _ => return,
         }

@@ -78,7 +78,7 @@ impl Seen {
     }
 }
 
-const EXITED: OpEvent = OpEvent::Exited { id: MAIN_CHANNEL, status: ExitStatus::Code(3) };
+const EXITED: OpEvent = OpEvent::Exited { id: MAIN_CHANNEL, status: ProcessExit::Code(3) };
 
 #[test]
 fn without_a_client_the_guest_is_paid_at_once() {

@@ -1,0 +1,101 @@
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::*;
+use crate::{BootTimings, FromGuest, MainState, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest};
+
+/// Checks that `message` is written as `json`, byte for byte, and read back from it.
+fn pinned<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, json: &str) {
+    assert_eq!(serde_json::to_string(message).unwrap(), json);
+    assert_eq!(serde_json::from_str::<T>(json).unwrap(), *message);
+}
+
+/// A shim of an older release may run while a newer client asks it, so what travels keeps its text whatever the types
+/// are called. Mutation tried: `rename_all` left out of one enum.
+#[test]
+fn the_text_of_messages_is_pinned() {
+    let spec = ExecSpec {
+        argv: vec!["sh".into()],
+        tty: Some(WinSize { rows: 24, cols: 80 }),
+        stdin: true,
+        ..ExecSpec::default()
+    };
+    pinned(
+        &ToGuest::Op(Op::Exec { id: 7, spec }),
+        r#"{"op":{"exec":{"id":7,"spec":{"argv":["sh"],"env":[],"cwd":"","create_cwd":false,"user":"","extra_groups":[],"tty":{"rows":24,"cols":80},"stdin":true}}}}"#,
+    );
+    pinned(
+        &ShimRequest::Op(Op::CopyOut { id: 1, path: "/a".into(), follow: true }),
+        r#"{"op":{"copy_out":{"id":1,"path":"/a","follow":true}}}"#,
+    );
+    pinned(
+        &Op::CopyIn { id: 1, dest: "/a".into(), keep_owners: false },
+        r#"{"copy_in":{"id":1,"dest":"/a","keep_owners":false}}"#,
+    );
+    pinned(&Op::Signal { id: 1, signo: 15 }, r#"{"signal":{"id":1,"signo":15}}"#);
+    pinned(&ToGuest::Shutdown { grace_ms: 9 }, r#"{"shutdown":{"grace_ms":9}}"#);
+    pinned(
+        &FromGuest::Hello { version: 2, features: vec!["untouched".into()] },
+        r#"{"hello":{"version":2,"features":["untouched"]}}"#,
+    );
+    pinned(
+        &FromGuest::Ready { timings: BootTimings::default(), warnings: vec![] },
+        r#"{"ready":{"timings":{"kernel_us":0,"agent_us":0,"waited_us":0,"root_us":0,"setup_us":0},"warnings":[]}}"#,
+    );
+    pinned(&FromGuest::Down, r#""down""#);
+    pinned(
+        &FromGuest::Event(OpEvent::Exited { id: 7, status: ProcessExit::Signal(9) }),
+        r#"{"event":{"exited":{"id":7,"status":{"signal":9}}}}"#,
+    );
+    pinned(
+        &ShimReply::Event(OpEvent::ExecFailed {
+            id: 7,
+            kind: ExecFailure::NoSuchUser,
+            message: "why".into(),
+        }),
+        r#"{"event":{"exec_failed":{"id":7,"kind":"no_such_user","message":"why"}}}"#,
+    );
+    pinned(
+        &OpEvent::Failed { id: 7, kind: OpFailure::BadArchive, message: "why".into() },
+        r#"{"failed":{"id":7,"kind":"bad_archive","message":"why"}}"#,
+    );
+    pinned(
+        &OpEvent::Stat {
+            id: 1,
+            stat: FileStat {
+                kind: FileKind::Symlink,
+                mode: 0o777,
+                length: 3,
+                mtime: -1,
+                link_target: Some("a".into()),
+                leads_to_directory: true,
+            },
+        },
+        r#"{"stat":{"id":1,"stat":{"kind":"symlink","mode":511,"length":3,"mtime":-1,"link_target":"a","leads_to_directory":true}}}"#,
+    );
+    pinned(
+        &ShimRequest::Stop { signo: None, timeout_ms: 10_000 },
+        r#"{"stop":{"signo":null,"timeout_ms":10000}}"#,
+    );
+    pinned(
+        &ShimRequest::Attach { id: 1, from: Some(5), stdin: false, tty: None },
+        r#"{"attach":{"id":1,"from":5,"stdin":false,"tty":null}}"#,
+    );
+    pinned(
+        &ShimReply::Stopped { status: Some(ProcessExit::Code(3)) },
+        r#"{"stopped":{"status":{"code":3}}}"#,
+    );
+    pinned(
+        &ShimReply::Status(ShimStatus {
+            shim_pid: 1,
+            vm_pid: None,
+            main: MainState::Exited(ProcessExit::Code(0)),
+            paused: false,
+            out_of_space: true,
+        }),
+        r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"paused":false,"out_of_space":true}}"#,
+    );
+    pinned(
+        &ShimReply::Error { kind: ShimError::NotRunning, message: "why".into() },
+        r#"{"error":{"kind":"not_running","message":"why"}}"#,
+    );
+}
