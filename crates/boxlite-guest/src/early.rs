@@ -1,4 +1,4 @@
-//! Before the root is mounted: device files, modules, the port.
+//! The steps before the agent greets the host: device files, kernel modules, the port.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -12,22 +12,21 @@ use rustix::mount::MountFlags;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use crate::port::Port;
-use crate::{Fatal, devices};
+use crate::{AgentError, devices};
 
-/// The port is there within milliseconds; a machine without it must not wait for ever.
+/// Limit of the wait for the port, which normally shows up within milliseconds.
 const PORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-fn step<T, E: std::fmt::Display>(doing: &str, outcome: Result<T, E>) -> Result<T, Fatal> {
-    outcome.map_err(|error| Fatal::Step(format!("{doing} failed: {error}")))
+fn step<T, E: std::fmt::Display>(doing: &str, outcome: Result<T, E>) -> Result<T, AgentError> {
+    outcome.map_err(|error| AgentError::Step(format!("{doing} failed: {error}")))
 }
 
-/// Mounts what the agent itself needs and sees to it that the standard descriptors are taken, so that no other takes
-/// their numbers.
-pub(crate) fn mount_devices() -> Result<(), Fatal> {
+/// Mounts what the agent itself needs, and opens the standard descriptors so that no other file gets their numbers.
+pub(crate) fn mount_devices() -> Result<(), AgentError> {
     step("mounting /dev", rustix::mount::mount("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, None))?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     step("mounting /sys", rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None))?;
-    // The kernel connects its first process to a console; closing that takes long, and nobody uses it.
+    // A console that the kernel connected the agent to stays open, because closing it takes long.
     if rustix::io::fcntl_getfd(rustix::stdio::stderr()).is_err() {
         let null = step("opening /dev/null", File::options().read(true).write(true).open("/dev/null"))?;
         step("filling stdin", rustix::stdio::dup2_stdin(&null))?;
@@ -42,8 +41,8 @@ pub(crate) fn mount_devices() -> Result<(), Fatal> {
 
 /// Loads the initramfs' modules and opens the virtio-serial port called `name` once the kernel shows its name.
 ///
-/// Not before: the driver makes the device file first and prepares the port behind it after that.
-pub(crate) fn find_port(name: &str) -> Result<Port, Fatal> {
+/// The driver makes the device file before the port behind it works, and shows the name after that.
+pub(crate) fn find_port(name: &str) -> Result<Port, AgentError> {
     load_modules()?;
     let deadline = Instant::now() + PORT_TIMEOUT;
     let mut announcements = None;
@@ -55,18 +54,18 @@ pub(crate) fn find_port(name: &str) -> Result<Port, Fatal> {
                 rustix::fs::open(path, flags, Mode::empty()),
             )?));
         }
-        // The driver asks the host for its ports while the next module is loaded, so this is seldom reached.
+        // Rarely reached, because the driver asks the host for its ports while the next module is loaded.
         match &announcements {
             None => announcements = Some(step("listening to the kernel", listen())?),
             Some(socket) => wait_for_announcement(socket, deadline)
-                .ok_or_else(|| Fatal::Step(format!("no virtio-serial port is called {name}")))?,
+                .ok_or_else(|| AgentError::Step(format!("no virtio-serial port is called {name}")))?,
         }
     }
 }
 
 fn port_path(name: &str) -> Option<PathBuf> {
     for entry in std::fs::read_dir("/sys/class/virtio-ports").ok()?.flatten() {
-        // A port shows up before the host has told its name; another announcement follows then.
+        // A port shows up before the host has sent its name; another announcement follows with the name.
         if std::fs::read_to_string(entry.path().join("name")).is_ok_and(|found| found.trim_end() == name) {
             return Some(PathBuf::from("/dev").join(entry.file_name()));
         }
@@ -85,7 +84,7 @@ fn listen() -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Returns once there is news of any device; `None` when the time is up.
+/// Waits for the kernel to announce any device. Returns `None` at the deadline.
 fn wait_for_announcement(socket: &OwnedFd, deadline: Instant) -> Option<()> {
     let left = deadline.checked_duration_since(Instant::now())?;
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
@@ -95,21 +94,23 @@ fn wait_for_announcement(socket: &OwnedFd, deadline: Instant) -> Option<()> {
     Some(())
 }
 
-fn load_modules() -> Result<(), Fatal> {
+fn load_modules() -> Result<(), AgentError> {
     load("transport")?;
     devices::hold_back();
     load("devices")
 }
 
-/// Loads the modules of one of the initramfs' lists, in its order.
-fn load(list: &str) -> Result<(), Fatal> {
+/// Loads the modules that a list of the initramfs names, in its order.
+fn load(list: &str) -> Result<(), AgentError> {
     let order = step("reading the list of modules", std::fs::read_to_string(format!("/modules/{list}")))?;
     for module in order.lines() {
         let path = format!("/modules/{module}.ko");
         let file = step(&format!("opening {path}"), File::open(&path))?;
         match rustix::system::finit_module(&file, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(Fatal::Step(format!("loading the module {module} failed: {error}"))),
+            Err(error) => {
+                return Err(AgentError::Step(format!("loading the module {module} failed: {error}")));
+            }
         }
     }
     Ok(())

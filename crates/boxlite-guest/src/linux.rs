@@ -1,4 +1,4 @@
-//! The few system calls that no safe wrapper offers.
+//! The few system calls that no safe wrapper offers; all unsafe code of the agent is here, apart from `main`'s name.
 
 use std::ffi::CString;
 use std::io::{self, Write};
@@ -8,26 +8,26 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::system::RebootCommand;
 
-/// Which side of a fork this is.
-pub(crate) enum Forked {
+/// The side of a fork that the caller is on.
+pub(crate) enum ForkSide {
     /// The new process.
     Child,
-    /// The old one, and the new one's id.
+    /// The old process, with the id of the new one.
     Parent(Pid),
 }
 
 /// Forks this process.
-pub(crate) fn fork() -> io::Result<Forked> {
+pub(crate) fn fork() -> io::Result<ForkSide> {
     // SAFETY: the agent never starts a thread, so the child's copy of the heap and of every lock is consistent.
     #[allow(unsafe_code)]
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(io::Error::last_os_error()),
-        pid => Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent)),
+        pid => Ok(Pid::from_raw(pid).map_or(ForkSide::Child, ForkSide::Parent)),
     }
 }
 
-/// Ends a forked child without running anything of the parent's.
+/// Ends a forked child without running any of the parent's exit handlers.
 pub(crate) fn exit_child(code: i32) -> ! {
     // SAFETY: _exit takes any value and touches no memory.
     #[allow(unsafe_code)]
@@ -36,7 +36,7 @@ pub(crate) fn exit_child(code: i32) -> ! {
     }
 }
 
-/// Replaces this process by a program; returns only when that failed.
+/// Replaces this process by a program. Returns only when that failed.
 pub(crate) fn execute(program: &CString, argv: &[CString], env: &[CString]) -> io::Error {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
@@ -50,7 +50,10 @@ pub(crate) fn execute(program: &CString, argv: &[CString], env: &[CString]) -> i
     io::Error::last_os_error()
 }
 
-/// Sends a signal, by number so that real-time signals work; an invalid number or a vanished process is an error.
+/// Sends a signal, by number so that real-time signals work.
+///
+/// # Errors
+/// When the number is invalid or the process is gone.
 pub(crate) fn signal(pid: Pid, signo: i32) -> io::Result<()> {
     kill(pid.as_raw_nonzero().get(), signo)
 }
@@ -67,12 +70,12 @@ fn kill(pid: i32, signo: i32) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Signals read as events.
+/// Signals that are read from a descriptor instead of interrupting the process.
 pub(crate) struct Signals(OwnedFd);
 
 impl Signals {
-    /// The agent's: SIGCHLD, and SIGIO when the host opens or closes the port. A closed pipe becomes an error of its
-    /// writer.
+    /// Takes the agent's signals: SIGCHLD, and SIGIO when the host opens or closes the port. Also ignores SIGPIPE, so
+    /// that writing to a closed pipe is an error.
     pub(crate) fn take() -> io::Result<Self> {
         // SAFETY: SIG_IGN needs no handler.
         #[allow(unsafe_code)]
@@ -103,7 +106,7 @@ impl Signals {
         }
     }
 
-    /// Forgets the signals that have arrived.
+    /// Discards the signals that have arrived.
     pub(crate) fn drain(&self) {
         let mut buffer = [0; 1024];
         while rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n > 0) {}
@@ -116,7 +119,7 @@ impl AsFd for Signals {
     }
 }
 
-/// Gives a forked child the signal state that programs expect: nothing blocked, nothing ignored.
+/// Gives a forked child the signal state that programs expect: no signal blocked or ignored.
 pub(crate) fn reset_signals() {
     // SAFETY: the set is initialised, and SIG_DFL needs no handler.
     #[allow(unsafe_code)]
@@ -128,7 +131,7 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Closes everything a forked child inherited but its standard descriptors and `kept`.
+/// Closes all descriptors that a forked child inherited, except the standard ones and `kept`.
 pub(crate) fn close_all_but_standard_and(kept: BorrowedFd<'_>) {
     let kept = kept.as_raw_fd() as u32;
     // SAFETY: the child never uses or drops the values that own these descriptors; it ends by `exit_child`.
@@ -167,7 +170,7 @@ pub(crate) fn resize_ext4(root: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Starts the kernel's random numbers anew from `entropy`, of which each bit is counted as one of its.
+/// Reseeds the kernel's random number generator with `entropy`, counting each of its bits.
 pub(crate) fn reseed(entropy: &[u8]) -> io::Result<()> {
     /// `RNDADDENTROPY`: `_IOW('R', 0x03, int[2])`, the head of a `struct rand_pool_info`.
     const ADD: libc::c_ulong = 0x4008_5203;
@@ -190,7 +193,7 @@ pub(crate) fn reseed(entropy: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// An interface request: the interface's name and one value.
+/// Makes an interface request: the interface's name and one value.
 pub(crate) fn interface_request(
     socket: BorrowedFd<'_>,
     name: &str,
@@ -233,20 +236,20 @@ pub(crate) fn add_default_route(
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Time since the kernel started.
+/// Returns the time since the kernel started.
 pub(crate) fn since_boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Writes one line to the kernel's log, from where a console shows it.
+/// Writes one line to the kernel's log, which a console shows.
 pub(crate) fn kernel_log(line: &str) {
     if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = log.write_all(format!("<2>boxlite-guest: {}\n", line.replace('\n', "; ")).as_bytes());
     }
 }
 
-/// Flushes and ends the machine.
+/// Flushes every filesystem and powers the machine off.
 pub(crate) fn power_off() -> ! {
     rustix::fs::sync();
     let _ = rustix::system::reboot(RebootCommand::PowerOff);

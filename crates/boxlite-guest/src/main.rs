@@ -1,13 +1,39 @@
-//! PID 1 of a boxlite guest.
+//! The guest agent: process 1 of a box's virtual machine.
 //!
-//! It runs from an initramfs: loads the few kernel modules that come with it, answers on the virtio-serial port that
-//! the host named `agent`, mounts the root filesystem when told how, and then runs processes in it until told to
-//! shut down. It has one thread, so a forked child may run ordinary code, and it never does in the parent what the
-//! image could make block: looking up users, changing directory and touching paths all happen in children.
+//! It is linked statically, starts from an initramfs, needs nothing of the image, and takes its orders from the box's shim
+//! over a virtio-serial port. [`boxlite_proto`] describes the messages.
 //!
-//! Where the guest is emulated, what costs time is each piece of code that runs for the first time, the kernel's as
-//! well as ours. Hence the agent leaves out what it can do without, such as the standard library's preparations before
-//! `main`, or events of devices that are there already.
+//! # Layout
+//!
+//! | module | does |
+//! | --- | --- |
+//! | `early` | mounts device files, loads kernel modules, opens the port |
+//! | `devices` | keeps drivers off the box's devices until `Boot`, so that a waiting guest can become a template |
+//! | `boot` | brings the guest up: root, mounts, names, network; and takes it down |
+//! | `serve` | the event loop: requests in, events out, children reaped, shutdown in steps |
+//! | `exec` | operations in child processes: execs, copies in and out, file descriptions |
+//! | `port` | the connection to the shim, with bounded queues |
+//! | `metrics` | what the guest consumes |
+//! | `linux` | system calls without a safe wrapper |
+//!
+//! # Life of a guest
+//!
+//! 1. `early` mounts `/dev` and `/sys`, loads the modules and opens the port; the agent sends `Hello`.
+//! 2. The agent waits for `Boot`. It has touched neither disk nor network card so far.
+//! 3. `boot` mounts the root and sets the guest up; the agent sends `Ready`, or `BootFailed` and powers off.
+//! 4. `serve` runs operations until `Shutdown`: SIGTERM to all, SIGKILL after the grace, output drained, root read-only,
+//!    then `Down`.
+//! 5. The host ends the virtual machine. If it has not within [`HANG_UP_TIMEOUT`], the agent powers off.
+//!
+//! # Rules
+//!
+//! - **One thread.** A forked child may therefore run ordinary code.
+//! - **The parent never blocks on the image.** Looking up users, changing directory and opening paths happen in children,
+//!   because a hostile image can make each of them hang.
+//! - **Memory is bounded** by the windows of the protocol, the port's queue limits and the number of operations.
+//! - **Less code is faster.** In an emulated guest, code that runs for the first time dominates the boot, the kernel's as
+//!   well as ours. So the agent avoids the standard library's start-up before `main`, and does not wait for events of
+//!   devices that are there already.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -27,25 +53,25 @@ use boxlite_proto::{AGENT_PORT, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED}
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
 
-/// How long the host may take to end the virtual machine after the last message, before the guest does.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the host may take to end the virtual machine after the last message, before the agent powers off.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the agent can't go on; there is nobody but the kernel log left to tell.
+/// Why the agent cannot go on. It is reported to the kernel's log, as the host cannot be reached any more.
 #[derive(Debug)]
-pub(crate) enum Fatal {
-    /// A step of coming up failed.
+pub(crate) enum AgentError {
+    /// A step before the first message failed.
     Step(String),
-    /// The port failed or its other end broke the protocol.
+    /// The port failed, or the host broke the protocol.
     Port(PortError),
 }
 
-impl From<PortError> for Fatal {
+impl From<PortError> for AgentError {
     fn from(error: PortError) -> Self {
         Self::Port(error)
     }
 }
 
-impl std::fmt::Display for Fatal {
+impl std::fmt::Display for AgentError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Step(step) => f.write_str(step),
@@ -54,13 +80,13 @@ impl std::fmt::Display for Fatal {
     }
 }
 
-/// Called by the C library at once.
+/// The entry point that the C library calls.
 // SAFETY: the name is the C library's for exactly this function, and nothing else here bears it.
 #[cfg_attr(not(test), allow(unsafe_code), unsafe(no_mangle))]
 #[cfg_attr(test, allow(dead_code))]
 extern "C" fn main() -> libc::c_int {
     if rustix::process::getpid() != rustix::process::Pid::INIT {
-        eprintln!("boxlite-guest is the first process of a boxlite guest and of no use elsewhere");
+        eprintln!("boxlite-guest is the first process of a boxlite guest and does not run elsewhere");
         return 2;
     }
     std::panic::set_hook(Box::new(|panic| linux::kernel_log(&panic.to_string())));
@@ -70,11 +96,11 @@ extern "C" fn main() -> libc::c_int {
     linux::power_off()
 }
 
-fn run() -> Result<(), Fatal> {
+fn run() -> Result<(), AgentError> {
     let kernel_us = linux::since_boot().as_micros() as u64;
     let agent_started = Instant::now();
     early::mount_devices()?;
-    let signals = Signals::take().map_err(|e| Fatal::Step(format!("taking signals failed: {e}")))?;
+    let signals = Signals::take().map_err(|e| AgentError::Step(format!("taking signals failed: {e}")))?;
     let mut port = early::find_port(AGENT_PORT)?;
     let untouched = devices::are_untouched().then_some(UNTOUCHED);
     let features = ["copy", "stat", "metrics"].into_iter().chain(untouched).map(String::from).collect();
@@ -87,31 +113,31 @@ fn run() -> Result<(), Fatal> {
             ToGuest::Boot(config) => break config,
             ToGuest::Shutdown { .. } => {
                 port.send(&FromGuest::Down)?;
-                return farewell(&mut port, &signals);
+                return await_hang_up(&mut port, &signals);
             }
             ToGuest::Op(_) => {}
         }
     };
     let waited_us = elapsed_us(waiting);
     match boot::bring_up(&config) {
-        Ok(mut up) => {
-            up.timings.kernel_us = kernel_us;
-            up.timings.agent_us = agent_us;
-            up.timings.waited_us = waited_us;
-            port.send(&FromGuest::Ready { timings: up.timings, warnings: up.warnings })?;
+        Ok(mut guest) => {
+            guest.timings.kernel_us = kernel_us;
+            guest.timings.agent_us = agent_us;
+            guest.timings.waited_us = waited_us;
+            port.send(&FromGuest::Ready { timings: guest.timings, warnings: guest.warnings })?;
         }
         Err(reason) => {
             port.send(&FromGuest::BootFailed { reason })?;
-            return farewell(&mut port, &signals);
+            return await_hang_up(&mut port, &signals);
         }
     }
     serve::serve(&mut port, &signals, &config)?;
-    farewell(&mut port, &signals)
+    await_hang_up(&mut port, &signals)
 }
 
-/// Sends what is queued and leaves the host a moment to end the machine itself.
-fn farewell(port: &mut Port, signals: &Signals) -> Result<(), Fatal> {
-    port.linger(signals, FAREWELL)?;
+/// Sends what is queued and gives the host time to end the virtual machine itself.
+fn await_hang_up(port: &mut Port, signals: &Signals) -> Result<(), AgentError> {
+    port.linger(signals, HANG_UP_TIMEOUT)?;
     Ok(())
 }
 

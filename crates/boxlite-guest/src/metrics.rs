@@ -1,4 +1,4 @@
-//! What the guest consumes.
+//! Measures what the guest consumes.
 
 use boxlite_proto::GuestMetrics;
 
@@ -9,7 +9,7 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 /// `/proc/stat` counts in hundredths of a second on every Linux.
 const MS_PER_TICK: u64 = 10;
 
-/// Measures now; what can't be read is 0.
+/// Measures now. A figure that cannot be read is 0.
 pub(crate) fn measure() -> GuestMetrics {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -29,7 +29,7 @@ pub(crate) fn measure() -> GuestMetrics {
     }
 }
 
-/// Milliseconds not spent idle or waiting for input/output, and the number of processors.
+/// Returns the milliseconds not spent idle or waiting for input and output, and the number of processors.
 fn processor_time(stat: &str) -> (u64, u32) {
     let busy = stat.lines().find_map(|line| line.strip_prefix("cpu ")).map_or(0, |times| {
         let ticks = times.split_ascii_whitespace().map(|field| field.parse::<u64>().unwrap_or(0));
@@ -56,7 +56,7 @@ fn count_processes() -> u32 {
     entries.flatten().filter_map(|entry| is_process(entry).then_some(())).count() as u32
 }
 
-/// The ninth field holds the flags; the second is a name in parentheses that may hold anything.
+/// Reads the flags of `/proc/<pid>/stat`, its ninth field. The second is a name in parentheses with any characters in it.
 fn is_kernel_thread(stat: &str) -> bool {
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let flags = after_name.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());

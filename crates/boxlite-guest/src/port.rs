@@ -10,21 +10,20 @@ use rustix::io::Errno;
 
 use crate::linux::{self, Signals};
 
-/// Bulk data is read from processes only while less than this is waiting to be sent, so that control messages, which
-/// queue behind it, leave soon.
-const BULK_LIMIT: usize = 64 * 1024;
-/// Requests are taken only while less than this is waiting to be sent, which bounds the queue of answers.
-const ANSWER_LIMIT: usize = 512 * 1024;
-/// The driver hands out at most a page at once.
+/// Most bytes in the queue before bulk data is read from processes, so that control messages behind it leave soon.
+const MAX_BULK_QUEUE: usize = 64 * 1024;
+/// Most bytes in the queue before requests are read, which bounds the memory of their answers.
+const MAX_QUEUE: usize = 512 * 1024;
+/// The driver returns at most a page per read.
 const READ_CHUNK: usize = 4096;
 const READS_PER_ROUND: usize = 16;
 
-/// What ends the connection for good.
+/// Why the connection to the host cannot go on.
 #[derive(Debug)]
 pub(crate) enum PortError {
     /// The device failed.
     Io(io::Error),
-    /// The host sent what it must not.
+    /// The host broke the protocol.
     Protocol(ProtoError),
 }
 
@@ -49,21 +48,22 @@ impl std::fmt::Display for PortError {
     }
 }
 
-/// The open port: a decoder for what arrives and a bounded queue of what is to be sent.
+/// The open port: a decoder for incoming bytes and a bounded queue of outgoing ones.
 pub(crate) struct Port {
     fd: OwnedFd,
     decoder: Decoder,
-    /// What came with the first message and is for whoever serves the guest once it is up.
+    /// Frames that arrived with the last message of [`Self::receive`], for the next [`Self::read`].
     early: Vec<Frame>,
     queue: Vec<u8>,
     sent: usize,
     connected: bool,
-    /// Whether SIGIO tells of the host's return: asked for when it goes, because each arrival is told as well then.
+    /// Whether SIGIO announces that the host returns. Only asked for once the host has gone, because SIGIO announces
+    /// each arrival of data as well from then on.
     watched: bool,
 }
 
 impl Port {
-    /// `fd` must not block.
+    /// Wraps an open port; `fd` must be non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self {
             fd,
@@ -76,11 +76,11 @@ impl Port {
         }
     }
 
-    /// What to wait for; nothing while the host is away, whose return is told by SIGIO.
+    /// The events to poll for; none while the host is away, because SIGIO announces its return.
     pub(crate) fn interest(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
         if self.connected {
-            flags.set(PollFlags::IN, self.queued() < ANSWER_LIMIT);
+            flags.set(PollFlags::IN, self.queued() < MAX_QUEUE);
             flags.set(PollFlags::OUT, self.queued() > 0);
         }
         flags
@@ -96,7 +96,7 @@ impl Port {
 
     /// Whether bulk data may be queued.
     pub(crate) fn has_room(&self) -> bool {
-        self.queued() < BULK_LIMIT
+        self.queued() < MAX_BULK_QUEUE
     }
 
     /// Queues a control message.
@@ -115,19 +115,19 @@ impl Port {
         Frame::encode_data(channel, stream, bytes, &mut self.queue);
     }
 
-    /// Takes what has arrived, within bounds, and hands the frames to `sink`.
+    /// Reads what has arrived, within bounds, and appends its frames to `frames`.
     ///
-    /// Returns whether the host has gone; whatever it was doing is then over, and a new host begins anew.
+    /// Returns whether the host has gone. What it had asked for is then void, and the next host starts afresh.
     pub(crate) fn read(&mut self, frames: &mut Vec<Frame>) -> Result<bool, PortError> {
         frames.append(&mut self.early);
         let mut buffer = [0; READ_CHUNK];
         for _ in 0..READS_PER_ROUND {
-            if self.queued() >= ANSWER_LIMIT {
+            if self.queued() >= MAX_QUEUE {
                 break;
             }
             match rustix::io::read(&self.fd, &mut buffer) {
                 Ok(0) if !self.watched => {
-                    // Read again: the host may have returned before its return would have been told.
+                    // Read again, because the host may have returned before SIGIO was asked for.
                     linux::notify_by_signal(self.fd.as_fd()).map_err(PortError::Io)?;
                     self.watched = true;
                 }
@@ -169,14 +169,14 @@ impl Port {
         if self.queued() == 0 {
             self.queue.clear();
             self.sent = 0;
-        } else if self.sent > ANSWER_LIMIT {
+        } else if self.sent > MAX_QUEUE {
             self.queue.drain(..self.sent);
             self.sent = 0;
         }
         Ok(())
     }
 
-    /// Waits for the next control message, sending what is queued meanwhile; for use before the guest is up.
+    /// Waits for the next control message and sends the queue meanwhile. For use before the guest is up.
     pub(crate) fn receive(&mut self, signals: &Signals) -> Result<ToGuest, PortError> {
         loop {
             let mut frames = Vec::new();
@@ -191,7 +191,7 @@ impl Port {
         }
     }
 
-    /// Sends what is queued, then waits until the host hangs up or `limit` has passed.
+    /// Sends the queue, then waits until the host hangs up or `limit` has passed.
     pub(crate) fn linger(&mut self, signals: &Signals, limit: Duration) -> Result<(), PortError> {
         let deadline = Instant::now() + limit;
         loop {
@@ -216,7 +216,7 @@ impl Port {
     }
 }
 
-/// Polls, with an interruption counted as an end of waiting.
+/// Polls; an interruption ends the wait like an event.
 pub(crate) fn wait(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), PortError> {
     let timeout = limit
         .map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) });

@@ -1,4 +1,9 @@
-//! The loop that serves a guest which is up: one thread, one poll, nothing that blocks.
+//! The event loop of a guest that is up: one thread, one poll, no blocking call.
+//!
+//! # Limits
+//!
+//! At most [`MAX_TASKS`] operations run at once. Each has a turn per round, and rounds start with another one each time,
+//! so that no operation keeps the port from the others.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,58 +14,67 @@ use boxlite_proto::{
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-use crate::exec::{SCRATCH, Task};
+use crate::exec::{READ_CHUNK, Task};
 use crate::linux::{self, Signals};
 use crate::port::{self, Port, PortError};
 use crate::{boot, metrics};
 
-/// Operations at once; each may hold a window of input in memory.
+/// Most operations at once; each may hold a window of input in memory.
 const MAX_TASKS: usize = 128;
 /// How long processes may take to die of SIGKILL before the guest goes down without them.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// How long what processes left to be sent may keep a guest from going down.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long output that processes left behind may delay the end of a shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How far a shutdown has come.
-enum Ending {
-    /// Not asked for.
-    No,
-    /// SIGTERM was sent; SIGKILL follows then.
+enum ShutdownPhase {
+    /// No shutdown was requested.
+    NotRequested,
+    /// SIGTERM was sent; SIGKILL follows at this time.
     Terminating(Instant),
-    /// SIGKILL was sent; then nobody is waited for any longer.
+    /// SIGKILL was sent; the guest stops waiting for processes at this time.
     Killing(Instant),
-    /// No process is left; what they wrote is being sent until then.
+    /// No process is left; their output is sent until this time at the latest.
     Draining(Instant),
 }
 
-struct Service<'a> {
+/// A guest that is up, and the operations in it.
+struct GuestLoop<'a> {
     port: &'a mut Port,
     signals: &'a Signals,
     config: &'a BootConfig,
     tasks: BTreeMap<u32, Task>,
-    ending: Ending,
+    shutdown: ShutdownPhase,
+    /// The operation whose turn is first in the next round.
     turn: u32,
 }
 
-/// Serves until the guest was asked to shut down and is down; `Down` is then queued.
+/// Serves until the guest has been shut down; `Down` is then queued.
 pub(crate) fn serve(port: &mut Port, signals: &Signals, config: &BootConfig) -> Result<(), PortError> {
-    let mut service = Service { port, signals, config, tasks: BTreeMap::new(), ending: Ending::No, turn: 0 };
-    let mut scratch = vec![0; SCRATCH];
+    let mut guest = GuestLoop {
+        port,
+        signals,
+        config,
+        tasks: BTreeMap::new(),
+        shutdown: ShutdownPhase::NotRequested,
+        turn: 0,
+    };
+    let mut scratch = vec![0; READ_CHUNK];
     loop {
-        service.wait()?;
-        service.signals.drain();
-        let children_left = service.reap();
-        service.take_requests()?;
-        service.pump(&mut scratch)?;
-        service.port.write()?;
-        if service.advance_ending(children_left) {
+        guest.wait()?;
+        guest.signals.drain();
+        let children_left = guest.reap();
+        guest.take_requests()?;
+        guest.pump(&mut scratch)?;
+        guest.port.write()?;
+        if guest.advance_shutdown(children_left) {
             boot::take_down(config);
-            return service.port.send(&FromGuest::Down);
+            return guest.port.send(&FromGuest::Down);
         }
     }
 }
 
-impl Service<'_> {
+impl GuestLoop<'_> {
     fn wait(&mut self) -> Result<(), PortError> {
         let room = self.port.has_room();
         let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
@@ -75,14 +89,16 @@ impl Service<'_> {
                 owners.push((*id, flags));
             }
         }
-        let own = match self.ending {
-            Ending::No => None,
-            Ending::Terminating(at) | Ending::Killing(at) | Ending::Draining(at) => Some(at),
+        let shutdown_step = match self.shutdown {
+            ShutdownPhase::NotRequested => None,
+            ShutdownPhase::Terminating(at) | ShutdownPhase::Killing(at) | ShutdownPhase::Draining(at) => {
+                Some(at)
+            }
         };
-        let deadline = self.tasks.values().filter_map(Task::deadline).chain(own).min();
+        let deadline = self.tasks.values().filter_map(Task::deadline).chain(shutdown_step).min();
         let limit = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         port::wait(&mut fds, limit)?;
-        // A descriptor watched for errors alone is an input whose process closed it.
+        // A descriptor polled for errors alone is an input; an error means that its process closed it.
         let broken: Vec<u32> = fds[first..]
             .iter()
             .zip(owners)
@@ -97,11 +113,11 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Collects every child that has ended, the guest's orphans among them; false when none is left at all.
+    /// Reaps every child that has exited, the guest's orphans included. Returns whether any process is left.
     fn reap(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.ended(pid, status),
+                Ok(Some((pid, status))) => self.child_exited(pid, status),
                 Ok(None) => return true,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return false,
@@ -109,7 +125,7 @@ impl Service<'_> {
         }
     }
 
-    fn ended(&mut self, pid: Pid, status: WaitStatus) {
+    fn child_exited(&mut self, pid: Pid, status: WaitStatus) {
         let status = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => ProcessExit::Code(code),
             (None, Some(signo)) => ProcessExit::Signal(signo),
@@ -135,12 +151,12 @@ impl Service<'_> {
     }
 
     fn take(&mut self, frame: Frame) -> Result<(), PortError> {
-        // Frames of a channel that is not there belong to an operation which has just ended.
+        // Frames of an unknown channel belong to an operation that has just ended.
         match frame {
-            Frame::Control(json) => self.obey(Frame::parse_control(&json)?)?,
+            Frame::Control(json) => self.handle(Frame::parse_control(&json)?)?,
             Frame::Data { channel, stream, bytes } => {
                 if let Some(task) = self.tasks.get_mut(&channel) {
-                    task.input(stream, &bytes, self.port)?;
+                    task.write_input(stream, &bytes, self.port)?;
                 }
             }
             Frame::Eof { channel, stream } => {
@@ -155,23 +171,23 @@ impl Service<'_> {
             }
             Frame::Close { channel, stream } => {
                 if let Some(task) = self.tasks.get_mut(&channel) {
-                    task.unwanted(stream);
+                    task.discard_output(stream);
                 }
             }
         }
         Ok(())
     }
 
-    fn obey(&mut self, message: ToGuest) -> Result<(), PortError> {
+    fn handle(&mut self, message: ToGuest) -> Result<(), PortError> {
         match message {
             ToGuest::Boot(_) => {
-                Err(ProtoError::Control("the guest is up and can't be booted again".to_owned()).into())
+                Err(ProtoError::Control("the guest is up and cannot be booted again".to_owned()).into())
             }
             ToGuest::Shutdown { grace_ms } => {
-                if matches!(self.ending, Ending::No) {
+                if matches!(self.shutdown, ShutdownPhase::NotRequested) {
                     let _ = linux::signal_all(libc::SIGTERM);
                     let grace = Duration::from_millis(grace_ms.min(u64::from(u32::MAX)));
-                    self.ending = Ending::Terminating(Instant::now() + grace);
+                    self.shutdown = ShutdownPhase::Terminating(Instant::now() + grace);
                 }
                 Ok(())
             }
@@ -207,9 +223,9 @@ impl Service<'_> {
         let refusal = if self.tasks.contains_key(&id) {
             Some((ExecFailure::Invalid, OpFailure::Invalid, format!("the id {id} is in use")))
         } else if self.tasks.len() >= MAX_TASKS {
-            let message = format!("{MAX_TASKS} operations are under way already");
+            let message = format!("{MAX_TASKS} operations are running already");
             Some((ExecFailure::Resources, OpFailure::Io, message))
-        } else if !matches!(self.ending, Ending::No) {
+        } else if !matches!(self.shutdown, ShutdownPhase::NotRequested) {
             Some((ExecFailure::Resources, OpFailure::Io, "the box is shutting down".to_owned()))
         } else {
             None
@@ -227,7 +243,7 @@ impl Service<'_> {
         }
     }
 
-    /// Gives every task a turn, beginning with another one each time, and sends the last words of those that ended.
+    /// Gives every task a turn, starting with another one each round, and sends the last event of those that ended.
     fn pump(&mut self, scratch: &mut [u8]) -> Result<(), PortError> {
         let now = Instant::now();
         let ids: Vec<u32> =
@@ -245,30 +261,30 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Takes a shutdown one step further; true when the guest may be taken down.
-    fn advance_ending(&mut self, children_left: bool) -> bool {
+    /// Takes a shutdown one step further. Returns whether the guest may be taken down.
+    fn advance_shutdown(&mut self, children_left: bool) -> bool {
         let now = Instant::now();
-        match self.ending {
-            Ending::No => false,
-            Ending::Terminating(_) | Ending::Killing(_) if !children_left => {
-                self.ending = Ending::Draining(now + DRAIN_LIMIT);
+        match self.shutdown {
+            ShutdownPhase::NotRequested => false,
+            ShutdownPhase::Terminating(_) | ShutdownPhase::Killing(_) if !children_left => {
+                self.shutdown = ShutdownPhase::Draining(now + DRAIN_TIMEOUT);
                 self.tasks.is_empty()
             }
-            Ending::Terminating(at) => {
+            ShutdownPhase::Terminating(at) => {
                 if now >= at {
                     let _ = linux::signal_all(libc::SIGKILL);
-                    self.ending = Ending::Killing(now + KILL_LIMIT);
+                    self.shutdown = ShutdownPhase::Killing(now + KILL_TIMEOUT);
                 }
                 false
             }
-            Ending::Killing(at) => {
+            ShutdownPhase::Killing(at) => {
                 if now >= at {
-                    linux::kernel_log("processes outlive SIGKILL; going down without them");
-                    self.ending = Ending::Draining(now);
+                    linux::kernel_log("processes survive SIGKILL; going down without them");
+                    self.shutdown = ShutdownPhase::Draining(now);
                 }
                 false
             }
-            Ending::Draining(at) => self.tasks.is_empty() || now >= at,
+            ShutdownPhase::Draining(at) => self.tasks.is_empty() || now >= at,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a peer can do wrong.
+//! Ways in which a peer can break the protocol.
 
 use crate::stream::Stream;
 

@@ -1,6 +1,13 @@
-//! Bringing the guest up once the host has said how.
+//! Brings the guest up as the host says, and takes it down.
+//!
+//! | module | does |
+//! | --- | --- |
+//! | `root` | mounts the disk, makes it the root directory, grows its filesystem |
+//! | `tree` | mounts the kernel's filesystems and the host's directories inside the root |
+//! | `etc` | sets the host name and provides `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` |
+//! | `network` | configures the loopback interface and `eth0` |
 
-mod identity;
+mod etc;
 mod network;
 mod root;
 mod tree;
@@ -13,26 +20,26 @@ use rustix::time::{ClockId, Timespec};
 
 use crate::{devices, elapsed_us, linux};
 
-/// A guest that came up.
-pub(crate) struct Up {
+/// A guest that has come up.
+pub(crate) struct BootedGuest {
     pub(crate) timings: BootTimings,
-    /// What did not work, though the guest is usable.
+    /// What failed without making the guest unusable.
     pub(crate) warnings: Vec<String>,
 }
 
 /// Mounts the root, enters it and sets the guest up as `config` says.
 ///
 /// # Errors
-/// One sentence for the user when the guest would be of no use: no root, no /proc, or a share that can't be mounted.
-pub(crate) fn bring_up(config: &BootConfig) -> Result<Up, String> {
+/// One sentence for the user when the guest is unusable: no root, no `/proc`, or a share that cannot be mounted.
+pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     let mut timings = BootTimings::default();
     let mut warnings = Vec::new();
     let started = Instant::now();
-    // Before anything draws random numbers: other guests may have come from the same memory.
+    // First, because guests restored from one template would draw the same random numbers.
     reseed(&config.entropy)?;
     set_clock(config.clock_unix_nanos, &mut warnings);
     devices::bind()?;
-    let identity = identity::prepare(config)?;
+    let etc_files = etc::prepare(config)?;
     root::mount()?;
     root::enter()?;
     timings.root_us = elapsed_us(started);
@@ -43,23 +50,23 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<Up, String> {
         warn(root::grow(), &mut warnings);
     }
     set_limits(&mut warnings);
-    warnings.extend(identity.install());
+    warnings.extend(etc_files.install());
     warnings.extend(network::configure(config.network.as_ref()));
     for share in &config.mounts {
         tree::mount_share(share)?;
     }
     timings.setup_us = elapsed_us(started);
-    Ok(Up { timings, warnings })
+    Ok(BootedGuest { timings, warnings })
 }
 
-/// Flushes everything and leaves the root mounted read-only; to be called when no other process is left.
+/// Flushes every filesystem and remounts the root read-only. Call it when no other process is left.
 pub(crate) fn take_down(config: &BootConfig) {
     for share in config.mounts.iter().rev() {
         let _ = rustix::mount::unmount(&*share.target, rustix::mount::UnmountFlags::DETACH);
     }
     rustix::fs::sync();
     if rustix::mount::mount_remount("/", rustix::mount::MountFlags::RDONLY, "").is_err() {
-        // Something still writes (a process that can't be killed): the kernel's emergency remount does not ask.
+        // A process that cannot be killed still writes; the kernel's emergency remount does not wait for it.
         let _ = std::fs::write("/proc/sysrq-trigger", "u");
         rustix::fs::sync();
     }
@@ -90,7 +97,7 @@ fn set_clock(unix_nanos: u64, warnings: &mut Vec<String>) {
     warn(outcome.map_err(|e| format!("setting the clock failed: {e}")), warnings);
 }
 
-/// Limits that processes inherit, and the agent's own exemption from the kernel's choice of what to kill.
+/// Sets the limits that processes inherit, and exempts the agent from the out-of-memory killer.
 fn set_limits(warnings: &mut Vec<String>) {
     let limits = [
         (Resource::Nofile, Rlimit { current: Some(65_536), maximum: Some(1_048_576) }),

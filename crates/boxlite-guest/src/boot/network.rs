@@ -11,7 +11,7 @@ use crate::linux;
 
 const INTERFACE: &str = "eth0";
 
-/// Brings the interfaces up; returns what did not work.
+/// Brings the interfaces up. Returns a warning if that failed.
 pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
     let configure = || -> io::Result<()> {
         let socket =
@@ -43,7 +43,7 @@ fn set_address(socket: BorrowedFd<'_>, request: libc::c_ulong, address: Ipv4Addr
     })
 }
 
-/// A card that was restored from a template has the address of the one that the template was made with.
+/// Sets the card's Ethernet address: a card restored from a template starts with the template's.
 fn set_hardware_address(socket: BorrowedFd<'_>, mac: [u8; 6]) -> io::Result<()> {
     let mut data = [0; 14];
     for (to, from) in data.iter_mut().zip(mac) {
@@ -62,7 +62,7 @@ fn netmask(prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
 }
 
-/// A `sockaddr` whose first bytes are a `sockaddr_in`: a port of 0, then the address.
+/// Makes a `sockaddr` whose first bytes are a `sockaddr_in`: port 0, then the address.
 fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     let mut data = [0; 14];
     for (to, from) in data[2..6].iter_mut().zip(address.octets()) {

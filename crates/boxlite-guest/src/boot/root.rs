@@ -1,4 +1,4 @@
-//! The root filesystem: mounted, entered, grown.
+//! Mounts, enters and grows the root filesystem.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,18 +13,18 @@ const MOUNT_POINT: &str = "/root";
 
 /// Mounts the disk.
 pub(super) fn mount() -> Result<(), String> {
-    // discard: what the guest deletes is given back to the host. noinit_itable, no_prefetch_block_bitmaps: no thread
-    // that fills the overlay with zeroed inode tables of groups nobody uses, or reads their bitmaps ahead.
+    // discard returns space that the guest frees to the host. noinit_itable and no_prefetch_block_bitmaps keep kernel
+    // threads from filling the overlay with zeroed inode tables of unused groups, and from reading their bitmaps.
     let options = c"discard,noinit_itable,no_prefetch_block_bitmaps";
     rustix::mount::mount(DEVICE, MOUNT_POINT, "ext4", MountFlags::RELATIME, Some(options)).map_err(|error| {
         if error == rustix::io::Errno::INVAL {
-            return format!("the disk {DEVICE} holds no ext4 filesystem");
+            return format!("there is no ext4 filesystem on the disk {DEVICE}");
         }
         format!("mounting the root filesystem on {DEVICE} failed: {error}")
     })
 }
 
-/// Makes the mounted disk this process' root directory. The initramfs and what is mounted in it stay behind, out of reach.
+/// Makes the mounted disk this process' root directory. Nothing reaches the initramfs and its mounts after that.
 pub(super) fn enter() -> Result<(), String> {
     let step = |doing: &str, outcome: rustix::io::Result<()>| {
         outcome.map_err(|e| format!("{doing} the root filesystem failed: {e}"))
@@ -35,10 +35,10 @@ pub(super) fn enter() -> Result<(), String> {
     step("entering", rustix::process::chdir("/"))
 }
 
-/// Grows the entered filesystem to its device, if that is larger by a whole block group or more.
+/// Grows the entered filesystem to the size of its device, if that is larger by at least one block group.
 pub(super) fn grow() -> Result<(), String> {
     let device = File::open(DEVICE).map_err(|e| format!("opening the disk {DEVICE} failed: {e}"))?;
-    let Lengths { block_size, blocks, device_bytes } = examine(&device)?;
+    let DiskLengths { block_size, blocks, device_bytes } = examine(&device)?;
     if block_size == 0 {
         return Ok(());
     }
@@ -55,15 +55,15 @@ pub(super) fn grow() -> Result<(), String> {
     linux::resize_ext4(root.as_fd(), target).map_err(|e| describe(&e))
 }
 
-/// What is known of the disk and the filesystem on it.
-struct Lengths {
+/// Sizes of the disk and of the filesystem on it.
+struct DiskLengths {
     block_size: u64,
     blocks: u64,
     device_bytes: u64,
 }
 
-/// Reads the superblock's lengths (Linux Documentation/filesystems/ext4/super.rst) and the device's.
-fn examine(device: &File) -> Result<Lengths, String> {
+/// Reads the sizes from the superblock (Linux `Documentation/filesystems/ext4/super.rst`) and from the device.
+fn examine(device: &File) -> Result<DiskLengths, String> {
     let mut superblock = [0; 1024];
     device
         .read_exact_at(&mut superblock, 1024)
@@ -81,5 +81,5 @@ fn examine(device: &File) -> Result<Lengths, String> {
     let block_size = 1024_u64.checked_shl(field(0x18) as u32).unwrap_or(0);
     let device_bytes = rustix::fs::seek(device, rustix::fs::SeekFrom::End(0))
         .map_err(|e| format!("measuring the disk {DEVICE} failed: {e}"))?;
-    Ok(Lengths { block_size, blocks, device_bytes })
+    Ok(DiskLengths { block_size, blocks, device_bytes })
 }

@@ -1,7 +1,6 @@
-//! The kernel's filesystems inside the root, and the host's directories.
+//! Mounts the kernel's filesystems inside the root, and the host's directories.
 //!
-//! Everything here runs after the root was entered, so that whatever symbolic links an image has, they lead nowhere
-//! else.
+//! All of it runs after the root was entered, so that no symbolic link of the image leads out of it.
 
 use std::ffi::CStr;
 use std::fs::DirBuilder;
@@ -12,32 +11,38 @@ use boxlite_proto::ShareMount;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-struct Mount {
+struct KernelMount {
     target: &'static str,
     kind: &'static str,
     flags: MountFlags,
     options: Option<&'static CStr>,
-    /// Whether a guest without it is of no use.
+    /// Whether the guest is unusable without it.
     needed: bool,
 }
 
 const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC).union(MountFlags::NODEV);
 const DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 
-const MOUNTS: [Mount; 7] = [
-    Mount { target: "/proc", kind: "proc", flags: PLAIN, options: None, needed: true },
-    Mount { target: "/sys", kind: "sysfs", flags: PLAIN, options: None, needed: false },
-    Mount { target: "/dev", kind: "devtmpfs", flags: MountFlags::NOSUID, options: None, needed: true },
-    Mount {
+const MOUNTS: [KernelMount; 7] = [
+    KernelMount { target: "/proc", kind: "proc", flags: PLAIN, options: None, needed: true },
+    KernelMount { target: "/sys", kind: "sysfs", flags: PLAIN, options: None, needed: false },
+    KernelMount { target: "/dev", kind: "devtmpfs", flags: MountFlags::NOSUID, options: None, needed: true },
+    KernelMount {
         target: "/dev/pts",
         kind: "devpts",
         flags: DEVICES,
         options: Some(c"newinstance,gid=5,mode=620,ptmxmode=666"),
         needed: false,
     },
-    Mount { target: "/dev/shm", kind: "tmpfs", flags: PLAIN, options: Some(c"mode=1777"), needed: false },
-    Mount { target: "/dev/mqueue", kind: "mqueue", flags: PLAIN, options: None, needed: false },
-    Mount {
+    KernelMount {
+        target: "/dev/shm",
+        kind: "tmpfs",
+        flags: PLAIN,
+        options: Some(c"mode=1777"),
+        needed: false,
+    },
+    KernelMount { target: "/dev/mqueue", kind: "mqueue", flags: PLAIN, options: None, needed: false },
+    KernelMount {
         target: "/sys/fs/cgroup",
         kind: "cgroup2",
         flags: PLAIN,
@@ -55,10 +60,10 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/kcore", "/dev/core"),
 ];
 
-/// Mounts them, creating mount points that the image lacks.
+/// Mounts the kernel's filesystems, creating mount points that the image lacks.
 ///
 /// # Errors
-/// When /proc or /dev can't be mounted; the rest become warnings.
+/// When `/proc` or `/dev` cannot be mounted. All other failures become warnings.
 pub(super) fn mount(warnings: &mut Vec<String>) -> Result<(), String> {
     for mount in &MOUNTS {
         if let Err(error) = mount_one(mount) {
@@ -78,7 +83,7 @@ pub(super) fn mount(warnings: &mut Vec<String>) -> Result<(), String> {
         }
     }
     make_tmp(warnings);
-    // As in Docker: any user of the box may ping and listen on low ports.
+    // As in Docker, any user of the box may ping, and may listen on low ports.
     for (setting, value) in [("ping_group_range", "0 2147483647"), ("ip_unprivileged_port_start", "0")] {
         if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv4/{setting}"), value) {
             warnings.push(format!("setting {setting} failed: {error}"));
@@ -87,7 +92,7 @@ pub(super) fn mount(warnings: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
-fn mount_one(mount: &Mount) -> io::Result<()> {
+fn mount_one(mount: &KernelMount) -> io::Result<()> {
     let attempt = || rustix::mount::mount(mount.kind, mount.target, mount.kind, mount.flags, mount.options);
     match attempt() {
         Err(Errno::NOENT) => {
@@ -117,7 +122,7 @@ fn make_tmp(warnings: &mut Vec<String>) {
 /// Mounts a host directory.
 ///
 /// # Errors
-/// Always fatal: a box must not write to its own disk what the user meant for the host.
+/// Always fatal, because the box would otherwise write to its own disk what the user meant for the host.
 pub(super) fn mount_share(share: &ShareMount) -> Result<(), String> {
     let describe = |error: &dyn std::fmt::Display| {
         format!("mounting the host directory {} on {} failed: {error}", share.tag, share.target)

@@ -1,4 +1,4 @@
-//! What a forked child does until it becomes the program, or has done its operation.
+//! The forked child: it becomes a program, or carries out one operation and reports the result.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -9,16 +9,17 @@ use boxlite_proto::{ExecFailure, ExecSpec, Op, OpEvent};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::spawn::ChildEnds;
-use super::{copy_in, copy_out, outcome::Refusal, program, stat, user};
+use super::ends::ChildEnds;
+use super::{copy_in, copy_out, op_error::OpError, program, stat, user};
 use crate::linux;
 
-/// Larger user lists than this are not read to their end.
-const MAX_LIST: u64 = 4 << 20;
+/// Most bytes read of `/etc/passwd` and `/etc/group`.
+const MAX_USER_LIST: u64 = 4 << 20;
 
-type Failure = (ExecFailure, String);
+/// Why a program did not start: its kind, and one sentence.
+type ExecError = (ExecFailure, String);
 
-/// Carries the operation out and never returns.
+/// Carries out `op`, writes its result to `report` if it has one, and never returns.
 pub(super) fn carry_out(op: Op, hostname: &str, ends: ChildEnds, mut report: File) -> ! {
     let id = op.id();
     let event = match op {
@@ -26,23 +27,23 @@ pub(super) fn carry_out(op: Op, hostname: &str, ends: ChildEnds, mut report: Fil
             let (kind, message) = become_program(&spec, hostname, ends);
             OpEvent::ExecFailed { id, kind, message }
         }
-        op => operate(op, ends, &report).unwrap_or_else(|refusal| refusal.into_event(id)),
+        op => operate(op, ends, &report).unwrap_or_else(|error| error.into_event(id)),
     };
     let written = serde_json::to_writer(&mut report, &event).is_ok() && report.flush().is_ok();
     linux::exit_child(i32::from(!written))
 }
 
-fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, Refusal> {
+fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {
     let id = op.id();
     linux::reset_signals();
-    take_standard_descriptors(ends).map_err(|e| Refusal::io("preparing the operation", &e))?;
-    // Other operations' streams must end when their owners end them.
+    take_standard_descriptors(ends).map_err(|e| OpError::io("preparing the operation", &e))?;
+    // Otherwise the streams of other operations would stay open as long as this child.
     linux::close_all_but_standard_and(report.as_fd());
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     match op {
         Op::CopyIn { dest, keep_owners, .. } => {
             let archive = copy_in::Upload::on_standard_input()
-                .map_err(|e| Refusal::std_io("preparing the operation", &e))?;
+                .map_err(|e| OpError::std_io("preparing the operation", &e))?;
             let bytes = copy_in::unpack(archive, &dest, keep_owners)?;
             Ok(OpEvent::Copied { id, bytes })
         }
@@ -52,7 +53,7 @@ fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, Refusal> {
         }
         Op::Stat { path, .. } => Ok(OpEvent::Stat { id, stat: stat::describe(&path)? }),
         Op::Exec { .. } | Op::Signal { .. } | Op::Resize { .. } | Op::Metrics { .. } | Op::Ping { .. } => {
-            Err(Refusal::invalid("the operation needs no process".to_owned()))
+            Err(OpError::invalid("the operation does not run in a process".to_owned()))
         }
     }
 }
@@ -64,26 +65,27 @@ fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {
     rustix::stdio::dup2_stderr(&stderr)
 }
 
-/// Returns only when the program could not be started.
-fn become_program(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Failure {
+/// Replaces this process by the program. Returns only when that failed.
+fn become_program(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> ExecError {
     match prepare(spec, hostname, ends) {
         Ok((candidates, argv, env)) => execute(&spec.argv[0], &candidates, &argv, &env),
         Err(failure) => failure,
     }
 }
 
+/// Paths to try, arguments and environment.
 type Program = (Vec<CString>, Vec<CString>, Vec<CString>);
 
-fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, Failure> {
+fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, ExecError> {
     let resources =
         |doing: &'static str| move |e: Errno| (ExecFailure::Resources, format!("{doing} failed: {e}"));
     if spec.argv.is_empty() || spec.argv[0].is_empty() {
         return Err((ExecFailure::Invalid, "there is no command to run".to_owned()));
     }
     let (passwd, group) = (list("/etc/passwd"), list("/etc/group"));
-    let identity = user::resolve(&spec.user, &spec.extra_groups, &passwd, &group)
+    let user = user::resolve(&spec.user, &spec.extra_groups, &passwd, &group)
         .map_err(|message| (ExecFailure::NoSuchUser, message))?;
-    let env = program::environment(&spec.env, hostname, &identity.home, spec.tty.is_some());
+    let env = program::environment(&spec.env, hostname, &user.home, spec.tty.is_some());
     let candidates = strings(&program::candidates(&spec.argv[0], &env))?;
     let (argv, env) = (strings(&spec.argv)?, strings(&env)?);
 
@@ -91,9 +93,9 @@ fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, 
     if ends.terminal {
         rustix::process::ioctl_tiocsctty(&ends.stdin).map_err(resources("taking the terminal"))?;
     }
-    let uid = Uid::from_raw(identity.uid);
+    let uid = Uid::from_raw(user.uid);
     for fd in [&ends.stdin, &ends.stdout, &ends.stderr] {
-        // So that a program may open /dev/stdout although it is not root. /dev/null stays root's.
+        // Lets a program that is not root open /dev/stdout. /dev/null keeps its owner.
         let is_null = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_rdev == rustix::fs::makedev(1, 3));
         if !is_null {
             let _ = rustix::fs::fchown(fd, Some(uid), None);
@@ -105,35 +107,35 @@ fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, 
     linux::reset_signals();
     enter_directory(&spec.cwd, spec.create_cwd)?;
 
-    let gid = Gid::from_raw(identity.gid);
-    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let gid = Gid::from_raw(user.gid);
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).map_err(resources("setting groups"))?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(resources("setting the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(resources("setting the user"))?;
     Ok((candidates, argv, env))
 }
 
-/// A missing or unreadable list is an empty one; a FIFO in its place is no reason to wait.
+/// Reads a list of users or groups. A missing or unreadable file is an empty list, and so is a FIFO, which would block.
 fn list(path: &str) -> String {
     let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     let mut bytes = Vec::new();
     if is_file && let Ok(file) = File::open(path) {
-        let _ = file.take(MAX_LIST).read_to_end(&mut bytes);
+        let _ = file.take(MAX_USER_LIST).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn strings(list: &[String]) -> Result<Vec<CString>, Failure> {
+fn strings(list: &[String]) -> Result<Vec<CString>, ExecError> {
     list.iter()
         .map(|s| CString::new(s.as_bytes()))
         .collect::<Result<_, _>>()
         .map_err(|_| (ExecFailure::Invalid, "an argument or variable contains a NUL byte".to_owned()))
 }
 
-fn enter_directory(cwd: &str, create: bool) -> Result<(), Failure> {
+fn enter_directory(cwd: &str, create: bool) -> Result<(), ExecError> {
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     let bad = |e: &dyn std::fmt::Display| {
-        (ExecFailure::BadCwd, format!("the working directory {cwd} can't be used: {e}"))
+        (ExecFailure::BadCwd, format!("the working directory {cwd} cannot be used: {e}"))
     };
     if !cwd.starts_with('/') {
         return Err(bad(&"it is not an absolute path"));
@@ -147,7 +149,7 @@ fn enter_directory(cwd: &str, create: bool) -> Result<(), Failure> {
     }
 }
 
-fn execute(name: &str, candidates: &[CString], argv: &[CString], env: &[CString]) -> Failure {
+fn execute(name: &str, candidates: &[CString], argv: &[CString], env: &[CString]) -> ExecError {
     let mut worst = ExecFailure::NotFound;
     for program in candidates {
         let error = linux::execute(program, argv, env);

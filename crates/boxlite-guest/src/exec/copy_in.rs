@@ -1,12 +1,16 @@
-//! Unpacking a tar stream with the semantics of `docker cp`.
+//! Unpacks a tar stream with the semantics of `docker cp`.
 //!
-//! The child that unpacks changes its root to the directory it unpacks into, so no name, link or symbolic link that an
-//! archive brings, or finds there, leads anywhere else.
+//! # Confinement
 //!
-//! A copy that fails, that its sender breaks off, or that a stop of the box ends, takes back everything it
-//! created. What it found is replaced by a whole file or not at all: each file is unpacked beside its place and renamed.
+//! The child changes its root to the directory it unpacks into. So no name, hard link or symbolic link leads out of that
+//! directory, whether it comes from the archive or was there before.
+//!
+//! # Crash safety
+//!
+//! A copy that fails, that its sender breaks off, or that a stop of the box interrupts removes everything it created. A
+//! file that existed is replaced by a whole file or not at all: each file is unpacked beside its place and renamed.
 
-mod landing;
+mod destination;
 mod upload;
 
 use std::cell::Cell;
@@ -21,40 +25,41 @@ use boxlite_proto::OpFailure;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
 use tar::{Archive, Entry, EntryType};
 
-use super::outcome::Refusal;
-use landing::{Landing, land};
+use super::op_error::OpError;
+use destination::UnpackDestination;
 pub(super) use upload::Upload;
 
-/// Bytes of the block that ends an archive.
+/// Length in bytes of the block of zeros that ends an archive.
 const BLOCK: u64 = 512;
 
-/// Unpacks `archive` at `dest` and returns the bytes it had, all of which are read even when unpacking needs fewer.
+/// Unpacks `archive` at `dest` and returns its length in bytes. It is read to its end even if unpacking needs less.
 ///
-/// An archive without the block of zeros that ends it was broken off by its sender.
-pub(super) fn unpack(archive: impl Read, dest: &str, keep_owners: bool) -> Result<u64, Refusal> {
+/// # Errors
+/// Also when the block of zeros at the end is missing, because the sender then broke the archive off.
+pub(super) fn unpack(archive: impl Read, dest: &str, keep_owners: bool) -> Result<u64, OpError> {
     let zeros = Rc::new(Cell::new(0));
-    let mut counted = Counted { inner: archive, bytes: 0, zeros: Rc::clone(&zeros) };
-    let mut target: Option<Target> = None;
-    let unpacked = unpack_entries(&mut counted, dest, keep_owners, &mut target, &zeros);
-    let finished = unpacked.and_then(|()| match &target {
-        Some(target) => target.finish(),
-        None => Err(Refusal::new(OpFailure::BadArchive, "the archive is empty".to_owned())),
+    let mut reader = ArchiveReader { inner: archive, bytes: 0, zeros: Rc::clone(&zeros) };
+    let mut unpacker: Option<Unpacker> = None;
+    let unpacked = unpack_entries(&mut reader, dest, keep_owners, &mut unpacker, &zeros);
+    let finished = unpacked.and_then(|()| match &unpacker {
+        Some(unpacker) => unpacker.finish(),
+        None => Err(OpError::new(OpFailure::BadArchive, "the archive is empty".to_owned())),
     });
-    if let (Err(_), Some(target)) = (&finished, target) {
-        target.undo();
+    if let (Err(_), Some(unpacker)) = (&finished, unpacker) {
+        unpacker.undo();
     }
     finished?;
-    io::copy(&mut counted, &mut io::sink()).map_err(|e| damaged(&e))?;
-    Ok(counted.bytes)
+    io::copy(&mut reader, &mut io::sink()).map_err(|e| damaged(&e))?;
+    Ok(reader.bytes)
 }
 
 fn unpack_entries<R: Read>(
-    archive: &mut Counted<R>,
+    archive: &mut ArchiveReader<R>,
     dest: &str,
     keep_owners: bool,
-    target: &mut Option<Target>,
+    unpacker: &mut Option<Unpacker>,
     zeros: &Cell<u64>,
-) -> Result<(), Refusal> {
+) -> Result<(), OpError> {
     let mut tar = Archive::new(archive);
     tar.set_preserve_permissions(true);
     tar.set_preserve_ownerships(keep_owners);
@@ -62,41 +67,42 @@ fn unpack_entries<R: Read>(
     for entry in tar.entries().map_err(|e| damaged(&e))? {
         let mut entry = entry.map_err(|e| damaged(&e))?;
         if entry.header().entry_type().is_pax_global_extensions() {
-            // About the whole archive, as `git archive` writes it; nothing in it concerns where or what to unpack.
+            // Describes the whole archive, as `git archive` does; nothing in it affects what is unpacked where.
             io::copy(&mut entry, &mut io::sink()).map_err(|e| damaged(&e))?;
             zeros.set(0);
             continue;
         }
-        let target = match target {
-            Some(target) => target,
-            None => target.insert(Target::enter(dest, &entry, keep_owners)?),
+        let unpacker = match unpacker {
+            Some(unpacker) => unpacker,
+            None => unpacker.insert(Unpacker::enter(dest, &entry, keep_owners)?),
         };
-        target.take(entry)?;
+        unpacker.unpack(entry)?;
         zeros.set(0);
     }
-    if target.is_some() && zeros.get() < BLOCK {
+    if unpacker.is_some() && zeros.get() < BLOCK {
         let message = "the archive was broken off: the block that ends it is missing";
-        return Err(Refusal::new(OpFailure::BadArchive, message.to_owned()));
+        return Err(OpError::new(OpFailure::BadArchive, message.to_owned()));
     }
     Ok(())
 }
 
-/// An archive that makes no sense, unless it was the system that failed to read it.
-fn damaged(error: &io::Error) -> Refusal {
+/// The error of an archive that cannot be parsed, or of the system that failed to read it.
+fn damaged(error: &io::Error) -> OpError {
     match system_error(error) {
-        Some(cause) => Refusal::std_io("reading the archive", &cause),
-        None => Refusal::new(OpFailure::BadArchive, format!("the archive can't be read: {error}")),
+        Some(cause) => OpError::std_io("reading the archive", &cause),
+        None => OpError::new(OpFailure::BadArchive, format!("the archive cannot be read: {error}")),
     }
 }
 
-struct Counted<R> {
+/// Counts the bytes of an archive and the zeros at its end.
+struct ArchiveReader<R> {
     inner: R,
     bytes: u64,
-    /// Zero bytes at the end of what was read so far.
+    /// Zero bytes at the end of what has been read so far.
     zeros: Rc<Cell<u64>>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for ArchiveReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.bytes += n as u64;
@@ -106,60 +112,63 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-struct Target {
-    landing: Landing,
+/// An archive being unpacked into the directory that has become this process' root.
+struct Unpacker {
+    destination: UnpackDestination,
     keep_owners: bool,
-    /// Attributes that later entries below a directory would change again.
+    /// Modes and times of directories, which are set last because unpacking into a directory changes them.
     directories: BTreeMap<PathBuf, (u32, i64)>,
-    /// What was not there before, each after the directory it lies in.
+    /// Paths that did not exist before, each after its directory.
     created: Vec<PathBuf>,
-    /// The parent and the name of the directory that has become the root, if it was not there before.
+    /// The parent and the name of the directory that has become the root, if it did not exist before.
     created_root: Option<(File, PathBuf)>,
 }
 
-impl Target {
-    fn enter<R: Read>(dest: &str, first: &Entry<'_, R>, keep_owners: bool) -> Result<Self, Refusal> {
+impl Unpacker {
+    /// Chooses the destination and makes it the root directory of this process.
+    fn enter<R: Read>(dest: &str, first: &Entry<'_, R>, keep_owners: bool) -> Result<Self, OpError> {
         let path = first.path().map_err(|e| damaged(&e))?;
-        let landing = land(dest, &path, first.header().entry_type().is_dir())?;
-        let describe = || format!("entering {}", landing.base.display());
+        let destination = UnpackDestination::choose(dest, &path, first.header().entry_type().is_dir())?;
+        let describe = || format!("entering {}", destination.base.display());
         let mut created_root = None;
         if let (false, Some(parent), Some(name)) =
-            (landing.existed, landing.base.parent(), landing.base.file_name())
+            (destination.existed, destination.base.parent(), destination.base.file_name())
         {
-            let parent = File::open(parent).map_err(|e| Refusal::std_io(&describe(), &e))?;
+            let parent = File::open(parent).map_err(|e| OpError::std_io(&describe(), &e))?;
             created_root = Some((parent, PathBuf::from(name)));
         }
-        rustix::process::chroot(&landing.base).map_err(|e| Refusal::io(&describe(), &e))?;
-        rustix::process::chdir("/").map_err(|e| Refusal::io(&describe(), &e))?;
+        rustix::process::chroot(&destination.base).map_err(|e| OpError::io(&describe(), &e))?;
+        rustix::process::chdir("/").map_err(|e| OpError::io(&describe(), &e))?;
         let (directories, created) = (BTreeMap::new(), Vec::new());
-        Ok(Self { landing, keep_owners, directories, created, created_root })
+        Ok(Self { destination, keep_owners, directories, created, created_root })
     }
 
-    fn take<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), Refusal> {
+    /// Unpacks one entry.
+    fn unpack<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), OpError> {
         let name = entry.path().map_err(|e| damaged(&e))?.into_owned();
         let doing = format!("unpacking {}", name.display());
         let Some(path) = self.place(&name)? else { return Ok(()) };
         if let Some(parent) = path.parent() {
-            self.create_directories(parent).map_err(|e| Refusal::std_io(&doing, &e))?;
+            self.create_directories(parent).map_err(|e| OpError::std_io(&doing, &e))?;
         }
         let kind = entry.header().entry_type();
         if kind.is_dir() {
             refuse_change_of_kind(&path, true, &name)?;
             let mode = entry.header().mode().map_err(|e| damaged(&e))? & 0o7777;
             let mtime = entry.header().mtime().map_err(|e| damaged(&e))? as i64;
-            self.create_directories(&path).map_err(|e| Refusal::std_io(&doing, &e))?;
+            self.create_directories(&path).map_err(|e| OpError::std_io(&doing, &e))?;
             entry.unpack(&path).map_err(|e| unpacking_failed(&doing, &e))?;
             self.directories.insert(path, (mode, mtime));
             return Ok(());
         }
         let partial = partial_beside(&path);
         let unpacked = self.unpack_beside(&mut entry, &path, &partial, &name, &doing);
-        // Already renamed, unless that failed or both are names of one file.
+        // Renamed already, unless that failed or both are names of one file.
         let _ = std::fs::remove_file(&partial);
         unpacked
     }
 
-    /// Unpacks what is no directory to `partial`, and renames it to `path` when it is whole.
+    /// Unpacks anything but a directory to `partial`, and renames it to `path` once it is whole.
     fn unpack_beside<R: Read>(
         &mut self,
         entry: &mut Entry<'_, R>,
@@ -167,15 +176,15 @@ impl Target {
         partial: &Path,
         name: &Path,
         doing: &str,
-    ) -> Result<(), Refusal> {
-        let failed = |e: io::Error| Refusal::std_io(doing, &e);
+    ) -> Result<(), OpError> {
+        let failed = |e: io::Error| OpError::std_io(doing, &e);
         remove_file(partial).map_err(failed)?;
         let kind = entry.header().entry_type();
         match kind {
             EntryType::Link => {
                 let source = entry.link_name().map_err(|e| damaged(&e))?;
                 let source = source.ok_or_else(|| {
-                    Refusal::new(OpFailure::BadArchive, format!("the link {} has no target", name.display()))
+                    OpError::new(OpFailure::BadArchive, format!("the link {} has no target", name.display()))
                 })?;
                 let source = self.place(&source)?.unwrap_or_else(|| PathBuf::from("/"));
                 std::fs::hard_link(source, partial).map_err(failed)?;
@@ -200,7 +209,7 @@ impl Target {
         Ok(())
     }
 
-    /// Creates a directory and those above it, noting which were missing.
+    /// Creates a directory and its missing ancestors, and records them in `created`.
     fn create_directories(&mut self, path: &Path) -> io::Result<()> {
         let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
         for directory in missing.into_iter().rev() {
@@ -213,7 +222,7 @@ impl Target {
         Ok(())
     }
 
-    /// Takes away what was created, the innermost first, but no directory that somebody else has put something into.
+    /// Removes what was created, the innermost first. A directory that another process has put files into stays.
     fn undo(self) {
         for path in self.created.iter().rev() {
             let is_dir = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
@@ -224,8 +233,8 @@ impl Target {
         }
     }
 
-    /// Where an entry goes below the new root; `None` for the directory itself when that keeps its attributes.
-    fn place(&self, name: &Path) -> Result<Option<PathBuf>, Refusal> {
+    /// Returns the path of an entry below the new root; `None` for the root itself when it keeps its attributes.
+    fn place(&self, name: &Path) -> Result<Option<PathBuf>, OpError> {
         let mut components = Vec::new();
         for component in name.components() {
             match component {
@@ -233,12 +242,12 @@ impl Target {
                 Component::CurDir => {}
                 Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
                     let message = format!("the archive's entry {} would leave its target", name.display());
-                    return Err(Refusal::new(OpFailure::BadArchive, message));
+                    return Err(OpError::new(OpFailure::BadArchive, message));
                 }
             }
         }
-        let placed = Path::new("/").join(self.landing.place(&components)?);
-        Ok(Some(placed).filter(|placed| placed.parent().is_some() || !self.landing.existed))
+        let placed = Path::new("/").join(self.destination.place(&components)?);
+        Ok(Some(placed).filter(|placed| placed.parent().is_some() || !self.destination.existed))
     }
 
     fn make_node<R: Read>(&self, entry: &Entry<'_, R>, path: &Path) -> io::Result<()> {
@@ -261,13 +270,13 @@ impl Target {
         set_mtime(path, header.mtime()? as i64)
     }
 
-    /// Sets what could only be set last, the innermost directories first.
-    fn finish(&self) -> Result<(), Refusal> {
+    /// Sets the modes and times of directories, the innermost first.
+    fn finish(&self) -> Result<(), OpError> {
         for (path, (mode, mtime)) in self.directories.iter().rev() {
             let doing = format!("setting the attributes of {}", path.display());
             std::fs::set_permissions(path, Permissions::from_mode(*mode))
-                .map_err(|e| Refusal::std_io(&doing, &e))?;
-            set_mtime(path, *mtime).map_err(|e| Refusal::std_io(&doing, &e))?;
+                .map_err(|e| OpError::std_io(&doing, &e))?;
+            set_mtime(path, *mtime).map_err(|e| OpError::std_io(&doing, &e))?;
         }
         Ok(())
     }
@@ -279,17 +288,17 @@ fn set_mtime(path: &Path, seconds: i64) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn refuse_change_of_kind(path: &Path, to_directory: bool, name: &Path) -> Result<(), Refusal> {
+fn refuse_change_of_kind(path: &Path, to_directory: bool, name: &Path) -> Result<(), OpError> {
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let refused = match (to_directory, there.is_dir()) {
-        (true, false) => "a directory can't replace what is not one",
-        (false, true) => "a file can't replace a directory",
+        (true, false) => "a directory cannot replace a file",
+        (false, true) => "a file cannot replace a directory",
         _ => return Ok(()),
     };
-    Err(Refusal::new(OpFailure::WrongKind, format!("unpacking {} failed: {refused}", name.display())))
+    Err(OpError::new(OpFailure::WrongKind, format!("unpacking {} failed: {refused}", name.display())))
 }
 
-/// Where the file for `path` is until it is whole. One child unpacks one file at a time.
+/// Returns the temporary name of the file for `path`, unique because one child unpacks one file at a time.
 fn partial_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".boxlite-copy.{}", std::process::id()))
 }
@@ -301,15 +310,16 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The archive reader wraps the cause in prose of its own: an error of the system's decides the kind, and without one
-/// it was the archive that ended or made no sense.
-fn unpacking_failed(doing: &str, error: &io::Error) -> Refusal {
+/// The error of unpacking an entry. The archive reader wraps the cause; a system error in it decides the kind, and without
+/// one the archive was truncated or malformed.
+fn unpacking_failed(doing: &str, error: &io::Error) -> OpError {
     match system_error(error) {
-        Some(cause) => Refusal::std_io(doing, &cause),
-        None => Refusal::new(OpFailure::BadArchive, format!("{doing} failed: {error}")),
+        Some(cause) => OpError::std_io(doing, &cause),
+        None => OpError::new(OpFailure::BadArchive, format!("{doing} failed: {error}")),
     }
 }
 
+/// Returns the innermost error of the operating system among the causes.
 fn system_error(error: &io::Error) -> Option<io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut code = None;

@@ -1,12 +1,28 @@
 //! Operations that run in a child process: execs, copies, and descriptions of files.
 //!
-//! A child tells how it went over a report pipe: an exec's closes when the program has taken over or carries a failure
-//! before that; any other operation's carries its one result.
+//! # Layout
+//!
+//! | module | does |
+//! | --- | --- |
+//! | `spawn` | forks the child |
+//! | `ends` | makes the pipes or the terminal between agent and child |
+//! | `child` | runs in the child: becomes the program, or carries out the operation |
+//! | `program`, `user` | find a program and its environment; resolve users and groups |
+//! | `copy_in`, `copy_out`, `stat` | the operations other than execs, in the child |
+//! | `stream` | moves bytes between the agent's ends and the port, within their windows |
+//! | `op_error` | why an operation other than an exec failed |
+//!
+//! # Protocol
+//!
+//! A child reports over a pipe. An exec's report closes empty when the program has taken over, or carries an `ExecFailed`;
+//! any other operation's carries its one result. The last event is sent when the child has been reaped, its report has
+//! ended, and its output has been sent.
 
 mod child;
 mod copy_in;
 mod copy_out;
-mod outcome;
+mod ends;
+mod op_error;
 mod program;
 mod spawn;
 mod stat;
@@ -23,19 +39,19 @@ use rustix::process::Pid;
 
 use crate::linux;
 use crate::port::{Port, PortError};
-pub(crate) use stream::SCRATCH;
-use stream::{Inlet, Outlet};
+pub(crate) use stream::READ_CHUNK;
+use stream::{ProcessInput, ProcessOutput};
 
-/// A report is one small message; a child that writes more is not believed.
+/// Most bytes of a report. A report is one small message, and the rest of a longer one is ignored.
 const MAX_REPORT: usize = 64 * 1024;
 
-/// A descriptor to wait on, and what its readiness would allow.
-pub(crate) type Interest<'a> = (BorrowedFd<'a>, PollFlags);
+/// A descriptor to poll, and the events to poll it for.
+pub(crate) type PollInterest<'a> = (BorrowedFd<'a>, PollFlags);
 
-enum Phase {
-    /// The child is preparing; an exec's program has not taken over yet.
+enum TaskPhase {
+    /// The child has not reported yet; the program of an exec has not taken over.
     Starting,
-    /// The program runs; also the only phase of other operations once they have reported.
+    /// The child has reported; the program of an exec is running.
     Started,
 }
 
@@ -44,17 +60,17 @@ pub(crate) struct Task {
     id: u32,
     pid: Pid,
     is_exec: bool,
-    phase: Phase,
+    phase: TaskPhase,
     report: Option<OwnedFd>,
     report_bytes: Vec<u8>,
-    inlet: Option<Inlet>,
-    outlets: Vec<Outlet>,
+    input: Option<ProcessInput>,
+    outputs: Vec<ProcessOutput>,
     terminal: Option<OwnedFd>,
     status: Option<ProcessExit>,
 }
 
 impl Task {
-    /// Starts a child for `op`; on failure returns the event to answer with.
+    /// Starts a child for `op`. On failure returns the event to answer with.
     pub(crate) fn start(op: Op, hostname: &str) -> Result<Self, OpEvent> {
         let id = op.id();
         let is_exec = matches!(op, Op::Exec { .. });
@@ -71,11 +87,15 @@ impl Task {
             id,
             pid: spawned.pid,
             is_exec,
-            phase: Phase::Starting,
+            phase: TaskPhase::Starting,
             report: Some(spawned.report),
             report_bytes: Vec::new(),
-            inlet: ends.stdin.map(|fd| Inlet::new(id, fd, ends.terminal.is_some())),
-            outlets: ends.outputs.into_iter().map(|(stream, fd)| Outlet::new(id, stream, fd)).collect(),
+            input: ends.stdin.map(|fd| ProcessInput::new(id, fd, ends.terminal.is_some())),
+            outputs: ends
+                .outputs
+                .into_iter()
+                .map(|(stream, fd)| ProcessOutput::new(id, stream, fd))
+                .collect(),
             terminal: ends.terminal,
             status: None,
         })
@@ -85,93 +105,101 @@ impl Task {
         self.pid
     }
 
-    /// Whether the child has not been collected yet; only then is its process id its own.
+    /// Whether the child has not been reaped yet. After that, its process id may belong to another process.
     pub(crate) fn is_running(&self) -> bool {
         self.status.is_none()
     }
 
-    /// The process has closed its input.
+    /// Records that the process has closed its input.
     pub(crate) fn input_broke(&mut self, port: &mut Port) {
-        if let Some(inlet) = &mut self.inlet {
-            inlet.broke(port);
+        if let Some(input) = &mut self.input {
+            input.broke(port);
         }
     }
 
-    /// The child has ended.
+    /// Records how the child ended.
     pub(crate) fn reaped(&mut self, status: ProcessExit, now: Instant) {
         self.status = Some(status);
-        for outlet in &mut self.outlets {
-            outlet.writer_ended(now);
+        for output in &mut self.outputs {
+            output.writer_ended(now);
         }
     }
 
-    /// Signals the process, if it still runs.
+    /// Signals the process if it is still running.
     pub(crate) fn signal(&self, signo: i32) {
         if self.status.is_none() {
             let _ = linux::signal(self.pid, signo);
         }
     }
 
+    /// Resizes the terminal, if the process runs on one.
     pub(crate) fn resize(&self, size: WinSize) {
         if let Some(terminal) = &self.terminal {
-            let _ = rustix::termios::tcsetwinsize(terminal, spawn::winsize(size));
+            let _ = rustix::termios::tcsetwinsize(terminal, ends::winsize(size));
         }
     }
 
     /// Takes input for the process.
-    pub(crate) fn input(&mut self, stream: Stream, bytes: &[u8], port: &mut Port) -> Result<(), PortError> {
-        match (&mut self.inlet, stream) {
-            (Some(inlet), Stream::Stdin) => inlet.accept(bytes, port),
+    pub(crate) fn write_input(
+        &mut self,
+        stream: Stream,
+        bytes: &[u8],
+        port: &mut Port,
+    ) -> Result<(), PortError> {
+        match (&mut self.input, stream) {
+            (Some(input), Stream::Stdin) => input.accept(bytes, port),
             _ => Ok(()),
         }
     }
 
+    /// Records that the host has sent all of the input.
     pub(crate) fn input_ended(&mut self, stream: Stream, port: &mut Port) {
-        if let (Some(inlet), Stream::Stdin) = (&mut self.inlet, stream) {
-            inlet.end();
-            inlet.write(port);
+        if let (Some(input), Stream::Stdin) = (&mut self.input, stream) {
+            input.end();
+            input.write(port);
         }
     }
 
+    /// Records credit that the host granted for an output.
     pub(crate) fn granted(&mut self, stream: Stream, bytes: u32) -> Result<(), PortError> {
-        self.outlets
+        self.outputs
             .iter_mut()
-            .find(|outlet| outlet.stream() == stream)
-            .map_or(Ok(()), |outlet| outlet.granted(bytes))
+            .find(|output| output.stream() == stream)
+            .map_or(Ok(()), |output| output.granted(bytes))
     }
 
-    /// Nobody wants this stream any more.
-    pub(crate) fn unwanted(&mut self, stream: Stream) {
-        if let Some(outlet) = self.outlets.iter_mut().find(|outlet| outlet.stream() == stream) {
-            outlet.discard();
+    /// Discards the rest of an output, which the host does not want any more.
+    pub(crate) fn discard_output(&mut self, stream: Stream) {
+        if let Some(output) = self.outputs.iter_mut().find(|output| output.stream() == stream) {
+            output.discard();
         }
     }
 
-    /// The host has gone: input ends, output goes nowhere, and a copy, which serves nobody now, is given up.
+    /// Handles the loss of the host: input ends, output is discarded, and a copy, which has no use any more, is killed.
     pub(crate) fn abandoned(&mut self, port: &mut Port) {
         self.input_ended(Stream::Stdin, port);
-        self.outlets.iter_mut().for_each(Outlet::discard);
+        self.outputs.iter_mut().for_each(ProcessOutput::discard);
         if !self.is_exec {
             self.signal(libc::SIGKILL);
         }
     }
 
-    /// Descriptors to wait on; output only while the port has room for it.
-    pub(crate) fn interests(&self, room: bool) -> impl Iterator<Item = Interest<'_>> {
+    /// The descriptors to poll. Output is polled only while the port has room for it.
+    pub(crate) fn interests(&self, room: bool) -> impl Iterator<Item = PollInterest<'_>> {
         let report = self.report.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN));
-        let inlet = self.inlet.as_ref().and_then(Inlet::interest);
-        let started = !matches!(self.phase, Phase::Starting) || !self.is_exec;
-        let outlets =
-            self.outlets.iter().filter(move |_| started).filter_map(move |outlet| outlet.interest(room));
-        report.into_iter().chain(inlet).chain(outlets)
+        let input = self.input.as_ref().and_then(ProcessInput::interest);
+        let started = !matches!(self.phase, TaskPhase::Starting) || !self.is_exec;
+        let outputs =
+            self.outputs.iter().filter(move |_| started).filter_map(move |output| output.interest(room));
+        report.into_iter().chain(input).chain(outputs)
     }
 
-    /// When to look again although nothing is ready.
+    /// When to look again even if no descriptor is ready.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.outlets.iter().filter_map(Outlet::deadline).min()
+        self.outputs.iter().filter_map(ProcessOutput::deadline).min()
     }
 
-    /// Moves what can be moved without waiting.
+    /// Moves as many bytes as possible without blocking.
     pub(crate) fn pump(
         &mut self,
         scratch: &mut [u8],
@@ -179,15 +207,15 @@ impl Task {
         now: Instant,
     ) -> Result<(), PortError> {
         self.read_report(port)?;
-        if let Some(inlet) = &mut self.inlet {
-            inlet.write(port);
+        if let Some(input) = &mut self.input {
+            input.write(port);
         }
-        // Nothing of an exec is sent before `Started`; other operations have no such event.
-        if self.is_exec && matches!(self.phase, Phase::Starting) {
+        // An exec sends nothing before `Started`; other operations have no such event.
+        if self.is_exec && matches!(self.phase, TaskPhase::Starting) {
             return Ok(());
         }
-        for outlet in &mut self.outlets {
-            outlet.read(scratch, port, now);
+        for output in &mut self.outputs {
+            output.read(scratch, port, now);
         }
         Ok(())
     }
@@ -206,7 +234,7 @@ impl Task {
             }
         }
         self.report = None;
-        self.phase = Phase::Started;
+        self.phase = TaskPhase::Started;
         if self.is_exec && self.report_bytes.is_empty() {
             let pid = self.pid.as_raw_nonzero().get() as u32;
             port.send(&FromGuest::Event(OpEvent::Started { id: self.id, pid }))?;
@@ -214,10 +242,10 @@ impl Task {
         Ok(())
     }
 
-    /// The last event, once the child has ended and everything it left was sent.
+    /// Returns the last event once the child has ended and all of its output was sent.
     pub(crate) fn last_event(&self, now: Instant) -> Option<OpEvent> {
         let status = self.status?;
-        if self.report.is_some() || !self.outlets.iter().all(|outlet| outlet.is_done(now)) {
+        if self.report.is_some() || !self.outputs.iter().all(|output| output.is_done(now)) {
             return None;
         }
         if self.is_exec && self.report_bytes.is_empty() {
@@ -234,10 +262,10 @@ impl Task {
         }))
     }
 
-    /// Ends the streams towards the host; to be called right before the last event is sent.
+    /// Ends the streams towards the host. Call it right before the last event is sent.
     pub(crate) fn finish(&mut self, port: &mut Port) {
-        for outlet in &mut self.outlets {
-            outlet.finish(port);
+        for output in &mut self.outputs {
+            output.finish(port);
         }
     }
 }

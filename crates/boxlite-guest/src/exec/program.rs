@@ -1,9 +1,9 @@
-//! What to execute and with which environment. Pure.
+//! Finds the program to execute and makes its environment. Pure.
 
-/// Where programs are looked for when the environment does not say.
+/// The search path of an environment without `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The environment of a process: defaults first, each replaced by what was asked for; the last of equal names wins.
+/// Makes the environment of a process: the defaults, then `asked`, which replaces entries of the same name.
 pub(super) fn environment(asked: &[String], hostname: &str, home: &str, terminal: bool) -> Vec<String> {
     let mut all = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
     if terminal {
@@ -21,7 +21,7 @@ pub(super) fn environment(asked: &[String], hostname: &str, home: &str, terminal
     all
 }
 
-/// Paths to try for `program`, in order.
+/// Returns the paths to try for `program`, in order.
 pub(super) fn candidates(program: &str, environment: &[String]) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];

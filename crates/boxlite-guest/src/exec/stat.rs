@@ -1,4 +1,4 @@
-//! What is at a path.
+//! Describes a file.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -6,16 +6,16 @@ use std::path::Path;
 
 use boxlite_proto::{FileKind, FileStat};
 
-use super::outcome::Refusal;
+use super::op_error::OpError;
 
-/// Describes `path`; a final symbolic link is described itself.
-pub(super) fn describe(path: &str) -> Result<FileStat, Refusal> {
+/// Describes `path`. A final symbolic link is described, not followed.
+pub(super) fn describe(path: &str) -> Result<FileStat, OpError> {
     if !path.starts_with('/') || path.contains('\0') {
-        return Err(Refusal::invalid(format!("{path:?} is not an absolute path")));
+        return Err(OpError::invalid(format!("{path:?} is not an absolute path")));
     }
     let at = Path::new(path);
     let metadata =
-        std::fs::symlink_metadata(at).map_err(|e| Refusal::std_io(&format!("examining {path}"), &e))?;
+        std::fs::symlink_metadata(at).map_err(|e| OpError::std_io(&format!("examining {path}"), &e))?;
     let link_target = metadata.is_symlink().then(|| {
         std::fs::read_link(at).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
     });

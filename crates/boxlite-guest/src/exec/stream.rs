@@ -1,4 +1,4 @@
-//! The two directions between a process and the host, each bounded by its window.
+//! Moves bytes between a process and the host, each direction bounded by its window.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -7,23 +7,24 @@ use boxlite_proto::{Frame, ReceiveWindow, SendWindow, Stream};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use super::Interest;
+use super::PollInterest;
 use crate::port::{Port, PortError};
 
-/// Bytes read at once.
-pub(crate) const SCRATCH: usize = 32 * 1024;
+/// Most bytes in one read.
+pub(crate) const READ_CHUNK: usize = 32 * 1024;
 
-/// A process that has ended may have left its output to a child. What was written before the end is always sent; after
-/// that, output is waited for while it keeps coming in shorter pauses than this...
-const LINGER: Duration = Duration::from_millis(100);
-/// ...and no longer than this.
-const LINGER_LIMIT: Duration = Duration::from_secs(1);
+/// How long an output may pause after its process has ended, before it counts as complete.
+///
+/// A process may leave its output open in a child of its own. What was written before the process ended is always sent.
+const OUTPUT_IDLE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long after its process has ended an output is read at most, if it never pauses that long.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Control-D, which ends the input of whoever reads a terminal in its usual mode.
+/// Control-D, which ends the input of a program that reads a terminal in its usual mode.
 const END_OF_TRANSMISSION: u8 = 4;
 
 /// Input: from the host to a process.
-pub(super) struct Inlet {
+pub(super) struct ProcessInput {
     channel: u32,
     fd: Option<OwnedFd>,
     window: ReceiveWindow,
@@ -33,13 +34,13 @@ pub(super) struct Inlet {
     terminal: bool,
 }
 
-impl Inlet {
+impl ProcessInput {
     pub(super) fn new(channel: u32, fd: OwnedFd, terminal: bool) -> Self {
         let window = ReceiveWindow::new(channel, Stream::Stdin);
         Self { channel, fd: Some(fd), window, pending: Vec::new(), written: 0, ended: false, terminal }
     }
 
-    /// Takes bytes; those for a process that has closed its input are dropped.
+    /// Takes bytes for the process. They are dropped if it has closed its input.
     pub(super) fn accept(&mut self, bytes: &[u8], port: &mut Port) -> Result<(), PortError> {
         if self.fd.is_some() && !self.ended {
             self.window.received(bytes.len())?;
@@ -49,6 +50,7 @@ impl Inlet {
         Ok(())
     }
 
+    /// Ends the input once what is pending has been written.
     pub(super) fn end(&mut self) {
         if !self.ended && self.terminal {
             self.pending.push(END_OF_TRANSMISSION);
@@ -56,7 +58,7 @@ impl Inlet {
         self.ended = true;
     }
 
-    /// Writes what the process takes; an error means that it has closed its input.
+    /// Writes as much as the process accepts. An error means that it has closed its input.
     pub(super) fn write(&mut self, port: &mut Port) {
         let Some(fd) = &self.fd else { return };
         let mut closed = false;
@@ -90,17 +92,17 @@ impl Inlet {
         }
     }
 
-    /// Room, if something is pending; otherwise only the error that tells of a closed input.
-    pub(super) fn interest(&self) -> Option<Interest<'_>> {
+    /// What to poll for: room if bytes are pending, otherwise only the error that a closed input causes.
+    pub(super) fn interest(&self) -> Option<PollInterest<'_>> {
         let fd = self.fd.as_ref()?.as_fd();
         if !self.pending.is_empty() {
             return Some((fd, PollFlags::OUT));
         }
-        // A terminal reports its hang-up on the output side, for ever.
+        // A terminal reports its hang-up on the output side, and would never stop reporting it here.
         (!self.terminal).then_some((fd, PollFlags::empty()))
     }
 
-    /// Takes note of the error that [`Self::interest`] waits for.
+    /// Handles the error that [`Self::interest`] polls for.
     pub(super) fn broke(&mut self, port: &mut Port) {
         if self.fd.take().is_some() {
             self.pending = Vec::new();
@@ -110,20 +112,20 @@ impl Inlet {
 }
 
 /// Output: from a process to the host.
-pub(super) struct Outlet {
+pub(super) struct ProcessOutput {
     channel: u32,
     stream: Stream,
     fd: Option<OwnedFd>,
     window: SendWindow,
     discarding: bool,
     ended_at: Option<Instant>,
-    /// Bytes that were in the pipe when the process ended, and have not been read yet.
+    /// Bytes that were in the pipe when the process ended and have not been read yet.
     owed: u64,
-    /// Since when nothing was there to read.
+    /// Since when the pipe has been empty.
     idle_since: Option<Instant>,
 }
 
-impl Outlet {
+impl ProcessOutput {
     pub(super) fn new(channel: u32, stream: Stream, fd: OwnedFd) -> Self {
         let window = SendWindow::new(channel, stream);
         Self {
@@ -146,11 +148,12 @@ impl Outlet {
         Ok(self.window.granted(bytes)?)
     }
 
-    /// From now on the output is read and dropped, so that the process neither blocks nor is killed by SIGPIPE.
+    /// Reads and drops the output from now on, so that the process neither blocks nor is killed by SIGPIPE.
     pub(super) fn discard(&mut self) {
         self.discarding = true;
     }
 
+    /// Records that the process has ended, and how much output it left in the pipe.
     pub(super) fn writer_ended(&mut self, now: Instant) {
         self.ended_at = Some(now);
         if let Some(fd) = &self.fd {
@@ -158,6 +161,7 @@ impl Outlet {
         }
     }
 
+    /// Returns how many bytes may be read now, at most `most`.
     fn capacity(&self, room: bool, most: usize) -> usize {
         if self.discarding {
             most
@@ -168,12 +172,12 @@ impl Outlet {
         }
     }
 
-    pub(super) fn interest(&self, room: bool) -> Option<Interest<'_>> {
+    pub(super) fn interest(&self, room: bool) -> Option<PollInterest<'_>> {
         let fd = self.fd.as_ref()?;
-        (self.capacity(room, SCRATCH) > 0).then_some((fd.as_fd(), PollFlags::IN))
+        (self.capacity(room, READ_CHUNK) > 0).then_some((fd.as_fd(), PollFlags::IN))
     }
 
-    /// Reads once and queues what came.
+    /// Reads once and queues the bytes for the host.
     pub(super) fn read(&mut self, scratch: &mut [u8], port: &mut Port, now: Instant) {
         let Some(fd) = &self.fd else { return };
         let capacity = self.capacity(port.has_room(), scratch.len());
@@ -194,27 +198,32 @@ impl Outlet {
                 self.owed = 0;
                 self.idle_since.get_or_insert(now);
             }
-            // Also EIO, which is how a terminal says that nobody holds it open any more.
+            // Includes EIO, which a terminal returns once no process has it open.
             Ok(_) | Err(_) => self.fd = None,
         }
     }
 
-    /// Whether all of it was sent, or nobody is left to wait for.
+    /// Whether all output was sent, or the wait for more of it is over.
     pub(super) fn is_done(&self, now: Instant) -> bool {
         if self.fd.is_none() {
             return true;
         }
         let Some(ended_at) = self.ended_at else { return false };
-        let quiet = self.idle_since.is_some_and(|since| now >= since.max(ended_at) + LINGER);
-        let chatty = self.owed == 0 && self.window.available() > 0 && now >= ended_at + LINGER_LIMIT;
+        let quiet = self.idle_since.is_some_and(|since| now >= since.max(ended_at) + OUTPUT_IDLE_TIMEOUT);
+        let chatty = self.owed == 0 && self.window.available() > 0 && now >= ended_at + OUTPUT_TIMEOUT;
         self.discarding || quiet || chatty
     }
 
+    /// When the wait for more output is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let ended_at = self.fd.as_ref().and(self.ended_at)?;
-        Some(self.idle_since.map_or(ended_at + LINGER_LIMIT, |since| since.max(ended_at) + LINGER))
+        Some(
+            self.idle_since
+                .map_or(ended_at + OUTPUT_TIMEOUT, |since| since.max(ended_at) + OUTPUT_IDLE_TIMEOUT),
+        )
     }
 
+    /// Closes the output and tells the host that all of it was sent.
     pub(super) fn finish(&mut self, port: &mut Port) {
         self.fd = None;
         if !self.discarding {

@@ -1,8 +1,8 @@
-//! Who a process runs as, by the image's own `/etc/passwd` and `/etc/group`. Pure: text in, ids out.
+//! Resolves the user of a process by the image's own `/etc/passwd` and `/etc/group`. Pure: text in, ids out.
 
-/// Ids for a process and the home directory that goes with them.
+/// The ids of a process, and its home directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct ProcessUser {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
@@ -45,13 +45,13 @@ fn group_entries(text: &str) -> impl Iterator<Item = GroupEntry<'_>> {
 /// a number need not be listed; an explicit group drops the supplementary groups of the user.
 ///
 /// # Errors
-/// One sentence naming what is not listed.
+/// One sentence that names the user or group that is not listed.
 pub(super) fn resolve(
     user: &str,
     extra_groups: &[String],
     passwd: &str,
     group: &str,
-) -> Result<Identity, String> {
+) -> Result<ProcessUser, String> {
     let (user, explicit_group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),
@@ -60,27 +60,27 @@ pub(super) fn resolve(
     let number = user.parse::<u32>().ok().filter(|uid| i32::try_from(*uid).is_ok());
     let entry = passwd_entries(passwd).find(|entry| entry.name == user);
     let entry = entry.or_else(|| passwd_entries(passwd).find(|entry| Some(entry.uid) == number));
-    let mut identity = match (&entry, number, user) {
+    let mut resolved = match (&entry, number, user) {
         (Some(entry), ..) => {
             let home = if entry.home.is_empty() { "/" } else { entry.home }.to_owned();
-            Identity { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home }
+            ProcessUser { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home }
         }
-        (None, Some(uid), _) => Identity { uid, gid: 0, groups: Vec::new(), home: "/".to_owned() },
-        (None, None, "root") => Identity { uid: 0, gid: 0, groups: Vec::new(), home: "/root".to_owned() },
+        (None, Some(uid), _) => ProcessUser { uid, gid: 0, groups: Vec::new(), home: "/".to_owned() },
+        (None, None, "root") => ProcessUser { uid: 0, gid: 0, groups: Vec::new(), home: "/root".to_owned() },
         (None, None, _) => return Err(format!("the box has no user {user:?}")),
     };
     if let Some(name) = explicit_group {
-        identity.gid = group_id(name, group)?;
+        resolved.gid = group_id(name, group)?;
     } else if let Some(entry) = entry {
         let listed = |members: &str| members.split(',').any(|member| member.trim() == entry.name);
-        identity.groups.extend(group_entries(group).filter(|g| listed(g.members)).map(|g| g.gid));
+        resolved.groups.extend(group_entries(group).filter(|g| listed(g.members)).map(|g| g.gid));
     }
     for name in extra_groups {
-        identity.groups.push(group_id(name, group)?);
+        resolved.groups.push(group_id(name, group)?);
     }
-    identity.groups.sort_unstable();
-    identity.groups.dedup();
-    Ok(identity)
+    resolved.groups.sort_unstable();
+    resolved.groups.dedup();
+    Ok(resolved)
 }
 
 fn group_id(name: &str, group: &str) -> Result<u32, String> {
@@ -102,12 +102,12 @@ mod tests {
     const GROUP: &str =
         "root:x:0:\nweb:x:33:\nvideo:x:44:web,root\naudio:x:45: web\nbroken:x:q:web\nwheel:x:10:root\n";
 
-    fn id(user: &str) -> Result<Identity, String> {
+    fn id(user: &str) -> Result<ProcessUser, String> {
         resolve(user, &[], PASSWD, GROUP)
     }
 
-    fn identity(uid: u32, gid: u32, groups: &[u32], home: &str) -> Identity {
-        Identity { uid, gid, groups: groups.to_vec(), home: home.to_owned() }
+    fn identity(uid: u32, gid: u32, groups: &[u32], home: &str) -> ProcessUser {
+        ProcessUser { uid, gid, groups: groups.to_vec(), home: home.to_owned() }
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn a_file_lands_where_docker_puts_it() {
     assert_eq!(machine.sh("stat -c '%a %u %g' /cp/owned; rm -r /cp"), "4755 33 44");
 }
 
-/// A copy of `/` would read the 128 TiB of `/proc/kcore` else.
+/// Otherwise a copy of `/` would read the 128 TiB of `/proc/kcore`.
 #[test]
 fn what_is_mounted_and_no_part_of_the_box_stays_out() {
     let Some(machine) = shared() else { return };
@@ -263,8 +263,8 @@ fn damaged_archives_and_a_full_disk_are_told_apart() {
     machine.sh("umount /small; rmdir /small");
 }
 
-/// Mutations tried: SIGTERM that kills the copy; no undoing; unpacking in place; taking an archive without its end for a whole one; removing created
-/// directories with all that is in them.
+/// Mutations tried: SIGTERM that kills the copy; no `undo`; unpacking in place; accepting an archive without its end;
+/// removing created directories with their contents.
 #[test]
 fn a_copy_that_is_broken_off_leaves_nothing_of_it() {
     let Some(machine) = shared() else { return };

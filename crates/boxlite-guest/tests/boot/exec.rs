@@ -1,4 +1,4 @@
-//! What processes in the guest experience.
+//! Processes in the guest: start, identity, signals, exit.
 
 use boxlite_proto::{ExecFailure, ProcessExit};
 

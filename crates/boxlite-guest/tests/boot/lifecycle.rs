@@ -1,4 +1,4 @@
-//! Coming up and going down.
+//! Boot and shutdown of a guest.
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -133,7 +133,7 @@ fn the_root_grows_to_its_disk() {
     machine::check(&image).unwrap();
 }
 
-/// What a guest deletes goes back to the host.
+/// Space that a guest frees returns to the host.
 #[test]
 fn deleted_files_are_given_back() {
     use std::os::unix::fs::MetadataExt;

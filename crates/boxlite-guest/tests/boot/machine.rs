@@ -1,4 +1,4 @@
-//! A virtual machine with the agent in it, and a client that speaks to the agent as a shim does.
+//! A virtual machine with the agent in it, and a client that talks to the agent like a shim.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -16,9 +16,9 @@ use boxlite_proto::{
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 
 /// Software emulation on a loaded machine is slow, and no test measures how slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const GUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where the machine's parts are, or what is missing here.
+/// Returns what this machine lacks to run the tests, if anything.
 pub(crate) fn missing() -> Option<String> {
     let assets = assets();
     let needed =
@@ -108,14 +108,14 @@ pub(crate) fn root_image(path: &Path, megabytes: u32, fill: impl FnOnce(&Path)) 
     assert!(status.success());
 }
 
-/// What `e2fsck -fn` finds in an image.
+/// Checks an image with `e2fsck -fn`; the error is its output.
 pub(crate) fn check(image: &Path) -> Result<(), String> {
     let output = Command::new("e2fsck").arg("-fn").arg(image).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() { Ok(()) } else { Err(text) }
 }
 
-/// What the reader passes on to whoever waits for a channel.
+/// One arrival on a channel.
 #[derive(Debug)]
 pub(crate) enum Arrival {
     Event(OpEvent),
@@ -128,7 +128,7 @@ struct Routes {
     channels: HashMap<u32, Sender<Arrival>>,
     windows: HashMap<u32, SendWindow>,
     closed: Vec<u32>,
-    /// Channels that get no credit by themselves.
+    /// Channels whose credit is not granted automatically.
     withheld: Vec<u32>,
 }
 
@@ -202,13 +202,13 @@ impl Machine {
         let reader = Arc::clone(&shared);
         std::thread::spawn(move || read(stream, &reader, &to_main));
 
-        let hello = main.recv_timeout(PATIENCE).expect("the agent says hello");
+        let hello = main.recv_timeout(GUEST_TIMEOUT).expect("the agent says hello");
         assert!(
             matches!(hello, FromGuest::Hello { version: boxlite_proto::PROTOCOL_VERSION, .. }),
             "{hello:?}"
         );
         shared.send(&Frame::control(&ToGuest::Boot(config)).unwrap());
-        let ready = main.recv_timeout(PATIENCE).expect("the guest comes up");
+        let ready = main.recv_timeout(GUEST_TIMEOUT).expect("the guest comes up");
         let boot_time = started.elapsed();
         let main = Mutex::new(main);
         Self { qemu, shared, main, next_id: AtomicU32::new(1), ready, boot_time, _scratch: scratch }
@@ -227,7 +227,7 @@ impl Machine {
         (id, receiver)
     }
 
-    /// Asks for an operation; its arrivals come through what is returned.
+    /// Starts an operation and returns a handle to its arrivals.
     pub(crate) fn start(&self, op: Op) -> Running<'_> {
         let (id, arrivals) = self.open();
         self.send(&ToGuest::Op(op.with_id(id)));
@@ -250,7 +250,7 @@ impl Machine {
         ended.out()
     }
 
-    /// One question, one answer.
+    /// Starts an operation and returns its only event.
     pub(crate) fn ask(&self, op: Op) -> OpEvent {
         let running = self.start(op);
         match running.next() {
@@ -259,16 +259,16 @@ impl Machine {
         }
     }
 
-    /// Shuts the guest down and waits for QEMU to end, by the guest's own power-off.
+    /// Shuts the guest down, then ends QEMU.
     pub(crate) fn shut_down(mut self, grace: Duration) {
         self.send(&ToGuest::Shutdown { grace_ms: grace.as_millis() as u64 });
-        let down = self.main.lock().unwrap().recv_timeout(PATIENCE);
+        let down = self.main.lock().unwrap().recv_timeout(GUEST_TIMEOUT);
         assert_eq!(down, Ok(FromGuest::Down));
         self.qemu.kill().unwrap();
         self.qemu.wait().unwrap();
     }
 
-    /// Shuts the guest down and leaves ending the machine to the guest.
+    /// Shuts the guest down and waits until it has powered itself off. Returns whether QEMU reports success.
     pub(crate) fn power_off(mut self) -> bool {
         self.send(&ToGuest::Shutdown { grace_ms: 0 });
         self.qemu.wait().unwrap().success()
@@ -326,7 +326,7 @@ fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String>
 }
 
 fn connect(socket: &Path) -> UnixStream {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + GUEST_TIMEOUT;
     loop {
         match UnixStream::connect(socket) {
             Ok(stream) => return stream,
@@ -389,7 +389,7 @@ pub(crate) fn spec(argv: &[&str]) -> ExecSpec {
     ExecSpec { argv: argv.iter().map(|&s| s.to_owned()).collect(), ..ExecSpec::default() }
 }
 
-/// How an exec went.
+/// The result of an exec.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) outcome: Result<ProcessExit, boxlite_proto::ExecFailure>,
@@ -412,7 +412,7 @@ pub(crate) struct Running<'a> {
 
 impl Running<'_> {
     pub(crate) fn next(&self) -> Arrival {
-        self.arrivals.lock().unwrap().recv_timeout(PATIENCE).expect("an answer of the guest")
+        self.arrivals.lock().unwrap().recv_timeout(GUEST_TIMEOUT).expect("an answer of the guest")
     }
 
     pub(crate) fn next_within(&self, limit: Duration) -> Option<Arrival> {
@@ -486,7 +486,7 @@ impl Running<'_> {
         self.machine.send(&ToGuest::Op(Op::Signal { id: self.id, signo }));
     }
 
-    /// Sends input within the guest's credit; false when the guest wants no more.
+    /// Sends input within the guest's credit. Returns false once the guest has closed the stream.
     pub(crate) fn write(&self, mut bytes: &[u8]) -> bool {
         let shared = &self.machine.shared;
         while !bytes.is_empty() {
@@ -501,7 +501,7 @@ impl Running<'_> {
                     window.sent(n);
                     break n;
                 }
-                let (guard, timeout) = shared.changed.wait_timeout(routes, PATIENCE).unwrap();
+                let (guard, timeout) = shared.changed.wait_timeout(routes, GUEST_TIMEOUT).unwrap();
                 assert!(!timeout.timed_out(), "the guest gives no credit");
                 routes = guard;
             };

@@ -1,7 +1,7 @@
-//! The agent in a real guest: QEMU, a real kernel, a real root filesystem.
+//! Tests the agent in a real guest: QEMU, a real kernel, a real root filesystem.
 //!
-//! Oracles: busybox inside, `e2fsck` and SHA-256 outside. Most tests share one guest and run at once in it, which is a
-//! test of its own.
+//! Oracles: busybox inside, `e2fsck` and SHA-256 outside. Most tests share one guest and run in it at the same time,
+//! which is a test in itself.
 
 mod copy;
 mod exec;
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use machine::Machine;
 
-/// Whether this machine can run the tests; says so if not, and panics where it should be able to.
+/// Whether this machine can run the tests. Prints why not, and panics where CI says that it must be able to.
 fn able() -> bool {
     match machine::missing() {
         None => true,
@@ -25,7 +25,7 @@ fn able() -> bool {
     }
 }
 
-/// The guest that tests share.
+/// The guest that most tests share.
 fn shared() -> Option<&'static Machine> {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
     able().then(|| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use boxlite_proto::{ExecSpec, Op, OpEvent, ProcessExit, Stream, WINDOW, WinSize};
 use sha2::{Digest, Sha256};
 
-use crate::machine::{Arrival, PATIENCE, spec};
+use crate::machine::{Arrival, GUEST_TIMEOUT, spec};
 use crate::shared;
 
 fn with_input(argv: &[&str]) -> ExecSpec {
@@ -17,7 +17,7 @@ fn on_terminal(argv: &[&str]) -> ExecSpec {
     ExecSpec { stdin: true, tty: Some(WinSize { rows: 33, cols: 77 }), ..spec(argv) }
 }
 
-/// Bytes that no compression and no line discipline leaves alone.
+/// Bytes that compression cannot shrink and a line discipline would change.
 struct Noise(u64);
 
 impl Noise {
@@ -73,7 +73,7 @@ fn a_hundred_megabytes_go_in_and_come_out() {
     eprintln!("100 MiB there and back: {:?}", started.elapsed());
 }
 
-/// Nothing is lost at exit, however the output compares to pipes and windows. Mutation tried: ending an outlet at
+/// Nothing is lost at exit, however the output compares to pipes and windows. Mutation tried: ending an output at
 /// the exit of its process instead of at the end of its pipe.
 #[test]
 fn all_output_comes_before_the_end() {
@@ -84,7 +84,7 @@ fn all_output_comes_before_the_end() {
     }
 }
 
-/// A process that outruns its reader blocks with one window under way, holds up nobody else, and loses nothing.
+/// A process that outruns its reader blocks after one window, delays no other process, and loses nothing.
 #[test]
 fn a_slow_reader_blocks_only_its_own_process() {
     let Some(machine) = shared() else { return };
@@ -167,7 +167,7 @@ fn without_input_there_is_dev_null() {
     assert_eq!(machine.sh("readlink /proc/self/fd/0"), "/dev/null");
 }
 
-/// A child that keeps the output open holds up neither the end nor what was written before it.
+/// A child that keeps the output open delays neither the exit of its parent nor the output before it.
 #[test]
 fn a_grandchild_does_not_hold_the_end_up() {
     let Some(machine) = shared() else { return };
@@ -178,7 +178,7 @@ fn a_grandchild_does_not_hold_the_end_up() {
     let ended = machine.run(&["sh", "-c", "yes & echo $! >&2; exit 0"]);
     assert_eq!(ended.outcome, Ok(ProcessExit::Code(0)));
     machine.sh(&format!("kill {}; killall sleep", String::from_utf8(ended.stderr).unwrap().trim()));
-    assert!(started.elapsed() < PATIENCE / 2);
+    assert!(started.elapsed() < GUEST_TIMEOUT / 2);
 }
 
 #[test]
@@ -243,8 +243,8 @@ fn many_at_once_keep_their_output_apart() {
     });
 }
 
-/// A ping under bulk waits for no more than what is on its way. The limit is generous for machines that are busy with
-/// other tests; the figure of an idle one is in ARCHITECTURE.md.
+/// A ping among bulk data waits only for what has been sent already. The limit is generous, for machines that are busy
+/// with other tests.
 #[test]
 fn a_ping_overtakes_bulk() {
     let Some(machine) = shared() else { return };

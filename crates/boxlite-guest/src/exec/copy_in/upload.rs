@@ -1,4 +1,4 @@
-//! The archive as it arrives, until the box is told to stop.
+//! Reads the incoming archive until its end, or until the box is told to stop.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,20 +9,20 @@ use rustix::io::Errno;
 
 use crate::linux::Signals;
 
-/// Standard input; once SIGTERM has come, reading fails with `ECANCELED`, so that whoever reads can clean up.
-pub(in crate::exec) struct Upload(BufReader<Interruptible>);
+/// Standard input. Once SIGTERM has arrived, reading fails with `ECANCELED`, so that the reader can clean up.
+pub(in crate::exec) struct Upload(BufReader<InterruptibleInput>);
 
-struct Interruptible {
+struct InterruptibleInput {
     input: File,
     stop: Signals,
 }
 
 impl Upload {
-    /// Takes standard input, and SIGTERM, which kills no more.
+    /// Takes standard input, and SIGTERM, which does not kill this process any more.
     pub(in crate::exec) fn on_standard_input() -> io::Result<Self> {
         let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let stop = Signals::block(&[libc::SIGTERM])?;
-        Ok(Self(BufReader::new(Interruptible { input, stop })))
+        Ok(Self(BufReader::new(InterruptibleInput { input, stop })))
     }
 }
 
@@ -32,7 +32,7 @@ impl Read for Upload {
     }
 }
 
-impl Read for Interruptible {
+impl Read for InterruptibleInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut fds = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.input, PollFlags::IN)];
         rustix::event::poll(&mut fds, None)?;

@@ -1,8 +1,8 @@
-//! The guest's name and how it finds others: host name, `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`.
+//! The host name, and the files in `/etc` that follow from it and from the network: `hostname`, `hosts`, `resolv.conf`.
 //!
-//! As in Docker the three files are mounted over whatever the image has, so the image's own files are never changed.
-//! The contents lie in the initramfs; the mounts are taken from there before the root is entered, and attached after,
-//! when no symbolic link of the image leads out of it.
+//! As in Docker, the files are mounted over those of the image, which never change. They are written to the initramfs and
+//! their mounts are opened before the root is entered; the mounts are attached after that, when no symbolic link of the
+//! image can lead out of the root.
 
 use std::fmt::Write;
 use std::io;
@@ -13,14 +13,14 @@ use boxlite_proto::BootConfig;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
-/// As many links as the kernel follows.
+/// Symbolic links that are followed, as many as the kernel does.
 const MAX_LINKS: usize = 40;
 
-/// The files, not attached yet.
-pub(super) struct Identity(Vec<(&'static str, OwnedFd)>);
+/// The files' mounts, which are not attached yet.
+pub(super) struct EtcFiles(Vec<(&'static str, OwnedFd)>);
 
-/// Sets the host name and writes the files.
-pub(super) fn prepare(config: &BootConfig) -> Result<Identity, String> {
+/// Sets the host name and writes the files to the initramfs.
+pub(super) fn prepare(config: &BootConfig) -> Result<EtcFiles, String> {
     rustix::system::sethostname(config.hostname.as_bytes())
         .map_err(|e| format!("setting the host name to {:?} failed: {e}", config.hostname))?;
     let mut files = vec![("/etc/hostname", format!("{}\n", config.hostname)), ("/etc/hosts", hosts(config))];
@@ -34,14 +34,14 @@ pub(super) fn prepare(config: &BootConfig) -> Result<Identity, String> {
         Ok((target, rustix::mount::open_tree(CWD, format!("/{name}"), flags)?))
     });
     let mounts: io::Result<Vec<_>> = mounts.collect();
-    Ok(Identity(mounts.map_err(|e| format!("preparing the files in /etc failed: {e}"))?))
+    Ok(EtcFiles(mounts.map_err(|e| format!("preparing the files in /etc failed: {e}"))?))
 }
 
-impl Identity {
-    /// Mounts the files over the image's; returns what did not work.
+impl EtcFiles {
+    /// Mounts the files over the image's. Returns a warning for each that failed.
     pub(super) fn install(self) -> Vec<String> {
         let attach = |(target, mount): (&str, OwnedFd)| {
-            let target_path = landing(Path::new(target))?;
+            let target_path = mount_point(Path::new(target))?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
             rustix::mount::move_mount(mount.as_fd(), "", CWD, target_path, flags)?;
             Ok(())
@@ -55,8 +55,8 @@ impl Identity {
     }
 }
 
-/// Where a path leads, created as an empty file if nothing is there.
-fn landing(path: &Path) -> io::Result<PathBuf> {
+/// Follows the symbolic links of a path to its end, where it creates an empty file if there is none.
+fn mount_point(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         match std::fs::symlink_metadata(&path) {

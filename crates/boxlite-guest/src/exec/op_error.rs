@@ -1,17 +1,17 @@
-//! Why an operation on files fails.
+//! The error of an operation other than an exec.
 
 use std::io;
 
 use boxlite_proto::{OpEvent, OpFailure};
 
-/// A failure with its kind and one sentence.
+/// Why an operation failed: its kind, and one sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct OpError {
     pub(super) kind: OpFailure,
     pub(super) message: String,
 }
 
-impl Refusal {
+impl OpError {
     pub(super) fn new(kind: OpFailure, message: String) -> Self {
         Self { kind, message }
     }
@@ -20,7 +20,7 @@ impl Refusal {
         Self::new(OpFailure::Invalid, message)
     }
 
-    /// An operating-system error met while `doing` something.
+    /// An error of the operating system while `doing` something.
     pub(super) fn io<E>(doing: &str, error: &E) -> Self
     where
         E: std::fmt::Display + Clone + Into<io::Error>,
@@ -29,7 +29,7 @@ impl Refusal {
         Self::new(kind, format!("{doing} failed: {error}"))
     }
 
-    /// The same for an error that can't be cloned.
+    /// Like [`Self::io`], for an error that cannot be cloned.
     pub(super) fn std_io(doing: &str, error: &io::Error) -> Self {
         Self::new(kind_of(error), format!("{doing} failed: {error}"))
     }
