@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use boxlite_home::BoxPaths;
-use boxlite_proto::{ProcessExit, Frame, Op, OpEvent, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize};
+use boxlite_proto::{
+    Frame, Op, OpEvent, ProcessExit, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize,
+};
 use boxlite_types::{
     Error, ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream, Result, WindowSize,
 };
