@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(Detached::Starter) => return ExitCode::SUCCESS,
         Ok(Detached::Shim(assignment)) => assignment,
         Err(error) => {
-            eprintln!("boxlite-shim: {error}");
+            eprintln!("boxlite-shim: {}", error.chain());
             return ExitCode::from(125);
         }
     };
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match assignment.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the shim failed");
+            tracing::error!(error = %error.chain(), "the shim failed");
             ExitCode::from(125)
         }
     }

@@ -12,6 +12,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
         Err(error) if error.is_cancelled() => {
             Err(Error::new(ErrorKind::Cancelled, "the process is shutting down"))
         }
-        Err(error) => Err(Error::bug(format!("a task broke down: {error}")).because(error)),
+        Err(error) => Err(Error::bug("a task broke down").because(error)),
     }
 }

@@ -80,7 +80,8 @@ type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Any failure of the library.
 ///
-/// `Display` is one sentence with the figures a person needs; [`std::error::Error::source`] holds the cause.
+/// `Display` is one sentence with the figures a person needs and leaves the cause to [`std::error::Error::source`];
+/// [`Error::chain`] displays both, as does the alternate form `{:#}`. A clone shares its cause.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
 
@@ -151,7 +152,7 @@ impl Error {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
             _ => ErrorKind::Io,
         };
-        Self::new(kind, format!("{doing} {} failed: {source}", path.display())).at(path).because(source)
+        Self::new(kind, format!("{doing} {} failed", path.display())).at(path).because(source)
     }
 
     /// Names the path that the error is about.
@@ -168,11 +169,18 @@ impl Error {
         self
     }
 
-    /// Attaches the cause.
+    /// Attaches the cause, which the sentence then need not repeat.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(Arc::from(source.into()));
         self
+    }
+
+    /// Attaches a cause of which only the deepest says what went wrong, as with HTTP clients: [`Error::chain`] shows that
+    /// one, and [`std::error::Error::source`] leads through all of them.
+    #[must_use]
+    pub fn because_deepest(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.because(DeepestCause(Box::new(source)))
     }
 
     /// Puts `context` and a colon before the sentence, keeping everything else.
@@ -180,6 +188,22 @@ impl Error {
     pub fn while_doing(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
         self
+    }
+
+    /// Displays the sentence and what caused it, each after a colon: errors of boxlite down to the first that is not,
+    /// whose own causes mostly repeat it. What the text quotes already is left out.
+    pub fn chain(&self) -> impl fmt::Display {
+        let mut text = self.0.message.clone();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            let sentence = cause.to_string();
+            if !text.contains(&sentence) {
+                text.push_str(": ");
+                text.push_str(&sentence);
+            }
+            source = if cause.is::<Self>() { cause.source() } else { None };
+        }
+        text
     }
 
     /// The stable kind.
@@ -204,9 +228,29 @@ impl Error {
     }
 }
 
+/// Displays as the deepest of a chain of causes.
+#[derive(Debug)]
+struct DeepestCause(Box<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for DeepestCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cause: &dyn std::error::Error = &*self.0;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        fmt::Display::fmt(cause, f)
+    }
+}
+
+impl std::error::Error for DeepestCause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        if f.alternate() { self.chain().fmt(f) } else { f.write_str(&self.0.message) }
     }
 }
 
@@ -237,5 +281,31 @@ impl<T> Doing<T> for io::Result<T> {
 impl<T> Doing<T> for std::result::Result<T, rustix::io::Errno> {
     fn doing(self, doing: &str, path: impl Into<PathBuf>) -> Result<T> {
         self.map_err(|errno| Error::io(doing, path, errno.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_leaves_its_cause_to_the_chain() {
+        let io = Error::io("opening", "/x", io::Error::from(io::ErrorKind::NotFound));
+        assert_eq!(io.to_string(), "opening /x failed");
+        assert_eq!(io.chain().to_string(), "opening /x failed: entity not found");
+        let above = Error::corrupt("the home is damaged").because(io.clone());
+        assert_eq!(format!("{above:#}"), "the home is damaged: opening /x failed: entity not found");
+        // A clone still has kind, path and cause.
+        let below = std::error::Error::source(&above).unwrap().downcast_ref::<Error>().unwrap();
+        assert_eq!((below.kind(), below.path()), (io.kind(), io.path()));
+    }
+
+    #[test]
+    fn what_is_quoted_is_not_said_twice_and_foreign_layers_are_not_repeated() {
+        let quoted = Error::invalid("the size 'x' is not a number").because("'x' is not a number");
+        assert_eq!(quoted.chain().to_string(), "the size 'x' is not a number");
+        let deep = io::Error::other(io::Error::other("refused"));
+        let error = Error::new(ErrorKind::Unavailable, "no answer").because_deepest(deep);
+        assert_eq!(error.chain().to_string(), "no answer: refused");
     }
 }

@@ -46,7 +46,7 @@ impl Failure {
             source = cause.source();
         }
         let (hints, of_server) = (hint::hints(error, topic), error.server().is_some());
-        Self { hints, causes, of_server, ..Self::local(error.to_string()) }
+        Self { hints, causes, of_server, ..Self::local(error.chain().to_string()) }
     }
 
     /// Writing to standard output failed; quiet when its reader simply went away.

@@ -58,7 +58,9 @@ impl App {
         let plan = &self.observations.plan;
         let making = plan.get(|| async move { runtime.collect_garbage(options).await });
         match tokio::time::timeout(PLAN_PATIENCE, making).await {
-            Ok(made) => made.inspect_err(|error| tracing::warn!(%error, "gc could not be planned")).ok(),
+            Ok(made) => made
+                .inspect_err(|error| tracing::warn!(error = %error.chain(), "gc could not be planned"))
+                .ok(),
             Err(_) => plan.latest(),
         }
     }
@@ -71,7 +73,7 @@ async fn alive() -> Answer<serde_json::Value> {
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let obstacle = match app.host().await {
         Ok(info) => obstacle(&info),
-        Err(error) => Some(error.to_string()),
+        Err(error) => Some(error.chain().to_string()),
     };
     match obstacle {
         None => Answer(json!({"status": "ready"})).into_response(),

@@ -31,7 +31,7 @@ pub(super) async fn collect(runtime: Runtime, interval: Duration) {
                 }
             }
             Ok(report) => tracing::info!(reclaimed = report.reclaimed, "gc ran"),
-            Err(error) => tracing::error!(%error, "gc failed"),
+            Err(error) => tracing::error!(error = %error.chain(), "gc failed"),
         }
     }
 }

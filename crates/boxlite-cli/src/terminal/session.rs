@@ -98,7 +98,7 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
                         // As in a pipeline of local programs: the writer learns that its reader went away.
                         reader_left = true;
                         if let Err(error) = control.signal(libc::SIGPIPE).await {
-                            tracing::debug!("passing on SIGPIPE failed: {error}");
+                            tracing::debug!("passing on SIGPIPE failed: {}", error.chain());
                         }
                     }
                     Err(error) => return Err(Failure::output(&error)),

@@ -44,7 +44,7 @@ async fn pass_on<F: Future<Output = boxlite::Result<()>>>(
         let delivered = match timeout(DELIVERY, deliver(number)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::debug!("passing on signal {number} failed: {error}");
+                tracing::debug!("passing on signal {number} failed: {}", error.chain());
                 false
             }
             Err(_) => {
@@ -67,7 +67,7 @@ pub(super) async fn follow_size(control: Arc<dyn ExecutionControl>) {
         if let Some(size) = window_size()
             && let Err(error) = control.resize(size).await
         {
-            tracing::debug!("resizing the command's terminal failed: {error}");
+            tracing::debug!("resizing the command's terminal failed: {}", error.chain());
         }
         if changes.recv().await.is_none() {
             return;

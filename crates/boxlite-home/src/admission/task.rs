@@ -155,15 +155,17 @@ impl DiskSpaceTask<'_> {
                     collected = Some(done);
                 }
                 Err(error) => {
-                    let message = format!("automatic gc failed: {error}");
+                    let message = format!("automatic gc failed: {}", error.chain());
                     notices.push(Notice { path: root.to_owned(), message });
                 }
             }
         }
         let verdict = match look() {
             Err(error) => {
-                let message =
-                    format!("the free space could not be read, so the start goes on unchecked: {error}");
+                let message = format!(
+                    "the free space could not be read, so the start goes on unchecked: {}",
+                    error.chain()
+                );
                 notices.push(Notice { path: root.to_owned(), message });
                 Verdict::Warn
             }
@@ -196,7 +198,7 @@ impl DiskSpaceTask<'_> {
                 }
                 Err(error) => notices.push(Notice {
                     path: path.clone(),
-                    message: format!("the free space at {} could not be read: {error}", path.display()),
+                    message: format!("the free space at {} could not be read: {}", path.display(), error),
                 }),
             }
         }
@@ -214,8 +216,10 @@ fn judge_other(
     let space = match measure(directory) {
         Ok(space) => space,
         Err(error) => {
-            let message =
-                format!("the free space could not be read, so the start goes on unchecked: {error}");
+            let message = format!(
+                "the free space could not be read, so the start goes on unchecked: {}",
+                error.chain()
+            );
             notices.push(Notice { path: directory.to_owned(), message });
             return Ok(());
         }

@@ -136,8 +136,7 @@ pub fn delete_all<T>(all: impl IntoIterator<Item = (T, Trash)>) -> Vec<(T, Error
     }
     for (directory, tags) in unlinked {
         if let Err(error) = sync_dir(&directory) {
-            let same = || Error::new(error.kind(), error.to_string()).at(&directory);
-            failed.extend(tags.into_iter().map(|tag| (tag, same())));
+            failed.extend(tags.into_iter().map(|tag| (tag, error.clone())));
         }
     }
     failed

@@ -72,7 +72,7 @@ macro_rules! settings {
             fn apply_environment(&mut self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<()> {
                 $(if let Some(found) = variable($env) {
                     let value = Value::from_text(&found.to_string_lossy())
-                        .map_err(|bad| Error::invalid(format!("{}: {bad}", $env)).because(bad))?;
+                        .map_err(|bad| Error::invalid(format!("{}: {bad}", $env)))?;
                     self.$name = Setting { value, origin: Origin::Env($env.to_owned()) };
                 })*
                 Ok(())
@@ -196,7 +196,7 @@ fn within(name: &str, setting: &Setting<Bytes>, least: Bytes, most: Bytes) -> Re
 }
 
 fn in_file(path: &Path, key: &str, bad: &BadAmount) -> Error {
-    Error::invalid(format!("{}: {key}: {bad}", path.display())).at(path).because(bad.clone())
+    Error::invalid(format!("{}: {key}: {bad}", path.display())).at(path)
 }
 
 fn unknown_key(path: &Path, key: &str) -> Error {

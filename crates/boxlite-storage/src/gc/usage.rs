@@ -83,7 +83,7 @@ pub fn usage(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings) -> Re
 
 fn measure(unreadable: &mut Vec<Unreadable>, path: &Path) -> u64 {
     allocated_tree(path).unwrap_or_else(|error| {
-        unreadable.push(Unreadable { path: path.to_owned(), reason: error.to_string() });
+        unreadable.push(Unreadable { path: path.to_owned(), reason: error.chain().to_string() });
         0
     })
 }

@@ -65,7 +65,7 @@ impl Images {
             }
             (PullPolicy::Missing, Some(image)) => match self.fetch(&reference, options, progress).await {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => {
-                    debug!(%reference, %error, "using the image pulled earlier");
+                    debug!(%reference, error = %error.chain(), "using the image pulled earlier");
                     Ok(image)
                 }
                 other => other,
@@ -241,7 +241,7 @@ impl Images {
             Ok(())
         });
         if let Err(error) = result.await {
-            debug!(%error, "leaving the rest of a refused pull to gc");
+            debug!(error = %error.chain(), "leaving the rest of a refused pull to gc");
         }
     }
 }

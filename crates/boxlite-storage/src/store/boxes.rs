@@ -184,7 +184,7 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<ListedBox> {
             image: text(row, 3)?,
             disk_digest: text(row, 4)?,
             created_at: Timestamp::from_millisecond(row.get(5)?).unwrap_or_default(),
-            why: error.to_string(),
+            why: error.chain().to_string(),
         }),
     })
 }

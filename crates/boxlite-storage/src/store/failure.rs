@@ -48,5 +48,5 @@ pub(super) fn sqlite_error(source: rusqlite::Error) -> Error {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => ErrorKind::Denied,
         _ => ErrorKind::Io,
     };
-    Error::new(kind, format!("the home's database failed: {source}")).because(source)
+    Error::new(kind, "the home's database failed").because(source)
 }

@@ -224,8 +224,7 @@ fn decode(
     layers: Vec<Layer>,
 ) -> TransactionResult<Image> {
     let json = |text: &str, source: serde_json::Error| {
-        Error::corrupt(format!("the record of image {digest} cannot be read ({text}): {source}"))
-            .because(source)
+        Error::corrupt(format!("the record of image {digest} cannot be read ({text})")).because(source)
     };
     let (config, platform): (String, String) = (row.get(1)?, row.get(2)?);
     Ok(Image {

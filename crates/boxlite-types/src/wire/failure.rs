@@ -58,7 +58,7 @@ impl ErrorBody {
     /// `error` under the public name and code that the answering route has chosen for it.
     pub fn new(error: &Error, name: &str, code: &str) -> Self {
         Self {
-            message: error.to_string(),
+            message: error.chain().to_string(),
             name: name.to_owned(),
             code: code.to_owned(),
             request_id: None,

@@ -80,7 +80,7 @@ fn refused(port: &PortForward, error: io::Error) -> Error {
         io::ErrorKind::AddrNotAvailable => {
             Error::invalid(format!("{what} can't be bound: {bind} is no address of this host")).because(error)
         }
-        _ => Error::new(ErrorKind::Io, format!("{what} can't be bound: {error}")).because(error),
+        _ => Error::new(ErrorKind::Io, format!("{what} can't be bound")).because(error),
     }
 }
 
@@ -88,9 +88,8 @@ fn refused(port: &PortForward, error: io::Error) -> Error {
 ///
 /// Servers bound to them are as private as those on 127.0.0.1.
 pub fn loopback_aliases() -> Result<Vec<Ipv4Net>> {
-    let addresses = loopback_addresses().map_err(|error| {
-        Error::new(ErrorKind::Io, format!("listing the host's addresses failed: {error}")).because(error)
-    })?;
+    let addresses = loopback_addresses()
+        .map_err(|error| Error::new(ErrorKind::Io, "listing the host's addresses failed").because(error))?;
     Ok(addresses.into_iter().filter(|address| !address.is_loopback()).map(Ipv4Net::host).collect())
 }
 

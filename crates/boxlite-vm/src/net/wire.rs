@@ -71,8 +71,7 @@ impl Wire {
             StdStream::pair()
                 .and_then(|(ours, theirs)| ours.set_nonblocking(true).map(|()| (ours, OwnedFd::from(theirs))))
                 .map_err(|error| {
-                    Error::new(ErrorKind::Io, format!("making the box's network wire failed: {error}"))
-                        .because(error)
+                    Error::new(ErrorKind::Io, "making the box's network wire failed").because(error)
                 })
         };
         let ((card, qemu_card), (stack, qemu_stack)) = (pair()?, pair()?);

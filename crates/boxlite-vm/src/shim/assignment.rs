@@ -69,7 +69,7 @@ impl Assignment {
             runtime.block_on(body.run())
         });
         if let Err(error) = &result {
-            self.report(&Report::Failed { kind: error.kind(), message: error.to_string() });
+            self.report(&Report::Failed { kind: error.kind(), message: error.chain().to_string() });
         }
         result
     }
@@ -120,7 +120,7 @@ impl Assignment {
         match Machine::start(&self.spec, Some(&template), kin).await {
             Ok(machine) => Ok(Machine { template: Some(template), ..machine }),
             Err(error) => {
-                tracing::warn!(%error, "the guest is not restored, and boots");
+                tracing::warn!(error = %error.chain(), "the guest is not restored, and boots");
                 if error.kind() == ErrorKind::Corrupt {
                     template.unlink()?;
                 }

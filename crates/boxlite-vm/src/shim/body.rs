@@ -50,8 +50,7 @@ impl Body {
         let Machine { vm, plugs, qmp, qmp_events, template, .. } = self.machine;
         let (guest, to_guest) = sink::queue();
         let unsendable = |error: ProtoError| {
-            Error::invalid(format!("the box's configuration cannot be sent to its guest: {error}"))
-                .because(error)
+            Error::invalid("the box's configuration cannot be sent to its guest").because(error)
         };
         boot_message(&self.spec.boot).map_err(unsendable)?;
         // All of it waits for the agent, which takes one after the other once it is ready for it.
@@ -103,12 +102,12 @@ impl Body {
         explain(&mut outcome, &complaint.lock().unwrap_or_else(PoisonError::into_inner));
         tracing::info!(?outcome, "the box has ended");
         if let Ok(Err(error)) = reserving.await {
-            tracing::warn!(%error, "the outcome's room may not be durable");
+            tracing::warn!(error = %error.chain(), "the outcome's room may not be durable");
         }
         if let (End::BootFailed { .. }, Some(template)) = (&outcome.end, template)
             && let Err(error) = template.unlink()
         {
-            tracing::warn!(%error, "the template of a guest that did not come up could not be discarded");
+            tracing::warn!(error = %error.chain(), "the template of a guest that did not come up could not be discarded");
         }
         let published = self.slot.publish(&outcome);
         bid_farewell(sinks, connections, &outcome).await;
@@ -164,7 +163,7 @@ async fn watch(
 fn run_part(task: futures::future::BoxFuture<'static, Result<()>>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = task.await {
-            tracing::error!(%error, "a part of the box failed");
+            tracing::error!(error = %error.chain(), "a part of the box failed");
         }
     })
 }

@@ -48,9 +48,7 @@ fn network_plug(box_id: &str, network: &Network) -> Result<Plug> {
         let counts = wire.counts();
         let carried = wire.carry().await;
         tracing::info!(?counts, "the network's wire has ended");
-        carried.map_err(|error| {
-            Error::new(ErrorKind::Io, format!("the box's network wire broke: {error}")).because(error)
-        })
+        carried.map_err(|error| Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
     };
     Ok(Plug {
         arguments: ends.arguments.into_iter().map(OsString::from).collect(),

@@ -27,7 +27,7 @@ impl Reservation {
         let Some(claim) = &mut self.claim else { return };
         let Ok(allocated) = allocated_of(&self.overlay) else { return };
         if let Err(error) = claim.shrink_to(self.used_up_at.saturating_sub(allocated)) {
-            tracing::warn!(%error, "the box's reservation could not be shrunk and stays as it is");
+            tracing::warn!(error = %error.chain(), "the box's reservation could not be shrunk and stays as it is");
         }
     }
 }

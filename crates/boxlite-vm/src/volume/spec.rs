@@ -143,7 +143,7 @@ mod tests {
         ] {
             let error = parse_volume(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}: {error}");
-            let message = error.to_string();
+            let message = error.chain().to_string();
             assert!(message.contains(says) && message.contains(&format!("{text:?}")), "{text}: {message}");
         }
         for text in ["data:/x", "~/x:/x", "a/b:/x", ".x:/x"] {

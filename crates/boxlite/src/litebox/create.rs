@@ -127,7 +127,7 @@ pub(super) fn insert(site: &Site, record: &mut BoxRecord) -> Result<()> {
                 record.name = name::made_up();
             }
             Err(error) if error.kind() == ErrorKind::Conflict && release_name(site, &record.name)? => {
-                tracing::debug!(%error, "an ended auto-remove box gave up its name");
+                tracing::debug!(error = %error.chain(), "an ended auto-remove box gave up its name");
             }
             outcome => return outcome,
         }

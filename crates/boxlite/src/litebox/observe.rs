@@ -36,7 +36,7 @@ impl Observed {
             Ok(outcome) => Ok(Self::Resting(after_run(*at, outcome))),
             // One damaged file must not hide every other box.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let (started_at, reason) = (Some(*at), error.to_string());
+                let (started_at, reason) = (Some(*at), error.chain().to_string());
                 Ok(Self::Resting(Phase::Failed { started_at, at: None, exit_code: None, reason }))
             }
             Err(error) => Err(error),

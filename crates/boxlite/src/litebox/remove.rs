@@ -54,7 +54,7 @@ pub(crate) fn remove_damaged(site: &Site, id: &str) -> Result<()> {
 pub(crate) fn reap(site: &Site) -> Result<()> {
     for record in site.store.boxes()?.into_iter().filter_map(ListedBox::whole) {
         if let Err(error) = remove_ended(site, &record, ended_long_ago) {
-            tracing::warn!(id = record.id, %error, "an ended box could not be removed");
+            tracing::warn!(id = record.id, error = %error.chain(), "an ended box could not be removed");
         }
     }
     Ok(())

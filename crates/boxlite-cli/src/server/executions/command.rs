@@ -156,7 +156,7 @@ impl Command {
                     self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
                     Piece::Output(chunk)
                 }
-                Err(error) => Piece::Trouble(error.to_string()),
+                Err(error) => Piece::Trouble(error.chain().to_string()),
             };
             self.buffer.push(piece).await;
         }

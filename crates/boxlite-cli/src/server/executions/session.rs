@@ -226,7 +226,7 @@ impl Client<'_> {
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(frame) => {
                     if let Err(error) = self.asked(frame).await {
-                        self.remark(error.to_string());
+                        self.remark(error.chain().to_string());
                     }
                 }
                 Err(error) => self.remark(format!("no frame that this server knows: {error}")),

@@ -47,9 +47,7 @@ impl<T: Send + Sync + 'static> Recent<T> {
         let answer = answer.wait_for(Option::is_some).await;
         match answer.as_deref() {
             Ok(Some((_, Ok(found)))) => Ok(Arc::clone(found)),
-            Ok(Some((_, Err(error)))) => {
-                Err(Error::new(error.kind(), error.to_string()).because(Arc::clone(error)))
-            }
+            Ok(Some((_, Err(error)))) => Err(Error::clone(error)),
             Ok(None) | Err(_) => Err(Error::new(ErrorKind::Cancelled, "a look was broken off")),
         }
     }

@@ -68,9 +68,8 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D)
 /// # Errors
 /// `Corrupt` when it is malformed or does not list one `diff_id` for each of `layers` layers.
 pub(crate) fn parse_config(bytes: &[u8], layers: usize, name: &str) -> Result<ParsedConfig> {
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
-        Error::corrupt(format!("the config of {name} is malformed: {error}")).because(error)
-    })?;
+    let raw: Raw = serde_json::from_slice(bytes)
+        .map_err(|error| Error::corrupt(format!("the config of {name} is malformed")).because(error))?;
     let diff_ids = raw.rootfs.diff_ids;
     if diff_ids.len() != layers {
         let message = format!(

@@ -61,7 +61,7 @@ pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
             Ok(true) => {}
             Ok(false) => std::thread::sleep(BUSY_PAUSE),
             Err(error) => {
-                tracing::debug!(%error, "the findings about this host were not kept");
+                tracing::debug!(error = %error.chain(), "the findings about this host were not kept");
                 return host;
             }
         }

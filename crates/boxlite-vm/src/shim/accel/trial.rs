@@ -28,7 +28,7 @@ pub(super) fn kvm_trouble(qemu: &Path) -> Option<String> {
     if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
         return Some(format!("/dev/kvm cannot be opened for reading and writing: {error}"));
     }
-    run(qemu, "kvm", TIME_LIMIT).err().map(|error| error.to_string())
+    run(qemu, "kvm", TIME_LIMIT).err().map(|error| error.chain().to_string())
 }
 
 /// Whether the text of `/proc/cpuinfo` lists Intel's or AMD's virtualisation among the CPU flags.
@@ -140,6 +140,6 @@ mod tests {
         }
         run(qemu, "tcg", Duration::from_secs(60)).unwrap();
         let error = run(qemu, "no-such-accelerator", Duration::from_secs(60)).unwrap_err();
-        assert!(error.to_string().contains("did not run"), "{error}");
+        assert!(error.chain().to_string().contains("did not run"), "{error}");
     }
 }

@@ -201,7 +201,7 @@ async fn read_rest(paths: &BoxPaths, position: u64, chunks: &mpsc::UnboundedSend
         Ok(())
     });
     if let Ok(Err(error)) = reading.await {
-        tracing::warn!(%error, "the rest of a box's output could not be read");
+        tracing::warn!(error = %error.chain(), "the rest of a box's output could not be read");
     }
 }
 
@@ -342,5 +342,5 @@ impl ExecutionControl for Control {
 
 /// The same failure once more, for another waiter.
 pub(super) fn again(error: &Arc<Error>) -> Error {
-    Error::new(error.kind(), error.to_string()).because(Arc::clone(error))
+    Error::new(error.kind(), error.chain().to_string()).because(Arc::clone(error))
 }

@@ -123,11 +123,11 @@ async fn publish(kept: Result<Option<Kept>>) {
     let published = match kept {
         Ok(Some(kept)) => tokio::task::spawn_blocking(|| kept.publish()).await,
         Ok(None) => return tracing::debug!("somebody else keeps this template"),
-        Err(error) => return tracing::warn!(%error, "the guest is not kept as a template"),
+        Err(error) => return tracing::warn!(error = %error.chain(), "the guest is not kept as a template"),
     };
     match published {
         Ok(Ok(())) => tracing::info!("the guest is kept as a template"),
-        Ok(Err(error)) => tracing::warn!(%error, "the template could not be published"),
+        Ok(Err(error)) => tracing::warn!(error = %error.chain(), "the template could not be published"),
         Err(error) => tracing::error!(%error, "publishing the template panicked"),
     }
 }

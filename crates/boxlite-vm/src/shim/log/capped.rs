@@ -82,7 +82,7 @@ impl CappedFile {
         match renewed {
             Ok(file) => self.file = Some(file),
             Err(error) => {
-                tracing::warn!(%error, "a log could not be rotated and starts over");
+                tracing::warn!(error = %error.chain(), "a log could not be rotated and starts over");
                 if let Some(file) = &self.file {
                     let _ = file.set_len(0);
                 }

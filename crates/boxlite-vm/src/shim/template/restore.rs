@@ -24,11 +24,11 @@ pub(crate) async fn restore(
 ) -> Result<()> {
     let restoring = async {
         share_memory(qmp).await.map_err(|error| {
-            Error::new(ErrorKind::Io, format!("QEMU cannot be told of the template: {error}")).because(error)
+            Error::new(ErrorKind::Io, "QEMU cannot be told of the template").because(error)
         })?;
-        take(qmp, events, state).await.map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("QEMU does not take the template: {error}")).because(error)
-        })
+        take(qmp, events, state)
+            .await
+            .map_err(|error| Error::new(ErrorKind::Corrupt, "QEMU does not take the template").because(error))
     };
     let late =
         || Error::new(ErrorKind::Io, format!("restoring the guest took longer than {} s", LIMIT.as_secs()));

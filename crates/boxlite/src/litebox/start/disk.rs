@@ -61,9 +61,12 @@ fn vanished(held: &Held, error: Error) -> Error {
     }
     let record = &held.record;
     Error::corrupt(format!(
-        "the disk image {} of box {} is missing and cannot be built again ({error}); `boxlite pull {}` brings its \
+        "the disk image {} of box {} is missing and cannot be built again ({}); `boxlite pull {}` brings its \
          layers back",
-        record.disk_digest, record.name, record.image_reference
+        record.disk_digest,
+        record.name,
+        error.chain(),
+        record.image_reference
     ))
     .because(error)
 }

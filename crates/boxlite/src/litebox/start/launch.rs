@@ -84,7 +84,7 @@ fn origin(context: Context<'_>, room: &Admitted, spec: &mut LaunchSpec) -> Optio
             lease
         }
         Err(error) => {
-            tracing::warn!(%error, "the guest boots, for no template can be looked for");
+            tracing::warn!(error = %error.chain(), "the guest boots, for no template can be looked for");
             None
         }
     }

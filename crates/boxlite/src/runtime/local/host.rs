@@ -17,7 +17,7 @@ impl Local {
             };
             let (acceleration, acceleration_problem) = match acceleration(site) {
                 Ok(found) => (Some(found), None),
-                Err(error) => (None, Some(error.to_string())),
+                Err(error) => (None, Some(error.chain().to_string())),
             };
             Ok(HostInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -80,7 +80,7 @@ impl RuntimeBackend for Local {
                 && let Err(error) = litebox::reap(site)
             {
                 // The pass meets the same trouble and names it in its report.
-                tracing::warn!(%error, "ended boxes could not be looked for");
+                tracing::warn!(error = %error.chain(), "ended boxes could not be looked for");
             }
             let began = Instant::now();
             let collected = gc::collect(&site.home, &site.catalog(), &site.settings, &options);

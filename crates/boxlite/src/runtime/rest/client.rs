@@ -52,7 +52,7 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| {
-            failure::unusable(base.as_str(), format!("no HTTP client can be set up: {error}")).because(error)
+            failure::unusable(base.as_str(), "no HTTP client can be set up").because(error)
         })?;
         Ok(Self { http, base, keyed: options.api_key.is_some() })
     }

@@ -11,15 +11,14 @@ pub(super) fn unusable(url: &str, message: impl Into<String>) -> Error {
 
 /// Sorts an error of the transport.
 pub(super) fn of_request(error: reqwest::Error, url: &str) -> Error {
-    let cause = deepest(&error);
     let message = if error.is_connect() {
-        format!("the server {url} cannot be reached: {cause}")
+        format!("the server {url} cannot be reached")
     } else if error.is_timeout() {
         format!("the server {url} does not answer")
     } else {
-        format!("the connection to the server {url} broke off: {cause}")
+        format!("the connection to the server {url} broke off")
     };
-    unusable(url, message).because(error)
+    unusable(url, message).because_deepest(error)
 }
 
 /// Nothing has come from the server for too long.
@@ -35,7 +34,7 @@ pub(super) fn broken_off(url: &str, cause: Option<&(dyn std::error::Error + 'sta
 
 /// An answer that is not what was asked for.
 pub(super) fn not_understood(url: &str, source: serde_json::Error) -> Error {
-    let message = format!("the server {url} sent an answer that this version does not understand: {source}");
+    let message = format!("the server {url} sent an answer that this version does not understand");
     unusable(url, message).because(source)
 }
 

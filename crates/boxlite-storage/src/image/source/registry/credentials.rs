@@ -95,7 +95,7 @@ async fn find_in(path: &Path, host: &str) -> Result<Credentials> {
         Err(error) => return Err(Error::io("reading Docker's configuration", path, error)),
     };
     let config: Config = serde_json::from_slice(&text).map_err(|error| {
-        Error::invalid(format!("Docker's configuration {} is malformed: {error}", path.display()))
+        Error::invalid(format!("Docker's configuration {} is malformed", path.display()))
             .at(path)
             .because(error)
     })?;
@@ -180,7 +180,7 @@ async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
             let seconds = HELPER_TIMEOUT.as_secs();
             return Err(denied(format!("{program} did not answer for {server} within {seconds} seconds")));
         }
-        Ok(Err(error)) => return Err(denied(format!("{program} cannot be run: {error}")).because(error)),
+        Ok(Err(error)) => return Err(denied(format!("{program} cannot be run")).because(error)),
         Ok(Ok(output)) => output,
     };
     if !output.status.success() {
@@ -237,7 +237,7 @@ mod tests {
         let absent = r#"{"credHelpers": {"x": "boxlite-test-absent"}}"#;
         let error = in_config(absent, "x").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
-        assert!(error.to_string().contains("docker-credential-boxlite-test-absent"), "{error}");
+        assert!(error.chain().to_string().contains("docker-credential-boxlite-test-absent"), "{error}");
     }
 
     #[test]

@@ -97,28 +97,24 @@ impl Attempts {
 
 /// Sorts an error of the transport.
 pub(super) fn of_request(error: reqwest::Error, host: &str) -> Trouble {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    let cause = cause.to_string();
     let unavailable = |message: String| Error::new(ErrorKind::Unavailable, message);
     if error.is_builder() {
-        return Error::invalid(format!("'{host}' names no registry: {cause}")).because(error).into();
+        return Error::invalid(format!("'{host}' names no registry")).because_deepest(error).into();
     }
     if error.is_redirect() {
-        return unavailable(format!("registry {host} redirects in a way that is not followed: {cause}"))
+        return unavailable(format!("registry {host} redirects in a way that is not followed"))
+            .because_deepest(error)
             .into();
     }
     if error.is_connect() || (error.is_timeout() && error.is_request()) {
         let message = format!(
-            "registry {host} cannot be reached ({cause}); check the network, the host's name and HTTPS_PROXY, use \
-             --insecure if it has no certificate, or an image on this host (oci:DIR)"
+            "registry {host} cannot be reached; check the network, the host's name and HTTPS_PROXY, use --insecure if \
+             it has no certificate, or an image on this host (oci:DIR)"
         );
-        return Trouble::Unreached(unavailable(message).because(error));
+        return Trouble::Unreached(unavailable(message).because_deepest(error));
     }
     Trouble::Transient(
-        unavailable(format!("the transfer from {host} broke off: {cause}")).because(error),
+        unavailable(format!("the transfer from {host} broke off")).because_deepest(error),
         None,
     )
 }

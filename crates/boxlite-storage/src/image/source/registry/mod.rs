@@ -152,7 +152,7 @@ impl Repository {
     async fn get(&self, path: &str, offset: u64) -> Result<Response, Trouble> {
         let url = format!("{}/v2/{}/{path}", self.base, self.reference.repository());
         let url = Url::parse(&url).map_err(|error| {
-            Error::invalid(format!("'{}' names no registry: {error}", self.reference)).because(error)
+            Error::invalid(format!("'{}' names no registry", self.reference)).because(error)
         })?;
         let used = self.authorization.lock().await.header();
         let response = self.send(&url, offset, used.as_ref()).await?;

@@ -160,7 +160,7 @@ impl ExecutionControl for Control {
 
 /// The same failure once more, for another waiter.
 fn again(error: &Arc<Error>) -> Error {
-    let again = Error::new(error.kind(), error.to_string()).because(Arc::clone(error));
+    let again = Error::new(error.kind(), error.chain().to_string()).because(Arc::clone(error));
     match error.server() {
         Some(server) => again.of_server(server),
         None => again,
