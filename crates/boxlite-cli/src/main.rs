@@ -5,7 +5,6 @@ mod commands;
 mod copy;
 mod render;
 mod report;
-mod server;
 mod terminal;
 
 use std::process::ExitCode;

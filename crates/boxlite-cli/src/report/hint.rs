@@ -24,6 +24,8 @@ pub(crate) enum Topic {
     Start,
     /// The home or the host as a whole.
     Host,
+    /// Serving the home.
+    Serving,
     /// Garbage collection.
     Collection,
 }
@@ -43,7 +45,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
         }
         (ErrorKind::NotFound, Topic::ImageRemoval) => "`boxlite images` lists the images there are",
-        (ErrorKind::NotFound, Topic::Host | Topic::Collection | Topic::Copy)
+        (ErrorKind::NotFound, Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy)
         // A server's home, which is not collected from here.
         | (ErrorKind::Unsupported, Topic::Collection) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
@@ -71,6 +73,10 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         }
         (ErrorKind::Corrupt, Topic::NewBox | Topic::Image) => {
             "what arrived or is stored is damaged and was not used; `boxlite pull` fetches an image anew"
+        }
+        // What is wrong with a file has its path.
+        (ErrorKind::InvalidInput, Topic::Serving) if error.path().is_none() => {
+            "--api-key-file FILE names a file with the key; without one, --host is a loopback address"
         }
         (ErrorKind::Bug, _) => "this is a defect of boxlite; BOXLITE_LOG=debug shows what led to it",
         _ => return Vec::new(),

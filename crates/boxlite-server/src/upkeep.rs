@@ -71,8 +71,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::server::executions::a_box;
-    use crate::server::failure::Failure;
+    use crate::executions::a_box;
+    use crate::failure::Failure;
 
     async fn inspect(Path(id): Path<String>) -> Response {
         match id.as_str() {

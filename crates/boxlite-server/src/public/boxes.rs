@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bodies::{self, Box, CreateBox};
 use super::page::PageQuery;
-use crate::server::App;
-use crate::server::body::{Json, Optional, Path, Query};
-use crate::server::failure::Failure;
+use crate::App;
+use crate::body::{Json, Optional, Path, Query};
+use crate::failure::Failure;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Boxes {

@@ -14,9 +14,9 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use crate::server::App;
-use crate::server::body::{Path, Query};
-use crate::server::failure::Failure;
+use crate::App;
+use crate::body::{Path, Query};
+use crate::failure::Failure;
 
 const TAR: &str = "application/x-tar";
 /// Bytes read from an archive at a time.

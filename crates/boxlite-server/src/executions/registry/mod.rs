@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::command::{Abandoned, Command, Traffic};
 use super::reaper::{Fate, fate};
-use crate::server::failure::Failure;
+use crate::failure::Failure;
 
 /// Executions that run, or whose output nobody has fetched yet.
 pub(crate) const MAX_COMMANDS: usize = 1024;

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::page::PageQuery;
-use crate::server::App;
-use crate::server::body::{Json, Path, Query};
-use crate::server::failure::Failure;
+use crate::App;
+use crate::body::{Json, Path, Query};
+use crate::failure::Failure;
 
 /// An image under one of its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,10 +8,10 @@ use axum::response::Response;
 use boxlite::wire::{ImageQuery, PullRequest};
 use boxlite::{Activity, HostInfo, Image, Removal, Usage};
 
-use crate::server::App;
-use crate::server::body::{Json, Query};
-use crate::server::failure::Failure;
-use crate::server::progress;
+use crate::App;
+use crate::body::{Json, Query};
+use crate::failure::Failure;
+use crate::progress;
 
 pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Answer<HostInfo>, Failure> {
     Ok(Answer(app.runtime.info().await?))

@@ -9,11 +9,11 @@ use axum::response::IntoResponse;
 use boxlite::BoxOptions;
 use serde_json::{Value, json};
 
-use crate::server::App;
-use crate::server::executions::MAX_COMMANDS;
+use crate::App;
+use crate::executions::MAX_COMMANDS;
 
 /// The description of everything that is served.
-const DESCRIPTION: &str = include_str!("../../../openapi.yaml");
+const DESCRIPTION: &str = include_str!("../../openapi.yaml");
 
 pub(super) async fn config() -> Answer<Value> {
     let defaults = BoxOptions::default();

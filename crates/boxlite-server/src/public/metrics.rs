@@ -7,10 +7,10 @@ use axum::extract::State;
 use boxlite::{Consumption, ListOptions};
 use serde::Serialize;
 
-use crate::server::App;
-use crate::server::body::Path;
-use crate::server::executions::count;
-use crate::server::failure::Failure;
+use crate::App;
+use crate::body::Path;
+use crate::executions::count;
+use crate::failure::Failure;
 
 /// All boxes together, since this server was started.
 #[derive(Debug, Serialize)]

@@ -11,11 +11,11 @@ use boxlite::{Error, ExecOptions, LogOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::server::App;
-use crate::server::body::{Json, Path, Query};
-use crate::server::executions::Abandoned;
-use crate::server::failure::Failure;
-use crate::server::progress;
+use crate::App;
+use crate::body::{Json, Path, Query};
+use crate::executions::Abandoned;
+use crate::failure::Failure;
+use crate::progress;
 
 /// Options of the library, as JSON in the query.
 #[derive(Debug, Default, Deserialize)]

@@ -10,10 +10,10 @@ use boxlite::wire::{KillRequest, RemoveQuery};
 use boxlite::{BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, RemoveOptions, StopOptions};
 
 use super::streams::OptionsQuery;
-use crate::server::App;
-use crate::server::body::{Json, Optional, Path, Query};
-use crate::server::failure::Failure;
-use crate::server::progress;
+use crate::App;
+use crate::body::{Json, Optional, Path, Query};
+use crate::failure::Failure;
+use crate::progress;
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Abandoned, Command, Outcome};
 use super::session::{self, MAX_MESSAGE, Terms};
-use crate::server::App;
-use crate::server::body::{Json, Path, Query};
-use crate::server::failure::Failure;
+use crate::App;
+use crate::body::{Json, Path, Query};
+use crate::failure::Failure;
 
 /// The routes below `/v1/boxes/{id}`.
 pub(crate) fn routes() -> Router<Arc<App>> {

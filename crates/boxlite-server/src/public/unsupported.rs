@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{delete, get, post};
 
-use crate::server::App;
-use crate::server::failure::Failure;
+use crate::App;
+use crate::failure::Failure;
 
 /// A route for each.
 pub(super) fn routes() -> Router<Arc<App>> {

@@ -11,10 +11,10 @@ use boxlite::{Error, ExecOptions, WindowSize};
 use serde::Deserialize;
 
 use super::{bodies, boxes};
-use crate::server::App;
-use crate::server::body::{Json, Path};
-use crate::server::executions::{Abandoned, seconds};
-use crate::server::failure::Failure;
+use crate::App;
+use crate::body::{Json, Path};
+use crate::executions::{Abandoned, seconds};
+use crate::failure::Failure;
 
 /// The size of a terminal until its client says otherwise.
 const USUAL_TERMINAL: WindowSize = WindowSize { rows: 24, columns: 80 };

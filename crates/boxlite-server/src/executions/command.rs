@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::buffer::{Buffer, Piece};
 use super::input::Input;
-use crate::server::failure::Failure;
+use crate::failure::Failure;
 
 /// What becomes of a command that nobody is attached to for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

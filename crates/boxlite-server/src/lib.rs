@@ -1,0 +1,217 @@
+//! The HTTP server of boxlite: a [`Runtime`] for programs on this and on other hosts.
+//!
+//! The server is thin over [`Runtime`]. What it decides itself is who is answered, which paths of its host a request may
+//! name, how much may go on at once, and how an answer is written. It knows no terminal and no command line; `boxlite
+//! serve` passes it plain [`ServerOptions`].
+//!
+//! ```no_run
+//! use boxlite::{Runtime, RuntimeOptions};
+//! use boxlite_server::{Server, ServerOptions};
+//!
+//! # async fn example() -> boxlite::Result<()> {
+//! let server = Server::new(ServerOptions::default())?;
+//! let server = server.bind(Runtime::local(RuntimeOptions::default())?).await?;
+//! println!("serving on http://{}", server.address());
+//! server.serve(std::future::pending()).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Dialects
+//!
+//! | module | routes |
+//! | --- | --- |
+//! | `public` | `/v1/boxes`, `/v1/images`, …: the public API, for its published clients |
+//! | `native` | `/v1/runtime/…`: one route per method of [`Runtime`], for boxlite's own remote backend |
+//! | `executions` | `/v1/boxes/{id}/executions/…`: commands and their streams, shared by both dialects |
+//! | `observe` | `/metrics`, `/healthz`, `/readyz` |
+//!
+//! `openapi.yaml`, which the server itself serves, describes every one of them.
+//!
+//! # Who is answered
+//!
+//! With an API key, every request must bring it. Without one, the server listens on loopback addresses only and answers
+//! only requests that name this host and come from no other site's page (`auth`). A request may name paths of the host
+//! only below directories that the operator allowed (`access`).
+//!
+//! # Life
+//!
+//! Boxes belong to the home and outlive the server. Executions belong to the server: their output waits in bounded
+//! buffers until a client attaches, and a reaper ends or releases those that no client comes back to. When told to
+//! stop, the server lets running answers and attached clients finish for a few seconds, then closes them.
+
+mod access;
+mod auth;
+mod body;
+mod executions;
+mod failure;
+mod listener;
+mod native;
+mod observe;
+mod progress;
+mod public;
+mod request_id;
+mod router;
+mod upkeep;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxlite::{BoxInfo, Error, ErrorKind, ProgressSink, Result, Runtime};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use access::Access;
+use auth::Key;
+use executions::Executions;
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Where to listen; port 0 chooses a free one.
+    pub address: SocketAddr,
+    /// File with the key that requests must bring; without it only programs of this host are answered.
+    pub api_key_file: Option<PathBuf>,
+    /// Directories below which requests may name paths of this host.
+    pub allowed_paths: Vec<PathBuf>,
+    /// How often to collect garbage, if at all.
+    pub gc_interval: Option<Duration>,
+}
+
+impl Default for ServerOptions {
+    /// Port 8100 of this host's loopback, without a key, with a collection each hour.
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100),
+            api_key_file: None,
+            allowed_paths: Vec::new(),
+            gc_interval: Some(Duration::from_secs(3600)),
+        }
+    }
+}
+
+/// A server whose options were checked, before it has touched a home or a port.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    key: Option<Key>,
+    access: Access,
+    gc_interval: Option<Duration>,
+}
+
+impl Server {
+    /// Checks `options`, reads the API key and resolves the allowed directories; may block.
+    ///
+    /// # Errors
+    /// `InvalidInput` without a path when the address needs a key and there is none; otherwise what is wrong with the
+    /// key's file or an allowed directory, with its path.
+    pub fn new(options: ServerOptions) -> Result<Self> {
+        let key = options.api_key_file.as_deref().map(Key::read).transpose()?;
+        if key.is_none() && !options.address.ip().is_loopback() {
+            return Err(Error::invalid(format!(
+                "serving on {} without an API key would let everybody run boxes here",
+                options.address.ip()
+            )));
+        }
+        let access = Access::new(&options.allowed_paths)?;
+        Ok(Self { address: options.address, key, access, gc_interval: options.gc_interval })
+    }
+
+    /// Listens, on behalf of `runtime`; connections wait until [`BoundServer::serve`].
+    ///
+    /// # Errors
+    /// `Io` when the address cannot be listened on.
+    pub async fn bind(self, runtime: Runtime) -> Result<BoundServer> {
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Io, format!("listening on {} failed: {error}", self.address)).because(error)
+        };
+        let listener = TcpListener::bind(self.address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let app = App {
+            runtime,
+            key: self.key,
+            access: self.access,
+            executions: Arc::default(),
+            observations: observe::Observations::default(),
+            sessions: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        Ok(BoundServer { address, listener, app: Arc::new(app), gc_interval: self.gc_interval })
+    }
+}
+
+/// A server that listens and does not answer yet.
+pub struct BoundServer {
+    address: SocketAddr,
+    listener: TcpListener,
+    app: Arc<App>,
+    gc_interval: Option<Duration>,
+}
+
+impl std::fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl BoundServer {
+    /// The address that it listens on, with the port that was chosen.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests until `stop` resolves; then lets running answers finish, for a limited time.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) {
+        let Self { listener, app, gc_interval, .. } = self;
+        let stopping = CancellationToken::new();
+        let mut chores = JoinSet::new();
+        let token = stopping.clone();
+        chores.spawn(async move {
+            stop.await;
+            token.cancel();
+        });
+        chores.spawn(executions::reap(Arc::clone(&app.executions)));
+        chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
+        if let Some(interval) = gc_interval {
+            chores.spawn(upkeep::collect(app.runtime.clone(), interval));
+        }
+        listener::listen(&app, listener, stopping).await;
+    }
+}
+
+/// What every request has at hand.
+struct App {
+    runtime: Runtime,
+    key: Option<Key>,
+    access: Access,
+    executions: Arc<Executions>,
+    observations: observe::Observations,
+    /// Attached clients.
+    sessions: TaskTracker,
+    /// Set when attached clients must go.
+    closing: CancellationToken,
+}
+
+impl App {
+    /// Runs `work`, which may block, on what requests may name.
+    async fn with_access<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Access) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let app = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&app.access))
+            .await
+            .map_err(|error| Error::bug("checking a path was interrupted").because(error))?
+    }
+
+    /// Starts the box, unless a volume that was allowed has been led elsewhere since.
+    async fn start(self: &Arc<Self>, info: BoxInfo, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        let options = info.options;
+        self.with_access(move |access| access.still_leads_there(&options)).await?;
+        self.runtime.start(&info.id, progress).await
+    }
+}
