@@ -1,4 +1,6 @@
-//! Who may ask: those who have the key, or, without one, programs of this host that are no browser.
+//! Authentication: requests that bring the key or, on a server without one, requests of this host's own programs.
+//!
+//! A browser counts as a program of this host, but the pages that it shows do not: see [`foreign`].
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -12,23 +14,22 @@ use axum::response::{IntoResponse, Response};
 use boxlite::{Error, ErrorKind, Result};
 use subtle::ConstantTimeEq;
 
-use super::App;
-use super::failure::Failure;
+use crate::failure::HttpFailure;
 
-/// The longest key that is read from a file, in bytes.
-const LONGEST: u64 = 4096;
+/// The longest key file that is read, in bytes.
+const MAX_KEY_BYTES: u64 = 4096;
 
 /// The key that requests must bring.
-pub(crate) struct Key(Vec<u8>);
+pub(crate) struct ApiKey(Vec<u8>);
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("ApiKey(…)")
     }
 }
 
-impl Key {
-    /// Reads the key from a file of its own; space around it does not count.
+impl ApiKey {
+    /// Reads the key from its file, ignoring white space around it.
     ///
     /// # Errors
     /// `Denied` when others than owner and group may read the file, `InvalidInput` when it holds no key.
@@ -43,9 +44,12 @@ impl Key {
             );
             return Err(Error::new(ErrorKind::Denied, message).at(path));
         }
-        if metadata.len() > LONGEST {
-            let message =
-                format!("{} has {} bytes, and an API key at most {LONGEST}", path.display(), metadata.len());
+        if metadata.len() > MAX_KEY_BYTES {
+            let message = format!(
+                "{} has {} bytes, and an API key at most {MAX_KEY_BYTES}",
+                path.display(),
+                metadata.len()
+            );
             return Err(Error::invalid(message).at(path));
         }
         let text = std::fs::read_to_string(path).map_err(examining)?;
@@ -57,7 +61,7 @@ impl Key {
         Ok(Self(key.as_bytes().to_vec()))
     }
 
-    /// Whether the request brings it; takes the same time whatever a wrong key looks like.
+    /// Tells whether the request brings the key, in a time that does not depend on how a wrong key looks.
     fn admits(&self, headers: &HeaderMap) -> bool {
         let brought = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         let (scheme, token) = brought.split_at_checked(7).unwrap_or_default();
@@ -66,24 +70,44 @@ impl Key {
     }
 }
 
-/// Lets a request pass, or answers 401 or 403.
-pub(super) async fn admitted(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let refused = match &app.key {
-        _ if matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz") && app.key.is_some() => {
-            None
+/// The check that every request passes before its route.
+#[derive(Debug)]
+pub(crate) struct AuthGate {
+    key: Option<ApiKey>,
+}
+
+impl AuthGate {
+    /// Admits requests that bring `key`; without one, requests of this host's own programs.
+    pub(crate) fn new(key: Option<ApiKey>) -> Self {
+        Self { key }
+    }
+
+    /// Tells whether requests must bring a key.
+    pub(crate) fn needs_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Returns why the request is refused, if it is.
+    fn refusal(&self, request: &Request) -> Option<HttpFailure> {
+        match &self.key {
+            Some(_) if matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz") => None,
+            Some(key) if key.admits(request.headers()) => None,
+            Some(_) => Some(HttpFailure::unauthenticated()),
+            None => foreign(request.headers()).map(|why| Error::new(ErrorKind::Denied, why).into()),
         }
-        Some(key) if key.admits(request.headers()) => None,
-        Some(_) => Some(Failure::unauthenticated()),
-        None => foreign(request.headers()).map(|why| Error::new(ErrorKind::Denied, why).into()),
-    };
-    match refused {
+    }
+}
+
+/// Lets a request pass, or answers 401 or 403.
+pub(crate) async fn admitted(State(gate): State<Arc<AuthGate>>, request: Request, next: Next) -> Response {
+    match gate.refusal(&request) {
         Some(failure) => failure.into_response(),
         None => next.run(request).await,
     }
 }
 
-/// Why a request to a server without a key may come from a web page: the page's browser is a program of this host,
-/// but names another origin, or reached us by a name that somebody made lead here.
+/// Returns why a request to a server without a key may come from a web page. The page's browser is a program of this
+/// host, but the request names another origin, or reached us by a name that somebody pointed here.
 fn foreign(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or_default();
@@ -96,7 +120,7 @@ fn foreign(headers: &HeaderMap) -> Option<String> {
         .then(|| "this server has no API key and does not answer other sites' pages".to_owned())
 }
 
-/// Whether `HOST[:PORT]` is this host itself by a name that cannot be made to lead elsewhere.
+/// Tells whether `HOST[:PORT]` names this host by a name that cannot be pointed elsewhere.
 fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -118,7 +142,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_key_is_the_key() {
-        let key = Key(b"secret-1".to_vec());
+        let key = ApiKey(b"secret-1".to_vec());
         let admits = |value: &str| key.admits(&headers(&[("authorization", value)]));
         assert!(admits("Bearer secret-1") && admits("bearer secret-1"));
         for wrong in
@@ -136,7 +160,7 @@ mod tests {
             let path = scratch.path().join("key");
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            Key::read(&path).map_err(|error| error.kind())
+            ApiKey::read(&path).map_err(|error| error.kind())
         };
         assert!(read("abc\n", 0o600).is_ok() && read("abc", 0o640).is_ok());
         assert_eq!(read("abc", 0o644).unwrap_err(), ErrorKind::Denied);

@@ -1,4 +1,4 @@
-//! Errors as answers: the public API's envelope and status, with the library's own figures beside it.
+//! Errors as answers: the public API's envelope and status, with the library's own figures beside them.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,48 +6,48 @@ use axum::response::{IntoResponse, Response};
 use boxlite::wire::{ErrorBody, ErrorEnvelope};
 use boxlite::{Error, ErrorKind};
 
-use super::request_id;
+use crate::request_id;
 
-/// Why a request was not carried out.
+/// The failure of one request.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct HttpFailure {
     status: StatusCode,
     name: &'static str,
     code: &'static str,
     error: Error,
-    /// Seconds after which trying again makes sense.
+    /// Seconds after which a retry makes sense.
     retry_after: Option<u32>,
 }
 
-impl Failure {
+impl HttpFailure {
     fn new(status: u16, name: &'static str, code: &'static str, error: Error) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { status, name, code, error, retry_after: None }
     }
 
-    /// A request that is malformed, answered with a status more precise than 400.
-    pub(super) fn malformed(status: StatusCode, message: impl Into<String>) -> Self {
+    /// A malformed request, answered with a status more precise than 400.
+    pub(crate) fn malformed(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, ..Self::from(Error::invalid(message)) }
     }
 
-    /// No route of that path or method.
-    pub(super) fn no_route(status: StatusCode, message: impl Into<String>) -> Self {
+    /// No route has that path or method.
+    pub(crate) fn no_route(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, ..Self::from(Error::not_found(message)) }
     }
 
-    /// No key, or a wrong one.
-    pub(super) fn unauthenticated() -> Self {
+    /// The request brings no key, or a wrong one.
+    pub(crate) fn unauthenticated() -> Self {
         let error = Error::new(ErrorKind::Denied, "this server wants its API key as a bearer token");
         Self::new(401, "AuthError", "unauthenticated", error)
     }
 
-    /// Something that the public API has and this server does not.
-    pub(super) fn unsupported(what: &str) -> Self {
+    /// The public API has something that this server lacks.
+    pub(crate) fn unsupported(what: &str) -> Self {
         Error::unsupported(format!("this server does not support {what}")).into()
     }
 
-    /// As much is going on as this server takes on; nothing was begun.
-    pub(super) fn overloaded(message: impl Into<String>) -> Self {
+    /// The server is at its limit, and nothing was begun.
+    pub(crate) fn overloaded(message: impl Into<String>) -> Self {
         let error = Error::new(ErrorKind::Busy, message);
         Self {
             retry_after: Some(1),
@@ -55,8 +55,8 @@ impl Failure {
         }
     }
 
-    /// A failure to create a box: what conflicts with it is the name of another, and what is out of reach its image.
-    pub(super) fn of_create(error: Error) -> Self {
+    /// A failure to create a box: a conflict means that its name is taken, and `Unavailable` means that its registry is.
+    pub(crate) fn of_create(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Conflict => Self::new(409, "AlreadyExistsError", "already_exists", error),
             ErrorKind::Unavailable => Self::of_pull(error),
@@ -64,8 +64,8 @@ impl Failure {
         }
     }
 
-    /// A failure to fetch an image: what its source lacks, denies or garbles is not this server's doing.
-    pub(super) fn of_pull(error: Error) -> Self {
+    /// A failure to pull an image: what the registry lacks, denies or garbles is not this server's fault.
+    pub(crate) fn of_pull(error: Error) -> Self {
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Corrupt => {
                 Self::new(422, "ImageError", "image_pull_failed", error)
@@ -74,29 +74,29 @@ impl Failure {
         }
     }
 
-    /// A failure to reach what runs in a box: the box ended meanwhile.
-    pub(super) fn of_running(error: Error) -> Self {
+    /// A failure to reach a process in a box: the box stopped meanwhile.
+    pub(crate) fn of_running(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Unavailable => Self::new(409, "StoppedError", "stopped", error),
             _ => error.into(),
         }
     }
 
-    /// A failure to unpack an archive: what is wrong with the archive is wrong with the request.
-    pub(super) fn of_archive(error: Error) -> Self {
+    /// A failure to unpack an archive: a damaged archive is a bad request.
+    pub(crate) fn of_archive(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Corrupt => Self::new(400, "InvalidArgumentError", "invalid_argument", error),
             _ => Self::of_running(error),
         }
     }
 
-    /// The envelope's content, for the request `id`.
-    pub(super) fn body(&self, id: Option<String>) -> ErrorBody {
+    /// Returns the content of the envelope, for the request `id`.
+    pub(crate) fn body(&self, id: Option<String>) -> ErrorBody {
         ErrorBody { request_id: id, ..ErrorBody::new(&self.error, self.name, self.code) }
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for HttpFailure {
     fn from(error: Error) -> Self {
         let (status, name, code) = match error.kind() {
             ErrorKind::NotFound => (404, "NotFoundError", "not_found"),
@@ -115,7 +115,7 @@ impl From<Error> for Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for HttpFailure {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {
             tracing::warn!(status = self.status.as_u16(), error = %self.error, "a request failed");
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_refused_start_is_507_with_its_figures_and_no_invitation_to_try_again() {
         let shortage = Shortage { need: 7, have: 5, inodes: false, reclaimable: Some(0) };
-        let failure = Failure::from(Error::exhausted("needs 7, has 5", shortage.clone()));
+        let failure = HttpFailure::from(Error::exhausted("needs 7, has 5", shortage.clone()));
         let body = failure.body(Some("r".into()));
         assert_eq!((body.code.as_str(), body.request_id.as_deref()), ("resource_exhausted", Some("r")));
         assert_eq!(body.into_error().shortage(), Some(&shortage));
@@ -152,10 +152,10 @@ mod tests {
 
     #[test]
     fn what_conflicts_with_a_new_box_exists_already() {
-        let status = |failure: &Failure| (failure.status.as_u16(), failure.code);
-        assert_eq!(status(&Failure::of_create(Error::conflict("x"))), (409, "already_exists"));
-        assert_eq!(status(&Failure::from(Error::conflict("x"))), (409, "invalid_state"));
-        assert_eq!(status(&Failure::of_pull(Error::not_found("x"))), (422, "image_pull_failed"));
-        assert_eq!(status(&Failure::of_archive(Error::corrupt("x"))), (400, "invalid_argument"));
+        let status = |failure: &HttpFailure| (failure.status.as_u16(), failure.code);
+        assert_eq!(status(&HttpFailure::of_create(Error::conflict("x"))), (409, "already_exists"));
+        assert_eq!(status(&HttpFailure::from(Error::conflict("x"))), (409, "invalid_state"));
+        assert_eq!(status(&HttpFailure::of_pull(Error::not_found("x"))), (422, "image_pull_failed"));
+        assert_eq!(status(&HttpFailure::of_archive(Error::corrupt("x"))), (400, "invalid_argument"));
     }
 }

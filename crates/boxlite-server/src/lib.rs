@@ -9,7 +9,7 @@
 //! use boxlite_server::{Server, ServerOptions};
 //!
 //! # async fn example() -> boxlite::Result<()> {
-//! let server = Server::new(ServerOptions::default())?;
+//! let server = Server::new(&ServerOptions::default())?;
 //! let server = server.bind(Runtime::local(RuntimeOptions::default())?).await?;
 //! println!("serving on http://{}", server.address());
 //! server.serve(std::future::pending()).await;
@@ -21,10 +21,10 @@
 //!
 //! | module | routes |
 //! | --- | --- |
-//! | `public` | `/v1/boxes`, `/v1/images`, …: the public API, for its published clients |
-//! | `native` | `/v1/runtime/…`: one route per method of [`Runtime`], for boxlite's own remote backend |
-//! | `executions` | `/v1/boxes/{id}/executions/…`: commands and their streams, shared by both dialects |
-//! | `observe` | `/metrics`, `/healthz`, `/readyz` |
+//! | `routes::public` | `/v1/boxes`, `/v1/images`, …: the public API, for its published clients |
+//! | `routes::native` | `/v1/runtime/…`: one route per method of [`Runtime`], for boxlite's own remote backend |
+//! | `routes::executions` | `/v1/boxes/{id}/executions/…`: commands and their streams, shared by both dialects |
+//! | `routes::observe` | `/metrics`, `/healthz`, `/readyz` |
 //!
 //! `openapi.yaml`, which the server itself serves, describes every one of them.
 //!
@@ -32,7 +32,7 @@
 //!
 //! With an API key, every request must bring it. Without one, the server listens on loopback addresses only and answers
 //! only requests that name this host and come from no other site's page (`auth`). A request may name paths of the host
-//! only below directories that the operator allowed (`access`).
+//! only below directories that the operator allowed (`allowed`).
 //!
 //! # Life
 //!
@@ -40,18 +40,17 @@
 //! buffers until a client attaches, and a reaper ends or releases those that no client comes back to. When told to
 //! stop, the server lets running answers and attached clients finish for a few seconds, then closes them.
 
-mod access;
+mod allowed;
+mod app;
 mod auth;
 mod body;
 mod executions;
 mod failure;
 mod listener;
-mod native;
-mod observe;
+mod observations;
 mod progress;
-mod public;
 mod request_id;
-mod router;
+mod routes;
 mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -59,15 +58,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite::{BoxInfo, Error, ErrorKind, ProgressSink, Result, Runtime};
+use boxlite::{Error, ErrorKind, Result, Runtime};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use access::Access;
-use auth::Key;
-use executions::Executions;
+use allowed::AllowedPaths;
+use app::App;
+use auth::{ApiKey, AuthGate};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -98,8 +96,8 @@ impl Default for ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    key: Option<Key>,
-    access: Access,
+    gate: AuthGate,
+    allowed: AllowedPaths,
     gc_interval: Option<Duration>,
 }
 
@@ -109,16 +107,21 @@ impl Server {
     /// # Errors
     /// `InvalidInput` without a path when the address needs a key and there is none; otherwise what is wrong with the
     /// key's file or an allowed directory, with its path.
-    pub fn new(options: ServerOptions) -> Result<Self> {
-        let key = options.api_key_file.as_deref().map(Key::read).transpose()?;
+    pub fn new(options: &ServerOptions) -> Result<Self> {
+        let key = options.api_key_file.as_deref().map(ApiKey::read).transpose()?;
         if key.is_none() && !options.address.ip().is_loopback() {
             return Err(Error::invalid(format!(
                 "serving on {} without an API key would let everybody run boxes here",
                 options.address.ip()
             )));
         }
-        let access = Access::new(&options.allowed_paths)?;
-        Ok(Self { address: options.address, key, access, gc_interval: options.gc_interval })
+        let allowed = AllowedPaths::new(&options.allowed_paths)?;
+        Ok(Self {
+            address: options.address,
+            gate: AuthGate::new(key),
+            allowed,
+            gc_interval: options.gc_interval,
+        })
     }
 
     /// Listens, on behalf of `runtime`; connections wait until [`BoundServer::serve`].
@@ -131,15 +134,7 @@ impl Server {
         };
         let listener = TcpListener::bind(self.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let app = App {
-            runtime,
-            key: self.key,
-            access: self.access,
-            executions: Arc::default(),
-            observations: observe::Observations::default(),
-            sessions: TaskTracker::new(),
-            closing: CancellationToken::new(),
-        };
+        let app = App::new(runtime, self.gate, self.allowed);
         Ok(BoundServer { address, listener, app: Arc::new(app), gc_interval: self.gc_interval })
     }
 }
@@ -174,7 +169,7 @@ impl BoundServer {
             stop.await;
             token.cancel();
         });
-        chores.spawn(executions::reap(Arc::clone(&app.executions)));
+        chores.spawn(upkeep::reap(Arc::clone(&app.executions)));
         chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));
@@ -183,35 +178,47 @@ impl BoundServer {
     }
 }
 
-/// What every request has at hand.
-struct App {
-    runtime: Runtime,
-    key: Option<Key>,
-    access: Access,
-    executions: Arc<Executions>,
-    observations: observe::Observations,
-    /// Attached clients.
-    sessions: TaskTracker,
-    /// Set when attached clients must go.
-    closing: CancellationToken,
-}
+#[cfg(test)]
+mod tests {
+    use boxlite::RemoteOptions;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
 
-impl App {
-    /// Runs `work`, which may block, on what requests may name.
-    async fn with_access<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Access) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let app = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&app.access))
-            .await
-            .map_err(|error| Error::bug("checking a path was interrupted").because(error))?
+    use super::*;
+
+    fn options(host: [u8; 4]) -> ServerOptions {
+        ServerOptions { address: SocketAddr::from((host, 0)), ..ServerOptions::default() }
     }
 
-    /// Starts the box, unless a volume that was allowed has been led elsewhere since.
-    async fn start(self: &Arc<Self>, info: BoxInfo, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
-        let options = info.options;
-        self.with_access(move |access| access.still_leads_there(&options)).await?;
-        self.runtime.start(&info.id, progress).await
+    /// Mutation tried: without the check of the address, anybody may run boxes here.
+    #[test]
+    fn a_server_without_a_key_is_for_loopback_addresses_only() {
+        assert!(Server::new(&options([127, 0, 0, 1])).is_ok());
+        let refused = Server::new(&options([0, 0, 0, 0])).unwrap_err();
+        assert_eq!((refused.kind(), refused.path()), (ErrorKind::InvalidInput, None));
+        let missing = ServerOptions { api_key_file: Some("/no/such/key".into()), ..options([0, 0, 0, 0]) };
+        assert!(Server::new(&missing).unwrap_err().path().is_some(), "a bad key file is named");
+    }
+
+    #[tokio::test]
+    async fn a_server_answers_until_it_is_told_to_stop() {
+        let runtime = Runtime::remote(&RemoteOptions { url: "http://127.0.0.1:1".into(), api_key: None });
+        let server = Server::new(&options([127, 0, 0, 1])).unwrap().bind(runtime.unwrap()).await.unwrap();
+        let address = server.address();
+        assert_ne!(address.port(), 0);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(server.serve(async move { drop(stopped.await) }));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"ok\""), "{answer}");
+        stop.send(()).unwrap();
+        serving.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "it listens no more");
     }
 }

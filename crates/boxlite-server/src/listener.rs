@@ -1,4 +1,4 @@
-//! Connections: accepted, bounded in number and in patience, and let go in order.
+//! Connections: how many are accepted, how long they may take, and how they end when the server stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,29 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{App, router};
+use crate::app::App;
+use crate::routes;
 
-/// Connections at a time; further ones wait to be accepted.
+/// Connections at a time; further ones wait in the listen queue.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long a request's head may take, and a kept-alive connection may be idle.
-const HEAD: Duration = Duration::from_secs(30);
-/// How long answers and attached clients may go on after the order to stop.
-const GRACE: Duration = Duration::from_secs(10);
-/// How long attached clients have to take their leave after that.
-const PARTING: Duration = Duration::from_secs(2);
-/// Pause after a failure to accept, such as too many open files.
-const RECOVERY: Duration = Duration::from_millis(200);
+/// How long the head of a request may take, and how long a kept-alive connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long running answers and attached clients may go on after the server was told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long attached clients then have for their closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait after a failed accept, for example for want of file descriptors.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Answers connections until `stop` is set, and then what was begun for up to [`GRACE`].
-pub(super) async fn listen(app: &Arc<App>, listener: TcpListener, stop: CancellationToken) {
-    let service = TowerToHyperService::new(router::service(app));
+/// Answers connections until `stop` is cancelled, then lets running answers finish for up to [`DRAIN_TIMEOUT`].
+pub(crate) async fn listen(app: &Arc<App>, listener: TcpListener, stop: CancellationToken) {
+    let service = TowerToHyperService::new(routes::service(app));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(64);
-    let (connections, room) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(64);
+    let (connections, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, &permits) => accepted,
             () = stop.cancelled() => break,
         };
         let (stream, permit) = match accepted {
@@ -40,7 +41,7 @@ pub(super) async fn listen(app: &Arc<App>, listener: TcpListener, stop: Cancella
             Ok(None) => break,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(RECOVERY).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 continue;
             }
         };
@@ -66,18 +67,18 @@ pub(super) async fn listen(app: &Arc<App>, listener: TcpListener, stop: Cancella
     connections.close();
     app.sessions.close();
     let finished = async { tokio::join!(connections.wait(), app.sessions.wait()) };
-    if tokio::time::timeout(GRACE, finished).await.is_err() {
+    if tokio::time::timeout(DRAIN_TIMEOUT, finished).await.is_err() {
         app.closing.cancel();
-        let _ = tokio::time::timeout(PARTING, app.sessions.wait()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, app.sessions.wait()).await;
     }
 }
 
-/// The next connection, once there is room for it.
+/// Accepts the next connection once a permit is free.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> std::io::Result<Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)>> {
-    let Ok(permit) = Arc::clone(room).acquire_owned().await else { return Ok(None) };
+    let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return Ok(None) };
     let (stream, _) = listener.accept().await?;
     Ok(Some((stream, permit)))
 }

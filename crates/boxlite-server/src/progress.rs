@@ -1,4 +1,4 @@
-//! Answers that take their time: lines of JSON, with a beat where nothing else is said.
+//! Answers that take time: a stream of JSON lines, with a beat whenever there is nothing else to say.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,41 +15,41 @@ use futures::{Stream, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::failure::Failure;
-use super::request_id;
+use crate::failure::HttpFailure;
+use crate::request_id;
 
-/// Silence after which a beat is sent.
-const BEAT: Duration = Duration::from_secs(5);
-/// Steps that wait for a slow client; further ones are left out.
-const STEPS: usize = 256;
+/// How long the stream may be silent before a beat is sent.
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Progress steps that wait for a slow client; further ones are dropped.
+const MAX_QUEUED_STEPS: usize = 256;
 
-/// Takes progress and leaves out what a slow client has no room for.
-struct Steps(mpsc::Sender<Progress>);
+/// Queues progress for the client and drops the steps that a slow one has no room for.
+struct ProgressQueue(mpsc::Sender<Progress>);
 
-impl ProgressSink for Steps {
+impl ProgressSink for ProgressQueue {
     fn report(&self, progress: Progress) {
-        // A full queue loses a step of the way, never the outcome.
+        // A full queue loses a step, never the outcome.
         let _ = self.0.try_send(progress);
     }
 }
 
-type Work<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+type JobFuture<T> = Pin<Box<dyn Future<Output = Result<T, HttpFailure>> + Send>>;
 
-struct Job<T> {
-    work: Option<Work<T>>,
+struct StreamedJob<T> {
+    work: Option<JobFuture<T>>,
     steps: mpsc::Receiver<Progress>,
-    outcome: Option<Result<T, Failure>>,
+    outcome: Option<Result<T, HttpFailure>>,
 }
 
-impl<T> Job<T> {
-    /// The next line; `None` after the outcome.
-    async fn next(&mut self) -> Option<Event<Result<T, Failure>>> {
+impl<T> StreamedJob<T> {
+    /// Returns the next line; `None` after the outcome.
+    async fn next(&mut self) -> Option<Event<Result<T, HttpFailure>>> {
         if let Some(work) = &mut self.work {
             tokio::select! {
                 biased;
                 Some(step) = self.steps.recv() => return Some(Event::Progress(step)),
                 outcome = work => self.outcome = Some(outcome),
-                () = tokio::time::sleep(BEAT) => return Some(Event::Beat),
+                () = tokio::time::sleep(BEAT_INTERVAL) => return Some(Event::Beat),
             }
             self.work = None;
         }
@@ -60,16 +60,18 @@ impl<T> Job<T> {
     }
 }
 
-/// Answers with what `work` says of itself and with its outcome. A failure before anything was said is a plain error
-/// answer; a client that goes away ends the work, as dropping the library's own future does.
-pub(super) async fn events<T, F>(work: impl FnOnce(Arc<dyn ProgressSink>) -> F) -> Response
+/// Answers with the progress of `work` and its outcome.
+///
+/// A failure before the first line is a plain error answer. A client that disconnects cancels the work, as dropping the
+/// library's own future does.
+pub(crate) async fn events<T, F>(work: impl FnOnce(Arc<dyn ProgressSink>) -> F) -> Response
 where
     T: Serialize + Send + 'static,
-    F: Future<Output = Result<T, Failure>> + Send + 'static,
+    F: Future<Output = Result<T, HttpFailure>> + Send + 'static,
 {
-    let (sender, steps) = mpsc::channel(STEPS);
-    let work: Work<T> = Box::pin(work(Arc::new(Steps(sender))));
-    let mut job = Job { work: Some(work), steps, outcome: None };
+    let (sender, steps) = mpsc::channel(MAX_QUEUED_STEPS);
+    let work: JobFuture<T> = Box::pin(work(Arc::new(ProgressQueue(sender))));
+    let mut job = StreamedJob { work: Some(work), steps, outcome: None };
     let id = request_id::current();
     let first = match job.next().await {
         Some(Event::Done(Err(failure))) => return failure.into_response(),
@@ -85,12 +87,12 @@ where
 }
 
 /// Answers with the lines of a log.
-pub(super) fn log(log: BoxStream<'static, boxlite::Result<LogLine>>) -> Response {
+pub(crate) fn log(log: BoxStream<'static, boxlite::Result<LogLine>>) -> Response {
     let id = request_id::current();
-    let failed = move |error: boxlite::Error| -> ErrorBody { Failure::from(error).body(id.clone()) };
+    let failed = move |error: boxlite::Error| -> ErrorBody { HttpFailure::from(error).body(id.clone()) };
     let events = stream::unfold(Some((log, failed)), |state| async move {
         let (mut log, failed) = state?;
-        match tokio::time::timeout(BEAT, log.next()).await {
+        match tokio::time::timeout(BEAT_INTERVAL, log.next()).await {
             Err(_) => Some((LogEvent::Beat, Some((log, failed)))),
             Ok(Some(Ok(line))) => Some((LogEvent::Line(LogRecord::from(line)), Some((log, failed)))),
             Ok(Some(Err(error))) => Some((LogEvent::Failed(failed(error)), None)),
@@ -127,7 +129,7 @@ mod tests {
     async fn steps_come_before_the_outcome_and_beats_fill_the_silence() {
         let response = events(|progress| async move {
             progress.report(Progress::Built);
-            tokio::time::sleep(BEAT * 2 + BEAT / 2).await;
+            tokio::time::sleep(BEAT_INTERVAL * 2 + BEAT_INTERVAL / 2).await;
             progress.report(Progress::Built);
             Ok(7)
         });
@@ -144,7 +146,7 @@ mod tests {
         assert_eq!(at_once.status().as_u16(), 404);
         let later = events(|progress| async move {
             progress.report(Progress::Built);
-            Err::<(), _>(Failure::from(Error::not_found("no")))
+            Err::<(), _>(HttpFailure::from(Error::not_found("no")))
         });
         let later = later.await;
         assert_eq!(later.status().as_u16(), 200);

@@ -1,4 +1,4 @@
-//! Every request has an id, which its answer, its error and its line in the log carry.
+//! Request ids: each request has one, which its answer, its error envelope and its log line carry.
 
 use std::time::Instant;
 
@@ -13,13 +13,13 @@ tokio::task_local! {
     static CURRENT: String;
 }
 
-/// The id of the request that is being answered.
-pub(super) fn current() -> Option<String> {
+/// Returns the id of the request that is being answered.
+pub(crate) fn current() -> Option<String> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
-/// Names the request, answers it, and logs it at level `info`.
-pub(super) async fn named(request: Request, next: Next) -> Response {
+/// Gives the request its id, answers it, and logs it at level `info`.
+pub(crate) async fn named(request: Request, next: Next) -> Response {
     let id = chosen(request.headers()).unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let began = Instant::now();
@@ -32,7 +32,7 @@ pub(super) async fn named(request: Request, next: Next) -> Response {
     response
 }
 
-/// The id that a client chose, if it is fit for a log.
+/// Returns the id that the client chose, if it is safe to log.
 fn chosen(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(HEADER)?.to_str().ok()?;
     let fit = (1..=64).contains(&id.len())

@@ -1,4 +1,4 @@
-//! What is done by the clock: garbage collection, and forgetting boxes that others removed.
+//! Periodic work: garbage collection, reaping executions without a client, and forgetting boxes that others removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +6,17 @@ use std::time::Duration;
 use boxlite::{ErrorKind, GcOptions, Runtime};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::executions::Executions;
+use crate::executions::Executions;
 
-/// How often to look for boxes that others removed.
-const FORGETTING: Duration = Duration::from_secs(60);
+/// How often to look for boxes that other processes removed.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+/// How often to look for executions without a client.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Collects garbage every `interval` for ever; starts under pressure do so by themselves.
+/// Collects garbage every `interval`; never returns. Starts that find space short collect by themselves.
 ///
-/// Other processes may collect at the same time: each takes what it can lock and leaves the rest.
-pub(super) async fn collect(runtime: Runtime, interval: Duration) {
+/// Other processes may collect at the same time: each removes what it can lock and leaves the rest.
+pub(crate) async fn collect(runtime: Runtime, interval: Duration) {
     let mut ticks = every(interval);
     loop {
         ticks.tick().await;
@@ -36,10 +38,10 @@ pub(super) async fn collect(runtime: Runtime, interval: Duration) {
     }
 }
 
-/// Forgets for ever what was counted of boxes that others removed, or that removed themselves; a removal through this
-/// server does so itself.
-pub(super) async fn forget(runtime: Runtime, executions: Arc<Executions>) {
-    let mut ticks = every(FORGETTING);
+/// Drops the counters of boxes that other processes removed or that removed themselves; never returns. A removal through
+/// this server drops them itself.
+pub(crate) async fn forget(runtime: Runtime, executions: Arc<Executions>) {
+    let mut ticks = every(FORGET_INTERVAL);
     loop {
         ticks.tick().await;
         forget_removed(&runtime, &executions).await;
@@ -52,6 +54,19 @@ async fn forget_removed(runtime: &Runtime, executions: &Executions) {
         if runtime.inspect(&id).await.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             executions.forget_box(&id);
         }
+    }
+}
+
+/// Ends or releases executions that their clients do not come back to; never returns.
+pub(crate) async fn reap(executions: Arc<Executions>) {
+    let mut last = Instant::now();
+    let mut interval = tokio::time::interval(REAP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = Instant::now();
+        executions.reap(last, now);
+        last = now;
     }
 }
 
@@ -72,20 +87,20 @@ mod tests {
 
     use super::*;
     use crate::executions::a_box;
-    use crate::failure::Failure;
+    use crate::failure::HttpFailure;
 
     async fn inspect(Path(id): Path<String>) -> Response {
         match id.as_str() {
             "kept" => axum::Json(a_box("kept")).into_response(),
-            "unreadable" => Failure::from(Error::corrupt("its record")).into_response(),
-            _ => Failure::from(Error::not_found("no such box")).into_response(),
+            "unreadable" => HttpFailure::from(Error::corrupt("its record")).into_response(),
+            _ => HttpFailure::from(Error::not_found("no such box")).into_response(),
         }
     }
 
-    /// Mutation tried: without the question for its box, what was counted of one that others removed stays for ever;
-    /// without the comparison of the error's kind, that of one which cannot be read goes as well.
+    /// Mutations tried: without asking for the box, the counters of a box that others removed stay for ever; without
+    /// comparing the error's kind, the counters of an unreadable box are dropped as well.
     #[tokio::test]
-    async fn what_was_counted_of_boxes_that_others_removed_is_forgotten() {
+    async fn counters_of_boxes_that_others_removed_are_dropped() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let boxes = Router::new().route("/v1/runtime/boxes/{id}", get(inspect));

@@ -16,7 +16,7 @@ pub(super) async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<Exit, 
         return Err(Failure::local("a server serves a home of its own host, and --url names another server"));
     }
     let failed = |error: boxlite::Error| Failure::of(&error, Topic::Serving);
-    let server = Server::new(ServerOptions {
+    let server = Server::new(&ServerOptions {
         address: SocketAddr::new(args.host, args.port),
         api_key_file: global.api_key_file.clone(),
         allowed_paths: args.allow_path,

@@ -1,4 +1,4 @@
-//! A command's standard input on its way from whoever is attached to the process.
+//! A command's standard input, on its way from the attached client to the process.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,26 +10,26 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How much the process was given.
+/// How much input the process has taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Given {
+pub(super) struct DeliveredInput {
     /// Bytes since the command began.
     pub(super) bytes: u64,
-    /// It takes no more.
+    /// It takes no more input.
     pub(super) closed: bool,
 }
 
-/// How much the process was given, as one client is told.
+/// How much input the process has taken, as one client learns it.
 #[derive(Debug)]
-pub(super) struct Progress {
-    first: Option<Given>,
-    later: watch::Receiver<Given>,
+pub(super) struct InputProgress {
+    first: Option<DeliveredInput>,
+    later: watch::Receiver<DeliveredInput>,
 }
 
-impl Progress {
-    /// What was given when the client began, which is where it goes on, and then each time what is given by now; `None`
-    /// when there is no more to tell.
-    pub(super) async fn next(&mut self) -> Option<Given> {
+impl InputProgress {
+    /// Returns the figures at the client's start, from which it resumes, and later each change; `None` when no change can
+    /// follow.
+    pub(super) async fn next(&mut self) -> Option<DeliveredInput> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
@@ -38,31 +38,32 @@ impl Progress {
     }
 }
 
-/// What was accepted from clients and not yet given to the process; it is given although its client goes away.
+/// Input that was accepted from clients and that the process has not taken yet. It reaches the process even when its
+/// client leaves.
 #[derive(Debug)]
-pub(super) struct Input {
-    state: Mutex<State>,
-    /// Told when there is something to write.
+pub(super) struct ExecutionInput {
+    state: Mutex<InputState>,
+    /// Notified when there is something to write.
     more: Notify,
-    given: watch::Sender<Given>,
+    given: watch::Sender<DeliveredInput>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct InputState {
     queue: VecDeque<Bytes>,
     queued: usize,
     accepted: u64,
     ended: bool,
 }
 
-impl Input {
-    /// Writes into `stdin` what it will be offered, until `released`, which leaves it open; without one everything is
-    /// dropped.
+impl ExecutionInput {
+    /// Writes everything that is offered into `stdin`, until `released` is cancelled, which leaves `stdin` open. Without a
+    /// `stdin`, everything is dropped.
     pub(super) fn into(
         stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
         released: &CancellationToken,
     ) -> Arc<Self> {
-        let given = Given { bytes: 0, closed: stdin.is_none() };
+        let given = DeliveredInput { bytes: 0, closed: stdin.is_none() };
         let input =
             Arc::new(Self { state: Mutex::default(), more: Notify::new(), given: watch::Sender::new(given) });
         if let Some(stdin) = stdin {
@@ -85,7 +86,7 @@ impl Input {
         self.given.send_modify(|given| given.closed = true);
     }
 
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes; `None` at the end.
     async fn next(&self) -> Option<Bytes> {
         loop {
             {
@@ -101,7 +102,7 @@ impl Input {
         }
     }
 
-    /// Takes bytes over, once there is room for them; what the process no longer takes is dropped.
+    /// Accepts bytes once there is room for them; bytes that the process no longer takes are dropped.
     pub(super) async fn offer(&self, bytes: Bytes) {
         let mut given = self.given.subscribe();
         loop {
@@ -124,23 +125,23 @@ impl Input {
         }
     }
 
-    /// Nothing more comes.
+    /// Marks the end of the input.
     pub(super) fn end(&self) {
         self.state().ended = true;
         self.more.notify_one();
     }
 
-    /// A client begins that goes on after what was given, the first of its progress: how much of what it then sends was
-    /// accepted before.
-    pub(super) fn begin(&self) -> (Progress, u64) {
+    /// Starts a client, which resumes after the first figure of its progress. The second value is how many of the bytes it
+    /// then sends were accepted before.
+    pub(super) fn begin(&self) -> (InputProgress, u64) {
         let state = self.state();
         let mut later = self.given.subscribe();
         let first = *later.borrow_and_update();
         let again = state.accepted - first.bytes.min(state.accepted);
-        (Progress { first: Some(first), later }, again)
+        (InputProgress { first: Some(first), later }, again)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InputState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,18 +155,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_accepted_arrives_once_whoever_sent_it() {
+    async fn accepted_input_arrives_once_whichever_client_sent_it() {
         let (theirs, mut ours) = tokio::io::duplex(4);
-        let input = Input::into(Some(Box::pin(theirs)), &CancellationToken::new());
+        let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
         input.offer(Bytes::from_static(b"abcdefgh")).await;
         input.offer(Bytes::from_static(b"ijkl")).await;
         let mut taken = [0; 8];
         ours.read_exact(&mut taken).await.unwrap();
         let (mut progress, _) = input.begin();
         while progress.next().await.unwrap().bytes < 8 {}
-        // The next client is told 8, sends from there on, and what was accepted of that is left out.
+        // The next client learns 8 and sends from there on; the bytes accepted before are skipped.
         let (mut progress, again) = input.begin();
-        let eight = Given { bytes: 8, closed: false };
+        let eight = DeliveredInput { bytes: 8, closed: false };
         assert_eq!((progress.next().await, again), (Some(eight), 4));
         input.end();
         let mut rest = String::new();
@@ -174,9 +175,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_goes_on_where_it_was_counted_from_although_the_process_reads_on() {
+    async fn a_client_resumes_from_its_figure_while_the_process_reads_on() {
         let (theirs, mut ours) = tokio::io::duplex(4);
-        let input = Input::into(Some(Box::pin(theirs)), &CancellationToken::new());
+        let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
         input.offer(Bytes::from_static(b"abcdefgh")).await;
         let (mut progress, again) = input.begin();
         let (mut other, _) = input.begin();
@@ -190,9 +191,9 @@ mod tests {
 
     /// Mutation tried: without the comparison with the window, the offer does not wait.
     #[tokio::test]
-    async fn a_process_that_does_not_read_stops_its_client_and_one_that_is_gone_does_not() {
+    async fn a_process_that_does_not_read_blocks_its_client_and_a_dead_one_does_not() {
         let (theirs, ours) = tokio::io::duplex(4);
-        let input = Input::into(Some(Box::pin(theirs)), &CancellationToken::new());
+        let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
         input.offer(vec![0; 2 * WINDOW].into()).await;
         let waiting = input.offer(Bytes::from_static(b"x"));
         assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());

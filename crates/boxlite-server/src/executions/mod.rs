@@ -1,17 +1,26 @@
-//! Commands that clients began: their output waits here, bounded, until somebody attaches.
+//! Executions: commands that clients began, kept with their bounded output until a client attaches.
+//!
+//! # Streams
+//!
+//! [`ServedExecution`] reads a command's output into an `OutputBuffer` and writes its `ExecutionInput` to the process. Both
+//! count bytes from the command's start and drop only what was acknowledged, so a client that lost its connection resumes
+//! without a gap. `session` moves the bytes of one attached client over its WebSocket.
+//!
+//! # Limits
+//!
+//! [`Executions`] admits at most [`MAX_EXECUTIONS`] that run or hold output. `reaper` decides when an execution without a
+//! client is signalled, released or dropped; the server's upkeep applies its decisions.
 
 mod buffer;
-mod command;
+mod execution;
 mod input;
 mod reaper;
 mod registry;
-mod routes;
 mod session;
 
-pub(super) use command::Abandoned;
-pub(super) use reaper::reap;
-pub(super) use registry::{Executions, MAX_COMMANDS};
-pub(super) use routes::{attach_main, count, routes, seconds};
+pub(crate) use execution::{ExecutionOutcome, ServedExecution, UnattendedPolicy};
+pub(crate) use registry::{Executions, MAX_EXECUTIONS};
+pub(crate) use session::{AttachTerms, MAX_MESSAGE_BYTES, serve_client};
 
 #[cfg(test)]
-pub(super) use registry::tests::a_box;
+pub(crate) use registry::tests::a_box;

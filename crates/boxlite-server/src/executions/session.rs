@@ -13,155 +13,163 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::buffer::Piece;
-use super::command::{Abandoned, Attached, Command, Outcome};
-use super::input::{Given, Progress};
+use super::buffer::OutputPiece;
+use super::execution::{AttachmentGuard, ExecutionOutcome, ServedExecution, UnattendedPolicy};
+use super::input::{DeliveredInput, InputProgress};
 
 /// The longest message from a client, in bytes.
-pub(crate) const MAX_MESSAGE: usize = 4 << 20;
-/// Silence after which the client is taken for dead.
-const DEAD: Duration = PING.saturating_mul(3);
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// How long a client may be silent before it counts as dead.
+const CLIENT_TIMEOUT: Duration = PING.saturating_mul(3);
 /// How long the closing handshake may take.
-const PARTING: Duration = Duration::from_secs(5);
-/// Remarks for the client that wait to be sent.
-const REMARKS: usize = 16;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Remarks that wait to be sent to the client.
+const MAX_QUEUED_REMARKS: usize = 16;
 
-/// What a client wants of its attachment.
+/// What a client asked for when it attached.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
-    /// What it sends is standard input.
-    pub(super) with_stdin: bool,
-    /// It acknowledges, and has had so much output before.
-    pub(super) received: Option<u64>,
+pub(crate) struct AttachTerms {
+    /// Its binary messages are standard input.
+    pub(crate) with_stdin: bool,
+    /// Set if it acknowledges: how many bytes of output it already has.
+    pub(crate) received: Option<u64>,
 }
 
 /// How an attachment ended.
-enum End {
-    /// There is no more to say but this.
-    Said(Message),
+enum AttachmentClose {
+    /// Our closing message is all that is left to send.
+    Send(Message),
     /// The client closed.
     Closed,
-    /// The client was cut off, is silent, or was replaced.
+    /// The connection broke, the client is silent, or another one replaced it.
     Broken,
 }
 
-/// Serves the client until the command has ended, the client has gone, or `closing` says that the server goes.
+/// Serves the client until the command has ended, the client has left, or `closing` is cancelled.
 ///
-/// What the client does not have stays in the buffer for the next one.
-pub(super) async fn serve(socket: WebSocket, attached: Attached, terms: Terms, closing: CancellationToken) {
-    let command = &*attached.command;
+/// Output that the client did not get stays in the buffer for the next one.
+pub(crate) async fn serve_client(
+    socket: WebSocket,
+    attached: AttachmentGuard,
+    terms: AttachTerms,
+    closing: CancellationToken,
+) {
+    let served = &*attached.served;
     let (mut sink, mut stream) = socket.split();
-    let (progress, again) = command.input.begin();
-    let (remarks, remarked) = mpsc::channel(REMARKS);
-    let alive = Alive(Mutex::new(Instant::now()));
+    let (progress, again) = served.input.begin();
+    let (remarks, remarked) = mpsc::channel(MAX_QUEUED_REMARKS);
+    let alive = Liveness(Mutex::new(Instant::now()));
     let again = if terms.received.is_some() { again } else { 0 };
-    let client = Client { command, terms, alive: &alive, remarks, again: Mutex::new(again) };
+    let client = AttachedClient { served, terms, alive: &alive, remarks, again: Mutex::new(again) };
     let end = tokio::select! {
-        end = speak(&mut sink, command, terms, progress, remarked, &alive) => end.unwrap_or_else(|error| {
-            tracing::debug!(id = command.id, %error, "an attachment broke");
-            End::Broken
+        end = send_output(&mut sink, served, terms, progress, remarked, &alive) => end.unwrap_or_else(|error| {
+            tracing::debug!(id = served.id, %error, "an attachment broke");
+            AttachmentClose::Broken
         }),
         end = client.listen(&mut stream) => end,
-        () = attached.replaced.cancelled() => End::Broken,
-        () = closing.cancelled() => End::Said(closed(close_code::AWAY, "the server is going away")),
+        () = attached.replaced.cancelled() => AttachmentClose::Broken,
+        () = closing.cancelled() => AttachmentClose::Send(close_frame(close_code::AWAY, "the server is going away")),
     };
-    // The seat is given back before the connection ends: whoever sees that end may come back at once.
+    // The seat is returned before the connection ends, because a client that sees the end may come back at once.
     match end {
-        End::Closed | End::Broken => {
-            if matches!(end, End::Closed)
-                && (terms.received.is_some() || command.abandoned == Abandoned::LetGo)
+        AttachmentClose::Closed | AttachmentClose::Broken => {
+            if matches!(end, AttachmentClose::Closed)
+                && (terms.received.is_some() || served.unattended == UnattendedPolicy::Release)
             {
-                command.release();
+                served.release();
             }
             drop(attached);
         }
-        End::Said(close) => {
-            let (command, sent) = (Arc::clone(&attached.command), command.buffer.sent_to());
+        AttachmentClose::Send(frame) => {
+            let (served, sent) = (Arc::clone(&attached.served), served.buffer.sent_to());
             drop(attached);
-            if let Ok(Ok(true)) = tokio::time::timeout(PARTING, part(sink, stream, close)).await {
-                // It closes after everything before our close, the last of which is not worth an acknowledgement.
-                command.buffer.acknowledge(sent);
+            if let Ok(Ok(true)) = tokio::time::timeout(CLOSE_TIMEOUT, close(sink, stream, frame)).await {
+                // The client closed after it had read everything before our close frame.
+                served.buffer.acknowledge(sent);
             }
         }
     }
 }
 
-/// Closes, and waits until the client has closed too: a socket that is closed while something the client said is unread
-/// is reset, and the client then loses what it has not read yet. True when the client said that it closes.
-async fn part(
+/// Closes, and waits until the client has closed too; true when it sent a close frame.
+///
+/// A socket that is closed with unread input is reset, and the client would lose the output that it has not read yet.
+async fn close(
     mut sink: SplitSink<WebSocket, Message>,
     mut stream: SplitStream<WebSocket>,
-    close: Message,
+    frame: Message,
 ) -> Result<bool, axum::Error> {
-    sink.send(close).await?;
-    let mut said = false;
+    sink.send(frame).await?;
+    let mut closed = false;
     while let Some(message) = stream.next().await.transpose()? {
-        said |= matches!(message, Message::Close(_));
+        closed |= matches!(message, Message::Close(_));
     }
-    Ok(said)
+    Ok(closed)
 }
 
-/// Passes output on until the command's end, which it tells.
-async fn speak(
+/// Sends output until the command ends, and then how it ended.
+async fn send_output(
     sink: &mut SplitSink<WebSocket, Message>,
-    command: &Command,
-    terms: Terms,
-    mut progress: Progress,
+    served: &ServedExecution,
+    terms: AttachTerms,
+    mut progress: InputProgress,
     mut remarked: mpsc::Receiver<String>,
-    alive: &Alive,
-) -> Result<End, axum::Error> {
+    alive: &Liveness,
+) -> Result<AttachmentClose, axum::Error> {
     let acknowledges = terms.received.is_some();
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     loop {
         tokio::select! {
             biased;
-            Some(Given { bytes: stdin, closed }) = progress.next(), if acknowledges => {
-                sink.send(said(&ServerFrame::Ack { stdin, closed })).await?;
+            Some(DeliveredInput { bytes: stdin, closed }) = progress.next(), if acknowledges => {
+                sink.send(text(&ServerFrame::Ack { stdin, closed })).await?;
             }
             _ = ping.tick() => sink.send(Message::Ping(bytes::Bytes::new())).await?,
-            Some(remark) = remarked.recv() => sink.send(said(&ServerFrame::Error { message: remark })).await?,
-            piece = command.buffer.next() => {
+            Some(remark) = remarked.recv() => sink.send(text(&ServerFrame::Error { message: remark })).await?,
+            piece = served.buffer.next() => {
                 let Some(piece) = piece else { break };
                 sink.send(message(piece)).await?;
-                if acknowledges { command.buffer.sent() } else { command.buffer.passed_on() }
+                if acknowledges { served.buffer.sent() } else { served.buffer.passed_on() }
                 alive.sign();
             }
         }
     }
-    match command.outcome() {
-        Some((Outcome::Ended(status), _)) => {
-            sink.send(said(&ServerFrame::Exit { exit_code: status.code, reason: status.reason })).await?;
-            Ok(End::Said(closed(close_code::NORMAL, "")))
+    match served.outcome() {
+        Some((ExecutionOutcome::Exited(status), _)) => {
+            sink.send(text(&ServerFrame::Exit { exit_code: status.code, reason: status.reason })).await?;
+            Ok(AttachmentClose::Send(close_frame(close_code::NORMAL, "")))
         }
-        Some((Outcome::Broken(error), _)) if acknowledges => {
-            sink.send(said(&ServerFrame::Failed { error })).await?;
-            Ok(End::Said(closed(close_code::NORMAL, "")))
+        Some((ExecutionOutcome::Broken(error), _)) if acknowledges => {
+            sink.send(text(&ServerFrame::Failed { error })).await?;
+            Ok(AttachmentClose::Send(close_frame(close_code::NORMAL, "")))
         }
-        Some((Outcome::Broken(error), _)) => {
-            sink.send(said(&ServerFrame::Error { message: error.message.clone() })).await?;
-            Ok(End::Said(closed(close_code::ERROR, &error.message)))
+        Some((ExecutionOutcome::Broken(error), _)) => {
+            sink.send(text(&ServerFrame::Error { message: error.message.clone() })).await?;
+            Ok(AttachmentClose::Send(close_frame(close_code::ERROR, &error.message)))
         }
-        None => Ok(End::Said(closed(close_code::ERROR, "the server let go of this execution"))),
+        None => {
+            Ok(AttachmentClose::Send(close_frame(close_code::ERROR, "the server released this execution")))
+        }
     }
 }
 
-fn message(piece: Piece) -> Message {
+fn message(piece: OutputPiece) -> Message {
     match piece {
-        Piece::Output(chunk) => {
+        OutputPiece::Output(chunk) => {
             let mut frame = Vec::with_capacity(chunk.bytes.len() + 1);
             frame.push(Channel::from(chunk.stream) as u8);
             frame.extend_from_slice(&chunk.bytes);
             Message::Binary(frame.into())
         }
-        Piece::Trouble(message) => said(&ServerFrame::Error { message }),
+        OutputPiece::Loss(message) => text(&ServerFrame::Error { message }),
     }
 }
 
-fn said(frame: &ServerFrame) -> Message {
+fn text(frame: &ServerFrame) -> Message {
     Message::Text(serde_json::to_string(frame).unwrap_or_default().into())
 }
 
-fn closed(code: u16, reason: &str) -> Message {
+fn close_frame(code: u16, reason: &str) -> Message {
     // A close frame has room for 123 bytes of reason.
     let mut reason = reason.to_owned();
     while reason.len() > 123 {
@@ -170,48 +178,48 @@ fn closed(code: u16, reason: &str) -> Message {
     Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from(reason) }))
 }
 
-/// When the client last showed that it lives.
-struct Alive(Mutex<Instant>);
+/// When the client last gave a sign of life.
+struct Liveness(Mutex<Instant>);
 
-impl Alive {
+impl Liveness {
     fn sign(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// When it is dead unless it shows up before.
+    /// Returns when it counts as dead without a further sign of life.
     fn until(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) + DEAD
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) + CLIENT_TIMEOUT
     }
 }
 
-/// What the client says, and what it is told about it.
-struct Client<'a> {
-    command: &'a Command,
-    terms: Terms,
-    alive: &'a Alive,
+/// The client's messages, and our remarks on them.
+struct AttachedClient<'a> {
+    served: &'a ServedExecution,
+    terms: AttachTerms,
+    alive: &'a Liveness,
     remarks: mpsc::Sender<String>,
-    /// Bytes of input that will come although they came before.
+    /// Bytes of input that the client will send although they were accepted before.
     again: Mutex<u64>,
 }
 
-impl Client<'_> {
-    async fn listen(&self, stream: &mut SplitStream<WebSocket>) -> End {
+impl AttachedClient<'_> {
+    async fn listen(&self, stream: &mut SplitStream<WebSocket>) -> AttachmentClose {
         loop {
             let next = match tokio::time::timeout_at(self.alive.until(), stream.next()).await {
-                // Output that it takes is a sign of life as well.
+                // Taking output is a sign of life as well.
                 Err(_) if self.alive.until() > Instant::now() => continue,
                 Ok(Some(Err(error))) => {
-                    tracing::debug!(id = self.command.id, %error, "an attachment broke");
-                    return End::Broken;
+                    tracing::debug!(id = self.served.id, %error, "an attachment broke");
+                    return AttachmentClose::Broken;
                 }
                 Err(_) | Ok(None) => {
-                    tracing::debug!(id = self.command.id, "an attachment ended without a word");
-                    return End::Broken;
+                    tracing::debug!(id = self.served.id, "an attachment ended without a close frame");
+                    return AttachmentClose::Broken;
                 }
                 Ok(Some(Ok(next))) => next,
             };
             if self.heard(next).await.is_break() {
-                return End::Closed;
+                return AttachmentClose::Closed;
             }
             self.alive.sign();
         }
@@ -229,7 +237,7 @@ impl Client<'_> {
                         self.remark(error.chain().to_string());
                     }
                 }
-                Err(error) => self.remark(format!("no frame that this server knows: {error}")),
+                Err(error) => self.remark(format!("not a frame that this server knows: {error}")),
             },
             Message::Close(_) => return ControlFlow::Break(()),
             Message::Ping(_) | Message::Pong(_) => {}
@@ -245,29 +253,29 @@ impl Client<'_> {
             drop(bytes.split_to(known));
         }
         if !bytes.is_empty() {
-            self.command.count_input(bytes.len());
-            self.command.input.offer(bytes).await;
+            self.served.count_input(bytes.len());
+            self.served.input.offer(bytes).await;
         }
     }
 
     async fn asked(&self, frame: ClientFrame) -> boxlite::Result<()> {
         match frame {
             ClientFrame::Resize { cols, rows } => {
-                self.command.resize(WindowSize { rows, columns: cols }).await
+                self.served.resize(WindowSize { rows, columns: cols }).await
             }
             ClientFrame::Signal { sig } => {
                 let signal = boxlite::parse_signal(&sig.to_string())?;
-                self.command.signal(signal).await
+                self.served.signal(signal).await
             }
             ClientFrame::StdinEof => {
                 if self.terms.with_stdin {
-                    self.command.input.end();
+                    self.served.input.end();
                 }
                 Ok(())
             }
             ClientFrame::Ack { output } => {
                 if self.terms.received.is_some() {
-                    self.command.buffer.acknowledge(output);
+                    self.served.buffer.acknowledge(output);
                 }
                 Ok(())
             }
@@ -275,7 +283,7 @@ impl Client<'_> {
     }
 
     fn remark(&self, text: String) {
-        // Who does not read remarks misses some.
+        // A client that does not read its remarks misses some.
         let _ = self.remarks.try_send(text);
     }
 }

@@ -1,6 +1,15 @@
-//! A command's output on its way from the guest to whoever attaches: bounded, and kept until its reader has it.
+//! A command's output on its way from the guest to the attached client: bounded, and kept until the client has it.
 //!
-//! It is kept as bytes, whatever pieces it came in: pieces of one byte would cost a hundred times what they hold.
+//! # Layout
+//!
+//! Output is kept as bytes, not as the pieces it came in: pieces of one byte would cost a hundred times their content.
+//! Positions count bytes of output since the command began. Dropped output ends at `position`; the reader's cursor lies
+//! between there and the end.
+//!
+//! # Flow control
+//!
+//! The writer waits while the window is full. A reader that acknowledges frees room with [`OutputBuffer::acknowledge`], so
+//! that output in flight survives a broken connection; for a reader that does not, sending frees room at once.
 
 mod runs;
 
@@ -11,112 +20,112 @@ use boxlite::wire::WINDOW;
 use boxlite::{OutputChunk, OutputStream};
 use tokio::sync::Notify;
 
-use runs::Runs;
+use runs::ByteRuns;
 
 /// The longest piece, in bytes.
-const LONGEST: usize = WINDOW / 4;
+const MAX_PIECE_BYTES: usize = WINDOW / 4;
 /// Troubles that are kept; further ones are left out.
-const TROUBLES: usize = 16;
+const MAX_LOSSES: usize = 16;
 
-/// Something to tell the client.
+/// Something to send to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum OutputPiece {
     /// Output.
     Output(OutputChunk),
-    /// Output was lost on the way here, for this reason.
-    Trouble(String),
+    /// Output was lost on its way here, for this reason.
+    Loss(String),
 }
 
-/// The queue between one writer and one reader at a time. Positions count bytes of output since the command began.
+/// The queue between the writer and one reader at a time.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
-    state: Mutex<State>,
-    /// Told when there is room.
+pub(super) struct OutputBuffer {
+    state: Mutex<BufferState>,
+    /// Notified when there is room.
     room: Notify,
-    /// Told when there is something to read.
+    /// Notified when there is something to read.
     more: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    output: Runs,
-    /// What went wrong before the byte of that position.
-    troubles: VecDeque<(u64, String)>,
+struct BufferState {
+    output: ByteRuns,
+    /// What was lost before the byte at that position.
+    losses: VecDeque<(u64, String)>,
     /// Position of the first byte of `output`.
     position: u64,
-    /// How many of the troubles the present reader was sent.
+    /// How many of the losses the present reader was sent.
     told: usize,
-    /// Bytes of the piece that it was handed and not yet sent; a trouble has none.
+    /// Bytes of the piece that the reader was handed and has not sent yet; 0 for a loss.
     handed: usize,
     closed: bool,
 }
 
-impl State {
+impl BufferState {
     fn end(&self) -> u64 {
         self.position + self.output.len() as u64
     }
 
-    /// Position after what the present reader was sent, or had before.
+    /// Position after the output that the present reader was sent, or had before.
     fn sent(&self) -> u64 {
         self.position + self.output.passed() as u64
     }
 
-    fn next(&self) -> Option<Piece> {
-        let before_trouble = match self.troubles.get(self.told) {
-            Some((at, reason)) if *at <= self.sent() => return Some(Piece::Trouble(reason.clone())),
+    fn next(&self) -> Option<OutputPiece> {
+        let before_loss = match self.losses.get(self.told) {
+            Some((at, reason)) if *at <= self.sent() => return Some(OutputPiece::Loss(reason.clone())),
             Some((at, _)) => (at - self.sent()) as usize,
-            None => LONGEST,
+            None => MAX_PIECE_BYTES,
         };
-        self.output.next(LONGEST.min(before_trouble)).map(Piece::Output)
+        self.output.next(MAX_PIECE_BYTES.min(before_loss)).map(OutputPiece::Output)
     }
 
-    /// The present reader was sent what it was handed.
+    /// Moves the present reader past the piece that it was handed.
     fn advance(&mut self) {
         match std::mem::take(&mut self.handed) {
-            0 => self.told = (self.told + 1).min(self.troubles.len()),
+            0 => self.told = (self.told + 1).min(self.losses.len()),
             length => self.output.pass(length),
         }
     }
 
-    /// Drops what was sent before `position`, with the troubles in between.
+    /// Drops sent output before `position`, with the losses in between.
     fn drop_before(&mut self, position: u64) {
         let position = position.clamp(self.position, self.sent());
         self.output.drop_first((position - self.position) as usize);
         self.position = position;
-        while self.told > 0 && self.troubles.front().is_some_and(|(at, _)| *at <= position) {
-            self.troubles.pop_front();
+        while self.told > 0 && self.losses.front().is_some_and(|(at, _)| *at <= position) {
+            self.losses.pop_front();
             self.told -= 1;
         }
     }
 }
 
-impl Buffer {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl OutputBuffer {
+    fn state(&self) -> MutexGuard<'_, BufferState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a piece, in several if it is long, once there is room in the window.
-    pub(super) async fn push(&self, piece: Piece) {
+    /// Adds a piece, split if it is long, waiting while the window is full.
+    pub(super) async fn push(&self, piece: OutputPiece) {
         match piece {
-            Piece::Output(OutputChunk { stream, bytes }) => {
-                for bytes in bytes.chunks(LONGEST) {
+            OutputPiece::Output(OutputChunk { stream, bytes }) => {
+                for bytes in bytes.chunks(MAX_PIECE_BYTES) {
                     while !self.push_short(stream, bytes) {
                         self.room.notified().await;
                     }
                 }
             }
-            Piece::Trouble(reason) => {
+            OutputPiece::Loss(reason) => {
                 let mut state = self.state();
-                if state.troubles.len() < TROUBLES {
+                if state.losses.len() < MAX_LOSSES {
                     let end = state.end();
-                    state.troubles.push_back((end, reason));
+                    state.losses.push_back((end, reason));
                     self.more.notify_one();
                 }
             }
         }
     }
 
-    /// False when there is no room.
+    /// Adds a piece; false when there is no room.
     fn push_short(&self, stream: OutputStream, bytes: &[u8]) -> bool {
         let mut state = self.state();
         if state.output.len() + bytes.len() > WINDOW {
@@ -127,15 +136,15 @@ impl Buffer {
         true
     }
 
-    /// Nothing more will come.
+    /// Marks the end of the output.
     pub(super) fn close(&self) {
         self.state().closed = true;
         self.more.notify_one();
     }
 
-    /// A reader begins, after `received` bytes if it says so; false when what follows those is not here.
+    /// Starts a reader, after `received` bytes if it says so; false when the output from there on is not here.
     ///
-    /// What it received and has not acknowledged goes on to take up room, however often it comes back.
+    /// Output that it received and has not acknowledged still takes up room, however often it comes back.
     pub(super) fn begin(&self, received: Option<u64>) -> bool {
         let mut state = self.state();
         state.output.rewind();
@@ -147,20 +156,20 @@ impl Buffer {
         }
         let had = (received - state.position) as usize;
         state.output.pass(had);
-        state.told = state.troubles.iter().take_while(|(at, _)| *at < received).count();
+        state.told = state.losses.iter().take_while(|(at, _)| *at < received).count();
         true
     }
 
-    /// The next piece for the present reader, from the same place until it is [`Buffer::sent`] or
-    /// [`Buffer::passed_on`]; `None` when it was sent all and no more comes.
-    pub(super) async fn next(&self) -> Option<Piece> {
+    /// Returns the next piece for the present reader, the same one until [`OutputBuffer::sent`] or
+    /// [`OutputBuffer::passed_on`]; `None` once it was sent everything and no more can come.
+    pub(super) async fn next(&self) -> Option<OutputPiece> {
         loop {
             {
                 let mut state = self.state();
                 if let Some(piece) = state.next() {
                     state.handed = match &piece {
-                        Piece::Output(chunk) => chunk.bytes.len(),
-                        Piece::Trouble(_) => 0,
+                        OutputPiece::Output(chunk) => chunk.bytes.len(),
+                        OutputPiece::Loss(_) => 0,
                     };
                     return Some(piece);
                 }
@@ -172,17 +181,17 @@ impl Buffer {
         }
     }
 
-    /// The reader was sent the next piece and will acknowledge it.
+    /// Records that the next piece was sent to a reader that will acknowledge it.
     pub(super) fn sent(&self) {
         self.state().advance();
     }
 
-    /// Position after what the present reader was sent.
+    /// Returns the position after the output that the present reader was sent.
     pub(super) fn sent_to(&self) -> u64 {
         self.state().sent()
     }
 
-    /// The reader was sent the next piece, and that is all there will be known of it.
+    /// Records that the next piece was sent to a reader that does not acknowledge, and drops it.
     pub(super) fn passed_on(&self) {
         let mut state = self.state();
         state.advance();
@@ -190,16 +199,16 @@ impl Buffer {
         self.room.notify_one();
     }
 
-    /// The reader has everything before `position`, as far as it was sent that.
+    /// Records that the reader has everything before `position`, as far as that was sent.
     pub(super) fn acknowledge(&self, position: u64) {
         self.state().drop_before(position);
         self.room.notify_one();
     }
 
-    /// Whether nothing waits.
+    /// Tells whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.output.len() == 0 && state.troubles.is_empty()
+        state.output.len() == 0 && state.losses.is_empty()
     }
 }
 

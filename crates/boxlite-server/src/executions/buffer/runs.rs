@@ -1,60 +1,60 @@
-//! Bytes of two streams in the order in which they came, and a reader among them.
+//! Bytes of two streams in the order of their arrival, with one reader's cursor among them.
 
 use std::collections::VecDeque;
 
 use boxlite::{OutputChunk, OutputStream};
 
-/// A queue of bytes; what it takes up besides them is a [`Run`] for each change of the stream.
+/// A queue of bytes. Besides the bytes it stores one [`ByteRun`] per change of the stream.
 #[derive(Debug, Default)]
-pub(super) struct Runs {
+pub(super) struct ByteRuns {
     bytes: VecDeque<u8>,
-    order: VecDeque<Run>,
-    reader: Reader,
+    order: VecDeque<ByteRun>,
+    cursor: RunCursor,
 }
 
 /// Successive bytes of one stream.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct ByteRun {
     stream: OutputStream,
     length: u32,
 }
 
-/// What comes next.
+/// The position of the reader.
 #[derive(Debug, Clone, Copy, Default)]
-struct Reader {
+struct RunCursor {
     /// Bytes before it.
     passed: usize,
-    /// Which run it is in.
+    /// The run that it is in.
     run: usize,
     /// Bytes of that run before it.
     within: u32,
 }
 
-impl Runs {
+impl ByteRuns {
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes before the reader.
+    /// Returns the bytes before the reader.
     pub(super) fn passed(&self) -> usize {
-        self.reader.passed
+        self.cursor.passed
     }
 
     pub(super) fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
         let length = bytes.len() as u32;
         match self.order.back_mut() {
             Some(last) if last.stream == stream => last.length += length,
-            _ => self.order.push_back(Run { stream, length }),
+            _ => self.order.push_back(ByteRun { stream, length }),
         }
         self.bytes.extend(bytes);
     }
 
-    /// What comes next and of one stream, at most `longest` bytes of it.
+    /// Returns the next bytes of one stream, at most `longest`.
     pub(super) fn next(&self, longest: usize) -> Option<OutputChunk> {
-        let Reader { passed, run, within } = self.reader;
-        // At the end of a run that was the last, more may have come.
+        let RunCursor { passed, run, within } = self.cursor;
+        // The cursor rests at the end of the last run until more bytes arrive.
         let (run, within) = match self.order.get(run)? {
-            run if run.length == within => (self.order.get(self.reader.run + 1)?, 0),
+            run if run.length == within => (self.order.get(self.cursor.run + 1)?, 0),
             run => (run, within),
         };
         let end = passed + longest.min((run.length - within) as usize);
@@ -64,42 +64,42 @@ impl Runs {
 
     /// Moves the reader on.
     pub(super) fn pass(&mut self, count: usize) {
-        let mut left = count.min(self.bytes.len() - self.reader.passed);
-        self.reader.passed += left;
-        while let Some(run) = self.order.get(self.reader.run) {
-            let step = left.min((run.length - self.reader.within) as usize);
-            self.reader.within += step as u32;
+        let mut left = count.min(self.bytes.len() - self.cursor.passed);
+        self.cursor.passed += left;
+        while let Some(run) = self.order.get(self.cursor.run) {
+            let step = left.min((run.length - self.cursor.within) as usize);
+            self.cursor.within += step as u32;
             left -= step;
             if left == 0 {
                 break;
             }
-            (self.reader.run, self.reader.within) = (self.reader.run + 1, 0);
+            (self.cursor.run, self.cursor.within) = (self.cursor.run + 1, 0);
         }
     }
 
     /// Moves the reader back to the first byte.
     pub(super) fn rewind(&mut self) {
-        self.reader = Reader::default();
+        self.cursor = RunCursor::default();
     }
 
-    /// Drops the first `count` bytes, which the reader has passed, and gives back what room they took up.
+    /// Drops the first `count` bytes, which the reader has passed, and frees their memory.
     pub(super) fn drop_first(&mut self, count: usize) {
-        let mut left = count.min(self.reader.passed);
+        let mut left = count.min(self.cursor.passed);
         self.bytes.drain(..left);
-        self.reader.passed -= left;
+        self.cursor.passed -= left;
         while let Some(first) = self.order.front_mut() {
             if first.length as usize > left {
                 first.length -= left as u32;
-                if self.reader.run == 0 {
-                    self.reader.within -= left as u32;
+                if self.cursor.run == 0 {
+                    self.cursor.within -= left as u32;
                 }
                 break;
             }
             left -= first.length as usize;
             self.order.pop_front();
-            match self.reader.run.checked_sub(1) {
-                Some(run) => self.reader.run = run,
-                None => self.reader.within = 0,
+            match self.cursor.run.checked_sub(1) {
+                Some(run) => self.cursor.run = run,
+                None => self.cursor.within = 0,
             }
         }
         if self.bytes.is_empty() {
@@ -113,9 +113,9 @@ impl Runs {
         }
     }
 
-    /// Bytes of memory that it takes up.
+    /// Returns the bytes of memory that it takes up.
     #[cfg(test)]
     pub(super) fn cost(&self) -> usize {
-        self.bytes.capacity() + self.order.capacity() * size_of::<Run>()
+        self.bytes.capacity() + self.order.capacity() * size_of::<ByteRun>()
     }
 }

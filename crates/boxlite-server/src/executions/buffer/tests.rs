@@ -5,25 +5,25 @@ use boxlite::OutputStream;
 
 use super::*;
 
-fn said(stream: OutputStream, bytes: &[u8]) -> Piece {
-    Piece::Output(OutputChunk { stream, bytes: bytes.to_vec().into() })
+fn output(stream: OutputStream, bytes: &[u8]) -> OutputPiece {
+    OutputPiece::Output(OutputChunk { stream, bytes: bytes.to_vec().into() })
 }
 
-fn piece(length: usize) -> Piece {
-    said(OutputStream::Stdout, &vec![b'x'; length])
+fn piece(length: usize) -> OutputPiece {
+    output(OutputStream::Stdout, &vec![b'x'; length])
 }
 
-async fn next_length(buffer: &Buffer) -> Option<usize> {
+async fn next_length(buffer: &OutputBuffer) -> Option<usize> {
     match buffer.next().await? {
-        Piece::Output(chunk) => Some(chunk.bytes.len()),
-        Piece::Trouble(_) => Some(0),
+        OutputPiece::Output(chunk) => Some(chunk.bytes.len()),
+        OutputPiece::Loss(_) => Some(0),
     }
 }
 
 /// Mutation tried: without the comparison with the window, the writer does not wait.
 #[tokio::test]
 async fn a_writer_waits_for_its_reader_and_nothing_is_lost() {
-    let buffer = Arc::new(Buffer::default());
+    let buffer = Arc::new(OutputBuffer::default());
     buffer.push(piece(WINDOW)).await;
     let waiting = tokio::time::timeout(Duration::from_millis(50), buffer.push(piece(1)));
     assert!(waiting.await.is_err(), "the buffer grows without a bound");
@@ -37,9 +37,9 @@ async fn a_writer_waits_for_its_reader_and_nothing_is_lost() {
     });
     let mut length = 0;
     while let Some(next) = next_length(&buffer).await {
-        // A reader that goes away before it was passed on finds it again.
+        // A reader that leaves before the piece was passed on finds it again.
         assert!(buffer.begin(None));
-        assert!((next..=LONGEST).contains(&next_length(&buffer).await.unwrap()));
+        assert!((next..=MAX_PIECE_BYTES).contains(&next_length(&buffer).await.unwrap()));
         length += next_length(&buffer).await.unwrap();
         buffer.passed_on();
     }
@@ -48,14 +48,14 @@ async fn a_writer_waits_for_its_reader_and_nothing_is_lost() {
     assert!(buffer.is_empty());
 }
 
-/// Mutation tried: dropping what was sent instead of what was acknowledged loses bytes at the first break.
+/// Mutation tried: dropping sent output instead of acknowledged output loses bytes at the first break.
 #[tokio::test]
-async fn a_reader_that_acknowledges_goes_on_where_it_says_after_every_break() {
-    let buffer = Buffer::default();
+async fn a_reader_that_acknowledges_resumes_where_it_says_after_every_break() {
+    let buffer = OutputBuffer::default();
     let all: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
     for (bytes, stream) in all.chunks(777).zip([OutputStream::Stderr, OutputStream::Stdout].iter().cycle()) {
-        buffer.push(said(*stream, bytes)).await;
-        buffer.push(Piece::Trouble("x".into())).await;
+        buffer.push(output(*stream, bytes)).await;
+        buffer.push(OutputPiece::Loss("x".into())).await;
     }
     buffer.close();
     let (mut had, mut round) = (Vec::new(), 0_usize);
@@ -64,9 +64,9 @@ async fn a_reader_that_acknowledges_goes_on_where_it_says_after_every_break() {
         for count in 0.. {
             let Some(next) = buffer.next().await else { break 'attachments };
             buffer.sent();
-            if let Piece::Output(chunk) = next {
+            if let OutputPiece::Output(chunk) = next {
                 round += 1;
-                // Of the piece during which the connection breaks, a part arrives.
+                // Only a part of the piece arrives when the connection breaks.
                 let breaks = count > round % 7;
                 let arrived = if breaks { chunk.bytes.len() / 3 } else { chunk.bytes.len() };
                 had.extend_from_slice(&chunk.bytes[..arrived]);
@@ -85,7 +85,7 @@ async fn a_reader_that_acknowledges_goes_on_where_it_says_after_every_break() {
 
 #[tokio::test]
 async fn coming_back_acknowledges_nothing() {
-    let buffer = Buffer::default();
+    let buffer = OutputBuffer::default();
     buffer.push(piece(WINDOW)).await;
     let mut received = 0;
     for round in 0..5 {
@@ -95,30 +95,34 @@ async fn coming_back_acknowledges_nothing() {
             buffer.sent();
         }
         let waiting = tokio::time::timeout(Duration::from_millis(20), buffer.push(piece(1)));
-        assert!(waiting.await.is_err(), "round {round}: there is room for what nobody took");
+        assert!(waiting.await.is_err(), "round {round}: there is room although nothing was acknowledged");
     }
-    let part = LONGEST as u64 + 7;
+    let part = MAX_PIECE_BYTES as u64 + 7;
     assert!(buffer.begin(Some(part)));
-    assert_eq!(next_length(&buffer).await, Some(LONGEST));
+    assert_eq!(next_length(&buffer).await, Some(MAX_PIECE_BYTES));
     buffer.acknowledge(part + 1);
-    assert_eq!(next_length(&buffer).await, Some(LONGEST), "what was not sent is not acknowledged");
+    assert_eq!(
+        next_length(&buffer).await,
+        Some(MAX_PIECE_BYTES),
+        "output that was not sent is not acknowledged"
+    );
     buffer.sent();
-    assert_eq!(buffer.sent_to(), part + LONGEST as u64);
+    assert_eq!(buffer.sent_to(), part + MAX_PIECE_BYTES as u64);
     buffer.push(piece(1)).await;
     buffer.acknowledge(part + 3);
-    assert!(!buffer.begin(Some(part + 2)) && buffer.begin(Some(part + 3)), "what was sent may be on its way");
+    assert!(!buffer.begin(Some(part + 2)) && buffer.begin(Some(part + 3)), "sent output may be on its way");
     assert!(buffer.begin(Some(WINDOW as u64 + 1)) && !buffer.begin(Some(WINDOW as u64 + 2)));
 }
 
-/// Mutations tried: each piece in a run of its own; room that is given back only once nothing is left.
+/// Mutations tried: a run for each piece; freeing memory only once nothing is left.
 #[tokio::test]
 async fn pieces_of_one_byte_cost_little_more_than_they_hold() {
     use OutputStream::{Stderr, Stdout};
     for (streams, most) in [([Stdout, Stdout], 2 * WINDOW + 100), ([Stdout, Stderr], 18 * WINDOW)] {
-        let buffer = Buffer::default();
+        let buffer = OutputBuffer::default();
         for position in 0..WINDOW {
-            buffer.push(said(streams[position % 2], &[position as u8])).await;
-            // The reader has all of it at once, and its acknowledgement is late.
+            buffer.push(output(streams[position % 2], &[position as u8])).await;
+            // The reader gets each byte at once and acknowledges late.
             buffer.next().await.unwrap();
             buffer.sent();
         }
@@ -126,7 +130,9 @@ async fn pieces_of_one_byte_cost_little_more_than_they_hold() {
         assert!(cost <= most, "{cost} bytes");
         assert!(buffer.begin(Some(1)));
         for position in 1..WINDOW / 2 {
-            let Some(Piece::Output(chunk)) = buffer.next().await else { panic!("no output at {position}") };
+            let Some(OutputPiece::Output(chunk)) = buffer.next().await else {
+                panic!("no output at {position}")
+            };
             buffer.sent();
             assert_eq!((chunk.stream, chunk.bytes[0]), (streams[position % 2], position as u8));
             if streams[0] == streams[1] {
@@ -144,42 +150,42 @@ async fn pieces_of_one_byte_cost_little_more_than_they_hold() {
     }
 }
 
-/// Mutation tried: with as many bytes counted as sent as there are by then, the second byte is lost.
+/// Mutation tried: counting everything that has arrived by then as sent loses the second byte.
 #[tokio::test]
-async fn what_comes_while_a_piece_is_being_sent_is_not_counted_as_sent() {
-    let buffer = Buffer::default();
+async fn output_that_arrives_while_a_piece_is_sent_is_not_counted_as_sent() {
+    let buffer = OutputBuffer::default();
     let mut had = Vec::new();
     for byte in 0..4_u8 {
-        buffer.push(said(OutputStream::Stdout, &[byte])).await;
-        let Some(Piece::Output(chunk)) = buffer.next().await else { panic!("no output") };
-        buffer.push(said(OutputStream::Stdout, &[byte + 100])).await;
+        buffer.push(output(OutputStream::Stdout, &[byte])).await;
+        let Some(OutputPiece::Output(chunk)) = buffer.next().await else { panic!("no output") };
+        buffer.push(output(OutputStream::Stdout, &[byte + 100])).await;
         buffer.sent();
         had.extend_from_slice(&chunk.bytes);
     }
     assert_eq!(had, [0, 100, 1, 101, 2, 102, 3]);
-    assert_eq!(buffer.next().await, Some(said(OutputStream::Stdout, &[103])));
+    assert_eq!(buffer.next().await, Some(output(OutputStream::Stdout, &[103])));
 }
 
 #[tokio::test]
-async fn troubles_are_told_in_their_place_and_do_not_pile_up() {
-    let buffer = Buffer::default();
-    let trouble = |reason: &str| Piece::Trouble(reason.to_owned());
-    buffer.push(trouble("first")).await;
-    buffer.push(said(OutputStream::Stdout, b"ab")).await;
-    buffer.push(trouble("second")).await;
-    buffer.push(said(OutputStream::Stdout, b"cd")).await;
-    for _ in 0..2 * TROUBLES {
-        buffer.push(trouble("last")).await;
+async fn losses_are_told_in_their_place_and_do_not_pile_up() {
+    let buffer = OutputBuffer::default();
+    let loss = |reason: &str| OutputPiece::Loss(reason.to_owned());
+    buffer.push(loss("first")).await;
+    buffer.push(output(OutputStream::Stdout, b"ab")).await;
+    buffer.push(loss("second")).await;
+    buffer.push(output(OutputStream::Stdout, b"cd")).await;
+    for _ in 0..2 * MAX_LOSSES {
+        buffer.push(loss("last")).await;
     }
     buffer.close();
-    let all = [trouble("first"), said(OutputStream::Stdout, b"ab"), trouble("second")];
-    for piece in all.iter().chain(&[said(OutputStream::Stdout, b"cd")]) {
+    let all = [loss("first"), output(OutputStream::Stdout, b"ab"), loss("second")];
+    for piece in all.iter().chain(&[output(OutputStream::Stdout, b"cd")]) {
         assert_eq!(buffer.next().await.as_ref(), Some(piece));
         buffer.sent();
     }
-    // Who comes back is told what goes with what it did not have.
+    // A client that comes back learns the losses within the output that it did not have.
     assert!(buffer.begin(Some(1)));
-    assert_eq!(buffer.next().await, Some(said(OutputStream::Stdout, b"b")));
+    assert_eq!(buffer.next().await, Some(output(OutputStream::Stdout, b"b")));
     buffer.sent();
     buffer.acknowledge(1);
     assert!(buffer.begin(Some(2)));
@@ -188,7 +194,7 @@ async fn troubles_are_told_in_their_place_and_do_not_pile_up() {
         told.push(piece);
         buffer.passed_on();
     }
-    assert_eq!(told[..2], [trouble("second"), said(OutputStream::Stdout, b"cd")]);
-    assert_eq!(told[2..], vec![trouble("last"); TROUBLES - 2]);
+    assert_eq!(told[..2], [loss("second"), output(OutputStream::Stdout, b"cd")]);
+    assert_eq!(told[2..], vec![loss("last"); MAX_LOSSES - 2]);
     assert!(buffer.is_empty());
 }

@@ -8,164 +8,166 @@ use std::time::Duration;
 use boxlite::{BoxInfo, Error, Execution};
 use tokio::time::{Instant, timeout};
 
-use super::command::{Abandoned, Command, Traffic};
-use super::reaper::{Fate, fate};
-use crate::failure::Failure;
+use super::execution::{ServedExecution, Traffic, UnattendedPolicy};
+use super::reaper::{ReapAction, action};
+use crate::failure::HttpFailure;
 
-/// Executions that run, or whose output nobody has fetched yet.
-pub(crate) const MAX_COMMANDS: usize = 1024;
-/// Ended executions whose output was fetched, kept to be asked for their status.
+/// Executions that run or hold output that no client has fetched yet.
+pub(crate) const MAX_EXECUTIONS: usize = 1024;
+/// Ended executions whose output was fetched, kept for their status.
 const MAX_ENDED: usize = 16_384;
 
-/// How long output that nobody fetched is safe: its client may be about to attach, or to come back.
-const UNFETCHED: Duration = Duration::from_secs(60);
+/// How long unfetched output is safe: its client may be about to attach or to come back.
+const UNFETCHED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a box may take to take a signal that the reaper sends; the next, harder one comes later than that.
-const TAKES_SIGNAL: Duration = Duration::from_secs(10);
+/// How long a box may take to accept a signal from the reaper; shorter than the time until the next signal.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A place among [`MAX_COMMANDS`] for a command that is about to begin; dropping it gives it back.
-pub(crate) struct Room(Arc<AtomicUsize>);
+/// One of [`MAX_EXECUTIONS`] permits, for a command that is about to start; returned on drop.
+pub(crate) struct ExecutionPermit(Arc<AtomicUsize>);
 
-impl Drop for Room {
+impl Drop for ExecutionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The executions, and what was counted of each box's.
+/// The executions, and the counters of each box.
 #[derive(Default)]
 pub(crate) struct Executions {
-    /// Rooms that are taken by commands not among these yet; changed with these locked when a command moves in.
-    beginning: Arc<AtomicUsize>,
-    commands: Mutex<HashMap<String, Arc<Command>>>,
+    /// Permits of commands that are still starting. Changed with `served` locked when a command moves there.
+    starting: Arc<AtomicUsize>,
+    served: Mutex<HashMap<String, Arc<ServedExecution>>>,
     traffic: Mutex<HashMap<String, Arc<Traffic>>>,
 }
 
 impl Executions {
-    /// Takes room for a command, or refuses when as much is going on as this server takes on.
-    pub(crate) fn take_room(&self) -> Result<Room, Failure> {
-        self.take_room_at(Instant::now())
+    /// Takes a permit for a command, or refuses when the server is at its limit.
+    pub(crate) fn take_permit(&self) -> Result<ExecutionPermit, HttpFailure> {
+        self.take_permit_at(Instant::now())
     }
 
-    fn take_room_at(&self, now: Instant) -> Result<Room, Failure> {
-        let mut commands = self.commands();
-        let heavy = commands.values().filter(|command| is_heavy(command)).count();
-        if heavy + self.beginning.load(Ordering::Relaxed) >= MAX_COMMANDS {
-            // Output that nobody came for makes room for a command that somebody wants.
-            let oldest = commands
+    fn take_permit_at(&self, now: Instant) -> Result<ExecutionPermit, HttpFailure> {
+        let mut executions = self.served();
+        let heavy = executions.values().filter(|served| is_heavy(served)).count();
+        if heavy + self.starting.load(Ordering::Relaxed) >= MAX_EXECUTIONS {
+            // The oldest output that no client fetched makes room for the new command.
+            let oldest = executions
                 .values()
-                .filter(|command| is_heavy(command))
-                .filter_map(|command| Some((left_since(command)?, command.id.clone())))
+                .filter(|served| is_heavy(served))
+                .filter_map(|served| Some((left_since(served)?, served.id.clone())))
                 .min()
-                .filter(|(since, _)| now.duration_since(*since) > UNFETCHED);
+                .filter(|(since, _)| now.duration_since(*since) > UNFETCHED_TIMEOUT);
             let Some((_, id)) = oldest else {
-                return Err(Failure::overloaded(format!(
-                    "this server already runs {MAX_COMMANDS} commands, its limit"
+                return Err(HttpFailure::overloaded(format!(
+                    "this server already runs {MAX_EXECUTIONS} commands, its limit"
                 )));
             };
-            commands.remove(&id);
+            executions.remove(&id);
         }
-        self.beginning.fetch_add(1, Ordering::Relaxed);
-        Ok(Room(Arc::clone(&self.beginning)))
+        self.starting.fetch_add(1, Ordering::Relaxed);
+        Ok(ExecutionPermit(Arc::clone(&self.starting)))
     }
 
-    /// Takes over an execution and waits until its process runs; false when it could not be run.
+    /// Takes over an execution and waits until its process runs; false when it could not be started.
     pub(crate) async fn begin(
         &self,
-        room: Room,
+        permit: ExecutionPermit,
         of: &BoxInfo,
         execution: Execution,
-        abandoned: Abandoned,
+        unattended: UnattendedPolicy,
         limit: Option<Duration>,
-    ) -> Result<(Arc<Command>, bool), Failure> {
+    ) -> Result<(Arc<ServedExecution>, bool), HttpFailure> {
         let traffic = self.traffic(&of.id);
         let named = (of.id.clone(), of.name.clone());
-        let command = Command::start(execution, named, abandoned, Arc::clone(&traffic));
+        let served = ServedExecution::start(execution, named, unattended, Arc::clone(&traffic));
         {
-            let mut commands = self.commands();
-            commands.insert(command.id.clone(), Arc::clone(&command));
-            drop(room);
+            let mut executions = self.served();
+            executions.insert(served.id.clone(), Arc::clone(&served));
+            drop(permit);
         }
-        match command.started().await {
+        match served.started().await {
             Ok(started) => {
                 let counter = if started { &traffic.commands } else { &traffic.failed };
                 counter.fetch_add(1, Ordering::Relaxed);
                 if let Some(limit) = limit {
-                    command.limit(limit);
+                    served.limit(limit);
                 }
-                Ok((command, started))
+                Ok((served, started))
             }
             Err(error) => {
                 traffic.failed.fetch_add(1, Ordering::Relaxed);
-                self.forget(&command);
-                Err(Failure::of_running(error))
+                self.forget(&served);
+                Err(HttpFailure::of_running(error))
             }
         }
     }
 
-    /// The execution `id` of the box that `wanted` (a name, an id or the beginning of one) means.
-    pub(crate) fn find(&self, wanted: &str, id: &str) -> Result<Arc<Command>, Failure> {
-        let command = self.find_for_client(wanted, id)?;
-        if command.is_evicted() { Err(unknown(wanted, id)) } else { Ok(command) }
+    /// Finds the execution `id` of the box that `wanted` (a name, an id or the beginning of one) means.
+    pub(crate) fn find(&self, wanted: &str, id: &str) -> Result<Arc<ServedExecution>, HttpFailure> {
+        let served = self.find_for_client(wanted, id)?;
+        if served.is_evicted() { Err(unknown(wanted, id)) } else { Ok(served) }
     }
 
-    /// The same for somebody who wants to attach, who may have been overtaken by the request to kill it.
-    pub(crate) fn find_for_client(&self, wanted: &str, id: &str) -> Result<Arc<Command>, Failure> {
-        let found = self.commands().get(id).cloned();
-        let of_box = |command: &Arc<Command>| {
-            command.box_name == wanted || (!wanted.is_empty() && command.box_id.starts_with(wanted))
+    /// The same for a client that wants to attach, which a request to kill the execution may have overtaken.
+    pub(crate) fn find_for_client(
+        &self,
+        wanted: &str,
+        id: &str,
+    ) -> Result<Arc<ServedExecution>, HttpFailure> {
+        let found = self.served().get(id).cloned();
+        let of_box = |served: &Arc<ServedExecution>| {
+            served.box_name == wanted || (!wanted.is_empty() && served.box_id.starts_with(wanted))
         };
-        found.filter(of_box).filter(|command| !command.is_released()).ok_or_else(|| unknown(wanted, id))
+        found.filter(of_box).filter(|served| !served.is_released()).ok_or_else(|| unknown(wanted, id))
     }
 
-    /// Drops an execution; whoever is attached to it stays until its end.
-    pub(crate) fn forget(&self, command: &Command) {
-        self.commands().remove(&command.id);
+    /// Drops an execution; an attached client stays until its end.
+    pub(crate) fn forget(&self, served: &ServedExecution) {
+        self.served().remove(&served.id);
     }
 
-    /// What was counted of the box's commands.
+    /// Returns the counters of the box's commands.
     pub(crate) fn traffic(&self, box_id: &str) -> Arc<Traffic> {
         let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(traffic.entry(box_id.to_owned()).or_default())
     }
 
-    /// Forgets what was counted of a box that is gone.
+    /// Drops the counters of a removed box.
     pub(crate) fn forget_box(&self, box_id: &str) {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner).remove(box_id);
     }
 
-    /// The boxes of which something was counted.
+    /// Returns the boxes that have counters.
     pub(crate) fn counted_boxes(&self) -> Vec<String> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// Executions that run now.
+    /// Returns how many executions run now.
     pub(crate) fn running(&self) -> usize {
-        self.commands()
-            .values()
-            .filter(|command| command.outcome().is_none() && !command.is_released())
-            .count()
+        self.served().values().filter(|served| served.outcome().is_none() && !served.is_released()).count()
     }
 
-    /// Acts on executions that nobody has been attached to for long; called every few seconds. Waits for no box: one
-    /// that does not take a signal must not keep the others' executions.
-    pub(super) fn reap(&self, last: Instant, now: Instant) {
-        let commands: Vec<Arc<Command>> = self.commands().values().cloned().collect();
-        for command in commands {
-            if command.is_released() {
-                self.forget(&command);
+    /// Acts on executions that no client has been attached to for long; called every few seconds.
+    ///
+    /// It waits for no box: a box that does not accept a signal must not hold up the executions of others.
+    pub(crate) fn reap(&self, last: Instant, now: Instant) {
+        let executions: Vec<Arc<ServedExecution>> = self.served().values().cloned().collect();
+        for served in executions {
+            if served.is_released() {
+                self.forget(&served);
                 continue;
             }
-            let ended = command.outcome().map(|(_, at)| at);
-            match fate(command.abandoned, command.unattended_since(), ended, last, now) {
-                Fate::Keep => {}
-                Fate::Signal(signal) => {
-                    let taken = async move { timeout(TAKES_SIGNAL, command.signal(signal)).await };
+            let ended = served.outcome().map(|(_, at)| at);
+            match action(served.unattended, served.unattended_since(), ended, last, now) {
+                ReapAction::Keep => {}
+                ReapAction::Signal(signal) => {
+                    let taken = async move { timeout(SIGNAL_TIMEOUT, served.signal(signal)).await };
                     tokio::spawn(taken);
                 }
-                Fate::Drop => {
-                    command.release();
-                    self.forget(&command);
+                ReapAction::Drop => {
+                    served.release();
+                    self.forget(&served);
                 }
             }
         }
@@ -173,36 +175,36 @@ impl Executions {
     }
 
     fn drop_surplus(&self) {
-        let mut commands = self.commands();
-        let mut ended: Vec<(Instant, String)> = commands
+        let mut executions = self.served();
+        let mut ended: Vec<(Instant, String)> = executions
             .values()
-            .filter(|command| !is_heavy(command))
-            .filter_map(|command| command.outcome().map(|(_, at)| (at, command.id.clone())))
+            .filter(|served| !is_heavy(served))
+            .filter_map(|served| served.outcome().map(|(_, at)| (at, served.id.clone())))
             .collect();
         ended.sort();
         for (_, id) in ended.iter().rev().skip(MAX_ENDED) {
-            commands.remove(id);
+            executions.remove(id);
         }
     }
 
-    fn commands(&self) -> MutexGuard<'_, HashMap<String, Arc<Command>>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    fn served(&self) -> MutexGuard<'_, HashMap<String, Arc<ServedExecution>>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unknown(wanted: &str, id: &str) -> Failure {
+fn unknown(wanted: &str, id: &str) -> HttpFailure {
     Error::not_found(format!("this server knows no execution {id:?} of box {wanted:?}")).into()
 }
 
-/// Since when it has been over with nobody attached.
-fn left_since(command: &Command) -> Option<Instant> {
-    let (_, ended) = command.outcome()?;
-    Some(command.unattended_since()?.max(ended))
+/// Returns since when it has been over without a client.
+fn left_since(served: &ServedExecution) -> Option<Instant> {
+    let (_, ended) = served.outcome()?;
+    Some(served.unattended_since()?.max(ended))
 }
 
-/// Whether it holds more than its status.
-fn is_heavy(command: &Arc<Command>) -> bool {
-    !command.is_released() && (command.outcome().is_none() || !command.buffer.is_empty())
+/// Tells whether it holds more than its status.
+fn is_heavy(served: &Arc<ServedExecution>) -> bool {
+    !served.is_released() && (served.outcome().is_none() || !served.buffer.is_empty())
 }
 
 #[cfg(test)]

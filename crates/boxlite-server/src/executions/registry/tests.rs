@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// A command that runs until it is told to end.
+/// A command that runs until it is cancelled.
 struct Sleeping(CancellationToken);
 
 #[async_trait]
@@ -40,8 +40,12 @@ pub(crate) fn a_box(id: &str) -> BoxInfo {
     .unwrap()
 }
 
-/// Begins a command that says `output` and ends at `end`.
-async fn begin(executions: &Executions, end: &CancellationToken, output: &'static [u8]) -> Arc<Command> {
+/// Begins a command that writes `output` and ends when `end` is cancelled.
+async fn begin(
+    executions: &Executions,
+    end: &CancellationToken,
+    output: &'static [u8],
+) -> Arc<ServedExecution> {
     let quiet = end.clone();
     let said = (!output.is_empty())
         .then(|| Ok(OutputChunk { stream: OutputStream::Stdout, bytes: Bytes::from_static(output) }));
@@ -52,32 +56,32 @@ async fn begin(executions: &Executions, end: &CancellationToken, output: &'stati
     begin_of(executions, Execution { stdin: None, output, control }).await
 }
 
-async fn begin_of(executions: &Executions, execution: Execution) -> Arc<Command> {
-    let room = executions.take_room().unwrap();
-    executions.begin(room, &a_box("ab12"), execution, Abandoned::HungUp, None).await.unwrap().0
+async fn begin_of(executions: &Executions, execution: Execution) -> Arc<ServedExecution> {
+    let permit = executions.take_permit().unwrap();
+    executions.begin(permit, &a_box("ab12"), execution, UnattendedPolicy::HangUp, None).await.unwrap().0
 }
 
-async fn ended(command: &Command) {
-    while command.outcome().is_none() {
+async fn ended(served: &ServedExecution) {
+    while served.outcome().is_none() {
         tokio::task::yield_now().await;
     }
 }
 
 fn refused(executions: &Executions, now: Instant) {
-    let refused = executions.take_room_at(now).err().expect("a refusal").into_response();
+    let refused = executions.take_permit_at(now).err().expect("a refusal").into_response();
     assert_eq!(refused.status().as_u16(), 503);
     assert!(refused.headers().contains_key("retry-after"));
 }
 
 #[tokio::test]
-async fn as_many_commands_as_there_is_room_for_and_not_one_more() {
+async fn as_many_commands_as_there_are_permits_and_not_one_more() {
     let executions = Executions::default();
     let (end, endless) = (CancellationToken::new(), CancellationToken::new());
     let first = begin(&executions, &end, b"").await;
-    for _ in 2..MAX_COMMANDS {
+    for _ in 2..MAX_EXECUTIONS {
         begin(&executions, &endless, b"").await;
     }
-    let about_to_begin = executions.take_room().unwrap();
+    let about_to_begin = executions.take_permit().unwrap();
     refused(&executions, Instant::now());
     drop(about_to_begin);
     begin(&executions, &endless, b"").await;
@@ -87,12 +91,12 @@ async fn as_many_commands_as_there_is_room_for_and_not_one_more() {
     assert!(executions.find("other", &first.id).is_err() && executions.find("", &first.id).is_err());
     end.cancel();
     ended(&first).await;
-    executions.take_room().unwrap();
-    assert_eq!(executions.running(), MAX_COMMANDS - 1);
+    executions.take_permit().unwrap();
+    assert_eq!(executions.running(), MAX_EXECUTIONS - 1);
 }
 
 #[tokio::test]
-async fn only_output_that_nobody_came_for_in_a_while_makes_room() {
+async fn only_output_that_stayed_unfetched_makes_room() {
     let executions = Executions::default();
     let (end, endless) = (CancellationToken::new(), CancellationToken::new());
     let light = begin(&executions, &end, b"").await;
@@ -100,23 +104,23 @@ async fn only_output_that_nobody_came_for_in_a_while_makes_room() {
     end.cancel();
     ended(&light).await;
     ended(&heavy).await;
-    for _ in 1..MAX_COMMANDS {
+    for _ in 1..MAX_EXECUTIONS {
         begin(&executions, &endless, b"").await;
     }
     let now = Instant::now();
-    let later = now + UNFETCHED + Duration::from_secs(1);
+    let later = now + UNFETCHED_TIMEOUT + Duration::from_secs(1);
     refused(&executions, now);
     let attached = heavy.attach(false).await.unwrap();
     refused(&executions, later);
     drop(attached);
     refused(&executions, now);
-    let _room = executions.take_room_at(later + Duration::from_secs(1)).unwrap();
+    let _permit = executions.take_permit_at(later + Duration::from_secs(1)).unwrap();
     assert!(executions.find("web", &heavy.id).is_err());
     assert!(executions.find("web", &light.id).is_ok(), "its status is kept");
     refused(&executions, later + Duration::from_secs(1));
 }
 
-/// A command that notes its signals; one in a stuck box never gets rid of them.
+/// A command that records its signals; in a stuck box, sending one never ends.
 #[derive(Default)]
 struct Signalled {
     signals: Mutex<Vec<i32>>,
@@ -148,8 +152,8 @@ impl ExecutionControl for Signalled {
     }
 }
 
-/// Mutation tried: with one signal sent after the other, those behind a stuck box are not sent; without a limit to their
-/// time, each that is stuck stays for ever.
+/// Mutations tried: sending the signals one after the other sends none behind a stuck box; without their timeout, each
+/// stuck signal stays for ever.
 #[tokio::test(start_paused = true)]
 async fn a_stuck_box_keeps_no_signal_from_others() {
     let executions = Executions::default();
@@ -171,6 +175,6 @@ async fn a_stuck_box_keeps_no_signal_from_others() {
         last = now;
     }
     assert_eq!(controls.iter().filter(|control| Arc::strong_count(&control.under_way) > 1).count(), 4);
-    tokio::time::sleep(TAKES_SIGNAL).await;
+    tokio::time::sleep(SIGNAL_TIMEOUT).await;
     assert!(controls.iter().all(|control| Arc::strong_count(&control.under_way) == 1));
 }

@@ -1,4 +1,4 @@
-//! One execution: a command in a box (or a box's main process), whoever may be attached to it.
+//! One execution: a command in a box, or a box's main process, which clients attach to and leave.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,34 +12,34 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::buffer::{Buffer, Piece};
-use super::input::Input;
-use crate::failure::Failure;
+use super::buffer::{OutputBuffer, OutputPiece};
+use super::input::ExecutionInput;
+use crate::failure::HttpFailure;
 
-/// What becomes of a command that nobody is attached to for long.
+/// What happens to a command that no client is attached to for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Abandoned {
-    /// It is ended: its public client was to come back and did not.
-    HungUp,
-    /// It runs on, and this server lets go of it.
-    LetGo,
+pub(crate) enum UnattendedPolicy {
+    /// It gets HUP, TERM and KILL: its public client was expected back.
+    HangUp,
+    /// It keeps running, and the server releases it.
+    Release,
 }
 
-/// How a command ended.
+/// How an execution ended.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    /// It has a status.
-    Ended(ExecStatus),
-    /// Nobody will know: its box or the way to it broke.
+pub(crate) enum ExecutionOutcome {
+    /// The process exited with a status.
+    Exited(ExecStatus),
+    /// The status is lost: the box, or the connection to it, broke.
     Broken(ErrorBody),
 }
 
-/// What was counted of a box's commands; shared by all of them.
+/// Counters of a box's commands, shared by all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     /// Commands begun.
     pub(crate) commands: AtomicU64,
-    /// Commands that could not be begun.
+    /// Commands that could not be started.
     pub(crate) failed: AtomicU64,
     /// Bytes of standard input.
     pub(crate) sent: AtomicU64,
@@ -47,42 +47,42 @@ pub(crate) struct Traffic {
     pub(crate) received: AtomicU64,
 }
 
-/// An execution and what waits of its output.
-pub(crate) struct Command {
-    /// The random id it is known by.
+/// An execution that this server serves, with its waiting output.
+pub(crate) struct ServedExecution {
+    /// Its random id.
     pub(crate) id: String,
     /// The box's id.
     pub(super) box_id: String,
     /// The box's name.
     pub(super) box_name: String,
-    pub(super) began: Instant,
-    pub(super) began_at: Timestamp,
-    pub(super) abandoned: Abandoned,
-    pub(super) buffer: Buffer,
-    /// Until it is let go of: what is held of an execution keeps its standard input from others.
+    pub(crate) began: Instant,
+    pub(crate) began_at: Timestamp,
+    pub(super) unattended: UnattendedPolicy,
+    pub(super) buffer: OutputBuffer,
+    /// Dropped on release: holding it keeps the command's standard input from others.
     control: Mutex<Option<Arc<dyn ExecutionControl>>>,
-    pub(super) input: Arc<Input>,
+    pub(super) input: Arc<ExecutionInput>,
     pub(super) has_stdin: bool,
-    outcome: watch::Sender<Option<(Outcome, Instant)>>,
+    outcome: watch::Sender<Option<(ExecutionOutcome, Instant)>>,
     attachment: Mutex<Attachment>,
-    /// Held by whoever is attached.
+    /// Held by the attached client.
     seat: Arc<tokio::sync::Mutex<()>>,
     evicted: AtomicBool,
     killed: AtomicBool,
     timed_out: AtomicBool,
     traffic: Arc<Traffic>,
-    /// Lets go of the library's execution, after which the command runs on without us.
+    /// Cancelled on release, after which the command keeps running without us.
     released: CancellationToken,
 }
 
-/// How long the client that is replaced may take to notice.
-const REPLACED: Duration = Duration::from_secs(5);
+/// How long a replaced client may take to leave.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Attachment {
     attached: bool,
     since: Instant,
-    /// Set when another client takes the place of this one.
+    /// Cancelled when another client replaces this one.
     replaced: CancellationToken,
 }
 
@@ -92,43 +92,43 @@ impl Default for Attachment {
     }
 }
 
-/// The right to be the one client of a command; given back when dropped.
-pub(super) struct Attached {
-    pub(super) command: Arc<Command>,
-    /// Set when another client takes the place of this one.
+/// The right to be the only client of an execution; returned on drop.
+pub(crate) struct AttachmentGuard {
+    pub(super) served: Arc<ServedExecution>,
+    /// Cancelled when another client replaces this one.
     pub(super) replaced: CancellationToken,
     _seat: OwnedMutexGuard<()>,
 }
 
-impl Drop for Attached {
+impl Drop for AttachmentGuard {
     fn drop(&mut self) {
-        let mut attachment = self.command.attachment();
+        let mut attachment = self.served.attachment();
         (attachment.attached, attachment.since) = (false, Instant::now());
     }
 }
 
-impl Command {
-    /// Takes over `execution`, of which the box is `(id, name)`, and begins to read its output.
+impl ServedExecution {
+    /// Takes over `execution` of the box `(id, name)` and starts reading its output.
     pub(super) fn start(
         execution: Execution,
         (box_id, box_name): (String, String),
-        abandoned: Abandoned,
+        unattended: UnattendedPolicy,
         traffic: Arc<Traffic>,
     ) -> Arc<Self> {
         let Execution { stdin, output, control } = execution;
         let (outcome, _) = watch::channel(None);
         let released = CancellationToken::new();
-        let command = Arc::new(Self {
+        let served = Arc::new(Self {
             id: uuid::Uuid::new_v4().simple().to_string(),
             box_id,
             box_name,
             began: Instant::now(),
             began_at: Timestamp::now(),
-            abandoned,
-            buffer: Buffer::default(),
+            unattended,
+            buffer: OutputBuffer::default(),
             control: Mutex::new(Some(Arc::clone(&control))),
             has_stdin: stdin.is_some(),
-            input: Input::into(stdin, &released),
+            input: ExecutionInput::into(stdin, &released),
             outcome,
             attachment: Mutex::new(Attachment::default()),
             seat: Arc::default(),
@@ -138,9 +138,9 @@ impl Command {
             traffic,
             released: released.clone(),
         });
-        let reader = Arc::clone(&command);
+        let reader = Arc::clone(&served);
         tokio::spawn(released.run_until_cancelled_owned(async move { reader.read(output, control).await }));
-        command
+        served
     }
 
     async fn read(
@@ -154,65 +154,65 @@ impl Command {
             let piece = match next {
                 Ok(chunk) => {
                     self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
-                    Piece::Output(chunk)
+                    OutputPiece::Output(chunk)
                 }
-                Err(error) => Piece::Trouble(error.chain().to_string()),
+                Err(error) => OutputPiece::Loss(error.to_string()),
             };
             self.buffer.push(piece).await;
         }
         let outcome = match control.wait().await {
-            Ok(status) => Outcome::Ended(status),
-            Err(error) => Outcome::Broken(Failure::from(error).body(None)),
+            Ok(status) => ExecutionOutcome::Exited(status),
+            Err(error) => ExecutionOutcome::Broken(HttpFailure::from(error).body(None)),
         };
         self.outcome.send_replace(Some((outcome, Instant::now())));
         self.buffer.close();
     }
 
-    /// Ends the command with KILL when it still runs after `limit`.
+    /// Kills the command when it still runs after `limit`.
     pub(super) fn limit(self: &Arc<Self>, limit: Duration) {
-        let command = Arc::clone(self);
+        let served = Arc::clone(self);
         tokio::spawn(async move {
-            let mut ended = command.outcome.subscribe();
+            let mut ended = served.outcome.subscribe();
             if tokio::time::timeout(limit, ended.wait_for(Option::is_some)).await.is_err() {
-                command.timed_out.store(true, Ordering::Relaxed);
-                let _ = command.signal(libc::SIGKILL).await;
+                served.timed_out.store(true, Ordering::Relaxed);
+                let _ = served.signal(libc::SIGKILL).await;
             }
         });
     }
 
-    /// How its creation is answered.
+    /// Returns the answer to its creation.
     pub(crate) fn created(&self, started: bool) -> ExecutionCreated {
         ExecutionCreated { execution_id: self.id.clone(), started, stdin: self.has_stdin }
     }
 
-    /// Waits until the process runs; false when it could not be run.
+    /// Waits until the process runs; false when it could not be started.
     pub(super) async fn started(&self) -> boxlite::Result<bool> {
         self.control()?.started().await
     }
 
-    /// Sends a signal.
-    pub(super) async fn signal(&self, signal: i32) -> boxlite::Result<()> {
+    /// Sends a signal to the process.
+    pub(crate) async fn signal(&self, signal: i32) -> boxlite::Result<()> {
         self.control()?.signal(signal).await
     }
 
-    /// Tells the terminal its size.
-    pub(super) async fn resize(&self, size: boxlite::WindowSize) -> boxlite::Result<()> {
+    /// Sets the size of its terminal.
+    pub(crate) async fn resize(&self, size: boxlite::WindowSize) -> boxlite::Result<()> {
         self.control()?.resize(size).await
     }
 
-    /// Ends it now.
-    pub(super) async fn kill(&self) -> boxlite::Result<()> {
+    /// Kills the process, on a client's request.
+    pub(crate) async fn kill(&self) -> boxlite::Result<()> {
         self.killed.store(true, Ordering::Relaxed);
         self.signal(libc::SIGKILL).await
     }
 
-    /// Lets go of it: it runs on, its output is discarded, and its input is free for others.
+    /// Releases the command: it keeps running, its output is discarded, and others may use its input.
     pub(super) fn release(&self) {
         self.released.cancel();
         lock(&self.control).take();
     }
 
-    /// Whether it was let go of.
+    /// Tells whether it was released.
     pub(super) fn is_released(&self) -> bool {
         self.released.is_cancelled()
     }
@@ -220,7 +220,7 @@ impl Command {
     fn control(&self) -> boxlite::Result<Arc<dyn ExecutionControl>> {
         lock(&self.control)
             .clone()
-            .ok_or_else(|| Error::conflict(format!("execution {} was let go of", self.id)))
+            .ok_or_else(|| Error::conflict(format!("execution {} was released", self.id)))
     }
 
     /// Counts standard input that arrived.
@@ -228,49 +228,54 @@ impl Command {
         self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// How it ended, if it has.
-    pub(super) fn outcome(&self) -> Option<(Outcome, Instant)> {
+    /// Returns how and when it ended, if it has.
+    pub(crate) fn outcome(&self) -> Option<(ExecutionOutcome, Instant)> {
         self.outcome.borrow().clone()
     }
 
-    /// Whether somebody ended it on purpose.
-    pub(super) fn was_killed(&self) -> bool {
+    /// Tells whether a client killed it.
+    pub(crate) fn was_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
 
-    /// Whether it ran out of its time.
-    pub(super) fn was_timed_out(&self) -> bool {
+    /// Tells whether it exceeded its time limit.
+    pub(crate) fn was_timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Becomes its client, unless there is one, whose place is taken if `instead`.
-    pub(super) async fn attach(self: &Arc<Self>, instead: bool) -> Option<Attached> {
+    /// Becomes its client. An attached client is replaced if `instead` is set; otherwise it stays, and this returns `None`.
+    pub(crate) async fn attach(self: &Arc<Self>, instead: bool) -> Option<AttachmentGuard> {
         if instead {
             self.attachment().replaced.cancel();
         }
         let seat = match Arc::clone(&self.seat).try_lock_owned() {
             Err(_) if instead => {
-                tokio::time::timeout(REPLACED, Arc::clone(&self.seat).lock_owned()).await.ok()?
+                tokio::time::timeout(REPLACE_TIMEOUT, Arc::clone(&self.seat).lock_owned()).await.ok()?
             }
             free => free.ok()?,
         };
         let replaced = CancellationToken::new();
         *self.attachment() = Attachment { attached: true, since: Instant::now(), replaced: replaced.clone() };
-        Some(Attached { command: Arc::clone(self), replaced, _seat: seat })
+        Some(AttachmentGuard { served: Arc::clone(self), replaced, _seat: seat })
     }
 
-    /// Is not to be found any more, except by its first client.
-    pub(super) fn evict(&self) {
+    /// Resumes its output after `received` bytes for a new client; false when that output is not here any more.
+    pub(crate) fn resume(&self, received: Option<u64>) -> bool {
+        self.buffer.begin(received)
+    }
+
+    /// Hides it from everyone but a client that is about to attach.
+    pub(crate) fn evict(&self) {
         self.evicted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was evicted.
+    /// Tells whether it was evicted.
     pub(super) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Since when nobody has been attached; `None` while somebody is.
-    pub(super) fn unattended_since(&self) -> Option<Instant> {
+    /// Returns since when no client has been attached; `None` while one is.
+    pub(crate) fn unattended_since(&self) -> Option<Instant> {
         let attachment = self.attachment();
         (!attachment.attached).then_some(attachment.since)
     }

@@ -1,4 +1,4 @@
-//! Figures in Prometheus' text format.
+//! The metrics in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -7,8 +7,8 @@ use boxlite::Verdict;
 use boxlite::gc::{Fate, Skip};
 use boxlite::{Activity, BoxInfo, BoxState, GcReport, HostInfo};
 
-/// What is shown.
-pub(super) struct Figures<'a> {
+/// Everything that one scrape shows.
+pub(super) struct MetricsSnapshot<'a> {
     pub(super) info: &'a HostInfo,
     pub(super) plan: Option<&'a GcReport>,
     pub(super) boxes: &'a [BoxInfo],
@@ -16,13 +16,13 @@ pub(super) struct Figures<'a> {
     pub(super) executions: usize,
 }
 
-/// States of disk images that are always shown, so that an alert on one never looks at nothing.
+/// States of disk images. All are always shown, so that an alert on one never lacks its series.
 const IMAGE_STATES: [&str; 7] = ["kept", "orphan", "grace", "in_use", "unknown", "spared", "failed"];
 
-impl Figures<'_> {
-    /// The page.
+impl MetricsSnapshot<'_> {
+    /// Returns the page.
     pub(super) fn text(&self) -> String {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         page.one("boxlite_info", "gauge", "The version that serves.", &[("version", &self.info.version)], 1);
         self.space(&mut page);
         if let Some(plan) = self.plan {
@@ -32,7 +32,7 @@ impl Figures<'_> {
         page.text
     }
 
-    fn space(&self, page: &mut Page) {
+    fn space(&self, page: &mut MetricsPage) {
         if let Some(space) = &self.info.space {
             let free = &space.free;
             let mut gauge = |name: &str, help: &str, value: u64| page.one(name, "gauge", help, &[], value);
@@ -41,7 +41,7 @@ impl Figures<'_> {
             gauge("boxlite_filesystem_free_inodes", "Inodes that boxes may still use.", free.inodes);
             gauge("boxlite_filesystem_size_inodes", "Inodes of the home's filesystem.", free.inodes_total);
             let claimed = space.claims.iter().sum();
-            gauge("boxlite_claimed_bytes", "Free bytes reserved by starting and running boxes.", claimed);
+            gauge("boxlite_claimed_bytes", "Free bytes that starting and running boxes claim.", claimed);
         }
         page.head("boxlite_start_verdict", "gauge", "1 for what a start would be told now.");
         let verdict = self.info.space.as_ref().map(|space| space.verdict);
@@ -61,7 +61,7 @@ impl Figures<'_> {
         page.one("boxlite_images", "gauge", "Images in the catalogue.", &[], self.info.images);
     }
 
-    fn activity(&self, page: &mut Page) {
+    fn activity(&self, page: &mut MetricsPage) {
         let did = self.activity;
         let mut counter =
             |name: &str, help: &str, value: &dyn Display| page.one(name, "counter", help, &[], value);
@@ -99,8 +99,8 @@ impl Figures<'_> {
     }
 }
 
-/// What a collection would find now.
-fn images(page: &mut Page, plan: &GcReport) {
+/// Adds what gc would find now.
+fn images(page: &mut MetricsPage, plan: &GcReport) {
     let mut states: BTreeMap<&str, (u64, u64)> = IMAGE_STATES.map(|state| (state, (0, 0))).into();
     for item in &plan.disk_images {
         let (count, bytes) = states.entry(state(&item.fate)).or_default();
@@ -133,13 +133,13 @@ fn state(fate: &Fate) -> &'static str {
     }
 }
 
-/// A page in the making.
+/// A page being written.
 #[derive(Default)]
-struct Page {
+struct MetricsPage {
     text: String,
 }
 
-impl Page {
+impl MetricsPage {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");

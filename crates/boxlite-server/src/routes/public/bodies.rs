@@ -1,4 +1,4 @@
-//! What the public API's clients send and get for boxes, and what it means to the library.
+//! The public API's bodies for boxes, and their translation to and from the library's types.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A new box.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct CreateBox {
+pub(super) struct CreateBoxRequest {
     pub(super) name: Option<String>,
     image: Option<String>,
     rootfs_path: Option<String>,
@@ -22,9 +22,9 @@ pub(super) struct CreateBox {
     cmd: Option<Vec<String>>,
     user: Option<String>,
     volumes: Vec<serde_json::Value>,
-    network: Option<Network>,
+    network: Option<NetworkRequest>,
     secrets: Vec<serde_json::Value>,
-    /// Boxes outlive whoever created them in any case.
+    /// Accepted and ignored: boxes outlive their creator in any case.
     #[serde(rename = "detach")]
     _detach: bool,
     tty: bool,
@@ -32,55 +32,55 @@ pub(super) struct CreateBox {
     auto_stop: Option<u64>,
     auto_delete: Option<u64>,
     auto_resume: Option<bool>,
-    advanced: Option<Advanced>,
+    advanced: Option<AdvancedRequest>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Network {
-    outbound: Option<Policy>,
-    /// Who may use the box's tunnels, of which there are none.
-    inbound: Option<Policy>,
-    mode: Option<Mode>,
+struct NetworkRequest {
+    outbound: Option<NetworkPolicyRequest>,
+    /// Access to the box's tunnels, which do not exist here.
+    inbound: Option<NetworkPolicyRequest>,
+    mode: Option<NetworkAccess>,
     allow_net: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Policy {
-    mode: Mode,
+struct NetworkPolicyRequest {
+    mode: NetworkAccess,
     #[serde(default)]
     allow_net: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Mode {
+enum NetworkAccess {
     Enabled,
     Disabled,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Advanced {
-    capabilities: Option<Capabilities>,
+struct AdvancedRequest {
+    capabilities: Option<CapabilityRequest>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Capabilities {
+struct CapabilityRequest {
     add: Vec<String>,
     drop: Vec<String>,
 }
 
-/// The image of a box whose creator named none, as the public API has it.
-const USUAL_IMAGE: &str = "alpine:latest";
+/// The public API's default image.
+const DEFAULT_IMAGE: &str = "alpine:latest";
 
-impl CreateBox {
-    /// The library's options.
+impl CreateBoxRequest {
+    /// Returns the library's options for this box.
     ///
     /// # Errors
-    /// `Unsupported` for what the public API has and this library does not, so that nothing is left out silently.
+    /// `Unsupported` for everything that the public API has and the library lacks, so that nothing is dropped silently.
     pub(super) fn into_options(self) -> Result<BoxOptions> {
         self.refuse_unsupported()?;
         let defaults = BoxOptions::default();
@@ -91,7 +91,7 @@ impl CreateBox {
             MainProcess::Idle
         };
         Ok(BoxOptions {
-            image: self.image.unwrap_or_else(|| USUAL_IMAGE.to_owned()),
+            image: self.image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             name: self.name,
             main,
             env: variables(self.env)?,
@@ -115,7 +115,7 @@ impl CreateBox {
             (self.rootfs_path.is_some(), "rootfs_path; name an image"),
             (!self.volumes.is_empty(), "managed volumes"),
             (!self.secrets.is_empty(), "secrets"),
-            (network.is_some_and(Network::lists), "lists of allowed network addresses (allow_net)"),
+            (network.is_some_and(NetworkRequest::lists), "lists of allowed network addresses (allow_net)"),
             (capabilities.is_some_and(|it| !it.add.is_empty() || !it.drop.is_empty()), "Linux capabilities"),
             (
                 self.auto_stop.is_some_and(|seconds| seconds > 0),
@@ -134,11 +134,11 @@ impl CreateBox {
     }
 }
 
-impl Network {
+impl NetworkRequest {
     fn mode(&self) -> NetworkMode {
         match self.outbound.as_ref().map(|policy| policy.mode).or(self.mode) {
-            Some(Mode::Disabled) => NetworkMode::None,
-            Some(Mode::Enabled) | None => NetworkMode::User,
+            Some(NetworkAccess::Disabled) => NetworkMode::None,
+            Some(NetworkAccess::Enabled) | None => NetworkMode::User,
         }
     }
 
@@ -149,11 +149,13 @@ impl Network {
     }
 }
 
-/// `NAME=value` for each.
+/// Writes each variable as `NAME=value`.
 pub(super) fn variables(env: BTreeMap<String, String>) -> Result<Vec<String>> {
     let write = |(name, value): (String, String)| {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(Error::invalid(format!("{name:?} is no name, or its value no value, of a variable")));
+            return Err(Error::invalid(format!(
+                "{name:?} is not a variable name, or its value contains a NUL byte"
+            )));
         }
         Ok(format!("{name}={value}"))
     };
@@ -164,14 +166,14 @@ fn bytes(field: &str, value: Option<u64>, unit: u64) -> Result<Option<u64>> {
     let in_bytes = |value: u64| {
         value
             .checked_mul(unit)
-            .ok_or_else(|| Error::invalid(format!("{field} is {value}, which is too much")))
+            .ok_or_else(|| Error::invalid(format!("{field} is {value}, which is too large")))
     };
     value.map(in_bytes).transpose()
 }
 
 /// A box as the public API shows it.
 #[derive(Debug, Serialize)]
-pub(super) struct Box {
+pub(super) struct PublicBox {
     #[serde(rename = "box_id")]
     id: String,
     name: String,
@@ -188,7 +190,7 @@ pub(super) struct Box {
     auto_resume: bool,
 }
 
-impl From<BoxInfo> for Box {
+impl From<BoxInfo> for PublicBox {
     fn from(info: BoxInfo) -> Self {
         let changes = [Some(info.created_at), info.started_at, info.finished_at];
         Self {
@@ -209,7 +211,7 @@ impl From<BoxInfo> for Box {
     }
 }
 
-/// The public API's word for a state.
+/// Returns the public API's word for a state.
 fn status(state: BoxState) -> &'static str {
     match state {
         BoxState::Created => "configured",
@@ -219,7 +221,7 @@ fn status(state: BoxState) -> &'static str {
     }
 }
 
-/// The state behind the public API's word; `None` for one that no box of ours is ever in.
+/// Returns the state behind the public API's word; `None` for one that boxes here never have.
 pub(super) fn state(status: &str) -> Result<Option<BoxState>> {
     match status {
         "configured" => Ok(Some(BoxState::Created)),
@@ -227,7 +229,7 @@ pub(super) fn state(status: &str) -> Result<Option<BoxState>> {
         "stopped" => Ok(Some(BoxState::Stopped)),
         "failed" => Ok(Some(BoxState::Failed)),
         "stopping" | "paused" | "unknown" => Ok(None),
-        other => Err(Error::invalid(format!("{other:?} is no status of a box"))),
+        other => Err(Error::invalid(format!("{other:?} is not a status of a box"))),
     }
 }
 
@@ -239,7 +241,7 @@ mod tests {
     use super::*;
 
     fn options(body: serde_json::Value) -> Result<BoxOptions> {
-        serde_json::from_value::<CreateBox>(body).unwrap().into_options()
+        serde_json::from_value::<CreateBoxRequest>(body).unwrap().into_options()
     }
 
     #[test]
@@ -256,11 +258,11 @@ mod tests {
             (given.env, given.network, given.tty),
             (vec!["K=V=1".to_owned()], NetworkMode::None, true)
         );
-        assert_eq!(options(json!({})).unwrap().image, USUAL_IMAGE);
+        assert_eq!(options(json!({})).unwrap().image, DEFAULT_IMAGE);
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_and_not_left_out() {
+    fn unsupported_fields_are_refused_and_not_dropped() {
         for body in [
             json!({"rootfs_path": "/x"}),
             json!({"volumes": [{"managed_volume": "v", "guest_path": "/x"}]}),
@@ -275,7 +277,7 @@ mod tests {
         ] {
             assert_eq!(options(body.clone()).unwrap_err().kind(), ErrorKind::Unsupported, "{body}");
         }
-        assert!(serde_json::from_value::<CreateBox>(json!({"security": "none"})).is_err());
+        assert!(serde_json::from_value::<CreateBoxRequest>(json!({"security": "none"})).is_err());
         assert_eq!(options(json!({"env": {"A=B": ""}})).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(options(json!({"memory_mib": u64::MAX})).unwrap_err().kind(), ErrorKind::InvalidInput);
     }

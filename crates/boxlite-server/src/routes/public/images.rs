@@ -1,8 +1,8 @@
-//! Images.
+//! Images in the public API.
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use boxlite::{ErrorKind, Image, PullOptions, Reference};
@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::page::PageQuery;
-use crate::App;
-use crate::body::{Json, Path, Query};
-use crate::failure::Failure;
+use crate::app::App;
+use crate::body::{JsonBody, PathParams, QueryParams};
+use crate::failure::HttpFailure;
 
 /// An image under one of its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct ImageInfo {
+pub(super) struct PublicImage {
     reference: String,
     repository: String,
     tag: String,
@@ -25,20 +25,20 @@ pub(super) struct ImageInfo {
     size_bytes: u64,
 }
 
-/// An image and its name's other builds, as newer clients ask for it.
+/// An image with the other builds of its name, as newer clients expect it.
 #[derive(Debug, Serialize)]
-pub(super) struct ImageDetail {
+pub(super) struct PublicImageDetail {
     #[serde(flatten)]
-    info: ImageInfo,
+    info: PublicImage,
     name: String,
     aliases: Vec<String>,
-    versions: Vec<Version>,
-    /// This server keeps none.
+    versions: Vec<ImageVersion>,
+    /// Always empty: this server keeps no history.
     history: [(); 0],
 }
 
-impl ImageDetail {
-    fn new(info: ImageInfo, versions: Vec<Version>) -> Self {
+impl PublicImageDetail {
+    fn new(info: PublicImage, versions: Vec<ImageVersion>) -> Self {
         let aliases = versions.iter().flat_map(|version| version.aliases.iter().cloned()).collect();
         Self { name: info.repository.clone(), info, aliases, versions, history: [] }
     }
@@ -46,9 +46,9 @@ impl ImageDetail {
 
 /// A build under a name.
 #[derive(Debug, Serialize)]
-struct Version {
+struct ImageVersion {
     digest: String,
-    /// The name that it is held under first.
+    /// Its first name.
     source_ref: String,
     aliases: Vec<String>,
     size_bytes: u64,
@@ -56,7 +56,7 @@ struct Version {
     last_used_at: Timestamp,
 }
 
-impl Version {
+impl ImageVersion {
     fn of(image: &Image, name: &str) -> Self {
         Self {
             digest: image.digest.to_string(),
@@ -70,18 +70,18 @@ impl Version {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ImageList {
-    images: Vec<ImageInfo>,
+pub(super) struct PublicImagePage {
+    images: Vec<PublicImage>,
     next_page_token: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct PullImage {
+pub(super) struct PullImageRequest {
     reference: String,
 }
 
-impl ImageInfo {
-    /// `image` as `reference` names it.
+impl PublicImage {
+    /// Describes `image` under the name `reference`.
     fn named(image: &Image, reference: String) -> Self {
         let (repository, tag) = split(&reference);
         Self {
@@ -94,7 +94,7 @@ impl ImageInfo {
         }
     }
 
-    /// `image` once for each of its names, and once by its digest when it has none.
+    /// Describes `image` once per name, or once by its digest when it has none.
     fn all(image: &Image) -> Vec<Self> {
         if image.references.is_empty() {
             return vec![Self::named(image, image.digest.to_string())];
@@ -103,7 +103,7 @@ impl ImageInfo {
     }
 }
 
-/// Repository and tag of a canonical reference; the tag is empty where there is none.
+/// Splits a canonical reference into repository and tag; the tag is empty where there is none.
 fn split(reference: &str) -> (&str, &str) {
     match reference.split_once('@') {
         Some((named, _)) if !named.is_empty() => split(named),
@@ -116,29 +116,29 @@ fn split(reference: &str) -> (&str, &str) {
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Query(query): Query<PageQuery>,
-) -> Result<Answer<ImageList>, Failure> {
-    let images: Vec<ImageInfo> = app.runtime.images().await?.iter().flat_map(ImageInfo::all).collect();
+    QueryParams(query): QueryParams<PageQuery>,
+) -> Result<Json<PublicImagePage>, HttpFailure> {
+    let images: Vec<PublicImage> = app.runtime.images().await?.iter().flat_map(PublicImage::all).collect();
     let (images, next_page_token) = query.of(images, |info| info.reference.clone())?;
-    Ok(Answer(ImageList { images, next_page_token }))
+    Ok(Json(PublicImagePage { images, next_page_token }))
 }
 
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
-    Json(request): Json<PullImage>,
-) -> Result<Answer<ImageInfo>, Failure> {
-    let reference = app.with_access(move |access| access.image(&request.reference)).await?;
+    JsonBody(request): JsonBody<PullImageRequest>,
+) -> Result<Json<PublicImage>, HttpFailure> {
+    let reference = app.with_allowed(move |allowed| allowed.image(&request.reference)).await?;
     let parsed: Reference = reference.parse()?;
     let pulled = app.runtime.pull(&reference, PullOptions::default(), Arc::new(())).await;
-    let image = pulled.map_err(Failure::of_pull)?;
-    Ok(Answer(ImageInfo::named(&image, parsed.to_string())))
+    let image = pulled.map_err(HttpFailure::of_pull)?;
+    Ok(Json(PublicImage::named(&image, parsed.to_string())))
 }
 
-/// The image that `id` means, or the one pulled last under that name, with every build held under its name.
+/// Shows the image that `id` means, or the latest one pulled under that name, with every build held under its name.
 pub(super) async fn inspect(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Answer<ImageDetail>, Failure> {
+    PathParams(id): PathParams<String>,
+) -> Result<Json<PublicImageDetail>, HttpFailure> {
     let mut images = app.runtime.images().await?;
     let image = match app.runtime.image(&id).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -147,15 +147,15 @@ pub(super) async fn inspect(
         found => found?,
     };
     let named = id.parse::<Reference>().map(|reference| reference.to_string()).ok();
-    let all = ImageInfo::all(&image);
+    let all = PublicImage::all(&image);
     let asked = all.iter().find(|info| Some(&info.reference) == named.as_ref()).or(all.first());
-    let info = asked.cloned().unwrap_or_else(|| ImageInfo::named(&image, id));
+    let info = asked.cloned().unwrap_or_else(|| PublicImage::named(&image, id));
     images.retain(|image| under(image, &info.repository).next().is_some());
-    let versions = images.iter().map(|image| Version::of(image, &info.repository)).collect();
-    Ok(Answer(ImageDetail::new(info, versions)))
+    let versions = images.iter().map(|image| ImageVersion::of(image, &info.repository)).collect();
+    Ok(Json(PublicImageDetail::new(info, versions)))
 }
 
-/// The tags of `image` under the repository that `name`, with or without its registry, means.
+/// Returns the tags of `image` in the repository `name`, which may lack its registry.
 fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a str> {
     let canonical = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
     let tags = image.references.iter().map(|reference| split(reference));
@@ -165,8 +165,8 @@ fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 pub(super) async fn exists(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+    PathParams(id): PathParams<String>,
+) -> Result<StatusCode, HttpFailure> {
     app.runtime.image(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

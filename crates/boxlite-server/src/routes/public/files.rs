@@ -1,4 +1,4 @@
-//! Archives to and from boxes, streamed both ways.
+//! Tar archives to and from boxes, streamed both ways.
 
 use std::io;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use crate::App;
-use crate::body::{Path, Query};
-use crate::failure::Failure;
+use crate::app::App;
+use crate::body::{PathParams, QueryParams};
+use crate::failure::HttpFailure;
 
 const TAR: &str = "application/x-tar";
 /// Bytes read from an archive at a time.
-const PIECE: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 /// How long an upload may stall.
-const STALLED: Duration = Duration::from_secs(60);
-/// How long the rest of a refused upload is read.
-const LINGER: Duration = Duration::from_secs(5);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the rest of a refused upload is still read.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which path, and what else the public API's clients may ask.
+/// The path in the box, and options of the public API.
 #[derive(Debug, Deserialize)]
 pub(super) struct FilesQuery {
     path: String,
@@ -37,7 +37,7 @@ pub(super) struct FilesQuery {
 }
 
 impl FilesQuery {
-    /// The path in the box.
+    /// Returns the path in the box.
     fn checked(self) -> Result<String> {
         if self.follow_symlinks == Some(true) {
             return Err(Error::unsupported("this server does not follow symbolic links when it packs"));
@@ -54,10 +54,10 @@ impl FilesQuery {
 
 pub(super) async fn upload(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    Query(query): Query<FilesQuery>,
+    PathParams(id): PathParams<String>,
+    QueryParams(query): QueryParams<FilesQuery>,
     request: Request,
-) -> Result<StatusCode, Failure> {
+) -> Result<StatusCode, HttpFailure> {
     let path = query.checked()?;
     let (pieces, arriving) = mpsc::channel(1);
     let arriving =
@@ -66,52 +66,55 @@ pub(super) async fn upload(
     let copying = app.runtime.copy_in(&id, &path, Box::new(archive));
     let body = moving(request.into_body().into_data_stream());
     let (copied, ()) = tokio::join!(copying, pass_on(Box::pin(body), pieces));
-    copied.map_err(Failure::of_archive)?;
+    copied.map_err(HttpFailure::of_archive)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Passes the upload on. What nobody takes is read for a while all the same: a connection that is closed with something
-/// unread is reset, and the client then does not learn what was wrong.
+/// Passes the upload on. A refused upload is still read for a while: closing a connection with unread data resets it, and
+/// the client would not learn what was wrong.
 async fn pass_on(
     mut body: impl Stream<Item = io::Result<axum::body::Bytes>> + Unpin,
     pieces: mpsc::Sender<io::Result<axum::body::Bytes>>,
 ) {
     while let Some(piece) = body.next().await {
         if pieces.send(piece).await.is_err() {
-            let _ = tokio::time::timeout(LINGER, async { while body.next().await.is_some() {} }).await;
+            let _ =
+                tokio::time::timeout(LINGER_TIMEOUT, async { while body.next().await.is_some() {} }).await;
             return;
         }
     }
 }
 
-/// The upload, as long as it does not stall.
+/// Returns the chunks of the upload, and an error when it stalls.
 fn moving(
     body: impl Stream<Item = Result<axum::body::Bytes, axum::Error>> + Send + 'static,
 ) -> impl Stream<Item = io::Result<axum::body::Bytes>> + Send {
     stream::unfold(Some(Box::pin(body)), |body| async move {
         let mut body = body?;
-        match tokio::time::timeout(STALLED, body.next()).await {
+        match tokio::time::timeout(STALL_TIMEOUT, body.next()).await {
             Ok(None) => None,
             Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(body))),
             Ok(Some(Err(error))) => Some((Err(broken(format!("the upload broke off: {error}"))), None)),
-            Err(_) => Some((Err(broken(format!("the upload stalled for {} s", STALLED.as_secs()))), None)),
+            Err(_) => {
+                Some((Err(broken(format!("the upload stalled for {} s", STALL_TIMEOUT.as_secs()))), None))
+            }
         }
     })
 }
 
-/// An end of the upload that is its client's doing.
+/// An upload that its client ended or stalled.
 fn broken(message: String) -> io::Error {
     io::Error::other(Error::invalid(message))
 }
 
 pub(super) async fn download(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    Query(query): Query<FilesQuery>,
-) -> Result<impl IntoResponse, Failure> {
+    PathParams(id): PathParams<String>,
+    QueryParams(query): QueryParams<FilesQuery>,
+) -> Result<impl IntoResponse, HttpFailure> {
     let path = query.checked()?;
-    let archive = app.runtime.copy_out(&id, &path).await.map_err(Failure::of_running)?;
-    // An error in the middle breaks the connection off, so that nobody takes half an archive for a whole one.
-    let body = Body::from_stream(ReaderStream::with_capacity(archive, PIECE));
+    let archive = app.runtime.copy_out(&id, &path).await.map_err(HttpFailure::of_running)?;
+    // An error in the middle aborts the connection, so that a client never takes half an archive for a whole one.
+    let body = Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES));
     Ok(([(header::CONTENT_TYPE, TAR)], body))
 }

@@ -1,4 +1,4 @@
-//! Which of this host's paths a request may name: those below the directories that the operator allowed.
+//! The paths of this host that a request may name: those below the directories that the operator allowed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use boxlite::{BoxOptions, Error, ErrorKind, Reference, Result};
 
 /// The directories below which requests may name paths.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Access {
+pub(crate) struct AllowedPaths {
     allowed: Vec<PathBuf>,
 }
 
-impl Access {
-    /// Allows `directories`, symbolic links followed now.
+impl AllowedPaths {
+    /// Allows `directories`, following their symbolic links now; may block.
     pub(crate) fn new(directories: &[PathBuf]) -> Result<Self> {
         let canonical = |path: &PathBuf| {
             std::fs::canonicalize(path)
@@ -22,19 +22,19 @@ impl Access {
         Ok(Self { allowed: directories.iter().map(canonical).collect::<Result<_>>()? })
     }
 
-    /// The options with every path in them checked and without symbolic links; may block.
+    /// Returns the options with every path in them checked and its symbolic links resolved; may block.
     ///
     /// # Errors
     /// `Denied` for a path that is not allowed, whether or not it exists.
-    pub(super) fn check(&self, options: BoxOptions) -> Result<BoxOptions> {
+    pub(crate) fn check(&self, options: BoxOptions) -> Result<BoxOptions> {
         let image = self.image(&options.image)?;
         let volumes = options.volumes.iter().map(|volume| self.volume(volume)).collect::<Result<_>>()?;
         Ok(BoxOptions { image, volumes, ..options })
     }
 
-    /// The image as named, its path checked if it has one; may block.
-    pub(super) fn image(&self, text: &str) -> Result<String> {
-        // What is no reference may be a digest; the library judges that.
+    /// Returns the image as named, with its path checked if it has one; may block.
+    pub(crate) fn image(&self, text: &str) -> Result<String> {
+        // A text that is not a reference may be a digest; the library decides that.
         let Ok(reference) = text.parse::<Reference>() else { return Ok(text.to_owned()) };
         let checked = match reference {
             Reference::Registry(_) => return Ok(text.to_owned()),
@@ -63,8 +63,8 @@ impl Access {
         }
     }
 
-    /// Refuses a start when a volume that was allowed has been led elsewhere since; may block.
-    pub(super) fn still_leads_there(&self, options: &BoxOptions) -> Result<()> {
+    /// Refuses a start when an allowed volume's path now leads outside the allowed directories; may block.
+    pub(crate) fn still_leads_there(&self, options: &BoxOptions) -> Result<()> {
         for volume in &options.volumes {
             let source = parse_volume(volume)?.source;
             if self.allowed.iter().any(|allowed| source.starts_with(allowed)) {
@@ -74,7 +74,7 @@ impl Access {
         Ok(())
     }
 
-    /// The canonical path.
+    /// Returns the canonical path.
     fn path(&self, path: &Path) -> Result<PathBuf> {
         let denied = || {
             let message = format!(
@@ -96,7 +96,8 @@ impl Access {
         }
     }
 
-    /// Whether what exists of the path's ancestors lies below an allowed directory, so that one may say what is missing.
+    /// Tells whether the existing part of the path lies below an allowed directory: only then may the answer say what is
+    /// missing.
     fn is_plainly_below(&self, path: &Path) -> bool {
         let existing = path.ancestors().find_map(|ancestor| std::fs::canonicalize(ancestor).ok());
         existing.is_some_and(|existing| self.allowed.iter().any(|allowed| existing.starts_with(allowed)))
@@ -117,8 +118,8 @@ mod tests {
         }
         std::os::unix::fs::symlink(root.join("outside"), root.join("allowed/link")).unwrap();
         std::os::unix::fs::symlink(root.join("allowed/in"), root.join("outside/back")).unwrap();
-        let access = Access::new(&[root.join("allowed")]).unwrap();
-        let kind = |path: &str| access.path(&root.join(path)).map_err(|error| error.kind());
+        let allowed = AllowedPaths::new(&[root.join("allowed")]).unwrap();
+        let kind = |path: &str| allowed.path(&root.join(path)).map_err(|error| error.kind());
         assert_eq!(kind("allowed/in"), Ok(root.join("allowed/in")));
         assert_eq!(kind("outside/back"), Ok(root.join("allowed/in")));
         assert_eq!(kind("allowed/none/x"), Err(ErrorKind::NotFound));
@@ -133,8 +134,11 @@ mod tests {
         ] {
             assert_eq!(kind(denied), Err(ErrorKind::Denied), "{denied}");
         }
-        assert_eq!(access.path(Path::new("in")).unwrap_err().kind(), ErrorKind::Denied);
-        assert_eq!(Access::default().path(&root.join("allowed/in")).unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(allowed.path(Path::new("in")).unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(
+            AllowedPaths::default().path(&root.join("allowed/in")).unwrap_err().kind(),
+            ErrorKind::Denied
+        );
     }
 
     #[test]
@@ -142,19 +146,19 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let root = scratch.path().canonicalize().unwrap();
         std::fs::create_dir(root.join("in")).unwrap();
-        let access = Access::new(std::slice::from_ref(&root)).unwrap();
+        let allowed = AllowedPaths::new(std::slice::from_ref(&root)).unwrap();
         let at = root.display();
-        let inside = access.image(&format!("oci:{at}/in/../in:tag")).unwrap();
+        let inside = allowed.image(&format!("oci:{at}/in/../in:tag")).unwrap();
         assert_eq!(inside, format!("oci:{at}/in:tag"));
-        assert_eq!(access.volume(&format!("{at}/in:/data:ro")).unwrap(), format!("{at}/in:/data:ro"));
+        assert_eq!(allowed.volume(&format!("{at}/in:/data:ro")).unwrap(), format!("{at}/in:/data:ro"));
         for text in ["oci:/etc:x", "oci-archive:/etc/passwd", "docker-archive:/etc/passwd:x", "oci:etc"] {
-            assert_eq!(access.image(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
+            assert_eq!(allowed.image(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
         }
         for text in ["/etc:/x", "./in:/x", "../x:/x"] {
-            assert_eq!(access.volume(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
+            assert_eq!(allowed.volume(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
         }
         for text in ["alpine", "localhost:5000/x:1", "sha256:00", "ab12"] {
-            assert_eq!(access.image(text).unwrap(), text);
+            assert_eq!(allowed.image(text).unwrap(), text);
         }
     }
 }

@@ -1,23 +1,23 @@
-//! What this server is and can do.
+//! What this server is and can do, in the public API.
 
 use std::sync::Arc;
 
-use axum::Json as Answer;
+use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use boxlite::BoxOptions;
 use serde_json::{Value, json};
 
-use crate::App;
-use crate::executions::MAX_COMMANDS;
+use crate::app::App;
+use crate::executions::MAX_EXECUTIONS;
 
-/// The description of everything that is served.
-const DESCRIPTION: &str = include_str!("../../openapi.yaml");
+/// The description of every route.
+const DESCRIPTION: &str = include_str!("../../../openapi.yaml");
 
-pub(super) async fn config() -> Answer<Value> {
+pub(super) async fn config() -> Json<Value> {
     let defaults = BoxOptions::default();
-    Answer(json!({
+    Json(json!({
         "defaults": {
             "cpus": defaults.cpus,
             "memory_mib": defaults.memory >> 20,
@@ -26,7 +26,7 @@ pub(super) async fn config() -> Answer<Value> {
         "overrides": {},
         "capabilities": {
             "linux_capabilities_enabled": false,
-            "max_concurrent_executions": MAX_COMMANDS,
+            "max_concurrent_executions": MAX_EXECUTIONS,
             "tty_enabled": true,
             "streaming_enabled": true,
             "snapshots_enabled": false,
@@ -37,11 +37,11 @@ pub(super) async fn config() -> Answer<Value> {
     }))
 }
 
-pub(super) async fn me(State(app): State<Arc<App>>) -> Answer<Value> {
-    Answer(json!({
+pub(super) async fn me(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({
         "sub": "boxlite-serve",
         "principal_type": "service_account",
-        "display_name": if app.key.is_some() { "holder of the API key" } else { "program of this host" },
+        "display_name": if app.gate.needs_key() { "holder of the API key" } else { "program of this host" },
         "path_prefix": null,
         "scopes": ["box:read", "box:write", "box:exec", "box:delete", "me:read"],
         "expires_at": null,

@@ -1,9 +1,9 @@
-//! Lists in pages.
+//! Paged lists.
 
 use boxlite::{Error, Result};
 use serde::Deserialize;
 
-/// How much of a list to show, and from where.
+/// The part of a list that a client asks for.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct PageQuery {
@@ -11,41 +11,40 @@ pub(super) struct PageQuery {
     size: Option<usize>,
     #[serde(rename = "pageToken")]
     token: Option<String>,
-    /// Only boxes of that status.
+    /// Show only boxes of this status.
     pub(super) status: Option<String>,
 }
 
-/// The longest page, which is also the usual one: some clients ask for one page only.
-const LONGEST: usize = 1000;
+/// The largest page, and the default: some clients ask for one page only.
+const MAX_PAGE_SIZE: usize = 1000;
 
 impl PageQuery {
-    /// The page of `all`, in which each has an unchanging `place`, in the order of these, and the token of the next one.
+    /// Returns one page of `all`, sorted by their unchanging `key`, and the token of the next page.
     ///
-    /// A token is the place of the last one shown, so that a page is right although others came or went meanwhile, that
-    /// one included.
-    pub(super) fn of<T, P: Place>(
+    /// A token is the key of the last item shown, so pages stay right while items come and go, that last one included.
+    pub(super) fn of<T, P: PageKey>(
         &self,
         mut all: Vec<T>,
-        place: impl Fn(&T) -> P,
+        key: impl Fn(&T) -> P,
     ) -> Result<(Vec<T>, Option<String>)> {
-        let size = self.size.unwrap_or(LONGEST);
-        if !(1..=LONGEST).contains(&size) {
-            return Err(Error::invalid(format!("pageSize is from 1 to {LONGEST}, not {size}")));
+        let size = self.size.unwrap_or(MAX_PAGE_SIZE);
+        if !(1..=MAX_PAGE_SIZE).contains(&size) {
+            return Err(Error::invalid(format!("pageSize is from 1 to {MAX_PAGE_SIZE}, not {size}")));
         }
-        all.sort_by_cached_key(&place);
+        all.sort_by_cached_key(&key);
         if let Some(token) = &self.token {
             let last = P::of_token(token)
-                .ok_or_else(|| Error::invalid("pageToken is of no list that this server gave out"))?;
-            all.drain(..all.partition_point(|one| place(one) <= last));
+                .ok_or_else(|| Error::invalid("pageToken is not one that this server gave out"))?;
+            all.drain(..all.partition_point(|one| key(one) <= last));
         }
-        let next = (all.len() > size).then(|| place(&all[size - 1]).token());
+        let next = (all.len() > size).then(|| key(&all[size - 1]).token());
         all.truncate(size);
         Ok((all, next))
     }
 }
 
-/// Where in a list something is, which its token tells although it is gone.
-pub(super) trait Place: Ord {
+/// The position of an item in a list; its token keeps that position even after the item is gone.
+pub(super) trait PageKey: Ord {
     fn token(&self) -> String;
     fn of_token(token: &str) -> Option<Self>
     where
@@ -53,7 +52,7 @@ pub(super) trait Place: Ord {
 }
 
 /// By name.
-impl Place for String {
+impl PageKey for String {
     fn token(&self) -> String {
         self.clone()
     }
@@ -64,7 +63,7 @@ impl Place for String {
 }
 
 /// By the millisecond of its creation, and by id.
-impl Place for (i64, String) {
+impl PageKey for (i64, String) {
     fn token(&self) -> String {
         format!("{}.{}", self.0, self.1)
     }
@@ -103,7 +102,7 @@ mod tests {
             }
         }
         assert_eq!(seen, items());
-        for size in [0, LONGEST + 1] {
+        for size in [0, MAX_PAGE_SIZE + 1] {
             let query = PageQuery { size: Some(size), ..PageQuery::default() };
             assert!(query.of(items(), Item::clone).is_err());
         }
@@ -113,9 +112,9 @@ mod tests {
         }
     }
 
-    /// Mutation tried: with the one of the token looked for in the list, the next page is refused.
+    /// Mutation tried: looking for the token's item in the list refuses the next page.
     #[test]
-    fn a_list_goes_on_after_what_was_removed_meanwhile() {
+    fn a_list_goes_on_after_items_were_removed_meanwhile() {
         let mut all = items();
         let (first, token) = page(&all, None);
         all.retain(|item| !first.contains(item));

@@ -1,9 +1,10 @@
-//! Commands in boxes.
+//! Commands in boxes, in the public API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json as Answer;
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -11,13 +12,13 @@ use boxlite::{Error, ExecOptions, WindowSize};
 use serde::Deserialize;
 
 use super::{bodies, boxes};
-use crate::App;
-use crate::body::{Json, Path};
-use crate::executions::{Abandoned, seconds};
-use crate::failure::Failure;
+use crate::app::App;
+use crate::body::{JsonBody, PathParams};
+use crate::executions::UnattendedPolicy;
+use crate::failure::HttpFailure;
 
-/// The size of a terminal until its client says otherwise.
-const USUAL_TERMINAL: WindowSize = WindowSize { rows: 24, columns: 80 };
+/// The size of a terminal until its client sets another.
+const DEFAULT_TERMINAL: WindowSize = WindowSize { rows: 24, columns: 80 };
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ExecRequest {
@@ -48,26 +49,33 @@ impl ExecRequest {
             env: bodies::variables(self.env.unwrap_or_default())?,
             workdir: self.working_dir,
             user: self.user,
-            tty: self.tty.then_some(USUAL_TERMINAL),
+            tty: self.tty.then_some(DEFAULT_TERMINAL),
             stdin: true,
         })
     }
 }
 
-/// Begins a command, in a box that is started first if it does not run.
+/// Begins a command, starting the box first where needed.
 pub(super) async fn exec(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    Json(request): Json<ExecRequest>,
-) -> Result<impl IntoResponse, Failure> {
+    PathParams(id): PathParams<String>,
+    JsonBody(request): JsonBody<ExecRequest>,
+) -> Result<impl IntoResponse, HttpFailure> {
     let limit = request.timeout_seconds.map(seconds).transpose()?;
     let options = request.options()?;
     let info = app.runtime.inspect(&id).await?;
-    let room = app.executions.take_room()?;
+    let permit = app.executions.take_permit()?;
     let info = boxes::run(&app, info).await?;
-    let execution = app.runtime.exec(&info.id, options).await.map_err(Failure::of_running)?;
-    let (command, started) = app.executions.begin(room, &info, execution, Abandoned::HungUp, limit).await?;
-    let location = format!("/v1/boxes/{}/executions/{}", info.id, command.id);
-    let created = command.created(started);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(created)))
+    let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
+    let (served, started) =
+        app.executions.begin(permit, &info, execution, UnattendedPolicy::HangUp, limit).await?;
+    let location = format!("/v1/boxes/{}/executions/{}", info.id, served.id);
+    let created = served.created(started);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)))
+}
+
+/// Reads seconds as the public API writes them.
+fn seconds(value: f64) -> Result<Duration, Error> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|error| Error::invalid(format!("{value} is not a number of seconds: {error}")))
 }

@@ -1,5 +1,4 @@
-//! The library's own dialect, `/v1/runtime/…`: one route for each method of [`boxlite::Runtime`], its own types as
-//! bodies.
+//! The library's own dialect, `/v1/runtime/…`: one route per method of [`boxlite::Runtime`], with its types as bodies.
 
 mod boxes;
 mod host;
@@ -10,9 +9,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::App;
+use crate::app::App;
 
-/// The routes of this dialect.
+/// Returns the routes of this dialect.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/runtime/info", get(host::info))

@@ -1,4 +1,9 @@
-//! Which path leads where.
+//! The routes, and what every request passes on its way to them.
+
+mod executions;
+mod native;
+mod observe;
+mod public;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,16 +16,17 @@ use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::body::MAX_JSON;
-use super::failure::Failure;
-use super::{App, auth, executions, native, observe, public, request_id};
+use crate::app::App;
+use crate::body::MAX_JSON_BYTES;
+use crate::failure::HttpFailure;
+use crate::{auth, request_id};
 
-/// Everything that this server answers.
-pub(super) type Service =
+/// The service that answers every request.
+pub(crate) type RouterService =
     BoxCloneSyncService<hyper::Request<hyper::body::Incoming>, Response, std::convert::Infallible>;
 
-/// The service over `app`.
-pub(super) fn service(app: &Arc<App>) -> Service {
+/// Returns the service over `app`.
+pub(crate) fn service(app: &Arc<App>) -> RouterService {
     let routes = Router::new()
         .merge(public::routes())
         .merge(executions::routes())
@@ -28,8 +34,8 @@ pub(super) fn service(app: &Arc<App>) -> Service {
         .merge(observe::routes())
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_JSON))
-        .layer(middleware::from_fn_with_state(Arc::clone(app), auth::admitted))
+        .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app.gate), auth::admitted))
         .layer(middleware::from_fn(request_id::named))
         .with_state(Arc::clone(app));
     BoxCloneSyncService::new(routes.map_request(|request: hyper::Request<hyper::body::Incoming>| {
@@ -38,15 +44,16 @@ pub(super) fn service(app: &Arc<App>) -> Service {
 }
 
 async fn nothing_there(uri: Uri) -> Response {
-    Failure::no_route(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())).into_response()
+    HttpFailure::no_route(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+        .into_response()
 }
 
 async fn wrong_method(request: Request) -> Response {
     let message = format!("{} does not take {}", request.uri().path(), request.method());
-    Failure::no_route(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
+    HttpFailure::no_route(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
 }
 
-/// Takes the routing slot out of the request's path, which some clients put there although there is only one tenant.
+/// Removes the tenant segment that some clients put into the path, although there is only one tenant.
 fn unprefixed(mut request: Request) -> Request {
     if let Cow::Owned(path) = without_prefix(request.uri().path()) {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -57,14 +64,16 @@ fn unprefixed(mut request: Request) -> Request {
     request
 }
 
-/// `/v1/boxes/…` for `/v1/ANYTHING/boxes/…`.
+/// Returns `/v1/boxes/…` for `/v1/ANYTHING/boxes/…`.
 fn without_prefix(path: &str) -> Cow<'_, str> {
     const SCOPED: [&str; 5] = ["boxes", "images", "metrics", "volumes", "api-keys"];
     let Some(rest) = path.strip_prefix("/v1/") else { return Cow::Borrowed(path) };
     let first = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
     match rest.split_once('/') {
-        Some((slot, scoped))
-            if slot != "runtime" && !SCOPED.contains(&slot) && SCOPED.contains(&first(scoped).as_str()) =>
+        Some((tenant, scoped))
+            if tenant != "runtime"
+                && !SCOPED.contains(&tenant)
+                && SCOPED.contains(&first(scoped).as_str()) =>
         {
             Cow::Owned(format!("/v1/{scoped}"))
         }
@@ -77,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_opaque_slot_is_taken_out_of_scoped_paths() {
+    fn one_tenant_segment_is_removed_from_scoped_paths() {
         for (given, meant) in [
             ("/v1/default/boxes", "/v1/boxes"),
             ("/v1/default/boxes/x/exec", "/v1/boxes/x/exec"),

@@ -1,20 +1,20 @@
-//! What boxes and the server have done, in the public API's figures; `/metrics` has more.
+//! Metrics of boxes and of the server in the public API's figures; `/metrics` has more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::Json as Answer;
+use axum::Json;
 use axum::extract::State;
 use boxlite::{Consumption, ListOptions};
 use serde::Serialize;
 
-use crate::App;
-use crate::body::Path;
-use crate::executions::count;
-use crate::failure::Failure;
+use crate::app::App;
+use crate::body::PathParams;
+use crate::failure::HttpFailure;
 
-/// All boxes together, since this server was started.
+/// Figures of all boxes together, since the server was started.
 #[derive(Debug, Serialize)]
-pub(super) struct RuntimeMetrics {
+pub(super) struct PublicRuntimeMetrics {
     boxes_created_total: u64,
     boxes_failed_total: u64,
     boxes_stopped_total: u64,
@@ -23,9 +23,9 @@ pub(super) struct RuntimeMetrics {
     total_exec_errors: u64,
 }
 
-/// One box.
+/// Figures of one box.
 #[derive(Debug, Serialize)]
-pub(super) struct BoxMetrics {
+pub(super) struct PublicBoxMetrics {
     commands_executed_total: u64,
     exec_errors_total: u64,
     bytes_sent_total: u64,
@@ -34,9 +34,11 @@ pub(super) struct BoxMetrics {
     memory_bytes: Option<u64>,
 }
 
-pub(super) async fn of_runtime(State(app): State<Arc<App>>) -> Result<Answer<RuntimeMetrics>, Failure> {
+pub(super) async fn of_runtime(
+    State(app): State<Arc<App>>,
+) -> Result<Json<PublicRuntimeMetrics>, HttpFailure> {
     let activity = app.runtime.activity().await?;
-    Ok(Answer(RuntimeMetrics {
+    Ok(Json(PublicRuntimeMetrics {
         boxes_created_total: activity.boxes_created,
         boxes_failed_total: activity.starts_refused + activity.starts_failed,
         boxes_stopped_total: activity.boxes_stopped,
@@ -48,11 +50,12 @@ pub(super) async fn of_runtime(State(app): State<Arc<App>>) -> Result<Answer<Run
 
 pub(super) async fn of_box(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Answer<BoxMetrics>, Failure> {
+    PathParams(id): PathParams<String>,
+) -> Result<Json<PublicBoxMetrics>, HttpFailure> {
     let consumption = app.runtime.consumption(&id).await?;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let traffic = app.executions.traffic(&consumption.id);
-    Ok(Answer(BoxMetrics {
+    Ok(Json(PublicBoxMetrics {
         commands_executed_total: count(&traffic.commands),
         exec_errors_total: count(&traffic.failed),
         bytes_sent_total: count(&traffic.sent),
@@ -64,7 +67,7 @@ pub(super) async fn of_box(
     }))
 }
 
-/// How busy the guest's processors were since it started, all together, in percent of what they could do.
+/// Returns how busy the guest's processors were since it started, in percent of all of them together.
 fn busy(consumption: &Consumption) -> Option<f64> {
     let guest = consumption.guest.as_ref()?;
     let could = guest.uptime_ms as f64 * f64::from(guest.cpus);

@@ -1,4 +1,4 @@
-//! The public API's dialect: its routes, its bodies, and how they and the library's types become each other.
+//! The public API's dialect: its routes, its bodies, and their translation to and from the library's types.
 
 mod bodies;
 mod boxes;
@@ -15,9 +15,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::{App, executions};
+use super::executions;
+use crate::app::App;
 
-/// The routes of this dialect; those of executions are shared.
+/// Returns the routes of this dialect, except those of executions, which both dialects share.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/config", get(config::config))

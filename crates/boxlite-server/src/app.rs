@@ -1,0 +1,58 @@
+//! What every request has at hand.
+
+use std::sync::Arc;
+
+use boxlite::{BoxInfo, Error, ProgressSink, Result, Runtime};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::allowed::AllowedPaths;
+use crate::auth::AuthGate;
+use crate::executions::Executions;
+use crate::observations::Observations;
+
+/// The state that the routes share.
+pub(crate) struct App {
+    pub(crate) runtime: Runtime,
+    pub(crate) gate: Arc<AuthGate>,
+    allowed: Arc<AllowedPaths>,
+    pub(crate) executions: Arc<Executions>,
+    pub(crate) observations: Observations,
+    /// Attached clients.
+    pub(crate) sessions: TaskTracker,
+    /// Cancelled when attached clients must leave.
+    pub(crate) closing: CancellationToken,
+}
+
+impl App {
+    /// The state of a server that has answered nothing yet.
+    pub(crate) fn new(runtime: Runtime, gate: AuthGate, allowed: AllowedPaths) -> Self {
+        Self {
+            observations: Observations::new(runtime.clone()),
+            runtime,
+            gate: Arc::new(gate),
+            allowed: Arc::new(allowed),
+            executions: Arc::default(),
+            sessions: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Runs `check`, which may block, against the paths that requests may name.
+    pub(crate) async fn with_allowed<T: Send + 'static>(
+        &self,
+        check: impl FnOnce(&AllowedPaths) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let allowed = Arc::clone(&self.allowed);
+        tokio::task::spawn_blocking(move || check(&allowed))
+            .await
+            .map_err(|error| Error::bug("checking a path was interrupted").because(error))?
+    }
+
+    /// Starts the box, unless one of its volumes now leads somewhere else than when it was allowed.
+    pub(crate) async fn start(&self, info: BoxInfo, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        let options = info.options;
+        self.with_allowed(move |allowed| allowed.still_leads_there(&options)).await?;
+        self.runtime.start(&info.id, progress).await
+    }
+}

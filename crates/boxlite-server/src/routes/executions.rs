@@ -1,0 +1,218 @@
+//! Executions: their status, streams and signals, in routes that both dialects share.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use boxlite::{Error, WindowSize};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::body::{JsonBody, PathParams, QueryParams};
+use crate::executions::{
+    self, AttachTerms, ExecutionOutcome, MAX_MESSAGE_BYTES, ServedExecution, UnattendedPolicy,
+};
+use crate::failure::HttpFailure;
+
+/// Returns the routes below `/v1/boxes/{id}/executions`.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/boxes/{id}/executions/{execution}", get(status).delete(kill))
+        .route("/v1/boxes/{id}/executions/{execution}/attach", get(attach))
+        .route("/v1/boxes/{id}/executions/{execution}/signal", post(signal))
+        .route("/v1/boxes/{id}/executions/{execution}/resize", post(resize))
+}
+
+/// An execution as the public API shows it.
+#[derive(Debug, Serialize)]
+struct PublicExecution {
+    execution_id: String,
+    status: &'static str,
+    exit_code: Option<i32>,
+    started_at: Timestamp,
+    duration_ms: Option<u64>,
+    error_message: Option<String>,
+    attached: bool,
+}
+
+impl PublicExecution {
+    fn of(served: &ServedExecution) -> Self {
+        let outcome = served.outcome();
+        let (exit_code, error_message) = match &outcome {
+            None => (None, None),
+            Some((ExecutionOutcome::Exited(status), _)) => (Some(status.code), status.reason.clone()),
+            Some((ExecutionOutcome::Broken(error), _)) => (None, Some(error.message.clone())),
+        };
+        let status = match &outcome {
+            None => "running",
+            Some(_) if served.was_timed_out() => "timed_out",
+            Some((ExecutionOutcome::Exited(_), _)) if !served.was_killed() => "completed",
+            Some(_) => "killed",
+        };
+        Self {
+            execution_id: served.id.clone(),
+            status,
+            exit_code,
+            started_at: served.began_at,
+            duration_ms: outcome.map(|(_, at)| at.duration_since(served.began).as_millis() as u64),
+            error_message,
+            attached: served.unattended_since().is_none(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct SignalRequest {
+    signal: i32,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResizeRequest {
+    cols: u16,
+    rows: u16,
+}
+
+/// The query of an attachment.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AttachParams {
+    /// `0` or `false` leaves standard input unconnected.
+    stdin: Option<String>,
+    /// As in [`boxlite::wire::AttachQuery::received`].
+    received: Option<u64>,
+}
+
+impl AttachParams {
+    fn terms(&self) -> Result<AttachTerms, HttpFailure> {
+        let with_stdin = match self.stdin.as_deref() {
+            None | Some("1" | "true") => true,
+            Some("0" | "false") => false,
+            Some(other) => return Err(Error::invalid(format!("stdin is 0 or 1, not {other:?}")).into()),
+        };
+        Ok(AttachTerms { with_stdin, received: self.received })
+    }
+}
+
+type ExecutionIds = PathParams<(String, String)>;
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+async fn status(
+    State(app): State<Arc<App>>,
+    PathParams((id, execution_id)): ExecutionIds,
+) -> Result<Response, HttpFailure> {
+    let served = app.executions.find(&id, &execution_id)?;
+    Ok(axum::Json(PublicExecution::of(&served)).into_response())
+}
+
+async fn kill(
+    State(app): State<Arc<App>>,
+    PathParams((id, execution_id)): ExecutionIds,
+) -> Result<StatusCode, HttpFailure> {
+    let served = app.executions.find(&id, &execution_id)?;
+    if served.outcome().is_none() {
+        served.kill().await?;
+    }
+    served.evict();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn signal(
+    State(app): State<Arc<App>>,
+    PathParams((id, execution_id)): ExecutionIds,
+    JsonBody(request): JsonBody<SignalRequest>,
+) -> Result<StatusCode, HttpFailure> {
+    let served = app.executions.find(&id, &execution_id)?;
+    let signal = boxlite::parse_signal(&request.signal.to_string())?;
+    still_runs(&served)?;
+    served.signal(signal).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn resize(
+    State(app): State<Arc<App>>,
+    PathParams((id, execution_id)): ExecutionIds,
+    JsonBody(request): JsonBody<ResizeRequest>,
+) -> Result<StatusCode, HttpFailure> {
+    let served = app.executions.find(&id, &execution_id)?;
+    if request.cols == 0 || request.rows == 0 {
+        return Err(Error::invalid("a terminal has at least one column and one line").into());
+    }
+    still_runs(&served)?;
+    served.resize(WindowSize { rows: request.rows, columns: request.cols }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn still_runs(served: &ServedExecution) -> Result<(), HttpFailure> {
+    match served.outcome() {
+        None => Ok(()),
+        Some(_) => Err(Error::conflict(format!("execution {} has ended", served.id)).into()),
+    }
+}
+
+async fn attach(
+    State(app): State<Arc<App>>,
+    PathParams((id, execution_id)): ExecutionIds,
+    QueryParams(query): QueryParams<AttachParams>,
+    upgrade: Upgrade,
+) -> Result<Response, HttpFailure> {
+    let served = app.executions.find_for_client(&id, &execution_id)?;
+    connect(&app, served, query.terms()?, upgrade).await
+}
+
+/// Attaches to a box's main process through an execution of its own, as the public API does.
+pub(super) async fn attach_main(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    QueryParams(query): QueryParams<AttachParams>,
+    upgrade: Upgrade,
+) -> Result<Response, HttpFailure> {
+    let terms = query.terms()?;
+    let upgrade = Ok(upgrade.map_err(|rejection| no_upgrade(&rejection))?);
+    let of = app.runtime.inspect(&id).await?;
+    let permit = app.executions.take_permit()?;
+    let execution = app.runtime.attach(&of.id).await.map_err(HttpFailure::of_running)?;
+    let (served, _) = app.executions.begin(permit, &of, execution, UnattendedPolicy::Release, None).await?;
+    let id = served.id.clone();
+    let mut response = connect(&app, served, terms, upgrade).await?;
+    // From here on, clients name the execution by this header.
+    if let Ok(id) = id.parse() {
+        response.headers_mut().insert("x-boxlite-execution-id", id);
+    }
+    Ok(response)
+}
+
+fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> HttpFailure {
+    HttpFailure::malformed(
+        StatusCode::BAD_REQUEST,
+        format!("this route is a WebSocket: {}", rejection.body_text()),
+    )
+}
+
+async fn connect(
+    app: &Arc<App>,
+    served: Arc<ServedExecution>,
+    terms: AttachTerms,
+    upgrade: Upgrade,
+) -> Result<Response, HttpFailure> {
+    let upgrade = upgrade.map_err(|rejection| no_upgrade(&rejection))?;
+    let Some(attached) = served.attach(terms.received.is_some()).await else {
+        let message = format!("another client is attached to execution {}", served.id);
+        return Err(Error::conflict(message).into());
+    };
+    if !served.resume(terms.received) {
+        let received = terms.received.unwrap_or_default();
+        let message = format!("the output of execution {} after {received} bytes is not here", served.id);
+        return Err(Error::conflict(message).into());
+    }
+    let (sessions, closing) = (app.sessions.clone(), app.closing.clone());
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    Ok(upgrade.on_upgrade(move |socket| {
+        sessions.track_future(executions::serve_client(socket, attached, terms, closing))
+    }))
+}

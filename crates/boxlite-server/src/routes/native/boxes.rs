@@ -1,0 +1,103 @@
+//! Boxes in the library's dialect.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use boxlite::wire::{KillRequest, RemoveQuery};
+use boxlite::{BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, RemoveOptions, StopOptions};
+
+use super::streams::OptionsQuery;
+use crate::app::App;
+use crate::body::{JsonBody, OptionalJsonBody, PathParams, QueryParams};
+use crate::failure::HttpFailure;
+use crate::progress;
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    QueryParams(query): QueryParams<OptionsQuery>,
+) -> Result<Json<Vec<BoxInfo>>, HttpFailure> {
+    Ok(Json(app.runtime.list(query.options::<ListOptions>()?).await?))
+}
+
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    JsonBody(options): JsonBody<BoxOptions>,
+) -> Result<Response, HttpFailure> {
+    let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
+    let create =
+        |progress| async move { app.runtime.create(options, progress).await.map_err(HttpFailure::of_create) };
+    Ok(progress::events(create).await)
+}
+
+pub(super) async fn clone(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    JsonBody(options): JsonBody<CloneOptions>,
+) -> Result<Response, HttpFailure> {
+    Ok(progress::events(|_| async move { Ok(app.runtime.clone_box(&id, options).await?) }).await)
+}
+
+pub(super) async fn inspect(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Json<BoxInfo>, HttpFailure> {
+    Ok(Json(app.runtime.inspect(&id).await?))
+}
+
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    QueryParams(query): QueryParams<RemoveQuery>,
+) -> Result<StatusCode, HttpFailure> {
+    // A box with a damaged record can still be removed.
+    let known = app.runtime.inspect(&id).await.map(|info| info.id);
+    app.runtime.remove(&id, RemoveOptions { force: query.force }).await?;
+    app.executions.forget_box(known.as_deref().unwrap_or(&id));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn start(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Response, HttpFailure> {
+    let start = |progress| async move {
+        let info = app.runtime.inspect(&id).await?;
+        Ok(app.start(info, progress).await?)
+    };
+    Ok(progress::events(start).await)
+}
+
+pub(super) async fn stop(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    OptionalJsonBody(options): OptionalJsonBody<StopOptions>,
+) -> Result<Response, HttpFailure> {
+    Ok(progress::events(|_| async move { Ok(app.runtime.stop(&id, options).await?) }).await)
+}
+
+pub(super) async fn kill(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    JsonBody(request): JsonBody<KillRequest>,
+) -> Result<StatusCode, HttpFailure> {
+    let signal = boxlite::parse_signal(&request.signal.to_string())?;
+    app.runtime.kill(&id, signal).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn wait(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Response, HttpFailure> {
+    Ok(progress::events(|_| async move { Ok(app.runtime.wait(&id).await?) }).await)
+}
+
+pub(super) async fn consumption(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Json<Consumption>, HttpFailure> {
+    Ok(Json(app.runtime.consumption(&id).await?))
+}

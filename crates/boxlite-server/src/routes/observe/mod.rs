@@ -1,0 +1,72 @@
+//! Monitoring: `/metrics`, liveness, and readiness to start boxes.
+
+mod text;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use boxlite::{HostInfo, ListOptions, Verdict};
+use serde_json::json;
+
+use crate::app::App;
+use crate::failure::HttpFailure;
+use text::MetricsSnapshot;
+
+/// Returns the routes.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics))
+}
+
+async fn alive() -> Json<serde_json::Value> {
+    Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    let obstacle = match app.observations.host().await {
+        Ok(info) => obstacle(&info),
+        Err(error) => Some(error.to_string()),
+    };
+    match obstacle {
+        None => Json(json!({"status": "ready"})).into_response(),
+        Some(reason) => {
+            let body = Json(json!({"status": "not_ready", "reason": reason}));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+/// Returns why a start would be refused now, if it would.
+fn obstacle(info: &HostInfo) -> Option<String> {
+    if let Some(problem) = &info.acceleration_problem {
+        return Some(problem.clone());
+    }
+    if let Some(missing) = info.assets.iter().find(|asset| asset.path.is_none() && !asset.optional) {
+        return Some(format!("this host lacks {}: {}", missing.name, missing.remedy));
+    }
+    // A start whose free space cannot be read is not refused.
+    let space = info.space.as_ref().filter(|space| space.verdict == Verdict::Reject)?;
+    let (free, claimed) = (space.free.bytes, space.claims.iter().sum::<u64>());
+    Some(format!(
+        "too little disk space for a start: {free} bytes and {} inodes are free, {claimed} bytes of them claimed",
+        space.free.inodes
+    ))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, HttpFailure> {
+    let info = app.observations.host().await?;
+    let plan = app.observations.plan().await;
+    let figures = MetricsSnapshot {
+        info: &info,
+        plan: plan.as_deref(),
+        boxes: &app.runtime.list(ListOptions { all: true, filters: Vec::new() }).await?,
+        activity: &app.runtime.activity().await?,
+        executions: app.executions.running(),
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], figures.text()).into_response())
+}

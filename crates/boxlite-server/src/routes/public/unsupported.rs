@@ -1,0 +1,53 @@
+//! The parts of the public API that this server lacks. Their routes say so, instead of looking like wrong paths.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+use crate::app::App;
+use crate::failure::HttpFailure;
+
+/// Returns a route for each of them.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/boxes/import", post(import))
+        .route("/v1/boxes/{id}/snapshots", get(snapshots).post(snapshots))
+        .route("/v1/boxes/{id}/snapshots/{name}", get(snapshots).delete(snapshots))
+        .route("/v1/boxes/{id}/snapshots/{name}/restore", post(snapshots))
+        .route("/v1/boxes/{id}/export", post(export))
+        .route("/v1/boxes/{id}/network/tunnel", post(tunnel))
+        .route("/v1/volumes", get(volumes).post(volumes))
+        .route("/v1/volumes/{name}", get(volumes).delete(volumes))
+        .route("/v1/api-keys", get(keys).post(keys))
+        .route("/v1/api-keys/{name}", delete(keys))
+        .route("/v1/images/usage", get(quota))
+}
+
+async fn snapshots() -> HttpFailure {
+    HttpFailure::unsupported("snapshots")
+}
+
+async fn export() -> HttpFailure {
+    HttpFailure::unsupported("exporting boxes")
+}
+
+async fn import() -> HttpFailure {
+    HttpFailure::unsupported("importing boxes")
+}
+
+async fn tunnel() -> HttpFailure {
+    HttpFailure::unsupported("tunnels; publish ports when a box is created on its host")
+}
+
+async fn volumes() -> HttpFailure {
+    HttpFailure::unsupported("managed volumes")
+}
+
+async fn keys() -> HttpFailure {
+    HttpFailure::unsupported("issuing API keys; `--api-key-file` names the one there is")
+}
+
+async fn quota() -> HttpFailure {
+    HttpFailure::unsupported("an allowance of images; `/metrics` and `/v1/runtime/usage` say what they take")
+}
