@@ -1,8 +1,34 @@
 //! The `boxlite` command line: a thin shell over [`boxlite::Runtime`].
+//!
+//! A command reads its arguments, asks the runtime, and prints the answer. It holds no domain logic: every operation is a
+//! method of the runtime, which works on a home of this host or on the home of a server alike.
+//!
+//! # Modules
+//!
+//! Imports go downwards only.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `commands` | the command line itself; one file per command, arguments beside behaviour |
+//! | `args` | arguments that several commands share |
+//! | `render` | results on standard output: tables for people, JSON for programs |
+//! | `terminal` | our standard streams, connected to a command in a box |
+//! | `copy` | tar streams to and from the user's files, for `cp` |
+//! | `environment` | the user's environment, read once and passed on as options |
+//! | `report` | failures on standard error, with hints and exit statuses; the log |
+//!
+//! `boxlite serve` hands over to the crate `boxlite-server`. The second program of this package, `boxlite-shim`, owns one
+//! running box and is started by the library.
+//!
+//! # Output
+//!
+//! Results go to standard output, everything else to standard error. The exit status is the one of the command in the box
+//! where there is one, 125 when boxlite itself failed, and 1 when `gc` or `info` finished but found trouble.
 
 mod args;
 mod commands;
 mod copy;
+mod environment;
 mod render;
 mod report;
 mod terminal;
@@ -12,24 +38,28 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use args::Cli;
+use commands::Cli;
+use environment::Environment;
 
 /// How long unfinished work may delay the exit.
-const PARTING: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),
     };
-    report::trace(&cli.global);
+    let environment = Environment::collect();
+    report::trace(cli.global.debug, environment.log_filter().as_deref());
     let tokio = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(tokio) => tokio,
-        Err(error) => return report::fatal(&report::Failure::local(format!("starting up failed: {error}"))),
+        Err(error) => {
+            return report::fatal(&report::CommandFailure::local(format!("starting up failed: {error}")));
+        }
     };
-    let outcome = tokio.block_on(commands::run(cli));
-    // What was given up finishes what it is in the middle of and cleans up behind it, but not for long.
-    tokio.shutdown_timeout(PARTING);
+    let outcome = tokio.block_on(commands::run(cli, &environment));
+    // Cancelled work may finish its current step and clean up, for a limited time.
+    tokio.shutdown_timeout(SHUTDOWN_TIMEOUT);
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => report::fatal(&failure),

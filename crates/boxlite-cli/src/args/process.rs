@@ -1,11 +1,10 @@
-//! What `run`, `create` and `exec` ask alike of the process that they begin.
+//! The arguments of a new process, which `run`, `create` and `exec` share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::env;
-use crate::report::Failure;
+use crate::report::CommandFailure;
 
 /// Streams, environment, directory and user of a process.
 #[derive(Debug, Args)]
@@ -31,8 +30,110 @@ pub(crate) struct ProcessArgs {
 }
 
 impl ProcessArgs {
-    /// The environment as `NAME=value`; `host` looks up the host's.
-    pub(crate) fn environment(&self, host: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, Failure> {
-        env::environment(&self.env_file, &self.env, host)
+    /// Returns the environment as `NAME=value`; `host` looks up the host's.
+    pub(crate) fn environment(
+        &self,
+        host: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<String>, CommandFailure> {
+        environment(&self.env_file, &self.env, host)
+    }
+}
+
+/// Returns all entries as `NAME=value`: first those of the files, then those of the options. Later entries win.
+///
+/// An entry without `=` takes its value from `host`, and is dropped where that has none.
+fn environment(
+    files: &[PathBuf],
+    options: &[String],
+    host: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<String>, CommandFailure> {
+    let mut entries = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            CommandFailure::local(format!("reading the environment file {} failed: {error}", file.display()))
+        })?;
+        entries.extend(parse_file(&text, file, &host)?);
+    }
+    for option in options {
+        entries.extend(
+            entry(option, &host).map_err(|why| CommandFailure::local(format!("-e {option}: {why}")))?,
+        );
+    }
+    Ok(entries)
+}
+
+fn parse_file(
+    text: &str,
+    file: &Path,
+    host: &impl Fn(&str) -> Option<String>,
+) -> Result<Vec<String>, CommandFailure> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut entries = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let parsed = entry(line, host)
+            .map_err(|why| CommandFailure::local(format!("{} line {}: {why}", file.display(), index + 1)))?;
+        entries.extend(parsed);
+    }
+    Ok(entries)
+}
+
+fn entry(text: &str, host: &impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+    let name = text.split_once('=').map_or(text, |(name, _)| name);
+    if name.is_empty() {
+        return Err(format!("`{text}` has no name before its `=`"));
+    }
+    if name.contains(char::is_whitespace) {
+        return Err(format!("the name `{name}` contains white space"));
+    }
+    if text.contains('\0') {
+        return Err("an entry contains a NUL byte".to_owned());
+    }
+    if text.contains('=') {
+        return Ok(Some(text.to_owned()));
+    }
+    Ok(host(name).map(|value| format!("{name}={value}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> Option<String> {
+        (name == "FROM_HOST").then(|| "there".to_owned())
+    }
+
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        parse_file(text, Path::new("f.env"), &host).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn files_hold_entries_comments_and_names_of_the_host() {
+        let text =
+            "\u{feff}# comment\n\nA=1\n  B=two words # kept \nEMPTY=\nFROM_HOST\nNOT_THERE\nEQ=a=b\r\n";
+        assert_eq!(
+            parse(text).unwrap(),
+            ["A=1", "B=two words # kept ", "EMPTY=", "FROM_HOST=there", "EQ=a=b"]
+        );
+    }
+
+    #[test]
+    fn a_malformed_line_is_named() {
+        assert_eq!(parse("A=1\n=x\n").unwrap_err(), "f.env line 2: `=x` has no name before its `=`");
+        assert_eq!(parse("A B=x").unwrap_err(), "f.env line 1: the name `A B` contains white space");
+    }
+
+    #[test]
+    fn options_follow_files() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "A=file\n").unwrap();
+        let entries =
+            environment(&[file.path().to_owned()], &["A=option".into(), "FROM_HOST".into()], host).unwrap();
+        assert_eq!(entries, ["A=file", "A=option", "FROM_HOST=there"]);
+        let missing = environment(&["/no/such/file".into()], &[], host).unwrap_err();
+        assert!(missing.to_string().contains("/no/such/file"), "{missing}");
     }
 }

@@ -1,15 +1,26 @@
 //! `attach`.
 
 use boxlite::Runtime;
+use clap::Args;
 
-use crate::args::AttachArgs;
-use crate::report::{Exit, Failure, Topic};
-use crate::terminal::{End, Wiring, connect};
+use crate::report::{CommandFailure, Exit, Topic};
+use crate::terminal::{SessionExit, Wiring, connect};
 
-pub(super) async fn attach(runtime: &Runtime, args: AttachArgs) -> Result<Exit, Failure> {
-    let failed = |error: boxlite::Error| Failure::of(&error, Topic::RunningBox);
-    let info = runtime.inspect(&args.id).await.map_err(|error| Failure::of(&error, Topic::Box))?;
+/// `attach`.
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Do not pass standard input on
+    #[arg(long)]
+    no_stdin: bool,
+    /// Name, id or unique beginning of an id
+    #[arg(value_name = "BOX")]
+    id: String,
+}
+
+pub(super) async fn attach(runtime: &Runtime, args: AttachArgs) -> Result<Exit, CommandFailure> {
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
+    let info = runtime.inspect(&args.id).await.map_err(|error| CommandFailure::of(&error, Topic::Box))?;
     let wiring = Wiring { tty: info.options.tty, stdin: info.options.stdin && !args.no_stdin };
     let execution = runtime.attach(&info.id).await.map_err(failed)?;
-    connect(execution, wiring).await.map(End::exit)
+    connect(execution, wiring).await.map(SessionExit::exit)
 }

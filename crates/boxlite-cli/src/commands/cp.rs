@@ -5,22 +5,44 @@ use std::os::fd::OwnedFd;
 
 use boxlite::Runtime;
 use boxlite::settings::Bytes;
+use clap::Args;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use crate::args::CopyArgs;
-use crate::copy::{Endpoint, Source, pack, unpack};
-use crate::report::{Exit, Failure, Topic, note};
+use crate::copy::{CopySource, Endpoint, pack, unpack};
+use crate::report::{CommandFailure, Exit, Topic, note};
 
-pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Failure> {
+/// `cp`.
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Do not say what was copied
+    #[arg(short, long)]
+    quiet: bool,
+    /// A path, BOX:PATH, or `-` for a tar stream on standard input
+    #[arg(value_name = "SOURCE", allow_hyphen_values = true)]
+    source: String,
+    /// A path, BOX:PATH, or `-` for a tar stream on standard output
+    #[arg(value_name = "DESTINATION", allow_hyphen_values = true)]
+    destination: String,
+}
+
+impl CopyArgs {
+    /// Appended to the command's help.
+    pub(super) const RULES: &'static str = "\
+A destination that is a directory receives the source under its own name; one that does not exist becomes the copy, \
+unless it ends in `/`. A source directory that ends in `/.` stands for its contents. A local path with a colon \
+is written as ./PATH. The box need not run: a guest is then brought up for its files alone, and the box stays as it is.";
+}
+
+pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, CommandFailure> {
     match (Endpoint::parse(&args.source), Endpoint::parse(&args.destination)) {
         (Endpoint::Host(path), Endpoint::Box { id, path: to }) => {
-            let bytes = copy_in(runtime, Source::find(&path)?, &id, &to).await?;
-            say(&args, bytes);
+            let bytes = copy_in(runtime, CopySource::find(&path)?, &id, &to).await?;
+            report_copied(&args, bytes);
         }
         (Endpoint::Box { id, path }, Endpoint::Host(to)) => {
             let bytes = copy_out(runtime, &id, path, to).await?;
-            say(&args, bytes);
+            report_copied(&args, bytes);
         }
         (Endpoint::Stream, Endpoint::Box { id, path }) => {
             runtime.copy_in(&id, &path, standard_input()?).await.map_err(|error| failed(&error))?;
@@ -30,38 +52,41 @@ pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Failur
             pass_on(tar, tokio::io::stdout()).await?;
         }
         (Endpoint::Box { .. }, Endpoint::Box { .. }) => {
-            return Err(Failure::local("cp copies between a box and the host, not between two boxes")
+            return Err(CommandFailure::local("cp copies between a box and the host, not between two boxes")
                 .hint("boxlite cp BOX1:PATH - | boxlite cp - BOX2:DIR"));
         }
         _ => {
-            return Err(Failure::local("neither the source nor the destination is in a box")
+            return Err(CommandFailure::local("neither the source nor the destination is in a box")
                 .hint("write BOX:PATH for the one that is"));
         }
     }
     Ok(Exit::OK)
 }
 
-fn failed(error: &boxlite::Error) -> Failure {
-    Failure::of(error, Topic::Copy)
+fn failed(error: &boxlite::Error) -> CommandFailure {
+    CommandFailure::of(error, Topic::Copy)
 }
 
-fn receiving_failed(error: &io::Error) -> Failure {
-    Failure::local(format!("receiving the copy failed: {error}"))
+fn receiving_failed(error: &io::Error) -> CommandFailure {
+    CommandFailure::local(format!("receiving the copy failed: {error}"))
 }
 
-/// Passes a box's tar stream on to standard output, telling the failures of the one from those of the other.
-async fn pass_on(mut tar: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<(), Failure> {
+/// Copies a box's tar stream to standard output, telling failures of the two apart.
+async fn pass_on(
+    mut tar: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+) -> Result<(), CommandFailure> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = tar.read(&mut buffer).await.map_err(|error| receiving_failed(&error))?;
         if count == 0 {
-            return to.flush().await.map_err(|error| Failure::output(&error));
+            return to.flush().await.map_err(|error| CommandFailure::output(&error));
         }
-        to.write_all(&buffer[..count]).await.map_err(|error| Failure::output(&error))?;
+        to.write_all(&buffer[..count]).await.map_err(|error| CommandFailure::output(&error))?;
     }
 }
 
-fn say(args: &CopyArgs, bytes: u64) {
+fn report_copied(args: &CopyArgs, bytes: u64) {
     if !args.quiet && rustix::termios::isatty(rustix::stdio::stderr()) {
         note(&format!("copied {} to {}", Bytes(bytes), args.destination));
     }
@@ -69,38 +94,42 @@ fn say(args: &CopyArgs, bytes: u64) {
 
 fn warn_of_skipped(skipped: &[std::path::PathBuf]) {
     for path in skipped {
-        note(&format!("boxlite: warning: {} was left out: it is no file, directory or link", path.display()));
+        note(&format!(
+            "boxlite: warning: {} was skipped: it is not a file, directory or link",
+            path.display()
+        ));
     }
 }
 
-async fn copy_in(runtime: &Runtime, source: Source, id: &str, to: &str) -> Result<u64, Failure> {
-    let (read, write) = plumbing()?;
-    let read = pipe::Receiver::from_owned_fd(read).map_err(|error| plumbing_failed(&error))?;
+async fn copy_in(runtime: &Runtime, source: CopySource, id: &str, to: &str) -> Result<u64, CommandFailure> {
+    let (read, write) = make_pipe()?;
+    let read = pipe::Receiver::from_owned_fd(read).map_err(|error| pipe_failed(&error))?;
     let packing = tokio::task::spawn_blocking(move || pack(&source, std::fs::File::from(write)));
     let copied = runtime.copy_in(id, to, Box::new(read)).await;
-    let packed = packing.await.map_err(|error| Failure::local(format!("packing failed: {error}")))?;
+    let packed = packing.await.map_err(|error| CommandFailure::local(format!("packing failed: {error}")))?;
     match (packed, copied) {
         (Ok(packed), Ok(())) => {
             warn_of_skipped(&packed.skipped);
             Ok(packed.bytes)
         }
-        // A pipe that broke only says that the other end had its own trouble.
+        // A broken pipe only says that the other end failed.
         (Err(error), copied) if error.kind() != io::ErrorKind::BrokenPipe || copied.is_ok() => {
-            Err(Failure::local(format!("reading what to copy failed: {error}")))
+            Err(CommandFailure::local(format!("reading what to copy failed: {error}")))
         }
         (_, Err(error)) => Err(failed(&error)),
-        (Err(error), Ok(())) => Err(Failure::local(format!("reading what to copy failed: {error}"))),
+        (Err(error), Ok(())) => Err(CommandFailure::local(format!("reading what to copy failed: {error}"))),
     }
 }
 
-async fn copy_out(runtime: &Runtime, id: &str, path: String, to: String) -> Result<u64, Failure> {
+async fn copy_out(runtime: &Runtime, id: &str, path: String, to: String) -> Result<u64, CommandFailure> {
     let mut tar = runtime.copy_out(id, &path).await.map_err(|error| failed(&error))?;
-    let (read, write) = plumbing()?;
-    let mut write = pipe::Sender::from_owned_fd(write).map_err(|error| plumbing_failed(&error))?;
+    let (read, write) = make_pipe()?;
+    let mut write = pipe::Sender::from_owned_fd(write).map_err(|error| pipe_failed(&error))?;
     let unpacking = tokio::task::spawn_blocking(move || unpack(std::fs::File::from(read), &path, &to));
     let sent = tokio::io::copy(&mut tar, &mut write).await;
     drop(write);
-    let unpacked = unpacking.await.map_err(|error| Failure::local(format!("unpacking failed: {error}")))?;
+    let unpacked =
+        unpacking.await.map_err(|error| CommandFailure::local(format!("unpacking failed: {error}")))?;
     if let Err(error) = &sent
         && error.kind() != io::ErrorKind::BrokenPipe
     {
@@ -111,9 +140,9 @@ async fn copy_out(runtime: &Runtime, id: &str, path: String, to: String) -> Resu
     Ok(unpacked.bytes)
 }
 
-/// Standard input, read by a thread that does not outlive its use: nothing waits for a read that may never end.
-fn standard_input() -> Result<Box<dyn AsyncRead + Send + Unpin>, Failure> {
-    let (read, write) = plumbing()?;
+/// Reads standard input on a thread of its own, because nothing may wait for a read that never ends.
+fn standard_input() -> Result<Box<dyn AsyncRead + Send + Unpin>, CommandFailure> {
+    let (read, write) = make_pipe()?;
     std::thread::spawn(move || {
         let mut write = std::fs::File::from(write);
         if let Err(error) = io::copy(&mut io::stdin().lock(), &mut write)
@@ -122,17 +151,17 @@ fn standard_input() -> Result<Box<dyn AsyncRead + Send + Unpin>, Failure> {
             note(&format!("boxlite: warning: reading standard input failed: {error}"));
         }
     });
-    Ok(Box::new(pipe::Receiver::from_owned_fd(read).map_err(|error| plumbing_failed(&error))?))
+    Ok(Box::new(pipe::Receiver::from_owned_fd(read).map_err(|error| pipe_failed(&error))?))
 }
 
-/// A pipe between asynchronous and blocking code.
-fn plumbing() -> Result<(OwnedFd, OwnedFd), Failure> {
-    let (read, write) = io::pipe().map_err(|error| plumbing_failed(&error))?;
+/// Makes a pipe between asynchronous and blocking code.
+fn make_pipe() -> Result<(OwnedFd, OwnedFd), CommandFailure> {
+    let (read, write) = io::pipe().map_err(|error| pipe_failed(&error))?;
     Ok((read.into(), write.into()))
 }
 
-fn plumbing_failed(error: &io::Error) -> Failure {
-    Failure::local(format!("making a pipe failed: {error}"))
+fn pipe_failed(error: &io::Error) -> CommandFailure {
+    CommandFailure::local(format!("making a pipe failed: {error}"))
 }
 
 #[cfg(test)]

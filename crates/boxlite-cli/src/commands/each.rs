@@ -1,20 +1,22 @@
-//! The same done to several boxes: one that fails does not keep the others from their turn.
+//! One action on several boxes or images.
 
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-/// Does `act` to each; failures are printed as they come and make the exit status boxlite's own.
+/// Runs `act` for each name in turn and prints the line that it returns.
+///
+/// A failure is printed at once and does not stop the others; it makes the exit status boxlite's own.
 pub(super) async fn each(
     ids: &[String],
     topic: Topic,
     mut act: impl AsyncFnMut(&str) -> Result<Option<String>, boxlite::Error>,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CommandFailure> {
     let mut exit = Exit::OK;
     for id in ids {
         match act(id).await {
             Ok(Some(line)) => crate::render::print_line(&line)?,
             Ok(None) => {}
             Err(error) => {
-                let failure = Failure::of(&error, topic);
+                let failure = CommandFailure::of(&error, topic);
                 failure.print();
                 exit = failure.exit();
             }

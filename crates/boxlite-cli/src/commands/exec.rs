@@ -1,26 +1,66 @@
 //! `exec`.
 
-use boxlite::Runtime;
+use boxlite::{ExecOptions, Runtime, WindowSize};
+use clap::Args;
 
-use super::host_env;
-use crate::args::ExecArgs;
-use crate::report::{Exit, Failure, Topic};
-use crate::terminal::{End, Wiring, conclude, connect, let_go, window_size_or_usual};
+use crate::args::ProcessArgs;
+use crate::environment::Environment;
+use crate::report::{CommandFailure, Exit, Topic};
+use crate::terminal::{SessionExit, Wiring, conclude, connect, detach_from, window_size_or_default};
 
-pub(super) async fn exec(runtime: &Runtime, args: ExecArgs) -> Result<Exit, Failure> {
+/// `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Do not wait for the command, and do not show its output
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    process: ProcessArgs,
+    /// The box, then the command and its arguments
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["BOX", "COMMAND"])]
+    box_and_command: Vec<String>,
+}
+
+impl ExecArgs {
+    /// The box and the library's options for these arguments.
+    pub(super) fn options(
+        self,
+        host: impl Fn(&str) -> Option<String>,
+        size: WindowSize,
+    ) -> Result<(String, ExecOptions), CommandFailure> {
+        let process = self.process;
+        let mut words = self.box_and_command.into_iter();
+        let id = words.next().unwrap_or_default();
+        let options = ExecOptions {
+            command: words.collect(),
+            env: process.environment(host)?,
+            workdir: process.workdir,
+            user: process.user,
+            tty: process.tty.then_some(size),
+            stdin: process.interactive && !self.detach,
+        };
+        Ok((id, options))
+    }
+}
+
+pub(super) async fn exec(
+    runtime: &Runtime,
+    environment: &Environment,
+    args: ExecArgs,
+) -> Result<Exit, CommandFailure> {
     let detach = args.detach;
-    let (id, options) = args.options(host_env, window_size_or_usual())?;
+    let (id, options) = args.options(|name| environment.text(name), window_size_or_default())?;
     let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin };
     if !detach {
         wiring.check()?;
     }
-    let failed = |error: boxlite::Error| Failure::of(&error, Topic::RunningBox);
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
     let execution = runtime.exec(&id, options).await.map_err(failed)?;
     if !detach {
-        return connect(execution, wiring).await.map(End::exit);
+        return connect(execution, wiring).await.map(SessionExit::exit);
     }
     if execution.control.started().await.map_err(failed)? {
-        let_go(&*execution.control).await;
+        detach_from(&*execution.control).await;
         return Ok(Exit::OK);
     }
     let status = execution.control.wait().await.map_err(failed)?;

@@ -1,20 +1,63 @@
 //! `gc`.
 
-use boxlite::Runtime;
+use std::time::Duration;
 
-use crate::args::{Format, GcArgs};
-use crate::render::{gc_text, json, print};
-use crate::report::{Exit, Failure, Topic};
+use boxlite::settings::{Bytes, parse_duration};
+use boxlite::{GcOptions, Runtime};
+use clap::Args;
+use jiff::Timestamp;
 
-pub(super) async fn gc(runtime: &Runtime, args: GcArgs) -> Result<Exit, Failure> {
+use crate::args::{FormatArgs, moment};
+use crate::render::{formatted, gc_text, print};
+use crate::report::{CommandFailure, Exit, Topic};
+
+/// `gc`.
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Delete nothing, and report what would be deleted
+    #[arg(long)]
+    dry_run: bool,
+    /// Drop images that no box uses as well, tagged or not
+    #[arg(short, long)]
+    all: bool,
+    /// Stop, least recently used first, once images, disk images and bases take no more than this
+    #[arg(long, value_name = "SIZE")]
+    keep_storage: Option<Bytes>,
+    /// until=TIME: spare what was used since then; a time, or a duration before now such as 24h
+    #[arg(long, value_name = "until=TIME", value_parser = until)]
+    filter: Option<Duration>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+impl GcArgs {
+    /// Returns the library's options for these arguments.
+    pub(super) fn options(&self) -> GcOptions {
+        GcOptions {
+            dry_run: self.dry_run,
+            all: self.all,
+            keep_storage: self.keep_storage.map(|bytes| bytes.0),
+            until: self.filter,
+        }
+    }
+}
+
+pub(super) fn until(text: &str) -> Result<Duration, String> {
+    let Some(("until", value)) = text.split_once('=') else {
+        return Err(format!("`{text}` is not a filter; the only one is until=TIME"));
+    };
+    if let Ok(duration) = parse_duration(value) {
+        return Ok(duration);
+    }
+    let ago = Timestamp::now().duration_since(moment(value)?);
+    Duration::try_from(ago).map_err(|_| format!("`{value}` is in the future"))
+}
+
+pub(super) async fn gc(runtime: &Runtime, args: GcArgs) -> Result<Exit, CommandFailure> {
     let report = runtime
         .collect_garbage(args.options())
         .await
-        .map_err(|error| Failure::of(&error, Topic::Collection))?;
-    let text = match args.format.format {
-        Format::Table => gc_text(&report),
-        Format::Json => json(&report)?,
-    };
-    print(&text)?;
+        .map_err(|error| CommandFailure::of(&error, Topic::Collection))?;
+    print(&formatted(args.format.format, &report, gc_text)?)?;
     Ok(if report.failed() { Exit::INCOMPLETE } else { Exit::OK })
 }

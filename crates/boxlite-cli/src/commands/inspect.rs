@@ -1,21 +1,26 @@
 //! `inspect`.
 
 use boxlite::{BoxInfo, ErrorKind, Image, Runtime};
+use clap::Args;
 use serde::Serialize;
 
 use super::each::each;
-use crate::args::InspectArgs;
+use crate::args::OutputFormat;
 use crate::render::{json, print};
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Found {
-    Box(Box<BoxInfo>),
-    Image(Box<Image>),
+/// `inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Names, ids or unique beginnings of ids
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Only JSON is to be had
+    #[arg(long, value_enum, default_value = "json", hide = true)]
+    format: OutputFormat,
 }
 
-pub(super) async fn inspect(runtime: &Runtime, args: InspectArgs) -> Result<Exit, Failure> {
+pub(super) async fn inspect(runtime: &Runtime, args: InspectArgs) -> Result<Exit, CommandFailure> {
     let mut found = Vec::new();
     let exit = each(&args.names, Topic::Box, async |name: &str| {
         found.push(find(runtime, name).await?);
@@ -25,13 +30,20 @@ pub(super) async fn inspect(runtime: &Runtime, args: InspectArgs) -> Result<Exit
     print(&json(&found)?).map(|()| exit)
 }
 
-/// The box of that name, or else the image.
-async fn find(runtime: &Runtime, name: &str) -> boxlite::Result<Found> {
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Inspected {
+    Box(Box<BoxInfo>),
+    Image(Box<Image>),
+}
+
+/// Finds the box of that name, or else the image.
+async fn find(runtime: &Runtime, name: &str) -> boxlite::Result<Inspected> {
     match runtime.inspect(name).await {
-        Ok(info) => Ok(Found::Box(Box::new(info))),
+        Ok(info) => Ok(Inspected::Box(Box::new(info))),
         Err(no_box) if no_box.kind() == ErrorKind::NotFound => match runtime.image(name).await {
-            Ok(image) => Ok(Found::Image(Box::new(image))),
-            // A name that is no reference either is still the name of a box that is not there.
+            Ok(image) => Ok(Inspected::Image(Box::new(image))),
+            // A name that is not a valid reference is reported as a missing box.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
                 Err(no_box)
             }

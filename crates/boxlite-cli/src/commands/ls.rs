@@ -2,24 +2,47 @@
 
 use std::fmt::Write as _;
 
-use boxlite::{BoxInfo, ListOptions, Runtime};
+use boxlite::{BoxFilter, BoxInfo, BoxState, ListOptions, Runtime};
+use clap::Args;
 use jiff::Timestamp;
 
-use crate::args::{Format, ListArgs};
+use crate::args::{FormatArgs, OutputFormat};
 use crate::render::{BoxColumns, box_table, json, print};
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, Failure> {
-    // A condition on the state is meant for all boxes, as with Docker.
-    let by_state = args.filters.iter().any(|filter| matches!(filter, boxlite::BoxFilter::State(_)));
+/// `ls`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show those that are not running as well
+    #[arg(short, long)]
+    all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not shorten ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show the bytes allocated to each box's disk
+    #[arg(short, long)]
+    size: bool,
+    /// Only boxes for which this holds: name, id, status, image (ancestor) or label
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = box_filter)]
+    filters: Vec<BoxFilter>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, CommandFailure> {
+    // A filter on the state covers boxes in every state, as in Docker.
+    let by_state = args.filters.iter().any(|filter| matches!(filter, BoxFilter::State(_)));
     let options = ListOptions { all: args.all || by_state, filters: args.filters };
-    let boxes = runtime.list(options).await.map_err(|error| Failure::of(&error, Topic::Host))?;
+    let boxes = runtime.list(options).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
     let text = match args.format.format {
         _ if args.quiet => ids(&boxes, args.no_trunc),
-        Format::Json => json(&boxes)?,
-        Format::Table => {
+        OutputFormat::Json => json(&boxes)?,
+        OutputFormat::Table => {
             let columns = BoxColumns { whole: args.no_trunc, size: args.size };
-            // The newest first, as people look for what they just made.
+            // Newest first: people look for what they just made.
             let newest: Vec<BoxInfo> = boxes.into_iter().rev().collect();
             box_table(&newest, columns, Timestamp::now())
         }
@@ -27,10 +50,42 @@ pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, Failur
     print(&text).map(|()| Exit::OK)
 }
 
+/// Reads a condition on boxes.
+pub(super) fn box_filter(text: &str) -> Result<BoxFilter, String> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
+    if value.is_empty() {
+        return Err(format!("`{text}` names no value"));
+    }
+    match key {
+        "name" => Ok(BoxFilter::Name(value.to_owned())),
+        "id" => Ok(BoxFilter::Id(value.to_ascii_lowercase())),
+        "status" | "state" => state(value).map(BoxFilter::State),
+        "image" | "ancestor" => Ok(BoxFilter::Image(value.to_owned())),
+        "label" => Ok(match value.split_once('=') {
+            Some((label, value)) => BoxFilter::Label(label.to_owned(), Some(value.to_owned())),
+            None => BoxFilter::Label(value.to_owned(), None),
+        }),
+        _ => {
+            Err(format!("`{key}` is not a filter; there are name, id, status, image (or ancestor) and label"))
+        }
+    }
+}
+
+fn state(text: &str) -> Result<BoxState, String> {
+    match text {
+        "created" => Ok(BoxState::Created),
+        "running" => Ok(BoxState::Running),
+        "stopped" | "exited" => Ok(BoxState::Stopped),
+        "failed" | "dead" => Ok(BoxState::Failed),
+        _ => Err(format!("`{text}` is not a status; there are created, running, stopped and failed")),
+    }
+}
+
 fn ids(boxes: &[BoxInfo], whole: bool) -> String {
     boxes.iter().rev().fold(String::new(), |mut text, info| {
         let id = if whole { info.id.as_str() } else { info.short_id() };
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{id}");
         text
     })

@@ -1,4 +1,7 @@
-//! One module for each command: what is asked of the library, and what is printed of its answer.
+//! The command line, and one module per command: its arguments, what it asks of the library, and what it prints.
+//!
+//! `open` opens the runtime that the options name; `each` runs one action on several names. Arguments that several commands
+//! share are in [`crate::args`].
 
 mod attach;
 mod clone;
@@ -26,50 +29,127 @@ mod system;
 mod version;
 mod wait;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::args::{Cli, Command, SystemCommand};
+use crate::args::{BoxArgs, FormatArgs, GlobalArgs};
+use crate::environment::Environment;
 use crate::render::print;
-use crate::report::{Exit, Failure};
+use crate::report::{CommandFailure, Exit};
 
-/// Carries out a command line.
-pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
+/// Run OCI images as small virtual machines that never fill the host.
+#[derive(Debug, Parser)]
+#[command(name = "boxlite", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: CliCommand,
+}
+
+const EXIT_CODES: &str = "Exit status: that of the command in the box (128 + n when signal n ended it; 127 when it was not found, \
+126 when it could not be run); 125 when boxlite itself failed; 1 when gc or info finished but found trouble.";
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CliCommand {
+    /// Fetch images
+    Pull(pull::PullArgs),
+    /// List images
+    Images(images::ImagesArgs),
+    /// Remove images
+    Rmi(rmi::RemoveImageArgs),
+    /// Create a box from an image and run a command in it
+    #[command(override_usage = "boxlite run [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+    Run(run::RunArgs),
+    /// Create a box without starting it
+    #[command(override_usage = "boxlite create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+    Create(BoxArgs),
+    /// Make a box like another that does not run, its files included
+    Clone(clone::CloneArgs),
+    /// Start boxes
+    Start(start::StartArgs),
+    /// Run a command in a running box
+    #[command(override_usage = "boxlite exec [OPTIONS] BOX COMMAND [ARG]...")]
+    Exec(exec::ExecArgs),
+    /// Connect to the main process of a running box
+    Attach(attach::AttachArgs),
+    /// Stop boxes
+    Stop(stop::StopArgs),
+    /// Send a signal to the main process of boxes
+    Kill(kill::KillArgs),
+    /// Stop and start boxes
+    Restart(stop::StopArgs),
+    /// Remove boxes
+    Rm(rm::RemoveArgs),
+    /// List boxes
+    #[command(visible_alias = "ps")]
+    Ls(ls::ListArgs),
+    /// Show everything about boxes or images as JSON
+    Inspect(inspect::InspectArgs),
+    /// Show what a box's main process wrote
+    Logs(logs::LogsArgs),
+    /// Wait until boxes stop and print their exit statuses
+    Wait(wait::WaitArgs),
+    /// Copy files between a box and the host
+    #[command(after_help = cp::CopyArgs::RULES)]
+    Cp(cp::CopyArgs),
+    /// Show what this host offers boxes, and what it lacks
+    #[command(visible_alias = "doctor")]
+    Info(FormatArgs),
+    /// Remove disk images and leftovers that no box needs
+    Gc(gc::GcArgs),
+    /// Serve the home over HTTP
+    Serve(serve::ServeArgs),
+    /// Look at the home and the host as a whole
+    #[command(subcommand)]
+    System(system::SystemCommand),
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version(FormatArgs),
+}
+
+/// Runs a command line.
+pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, CommandFailure> {
     let global = cli.global;
+    let runtime = || open::runtime(&global, environment);
     match cli.command {
-        Command::Completion { shell } => {
+        CliCommand::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "boxlite", &mut script);
             print(&String::from_utf8_lossy(&script)).map(|()| Exit::OK)
         }
-        Command::Version(args) => version::version(args),
-        Command::Pull(args) => pull::pull(&open::runtime(&global)?, args).await,
-        Command::Images(args) => images::images(&open::runtime(&global)?, args).await,
-        Command::Rmi(args) => rmi::rmi(&open::runtime(&global)?, args).await,
-        Command::Run(args) => run::run(&open::runtime(&global)?, args).await,
-        Command::Create(args) => create::create(&open::runtime(&global)?, args).await,
-        Command::Clone(args) => clone::clone(&open::runtime(&global)?, args).await,
-        Command::Start(args) => start::start(&open::runtime(&global)?, args).await,
-        Command::Exec(args) => exec::exec(&open::runtime(&global)?, args).await,
-        Command::Attach(args) => attach::attach(&open::runtime(&global)?, args).await,
-        Command::Stop(args) => stop::stop(&open::runtime(&global)?, args).await,
-        Command::Kill(args) => kill::kill(&open::runtime(&global)?, args).await,
-        Command::Restart(args) => restart::restart(&open::runtime(&global)?, args).await,
-        Command::Rm(args) => rm::rm(&open::runtime(&global)?, args).await,
-        Command::Ls(args) => ls::ls(&open::runtime(&global)?, args).await,
-        Command::Inspect(args) => inspect::inspect(&open::runtime(&global)?, args).await,
-        Command::Logs(args) => logs::logs(&open::runtime(&global)?, args).await,
-        Command::Wait(args) => wait::wait(&open::runtime(&global)?, args).await,
-        Command::Info(args) | Command::System(SystemCommand::Info(args)) => {
-            info::info(&open::runtime(&global)?, args).await
+        CliCommand::Version(args) => version::version(args),
+        CliCommand::Pull(args) => pull::pull(&runtime()?, args).await,
+        CliCommand::Images(args) => images::images(&runtime()?, args).await,
+        CliCommand::Rmi(args) => rmi::rmi(&runtime()?, args).await,
+        CliCommand::Run(args) => run::run(&runtime()?, environment, args).await,
+        CliCommand::Create(args) => create::create(&runtime()?, environment, args).await,
+        CliCommand::Clone(args) => clone::clone(&runtime()?, args).await,
+        CliCommand::Start(args) => start::start(&runtime()?, args).await,
+        CliCommand::Exec(args) => exec::exec(&runtime()?, environment, args).await,
+        CliCommand::Attach(args) => attach::attach(&runtime()?, args).await,
+        CliCommand::Stop(args) => stop::stop(&runtime()?, args).await,
+        CliCommand::Kill(args) => kill::kill(&runtime()?, args).await,
+        CliCommand::Restart(args) => restart::restart(&runtime()?, args).await,
+        CliCommand::Rm(args) => rm::rm(&runtime()?, args).await,
+        CliCommand::Ls(args) => ls::ls(&runtime()?, args).await,
+        CliCommand::Inspect(args) => inspect::inspect(&runtime()?, args).await,
+        CliCommand::Logs(args) => logs::logs(&runtime()?, args).await,
+        CliCommand::Wait(args) => wait::wait(&runtime()?, args).await,
+        CliCommand::Info(args) | CliCommand::System(system::SystemCommand::Info(args)) => {
+            info::info(&runtime()?, args).await
         }
-        Command::Serve(args) => serve::serve(&global, args).await,
-        Command::Gc(args) => gc::gc(&open::runtime(&global)?, args).await,
-        Command::System(SystemCommand::Df(args)) => system::df(&open::runtime(&global)?, args).await,
-        Command::Cp(args) => cp::cp(&open::runtime(&global)?, args).await,
+        CliCommand::Serve(args) => serve::serve(&global, environment, args).await,
+        CliCommand::Gc(args) => gc::gc(&runtime()?, args).await,
+        CliCommand::System(system::SystemCommand::Df(args)) => system::df(&runtime()?, args).await,
+        CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,
     }
 }
 
-/// A variable of our own environment, if it is text.
-fn host_env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
+#[cfg(test)]
+mod tests;

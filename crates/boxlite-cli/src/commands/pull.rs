@@ -1,13 +1,27 @@
 //! `pull`.
 
 use boxlite::{PullOptions, PullPolicy, Runtime};
+use clap::Args;
 
 use super::each::each;
-use crate::args::PullArgs;
 use crate::render::{familiar, progress};
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-pub(super) async fn pull(runtime: &Runtime, args: PullArgs) -> Result<Exit, Failure> {
+/// `pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Print digests only, and no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Allow plain HTTP to the registry
+    #[arg(long)]
+    insecure: bool,
+    /// `NAME[:TAG][@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+pub(super) async fn pull(runtime: &Runtime, args: PullArgs) -> Result<Exit, CommandFailure> {
     each(&args.images, Topic::Image, async |reference: &str| {
         let options =
             PullOptions { policy: PullPolicy::Always, insecure: args.insecure, ..PullOptions::default() };

@@ -3,11 +3,11 @@
 use boxlite::{Runtime, StopOptions};
 
 use super::each::each;
-use crate::args::StopArgs;
+use super::stop::StopArgs;
 use crate::render::progress;
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-pub(super) async fn restart(runtime: &Runtime, args: StopArgs) -> Result<Exit, Failure> {
+pub(super) async fn restart(runtime: &Runtime, args: StopArgs) -> Result<Exit, CommandFailure> {
     each(&args.boxes, Topic::Start, async |id: &str| {
         let stopped = runtime.stop(id, StopOptions { timeout: args.timeout }).await?;
         runtime.start(&stopped.id, progress(false)).await?;

@@ -1,12 +1,23 @@
 //! `rmi`.
 
 use boxlite::{Removal, Runtime};
+use clap::Args;
 
 use super::each::each;
-use crate::args::RemoveImageArgs;
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-pub(super) async fn rmi(runtime: &Runtime, args: RemoveImageArgs) -> Result<Exit, Failure> {
+/// `rmi`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveImageArgs {
+    /// Remove it although a box uses it or it has several names
+    #[arg(short, long)]
+    force: bool,
+    /// References, ids or unique beginnings of ids
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+pub(super) async fn rmi(runtime: &Runtime, args: RemoveImageArgs) -> Result<Exit, CommandFailure> {
     each(&args.images, Topic::ImageRemoval, async |wanted: &str| {
         let removals = runtime.remove_image(wanted, args.force).await?;
         let lines: Vec<String> = removals

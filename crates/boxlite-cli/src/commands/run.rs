@@ -1,18 +1,36 @@
-//! `run`: create, start, attach.
+//! `run`: creates a box, starts it and attaches to it.
 
 use std::ops::ControlFlow;
 
 use boxlite::{BoxInfo, BoxOptions, ErrorKind, RemoveOptions, Runtime, StopOptions};
+use clap::Args;
 
-use super::host_env;
-use crate::args::RunArgs;
+use crate::args::BoxArgs;
+use crate::environment::Environment;
 use crate::render::{print_line, progress};
-use crate::report::{Exit, Failure, Topic, note};
-use crate::terminal::{End, Wiring, connect, interruption};
+use crate::report::{CommandFailure, Exit, Topic, note};
+use crate::terminal::{SessionExit, Wiring, connect, interruption};
 
-pub(super) async fn run(runtime: &Runtime, args: RunArgs) -> Result<Exit, Failure> {
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Print the box's id and leave it running
+    #[arg(short, long)]
+    detach: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    pub(super) options: BoxArgs,
+}
+
+pub(super) async fn run(
+    runtime: &Runtime,
+    environment: &Environment,
+    args: RunArgs,
+) -> Result<Exit, CommandFailure> {
     let detach = args.detach;
-    let options = args.create.options(host_env)?;
+    let options = args.options.options(|name| environment.text(name))?;
     let wiring = Wiring { tty: options.tty, stdin: options.stdin };
     let remove = options.auto_remove;
     if !detach {
@@ -27,21 +45,21 @@ pub(super) async fn run(runtime: &Runtime, args: RunArgs) -> Result<Exit, Failur
     }
     let end = match runtime.attach(&id).await {
         Ok(execution) => connect(execution, wiring).await,
-        Err(error) => Err(Failure::of(&error, Topic::Start)),
+        Err(error) => Err(CommandFailure::of(&error, Topic::Start)),
     };
-    // A box that may still run is not ours to remove; it goes by itself when it ends.
+    // A box that may still run removes itself when it ends.
     let may_run = match &end {
-        Ok(End::LeftRunning(_)) => true,
-        Ok(End::Ended(_)) => false,
+        Ok(SessionExit::LeftRunning(_)) => true,
+        Ok(SessionExit::Ended(_)) => false,
         Err(failure) => failure.is_of_server(),
     };
     if remove && !may_run {
         unless_interrupted(&id, remove_ended(runtime, &id)).await;
     }
-    end.map(End::exit)
+    end.map(SessionExit::exit)
 }
 
-/// Cleans up behind a box, for as long as the user has the patience.
+/// Cleans up after a box until the user interrupts.
 async fn unless_interrupted(id: &str, cleaning: impl Future<Output = ()>) {
     tokio::select! {
         () = cleaning => {}
@@ -57,42 +75,42 @@ async fn call_off(
 ) {
     let stop = || runtime.stop(id, StopOptions { timeout: Some(0) });
     let mut stopped = stop().await;
-    // The start goes on behind our back, and may have got hold of the box only after that.
+    // The start continues in the background and may have locked the box only after that stop.
     if starting.await.is_ok() {
         stopped = stop().await;
     }
     if let Err(error) = stopped
         && error.kind() != ErrorKind::NotFound
     {
-        Failure::of(&error, Topic::Box).print();
+        CommandFailure::of(&error, Topic::Box).print();
     }
 }
 
-/// Removes a box that has done its work; somebody else may have done so already.
+/// Removes a box that has ended, unless another process already did.
 async fn remove_ended(runtime: &Runtime, id: &str) {
     if let Err(error) = runtime.remove(id, RemoveOptions { force: true }).await
         && error.kind() != ErrorKind::NotFound
     {
-        Failure::of(&error, Topic::Removal).print();
+        CommandFailure::of(&error, Topic::Removal).print();
     }
 }
 
-/// Creates and starts, and returns the id or how it was interrupted.
+/// Creates and starts a box; returns its id, or the exit status after an interruption.
 ///
-/// What fails or is interrupted before it runs leaves no box that was to be removed anyway, and none that runs.
+/// A box that fails or is interrupted before it runs is stopped, and removed if it was to remove itself.
 async fn begin(
     runtime: &Runtime,
     options: BoxOptions,
     quiet: bool,
-) -> Result<ControlFlow<Exit, String>, Failure> {
+) -> Result<ControlFlow<Exit, String>, CommandFailure> {
     let info = tokio::select! {
-        created = runtime.create(options, progress(quiet)) => created.map_err(|error| Failure::of(&error, Topic::NewBox))?,
+        created = runtime.create(options, progress(quiet)) => created.map_err(|error| CommandFailure::of(&error, Topic::NewBox))?,
         signal = interruption() => return Ok(ControlFlow::Break(Exit::of_signal(signal))),
     };
     let mut starting = std::pin::pin!(runtime.start(&info.id, progress(quiet)));
     let outcome = tokio::select! {
         started = &mut starting => {
-            started.map(|_| ControlFlow::Continue(info.id.clone())).map_err(|error| Failure::of(&error, Topic::Start))
+            started.map(|_| ControlFlow::Continue(info.id.clone())).map_err(|error| CommandFailure::of(&error, Topic::Start))
         }
         signal = interruption() => Ok(ControlFlow::Break(Exit::of_signal(signal))),
     };

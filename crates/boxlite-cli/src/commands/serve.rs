@@ -1,21 +1,71 @@
 //! `serve`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use boxlite::settings::parse_duration;
 use boxlite_server::{Server, ServerOptions};
+use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::open;
-use crate::args::{GlobalArgs, ServeArgs};
+use crate::args::GlobalArgs;
+use crate::environment::Environment;
 use crate::render::print;
-use crate::report::{Exit, Failure, Topic};
+use crate::report::{CommandFailure, Exit, Topic};
 
-pub(super) async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<Exit, Failure> {
-    if global.url.is_some() {
-        return Err(Failure::local("a server serves a home of its own host, and --url names another server"));
+/// `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on; any but a loopback address needs --api-key-file
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS", value_parser = address)]
+    host: IpAddr,
+    /// Port to listen on; 0 chooses a free one
+    #[arg(long, default_value_t = 8100)]
+    port: u16,
+    /// Directory below which requests may name paths of this host, as images or volumes; may be repeated
+    #[arg(long, value_name = "DIR")]
+    allow_path: Vec<PathBuf>,
+    /// How often to collect garbage, such as 1h or 30m, or `off`
+    #[arg(long, default_value = "1h", value_name = "INTERVAL", value_parser = interval)]
+    gc_interval: GcInterval,
+}
+
+/// `--gc-interval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct GcInterval(Option<Duration>);
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    let failed = |error: boxlite::Error| Failure::of(&error, Topic::Serving);
+    text.parse().map_err(|_| format!("`{text}` is not an IP address"))
+}
+
+fn interval(text: &str) -> Result<GcInterval, String> {
+    if text == "off" {
+        return Ok(GcInterval(None));
+    }
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("an interval must be longer than 0; `off` switches it off".to_owned()),
+        Ok(interval) => Ok(GcInterval(Some(interval))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub(super) async fn serve(
+    global: &GlobalArgs,
+    environment: &Environment,
+    args: ServeArgs,
+) -> Result<Exit, CommandFailure> {
+    if global.url.is_some() {
+        return Err(CommandFailure::local(
+            "a server serves a home of its own host, and --url names another server",
+        ));
+    }
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Serving);
     let server = Server::new(&ServerOptions {
         address: SocketAddr::new(args.host, args.port),
         api_key_file: global.api_key_file.clone(),
@@ -23,9 +73,9 @@ pub(super) async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<Exit, 
         gc_interval: args.gc_interval.0,
     })
     .map_err(failed)?;
-    let runtime = open::local(global)?;
-    let stop =
-        stop_on_signal().map_err(|error| Failure::local(format!("watching for signals failed: {error}")))?;
+    let runtime = open::local(global, environment)?;
+    let stop = stop_on_signal()
+        .map_err(|error| CommandFailure::local(format!("watching for signals failed: {error}")))?;
     let server = server.bind(runtime).await.map_err(failed)?;
     raise_open_files();
     print(&format!("boxlite: serving on http://{}\n", server.address()))?;
@@ -44,7 +94,7 @@ fn stop_on_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static
     })
 }
 
-/// Lifts the soft limit of open files to the hard one: each attached client takes one, and each command another.
+/// Raises the soft limit of open files to the hard one: each attached client takes a file, and each command another.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })

@@ -1,17 +1,31 @@
 //! `start`.
 
 use boxlite::Runtime;
+use clap::Args;
 
 use super::each::each;
-use crate::args::StartArgs;
 use crate::render::progress;
-use crate::report::{Exit, Failure, Topic};
-use crate::terminal::{End, Wiring, connect};
+use crate::report::{CommandFailure, Exit, Topic};
+use crate::terminal::{SessionExit, Wiring, connect};
 
-pub(super) async fn start(runtime: &Runtime, args: StartArgs) -> Result<Exit, Failure> {
+/// `start`.
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Connect to the main process and end with its exit status
+    #[arg(short, long)]
+    attach: bool,
+    /// Pass standard input to the main process
+    #[arg(short, long)]
+    interactive: bool,
+    /// Names, ids or unique beginnings of ids
+    #[arg(required = true, value_name = "BOX")]
+    boxes: Vec<String>,
+}
+
+pub(super) async fn start(runtime: &Runtime, args: StartArgs) -> Result<Exit, CommandFailure> {
     if args.attach || args.interactive {
         let [id] = args.boxes.as_slice() else {
-            return Err(Failure::local("only one box can be started with -a or -i"));
+            return Err(CommandFailure::local("only one box can be started with -a or -i"));
         };
         return attached(runtime, id, args.interactive).await;
     }
@@ -22,11 +36,11 @@ pub(super) async fn start(runtime: &Runtime, args: StartArgs) -> Result<Exit, Fa
     .await
 }
 
-async fn attached(runtime: &Runtime, id: &str, interactive: bool) -> Result<Exit, Failure> {
-    let failed = |error: boxlite::Error| Failure::of(&error, Topic::Start);
+async fn attached(runtime: &Runtime, id: &str, interactive: bool) -> Result<Exit, CommandFailure> {
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Start);
     let info = runtime.start(id, progress(false)).await.map_err(failed)?;
     let execution = runtime.attach(&info.id).await.map_err(failed)?;
     connect(execution, Wiring { tty: info.options.tty, stdin: interactive && info.options.stdin })
         .await
-        .map(End::exit)
+        .map(SessionExit::exit)
 }

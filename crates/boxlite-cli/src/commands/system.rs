@@ -1,18 +1,35 @@
-//! `system df`.
+//! `system`.
 
-use boxlite::Runtime;
+use boxlite::{Runtime, Usage};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::args::{DfArgs, Format};
-use crate::render::{json, print, usage_text};
-use crate::report::{Exit, Failure, Topic};
+use crate::args::FormatArgs;
+use crate::render::{formatted, print, usage_text};
+use crate::report::{CommandFailure, Exit, Topic};
 
-pub(super) async fn df(runtime: &Runtime, args: DfArgs) -> Result<Exit, Failure> {
-    let usage = runtime.disk_usage().await.map_err(|error| Failure::of(&error, Topic::Host))?;
-    let text = match args.format.format {
-        Format::Table => usage_text(&usage, args.verbose, Timestamp::now()),
-        Format::Json => json(&usage)?,
-    };
-    print(&text)?;
+/// `system`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show how much disk space images and boxes take
+    Df(DfArgs),
+    /// Show what this host offers boxes, and what it lacks
+    Info(FormatArgs),
+}
+
+/// `system df`.
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// Show each disk image and each box
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(super) async fn df(runtime: &Runtime, args: DfArgs) -> Result<Exit, CommandFailure> {
+    let usage = runtime.disk_usage().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
+    let table = |usage: &Usage| usage_text(usage, args.verbose, Timestamp::now());
+    print(&formatted(args.format.format, &usage, table)?)?;
     Ok(if usage.unreadable.is_empty() { Exit::OK } else { Exit::INCOMPLETE })
 }

@@ -2,20 +2,17 @@
 
 use serde::Serialize;
 
-use crate::args::{Format, FormatArgs};
-use crate::render::{json, print, print_line};
-use crate::report::{Exit, Failure};
+use crate::args::FormatArgs;
+use crate::render::{formatted, print};
+use crate::report::{CommandFailure, Exit};
 
 #[derive(Serialize)]
-struct Version {
+struct VersionReport {
     version: &'static str,
 }
 
-pub(super) fn version(args: FormatArgs) -> Result<Exit, Failure> {
+pub(super) fn version(args: FormatArgs) -> Result<Exit, CommandFailure> {
     let version = env!("CARGO_PKG_VERSION");
-    match args.format {
-        Format::Table => print_line(&format!("boxlite {version}"))?,
-        Format::Json => print(&json(&Version { version })?)?,
-    }
-    Ok(Exit::OK)
+    let table = |report: &VersionReport| format!("boxlite {}\n", report.version);
+    print(&formatted(args.format, &VersionReport { version }, table)?).map(|()| Exit::OK)
 }

@@ -1,4 +1,4 @@
-//! What an argument of `cp` names.
+//! The source and destination arguments of `cp`.
 
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub(crate) enum Endpoint {
     Box {
         /// Name, id or unique prefix.
         id: String,
-        /// Absolute; a trailing `/` or `/.` is kept, because it means something.
+        /// Absolute; a trailing `/` or `/.` is kept because it has a meaning.
         path: String,
     },
     /// A tar stream on standard input or output.
@@ -32,12 +32,12 @@ impl Endpoint {
     }
 }
 
-/// Whether a path stands for the contents of a directory instead of the directory.
+/// Tells whether a path stands for the contents of a directory instead of the directory.
 pub(super) fn means_contents(path: &str) -> bool {
     path == "." || path.ends_with("/.")
 }
 
-/// The name that a copy of a box's path gets; `None` for the contents of a directory and for the root.
+/// Returns the name that a copy of a box's path gets; `None` for the contents of a directory and for the root.
 pub(crate) fn copied_name(path: &str) -> Option<&str> {
     if means_contents(path) {
         return None;

@@ -1,6 +1,7 @@
-//! `cp`: files between the host and a box, as tar streams.
+//! Files between the host and a box, as tar streams, for `cp`.
 //!
-//! The files written here are the user's own and not boxlite's, so they do not go through `boxlite_home::durable`.
+//! The files written here are the user's own, so they do not go through `boxlite_home::durable`. A box is not trusted:
+//! `DestinationTree` keeps every entry of its stream inside the destination.
 
 mod endpoint;
 mod pack;
@@ -9,7 +10,7 @@ mod tree;
 mod unpack;
 
 pub(crate) use endpoint::Endpoint;
-pub(crate) use pack::{Source, pack};
+pub(crate) use pack::{CopySource, pack};
 pub(crate) use unpack::unpack;
 
 #[cfg(test)]

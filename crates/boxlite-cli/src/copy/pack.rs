@@ -1,4 +1,4 @@
-//! A host's file or directory as a tar stream.
+//! A file or directory of the host, packed as a tar stream.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
 use super::endpoint::means_contents;
-use crate::report::Failure;
+use crate::report::CommandFailure;
 
 /// What to pack, checked to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct CopySource {
     path: PathBuf,
     /// Name of the top entry; `.` for the contents of a directory.
     name: PathBuf,
@@ -23,24 +23,26 @@ pub(crate) struct Source {
 pub(crate) struct Packed {
     /// Bytes of file contents.
     pub(crate) bytes: u64,
-    /// Left out, because a tar stream can't hold a socket.
+    /// Sockets, which a tar stream cannot hold.
     pub(crate) skipped: Vec<PathBuf>,
 }
 
-impl Source {
-    /// Looks at the path as it was written.
-    pub(crate) fn find(text: &str) -> Result<Self, Failure> {
-        // A trailing `/` or `/.` follows a link, as everywhere.
+impl CopySource {
+    /// Examines the path as it was written.
+    pub(crate) fn find(text: &str) -> Result<Self, CommandFailure> {
+        // A trailing `/` or `/.` follows a link, as in every program.
         let follow = text.ends_with('/') || means_contents(text);
         let path = PathBuf::from(text);
         let found = if follow { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
         let metadata = found.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::local(format!("{text} does not exist on this host")),
-            io::ErrorKind::NotADirectory => Failure::local(format!("{text} is a file and no directory")),
-            _ => Failure::local(format!("examining {text} failed: {error}")),
+            io::ErrorKind::NotFound => CommandFailure::local(format!("{text} does not exist on this host")),
+            io::ErrorKind::NotADirectory => {
+                CommandFailure::local(format!("{text} is a file, not a directory"))
+            }
+            _ => CommandFailure::local(format!("examining {text} failed: {error}")),
         })?;
         if metadata.file_type().is_socket() {
-            return Err(Failure::local(format!("{text} is a socket, which can't be copied")));
+            return Err(CommandFailure::local(format!("{text} is a socket, which cannot be copied")));
         }
         if means_contents(text) {
             return Ok(Self { path, name: ".".into() });
@@ -58,7 +60,7 @@ impl Source {
 }
 
 /// Writes `source` as a tar stream; links are packed as links.
-pub(crate) fn pack(source: &Source, to: impl Write) -> io::Result<Packed> {
+pub(crate) fn pack(source: &CopySource, to: impl Write) -> io::Result<Packed> {
     let mut packed = Packed::default();
     let mut archive = Builder::new(to);
     let mut waiting = vec![(source.path.clone(), source.name.clone())];
@@ -79,7 +81,7 @@ pub(crate) fn pack(source: &Source, to: impl Write) -> io::Result<Packed> {
             let mut children = fs::read_dir(&path)
                 .and_then(Iterator::collect::<io::Result<Vec<_>>>)
                 .map_err(|error| naming(&path, &error))?;
-            // The last is taken first.
+            // The last one is packed first.
             children.sort_by_key(|child| std::cmp::Reverse(child.file_name()));
             waiting.extend(children.into_iter().map(|child| (child.path(), name.join(child.file_name()))));
         }
@@ -114,13 +116,13 @@ fn append(
         header.set_entry_type(EntryType::Symlink);
         archive.append_link(&mut header, name, fs::read_link(path)?)?;
     } else {
-        // Directories, FIFOs and devices are all header; `set_metadata` has told which.
+        // Directories, FIFOs and devices are only a header, whose type `set_metadata` has set.
         archive.append_data(&mut header, name, io::empty())?;
     }
     Ok(0)
 }
 
-/// Adds the path, except to what is about the stream and not about the file.
+/// Adds the path, except to an error of the stream itself.
 fn naming(path: &Path, error: &io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return error.kind().into();

@@ -1,76 +1,81 @@
-//! Where on the host a copy goes: Docker's rules, decided from what is there.
+//! The destination of a copy on the host, by Docker's rules.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::report::Failure;
+use crate::report::CommandFailure;
 
-/// What is at the destination, links followed.
+/// What is at the destination, after following links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Present {
+pub(super) enum DestinationState {
     Nothing,
     Directory,
     File,
     Special,
 }
 
-/// Where entries go: `root` exists or is made; below it the source's top entry is called `name`.
+/// Where entries are written: below the directory `root`, which exists or is made, with the top entry called `name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct CopyTarget {
     pub(super) root: PathBuf,
-    /// `None`: the contents of a directory go straight into `root`.
+    /// `None` writes the contents of a directory straight into `root`.
     pub(super) name: Option<OsString>,
 }
 
-/// Decides for a destination as it was written, what is there, and a source that is a directory or not and is called
-/// `name` (`None` when only its contents are meant).
+/// Decides where a source called `name` (`None` for the contents of a directory) is written, from the destination as the
+/// user wrote it and what is there.
 pub(super) fn decide(
     destination: &str,
-    present: Present,
+    present: DestinationState,
     source_is_directory: bool,
     name: Option<&str>,
-) -> Result<Target, Failure> {
+) -> Result<CopyTarget, CommandFailure> {
     let path = Path::new(destination);
     match (present, source_is_directory) {
-        (Present::Directory, _) => Ok(Target { root: path.to_owned(), name: name.map(OsString::from) }),
-        (Present::Special, _) => {
-            Err(Failure::local(format!("{destination} is neither a file nor a directory"))
+        (DestinationState::Directory, _) => {
+            Ok(CopyTarget { root: path.to_owned(), name: name.map(OsString::from) })
+        }
+        (DestinationState::Special, _) => {
+            Err(CommandFailure::local(format!("{destination} is neither a file nor a directory"))
                 .hint("`-` as the destination writes a tar stream to standard output"))
         }
-        (Present::File, true) => {
-            Err(Failure::local(format!("{destination} is a file; a directory can't be copied onto it")))
+        (DestinationState::File, true) => Err(CommandFailure::local(format!(
+            "{destination} is a file; a directory cannot be copied onto it"
+        ))),
+        (DestinationState::File, false) if destination.ends_with('/') => {
+            Err(CommandFailure::local(format!("{destination} is a file, not a directory")))
         }
-        (Present::File, false) if destination.ends_with('/') => {
-            Err(Failure::local(format!("{destination} is a file and no directory")))
+        (DestinationState::Nothing, false) if destination.ends_with('/') => {
+            Err(CommandFailure::local(format!("the directory {destination} does not exist"))
+                .hint("create it first"))
         }
-        (Present::Nothing, false) if destination.ends_with('/') => {
-            Err(Failure::local(format!("the directory {destination} does not exist")).hint("create it first"))
+        (DestinationState::Nothing, true) if name.is_none() => {
+            Ok(CopyTarget { root: path.to_owned(), name: None })
         }
-        (Present::Nothing, true) if name.is_none() => Ok(Target { root: path.to_owned(), name: None }),
-        (Present::File | Present::Nothing, _) => {
+        (DestinationState::File | DestinationState::Nothing, _) => {
             let name = path
                 .file_name()
-                .ok_or_else(|| Failure::local(format!("{destination} does not end in a file name")))?;
+                .ok_or_else(|| CommandFailure::local(format!("{destination} does not end in a file name")))?;
             let root = match path.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
                 _ => PathBuf::from("."),
             };
-            Ok(Target { root, name: Some(name.to_owned()) })
+            Ok(CopyTarget { root, name: Some(name.to_owned()) })
         }
     }
 }
 
-/// What is at `path` now.
-pub(super) fn present(path: &str) -> Result<Present, Failure> {
+/// Returns what is at `path` now.
+pub(super) fn present(path: &str) -> Result<DestinationState, CommandFailure> {
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(Present::Directory),
-        Ok(metadata) if metadata.is_file() => Ok(Present::File),
-        Ok(_) => Ok(Present::Special),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Present::Nothing),
-        // `file/`: the kernel says so before we can.
+        Ok(metadata) if metadata.is_dir() => Ok(DestinationState::Directory),
+        Ok(metadata) if metadata.is_file() => Ok(DestinationState::File),
+        Ok(_) => Ok(DestinationState::Special),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DestinationState::Nothing),
+        // The kernel refuses `file/` before we can.
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-            Err(Failure::local(format!("part of the path {path} is a file and no directory")))
+            Err(CommandFailure::local(format!("part of the path {path} is a file, not a directory")))
         }
-        Err(error) => Err(Failure::local(format!("examining {path} failed: {error}"))),
+        Err(error) => Err(CommandFailure::local(format!("examining {path} failed: {error}"))),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
 use super::endpoint::copied_name;
-use super::target::{Present, decide};
+use super::target::{DestinationState, decide};
 use super::*;
 
 #[test]
@@ -41,24 +41,24 @@ fn the_destination_decides_between_into_and_as() {
             .map_err(|failure| failure.to_string())
     };
     let to = |root: &str, name: &str| Ok((root.to_owned(), Some(name.into())));
-    assert_eq!(go("d", Present::Directory, false, Some("f")), to("d", "f"));
-    assert_eq!(go("d/", Present::Directory, true, Some("s")), to("d/", "s"));
-    assert_eq!(go("d", Present::Directory, true, None), Ok(("d".to_owned(), None)));
-    assert_eq!(go("new", Present::Nothing, false, Some("f")), to(".", "new"));
-    assert_eq!(go("d/new", Present::Nothing, true, Some("s")), to("d", "new"));
-    assert_eq!(go("d/new/", Present::Nothing, true, Some("s")), to("d", "new"));
-    assert_eq!(go("new", Present::Nothing, true, None), Ok(("new".to_owned(), None)));
-    assert_eq!(go("d/old", Present::File, false, Some("f")), to("d", "old"));
-    assert!(go("new/", Present::Nothing, false, Some("f")).unwrap_err().contains("does not exist"));
-    assert!(go("old", Present::File, true, Some("s")).unwrap_err().contains("is a file"));
-    assert!(go("old/", Present::File, false, Some("f")).unwrap_err().contains("no directory"));
-    assert!(go("/dev/null", Present::Special, false, Some("f")).unwrap_err().contains("neither"));
+    assert_eq!(go("d", DestinationState::Directory, false, Some("f")), to("d", "f"));
+    assert_eq!(go("d/", DestinationState::Directory, true, Some("s")), to("d/", "s"));
+    assert_eq!(go("d", DestinationState::Directory, true, None), Ok(("d".to_owned(), None)));
+    assert_eq!(go("new", DestinationState::Nothing, false, Some("f")), to(".", "new"));
+    assert_eq!(go("d/new", DestinationState::Nothing, true, Some("s")), to("d", "new"));
+    assert_eq!(go("d/new/", DestinationState::Nothing, true, Some("s")), to("d", "new"));
+    assert_eq!(go("new", DestinationState::Nothing, true, None), Ok(("new".to_owned(), None)));
+    assert_eq!(go("d/old", DestinationState::File, false, Some("f")), to("d", "old"));
+    assert!(go("new/", DestinationState::Nothing, false, Some("f")).unwrap_err().contains("does not exist"));
+    assert!(go("old", DestinationState::File, true, Some("s")).unwrap_err().contains("is a file"));
+    assert!(go("old/", DestinationState::File, false, Some("f")).unwrap_err().contains("not a directory"));
+    assert!(go("/dev/null", DestinationState::Special, false, Some("f")).unwrap_err().contains("neither"));
 }
 
 /// Packs `source` and unpacks it again, as if it came from a box's path of the same form.
 fn round(source: &str, destination: &Path) -> Result<(), String> {
     let mut tar = Vec::new();
-    let found = Source::find(source).map_err(|failure| failure.to_string())?;
+    let found = CopySource::find(source).map_err(|failure| failure.to_string())?;
     pack(&found, &mut tar).map_err(|error| error.to_string())?;
     unpack(&tar[..], source, destination.to_str().unwrap()).map(drop).map_err(|failure| failure.to_string())
 }
@@ -105,7 +105,7 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     fs::write(&old, b"precious").unwrap();
     fs::write(&new, b"fresh contents").unwrap();
     let mut tar = Vec::new();
-    pack(&Source::find(new.to_str().unwrap()).unwrap(), &mut tar).unwrap();
+    pack(&CopySource::find(new.to_str().unwrap()).unwrap(), &mut tar).unwrap();
     let destination = old.to_str().unwrap();
     unpack(&tar[..520], "/new", destination).unwrap_err();
     assert_eq!(fs::read(&old).unwrap(), b"precious");
@@ -147,7 +147,7 @@ fn archive(tricks: &[Trick<'_>]) -> Vec<u8> {
 #[test]
 fn no_entry_leaves_the_destination() {
     use Trick::{Directory, File, Link, Symlink};
-    // Mutation tried: without ResolveFlags::BENEATH in Tree::enter, attack 2 goes unnoticed.
+    // Mutation tried: without ResolveFlags::BENEATH in DestinationTree::enter, attack 2 goes unnoticed.
     let attacks: [&[Trick<'_>]; 8] = [
         &[Directory("s"), File("s/../../victim")],
         &[Directory("s"), File("/tmp/../victim")],
@@ -206,13 +206,13 @@ fn links_within_the_tree_are_kept() {
 #[test]
 fn what_can_not_be_copied_is_said() {
     let home = tempfile::tempdir().unwrap();
-    let missing = Source::find("/no/such/thing").unwrap_err().to_string();
+    let missing = CopySource::find("/no/such/thing").unwrap_err().to_string();
     assert_eq!(missing, "/no/such/thing does not exist on this host");
     let socket = home.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(Source::find(socket.to_str().unwrap()).unwrap_err().to_string().contains("socket"));
+    assert!(CopySource::find(socket.to_str().unwrap()).unwrap_err().to_string().contains("socket"));
     let mut tar = Vec::new();
-    let packed = pack(&Source::find(home.path().to_str().unwrap()).unwrap(), &mut tar).unwrap();
+    let packed = pack(&CopySource::find(home.path().to_str().unwrap()).unwrap(), &mut tar).unwrap();
     assert_eq!(packed.skipped, [socket]);
     assert!(unpack(&[][..], "/x", home.path().to_str().unwrap()).is_err(), "an empty stream is no copy");
     assert!(unpack(&[1; 2000][..], "/x", home.path().to_str().unwrap()).is_err(), "nor is garbage");

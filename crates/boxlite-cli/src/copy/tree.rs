@@ -1,4 +1,7 @@
-//! A directory that nothing is written outside of, whatever links lie in it.
+//! A destination directory that confines every write, whatever links lie in it.
+//!
+//! Every path is resolved by `openat2` with `RESOLVE_BENEATH` from the open root, so a link that leads outside is an error.
+//! Files are written under a scratch name and renamed, so that none is visible half-written.
 #![allow(
     clippy::disallowed_methods,
     reason = "these are the user's files, named on the command line, not boxlite's"
@@ -13,20 +16,20 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-/// A directory, held open.
+/// The open directory.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct DestinationTree {
     root: OwnedFd,
     scratch: OsString,
 }
 
 /// A name in an open directory of the tree.
-struct Place {
+struct TreePlace {
     directory: OwnedFd,
     name: OsString,
 }
 
-impl Tree {
+impl DestinationTree {
     /// Opens the directory at `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -46,7 +49,7 @@ impl Tree {
         }
     }
 
-    /// Makes a file of `length` bytes, whole or not at all, in place of what file is there.
+    /// Makes a file of `length` bytes, whole or not at all, replacing an existing file.
     pub(super) fn file(
         &self,
         path: &Path,
@@ -73,12 +76,12 @@ impl Tree {
         })
     }
 
-    /// Makes a symbolic link in place of what file is there; where it points to is nobody's business here.
+    /// Makes a symbolic link, replacing an existing file. Its target is not checked: links are never followed outside.
     pub(super) fn symlink(&self, path: &Path, target: &Path) -> io::Result<()> {
         self.replace(path, |place| Ok(rustix::fs::symlinkat(target, &place.directory, &self.scratch)?))
     }
 
-    /// Makes `path` another name of the file `existing`, which must be in the tree too.
+    /// Makes `path` another name of the file `existing`, which must be in the tree as well.
     pub(super) fn hard_link(&self, path: &Path, existing: &Path) -> io::Result<()> {
         let from = self.place(existing)?;
         self.replace(path, |place| {
@@ -91,7 +94,7 @@ impl Tree {
     /// Sets mode and time of a directory once everything is in it.
     pub(super) fn finish_directory(&self, path: &Path, mode: u32, modified: Option<u64>) -> io::Result<()> {
         let directory = self.enter(path)?;
-        // A descriptor that only names a directory can't change it.
+        // An `O_PATH` descriptor cannot change its directory.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&directory, ".", flags, Mode::empty())?;
         if let Some(modified) = modified {
@@ -100,8 +103,8 @@ impl Tree {
         Ok(rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode & 0o777))?)
     }
 
-    /// Lets `make` put something under the scratch name, then renames it to `path`.
-    fn replace<T>(&self, path: &Path, make: impl FnOnce(&Place) -> io::Result<T>) -> io::Result<T> {
+    /// Runs `make`, which creates the scratch name, then renames that to `path`.
+    fn replace<T>(&self, path: &Path, make: impl FnOnce(&TreePlace) -> io::Result<T>) -> io::Result<T> {
         let place = self.place(path)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if let Ok(there) = rustix::fs::statat(&place.directory, &place.name, flags)
@@ -113,13 +116,13 @@ impl Tree {
             rustix::fs::renameat(&place.directory, &self.scratch, &place.directory, &place.name)?;
             Ok(made)
         });
-        // Left behind after a failure, and by a rename between two names of one file.
+        // The scratch name remains after a failure, and after a rename between two names of one file.
         let _ = rustix::fs::unlinkat(&place.directory, &self.scratch, AtFlags::empty());
         result
     }
 
-    /// Opens the parent of `path`, making the directories on the way.
-    fn place(&self, path: &Path) -> io::Result<Place> {
+    /// Opens the parent of `path`, creating missing directories.
+    fn place(&self, path: &Path) -> io::Result<TreePlace> {
         let name = path.file_name().ok_or(Errno::INVAL)?.to_owned();
         let mut walked = PathBuf::new();
         for component in path.parent().into_iter().flat_map(Path::components) {
@@ -131,10 +134,10 @@ impl Tree {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Place { directory: self.enter(&walked)?, name })
+        Ok(TreePlace { directory: self.enter(&walked)?, name })
     }
 
-    /// Opens a directory of the tree; links are followed as long as they stay in it.
+    /// Opens a directory of the tree, following links that stay inside.
     fn enter(&self, path: &Path) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { OsStr::new(".") } else { path.as_os_str() };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

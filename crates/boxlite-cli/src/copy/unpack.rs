@@ -1,4 +1,4 @@
-//! A tar stream from a box, unpacked on the host. The box is not trusted: no entry leaves the destination.
+//! A tar stream from a box, unpacked on the host. The box is not trusted: no entry is written outside the destination.
 #![allow(
     clippy::disallowed_methods,
     reason = "the destination is the user's directory, named on the command line"
@@ -10,23 +10,23 @@ use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Entry, EntryType};
 
 use super::endpoint::copied_name;
-use super::target::{self, Present, Target};
-use super::tree::Tree;
-use crate::report::Failure;
+use super::target::{self, CopyTarget, DestinationState};
+use super::tree::DestinationTree;
+use crate::report::CommandFailure;
 
 /// What was unpacked.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Unpacked {
     /// Bytes of file contents.
     pub(crate) bytes: u64,
-    /// Left out: devices, FIFOs and the like.
+    /// Entries that were skipped: devices, FIFOs and the like.
     pub(crate) skipped: Vec<PathBuf>,
 }
 
 /// Unpacks the copy of a box's `source` path to `destination`, both as they were written.
 ///
 /// Files get their mode (without set-id bits) and modification time, and belong to the user who copies.
-pub(crate) fn unpack(tar: impl Read, source: &str, destination: &str) -> Result<Unpacked, Failure> {
+pub(crate) fn unpack(tar: impl Read, source: &str, destination: &str) -> Result<Unpacked, CommandFailure> {
     let mut archive = Archive::new(tar);
     let mut unpacking: Option<Unpacking> = None;
     for entry in archive.entries().map_err(|error| malformed(&error))? {
@@ -37,47 +37,47 @@ pub(crate) fn unpack(tar: impl Read, source: &str, destination: &str) -> Result<
             none => none.insert(Unpacking::begin(&path, entry.header().entry_type(), source, destination)?),
         };
         unpacking.entry(&mut entry, &path).map_err(|error| {
-            Failure::local(format!("copying {} to {destination} failed: {error}", path.display()))
+            CommandFailure::local(format!("copying {} to {destination} failed: {error}", path.display()))
         })?;
     }
-    let unpacking = unpacking.ok_or_else(|| Failure::local(format!("nothing arrived of {source}")))?;
+    let unpacking = unpacking.ok_or_else(|| CommandFailure::local(format!("nothing arrived of {source}")))?;
     unpacking.finish(destination)
 }
 
-fn malformed(error: &io::Error) -> Failure {
-    Failure::local(format!("the box sent a malformed tar stream: {error}"))
+fn malformed(error: &io::Error) -> CommandFailure {
+    CommandFailure::local(format!("the box sent a malformed tar stream: {error}"))
 }
 
 struct Unpacking {
-    tree: Tree,
-    /// First component of every entry; empty when only contents are meant.
+    tree: DestinationTree,
+    /// First component of every entry; empty when only contents are copied.
     top: PathBuf,
-    target: Target,
+    target: CopyTarget,
     directories: Vec<(PathBuf, u32, Option<u64>)>,
     done: Unpacked,
 }
 
 impl Unpacking {
-    fn begin(first: &Path, kind: EntryType, source: &str, destination: &str) -> Result<Self, Failure> {
+    fn begin(first: &Path, kind: EntryType, source: &str, destination: &str) -> Result<Self, CommandFailure> {
         let first = inner(first).map_err(|error| malformed(&error))?;
         let top = first.components().next().map(|top| PathBuf::from(top.as_os_str())).unwrap_or_default();
         let is_directory = kind.is_dir() || first.components().count() != 1;
         let name = if top.as_os_str().is_empty() { None } else { copied_name(source) };
         let present = target::present(destination)?;
         let target = target::decide(destination, present, is_directory, name)?;
-        if present == Present::Nothing && target.name.is_none() {
+        if present == DestinationState::Nothing && target.name.is_none() {
             std::fs::create_dir(&target.root).map_err(|error| {
-                Failure::local(format!("creating {} failed: {error}", target.root.display()))
+                CommandFailure::local(format!("creating {} failed: {error}", target.root.display()))
             })?;
         }
-        let tree = Tree::open(&target.root).map_err(|error| {
-            Failure::local(format!("opening the directory {} failed: {error}", target.root.display()))
+        let tree = DestinationTree::open(&target.root).map_err(|error| {
+            CommandFailure::local(format!("opening the directory {} failed: {error}", target.root.display()))
         })?;
         let top = if target.name.is_some() { top } else { PathBuf::new() };
         Ok(Self { tree, top, target, directories: Vec::new(), done: Unpacked::default() })
     }
 
-    /// Where an archive's path goes below the root of the tree.
+    /// Returns where a path of the archive lies below the root of the tree.
     fn place(&self, path: &Path) -> io::Result<PathBuf> {
         let path = inner(path)?;
         match &self.target.name {
@@ -117,11 +117,11 @@ impl Unpacking {
         Ok(())
     }
 
-    fn finish(self, destination: &str) -> Result<Unpacked, Failure> {
-        // Innermost first: a directory that becomes read-only must have its contents by then.
+    fn finish(self, destination: &str) -> Result<Unpacked, CommandFailure> {
+        // Innermost first: a directory must have its contents before it becomes read-only.
         for (path, mode, modified) in self.directories.iter().rev() {
             self.tree.finish_directory(path, *mode, *modified).map_err(|error| {
-                Failure::local(format!(
+                CommandFailure::local(format!(
                     "setting the mode of {} in {destination} failed: {error}",
                     path.display()
                 ))
@@ -138,7 +138,7 @@ fn link_target(entry: &Entry<'_, impl Read>) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other("it is a link to nothing"))
 }
 
-/// The path without `.` components; one that is absolute or climbs is refused.
+/// Returns the path without `.` components; refuses an absolute path and `..`.
 fn inner(path: &Path) -> io::Result<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! What a garbage collection found and did.
+//! The output of `gc`.
 
 use std::fmt::Write as _;
 
@@ -6,11 +6,11 @@ use boxlite::GcReport;
 use boxlite::gc::{Fate, Holder, HolderKind, Item, Skip};
 use boxlite::settings::Bytes;
 
-use super::Table;
+use super::TextTable;
 
-/// The report for people: every item and its fate, what went wrong, and the sums.
+/// Returns the report for people: every item and its fate, what went wrong, and the sums.
 pub(crate) fn gc_text(report: &GcReport) -> String {
-    let mut table = Table::new(&["KIND", "NAME", "SIZE", "FATE", "WHY"]);
+    let mut table = TextTable::new(&["KIND", "NAME", "SIZE", "FATE", "WHY"]);
     let kinds = [
         ("image", &report.images),
         ("disk image", &report.disk_images),
@@ -29,7 +29,7 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
     if report.items().next().is_some() {
         text = table.text() + "\n";
     }
-    // Writing to a string can't fail.
+    // Writing to a string cannot fail.
     for unreadable in &report.unreadable {
         let _ = writeln!(text, "unreadable: {}: {}", unreadable.path.display(), unreadable.reason);
     }
@@ -54,7 +54,7 @@ fn row(kind: &str, item: &Item, dry_run: bool) -> [String; 5] {
     [kind.to_owned(), short(&item.name), Bytes(item.allocated).to_string(), fate.to_owned(), why]
 }
 
-/// The beginning of a digest, as the other commands show it; other names whole.
+/// Shortens a digest as the other commands do; leaves other names whole.
 fn short(name: &str) -> String {
     let stem = name.strip_suffix(".ext4").unwrap_or(name);
     let hex = stem.strip_prefix("sha256:").unwrap_or(stem);
@@ -84,7 +84,7 @@ fn skipped(why: Skip) -> &'static str {
     match why {
         Skip::Grace => "modified within the grace",
         Skip::InUse => "in use",
-        Skip::Unknown => "something is unreadable, so nobody knows who needs it",
+        Skip::Unknown => "something is unreadable, so it is unknown who needs it",
         Skip::Protected => "about to be used",
         Skip::Recent => "used recently",
         Skip::Current => "the last used of its kind",
@@ -104,7 +104,7 @@ fn sums(report: &GcReport) -> String {
     if let (Some(change), Some(after)) = (report.free_space_change, &report.free_after) {
         let sign = if change < 0 { "-" } else { "+" };
         let (change, free) = (Bytes(change.unsigned_abs()), Bytes(after.bytes));
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "; free space {sign}{change}, now {free}");
     }
     text + "\n"

@@ -1,4 +1,4 @@
-//! A host and its home as `info` shows them.
+//! The output of `info`.
 
 use std::fmt::Write as _;
 
@@ -6,11 +6,11 @@ use boxlite::Verdict;
 use boxlite::settings::Bytes;
 use boxlite::{HostInfo, SpaceInfo};
 
-use super::Table;
+use super::TextTable;
 
-/// Everything `info` has to say, for people.
+/// Returns what `info` shows people.
 pub(crate) fn info_text(info: &HostInfo) -> String {
-    let mut facts = Table::bare();
+    let mut facts = TextTable::bare();
     let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("version", info.version.clone());
     fact("home", info.home.display().to_string());
@@ -30,27 +30,27 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
         Some(space) => {
             fact("free space", free(space));
             fact("inodes", inodes(space));
-            fact("reserved", reserved(space));
+            fact("claimed", claimed(space));
             fact("a start", verdict(space.verdict).to_owned());
         }
         None => fact("free space", "unknown; a start warns and goes on".to_owned()),
     }
-    let mut assets = Table::new(&["NEEDED", "FOUND AT"]);
+    let mut assets = TextTable::new(&["NEEDED", "FOUND AT"]);
     for asset in &info.assets {
         let found = asset.path.as_ref().map(|path| path.display().to_string());
         assets.row([asset.name.clone(), found.unwrap_or_else(|| format!("missing: {}", asset.remedy))]);
     }
-    let mut settings = Table::new(&["SETTING", "VALUE", "FROM"]);
+    let mut settings = TextTable::new(&["SETTING", "VALUE", "FROM"]);
     for line in &info.settings {
         settings.row([line.name.clone(), line.value.clone(), line.origin.to_string()]);
     }
     let mut text = facts.text();
-    // Writing to a string can't fail.
+    // Writing to a string cannot fail.
     let _ = write!(text, "\n{}\n{}", assets.text(), settings.text());
     text
 }
 
-/// Whether all that a box needs is there.
+/// Tells whether this host has everything that a box needs.
 pub(crate) fn is_complete(info: &HostInfo) -> bool {
     info.acceleration.is_some() && info.assets.iter().all(|asset| asset.optional || asset.path.is_some())
 }
@@ -68,7 +68,7 @@ fn inodes(space: &SpaceInfo) -> String {
     }
 }
 
-fn reserved(space: &SpaceInfo) -> String {
+fn claimed(space: &SpaceInfo) -> String {
     let starts = space.claims.len();
     if starts == 0 {
         return "nothing".to_owned();

@@ -1,10 +1,10 @@
-//! A box's log on our own standard output and standard error.
+//! The output of `logs`, on standard output and standard error.
 
 use std::io::{self, Write};
 
 use boxlite::{LogLine, OutputStream};
 
-/// Writes log pieces, each to the stream it came from.
+/// Writes pieces of a log, each to the stream that it came from.
 #[derive(Debug)]
 pub(crate) struct LogWriter<O, E> {
     out: O,
@@ -15,7 +15,7 @@ pub(crate) struct LogWriter<O, E> {
 }
 
 impl<O: Write, E: Write> LogWriter<O, E> {
-    /// A writer that puts the time before each line if `timestamps` is set.
+    /// Puts the time before each line if `timestamps` is set.
     pub(crate) fn new(out: O, err: E, timestamps: bool) -> Self {
         Self { out, err, timestamps, out_mid_line: false, err_mid_line: false }
     }

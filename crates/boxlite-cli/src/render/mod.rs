@@ -1,40 +1,56 @@
-//! How results look: tables for people, JSON for programs.
+//! Results on standard output: tables for people, JSON for programs.
 
-mod boxes;
 mod gc;
-mod images;
 mod info;
-mod json;
+mod lists;
 mod logs;
 mod progress;
 mod table;
-mod time;
 mod usage;
 
-pub(crate) use boxes::{BoxColumns, box_table};
 pub(crate) use gc::gc_text;
-pub(crate) use images::{familiar, image_table};
 pub(crate) use info::{info_text, is_complete};
-pub(crate) use json::json;
+pub(crate) use lists::{BoxColumns, box_table, familiar, image_table};
 pub(crate) use logs::LogWriter;
 pub(crate) use progress::progress;
-pub(crate) use table::Table;
-pub(crate) use time::{ago, span};
+pub(crate) use table::{TextTable, ago, span};
 pub(crate) use usage::usage_text;
 
 use std::io::{self, Write};
 
-use crate::report::Failure;
+use serde::Serialize;
+
+use crate::args::OutputFormat;
+use crate::report::CommandFailure;
 
 /// Writes text to standard output.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| CommandFailure::output(&error))
 }
 
 /// Writes one line to standard output.
-pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+pub(crate) fn print_line(line: &str) -> Result<(), CommandFailure> {
     print(&format!("{line}\n"))
+}
+
+/// Returns one indented JSON document, ending in a line feed.
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, CommandFailure> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| CommandFailure::local(format!("writing JSON failed: {error}")))
+}
+
+/// Returns `value` in the format that the user asked for; `table` lays it out for people.
+pub(crate) fn formatted<T: Serialize + ?Sized>(
+    format: OutputFormat,
+    value: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<String, CommandFailure> {
+    match format {
+        OutputFormat::Table => Ok(table(value)),
+        OutputFormat::Json => json(value),
+    }
 }
 
 #[cfg(test)]

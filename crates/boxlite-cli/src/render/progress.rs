@@ -1,4 +1,4 @@
-//! Bars for pulls and builds, on a terminal only; what a user must know is said in a pipe as well.
+//! Progress of pulls and builds: bars on a terminal only, notices everywhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::report::note;
 
-/// Where progress goes: to bars on standard error if that is a terminal and `quiet` is not set; notices always.
+/// Returns a sink that draws bars on standard error if that is a terminal and `quiet` is not set, and always prints notices.
 pub(crate) fn progress(quiet: bool) -> Arc<dyn ProgressSink> {
     if quiet || !rustix::termios::isatty(rustix::stdio::stderr()) {
         return Arc::new(notices);
     }
-    Arc::new(Bars { bars: MultiProgress::new(), lines: Mutex::default() })
+    Arc::new(TerminalProgress { bars: MultiProgress::new(), lines: Mutex::default() })
 }
 
 fn notices(progress: Progress) {
@@ -22,25 +22,25 @@ fn notices(progress: Progress) {
     }
 }
 
-struct Bars {
+struct TerminalProgress {
     bars: MultiProgress,
-    lines: Mutex<Lines>,
+    lines: Mutex<BarSet>,
 }
 
 #[derive(Default)]
-struct Lines {
+struct BarSet {
     layers: HashMap<Digest, ProgressBar>,
     building: Option<ProgressBar>,
 }
 
-impl Drop for Bars {
+impl Drop for TerminalProgress {
     fn drop(&mut self) {
         // The terminal may be gone.
         let _ = self.bars.clear();
     }
 }
 
-impl ProgressSink for Bars {
+impl ProgressSink for TerminalProgress {
     fn report(&self, progress: Progress) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         match progress {

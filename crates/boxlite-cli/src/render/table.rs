@@ -1,30 +1,33 @@
-//! Columns of text.
+//! Columns of text, and the form of times in them.
+
+use jiff::Timestamp;
 
 /// Rows under a heading, each column as wide as its widest cell.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
+/// Spaces between columns.
 const GAP: usize = 3;
 
-impl Table {
-    /// A table with nothing below its heading.
+impl TextTable {
+    /// Starts a table with a heading.
     pub(crate) fn new(heading: &[&str]) -> Self {
         Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()] }
     }
 
-    /// A table without a heading.
+    /// Starts a table without a heading.
     pub(crate) fn bare() -> Self {
         Self { rows: Vec::new() }
     }
 
-    /// Adds a row; control characters in it are shown, not sent to the terminal.
+    /// Adds a row; control characters in it are escaped.
     pub(crate) fn row<I: IntoIterator<Item = String>>(&mut self, cells: I) {
         self.rows.push(cells.into_iter().map(|cell| visible(&cell)).collect());
     }
 
-    /// The table as text.
+    /// Returns the table as text.
     pub(crate) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
@@ -55,4 +58,26 @@ fn visible(cell: &str) -> String {
             escaped.into_iter().flatten().chain(plain)
         })
         .collect()
+}
+
+/// Writes a past time, as in `3 minutes ago`.
+pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", span(then, now))
+}
+
+/// Writes roughly how long it was from `then` to `now`; a clock that was set back counts as no time at all.
+pub(crate) fn span(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    let (count, unit) = match seconds {
+        0 => return "less than a second".to_owned(),
+        1..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..172_800 => (seconds / 3_600, "hour"),
+        172_800..1_209_600 => (seconds / 86_400, "day"),
+        1_209_600..5_184_000 => (seconds / 604_800, "week"),
+        5_184_000..63_072_000 => (seconds / 2_592_000, "month"),
+        _ => (seconds / 31_536_000, "year"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
 }

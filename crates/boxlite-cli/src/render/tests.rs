@@ -140,7 +140,7 @@ fn log_lines_keep_their_stream_and_get_one_stamp_each() {
 
 #[test]
 fn a_cell_can_not_talk_to_the_terminal() {
-    let mut table = Table::new(&["A", "B"]);
+    let mut table = TextTable::new(&["A", "B"]);
     table.row(["\x1b[2J".to_owned(), "ü".to_owned()]);
     assert_eq!(table.text(), "A           B\n\\u{1b}[2J   ü\n");
 }

@@ -1,4 +1,4 @@
-//! The space that a home takes.
+//! The output of `system df`.
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,11 @@ use boxlite::gc::Share;
 use boxlite::settings::Bytes;
 use jiff::Timestamp;
 
-use super::{Table, ago};
+use super::{TextTable, ago};
 
-/// `system df` for people; with `verbose`, each disk image and each box as well.
+/// Returns what `system df` shows people; with `verbose`, each disk image and each box as well.
 pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String {
-    let mut kinds = Table::new(&["KIND", "COUNT", "ALLOCATED", "RECLAIMABLE"]);
+    let mut kinds = TextTable::new(&["KIND", "COUNT", "ALLOCATED", "RECLAIMABLE"]);
     let mut kind = |name: &str, share: &Share| {
         let bytes = |bytes| Bytes(bytes).to_string();
         kinds.row([
@@ -35,7 +35,7 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
         text.push('\n');
         text.push_str(&boxes(usage));
     }
-    // Writing to a string can't fail.
+    // Writing to a string cannot fail.
     let (reclaimable, shared) = (Bytes(usage.reclaimable), Bytes(usage.shared));
     let _ = writeln!(text, "\n`boxlite gc` would free {reclaimable}; {shared} are shared between boxes");
     for unreadable in &usage.unreadable {
@@ -45,7 +45,7 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
 }
 
 fn images(usage: &Usage, now: Timestamp) -> String {
-    let mut table = Table::new(&["DISK IMAGE", "ALLOCATED", "BOXES", "LAST USED", "RECLAIMABLE"]);
+    let mut table = TextTable::new(&["DISK IMAGE", "ALLOCATED", "BOXES", "LAST USED", "RECLAIMABLE"]);
     for image in &usage.images {
         let used =
             Timestamp::from_second(image.last_used).map_or_else(|_| "unknown".to_owned(), |at| ago(at, now));
@@ -61,7 +61,7 @@ fn images(usage: &Usage, now: Timestamp) -> String {
 }
 
 fn boxes(usage: &Usage) -> String {
-    let mut table = Table::new(&["BOX ID", "OVERLAYS", "LOGS", "BELOW (SHARED)"]);
+    let mut table = TextTable::new(&["BOX ID", "OVERLAYS", "LOGS", "BELOW (SHARED)"]);
     for each in &usage.boxes {
         table.row([
             each.id.get(..12).unwrap_or(&each.id).to_owned(),

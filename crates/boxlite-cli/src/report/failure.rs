@@ -1,4 +1,4 @@
-//! A failure of the command line or of the library below it.
+//! The failure of a command, found by the command line or by the library below it.
 
 use std::error::Error as _;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::io;
 
 use super::{Exit, Topic, hint, note};
 
-/// Why a command could not be carried out.
+/// Why a command failed.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandFailure {
     message: String,
     hints: Vec<String>,
     causes: Vec<String>,
@@ -17,8 +17,8 @@ pub(crate) struct Failure {
     of_server: bool,
 }
 
-impl Failure {
-    /// A failure found on this side of the library.
+impl CommandFailure {
+    /// A failure that the command line found itself.
     pub(crate) fn local(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -30,7 +30,7 @@ impl Failure {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint on what to do.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -49,24 +49,24 @@ impl Failure {
         Self { hints, causes, of_server, ..Self::local(error.chain().to_string()) }
     }
 
-    /// Writing to standard output failed; quiet when its reader simply went away.
+    /// A failure to write to standard output; silent when its reader left.
     pub(crate) fn output(error: &io::Error) -> Self {
         let broken = error.kind() == io::ErrorKind::BrokenPipe;
         let exit = if broken { Exit::BROKEN_PIPE } else { Exit::FAILED };
         Self { exit, silent: broken, ..Self::local(format!("writing to standard output failed: {error}")) }
     }
 
-    /// The exit status it leads to.
+    /// Returns the exit status that it leads to.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// Whether a server could not be used, so that nothing is known of what goes on there.
+    /// Tells whether a server could not be used, which leaves the state of its boxes unknown.
     pub(crate) fn is_of_server(&self) -> bool {
         self.of_server
     }
 
-    /// Prints sentence and hints to standard error.
+    /// Prints the sentence and the hints to standard error.
     pub(crate) fn print(&self) {
         if !self.silent {
             note(&self.text());
@@ -76,7 +76,7 @@ impl Failure {
         }
     }
 
-    /// Sentence and hints as they are printed.
+    /// Returns the sentence and the hints as they are printed.
     pub(super) fn text(&self) -> String {
         let mut text = format!("boxlite: {}", self.message);
         for hint in &self.hints {
@@ -87,7 +87,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }

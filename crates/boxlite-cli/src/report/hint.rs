@@ -1,9 +1,9 @@
-//! What to do about an error, by its kind and by what the command was about.
+//! Hints on what to do about an error, by its kind and by the command's topic.
 
 use boxlite::settings::Bytes;
 use boxlite::{Error, ErrorKind};
 
-/// What a command is about; tells which hint helps.
+/// What a command is about; decides which hint helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Topic {
     /// A box that should exist.
@@ -30,14 +30,14 @@ pub(crate) enum Topic {
     Collection,
 }
 
-/// Hints for an error, one line each.
+/// Returns the hints for an error, one line each.
 pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
     if error.server().is_some() {
         return of_server(error.kind()).map(ToOwned::to_owned).into_iter().collect();
     }
     let hint = match (error.kind(), topic) {
         (ErrorKind::ResourceExhausted, _) => return shortage(error),
-        // A volume's directory just as well as an image.
+        // The path may be a volume's directory as well as an image.
         (ErrorKind::NotFound, Topic::NewBox) if error.path().is_some() => {
             "a volume's directory must exist, and so must what oci:DIR, oci-archive:FILE or docker-archive:FILE names"
         }
@@ -46,7 +46,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         }
         (ErrorKind::NotFound, Topic::ImageRemoval) => "`boxlite images` lists the images there are",
         (ErrorKind::NotFound, Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy)
-        // A server's home, which is not collected from here.
+        // The home of a server, which gc never collects from here.
         | (ErrorKind::Unsupported, Topic::Collection) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
         (ErrorKind::Conflict, Topic::NewBox) => {
@@ -74,7 +74,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         (ErrorKind::Corrupt, Topic::NewBox | Topic::Image) => {
             "what arrived or is stored is damaged and was not used; `boxlite pull` fetches an image anew"
         }
-        // What is wrong with a file has its path.
+        // Without a path: nothing is wrong with the key's file, there is none.
         (ErrorKind::InvalidInput, Topic::Serving) if error.path().is_none() => {
             "--api-key-file FILE names a file with the key; without one, --host is a loopback address"
         }
@@ -84,7 +84,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
     vec![hint.to_owned()]
 }
 
-/// What to do about a server that cannot be used.
+/// Returns the hint for a server that cannot be used.
 fn of_server(kind: ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::Denied => Some("--api-key-file or the variable BOXLITE_API_KEY give the key"),

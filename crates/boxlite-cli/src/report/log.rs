@@ -1,4 +1,4 @@
-//! Events of the library on standard error.
+//! The library's events, on standard error.
 
 use std::fmt;
 
@@ -7,26 +7,23 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format::Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::args::GlobalArgs;
-
-/// Shows warnings in plain words, or, when asked to, everything that `BOXLITE_LOG` or `--debug` selects.
-pub(crate) fn trace(global: &GlobalArgs) {
-    let filter = std::env::var("BOXLITE_LOG").ok().filter(|filter| !filter.is_empty());
-    let verbose = global.debug || filter.is_some();
+/// Shows warnings in plain words, or, when asked to, everything that `filter` or `--debug` selects.
+pub(crate) fn trace(debug: bool, filter: Option<&str>) {
+    let verbose = debug || filter.is_some();
     let base = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false);
     if verbose {
-        let filter = EnvFilter::new(filter.as_deref().unwrap_or("warn,boxlite=debug"));
+        let filter = EnvFilter::new(filter.unwrap_or("warn,boxlite=debug"));
         base.with_env_filter(filter).init();
     } else {
-        // What a dependency warns of is in the error that comes of it, in words that help.
-        base.with_env_filter(EnvFilter::new("boxlite=warn")).event_format(Plain).init();
+        // A dependency's warning comes back in the error that it leads to, in better words.
+        base.with_env_filter(EnvFilter::new("boxlite=warn")).event_format(PlainFormat).init();
     }
 }
 
 /// `boxlite: warning: what happened (field=value)`.
-struct Plain;
+struct PlainFormat;
 
-impl<S, N> FormatEvent<S, N> for Plain
+impl<S, N> FormatEvent<S, N> for PlainFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -37,24 +34,24 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut words = Words::default();
-        event.record(&mut words);
+        let mut seen = EventFields::default();
+        event.record(&mut seen);
         let level = if *event.metadata().level() == Level::ERROR { "error" } else { "warning" };
-        write!(writer, "boxlite: {level}: {}", words.message)?;
-        if !words.fields.is_empty() {
-            write!(writer, " ({})", words.fields.join(", "))?;
+        write!(writer, "boxlite: {level}: {}", seen.message)?;
+        if !seen.fields.is_empty() {
+            write!(writer, " ({})", seen.fields.join(", "))?;
         }
         writeln!(writer)
     }
 }
 
 #[derive(Default)]
-struct Words {
+struct EventFields {
     message: String,
     fields: Vec<String>,
 }
 
-impl Visit for Words {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");

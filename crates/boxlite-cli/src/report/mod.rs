@@ -1,6 +1,5 @@
-//! What went wrong, for people: a sentence, what to do about it, and an exit status.
+//! Failures for people: a sentence, hints on what to do, and an exit status. Also the log on standard error.
 
-mod exit;
 mod failure;
 mod hint;
 mod log;
@@ -8,18 +7,48 @@ mod log;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-pub(crate) use exit::Exit;
-pub(crate) use failure::Failure;
+pub(crate) use failure::CommandFailure;
 pub(crate) use hint::Topic;
 pub(crate) use log::trace;
 
-/// Prints a failure to standard error; the exit status is boxlite's own.
-pub(crate) fn fatal(failure: &Failure) -> ExitCode {
+/// The status that the process ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit(u8);
+
+impl Exit {
+    /// Everything was done.
+    pub(crate) const OK: Self = Self(0);
+    /// boxlite did what it could and reported the rest.
+    pub(crate) const INCOMPLETE: Self = Self(1);
+    /// boxlite itself failed.
+    pub(crate) const FAILED: Self = Self(125);
+    /// The reader of our output left: the status of a program that SIGPIPE ended.
+    pub(crate) const BROKEN_PIPE: Self = Self(128 + 13);
+
+    /// Returns the status of a command in a box. Only its low eight bits count, as everywhere on Unix.
+    pub(crate) fn of_command(code: i32) -> Self {
+        Self(code as u8)
+    }
+
+    /// Returns the status of a program that `signal` ended.
+    pub(crate) fn of_signal(signal: i32) -> Self {
+        Self::of_command(128 + signal)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.0)
+    }
+}
+
+/// Prints a failure to standard error and returns its exit status.
+pub(crate) fn fatal(failure: &CommandFailure) -> ExitCode {
     failure.print();
     failure.exit().into()
 }
 
-/// Prints what clap has to say: help to standard output, complaints to standard error.
+/// Prints clap's answer: help to standard output, usage errors to standard error.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.render().to_string();
@@ -29,12 +58,12 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         }
         return Exit::FAILED.into();
     }
-    // A closed pipe behind `--help | head` is nobody's problem.
+    // `--help | head` may close the pipe early.
     let _ = error.print();
     Exit::OK.into()
 }
 
-/// Prints one line to standard error, which may be closed.
+/// Prints one line to standard error, even if that is closed.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -7,7 +7,7 @@ fn a_shortage_names_what_gc_can_free() {
     let shortage = Shortage { need: 1 << 30, have: 5 << 20, inodes: false, reclaimable: Some(3 << 30) };
     let error = Error::exhausted("starting web needs 1 GiB free, /h has 5 MiB", shortage);
     assert_eq!(
-        Failure::of(&error, Topic::Start).text(),
+        CommandFailure::of(&error, Topic::Start).text(),
         "boxlite: starting web needs 1 GiB free, /h has 5 MiB\n\
          hint: `boxlite gc` can free about 3 GiB\n\
          hint: `boxlite system df` shows what takes the space"
@@ -17,18 +17,18 @@ fn a_shortage_names_what_gc_can_free() {
 #[test]
 fn hints_depend_on_what_the_command_is_about() {
     let error = || Error::conflict("box web is running");
-    assert!(Failure::of(&error(), Topic::Removal).text().contains("rm -f"));
-    assert!(Failure::of(&error(), Topic::NewBox).text().contains("--name"));
-    assert_eq!(Failure::of(&error(), Topic::Host).text(), "boxlite: box web is running");
+    assert!(CommandFailure::of(&error(), Topic::Removal).text().contains("rm -f"));
+    assert!(CommandFailure::of(&error(), Topic::NewBox).text().contains("--name"));
+    assert_eq!(CommandFailure::of(&error(), Topic::Host).text(), "boxlite: box web is running");
 }
 
 #[test]
 fn a_hint_is_about_what_the_error_is_about() {
-    let hinted = |error: Error, topic| Failure::of(&error, topic).text().contains("hint: ");
+    let hinted = |error: Error, topic| CommandFailure::of(&error, topic).text().contains("hint: ");
     let volume = Error::not_found("there is no /nonexist").at("/nonexist");
-    let text = Failure::of(&volume, Topic::NewBox).text();
+    let text = CommandFailure::of(&volume, Topic::NewBox).text();
     assert!(text.contains("a volume's directory") && !text.contains("image's name"), "{text}");
-    assert!(Failure::of(&Error::not_found("x"), Topic::NewBox).text().contains("image's name"));
+    assert!(CommandFailure::of(&Error::not_found("x"), Topic::NewBox).text().contains("image's name"));
     assert!(!hinted(Error::not_found("there is no /nope in the box"), Topic::Copy));
     assert!(!hinted(Error::conflict("/nope is no directory"), Topic::Copy));
     for kind in [ErrorKind::Unavailable, ErrorKind::Corrupt] {
@@ -42,9 +42,9 @@ fn a_hint_is_about_what_the_error_is_about() {
 #[test]
 fn a_closed_pipe_is_quiet_and_other_failures_are_not() {
     let broken = io::Error::from(io::ErrorKind::BrokenPipe);
-    assert_eq!(Failure::output(&broken).exit(), Exit::BROKEN_PIPE);
+    assert_eq!(CommandFailure::output(&broken).exit(), Exit::BROKEN_PIPE);
     let full = io::Error::from(io::ErrorKind::StorageFull);
-    assert_eq!(Failure::output(&full).exit(), Exit::FAILED);
+    assert_eq!(CommandFailure::output(&full).exit(), Exit::FAILED);
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! The keys that let go of a box: ctrl-p, then ctrl-q.
+//! The keys that detach from a box: ctrl-p, then ctrl-q.
 
 const CTRL_P: u8 = 0x10;
 const CTRL_Q: u8 = 0x11;
 
-/// Looks for the keys in what is typed; the first of them is held back until the next byte tells what it meant.
+/// Looks for the keys in typed bytes; holds the first key back until the next byte tells what it meant.
 #[derive(Debug, Default)]
 pub(super) struct DetachKeys {
     pending: bool,
 }
 
 impl DetachKeys {
-    /// The bytes to pass on, and whether the keys were typed; nothing after them is passed on.
+    /// Returns the bytes to pass on, and whether the keys were typed; nothing after them is passed on.
     pub(super) fn feed(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut pass = Vec::with_capacity(typed.len() + 1);
         for &byte in typed {

@@ -1,4 +1,4 @@
-//! A command in a box, wired to our standard streams until it ends or we let go.
+//! A command in a box, connected to our standard streams until it ends or we detach.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,24 +8,24 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::raw::RawMode;
-use super::{signals, stdin, stdin_is_terminal};
-use crate::report::{Exit, Failure, Topic, note};
+use super::tty::{RawMode, stdin_is_terminal};
+use super::{signals, stdin};
+use crate::report::{CommandFailure, Exit, Topic, note};
 
-/// How long a good-bye may take.
-const PARTING: Duration = Duration::from_secs(2);
+/// How long telling the runtime that we detach may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a session came to its end.
+/// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum SessionExit {
     /// The command ended.
     Ended(Exit),
-    /// We let go of it, and it runs on.
+    /// We detached, and the command keeps running.
     LeftRunning(Exit),
 }
 
-impl End {
-    /// Our own exit status.
+impl SessionExit {
+    /// Returns our own exit status.
     pub(crate) fn exit(self) -> Exit {
         match self {
             Self::Ended(exit) | Self::LeftRunning(exit) => exit,
@@ -33,21 +33,21 @@ impl End {
     }
 }
 
-/// How a command is wired.
+/// How a command is connected.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wiring {
-    /// It has a terminal: ours goes raw, and its size is passed on.
+    /// The command has a terminal: ours enters raw mode, and its size is passed on.
     pub(crate) tty: bool,
     /// Our standard input is passed on.
     pub(crate) stdin: bool,
 }
 
 impl Wiring {
-    /// Refuses to wire a terminal to something that is none.
-    pub(crate) fn check(self) -> Result<(), Failure> {
+    /// Refuses a terminal for the command when our standard input is not one.
+    pub(crate) fn check(self) -> Result<(), CommandFailure> {
         if self.tty && self.stdin && !stdin_is_terminal() {
-            return Err(Failure::local(
-                "standard input is no terminal, so -t and -i do not go together here",
+            return Err(CommandFailure::local(
+                "standard input is not a terminal, so -t and -i do not go together here",
             )
             .hint("leave -t out to pipe data in"));
         }
@@ -57,22 +57,22 @@ impl Wiring {
 
 /// Passes input, output, signals and size between us and a command until it ends.
 ///
-/// When the detach keys are typed, or a third INT or TERM arrives, the command is left running.
-pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End, Failure> {
+/// The command is left running when the detach keys are typed or a third INT or TERM arrives.
+pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<SessionExit, CommandFailure> {
     let Execution { stdin, mut output, control } = execution;
     let raw = (wiring.tty && wiring.stdin).then(RawMode::enter).flatten();
     let (detach, detached) = oneshot::channel();
-    let (lose_patience, impatience) = oneshot::channel();
-    // Fused: a sender that goes without a word must not be asked again.
-    let (mut detached, mut impatience) = (detached.fuse(), impatience.fuse());
-    // Aborted when dropped, which is when this function returns.
-    let mut companions = JoinSet::new();
-    companions.spawn(signals::proxy(control.clone(), lose_patience));
+    let (give_up, given_up) = oneshot::channel();
+    // Fused: a receiver whose sender was dropped must not be polled again.
+    let (mut detached, mut given_up) = (detached.fuse(), given_up.fuse());
+    // Dropping the set, when this function returns, aborts its tasks.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(signals::proxy(control.clone(), give_up));
     if wiring.tty {
-        companions.spawn(signals::follow_size(control.clone()));
+        tasks.spawn(signals::follow_size(control.clone()));
     }
     if let (Some(to), true) = (stdin, wiring.stdin) {
-        companions.spawn(stdin::pump(to, raw.is_some().then_some(detach)));
+        tasks.spawn(stdin::pump(to, raw.is_some().then_some(detach)));
     }
     let mut reader_left = false;
     loop {
@@ -81,57 +81,57 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<End,
             Ok(()) = &mut detached => {
                 drop(raw);
                 note("");
-                let_go(&*control).await;
-                return Ok(End::LeftRunning(Exit::OK));
+                detach_from(&*control).await;
+                return Ok(SessionExit::LeftRunning(Exit::OK));
             }
-            Ok(signal) = &mut impatience => {
+            Ok(signal) = &mut given_up => {
                 drop(raw);
-                return Ok(give_up(&*control, signal).await);
+                return Ok(leave_running(&*control, signal).await);
             }
             chunk = output.next() => match chunk {
                 None => break,
-                Some(Err(error)) => return Err(Failure::of(&error, Topic::RunningBox)),
+                Some(Err(error)) => return Err(CommandFailure::of(&error, Topic::RunningBox)),
                 Some(Ok(_)) if reader_left => {}
                 Some(Ok(chunk)) => match tokio::task::block_in_place(|| write(&chunk)) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                        // As in a pipeline of local programs: the writer learns that its reader went away.
+                        // As in a pipeline of local programs, the writer learns that its reader left.
                         reader_left = true;
                         if let Err(error) = control.signal(libc::SIGPIPE).await {
                             tracing::debug!("passing on SIGPIPE failed: {}", error.chain());
                         }
                     }
-                    Err(error) => return Err(Failure::output(&error)),
+                    Err(error) => return Err(CommandFailure::output(&error)),
                 },
             },
         }
     }
-    // Before waiting, so that Ctrl-C is a signal again.
+    // Leave raw mode before waiting, so that Ctrl-C is a signal again.
     drop(raw);
     tokio::select! {
         biased;
-        Ok(signal) = &mut impatience => Ok(give_up(&*control, signal).await),
+        Ok(signal) = &mut given_up => Ok(leave_running(&*control, signal).await),
         ended = control.wait() => {
-            let status = ended.map_err(|error| Failure::of(&error, Topic::RunningBox))?;
-            Ok(End::Ended(conclude(&status)))
+            let status = ended.map_err(|error| CommandFailure::of(&error, Topic::RunningBox))?;
+            Ok(SessionExit::Ended(conclude(&status)))
         }
     }
 }
 
-async fn give_up(control: &dyn ExecutionControl, signal: i32) -> End {
-    note("boxlite: letting go of the command, which goes on");
-    let_go(control).await;
-    End::LeftRunning(Exit::of_signal(signal))
+async fn leave_running(control: &dyn ExecutionControl, signal: i32) -> SessionExit {
+    note("boxlite: detached; the command keeps running");
+    detach_from(control).await;
+    SessionExit::LeftRunning(Exit::of_signal(signal))
 }
 
-/// Tells whoever runs the command that we do not come back, as far as that can be told quickly.
-pub(crate) async fn let_go(control: &dyn ExecutionControl) {
-    if !matches!(tokio::time::timeout(PARTING, control.let_go()).await, Ok(Ok(()))) {
-        tracing::debug!("letting go of the command could not be told");
+/// Tells the runtime that we do not come back to the command, unless that takes too long.
+pub(crate) async fn detach_from(control: &dyn ExecutionControl) {
+    if !matches!(tokio::time::timeout(RELEASE_TIMEOUT, control.let_go()).await, Ok(Ok(()))) {
+        tracing::debug!("the runtime could not be told that we detached");
     }
 }
 
-/// The exit status of an ended command, after saying what else there is to say of it.
+/// Prints why a command ended, where there is a reason, and returns its exit status.
 pub(crate) fn conclude(status: &ExecStatus) -> Exit {
     if let Some(reason) = &status.reason {
         note(&format!("boxlite: {reason}"));

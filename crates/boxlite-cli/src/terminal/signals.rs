@@ -1,4 +1,4 @@
-//! Signals to us, passed on to a command.
+//! Signals to us, passed on to a command in a box.
 
 use std::io;
 use std::sync::Arc;
@@ -9,39 +9,39 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::window_size;
+use super::tty::window_size;
 
-/// Those that a command gets to see.
+/// The signals that are passed on.
 const PROXIED: [i32; 6] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
 
-/// So many INTs or TERMs end us although the command goes on.
-const PATIENCE: u32 = 3;
+/// The INT or TERM of this number ends us although the command keeps running.
+const MAX_URGENT_SIGNALS: u32 = 3;
 
-/// A signal that takes longer to deliver was not delivered.
-const DELIVERY: Duration = Duration::from_secs(2);
+/// How long delivering a signal may take before it counts as failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Passes signals on until dropped; `impatient` is told the signal with which the user lost patience.
-pub(super) async fn proxy(control: Arc<dyn ExecutionControl>, impatient: oneshot::Sender<i32>) {
+/// Passes signals on until dropped; `give_up` is sent the signal at which we leave the command running.
+pub(super) async fn proxy(control: Arc<dyn ExecutionControl>, give_up: oneshot::Sender<i32>) {
     let Ok(arriving) = subscribe(&PROXIED) else { return };
     let deliver = |number| {
         let control = Arc::clone(&control);
         async move { control.signal(number).await }
     };
-    pass_on(arriving, deliver, impatient).await;
+    pass_on(arriving, deliver, give_up).await;
 }
 
 async fn pass_on<F: Future<Output = boxlite::Result<()>>>(
     mut arriving: mpsc::Receiver<i32>,
     deliver: impl Fn(i32) -> F,
-    impatient: oneshot::Sender<i32>,
+    give_up: oneshot::Sender<i32>,
 ) {
     let mut urgent = 0;
     while let Some(number) = arriving.recv().await {
         if matches!(number, libc::SIGINT | libc::SIGTERM) {
             urgent += 1;
         }
-        let delivered = match timeout(DELIVERY, deliver(number)).await {
+        let delivered = match timeout(DELIVERY_TIMEOUT, deliver(number)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::debug!("passing on signal {number} failed: {}", error.chain());
@@ -52,15 +52,15 @@ async fn pass_on<F: Future<Output = boxlite::Result<()>>>(
                 false
             }
         };
-        if urgent == PATIENCE || (urgent > 0 && !delivered) {
-            // Nobody listens when the command has just ended.
-            let _ = impatient.send(number);
+        if urgent == MAX_URGENT_SIGNALS || (urgent > 0 && !delivered) {
+            // The session may just have ended.
+            let _ = give_up.send(number);
             return;
         }
     }
 }
 
-/// Tells the command's terminal our size, now and whenever it changes.
+/// Sets the size of the command's terminal to ours, now and whenever ours changes.
 pub(super) async fn follow_size(control: Arc<dyn ExecutionControl>) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
     loop {
@@ -75,7 +75,7 @@ pub(super) async fn follow_size(control: Arc<dyn ExecutionControl>) {
     }
 }
 
-/// Resolves to the number of the first INT, TERM or HUP; until then it replaces their effect.
+/// Resolves to the number of the first INT, TERM or HUP; until then they do not end this process.
 pub(crate) async fn interruption() -> i32 {
     let arriving = subscribe(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     match arriving {
@@ -107,7 +107,7 @@ fn subscribe(numbers: &[i32]) -> io::Result<mpsc::Receiver<i32>> {
 mod tests {
     use super::*;
 
-    async fn patience_lost<F: Future<Output = boxlite::Result<()>>>(
+    async fn given_up<F: Future<Output = boxlite::Result<()>>>(
         numbers: &[i32],
         deliver: impl Fn(i32) -> F,
     ) -> Option<i32> {
@@ -116,29 +116,29 @@ mod tests {
             send.send(number).await.unwrap();
         }
         drop(send);
-        let (impatient, impatience) = oneshot::channel();
-        pass_on(arriving, deliver, impatient).await;
-        impatience.await.ok()
+        let (give_up, receiver) = oneshot::channel();
+        pass_on(arriving, deliver, give_up).await;
+        receiver.await.ok()
     }
 
     /// Mutation tried: without the timeout this test never ends.
     #[tokio::test]
-    async fn who_can_not_be_told_is_let_go_of() {
-        let lost = patience_lost(&[libc::SIGINT], |_| std::future::pending()).await;
-        assert_eq!(lost, Some(libc::SIGINT));
+    async fn a_command_that_takes_no_signal_is_left_running() {
+        let signal = given_up(&[libc::SIGINT], |_| std::future::pending()).await;
+        assert_eq!(signal, Some(libc::SIGINT));
     }
 
     #[tokio::test]
-    async fn the_third_urgent_signal_ends_patience_and_is_delivered() {
+    async fn the_third_urgent_signal_is_delivered_and_ends_the_session() {
         let delivered = std::cell::RefCell::new(Vec::new());
         let deliver = |number| {
             delivered.borrow_mut().push(number);
             std::future::ready(Ok(()))
         };
-        assert_eq!(patience_lost(&[libc::SIGINT, libc::SIGUSR1, libc::SIGINT], &deliver).await, None);
+        assert_eq!(given_up(&[libc::SIGINT, libc::SIGUSR1, libc::SIGINT], &deliver).await, None);
         delivered.borrow_mut().clear();
         let numbers = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGTERM];
-        assert_eq!(patience_lost(&numbers, &deliver).await, Some(libc::SIGTERM));
+        assert_eq!(given_up(&numbers, &deliver).await, Some(libc::SIGTERM));
         assert_eq!(*delivered.borrow(), numbers);
     }
 }

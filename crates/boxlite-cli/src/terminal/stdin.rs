@@ -1,4 +1,4 @@
-//! Our standard input, pumped into a command.
+//! Our standard input, pumped into a command in a box.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::detach::DetachKeys;
 use crate::report::note;
 
-const CHUNK: usize = 64 * 1024;
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks read ahead of a slow command.
-const AHEAD: usize = 4;
+const MAX_CHUNKS_AHEAD: usize = 4;
 
-/// Copies standard input to `to` until its end, which is passed on; `detached` is told when the detach keys are typed.
+/// Copies standard input to `to` until its end, which is passed on. Typing the detach keys notifies `detached`.
 pub(super) async fn pump(mut to: Pin<Box<dyn AsyncWrite + Send>>, detached: Option<oneshot::Sender<()>>) {
     let mut chunks = read_standard_input();
     let mut keys = DetachKeys::default();
@@ -26,12 +27,12 @@ pub(super) async fn pump(mut to: Pin<Box<dyn AsyncWrite + Send>>, detached: Opti
             (chunk, false)
         };
         if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
-            // The command has closed its input or has ended: the end of the session says how.
+            // The command has closed its input or has ended; the session reports how.
             return;
         }
         if leave {
             if let Some(detached) = detached {
-                // Nobody listens when the command has just ended.
+                // The session may just have ended.
                 let _ = detached.send(());
             }
             return;
@@ -40,11 +41,11 @@ pub(super) async fn pump(mut to: Pin<Box<dyn AsyncWrite + Send>>, detached: Opti
     let _ = to.shutdown().await;
 }
 
-/// A thread of its own, because a read from a terminal or a pipe can't be cancelled.
+/// Reads on a thread of its own, because reading from a terminal or a pipe cannot be cancelled.
 fn read_standard_input() -> mpsc::Receiver<Bytes> {
-    let (send, receive) = mpsc::channel(AHEAD);
+    let (send, receive) = mpsc::channel(MAX_CHUNKS_AHEAD);
     std::thread::spawn(move || {
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             match read(&mut buffer) {
                 Ok(0) => return,

@@ -111,8 +111,8 @@ fn a_shell_on_a_terminal_can_be_used_left_and_found_again() {
     shell.press("echo kept=$((6*7)); KEPT=yes\r");
     shell.see("kept=42");
     shell.press("\x10\x11");
-    assert_eq!(shell.end(), Some(0), "detaching is no failure");
-    assert_eq!(home.run(&["ls", "-q"]).ok().lines().count(), 1, "the box runs on");
+    assert_eq!(shell.end(), Some(0), "detaching is not a failure");
+    assert_eq!(home.run(&["ls", "-q"]).ok().lines().count(), 1, "the box keeps running");
 
     let mut again = Session::start(home.command(["attach", "tty"]), 30, 90);
     again.press("echo was=$KEPT\r");
@@ -121,7 +121,7 @@ fn a_shell_on_a_terminal_can_be_used_left_and_found_again() {
     assert_eq!(again.end(), Some(5));
 
     let refused = home.run(&["run", "-it", &home.image("mini"), "true"]);
-    assert!(refused.refused("no terminal").contains("hint: "));
+    assert!(refused.refused("not a terminal").contains("hint: "));
 }
 
 #[test]

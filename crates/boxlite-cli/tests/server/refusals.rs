@@ -1,4 +1,4 @@
-//! Who and what is refused before anything happens.
+//! Requests that are refused before anything happens.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

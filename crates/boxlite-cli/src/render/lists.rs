@@ -1,12 +1,12 @@
-//! Boxes as `ls` shows them.
+//! The tables of `ls` and `images`.
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxInfo, BoxState, MainProcess};
+use boxlite::{BoxInfo, BoxState, Image, MainProcess, Reference};
 use jiff::Timestamp;
 
-use super::{Table, ago, span};
+use super::{TextTable, ago, span};
 
-/// What `ls` shows of a box.
+/// What `ls` shows of each box.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BoxColumns {
     /// Do not shorten ids and commands.
@@ -15,15 +15,15 @@ pub(crate) struct BoxColumns {
     pub(crate) size: bool,
 }
 
-const COMMAND_LENGTH: usize = 24;
+const MAX_COMMAND_CHARS: usize = 24;
 
-/// Boxes as a table, with times relative to `now`.
+/// Returns boxes as a table, with times relative to `now`.
 pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) -> String {
     let mut heading = vec!["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"];
     if columns.size {
         heading.push("DISK");
     }
-    let mut table = Table::new(&heading);
+    let mut table = TextTable::new(&heading);
     for info in boxes {
         let id = if columns.whole { info.id.as_str() } else { info.short_id() };
         let mut row = vec![
@@ -45,7 +45,7 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
     table.text()
 }
 
-/// What a box is doing and since when.
+/// Writes the state of a box and since when it has had it.
 fn status(info: &BoxInfo, now: Timestamp) -> String {
     let since = |moment: Option<Timestamp>| moment.map(|moment| span(moment, now));
     match info.state {
@@ -72,12 +72,39 @@ fn command(main: &MainProcess, whole: bool) -> String {
         }
     };
     let line = words.join(" ");
-    if whole || line.chars().count() <= COMMAND_LENGTH {
+    if whole || line.chars().count() <= MAX_COMMAND_CHARS {
         return line;
     }
-    line.chars().take(COMMAND_LENGTH - 1).chain(['…']).collect()
+    line.chars().take(MAX_COMMAND_CHARS - 1).chain(['…']).collect()
 }
 
 fn ports(info: &BoxInfo) -> String {
     info.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns images as a table, one row per name, with times relative to `now`.
+pub(crate) fn image_table(images: &[Image], whole: bool, now: Timestamp) -> String {
+    let mut table = TextTable::new(&["IMAGE", "ID", "PULLED", "LAST USED", "LAYERS"]);
+    for image in images {
+        let id = if whole { image.digest.to_string() } else { image.short_id() };
+        let mut names: Vec<String> = image.references.iter().map(|name| familiar(name)).collect();
+        if names.is_empty() {
+            names.push("<none>".to_owned());
+        }
+        for name in names {
+            table.row([
+                name,
+                id.clone(),
+                ago(image.pulled_at, now),
+                ago(image.last_used_at, now),
+                Bytes(image.stored_bytes()).to_string(),
+            ]);
+        }
+    }
+    table.text()
+}
+
+/// Returns a canonical reference without the parts that Docker users leave out.
+pub(crate) fn familiar(reference: &str) -> String {
+    reference.parse::<Reference>().map_or_else(|_| reference.to_owned(), |reference| reference.familiar())
 }

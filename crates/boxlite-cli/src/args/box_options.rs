@@ -1,4 +1,4 @@
-//! `run` and `create`.
+//! The arguments of a new box, which `run` and `create` share.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +7,13 @@ use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::process::ProcessArgs;
-use super::signal;
-use crate::report::Failure;
+use super::values::signal_name;
+use crate::report::CommandFailure;
 
-/// `run`.
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// Print the box's id and leave it running
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Show no progress
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    #[command(flatten)]
-    pub(crate) create: CreateArgs,
-}
-
-/// `create`, and what `run` shares with it.
+/// The new box.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-pub(crate) struct CreateArgs {
+pub(crate) struct BoxArgs {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -67,16 +54,16 @@ pub(crate) struct CreateArgs {
     ports: Vec<String>,
     /// Network of the box
     #[arg(long, value_enum, default_value_t)]
-    network: Network,
+    network: NetworkArg,
     /// Signal that asks the main process to stop [default: the image's, or TERM]
-    #[arg(long, value_name = "SIGNAL", value_parser = signal::signal_name)]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal_name)]
     stop_signal: Option<String>,
     /// Seconds between that signal and KILL
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     stop_timeout: u32,
     /// When to ask the image's source for it
     #[arg(long, value_enum, default_value_t)]
-    pull: Pull,
+    pull: PullArg,
     /// Allow plain HTTP to the registry
     #[arg(long)]
     insecure: bool,
@@ -88,7 +75,7 @@ pub(crate) struct CreateArgs {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Network {
+enum NetworkArg {
     /// No network device
     None,
     /// Outbound, DNS and forwarded ports
@@ -98,7 +85,7 @@ enum Network {
 
 /// `--pull`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pull {
+pub(crate) enum PullArg {
     /// Only when it is not here
     #[default]
     Missing,
@@ -108,19 +95,19 @@ pub(crate) enum Pull {
     Never,
 }
 
-impl From<Pull> for PullPolicy {
-    fn from(pull: Pull) -> Self {
+impl From<PullArg> for PullPolicy {
+    fn from(pull: PullArg) -> Self {
         match pull {
-            Pull::Missing => Self::Missing,
-            Pull::Always => Self::Always,
-            Pull::Never => Self::Never,
+            PullArg::Missing => Self::Missing,
+            PullArg::Always => Self::Always,
+            PullArg::Never => Self::Never,
         }
     }
 }
 
-impl CreateArgs {
-    /// The library's options for these arguments; `host` looks up the host's environment.
-    pub(crate) fn options(self, host: impl Fn(&str) -> Option<String>) -> Result<BoxOptions, Failure> {
+impl BoxArgs {
+    /// Returns the library's options for these arguments; `host` looks up the host's environment.
+    pub(crate) fn options(self, host: impl Fn(&str) -> Option<String>) -> Result<BoxOptions, CommandFailure> {
         let process = self.process;
         let labels = labels(&self.labels)?;
         let mut words = self.image_and_command.into_iter();
@@ -148,8 +135,8 @@ impl CreateArgs {
             volumes: self.volumes,
             ports: self.ports,
             network: match self.network {
-                Network::None => NetworkMode::None,
-                Network::User => NetworkMode::User,
+                NetworkArg::None => NetworkMode::None,
+                NetworkArg::User => NetworkMode::User,
             },
             auto_remove: self.rm,
             labels,
@@ -160,13 +147,13 @@ impl CreateArgs {
     }
 }
 
-fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, CommandFailure> {
     texts
         .iter()
         .map(|text| {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
             if name.is_empty() {
-                return Err(Failure::local(format!("the label `{text}` has no name")));
+                return Err(CommandFailure::local(format!("the label `{text}` has no name")));
             }
             Ok((name.to_owned(), value.to_owned()))
         })

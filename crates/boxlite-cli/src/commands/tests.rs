@@ -1,6 +1,5 @@
 use boxlite::{BoxFilter, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, WindowSize};
 use clap::CommandFactory;
-use jiff::Timestamp;
 
 use super::*;
 
@@ -10,8 +9,8 @@ fn parse(line: &[&str]) -> Result<Cli, String> {
 
 fn options(line: &[&str]) -> BoxOptions {
     match parse(line).unwrap().command {
-        Command::Run(args) => args.create.options(|_| None).unwrap(),
-        Command::Create(args) => args.options(|_| None).unwrap(),
+        CliCommand::Run(args) => args.options.options(|_| None).unwrap(),
+        CliCommand::Create(args) => args.options(|_| None).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -41,7 +40,7 @@ fn options_end_at_the_image() {
 
 #[test]
 fn an_exec_s_options_end_at_the_box() {
-    let Command::Exec(args) = parse(&["exec", "-i", "web", "ls", "-t", "-u"]).unwrap().command else {
+    let CliCommand::Exec(args) = parse(&["exec", "-i", "web", "ls", "-t", "-u"]).unwrap().command else {
         panic!()
     };
     let size = WindowSize { rows: 1, columns: 2 };
@@ -157,29 +156,17 @@ fn bad_values_are_refused_with_what_would_be_right() {
 
 #[test]
 fn filters_speak_docker_too() {
-    assert_eq!(filter::box_filter("status=exited"), Ok(BoxFilter::State(BoxState::Stopped)));
-    assert_eq!(filter::box_filter("ancestor=alpine"), Ok(BoxFilter::Image("alpine".into())));
-    assert_eq!(filter::box_filter("label=a=b=c"), Ok(BoxFilter::Label("a".into(), Some("b=c".into()))));
-    assert_eq!(filter::box_filter("label=a"), Ok(BoxFilter::Label("a".into(), None)));
-    assert_eq!(filter::box_filter("id=AB"), Ok(BoxFilter::Id("ab".into())));
-    assert!(filter::box_filter("name").is_err() && filter::box_filter("name=").is_err());
-}
-
-#[test]
-fn moments_are_absolute_or_relative() {
-    let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
-    let at = |text: &str| since::moment_before(text, now).map(|moment| moment.to_string());
-    assert_eq!(at("2026-01-02T03:04:05Z").unwrap(), "2026-01-02T03:04:05Z");
-    assert_eq!(at("2026-01-02T03:04:05+02:00").unwrap(), "2026-01-02T01:04:05Z");
-    assert_eq!(at("10m").unwrap(), "2026-03-01T11:50:00Z");
-    assert_eq!(at("1h30m").unwrap(), "2026-03-01T10:30:00Z");
-    assert_eq!(at("7d").unwrap(), "2026-02-22T12:00:00Z");
-    assert!(at("-5m").is_err() && at("soon").is_err() && at("99999999999d").is_err());
+    assert_eq!(ls::box_filter("status=exited"), Ok(BoxFilter::State(BoxState::Stopped)));
+    assert_eq!(ls::box_filter("ancestor=alpine"), Ok(BoxFilter::Image("alpine".into())));
+    assert_eq!(ls::box_filter("label=a=b=c"), Ok(BoxFilter::Label("a".into(), Some("b=c".into()))));
+    assert_eq!(ls::box_filter("label=a"), Ok(BoxFilter::Label("a".into(), None)));
+    assert_eq!(ls::box_filter("id=AB"), Ok(BoxFilter::Id("ab".into())));
+    assert!(ls::box_filter("name").is_err() && ls::box_filter("name=").is_err());
 }
 
 #[test]
 fn gc_is_told_what_to_spare() {
-    let Command::Gc(args) =
+    let CliCommand::Gc(args) =
         parse(&["gc", "--dry-run", "-a", "--keep-storage", "2g", "--filter", "until=36h"]).unwrap().command
     else {
         panic!()
@@ -191,8 +178,8 @@ fn gc_is_told_what_to_spare() {
         until: Some(std::time::Duration::from_secs(36 * 3600)),
     };
     assert_eq!(args.options(), expected);
-    assert!(storage::until("until=2020-01-01T00:00:00Z").unwrap().as_secs() > 86_400 * 365);
+    assert!(gc::until("until=2020-01-01T00:00:00Z").unwrap().as_secs() > 86_400 * 365);
     for bad in ["until", "until=", "until=soon", "until=2999-01-01T00:00:00Z", "label=a"] {
-        assert!(storage::until(bad).is_err(), "{bad}");
+        assert!(gc::until(bad).is_err(), "{bad}");
     }
 }

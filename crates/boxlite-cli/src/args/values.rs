@@ -1,0 +1,51 @@
+//! Values as people write them: signals and times.
+
+use boxlite::parse_signal;
+use boxlite::settings::parse_duration;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+/// Reads `KILL`, `SIGKILL`, `sigkill` or `9`.
+pub(crate) fn signal(text: &str) -> Result<i32, String> {
+    parse_signal(text).map_err(|error| error.to_string())
+}
+
+/// Checks a signal but keeps it as it was written.
+pub(crate) fn signal_name(text: &str) -> Result<String, String> {
+    signal(text).map(|_| text.to_owned())
+}
+
+/// Reads a time: `2026-01-02T03:04:05Z`, a local date or time without zone, or a duration before now (`10m`).
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
+    moment_before(text, Timestamp::now())
+}
+
+fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Ok(timestamp);
+    }
+    if let Ok(local) = text.parse::<DateTime>() {
+        return TimeZone::system()
+            .to_timestamp(local)
+            .map_err(|error| format!("`{text}` is out of range: {error}"));
+    }
+    parse_duration(text).ok().and_then(|span| now.checked_sub(span).ok()).ok_or_else(|| {
+        format!("`{text}` is neither a time such as 2026-01-02T03:04:05Z nor a duration such as 10m or 36h")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_absolute_or_relative() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let at = |text: &str| moment_before(text, now).map(|moment| moment.to_string());
+        assert_eq!(at("2026-01-02T03:04:05Z").unwrap(), "2026-01-02T03:04:05Z");
+        assert_eq!(at("2026-01-02T03:04:05+02:00").unwrap(), "2026-01-02T01:04:05Z");
+        assert_eq!(at("10m").unwrap(), "2026-03-01T11:50:00Z");
+        assert_eq!(at("1h30m").unwrap(), "2026-03-01T10:30:00Z");
+        assert_eq!(at("7d").unwrap(), "2026-02-22T12:00:00Z");
+        assert!(at("-5m").is_err() && at("soon").is_err() && at("99999999999d").is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! Our own terminal: its size, and raw mode for as long as a guard lives.
+
+use std::os::fd::BorrowedFd;
+
+use boxlite::WindowSize;
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+
+/// The size of a terminal that is not known better.
+const DEFAULT_SIZE: WindowSize = WindowSize { rows: 24, columns: 80 };
+
+/// Returns the size of our terminal, from the first standard stream that is one.
+pub(super) fn window_size() -> Option<WindowSize> {
+    let streams: [BorrowedFd<'_>; 3] = [stdout(), stdin(), stderr()];
+    let size = streams.into_iter().find_map(|fd| rustix::termios::tcgetwinsize(fd).ok())?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Returns [`window_size`], or the default.
+pub(crate) fn window_size_or_default() -> WindowSize {
+    window_size().unwrap_or(DEFAULT_SIZE)
+}
+
+/// Tells whether standard input is a terminal.
+pub(super) fn stdin_is_terminal() -> bool {
+    isatty(stdin())
+}
+
+/// Standard input's terminal in raw mode; dropping it restores the earlier mode.
+#[derive(Debug)]
+pub(super) struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    /// Enters raw mode; `None` when standard input is not a terminal.
+    pub(super) fn enter() -> Option<Self> {
+        if !isatty(stdin()) {
+            return None;
+        }
+        let before = tcgetattr(stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(stdin(), OptionalActions::Drain, &raw).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
+    }
+}
