@@ -39,7 +39,9 @@ impl Observations {
         let (runtime, options) = (self.runtime.clone(), GcOptions { dry_run: true, ..GcOptions::default() });
         let making = self.plan.get(|| async move { runtime.collect_garbage(options).await });
         match tokio::time::timeout(PLAN_TIMEOUT, making).await {
-            Ok(made) => made.inspect_err(|error| tracing::warn!(%error, "gc could not be planned")).ok(),
+            Ok(made) => made
+                .inspect_err(|error| tracing::warn!(error = %error.chain(), "gc could not be planned"))
+                .ok(),
             Err(_) => self.plan.latest(),
         }
     }
@@ -85,9 +87,7 @@ impl<T: Send + Sync + 'static> Recent<T> {
         let answer = answer.wait_for(Option::is_some).await;
         match answer.as_deref() {
             Ok(Some((_, Ok(found)))) => Ok(Arc::clone(found)),
-            Ok(Some((_, Err(error)))) => {
-                Err(Error::new(error.kind(), error.to_string()).because(Arc::clone(error)))
-            }
+            Ok(Some((_, Err(error)))) => Err(Error::clone(error)),
             Ok(None) | Err(_) => Err(Error::new(ErrorKind::Cancelled, "a measurement was aborted")),
         }
     }

@@ -68,7 +68,7 @@ fn failed(error: &boxlite::Error) -> CommandFailure {
 }
 
 fn receiving_failed(error: &io::Error) -> CommandFailure {
-    CommandFailure::local(format!("receiving the copy failed: {error}"))
+    CommandFailure::local(format!("receiving the copy failed: {error:#}"))
 }
 
 /// Copies a box's tar stream to standard output, telling failures of the two apart.
@@ -114,10 +114,10 @@ async fn copy_in(runtime: &Runtime, source: CopySource, id: &str, to: &str) -> R
         }
         // A broken pipe only says that the other end failed.
         (Err(error), copied) if error.kind() != io::ErrorKind::BrokenPipe || copied.is_ok() => {
-            Err(CommandFailure::local(format!("reading what to copy failed: {error}")))
+            Err(CommandFailure::local(format!("reading what to copy failed: {error:#}")))
         }
         (_, Err(error)) => Err(failed(&error)),
-        (Err(error), Ok(())) => Err(CommandFailure::local(format!("reading what to copy failed: {error}"))),
+        (Err(error), Ok(())) => Err(CommandFailure::local(format!("reading what to copy failed: {error:#}"))),
     }
 }
 

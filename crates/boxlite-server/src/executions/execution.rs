@@ -156,7 +156,7 @@ impl ServedExecution {
                     self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
                     OutputPiece::Output(chunk)
                 }
-                Err(error) => OutputPiece::Loss(error.to_string()),
+                Err(error) => OutputPiece::Loss(error.chain().to_string()),
             };
             self.buffer.push(piece).await;
         }

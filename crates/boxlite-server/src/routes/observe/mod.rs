@@ -29,7 +29,7 @@ async fn alive() -> Json<serde_json::Value> {
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let obstacle = match app.observations.host().await {
         Ok(info) => obstacle(&info),
-        Err(error) => Some(error.to_string()),
+        Err(error) => Some(error.chain().to_string()),
     };
     match obstacle {
         None => Json(json!({"status": "ready"})).into_response(),
