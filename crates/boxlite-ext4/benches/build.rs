@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use archive::Archive;
-use boxlite_ext4::{BuildOptions, Layer, build};
+use boxlite_ext4::{BuildOptions, LayerSource, build};
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 3;
@@ -132,7 +132,7 @@ fn build_once(directory: &Path, out: &Path) {
         .into_iter()
         .map(|path| {
             let digest = fs::read(path.with_extension("diff_id")).unwrap();
-            Layer {
+            LayerSource {
                 reader: Box::new(File::open(&path).unwrap()),
                 label: path.display().to_string(),
                 diff_id: digest.try_into().unwrap(),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 
-use boxlite_ext4::{BuildOptions, Layer, build};
+use boxlite_ext4::{BuildOptions, LayerSource, build};
 use sha2::{Digest, Sha256};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn layer(path: &str) -> Result<Layer, Box<dyn std::error::Error>> {
+fn layer(path: &str) -> Result<LayerSource, Box<dyn std::error::Error>> {
     let mut magic = [0; 2];
     File::open(path)?.read_exact(&mut magic)?;
     let mut plain: Box<dyn Read> = match magic {
@@ -40,5 +40,10 @@ fn layer(path: &str) -> Result<Layer, Box<dyn std::error::Error>> {
         hasher.update(&buffer[..count]);
     }
     let diff_id = hasher.finalize().into();
-    Ok(Layer { reader: Box::new(File::open(path)?), label: path.to_owned(), diff_id, blob_digest: None })
+    Ok(LayerSource {
+        reader: Box::new(File::open(path)?),
+        label: path.to_owned(),
+        diff_id,
+        blob_digest: None,
+    })
 }

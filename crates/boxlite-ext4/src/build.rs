@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread;
 
-use crate::error::{Refusal, shown};
+use crate::error::{EntryRefusal, shown};
 use crate::image::{
-    self, FileContent, Geometry, Identifiers, MAX_FILE, MAX_VIRTUAL, MIN_VIRTUAL, Volume, VolumeError,
+    self, FileContent, Geometry, Identifiers, ImageWriteError, ImageWriter, MAX_FILE, MAX_VIRTUAL,
+    MIN_VIRTUAL,
 };
-use crate::stream::{self, AHEAD, Digests, LayerBytes, Piece, StreamFailure};
-use crate::tar::{Entry, TarError, TarReader};
-use crate::tree::{Applied, Tree};
-use crate::{BuildError, BuildOptions, BuildReport, Layer, Progress};
+use crate::stream::{self, AHEAD, LayerBytes, LayerDigests, LayerPiece, StreamFailure};
+use crate::tar::{TarEntry, TarError, TarReader};
+use crate::tree::{Applied, FileTree};
+use crate::{BuildError, BuildOptions, BuildProgress, BuildReport, LayerSource};
 
 /// Uncompressed bytes between two calls of the observer, at most, where little is written.
 const REPORT_EVERY: u64 = 32 << 20;
@@ -29,10 +30,10 @@ const REPORT_EVERY: u64 = 32 << 20;
 ///
 /// See [`BuildError`]: every cause has its kind, and names layer and entry.
 pub fn build(
-    layers: Vec<Layer>,
+    layers: Vec<LayerSource>,
     out: &File,
     options: &BuildOptions,
-    observer: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    observer: &mut dyn FnMut(&BuildProgress) -> ControlFlow<()>,
 ) -> Result<BuildReport, BuildError> {
     if !(MIN_VIRTUAL..=MAX_VIRTUAL).contains(&options.virtual_size) {
         let reason = format!(
@@ -49,7 +50,7 @@ pub fn build(
     out.set_len(options.virtual_size)
         .map_err(|source| BuildError::Write { offset: options.virtual_size, source })?;
     let geometry = Geometry::new(options.virtual_size);
-    let promises = layers.iter().map(Promise::of).collect();
+    let promises = layers.iter().map(LayerPromise::of).collect();
     thread::scope(|scope| {
         let (pieces_in, pieces) = sync_channel(AHEAD);
         let (hashed_in, hashed) = sync_channel(AHEAD);
@@ -61,8 +62,8 @@ pub fn build(
             options,
             promises,
             verified: 0,
-            volume: Volume::new(out, &geometry, observer),
-            tree: Tree::new(),
+            volume: ImageWriter::new(out, &geometry, observer),
+            tree: FileTree::new(),
             content: FileContent::new(),
             entries: 0,
             held: 0,
@@ -84,18 +85,18 @@ pub fn estimate_allocated(compressed: u64) -> u64 {
 }
 
 /// What a layer must turn out to be.
-struct Promise {
+struct LayerPromise {
     label: String,
     diff_id: [u8; 32],
     blob_digest: Option<[u8; 32]>,
 }
 
-impl Promise {
-    fn of(layer: &Layer) -> Self {
+impl LayerPromise {
+    fn of(layer: &LayerSource) -> Self {
         Self { label: layer.label.clone(), diff_id: layer.diff_id, blob_digest: layer.blob_digest }
     }
 
-    fn check(&self, found: &Digests) -> Result<(), BuildError> {
+    fn check(&self, found: &LayerDigests) -> Result<(), BuildError> {
         let blob = self.blob_digest.map(|expected| ("the digest of the blob", expected, found.blob));
         let tar = Some(("the digest of the uncompressed tar", self.diff_id, found.tar));
         for (what, expected, actual) in [blob, tar].into_iter().flatten() {
@@ -114,11 +115,11 @@ impl Promise {
 
 struct Build<'a> {
     options: &'a BuildOptions,
-    promises: Vec<Promise>,
+    promises: Vec<LayerPromise>,
     /// Layers whose digests have been checked.
     verified: usize,
-    volume: Volume<'a>,
-    tree: Tree,
+    volume: ImageWriter<'a>,
+    tree: FileTree,
     content: FileContent,
     entries: u64,
     /// Bytes of metadata taken in, what was replaced since included.
@@ -130,8 +131,8 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(
         &mut self,
-        pieces: &Receiver<Piece>,
-        digests: &Receiver<Digests>,
+        pieces: &Receiver<LayerPiece>,
+        digests: &Receiver<LayerDigests>,
         geometry: &Geometry,
     ) -> Result<BuildReport, BuildError> {
         for index in 0..self.promises.len() {
@@ -154,7 +155,7 @@ impl Build<'_> {
         let label = self.promises.last().map(|promise| promise.label.clone()).unwrap_or_default();
         let totals =
             image::finish(&mut self.volume, &self.tree, geometry, &ids).map_err(|error| match error {
-                image::FinishError::Volume(error) => self.volume_error(error, &label),
+                image::FinishError::Writer(error) => self.volume_error(error, &label),
                 image::FinishError::Refused { path, refusal } => refusal.at(&label, &path),
             })?;
         Ok(BuildReport {
@@ -170,13 +171,13 @@ impl Build<'_> {
         })
     }
 
-    fn verify(&mut self, found: &Digests) -> Result<(), BuildError> {
+    fn verify(&mut self, found: &LayerDigests) -> Result<(), BuildError> {
         self.promises[self.verified].check(found)?;
         self.verified += 1;
         Ok(())
     }
 
-    fn layer(&mut self, label: &str, pieces: &Receiver<Piece>) -> Result<(), BuildError> {
+    fn layer(&mut self, label: &str, pieces: &Receiver<LayerPiece>) -> Result<(), BuildError> {
         self.tree.next_layer();
         let before = self.volume.progress.expanded;
         let mut reported = before;
@@ -204,7 +205,7 @@ impl Build<'_> {
 
     fn apply(
         &mut self,
-        mut entry: Entry,
+        mut entry: TarEntry,
         reader: &mut TarReader<LayerBytes<'_>>,
         label: &str,
     ) -> Result<(), BuildError> {
@@ -221,13 +222,15 @@ impl Build<'_> {
         if need > self.options.max_entries {
             let limit = self.options.max_entries;
             return Err(
-                Refusal::TooLarge { what: "the number of entries", need, limit }.at(label, &self.entry)
+                EntryRefusal::TooLarge { what: "the number of entries", need, limit }.at(label, &self.entry)
             );
         }
         let Applied::File(id) = applied else { return Ok(()) };
         if entry.size > MAX_FILE {
             let what = "the length of a file in bytes";
-            return Err(Refusal::TooLarge { what, need: entry.size, limit: MAX_FILE }.at(label, &self.entry));
+            return Err(
+                EntryRefusal::TooLarge { what, need: entry.size, limit: MAX_FILE }.at(label, &self.entry)
+            );
         }
         for segment in entry.segments.as_deref().unwrap_or_default() {
             let hole = segment.offset - self.content.size();
@@ -253,7 +256,7 @@ impl Build<'_> {
         if need <= limit {
             return Ok(());
         }
-        Err(Refusal::TooLarge { what: "the size of all metadata in bytes", need, limit }
+        Err(EntryRefusal::TooLarge { what: "the size of all metadata in bytes", need, limit }
             .at(label, &self.entry))
     }
 
@@ -290,26 +293,26 @@ impl Build<'_> {
                 Some(StreamFailure::Read(source)) => BuildError::Read { layer: label.to_owned(), source },
                 Some(StreamFailure::Decompress(error)) => corrupt(format!("decompression failed: {error}")),
                 Some(StreamFailure::TooLarge { need, limit }) => {
-                    Refusal::TooLarge { what: "the number of uncompressed bytes", need, limit }
+                    EntryRefusal::TooLarge { what: "the number of uncompressed bytes", need, limit }
                         .at(label, &self.entry)
                 }
                 None => BuildError::Read { layer: label.to_owned(), source: error },
             },
             TarError::Truncated(_) | TarError::Corrupt { .. } => corrupt(error.to_string()),
-            TarError::Unsupported { name, reason } => Refusal::Unsupported(reason).at(label, &name),
+            TarError::Unsupported { name, reason } => EntryRefusal::Unsupported(reason).at(label, &name),
         }
     }
 
-    fn volume_error(&self, error: VolumeError, label: &str) -> BuildError {
+    fn volume_error(&self, error: ImageWriteError, label: &str) -> BuildError {
         match error {
-            VolumeError::Full => Refusal::TooLarge {
+            ImageWriteError::Full => EntryRefusal::TooLarge {
                 what: "the content of the image in bytes",
                 need: self.options.virtual_size + 1,
                 limit: self.options.virtual_size,
             }
             .at(label, &self.entry),
-            VolumeError::Write { offset, source } => BuildError::Write { offset, source },
-            VolumeError::Aborted => BuildError::Aborted { written: self.volume.progress.written },
+            ImageWriteError::Write { offset, source } => BuildError::Write { offset, source },
+            ImageWriteError::Aborted => BuildError::Aborted { written: self.volume.progress.written },
         }
     }
 }

@@ -135,13 +135,13 @@ impl BuildError {
 
 /// Why one entry cannot be applied, before layer and path are known.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum EntryRefusal {
     Hostile(String),
     Unsupported(String),
     TooLarge { what: &'static str, need: u64, limit: u64 },
 }
 
-impl Refusal {
+impl EntryRefusal {
     pub(crate) fn hostile(reason: impl Into<String>) -> Self {
         Self::Hostile(reason.into())
     }

@@ -14,7 +14,7 @@ use crate::image::{BLOCK, Identifiers};
 /// Which file system a disk image holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Identity {
+pub struct FilesystemIdentity {
     /// UUID of the file system; compare it with [`expected_uuid`].
     pub uuid: [u8; 16],
     /// Blocks of the file system.
@@ -34,7 +34,7 @@ pub fn expected_uuid(identity: &[u8; 32]) -> [u8; 16] {
 ///
 /// [`IdentityError::Foreign`] if the superblock is damaged or not of this builder's making,
 /// [`IdentityError::Truncated`] if the file is shorter than the file system in it.
-pub fn read_identity(file: &File) -> Result<Identity, IdentityError> {
+pub fn read_identity(file: &File) -> Result<FilesystemIdentity, IdentityError> {
     let has = file.metadata()?.len();
     let mut block = [0; SUPERBLOCK];
     match file.read_exact_at(&mut block, OFFSET) {
@@ -52,7 +52,7 @@ pub fn read_identity(file: &File) -> Result<Identity, IdentityError> {
     Ok(identity)
 }
 
-fn parse(block: &[u8; SUPERBLOCK]) -> Result<Identity, &'static str> {
+fn parse(block: &[u8; SUPERBLOCK]) -> Result<FilesystemIdentity, &'static str> {
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     if block[MAGIC_AT..MAGIC_AT + 2] != MAGIC.to_le_bytes() {
         return Err("no ext4 magic");
@@ -72,5 +72,5 @@ fn parse(block: &[u8; SUPERBLOCK]) -> Result<Identity, &'static str> {
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&block[UUID_AT..UUID_AT + 16]);
     let blocks = u64::from(word(BLOCKS_HIGH_AT)) << 32 | u64::from(word(BLOCKS_LOW_AT));
-    Ok(Identity { uuid, blocks, block_size })
+    Ok(FilesystemIdentity { uuid, blocks, block_size })
 }

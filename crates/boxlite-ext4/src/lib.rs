@@ -1,11 +1,55 @@
-//! OCI layers to one deterministic ext4 disk image, streamed and without privileges.
+//! Builds ext4 disk images from OCI layers: deterministic, streamed, without privileges.
 //!
-//! [`build`] reads the layers of an image lowest first and writes one file: contents go straight to their place as
-//! they decompress, nothing is extracted elsewhere, and the metadata follows once the last layer has been merged.
+//! | function | takes | gives |
+//! | --- | --- | --- |
+//! | [`build`] | the layers of an image, lowest first | a whole disk image |
+//! | [`read_identity`] | a disk image | the identity that it was built with |
+//!
+//! # Building
+//!
+//! [`build`] writes file contents to their place as they decompress; nothing is extracted elsewhere, and the metadata
+//! follows once the last layer has been merged. Whiteouts, hard links across layers, extended attributes, devices and
+//! names of any bytes mean what they mean to `umoci unpack`.
+//!
+//! ```
+//! use std::io::Cursor;
+//! use std::ops::ControlFlow;
+//!
+//! use boxlite_ext4::{BuildOptions, LayerSource, build, expected_uuid, read_identity};
+//! use sha2::{Digest, Sha256};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // An empty archive: two blocks of zeros. A real layer comes from a registry, mostly as gzip.
+//! let tar = vec![0; 1024];
+//! let layer = LayerSource {
+//!     label: "1 of 1".to_owned(),
+//!     diff_id: Sha256::digest(&tar).into(),
+//!     blob_digest: None,
+//!     reader: Box::new(Cursor::new(tar)),
+//! };
+//! let image = tempfile::tempfile()?;
+//! let identity = [7; 32];
+//! let options = BuildOptions { virtual_size: 64 << 20, ..BuildOptions::new(identity) };
+//! let report = build(vec![layer], &image, &options, &mut |_| ControlFlow::Continue(()))?;
+//! assert_eq!(report.inodes, 1);
+//! assert_eq!(read_identity(&image)?.uuid, expected_uuid(&identity));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Determinism
+//!
 //! The same layers with the same [`BuildOptions`] give the same bytes, on any machine and at any speed.
+//! [`BUILDER_VERSION`] changes whenever the bytes would.
 //!
-//! The crate does no I/O but reading the layers and writing the file it is given. Names, durability and publishing
-//! are the caller's. Layers are hostile input: see [`BuildError`] for what is refused.
+//! # Limits
+//!
+//! Layers are hostile input. [`BuildError`] lists every cause of refusal; the limits are fields of [`BuildOptions`].
+//!
+//! # I/O
+//!
+//! The crate reads the layers and writes the file that it is given, and does no other I/O. Names, durability and
+//! publishing are the caller's.
 
 mod build;
 mod error;
@@ -19,29 +63,29 @@ use std::io::Read;
 
 pub use build::{build, estimate_allocated};
 pub use error::{BuildError, BuildErrorKind, IdentityError};
-pub use identity::{Identity, expected_uuid, read_identity};
+pub use identity::{FilesystemIdentity, expected_uuid, read_identity};
 
-/// Version of the bytes this builder makes: it changes whenever the same layers would give other bytes.
+/// Version of the bytes that this builder makes: it changes whenever the same layers would give other bytes.
 ///
-/// It is part of what the file system's UUID is derived from, so an image of another version has another identity.
+/// The UUID of the file system is derived from it, so an image of another version has another identity.
 pub const BUILDER_VERSION: u32 = 1;
 
-/// One layer of an image: a tar archive, plain or compressed by gzip or zstd, which its first bytes tell.
-pub struct Layer {
+/// One layer of an image: a tar archive, plain or compressed with gzip or zstd, told apart by its first bytes.
+pub struct LayerSource {
     /// The blob's bytes, from its start.
     pub reader: Box<dyn Read + Send>,
     /// Names the layer in messages: its place and digest.
     pub label: String,
     /// SHA-256 that the uncompressed tar must have.
     pub diff_id: [u8; 32],
-    /// SHA-256 that the blob itself must have, if it is to be verified too.
+    /// SHA-256 that the blob itself must have; `None` leaves the blob unverified.
     pub blob_digest: Option<[u8; 32]>,
 }
 
-impl std::fmt::Debug for Layer {
+impl std::fmt::Debug for LayerSource {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
-            .debug_struct("Layer")
+            .debug_struct("LayerSource")
             .field("label", &self.label)
             .field("diff_id", &hex::encode(self.diff_id))
             .field("blob_digest", &self.blob_digest.map(hex::encode))
@@ -49,18 +93,18 @@ impl std::fmt::Debug for Layer {
     }
 }
 
-/// What an image is to be, and how much its layers may ask for.
+/// Size and identity of a disk image, and limits on its layers.
 #[derive(Debug, Clone)]
 pub struct BuildOptions {
-    /// Size of the block device in bytes, virtual: most of it stays a hole. From 32 MiB to 16 TiB.
+    /// Virtual size of the block device in bytes, from 32 MiB to 16 TiB; most of it stays a hole.
     pub virtual_size: u64,
     /// Most bytes that all layers together may decompress to.
     pub max_expanded: u64,
-    /// Most entries of all layers together, directories that had to be implied included.
+    /// Most entries of all layers together, implied directories included.
     pub max_entries: u64,
-    /// Most bytes of names, links, attributes and extents that may have to be held in memory until the end.
+    /// Most bytes of names, links, attributes and extents that may be held in memory until the end.
     pub max_metadata: u64,
-    /// What the image is made of, as a digest: UUID and hash seed of the file system are derived from it.
+    /// Digest of everything the image is made of: UUID and hash seed of the file system are derived from it.
     pub identity: [u8; 32],
 }
 
@@ -77,19 +121,19 @@ impl BuildOptions {
     }
 }
 
-/// How far a build is.
+/// Progress of a build, for its observer.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Progress {
+pub struct BuildProgress {
     /// Layers finished.
     pub layers: usize,
     /// Bytes read so far, uncompressed, of all layers.
     pub expanded: u64,
-    /// Bytes written to the image so far: what it has allocated, but for what was given back.
+    /// Bytes written so far: an upper bound of the bytes allocated.
     pub written: u64,
 }
 
-/// What a finished build has made.
+/// Figures of a finished build.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BuildReport {
@@ -107,8 +151,8 @@ pub struct BuildReport {
     pub content: u64,
     /// Bytes read from all layers, uncompressed.
     pub expanded: u64,
-    /// Bytes written to the image, those given back since included: an upper bound of what it has allocated, but
-    /// for the metadata that its own file system adds.
+    /// Bytes written to the image, those given back since included: an upper bound of the bytes it has allocated,
+    /// except for the metadata of the file system that stores it.
     pub written: u64,
     /// Free space inside the file system in bytes.
     pub free: u64,

@@ -1,7 +1,7 @@
 //! One file's content as it streams by: blocks of zeros become holes.
 
-use super::extents::Extent;
-use super::volume::{Volume, VolumeError};
+use super::extents::FileExtent;
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, extents};
 
 /// Largest file in bytes that extents can map.
@@ -15,7 +15,7 @@ static ZEROS: [u8; MIN_HOLE as usize * BLOCK] = [0; MIN_HOLE as usize * BLOCK];
 /// Collects a file's content; usable for one file after the other.
 #[derive(Debug)]
 pub(crate) struct FileContent {
-    extents: Vec<Extent>,
+    extents: Vec<FileExtent>,
     /// Block after the last one placed.
     logical: u64,
     /// Zero blocks after that, not placed.
@@ -36,7 +36,11 @@ impl FileContent {
         self.size
     }
 
-    pub(crate) fn push(&mut self, volume: &mut Volume<'_>, mut data: &[u8]) -> Result<(), VolumeError> {
+    pub(crate) fn push(
+        &mut self,
+        volume: &mut ImageWriter<'_>,
+        mut data: &[u8],
+    ) -> Result<(), ImageWriteError> {
         self.size += data.len() as u64;
         if !self.partial.is_empty() {
             let count = data.len().min(BLOCK - self.partial.len());
@@ -51,7 +55,11 @@ impl FileContent {
     }
 
     /// Passes over bytes that the archive says are zero.
-    pub(crate) fn hole(&mut self, volume: &mut Volume<'_>, mut length: u64) -> Result<(), VolumeError> {
+    pub(crate) fn hole(
+        &mut self,
+        volume: &mut ImageWriter<'_>,
+        mut length: u64,
+    ) -> Result<(), ImageWriteError> {
         self.size += length;
         if !self.partial.is_empty() {
             let count = length.min((BLOCK - self.partial.len()) as u64);
@@ -65,7 +73,10 @@ impl FileContent {
     }
 
     /// Ends the file: its length in bytes and its extents.
-    pub(crate) fn finish(&mut self, volume: &mut Volume<'_>) -> Result<(u64, Vec<Extent>), VolumeError> {
+    pub(crate) fn finish(
+        &mut self,
+        volume: &mut ImageWriter<'_>,
+    ) -> Result<(u64, Vec<FileExtent>), ImageWriteError> {
         if !self.partial.is_empty() {
             self.partial.resize(BLOCK, 0);
             self.settle(volume)?;
@@ -77,7 +88,7 @@ impl FileContent {
     }
 
     /// Places the partial block once it is full.
-    fn settle(&mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+    fn settle(&mut self, volume: &mut ImageWriter<'_>) -> Result<(), ImageWriteError> {
         if self.partial.len() < BLOCK {
             return Ok(());
         }
@@ -88,7 +99,7 @@ impl FileContent {
         placed
     }
 
-    fn blocks(&mut self, volume: &mut Volume<'_>, mut data: &[u8]) -> Result<(), VolumeError> {
+    fn blocks(&mut self, volume: &mut ImageWriter<'_>, mut data: &[u8]) -> Result<(), ImageWriteError> {
         let is_zero = |block: &[u8]| block == &ZEROS[..BLOCK];
         while !data.is_empty() {
             let zeros = data.chunks_exact(BLOCK).take_while(|block| is_zero(block)).count();

@@ -29,7 +29,7 @@ pub(crate) struct DirEntry<'a> {
 
 /// All blocks of a directory, and whether they are indexed.
 #[derive(Debug)]
-pub(crate) struct Blocks {
+pub(crate) struct DirectoryBlocks {
     pub(crate) bytes: Vec<u8>,
     pub(crate) indexed: bool,
 }
@@ -41,7 +41,7 @@ pub(crate) fn lay_out(
     parent: u32,
     hash_seed: &[u32; 4],
     seed: Checksum,
-) -> Option<Blocks> {
+) -> Option<DirectoryBlocks> {
     let total: usize = 24 + entries.iter().map(|entry| record_length(entry.name)).sum::<usize>();
     if total <= BLOCK - TAIL {
         let dots = [(&b"."[..], own), (&b".."[..], parent)].map(|(name, inode)| DirEntry {
@@ -51,7 +51,7 @@ pub(crate) fn lay_out(
         });
         let mut bytes = vec![0; BLOCK];
         leaf(&mut bytes, dots.iter().chain(entries), seed);
-        return Some(Blocks { bytes, indexed: false });
+        return Some(DirectoryBlocks { bytes, indexed: false });
     }
     let mut hashed: Vec<_> = entries.iter().map(|entry| (hash(entry.name, hash_seed), entry)).collect();
     hashed.sort_unstable_by(|(left, a), (right, b)| left.cmp(right).then_with(|| a.name.cmp(b.name)));
@@ -95,7 +95,7 @@ pub(crate) fn lay_out(
     root[29] = 8;
     root[30] = levels as u8;
     fill_index(root, ROOT_INDEX, ROOT_LIMIT, &index, seed);
-    Some(Blocks { bytes, indexed: true })
+    Some(DirectoryBlocks { bytes, indexed: true })
 }
 
 /// Where each leaf ends in the list.

@@ -1,7 +1,7 @@
 //! Extents and the tree that holds them (`ext4_extent`, `ext4_extent_idx`).
 
 use super::checksum::Checksum;
-use super::volume::{Volume, VolumeError};
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, put};
 
 /// Most blocks of one initialised extent.
@@ -14,7 +14,7 @@ const IN_BLOCK: usize = (BLOCK - RECORD - 4) / RECORD;
 
 /// A run of blocks of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
+pub(crate) struct FileExtent {
     /// First block within the file.
     pub(crate) logical: u32,
     /// Number of blocks.
@@ -24,7 +24,7 @@ pub(crate) struct Extent {
 }
 
 /// Adds blocks at the end of a file, longer extents first.
-pub(crate) fn push(extents: &mut Vec<Extent>, mut logical: u32, mut physical: u64, mut length: u32) {
+pub(crate) fn push(extents: &mut Vec<FileExtent>, mut logical: u32, mut physical: u64, mut length: u32) {
     if let Some(last) = extents.last_mut()
         && last.logical + last.length == logical
         && last.physical + u64::from(last.length) == physical
@@ -37,7 +37,7 @@ pub(crate) fn push(extents: &mut Vec<Extent>, mut logical: u32, mut physical: u6
     }
     while length > 0 {
         let now = length.min(MAX_LENGTH);
-        extents.push(Extent { logical, length: now, physical });
+        extents.push(FileExtent { logical, length: now, physical });
         logical += now;
         physical += u64::from(now);
         length -= now;
@@ -45,7 +45,7 @@ pub(crate) fn push(extents: &mut Vec<Extent>, mut logical: u32, mut physical: u6
 }
 
 /// Whether extents are in order and disjoint.
-pub(crate) fn ascending(extents: &[Extent]) -> bool {
+pub(crate) fn ascending(extents: &[FileExtent]) -> bool {
     extents
         .windows(2)
         .all(|pair| u64::from(pair[0].logical) + u64::from(pair[0].length) <= u64::from(pair[1].logical))
@@ -53,10 +53,10 @@ pub(crate) fn ascending(extents: &[Extent]) -> bool {
 
 /// The `i_block` field for a list of extents, and how many blocks of tree had to be written for it.
 pub(crate) fn root(
-    extents: &[Extent],
+    extents: &[FileExtent],
     seed: Checksum,
-    volume: &mut Volume<'_>,
-) -> Result<([u8; 60], u64), VolumeError> {
+    volume: &mut ImageWriter<'_>,
+) -> Result<([u8; 60], u64), ImageWriteError> {
     let mut records: Vec<(u32, [u8; RECORD])> = extents.iter().map(leaf_record).collect();
     let mut depth = 0;
     let mut written = 0;
@@ -89,7 +89,7 @@ fn fill(node: &mut [u8], records: &[(u32, [u8; RECORD])], most: usize, depth: u1
     }
 }
 
-fn leaf_record(extent: &Extent) -> (u32, [u8; RECORD]) {
+fn leaf_record(extent: &FileExtent) -> (u32, [u8; RECORD]) {
     let mut record = [0; RECORD];
     put!(record, 0, extent.logical);
     put!(record, 4, extent.length as u16);

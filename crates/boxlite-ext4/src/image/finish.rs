@@ -1,15 +1,15 @@
 //! From the finished tree to the metadata of the image.
 
 use super::directory::{self, DirEntry};
-use super::groups::{self, Places};
-use super::inode::{EXTENTS_FLAG, INDEX_FLAG, Record, device};
+use super::groups::{self, GroupPlaces};
+use super::inode::{EXTENTS_FLAG, INDEX_FLAG, InodeRecord, device};
 use super::numbering::Numbering;
-use super::superblock::{self, Identifiers, Summary};
-use super::table::Table;
-use super::volume::{Volume, VolumeError};
+use super::superblock::{self, Identifiers, SuperblockSummary};
+use super::table::InodeTable;
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, ROOT_INODE, extents, journal, resize, xattr};
-use crate::error::Refusal;
-use crate::tree::{Inode, InodeId, Kind, ROOT, Tree};
+use crate::error::EntryRefusal;
+use crate::tree::{FileTree, Inode, InodeId, InodeKind, ROOT};
 
 const RESIZE_INODE: u32 = 7;
 const JOURNAL_INODE: u32 = 8;
@@ -21,23 +21,23 @@ const FAST_SYMLINK: usize = 60;
 /// Why the metadata cannot be written.
 #[derive(Debug)]
 pub(crate) enum FinishError {
-    Volume(VolumeError),
+    Writer(ImageWriteError),
     /// One path has metadata that ext4 cannot hold.
     Refused {
         path: Vec<u8>,
-        refusal: Refusal,
+        refusal: EntryRefusal,
     },
 }
 
-impl From<VolumeError> for FinishError {
-    fn from(error: VolumeError) -> Self {
-        Self::Volume(error)
+impl From<ImageWriteError> for FinishError {
+    fn from(error: ImageWriteError) -> Self {
+        Self::Writer(error)
     }
 }
 
 /// What the image holds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Totals {
+pub(crate) struct ImageTotals {
     pub(crate) inodes: u64,
     pub(crate) directories: u64,
     pub(crate) content: u64,
@@ -47,21 +47,21 @@ pub(crate) struct Totals {
 
 /// Writes everything but file contents.
 pub(crate) fn finish(
-    volume: &mut Volume<'_>,
-    tree: &Tree,
+    volume: &mut ImageWriter<'_>,
+    tree: &FileTree,
     geometry: &Geometry,
     ids: &Identifiers,
-) -> Result<Totals, FinishError> {
+) -> Result<ImageTotals, FinishError> {
     let numbering = Numbering::new(tree);
     let used = numbering.order.len() as u64;
-    let per_group = geometry.inodes_per_group(used).ok_or(VolumeError::Full)?;
-    let places = Places::take(volume, geometry, per_group)?;
-    let mut image = Image {
+    let per_group = geometry.inodes_per_group(used).ok_or(ImageWriteError::Full)?;
+    let places = GroupPlaces::take(volume, geometry, per_group)?;
+    let mut image = MetadataWriter {
         volume,
         tree,
         numbering: &numbering,
         ids,
-        table: Table::new(&places),
+        table: InodeTable::new(&places),
         directories: vec![0; geometry.groups as usize],
         content: 0,
     };
@@ -71,7 +71,7 @@ pub(crate) fn finish(
         let record = image.record(id, number)?;
         image.write(number, &record)?;
     }
-    let Image { table, directories, content, volume, .. } = image;
+    let MetadataWriter { table, directories, content, volume, .. } = image;
     table.end(volume)?;
 
     let seed = ids.checksum_seed();
@@ -79,7 +79,7 @@ pub(crate) fn finish(
     let groups = groups::write(volume, geometry, &places, last_inode, &directories, seed)?;
     let heads: u64 = geometry.superblock_groups().map(|group| geometry.head(group)).sum();
     let overhead = heads + places.overhead() + journal.1 / BLOCK as u64;
-    let summary = Summary {
+    let summary = SuperblockSummary {
         inodes_per_group: per_group,
         free_blocks: groups.free_blocks,
         free_inodes: groups.free_inodes,
@@ -92,7 +92,7 @@ pub(crate) fn finish(
         let offset = if group == 0 { superblock::OFFSET } else { group * GROUP_BLOCKS * BLOCK as u64 };
         volume.write_at(offset, &superblock::bytes(geometry, ids, &summary, group))?;
     }
-    Ok(Totals {
+    Ok(ImageTotals {
         inodes: used + 1,
         directories: directories.iter().map(|&count| u64::from(count)).sum(),
         content,
@@ -101,24 +101,24 @@ pub(crate) fn finish(
     })
 }
 
-struct Image<'a, 'v> {
-    volume: &'a mut Volume<'v>,
-    tree: &'a Tree,
+struct MetadataWriter<'a, 'v> {
+    volume: &'a mut ImageWriter<'v>,
+    tree: &'a FileTree,
     numbering: &'a Numbering,
     ids: &'a Identifiers,
-    table: Table<'a>,
+    table: InodeTable<'a>,
     /// Directories by group.
     directories: Vec<u32>,
     /// Bytes of file content, by length.
     content: u64,
 }
 
-impl Image<'_, '_> {
+impl MetadataWriter<'_, '_> {
     /// Inodes 1 to 10; the journal's `i_block` and size.
     fn reserved(&mut self, geometry: &Geometry) -> Result<([u8; 60], u64), FinishError> {
         let resize = resize::write(self.volume, geometry)?;
         let extents = journal::write(self.volume, geometry)?;
-        let mut journal = Record::empty();
+        let mut journal = InodeRecord::empty();
         let blocks: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
         journal.mode = 0o100_600;
         journal.links = 1;
@@ -133,23 +133,23 @@ impl Image<'_, '_> {
                 ROOT_INODE => &self.record(ROOT, ROOT_INODE)?,
                 RESIZE_INODE => &resize,
                 JOURNAL_INODE => &journal,
-                _ => &Record::empty(),
+                _ => &InodeRecord::empty(),
             };
             self.write(number, record)?;
         }
         Ok((journal.block, journal.size))
     }
 
-    fn write(&mut self, number: u32, record: &Record) -> Result<(), VolumeError> {
+    fn write(&mut self, number: u32, record: &InodeRecord) -> Result<(), ImageWriteError> {
         let bytes = record.bytes(self.ids.checksum_seed().of_inode(number));
         self.table.push(self.volume, number, &bytes)
     }
 
     /// The record of an inode of the tree; writes the blocks it needs.
-    fn record(&mut self, id: InodeId, number: u32) -> Result<Record, FinishError> {
+    fn record(&mut self, id: InodeId, number: u32) -> Result<InodeRecord, FinishError> {
         let inode = self.tree.inode(id);
         let seed = self.ids.checksum_seed().of_inode(number);
-        let mut record = Record::empty();
+        let mut record = InodeRecord::empty();
         record.mode = inode.mode | type_bits(&inode.kind);
         record.uid = inode.uid;
         record.gid = inode.gid;
@@ -169,12 +169,12 @@ impl Image<'_, '_> {
         }
         let mut mapped = Vec::new();
         let extents = match &inode.kind {
-            Kind::File { size, extents } => {
+            InodeKind::File { size, extents } => {
                 record.size = *size;
                 self.content += size;
                 Some(extents.as_slice())
             }
-            Kind::Directory(_) => {
+            InodeKind::Directory(_) => {
                 let blocks = self.directory(id, number)?;
                 record.size = blocks.bytes.len() as u64;
                 if blocks.indexed {
@@ -186,7 +186,7 @@ impl Image<'_, '_> {
                 self.volume.append(&blocks.bytes, 0, &mut mapped)?;
                 Some(mapped.as_slice())
             }
-            Kind::Symlink(target) => {
+            InodeKind::Symlink(target) => {
                 record.size = target.len() as u64;
                 if target.len() < FAST_SYMLINK {
                     record.block[..target.len()].copy_from_slice(target);
@@ -198,11 +198,11 @@ impl Image<'_, '_> {
                     Some(mapped.as_slice())
                 }
             }
-            Kind::Char(major, minor) | Kind::Block(major, minor) => {
+            InodeKind::Char(major, minor) | InodeKind::Block(major, minor) => {
                 record.block = device(*major, *minor);
                 None
             }
-            Kind::Fifo => None,
+            InodeKind::Fifo => None,
         };
         if let Some(extents) = extents {
             let (block, tree_blocks) = extents::root(extents, seed, self.volume)?;
@@ -213,8 +213,8 @@ impl Image<'_, '_> {
         Ok(record)
     }
 
-    fn directory(&self, id: InodeId, number: u32) -> Result<directory::Blocks, FinishError> {
-        let Kind::Directory(directory) = &self.tree.inode(id).kind else {
+    fn directory(&self, id: InodeId, number: u32) -> Result<directory::DirectoryBlocks, FinishError> {
+        let InodeKind::Directory(directory) = &self.tree.inode(id).kind else {
             unreachable!("callers pass directories only")
         };
         let entries: Vec<_> = directory
@@ -231,7 +231,7 @@ impl Image<'_, '_> {
         directory::lay_out(&entries, number, parent, &self.ids.hash_words(), seed).ok_or_else(|| {
             FinishError::Refused {
                 path: self.numbering.path_of(self.tree, id),
-                refusal: Refusal::TooLarge {
+                refusal: EntryRefusal::TooLarge {
                     what: "the number of names in one directory",
                     need: entries.len() as u64,
                     limit: entries.len() as u64 - 1,
@@ -241,34 +241,34 @@ impl Image<'_, '_> {
     }
 
     fn directory_links(&self, inode: &Inode) -> u16 {
-        let Kind::Directory(directory) = &inode.kind else { return 1 };
+        let InodeKind::Directory(directory) = &inode.kind else { return 1 };
         let subdirectories = directory
             .entries
             .values()
-            .filter(|name| matches!(self.tree.inode(name.inode).kind, Kind::Directory(_)))
+            .filter(|name| matches!(self.tree.inode(name.inode).kind, InodeKind::Directory(_)))
             .count() as u32;
         if subdirectories + 2 >= MAX_DIRECTORY_LINKS { 1 } else { subdirectories as u16 + 2 }
     }
 }
 
-fn type_bits(kind: &Kind) -> u16 {
+fn type_bits(kind: &InodeKind) -> u16 {
     match kind {
-        Kind::File { .. } => 0o100_000,
-        Kind::Directory(_) => 0o040_000,
-        Kind::Symlink(_) => 0o120_000,
-        Kind::Char(..) => 0o020_000,
-        Kind::Block(..) => 0o060_000,
-        Kind::Fifo => 0o010_000,
+        InodeKind::File { .. } => 0o100_000,
+        InodeKind::Directory(_) => 0o040_000,
+        InodeKind::Symlink(_) => 0o120_000,
+        InodeKind::Char(..) => 0o020_000,
+        InodeKind::Block(..) => 0o060_000,
+        InodeKind::Fifo => 0o010_000,
     }
 }
 
-fn file_type(kind: &Kind) -> u8 {
+fn file_type(kind: &InodeKind) -> u8 {
     match kind {
-        Kind::File { .. } => 1,
-        Kind::Directory(_) => 2,
-        Kind::Char(..) => 3,
-        Kind::Block(..) => 4,
-        Kind::Fifo => 5,
-        Kind::Symlink(_) => 7,
+        InodeKind::File { .. } => 1,
+        InodeKind::Directory(_) => 2,
+        InodeKind::Char(..) => 3,
+        InodeKind::Block(..) => 4,
+        InodeKind::Fifo => 5,
+        InodeKind::Symlink(_) => 7,
     }
 }

@@ -3,7 +3,7 @@
 use super::checksum::Checksum;
 use super::geometry::DESCRIPTOR;
 use super::space::mark;
-use super::volume::{Volume, VolumeError};
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, Geometry, INODES_PER_BLOCK, put};
 
 const INODES_UNINITIALISED: u16 = 1;
@@ -12,26 +12,26 @@ const TABLE_ZEROED: u16 = 4;
 
 /// Where each group's bitmaps and table are.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct GroupPlaces {
     pub(crate) inodes_per_group: u32,
     block_bitmaps: Vec<u64>,
     inode_bitmaps: Vec<u64>,
     tables: Vec<u64>,
 }
 
-impl Places {
+impl GroupPlaces {
     /// Takes the blocks for all groups.
     pub(crate) fn take(
-        volume: &mut Volume<'_>,
+        volume: &mut ImageWriter<'_>,
         geometry: &Geometry,
         inodes_per_group: u32,
-    ) -> Result<Self, VolumeError> {
+    ) -> Result<Self, ImageWriteError> {
         let mut one_each =
             || (0..geometry.groups).map(|_| volume.reserve_one()).collect::<Result<Vec<_>, _>>();
         let (block_bitmaps, inode_bitmaps) = (one_each()?, one_each()?);
         let table_blocks = Self::table_blocks(inodes_per_group);
         let tables = (0..geometry.groups)
-            .map(|_| volume.space_mut().take_contiguous(table_blocks).ok_or(VolumeError::Full))
+            .map(|_| volume.space_mut().take_contiguous(table_blocks).ok_or(ImageWriteError::Full))
             .collect::<Result<_, _>>()?;
         Ok(Self { inodes_per_group, block_bitmaps, inode_bitmaps, tables })
     }
@@ -54,7 +54,7 @@ impl Places {
 
 /// What the groups add up to.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct WrittenGroups {
     /// One copy of the descriptors, padded to whole blocks.
     pub(crate) descriptors: Vec<u8>,
     pub(crate) free_blocks: u64,
@@ -65,13 +65,13 @@ pub(crate) struct Written {
 ///
 /// Inodes up to `last_inode` are in use; `directories` holds how many of them are directories, by group.
 pub(crate) fn write(
-    volume: &mut Volume<'_>,
+    volume: &mut ImageWriter<'_>,
     geometry: &Geometry,
-    places: &Places,
+    places: &GroupPlaces,
     last_inode: u32,
     directories: &[u32],
     seed: Checksum,
-) -> Result<Written, VolumeError> {
+) -> Result<WrittenGroups, ImageWriteError> {
     let per_group = places.inodes_per_group;
     let mut descriptors = vec![0; geometry.descriptor_blocks as usize * BLOCK];
     let (mut all_free_blocks, mut all_free_inodes) = (0, 0);
@@ -130,5 +130,5 @@ pub(crate) fn write(
         let checksum = seed.over(&(group as u32).to_le_bytes()).over(descriptor).value();
         put!(descriptor, 0x1e, checksum as u16);
     }
-    Ok(Written { descriptors, free_blocks: all_free_blocks, free_inodes: all_free_inodes })
+    Ok(WrittenGroups { descriptors, free_blocks: all_free_blocks, free_inodes: all_free_inodes })
 }

@@ -11,7 +11,7 @@ pub(crate) const INDEX_FLAG: u32 = 0x1000;
 
 /// The fields of a record that vary.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct InodeRecord {
     /// Type and permissions.
     pub(crate) mode: u16,
     pub(crate) uid: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) inline: Vec<u8>,
 }
 
-impl Record {
+impl InodeRecord {
     /// A record of nothing, as for the reserved inodes.
     pub(crate) fn empty() -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! An empty journal: a clean superblock, and blocks that stay holes until the guest writes them.
 
-use super::extents::{self, Extent};
-use super::volume::{Volume, VolumeError};
+use super::extents::{self, FileExtent};
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, Geometry};
 
 /// Blocks of the journal. A guest walks through all of it in time and so adds that much to its overlay, therefore
@@ -14,9 +14,12 @@ fn length(geometry: &Geometry) -> u64 {
 }
 
 /// Takes the journal's blocks and writes its superblock; its extents.
-pub(crate) fn write(volume: &mut Volume<'_>, geometry: &Geometry) -> Result<Vec<Extent>, VolumeError> {
+pub(crate) fn write(
+    volume: &mut ImageWriter<'_>,
+    geometry: &Geometry,
+) -> Result<Vec<FileExtent>, ImageWriteError> {
     let length = length(geometry);
-    let start = volume.space_mut().take_contiguous(length).ok_or(VolumeError::Full)?;
+    let start = volume.space_mut().take_contiguous(length).ok_or(ImageWriteError::Full)?;
     let mut block = vec![0; BLOCK];
     // Big-endian, as all of jbd2: magic, type 4 (superblock v2), then block size, length, first block, sequence.
     for (offset, value) in [

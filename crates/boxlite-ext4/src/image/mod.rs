@@ -23,11 +23,11 @@ mod volume;
 mod xattr;
 
 pub(crate) use content::{FileContent, MAX_FILE};
-pub(crate) use extents::Extent;
+pub(crate) use extents::FileExtent;
 pub(crate) use finish::{FinishError, finish};
 pub(crate) use geometry::{Geometry, MAX_VIRTUAL, MIN_VIRTUAL};
 pub(crate) use superblock::Identifiers;
-pub(crate) use volume::{Volume, VolumeError};
+pub(crate) use volume::{ImageWriteError, ImageWriter};
 pub(crate) use xattr::fit as attributes_fit;
 
 /// Bytes per block.

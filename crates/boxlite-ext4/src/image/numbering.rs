@@ -1,7 +1,7 @@
 //! Numbers for the inodes of a finished tree.
 
 use super::{FIRST_INODE, ROOT_INODE};
-use crate::tree::{InodeId, Kind, ROOT, Tree};
+use crate::tree::{FileTree, InodeId, InodeKind, ROOT};
 
 /// Inode numbers, given in the order of a walk by breadth, names in byte order.
 pub(super) struct Numbering {
@@ -12,13 +12,13 @@ pub(super) struct Numbering {
 }
 
 impl Numbering {
-    pub(super) fn new(tree: &Tree) -> Self {
+    pub(super) fn new(tree: &FileTree) -> Self {
         let mut numbers = vec![0; tree.slots()];
         numbers[ROOT as usize] = ROOT_INODE;
         let mut order: Vec<InodeId> = Vec::new();
         let mut directories = std::collections::VecDeque::from([ROOT]);
         while let Some(id) = directories.pop_front() {
-            let Kind::Directory(directory) = &tree.inode(id).kind else { continue };
+            let InodeKind::Directory(directory) = &tree.inode(id).kind else { continue };
             for name in directory.entries.values() {
                 let number = &mut numbers[name.inode as usize];
                 if *number != 0 {
@@ -26,7 +26,7 @@ impl Numbering {
                 }
                 *number = FIRST_INODE + order.len() as u32;
                 order.push(name.inode);
-                if matches!(tree.inode(name.inode).kind, Kind::Directory(_)) {
+                if matches!(tree.inode(name.inode).kind, InodeKind::Directory(_)) {
                     directories.push_back(name.inode);
                 }
             }
@@ -35,13 +35,13 @@ impl Numbering {
     }
 
     /// A path of an inode, for messages: found by search, since only failures ask.
-    pub(super) fn path_of(&self, tree: &Tree, wanted: InodeId) -> Vec<u8> {
+    pub(super) fn path_of(&self, tree: &FileTree, wanted: InodeId) -> Vec<u8> {
         let mut path = Vec::new();
         let mut at = wanted;
         let all = std::iter::once(ROOT).chain(self.order.iter().copied());
         let directories: Vec<_> = all
             .filter_map(|id| match &tree.inode(id).kind {
-                Kind::Directory(directory) => Some((id, directory)),
+                InodeKind::Directory(directory) => Some((id, directory)),
                 _ => None,
             })
             .collect();

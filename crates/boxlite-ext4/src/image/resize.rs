@@ -1,8 +1,8 @@
 //! The resize inode: it owns the blocks kept behind every copy of the group descriptors, so that the kernel can
 //! grow a mounted file system.
 
-use super::inode::Record;
-use super::volume::{Volume, VolumeError};
+use super::inode::InodeRecord;
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, GROUP_BLOCKS, Geometry, put};
 
 /// Slot of the double-indirect block in `i_block`.
@@ -14,7 +14,10 @@ const POINTERS: u64 = BLOCK as u64 / 4;
 ///
 /// The double-indirect block points at the reserved blocks behind the first copy, by their position among all
 /// descriptor blocks; each of those lists its counterparts behind the other copies.
-pub(crate) fn write(volume: &mut Volume<'_>, geometry: &Geometry) -> Result<Record, VolumeError> {
+pub(crate) fn write(
+    volume: &mut ImageWriter<'_>,
+    geometry: &Geometry,
+) -> Result<InodeRecord, ImageWriteError> {
     let copies: Vec<u64> = geometry.superblock_groups().skip(1).map(|group| group * GROUP_BLOCKS).collect();
     let mut double = vec![0; BLOCK];
     for position in 0..geometry.reserved_descriptor_blocks {
@@ -28,7 +31,7 @@ pub(crate) fn write(volume: &mut Volume<'_>, geometry: &Geometry) -> Result<Reco
         volume.buffered(first, &list)?;
     }
     let place = volume.append_one(&double)?;
-    let mut record = Record::empty();
+    let mut record = InodeRecord::empty();
     record.mode = 0o100_600;
     record.links = 1;
     record.size = (POINTERS * POINTERS + POINTERS + 12) * BLOCK as u64;

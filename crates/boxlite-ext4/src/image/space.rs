@@ -7,7 +7,7 @@ use super::{BLOCK, GROUP_BLOCKS, Geometry};
 /// The allocator. Blocks given back are used again only once the cursor has reached the end, so that files stay
 /// contiguous and in the order in which they were written.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct BlockSpace {
     blocks: u64,
     /// Superblock copies and descriptors: start and end, ascending.
     heads: Vec<(u64, u64)>,
@@ -16,7 +16,7 @@ pub(crate) struct Space {
     free: BTreeMap<u64, u64>,
 }
 
-impl Space {
+impl BlockSpace {
     pub(crate) fn new(geometry: &Geometry) -> Self {
         let heads = geometry
             .superblock_groups()

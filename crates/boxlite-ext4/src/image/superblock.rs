@@ -75,7 +75,7 @@ impl Identifiers {
 
 /// The figures that a superblock sums up.
 #[derive(Debug)]
-pub(crate) struct Summary {
+pub(crate) struct SuperblockSummary {
     pub(crate) inodes_per_group: u32,
     pub(crate) free_blocks: u64,
     pub(crate) free_inodes: u32,
@@ -89,7 +89,7 @@ pub(crate) struct Summary {
 pub(crate) fn bytes(
     geometry: &Geometry,
     ids: &Identifiers,
-    summary: &Summary,
+    summary: &SuperblockSummary,
     group: u64,
 ) -> [u8; SUPERBLOCK] {
     const LOG_BLOCK_SIZE: u32 = (BLOCK as u32 / 1024).ilog2();

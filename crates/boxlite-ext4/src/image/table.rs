@@ -1,28 +1,28 @@
 //! The inode tables as a stream of records.
 
-use super::groups::Places;
-use super::volume::{Volume, VolumeError};
+use super::groups::GroupPlaces;
+use super::volume::{ImageWriteError, ImageWriter};
 use super::{BLOCK, INODE};
 
 /// The inode tables, written in the order of numbers.
-pub(super) struct Table<'a> {
-    pub(super) places: &'a Places,
+pub(super) struct InodeTable<'a> {
+    pub(super) places: &'a GroupPlaces,
     /// Block that the collected records belong to.
     at: u64,
     records: Vec<u8>,
 }
 
-impl<'a> Table<'a> {
-    pub(super) fn new(places: &'a Places) -> Self {
+impl<'a> InodeTable<'a> {
+    pub(super) fn new(places: &'a GroupPlaces) -> Self {
         Self { places, at: 0, records: Vec::new() }
     }
 
     pub(super) fn push(
         &mut self,
-        volume: &mut Volume<'_>,
+        volume: &mut ImageWriter<'_>,
         number: u32,
         record: &[u8; INODE],
-    ) -> Result<(), VolumeError> {
+    ) -> Result<(), ImageWriteError> {
         const FULL: usize = 64 * BLOCK;
         let (block, slot) = self.places.record(number);
         let follows = self.at + (self.records.len() / BLOCK) as u64 == block;
@@ -37,14 +37,14 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn write(&mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+    fn write(&mut self, volume: &mut ImageWriter<'_>) -> Result<(), ImageWriteError> {
         self.records.resize(self.records.len().next_multiple_of(BLOCK), 0);
         volume.write_at(self.at * BLOCK as u64, &self.records)?;
         self.records.clear();
         Ok(())
     }
 
-    pub(super) fn end(mut self, volume: &mut Volume<'_>) -> Result<(), VolumeError> {
+    pub(super) fn end(mut self, volume: &mut ImageWriter<'_>) -> Result<(), ImageWriteError> {
         self.write(volume)
     }
 }

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::extents::{self, Extent};
-use super::space::Space;
+use super::extents::{self, FileExtent};
+use super::space::BlockSpace;
 use super::{BLOCK, Geometry};
-use crate::Progress;
+use crate::BuildProgress;
 
 /// Bytes collected before they are written.
 const BUFFER: usize = 1 << 20;
@@ -18,10 +18,10 @@ const BUFFER: usize = 1 << 20;
 const REPORT_EVERY: u64 = 4 << 20;
 
 /// The caller's look at a build under way.
-pub(crate) type Observer<'a> = &'a mut dyn FnMut(&Progress) -> ControlFlow<()>;
+pub(crate) type BuildObserver<'a> = &'a mut dyn FnMut(&BuildProgress) -> ControlFlow<()>;
 
 #[derive(Debug)]
-pub(crate) enum VolumeError {
+pub(crate) enum ImageWriteError {
     /// The virtual size is used up.
     Full,
     Write {
@@ -32,35 +32,35 @@ pub(crate) enum VolumeError {
 }
 
 /// An image being written.
-pub(crate) struct Volume<'a> {
+pub(crate) struct ImageWriter<'a> {
     file: &'a File,
-    space: Space,
+    space: BlockSpace,
     buffer: Vec<u8>,
     /// Block at which the buffer belongs.
     buffer_at: u64,
     reported: u64,
-    observer: Observer<'a>,
-    pub(crate) progress: Progress,
+    observer: BuildObserver<'a>,
+    pub(crate) progress: BuildProgress,
 }
 
-impl<'a> Volume<'a> {
-    pub(crate) fn new(file: &'a File, geometry: &Geometry, observer: Observer<'a>) -> Self {
+impl<'a> ImageWriter<'a> {
+    pub(crate) fn new(file: &'a File, geometry: &Geometry, observer: BuildObserver<'a>) -> Self {
         Self {
             file,
-            space: Space::new(geometry),
+            space: BlockSpace::new(geometry),
             buffer: Vec::with_capacity(BUFFER),
             buffer_at: 0,
             reported: 0,
             observer,
-            progress: Progress::default(),
+            progress: BuildProgress::default(),
         }
     }
 
-    pub(crate) fn space(&self) -> &Space {
+    pub(crate) fn space(&self) -> &BlockSpace {
         &self.space
     }
 
-    pub(crate) fn space_mut(&mut self) -> &mut Space {
+    pub(crate) fn space_mut(&mut self) -> &mut BlockSpace {
         &mut self.space
     }
 
@@ -69,11 +69,11 @@ impl<'a> Volume<'a> {
         &mut self,
         mut blocks: &[u8],
         mut logical: u32,
-        extents: &mut Vec<Extent>,
-    ) -> Result<(), VolumeError> {
+        extents: &mut Vec<FileExtent>,
+    ) -> Result<(), ImageWriteError> {
         while !blocks.is_empty() {
             let want = (blocks.len() / BLOCK) as u64;
-            let (start, count) = self.space.take(want).ok_or(VolumeError::Full)?;
+            let (start, count) = self.space.take(want).ok_or(ImageWriteError::Full)?;
             let (now, later) = blocks.split_at(count as usize * BLOCK);
             self.buffered(start, now)?;
             extents::push(extents, logical, start, count as u32);
@@ -84,19 +84,19 @@ impl<'a> Volume<'a> {
     }
 
     /// Writes one block of metadata to a newly taken place; returns where.
-    pub(crate) fn append_one(&mut self, block: &[u8]) -> Result<u64, VolumeError> {
+    pub(crate) fn append_one(&mut self, block: &[u8]) -> Result<u64, ImageWriteError> {
         let place = self.reserve_one()?;
         self.buffered(place, block)?;
         Ok(place)
     }
 
     /// Takes a block whose number goes into its own checksum; [`Self::buffered`] writes it.
-    pub(crate) fn reserve_one(&mut self) -> Result<u64, VolumeError> {
-        Ok(self.space.take(1).ok_or(VolumeError::Full)?.0)
+    pub(crate) fn reserve_one(&mut self) -> Result<u64, ImageWriteError> {
+        Ok(self.space.take(1).ok_or(ImageWriteError::Full)?.0)
     }
 
     /// Writes blocks that were taken before, through the buffer.
-    pub(crate) fn buffered(&mut self, start: u64, mut blocks: &[u8]) -> Result<(), VolumeError> {
+    pub(crate) fn buffered(&mut self, start: u64, mut blocks: &[u8]) -> Result<(), ImageWriteError> {
         let mut at = start;
         while !blocks.is_empty() {
             let follows = self.buffer_at + (self.buffer.len() / BLOCK) as u64 == at;
@@ -112,7 +112,7 @@ impl<'a> Volume<'a> {
         Ok(())
     }
 
-    pub(crate) fn flush(&mut self) -> Result<(), VolumeError> {
+    pub(crate) fn flush(&mut self) -> Result<(), ImageWriteError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -124,8 +124,8 @@ impl<'a> Volume<'a> {
     }
 
     /// Writes bytes in place.
-    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), VolumeError> {
-        self.file.write_all_at(bytes, offset).map_err(|source| VolumeError::Write { offset, source })?;
+    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ImageWriteError> {
+        self.file.write_all_at(bytes, offset).map_err(|source| ImageWriteError::Write { offset, source })?;
         self.progress.written += bytes.len() as u64;
         if self.progress.written - self.reported >= REPORT_EVERY {
             self.report()?;
@@ -134,16 +134,16 @@ impl<'a> Volume<'a> {
     }
 
     /// Calls the observer.
-    pub(crate) fn report(&mut self) -> Result<(), VolumeError> {
+    pub(crate) fn report(&mut self) -> Result<(), ImageWriteError> {
         self.reported = self.progress.written;
         match (self.observer)(&self.progress) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(VolumeError::Aborted),
+            ControlFlow::Break(()) => Err(ImageWriteError::Aborted),
         }
     }
 
     /// Gives extents back, to the allocator and as holes to the file's own file system.
-    pub(crate) fn give_back(&mut self, extents: &[Extent]) -> Result<(), VolumeError> {
+    pub(crate) fn give_back(&mut self, extents: &[FileExtent]) -> Result<(), ImageWriteError> {
         let buffered = self.buffer_at..self.buffer_at + (self.buffer.len() / BLOCK) as u64;
         for extent in extents {
             let end = extent.physical + u64::from(extent.length);
@@ -157,7 +157,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Zeroes a stretch: free blocks must not depend on what once was in them.
-    fn clear(&mut self, offset: u64, length: u64) -> Result<(), VolumeError> {
+    fn clear(&mut self, offset: u64, length: u64) -> Result<(), ImageWriteError> {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if fallocate(self.file, punch, offset, length).is_ok() {
             return Ok(());

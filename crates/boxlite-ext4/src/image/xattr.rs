@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use super::checksum::Checksum;
 use super::{BLOCK, INODE, put};
-use crate::error::Refusal;
+use crate::error::EntryRefusal;
 
 const MAGIC: u32 = 0xea02_0000;
 /// First byte of the space behind the fixed fields and 32 bytes of extra ones.
@@ -16,13 +16,13 @@ const ENTRY: usize = 16;
 /// Name prefixes that are stored as a number.
 const PREFIXES: [(&[u8], u8); 4] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6), (b"system.", 7)];
 
-struct Attribute<'a> {
+struct XattrEntry<'a> {
     index: u8,
     name: &'a [u8],
     value: Vec<u8>,
 }
 
-impl Attribute<'_> {
+impl XattrEntry<'_> {
     fn entry_length(&self) -> usize {
         (ENTRY + self.name.len()).next_multiple_of(4)
     }
@@ -34,7 +34,7 @@ impl Attribute<'_> {
 
 /// The attributes of one inode as they are stored.
 #[derive(Debug, Default)]
-pub(crate) struct Stored {
+pub(crate) struct StoredAttributes {
     /// What goes to [`IN_INODE`] in the record; empty if nothing does.
     pub(crate) inline: Vec<u8>,
     /// The attribute block, its checksum not yet set.
@@ -42,14 +42,14 @@ pub(crate) struct Stored {
 }
 
 /// Refuses attributes that ext4 cannot hold.
-pub(crate) fn fit(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Refusal> {
+pub(crate) fn fit(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), EntryRefusal> {
     store(xattrs).map(|_| ())
 }
 
 /// Distributes attributes, given by full name, over inode and block.
-pub(crate) fn store(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Stored, Refusal> {
+pub(crate) fn store(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<StoredAttributes, EntryRefusal> {
     if xattrs.is_empty() {
-        return Ok(Stored::default());
+        return Ok(StoredAttributes::default());
     }
     let mut all = xattrs.iter().map(|(name, value)| parse(name, value)).collect::<Result<Vec<_>, _>>()?;
     all.sort_by(|a, b| (a.index, a.name.len(), a.name).cmp(&(b.index, b.name.len(), b.name)));
@@ -62,7 +62,7 @@ pub(crate) fn store(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Stored, Refusal> {
         }
         fits
     });
-    let mut stored = Stored::default();
+    let mut stored = StoredAttributes::default();
     if !inside.is_empty() {
         let mut area = vec![0; INODE - IN_INODE];
         put!(area, 0, MAGIC);
@@ -70,9 +70,9 @@ pub(crate) fn store(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Stored, Refusal> {
         stored.inline = area;
     }
     if !outside.is_empty() {
-        let need = HEADER + 4 + outside.iter().map(Attribute::length).sum::<usize>();
+        let need = HEADER + 4 + outside.iter().map(XattrEntry::length).sum::<usize>();
         if need > BLOCK {
-            return Err(Refusal::TooLarge {
+            return Err(EntryRefusal::TooLarge {
                 what: "the size of the extended attributes in bytes",
                 need: need as u64,
                 limit: BLOCK as u64,
@@ -95,10 +95,10 @@ pub(crate) fn seal(block: &mut [u8], place: u64, seed: Checksum) {
     put!(block, 16, checksum);
 }
 
-fn parse<'a>(name: &'a [u8], value: &[u8]) -> Result<Attribute<'a>, Refusal> {
+fn parse<'a>(name: &'a [u8], value: &[u8]) -> Result<XattrEntry<'a>, EntryRefusal> {
     for (full, index) in [(c"system.posix_acl_access", 2), (c"system.posix_acl_default", 3)] {
         if name == CStr::to_bytes(full) {
-            return Ok(Attribute { index, name: &[], value: acl(value)? });
+            return Ok(XattrEntry { index, name: &[], value: acl(value)? });
         }
     }
     for (prefix, index) in PREFIXES {
@@ -106,16 +106,18 @@ fn parse<'a>(name: &'a [u8], value: &[u8]) -> Result<Attribute<'a>, Refusal> {
             if rest.is_empty() || rest.len() > 255 - prefix.len() || rest.contains(&0) {
                 break;
             }
-            return Ok(Attribute { index, name: rest, value: value.to_vec() });
+            return Ok(XattrEntry { index, name: rest, value: value.to_vec() });
         }
     }
     let name = String::from_utf8_lossy(name).into_owned();
-    Err(Refusal::Unsupported(format!("the name of its extended attribute {name:?} has no place on ext4")))
+    Err(EntryRefusal::Unsupported(format!(
+        "the name of its extended attribute {name:?} has no place on ext4"
+    )))
 }
 
 /// From the form of `setxattr` (version 2, ids everywhere) to ext4's own (version 1, ids where they mean something).
-fn acl(value: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let malformed = || Refusal::Unsupported("its access control list is malformed".to_owned());
+fn acl(value: &[u8]) -> Result<Vec<u8>, EntryRefusal> {
+    let malformed = || EntryRefusal::Unsupported("its access control list is malformed".to_owned());
     let entries = value.strip_prefix(&2_u32.to_le_bytes()).ok_or_else(malformed)?;
     if entries.len() % 8 != 0 {
         return Err(malformed());
@@ -132,7 +134,7 @@ fn acl(value: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 /// Writes entries upwards from `start` and values downwards from the end; offsets count from the area's start.
-fn write(area: &mut [u8], start: usize, attributes: &[Attribute<'_>], hashed: bool) -> u32 {
+fn write(area: &mut [u8], start: usize, attributes: &[XattrEntry<'_>], hashed: bool) -> u32 {
     let mut at = start;
     let mut value_at = area.len();
     let mut all = 0_u32;

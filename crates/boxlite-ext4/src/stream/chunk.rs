@@ -8,9 +8,9 @@ const CHUNK: usize = 128 * 1024;
 
 /// Buffers that nobody uses at the moment.
 #[derive(Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct ChunkPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Pool {
+impl ChunkPool {
     /// A chunk of nothing.
     pub(super) fn empty(&self) -> Arc<Chunk> {
         Arc::new(Chunk { buffer: Vec::new(), length: 0, pool: self.clone() })
@@ -37,7 +37,7 @@ impl Pool {
 pub(crate) struct Chunk {
     buffer: Vec<u8>,
     length: usize,
-    pool: Pool,
+    pool: ChunkPool,
 }
 
 impl Chunk {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::chunk::Chunk;
-use super::{Piece, StreamFailure};
+use super::{LayerPiece, StreamFailure};
 
 /// The consumer's end: one layer's uncompressed bytes at a time.
 pub(crate) struct LayerBytes<'a> {
-    pieces: &'a Receiver<Piece>,
+    pieces: &'a Receiver<LayerPiece>,
     chunk: Option<Arc<Chunk>>,
     used: usize,
     ended: bool,
@@ -20,7 +20,7 @@ pub(crate) struct LayerBytes<'a> {
 }
 
 impl<'a> LayerBytes<'a> {
-    pub(crate) fn new(pieces: &'a Receiver<Piece>) -> Self {
+    pub(crate) fn new(pieces: &'a Receiver<LayerPiece>) -> Self {
         Self { pieces, chunk: None, used: 0, ended: false, read: 0, failure: None }
     }
 
@@ -53,9 +53,9 @@ impl BufRead for LayerBytes<'_> {
             self.used = 0;
             self.chunk = None;
             match self.pieces.recv() {
-                Ok(Piece::Data(chunk)) => self.chunk = Some(chunk),
-                Ok(Piece::End) => self.ended = true,
-                Ok(Piece::Failed(failure)) => {
+                Ok(LayerPiece::Data(chunk)) => self.chunk = Some(chunk),
+                Ok(LayerPiece::End) => self.ended = true,
+                Ok(LayerPiece::Failed(failure)) => {
                     self.ended = true;
                     self.failure = Some(failure);
                     return Err(io::Error::other("the layer's stream failed"));

@@ -13,16 +13,16 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use sha2::{Digest, Sha256};
 
-use chunk::{Chunk, Pool};
+use chunk::{Chunk, ChunkPool};
 pub(crate) use consumer::LayerBytes;
 
-use crate::Layer;
+use crate::LayerSource;
 
 /// Chunks that may wait in each channel.
 pub(crate) const AHEAD: usize = 16;
 
 /// What the decompressor tells the consumer.
-pub(crate) enum Piece {
+pub(crate) enum LayerPiece {
     Data(Arc<Chunk>),
     End,
     Failed(StreamFailure),
@@ -36,29 +36,29 @@ pub(crate) enum StreamFailure {
 }
 
 /// What the decompressor tells the hasher.
-pub(crate) enum Hashed {
+pub(crate) enum HashInput {
     Blob(Arc<Chunk>),
     Tar(Arc<Chunk>),
     End,
 }
 
 /// Digests of one layer as it was read.
-pub(crate) struct Digests {
+pub(crate) struct LayerDigests {
     pub(crate) blob: [u8; 32],
     pub(crate) tar: [u8; 32],
 }
 
-/// Hashes until its channel closes, one [`Digests`] per layer.
+/// Hashes until its channel closes, one [`LayerDigests`] per layer.
 #[allow(clippy::needless_pass_by_value, reason = "runs as a thread that owns its ends")]
-pub(crate) fn hash(input: Receiver<Hashed>, output: Sender<Digests>) {
+pub(crate) fn hash(input: Receiver<HashInput>, output: Sender<LayerDigests>) {
     let (mut blob, mut tar) = (Sha256::new(), Sha256::new());
     for item in input {
         match item {
-            Hashed::Blob(chunk) => blob.update(chunk.bytes()),
-            Hashed::Tar(chunk) => tar.update(chunk.bytes()),
-            Hashed::End => {
+            HashInput::Blob(chunk) => blob.update(chunk.bytes()),
+            HashInput::Tar(chunk) => tar.update(chunk.bytes()),
+            HashInput::End => {
                 let digests =
-                    Digests { blob: blob.finalize_reset().into(), tar: tar.finalize_reset().into() };
+                    LayerDigests { blob: blob.finalize_reset().into(), tar: tar.finalize_reset().into() };
                 if output.send(digests).is_err() {
                     return;
                 }
@@ -69,16 +69,16 @@ pub(crate) fn hash(input: Receiver<Hashed>, output: Sender<Digests>) {
 
 /// Reads, decompresses and passes on every layer, lowest first; stops silently when nobody listens any more.
 pub(crate) fn decompress(
-    layers: Vec<Layer>,
+    layers: Vec<LayerSource>,
     max_expanded: u64,
-    output: &SyncSender<Piece>,
-    hasher: &SyncSender<Hashed>,
+    output: &SyncSender<LayerPiece>,
+    hasher: &SyncSender<HashInput>,
 ) {
-    let pool = Pool::default();
+    let pool = ChunkPool::default();
     let mut expanded = 0;
     for layer in layers {
         let hash_blob = layer.blob_digest.is_some();
-        let blob = Blob {
+        let blob = CompressedLayer {
             reader: layer.reader,
             hasher: hash_blob.then_some(hasher),
             chunk: pool.empty(),
@@ -86,39 +86,39 @@ pub(crate) fn decompress(
             used: 0,
             failure: None,
         };
-        let mut sink = Sink { output, hasher, pool: &pool, expanded: &mut expanded, max_expanded };
+        let mut sink = TarSink { output, hasher, pool: &pool, expanded: &mut expanded, max_expanded };
         match expand(blob, &mut sink) {
             Ok(()) => {
-                if hasher.send(Hashed::End).is_err() || output.send(Piece::End).is_err() {
+                if hasher.send(HashInput::End).is_err() || output.send(LayerPiece::End).is_err() {
                     return;
                 }
             }
-            Err(Ended::Failed(failure)) => {
-                let _ = output.send(Piece::Failed(failure));
+            Err(StreamStop::Failed(failure)) => {
+                let _ = output.send(LayerPiece::Failed(failure));
                 return;
             }
-            Err(Ended::Unheard) => return,
+            Err(StreamStop::Unheard) => return,
         }
     }
 }
 
-enum Ended {
+enum StreamStop {
     Failed(StreamFailure),
     Unheard,
 }
 
 /// The compressed side: a `BufRead` over the layer's reader which shows the hasher what passes.
-struct Blob<'a> {
+struct CompressedLayer<'a> {
     reader: Box<dyn Read + Send>,
-    hasher: Option<&'a SyncSender<Hashed>>,
-    pool: &'a Pool,
+    hasher: Option<&'a SyncSender<HashInput>>,
+    pool: &'a ChunkPool,
     chunk: Arc<Chunk>,
     used: usize,
     /// The reader's own failure, kept apart from what a decoder makes of it.
     failure: Option<io::Error>,
 }
 
-impl Read for Blob<'_> {
+impl Read for CompressedLayer<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(buffer.len());
@@ -128,7 +128,7 @@ impl Read for Blob<'_> {
     }
 }
 
-impl BufRead for Blob<'_> {
+impl BufRead for CompressedLayer<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.used == self.chunk.len() {
             self.chunk = match self.pool.fill(&mut self.reader) {
@@ -143,7 +143,7 @@ impl BufRead for Blob<'_> {
                 && self.chunk.len() > 0
             {
                 // A hasher that has gone away ends the build through the other channel.
-                let _ = hasher.send(Hashed::Blob(Arc::clone(&self.chunk)));
+                let _ = hasher.send(HashInput::Blob(Arc::clone(&self.chunk)));
             }
         }
         Ok(&self.chunk.bytes()[self.used..])
@@ -154,15 +154,15 @@ impl BufRead for Blob<'_> {
     }
 }
 
-struct Sink<'a> {
-    output: &'a SyncSender<Piece>,
-    hasher: &'a SyncSender<Hashed>,
-    pool: &'a Pool,
+struct TarSink<'a> {
+    output: &'a SyncSender<LayerPiece>,
+    hasher: &'a SyncSender<HashInput>,
+    pool: &'a ChunkPool,
     expanded: &'a mut u64,
     max_expanded: u64,
 }
 
-impl Sink<'_> {
+impl TarSink<'_> {
     fn pass(&mut self, reader: &mut dyn Read) -> Result<(), PassError> {
         loop {
             let chunk = self.pool.fill(reader).map_err(PassError::Read)?;
@@ -171,15 +171,15 @@ impl Sink<'_> {
             }
             *self.expanded += chunk.len() as u64;
             if *self.expanded > self.max_expanded {
-                return Err(PassError::Ended(Ended::Failed(StreamFailure::TooLarge {
+                return Err(PassError::Stopped(StreamStop::Failed(StreamFailure::TooLarge {
                     need: *self.expanded,
                     limit: self.max_expanded,
                 })));
             }
-            if self.hasher.send(Hashed::Tar(Arc::clone(&chunk))).is_err()
-                || self.output.send(Piece::Data(chunk)).is_err()
+            if self.hasher.send(HashInput::Tar(Arc::clone(&chunk))).is_err()
+                || self.output.send(LayerPiece::Data(chunk)).is_err()
             {
-                return Err(PassError::Ended(Ended::Unheard));
+                return Err(PassError::Stopped(StreamStop::Unheard));
             }
         }
     }
@@ -187,10 +187,10 @@ impl Sink<'_> {
 
 enum PassError {
     Read(io::Error),
-    Ended(Ended),
+    Stopped(StreamStop),
 }
 
-fn expand(mut blob: Blob<'_>, sink: &mut Sink<'_>) -> Result<(), Ended> {
+fn expand(mut blob: CompressedLayer<'_>, sink: &mut TarSink<'_>) -> Result<(), StreamStop> {
     // One fill holds the magic: `fill` stops short only at the end of the blob.
     let magic = match blob.fill_buf() {
         Ok(bytes) => {
@@ -209,13 +209,13 @@ fn expand(mut blob: Blob<'_>, sink: &mut Sink<'_>) -> Result<(), Ended> {
     };
     match passed {
         Ok(()) => Ok(()),
-        Err(PassError::Ended(ended)) => Err(ended),
+        Err(PassError::Stopped(ended)) => Err(ended),
         Err(PassError::Read(error)) => Err(failed(&mut blob, error)),
     }
 }
 
-fn failed(blob: &mut Blob<'_>, error: io::Error) -> Ended {
-    Ended::Failed(match blob.failure.take() {
+fn failed(blob: &mut CompressedLayer<'_>, error: io::Error) -> StreamStop {
+    StreamStop::Failed(match blob.failure.take() {
         Some(failure) => StreamFailure::Read(failure),
         None => StreamFailure::Decompress(error),
     })

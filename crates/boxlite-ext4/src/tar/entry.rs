@@ -1,8 +1,8 @@
 //! An entry put together from its header and the extended headers before it.
 
-use super::header::{Dialect, Header};
-use super::pax::Records;
-use super::sparse::Segment;
+use super::header::{Dialect, TarHeader};
+use super::pax::PaxRecords;
+use super::sparse::SparseSegment;
 
 /// A point in time; nanoseconds count upwards also before 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) struct Timestamp {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryKind {
+pub(crate) enum TarEntryKind {
     File,
     Hardlink,
     Symlink,
@@ -24,11 +24,11 @@ pub(crate) enum EntryKind {
 
 /// What the archive says about one path.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct TarEntry {
     pub(crate) name: Vec<u8>,
     /// Target of a hard or symbolic link.
     pub(crate) link: Vec<u8>,
-    pub(crate) kind: EntryKind,
+    pub(crate) kind: TarEntryKind,
     /// Permission bits with setuid, setgid and sticky.
     pub(crate) mode: u16,
     pub(crate) uid: u32,
@@ -40,44 +40,44 @@ pub(crate) struct Entry {
     /// Length of the file in bytes, holes included.
     pub(crate) size: u64,
     /// Where the stored bytes belong in a sparse file.
-    pub(crate) segments: Option<Vec<Segment>>,
+    pub(crate) segments: Option<Vec<SparseSegment>>,
 }
 
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum AssembleError {
     Corrupt(String),
     Unsupported { name: Vec<u8>, reason: String },
 }
 
-impl From<&'static str> for Refused {
+impl From<&'static str> for AssembleError {
     fn from(reason: &'static str) -> Self {
         Self::Corrupt(reason.to_owned())
     }
 }
 
-impl Entry {
+impl TarEntry {
     /// The entry, and how many bytes of data follow it in the archive.
     pub(super) fn assemble(
-        header: &Header<'_>,
-        records: &Records,
+        header: &TarHeader<'_>,
+        records: &PaxRecords,
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
-    ) -> Result<(Self, u64), Refused> {
+    ) -> Result<(Self, u64), AssembleError> {
         let name = records.get(b"path").map_or_else(|| header.name(), <[u8]>::to_vec);
         let name = long_name.unwrap_or(name);
         let link = records.get(b"linkpath").map_or_else(|| header.link(), <[u8]>::to_vec);
         let link = long_link.unwrap_or(link);
-        let unsupported = |reason: String| Refused::Unsupported { name: name.clone(), reason };
+        let unsupported = |reason: String| AssembleError::Unsupported { name: name.clone(), reason };
         let kind = match header.typeflag {
-            0 if name.ends_with(b"/") => EntryKind::Directory,
-            b'0' | 0 | b'7' => EntryKind::File,
-            b'S' if header.dialect == Dialect::Gnu => EntryKind::File,
-            b'1' => EntryKind::Hardlink,
-            b'2' => EntryKind::Symlink,
-            b'3' => EntryKind::Char,
-            b'4' => EntryKind::Block,
-            b'5' => EntryKind::Directory,
-            b'6' => EntryKind::Fifo,
+            0 if name.ends_with(b"/") => TarEntryKind::Directory,
+            b'0' | 0 | b'7' => TarEntryKind::File,
+            b'S' if header.dialect == Dialect::Gnu => TarEntryKind::File,
+            b'1' => TarEntryKind::Hardlink,
+            b'2' => TarEntryKind::Symlink,
+            b'3' => TarEntryKind::Char,
+            b'4' => TarEntryKind::Block,
+            b'5' => TarEntryKind::Directory,
+            b'6' => TarEntryKind::Fifo,
             other => return Err(unsupported(format!("its type is {:?}", char::from(other)))),
         };
         let id = |what: &str, field: i64, record: Option<u64>| match record {
@@ -86,7 +86,7 @@ impl Entry {
         };
         let uid = id("uid", header.uid, records.number(b"uid")?)?;
         let gid = id("gid", header.gid, records.number(b"gid")?)?;
-        let device = if matches!(kind, EntryKind::Char | EntryKind::Block) {
+        let device = if matches!(kind, TarEntryKind::Char | TarEntryKind::Block) {
             let (major, minor) = header.device;
             // Linux device numbers: 12 bits of major, 20 of minor.
             if !(0..1 << 12).contains(&major) || !(0..1 << 20).contains(&minor) {
@@ -111,10 +111,10 @@ impl Entry {
             name: Vec::new(),
         };
         let mut stored = records.number(b"size")?.unwrap_or(header.size);
-        if kind == EntryKind::File {
+        if kind == TarEntryKind::File {
             // Positions up to here must not wrap, whatever a hostile size says.
             if stored > i64::MAX as u64 - 1024 {
-                return Err(Refused::Corrupt(format!("a size of {stored} bytes")));
+                return Err(AssembleError::Corrupt(format!("a size of {stored} bytes")));
             }
             entry.size = stored;
             let logical = if header.typeflag == b'S' {
@@ -129,7 +129,7 @@ impl Entry {
             stored = 0;
         }
         entry.name = match records.get(b"GNU.sparse.name") {
-            Some(real) if kind == EntryKind::File => real.to_vec(),
+            Some(real) if kind == TarEntryKind::File => real.to_vec(),
             _ => name,
         };
         Ok((entry, stored))

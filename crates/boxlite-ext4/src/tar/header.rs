@@ -1,6 +1,6 @@
 //! One 512-byte header block: fields, checksum, dialect.
 
-use super::sparse::Segment;
+use super::sparse::SparseSegment;
 
 /// Size of a header block and unit of padding in bytes.
 pub(crate) const BLOCK: usize = 512;
@@ -15,7 +15,7 @@ pub(crate) enum Dialect {
 
 /// A header whose checksum is right and whose numbers parse.
 #[derive(Debug)]
-pub(crate) struct Header<'a> {
+pub(crate) struct TarHeader<'a> {
     block: &'a [u8; BLOCK],
     pub(crate) dialect: Dialect,
     pub(crate) typeflag: u8,
@@ -28,7 +28,7 @@ pub(crate) struct Header<'a> {
     pub(crate) device: (i64, i64),
 }
 
-impl<'a> Header<'a> {
+impl<'a> TarHeader<'a> {
     pub(crate) fn parse(block: &'a [u8; BLOCK]) -> Result<Self, &'static str> {
         check(block)?;
         let dialect = match (&block[257..263], &block[263..265], &block[508..512]) {
@@ -91,7 +91,7 @@ impl<'a> Header<'a> {
     }
 
     /// Old GNU sparse: the map's first four entries, and whether extension blocks follow.
-    pub(crate) fn sparse_entries(&self) -> Result<(Vec<Segment>, bool), &'static str> {
+    pub(crate) fn sparse_entries(&self) -> Result<(Vec<SparseSegment>, bool), &'static str> {
         let mut segments = Vec::new();
         sparse_entries(&self.block[386..482], &mut segments)?;
         Ok((segments, self.block[482] != 0))
@@ -101,13 +101,13 @@ impl<'a> Header<'a> {
 /// Adds the entries of an old GNU sparse extension block; true if another one follows.
 pub(crate) fn sparse_extension(
     block: &[u8; BLOCK],
-    segments: &mut Vec<Segment>,
+    segments: &mut Vec<SparseSegment>,
 ) -> Result<bool, &'static str> {
     sparse_entries(&block[..504], segments)?;
     Ok(block[504] != 0)
 }
 
-fn sparse_entries(field: &[u8], segments: &mut Vec<Segment>) -> Result<(), &'static str> {
+fn sparse_entries(field: &[u8], segments: &mut Vec<SparseSegment>) -> Result<(), &'static str> {
     for entry in field.chunks_exact(24) {
         if entry[0] == 0 {
             break;
@@ -116,7 +116,7 @@ fn sparse_entries(field: &[u8], segments: &mut Vec<Segment>) -> Result<(), &'sta
         let (Some(offset), Some(length)) = (unsigned(&entry[..12]), unsigned(&entry[12..])) else {
             return Err("a sparse map entry is not a number");
         };
-        segments.push(Segment { offset, length });
+        segments.push(SparseSegment { offset, length });
     }
     Ok(())
 }

@@ -14,9 +14,9 @@ mod tests;
 
 use std::io::{self, BufRead};
 
-pub(crate) use entry::{Entry, EntryKind, Timestamp};
-use header::{BLOCK, Header};
-pub(crate) use sparse::Segment;
+pub(crate) use entry::{TarEntry, TarEntryKind, Timestamp};
+use header::{BLOCK, TarHeader};
+pub(crate) use sparse::SparseSegment;
 
 /// Longest pax header, long name or sparse map in bytes, as in Go.
 const MAX_SPECIAL: u64 = 1 << 20;
@@ -64,11 +64,11 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// The next entry, skipping what is left of the one before; `None` at the end of the archive.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    pub(crate) fn next_entry(&mut self) -> Result<Option<TarEntry>, TarError> {
         if self.ended {
             return Ok(None);
         }
-        let mut records = pax::Records::default();
+        let mut records = pax::PaxRecords::default();
         let mut long_name = None;
         let mut long_link = None;
         let mut extended = false;
@@ -83,11 +83,11 @@ impl<R: BufRead> TarReader<R> {
                 self.ended = true;
                 return if extended { Err(TarError::Truncated(self.position)) } else { Ok(None) };
             };
-            let header = Header::parse(&block).map_err(corrupt)?;
+            let header = TarHeader::parse(&block).map_err(corrupt)?;
             match header.typeflag {
                 b'x' | b'g' => {
                     let bytes = self.special(&header, start)?;
-                    let parsed = pax::Records::parse(&bytes).map_err(corrupt)?;
+                    let parsed = pax::PaxRecords::parse(&bytes).map_err(corrupt)?;
                     if header.typeflag == b'x' {
                         records = parsed;
                         extended = true;
@@ -102,16 +102,16 @@ impl<R: BufRead> TarReader<R> {
                     extended = true;
                 }
                 _ => {
-                    let (mut entry, stored) = Entry::assemble(&header, &records, long_name, long_link)
+                    let (mut entry, stored) = TarEntry::assemble(&header, &records, long_name, long_link)
                         .map_err(|refused| match refused {
-                            entry::Refused::Corrupt(reason) => corrupt(&reason),
-                            entry::Refused::Unsupported { name, reason } => {
+                            entry::AssembleError::Corrupt(reason) => corrupt(&reason),
+                            entry::AssembleError::Unsupported { name, reason } => {
                                 TarError::Unsupported { name, reason }
                             }
                         })?;
                     self.remaining = stored;
                     self.padding = padding(stored);
-                    if entry.kind == EntryKind::File {
+                    if entry.kind == TarEntryKind::File {
                         self.sparse_map(&header, &records, &mut entry, start)?;
                     }
                     return Ok(Some(entry));
@@ -194,7 +194,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// The body of a header that describes the next one.
-    fn special(&mut self, header: &Header<'_>, start: u64) -> Result<Vec<u8>, TarError> {
+    fn special(&mut self, header: &TarHeader<'_>, start: u64) -> Result<Vec<u8>, TarError> {
         if header.size > MAX_SPECIAL {
             let reason =
                 format!("an extended header of {} bytes, at most {MAX_SPECIAL} are read", header.size);
@@ -208,9 +208,9 @@ impl<R: BufRead> TarReader<R> {
 
     fn sparse_map(
         &mut self,
-        header: &Header<'_>,
-        records: &pax::Records,
-        entry: &mut Entry,
+        header: &TarHeader<'_>,
+        records: &pax::PaxRecords,
+        entry: &mut TarEntry,
         start: u64,
     ) -> Result<(), TarError> {
         let corrupt = |reason: String| TarError::Corrupt { position: start, reason };
@@ -244,7 +244,7 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// The map of GNU sparse format 1.0: decimal lines at the start of the data, padded to a block.
-    fn sparse_map_from_data(&mut self) -> Result<Vec<Segment>, TarError> {
+    fn sparse_map_from_data(&mut self) -> Result<Vec<SparseSegment>, TarError> {
         let start = self.position;
         let corrupt = |reason: &str| TarError::Corrupt { position: start, reason: reason.to_owned() };
         let mut map = sparse::MapParser::default();

@@ -1,15 +1,15 @@
 //! Records of a pax extended header: `LENGTH KEY=VALUE\n`, the length counting all of it.
 
 use super::entry::Timestamp;
-use super::sparse::Segment;
+use super::sparse::SparseSegment;
 
 /// The records of one extended header in their order.
 #[derive(Debug, Default)]
-pub(crate) struct Records {
+pub(crate) struct PaxRecords {
     records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Records {
+impl PaxRecords {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut rest = bytes;
         let mut records = Vec::new();
@@ -81,7 +81,7 @@ impl Records {
     }
 
     /// The map of GNU sparse 0.0 (repeated records) or 0.1 (one list).
-    pub(crate) fn sparse_inline(&self) -> Result<Option<Vec<Segment>>, &'static str> {
+    pub(crate) fn sparse_inline(&self) -> Result<Option<Vec<SparseSegment>>, &'static str> {
         const BAD: &str = "a sparse map in a pax record is not a list of numbers";
         let version = (self.get(b"GNU.sparse.major"), self.get(b"GNU.sparse.minor"));
         if !matches!(version, (None, None) | (Some(b"0"), Some(b"0" | b"1"))) {
@@ -116,7 +116,7 @@ impl Records {
             return Err(BAD);
         }
         let segments: Vec<_> =
-            numbers.chunks_exact(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect();
+            numbers.chunks_exact(2).map(|pair| SparseSegment { offset: pair[0], length: pair[1] }).collect();
         if let Some(count) = self.number(b"GNU.sparse.numblocks")?
             && count != segments.len() as u64
         {

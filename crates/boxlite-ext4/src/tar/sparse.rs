@@ -4,13 +4,17 @@ use super::pax::decimal;
 
 /// A stretch of a sparse file that has data, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub(crate) struct SparseSegment {
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
 
 /// Requires ascending, disjoint segments inside the file that use the stored bytes up exactly; drops empty ones.
-pub(crate) fn validated(mut segments: Vec<Segment>, size: u64, stored: u64) -> Result<Vec<Segment>, String> {
+pub(crate) fn validated(
+    mut segments: Vec<SparseSegment>,
+    size: u64,
+    stored: u64,
+) -> Result<Vec<SparseSegment>, String> {
     let mut end = 0_u64;
     let mut total = 0_u64;
     for segment in &segments {
@@ -37,7 +41,7 @@ pub(crate) struct MapParser {
     line: Vec<u8>,
     count: Option<u64>,
     offset: Option<u64>,
-    segments: Vec<Segment>,
+    segments: Vec<SparseSegment>,
 }
 
 impl MapParser {
@@ -56,7 +60,7 @@ impl MapParser {
             match (self.count, self.offset.take()) {
                 (None, _) => self.count = Some(number),
                 (Some(_), None) => self.offset = Some(number),
-                (Some(_), Some(offset)) => self.segments.push(Segment { offset, length: number }),
+                (Some(_), Some(offset)) => self.segments.push(SparseSegment { offset, length: number }),
             }
             if self.count == Some(self.segments.len() as u64) {
                 return Ok(true);
@@ -65,7 +69,7 @@ impl MapParser {
         Ok(false)
     }
 
-    pub(crate) fn into_segments(self) -> Vec<Segment> {
+    pub(crate) fn into_segments(self) -> Vec<SparseSegment> {
         self.segments
     }
 }

@@ -248,6 +248,6 @@ proptest! {
     #[test]
     fn noise_ends(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
         let _ = read(&bytes, 512);
-        let _ = pax::Records::parse(&bytes);
+        let _ = pax::PaxRecords::parse(&bytes);
     }
 }

@@ -1,9 +1,9 @@
 //! One entry of a layer applied to the tree.
 
 use super::resolve::components;
-use super::{Inode, InodeId, Kind, MAX_LINKS, ROOT, Tree};
-use crate::error::Refusal;
-use crate::tar::{Entry, EntryKind};
+use super::{FileTree, Inode, InodeId, InodeKind, MAX_LINKS, ROOT};
+use crate::error::EntryRefusal;
+use crate::tar::{TarEntry, TarEntryKind};
 
 const WHITEOUT: &[u8] = b".wh.";
 /// Names that belong to aufs itself, but for the opaque mark.
@@ -24,20 +24,20 @@ pub(crate) enum Applied {
     Hidden,
 }
 
-impl Tree {
+impl FileTree {
     /// Applies one entry; of a regular file everything but its content.
-    pub(crate) fn apply(&mut self, entry: &mut Entry) -> Result<Applied, Refusal> {
+    pub(crate) fn apply(&mut self, entry: &mut TarEntry) -> Result<Applied, EntryRefusal> {
         let name = std::mem::take(&mut entry.name);
         let applied = self.apply_at(&name, entry);
         entry.name = name;
         applied
     }
 
-    fn apply_at(&mut self, path: &[u8], entry: &mut Entry) -> Result<Applied, Refusal> {
+    fn apply_at(&mut self, path: &[u8], entry: &mut TarEntry) -> Result<Applied, EntryRefusal> {
         let path = components(path)?;
         let Some((&name, parents)) = path.split_last() else {
-            if entry.kind != EntryKind::Directory {
-                return Err(Refusal::hostile("it would replace the root directory"));
+            if entry.kind != TarEntryKind::Directory {
+                return Err(EntryRefusal::hostile("it would replace the root directory"));
             }
             self.describe(ROOT, entry);
             return Ok(Applied::Other);
@@ -51,28 +51,33 @@ impl Tree {
         }
         let parent = self.make_directories(parents)?;
         match entry.kind {
-            EntryKind::Directory => {
+            TarEntryKind::Directory => {
                 self.apply_directory(parent, name, entry)?;
                 Ok(Applied::Other)
             }
-            EntryKind::Hardlink => {
+            TarEntryKind::Hardlink => {
                 self.apply_hardlink(parent, name, &entry.link)?;
                 Ok(Applied::Other)
             }
             kind => {
-                if kind == EntryKind::Symlink {
+                if kind == TarEntryKind::Symlink {
                     entry.mode = 0o777;
                 }
                 let new = new_kind(kind, entry)?;
                 self.unlink(parent, name);
                 let id = self.add(described(entry, new))?;
                 self.link(parent, name, id);
-                Ok(if kind == EntryKind::File { Applied::File(id) } else { Applied::Other })
+                Ok(if kind == TarEntryKind::File { Applied::File(id) } else { Applied::Other })
             }
         }
     }
 
-    fn apply_directory(&mut self, parent: InodeId, name: &[u8], entry: &mut Entry) -> Result<(), Refusal> {
+    fn apply_directory(
+        &mut self,
+        parent: InodeId,
+        name: &[u8],
+        entry: &mut TarEntry,
+    ) -> Result<(), EntryRefusal> {
         if let Some(there) = self.lookup(parent, name) {
             if self.directory(there.inode).is_some() {
                 self.describe(there.inode, entry);
@@ -88,29 +93,31 @@ impl Tree {
     }
 
     /// Adds a name to an existing file. The header's metadata is not applied: it is the file's own that counts.
-    fn apply_hardlink(&mut self, parent: InodeId, name: &[u8], target: &[u8]) -> Result<(), Refusal> {
+    fn apply_hardlink(&mut self, parent: InodeId, name: &[u8], target: &[u8]) -> Result<(), EntryRefusal> {
         let shown = || String::from_utf8_lossy(target).into_owned();
         let path = components(target).map_err(|refusal| match refusal {
-            Refusal::Hostile(_) => Refusal::hostile(format!("its target {:?} is outside the root", shown())),
+            EntryRefusal::Hostile(_) => {
+                EntryRefusal::hostile(format!("its target {:?} is outside the root", shown()))
+            }
             other => other,
         })?;
         let Some((&last, parents)) = path.split_last() else {
-            return Err(Refusal::hostile(format!("its target {:?} is the root directory", shown())));
+            return Err(EntryRefusal::hostile(format!("its target {:?} is the root directory", shown())));
         };
         let found = match self.find_directory(parents)? {
             Some(directory) => self.lookup(directory, last),
             None => None,
         };
         let Some(found) = found else {
-            return Err(Refusal::hostile(format!("its target {:?} does not exist", shown())));
+            return Err(EntryRefusal::hostile(format!("its target {:?} does not exist", shown())));
         };
         if self.directory(found.inode).is_some() {
-            return Err(Refusal::hostile(format!("its target {:?} is a directory", shown())));
+            return Err(EntryRefusal::hostile(format!("its target {:?} is a directory", shown())));
         }
         // The link is counted before the old name goes, so that linking a file to itself keeps it.
         let links = self.inode(found.inode).links;
         if links >= MAX_LINKS {
-            return Err(Refusal::TooLarge {
+            return Err(EntryRefusal::TooLarge {
                 what: "the number of links to one file",
                 need: u64::from(links) + 1,
                 limit: u64::from(MAX_LINKS),
@@ -123,10 +130,12 @@ impl Tree {
     }
 
     /// Hides one name, or with the opaque mark all names, that lower layers put into a directory.
-    fn white_out(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), Refusal> {
+    fn white_out(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<(), EntryRefusal> {
         let hidden = &name[WHITEOUT.len()..];
         if name != OPAQUE && matches!(hidden, b"" | b"." | b"..") {
-            return Err(Refusal::hostile("a whiteout of no name, or of a directory's own or parent's name"));
+            return Err(EntryRefusal::hostile(
+                "a whiteout of no name, or of a directory's own or parent's name",
+            ));
         }
         let Some(parent) = self.find_directory(parents)? else { return Ok(()) };
         if name == OPAQUE {
@@ -143,7 +152,7 @@ impl Tree {
     }
 
     /// Gives an existing directory the metadata of a new entry, all of it.
-    fn describe(&mut self, id: InodeId, entry: &mut Entry) {
+    fn describe(&mut self, id: InodeId, entry: &mut TarEntry) {
         let inode = &mut self.inodes[id as usize];
         inode.mode = entry.mode;
         inode.uid = entry.uid;
@@ -153,7 +162,7 @@ impl Tree {
     }
 }
 
-fn described(entry: &mut Entry, kind: Kind) -> Inode {
+fn described(entry: &mut TarEntry, kind: InodeKind) -> Inode {
     Inode {
         mode: entry.mode,
         uid: entry.uid,
@@ -165,28 +174,28 @@ fn described(entry: &mut Entry, kind: Kind) -> Inode {
     }
 }
 
-fn new_kind(kind: EntryKind, entry: &mut Entry) -> Result<Kind, Refusal> {
+fn new_kind(kind: TarEntryKind, entry: &mut TarEntry) -> Result<InodeKind, EntryRefusal> {
     let (major, minor) = entry.device;
     Ok(match kind {
-        EntryKind::Symlink => {
+        TarEntryKind::Symlink => {
             let target = std::mem::take(&mut entry.link);
             if target.is_empty() || target.contains(&0) {
-                return Err(Refusal::hostile("the target of a symbolic link is empty or holds a NUL"));
+                return Err(EntryRefusal::hostile("the target of a symbolic link is empty or holds a NUL"));
             }
             if target.len() > MAX_SYMLINK {
-                return Err(Refusal::TooLarge {
+                return Err(EntryRefusal::TooLarge {
                     what: "the length of a symbolic link in bytes",
                     need: target.len() as u64,
                     limit: MAX_SYMLINK as u64,
                 });
             }
-            Kind::Symlink(target.into())
+            InodeKind::Symlink(target.into())
         }
-        EntryKind::Char => Kind::Char(major, minor),
-        EntryKind::Block => Kind::Block(major, minor),
-        EntryKind::Fifo => Kind::Fifo,
-        EntryKind::File | EntryKind::Directory | EntryKind::Hardlink => {
-            Kind::File { size: 0, extents: Vec::new() }
+        TarEntryKind::Char => InodeKind::Char(major, minor),
+        TarEntryKind::Block => InodeKind::Block(major, minor),
+        TarEntryKind::Fifo => InodeKind::Fifo,
+        TarEntryKind::File | TarEntryKind::Directory | TarEntryKind::Hardlink => {
+            InodeKind::File { size: 0, extents: Vec::new() }
         }
     })
 }

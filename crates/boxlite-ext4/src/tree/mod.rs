@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 
 pub(crate) use apply::Applied;
 
-use crate::error::Refusal;
-use crate::image::Extent;
+use crate::error::EntryRefusal;
+use crate::image::FileExtent;
 use crate::tar::Timestamp;
 
-/// Index of an inode in its [`Tree`].
+/// Index of an inode in its [`FileTree`].
 pub(crate) type InodeId = u32;
 
 /// The root directory's index.
@@ -38,12 +38,12 @@ pub(crate) struct Inode {
     pub(crate) links: u32,
     /// Full names, ordered.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: InodeKind,
 }
 
 #[derive(Debug)]
-pub(crate) enum Kind {
-    File { size: u64, extents: Vec<Extent> },
+pub(crate) enum InodeKind {
+    File { size: u64, extents: Vec<FileExtent> },
     Directory(Directory),
     Symlink(Box<[u8]>),
     Char(u32, u32),
@@ -53,7 +53,7 @@ pub(crate) enum Kind {
 
 #[derive(Debug)]
 pub(crate) struct Directory {
-    pub(crate) entries: BTreeMap<Box<[u8]>, Name>,
+    pub(crate) entries: BTreeMap<Box<[u8]>, TreeName>,
     pub(crate) parent: InodeId,
     /// Layer that last created, described or put something below this directory.
     touched: u32,
@@ -62,24 +62,24 @@ pub(crate) struct Directory {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Name {
+pub(crate) struct TreeName {
     pub(crate) inode: InodeId,
     layer: u32,
 }
 
 /// The tree, and what its changes leave behind.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct FileTree {
     inodes: Vec<Inode>,
     /// Number of the layer being applied, from 1.
     layer: u32,
     /// Extents of files that are gone, to be given back.
-    freed: Vec<Extent>,
+    freed: Vec<FileExtent>,
     /// Inodes created, for the limit on entries.
     created: u64,
 }
 
-impl Tree {
+impl FileTree {
     pub(crate) fn new() -> Self {
         let root = Inode {
             mode: 0o755,
@@ -88,7 +88,7 @@ impl Tree {
             mtime: Timestamp::default(),
             links: 1,
             xattrs: Vec::new(),
-            kind: Kind::Directory(Directory {
+            kind: InodeKind::Directory(Directory {
                 entries: BTreeMap::new(),
                 parent: ROOT,
                 touched: 0,
@@ -118,18 +118,18 @@ impl Tree {
     }
 
     /// Gives a file just applied its content.
-    pub(crate) fn set_content(&mut self, id: InodeId, size: u64, extents: Vec<Extent>) {
-        self.inodes[id as usize].kind = Kind::File { size, extents };
+    pub(crate) fn set_content(&mut self, id: InodeId, size: u64, extents: Vec<FileExtent>) {
+        self.inodes[id as usize].kind = InodeKind::File { size, extents };
     }
 
     /// Extents whose files are gone since the last call.
-    pub(crate) fn take_freed(&mut self) -> Vec<Extent> {
+    pub(crate) fn take_freed(&mut self) -> Vec<FileExtent> {
         std::mem::take(&mut self.freed)
     }
 
     fn directory(&self, id: InodeId) -> Option<&Directory> {
         match &self.inode(id).kind {
-            Kind::Directory(directory) => Some(directory),
+            InodeKind::Directory(directory) => Some(directory),
             _ => None,
         }
     }
@@ -137,17 +137,17 @@ impl Tree {
     /// A directory that is known to be one.
     fn directory_mut(&mut self, id: InodeId) -> &mut Directory {
         match &mut self.inodes[id as usize].kind {
-            Kind::Directory(directory) => directory,
+            InodeKind::Directory(directory) => directory,
             _ => unreachable!("callers pass directories only"),
         }
     }
 
-    fn lookup(&self, parent: InodeId, name: &[u8]) -> Option<Name> {
+    fn lookup(&self, parent: InodeId, name: &[u8]) -> Option<TreeName> {
         self.directory(parent)?.entries.get(name).copied()
     }
 
-    fn add(&mut self, inode: Inode) -> Result<InodeId, Refusal> {
-        let id = u32::try_from(self.inodes.len()).map_err(|_| Refusal::TooLarge {
+    fn add(&mut self, inode: Inode) -> Result<InodeId, EntryRefusal> {
+        let id = u32::try_from(self.inodes.len()).map_err(|_| EntryRefusal::TooLarge {
             what: "number of inodes",
             need: self.inodes.len() as u64 + 1,
             limit: u64::from(u32::MAX),
@@ -157,15 +157,15 @@ impl Tree {
         Ok(id)
     }
 
-    fn new_directory(parent: InodeId, layer: u32) -> Kind {
+    fn new_directory(parent: InodeId, layer: u32) -> InodeKind {
         // A directory made by this layer holds nothing lower, so there is nothing to hide in it.
-        Kind::Directory(Directory { entries: BTreeMap::new(), parent, touched: layer, hidden: layer })
+        InodeKind::Directory(Directory { entries: BTreeMap::new(), parent, touched: layer, hidden: layer })
     }
 
     /// Names an inode; the name must be free.
     fn link(&mut self, parent: InodeId, name: &[u8], inode: InodeId) {
         let layer = self.layer;
-        self.directory_mut(parent).entries.insert(name.into(), Name { inode, layer });
+        self.directory_mut(parent).entries.insert(name.into(), TreeName { inode, layer });
         self.touch(parent);
     }
 
@@ -193,9 +193,9 @@ impl Tree {
                 continue;
             }
             inode.xattrs = Vec::new();
-            match std::mem::replace(&mut inode.kind, Kind::Fifo) {
-                Kind::File { extents, .. } => self.freed.extend(extents),
-                Kind::Directory(directory) => {
+            match std::mem::replace(&mut inode.kind, InodeKind::Fifo) {
+                InodeKind::File { extents, .. } => self.freed.extend(extents),
+                InodeKind::Directory(directory) => {
                     pending.extend(directory.entries.values().map(|name| name.inode));
                 }
                 _ => {}
@@ -224,7 +224,7 @@ impl Tree {
         }
     }
 
-    fn touched(&self, name: Name) -> Touched {
+    fn touched(&self, name: TreeName) -> Touched {
         match self.directory(name.inode) {
             Some(directory) if directory.touched == self.layer => Touched::Directory,
             None if name.layer == self.layer => Touched::File,

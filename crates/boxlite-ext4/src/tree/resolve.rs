@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::{InodeId, Kind, ROOT, Tree};
-use crate::error::Refusal;
+use super::{FileTree, InodeId, InodeKind, ROOT};
+use crate::error::EntryRefusal;
 use crate::tar::Timestamp;
 
 /// Longest path of an entry or of a hard link's target in bytes, as the kernel's `PATH_MAX`.
@@ -17,9 +17,9 @@ const MAX_NAME: usize = 255;
 const MAX_FOLLOWED: u32 = 40;
 
 /// The components of a path without `.`, `..` and empty ones; refuses a path that climbs above the root.
-pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
+pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, EntryRefusal> {
     if path.len() > MAX_PATH {
-        return Err(Refusal::TooLarge {
+        return Err(EntryRefusal::TooLarge {
             what: "the length of the path in bytes",
             need: path.len() as u64,
             limit: MAX_PATH as u64,
@@ -30,7 +30,7 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
         match component {
             b"" | b"." => {}
             b".." => {
-                components.pop().ok_or_else(|| Refusal::hostile("its path climbs above the root"))?;
+                components.pop().ok_or_else(|| EntryRefusal::hostile("its path climbs above the root"))?;
             }
             name => {
                 check_name(name)?;
@@ -41,28 +41,28 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     Ok(components)
 }
 
-fn check_name(name: &[u8]) -> Result<(), Refusal> {
+fn check_name(name: &[u8]) -> Result<(), EntryRefusal> {
     if name.len() > MAX_NAME {
-        return Err(Refusal::TooLarge {
+        return Err(EntryRefusal::TooLarge {
             what: "the length of a name in bytes",
             need: name.len() as u64,
             limit: MAX_NAME as u64,
         });
     }
     if name.contains(&0) {
-        return Err(Refusal::hostile("a name holds a NUL"));
+        return Err(EntryRefusal::hostile("a name holds a NUL"));
     }
     Ok(())
 }
 
-impl Tree {
+impl FileTree {
     /// The directory that a path of directories leads to, or nothing where one of them is missing.
-    pub(super) fn find_directory(&self, path: &[&[u8]]) -> Result<Option<InodeId>, Refusal> {
-        let mut walk = Walk::new(path);
+    pub(super) fn find_directory(&self, path: &[&[u8]]) -> Result<Option<InodeId>, EntryRefusal> {
+        let mut walk = PathWalk::new(path);
         while let Some(name) = walk.next() {
             if let Some(missing) = walk.step(self, &name)? {
                 match missing {
-                    Missing::Absent | Missing::NotDirectory => return Ok(None),
+                    PathGap::Absent | PathGap::NotDirectory => return Ok(None),
                 }
             }
         }
@@ -70,16 +70,16 @@ impl Tree {
     }
 
     /// As [`Self::find_directory`], but makes what is missing: mode 0755, owned by root, dated 1970.
-    pub(super) fn make_directories(&mut self, path: &[&[u8]]) -> Result<InodeId, Refusal> {
-        let mut walk = Walk::new(path);
+    pub(super) fn make_directories(&mut self, path: &[&[u8]]) -> Result<InodeId, EntryRefusal> {
+        let mut walk = PathWalk::new(path);
         while let Some(name) = walk.next() {
             match walk.step(self, &name)? {
                 None => {}
                 Some(missing) => {
-                    if let Missing::NotDirectory = missing {
+                    if let PathGap::NotDirectory = missing {
                         let there = self.lookup(walk.at, &name);
                         if there.is_none_or(|there| there.layer == self.layer) {
-                            return Err(Refusal::hostile(format!(
+                            return Err(EntryRefusal::hostile(format!(
                                 "{:?} on its path is not a directory",
                                 String::from_utf8_lossy(&name)
                             )));
@@ -105,19 +105,19 @@ impl Tree {
     }
 }
 
-enum Missing {
+enum PathGap {
     Absent,
     NotDirectory,
 }
 
 /// A walk through directories; the components still ahead are kept last first.
-struct Walk<'a> {
+struct PathWalk<'a> {
     ahead: Vec<Cow<'a, [u8]>>,
     at: InodeId,
     followed: u32,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> PathWalk<'a> {
     fn new(path: &[&'a [u8]]) -> Self {
         Self { ahead: path.iter().rev().map(|&name| Cow::Borrowed(name)).collect(), at: ROOT, followed: 0 }
     }
@@ -127,7 +127,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Takes one step; says so if there is no directory to step into.
-    fn step(&mut self, tree: &Tree, name: &[u8]) -> Result<Option<Missing>, Refusal> {
+    fn step(&mut self, tree: &FileTree, name: &[u8]) -> Result<Option<PathGap>, EntryRefusal> {
         match name {
             b"" | b"." => return Ok(None),
             b".." => {
@@ -137,14 +137,14 @@ impl<'a> Walk<'a> {
             _ => {}
         }
         let Some(found) = tree.lookup(self.at, name) else {
-            return Ok(Some(Missing::Absent));
+            return Ok(Some(PathGap::Absent));
         };
         match &tree.inode(found.inode).kind {
-            Kind::Directory(_) => self.at = found.inode,
-            Kind::Symlink(target) => {
+            InodeKind::Directory(_) => self.at = found.inode,
+            InodeKind::Symlink(target) => {
                 self.followed += 1;
                 if self.followed > MAX_FOLLOWED {
-                    return Err(Refusal::hostile(format!(
+                    return Err(EntryRefusal::hostile(format!(
                         "its path runs through more than {MAX_FOLLOWED} symbolic links"
                     )));
                 }
@@ -154,10 +154,10 @@ impl<'a> Walk<'a> {
                 self.ahead
                     .extend(target.split(|&byte| byte == b'/').rev().map(|part| Cow::Owned(part.to_vec())));
                 if self.ahead.len() > MAX_PATH * 2 {
-                    return Err(Refusal::hostile("its path grows without end through symbolic links"));
+                    return Err(EntryRefusal::hostile("its path grows without end through symbolic links"));
                 }
             }
-            _ => return Ok(Some(Missing::NotDirectory)),
+            _ => return Ok(Some(PathGap::NotDirectory)),
         }
         Ok(None)
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tar::{Entry, EntryKind};
+use crate::tar::{TarEntry, TarEntryKind};
 
 #[path = "../../tests/suite/model.rs"]
 #[allow(dead_code, reason = "shared with the tests against umoci")]
@@ -11,15 +11,15 @@ mod model;
 
 use model::{Model, Node, Op, Random, canonical};
 
-fn entry(op: &Op) -> Entry {
+fn entry(op: &Op) -> TarEntry {
     let (kind, link, mode) = match op {
-        Op::Directory(_, mode) => (EntryKind::Directory, "", *mode),
-        Op::Symlink(_, target) => (EntryKind::Symlink, target.as_str(), 0),
-        Op::Hardlink(_, target) => (EntryKind::Hardlink, target.as_str(), 0),
-        Op::File(_, content) => (EntryKind::File, "", *content),
-        Op::Whiteout(..) | Op::Opaque(_) => (EntryKind::File, "", 0),
+        Op::Directory(_, mode) => (TarEntryKind::Directory, "", *mode),
+        Op::Symlink(_, target) => (TarEntryKind::Symlink, target.as_str(), 0),
+        Op::Hardlink(_, target) => (TarEntryKind::Hardlink, target.as_str(), 0),
+        Op::File(_, content) => (TarEntryKind::File, "", *content),
+        Op::Whiteout(..) | Op::Opaque(_) => (TarEntryKind::File, "", 0),
     };
-    Entry {
+    TarEntry {
         name: op.name().into_bytes(),
         link: link.as_bytes().to_vec(),
         kind,
@@ -35,15 +35,17 @@ fn entry(op: &Op) -> Entry {
 }
 
 /// The tree as a map like the model's; the content of a file stands in its mode.
-fn nodes(tree: &Tree) -> BTreeMap<model::Path, Node> {
+fn nodes(tree: &FileTree) -> BTreeMap<model::Path, Node> {
     let mut all = BTreeMap::new();
     let mut pending = vec![(model::Path::new(), ROOT)];
     while let Some((path, id)) = pending.pop() {
         let inode = tree.inode(id);
         let node = match &inode.kind {
-            Kind::File { .. } => Node::File(inode.mode as u8, id as usize),
-            Kind::Symlink(target) => Node::Symlink(String::from_utf8(target.to_vec()).unwrap(), id as usize),
-            Kind::Directory(directory) => {
+            InodeKind::File { .. } => Node::File(inode.mode as u8, id as usize),
+            InodeKind::Symlink(target) => {
+                Node::Symlink(String::from_utf8(target.to_vec()).unwrap(), id as usize)
+            }
+            InodeKind::Directory(directory) => {
                 for (name, to) in &directory.entries {
                     let name = String::from_utf8(name.to_vec()).unwrap();
                     pending.push(([path.clone(), vec![name]].concat(), to.inode));
@@ -61,7 +63,7 @@ fn nodes(tree: &Tree) -> BTreeMap<model::Path, Node> {
 }
 
 /// Links counted by names; directories' parents right; what has no name is gone.
-fn assert_consistent(tree: &Tree) {
+fn assert_consistent(tree: &FileTree) {
     let mut names = vec![0; tree.slots()];
     names[ROOT as usize] = 1;
     let mut pending = vec![ROOT];
@@ -88,7 +90,7 @@ proptest! {
     #[test]
     fn any_stack_of_layers_means_what_the_model_says(seed in any::<u64>(), layers in 1_usize..5, length in 1_usize..40) {
         let mut random = Random(seed);
-        let (mut tree, mut model) = (Tree::new(), Model::default());
+        let (mut tree, mut model) = (FileTree::new(), Model::default());
         for _ in 0..layers {
             tree.next_layer();
             model.next_layer();
@@ -112,7 +114,7 @@ proptest! {
     #[test]
     fn what_means_nothing_is_refused(seed in any::<u64>(), length in 1_usize..60) {
         let mut random = Random(seed);
-        let (mut tree, mut model) = (Tree::new(), Model::default());
+        let (mut tree, mut model) = (FileTree::new(), Model::default());
         for position in 0..length {
             if position % 15 == 0 {
                 tree.next_layer();
@@ -130,8 +132,8 @@ proptest! {
 
 #[test]
 fn freed_extents_are_those_of_files_without_a_name() {
-    let extent = |physical| Extent { logical: 0, length: 1, physical };
-    let mut tree = Tree::new();
+    let extent = |physical| FileExtent { logical: 0, length: 1, physical };
+    let mut tree = FileTree::new();
     tree.next_layer();
     for (op, physical) in [(Op::File("a/x".into(), 1), 100), (Op::File("b".into(), 2), 200)] {
         let Applied::File(id) = tree.apply(&mut entry(&op)).unwrap() else { panic!("no file") };
@@ -151,7 +153,7 @@ fn freed_extents_are_those_of_files_without_a_name() {
 /// Depth is the archive's choice: nothing may recurse by it.
 #[test]
 fn a_very_deep_tree_comes_and_goes() {
-    let mut tree = Tree::new();
+    let mut tree = FileTree::new();
     tree.next_layer();
     let step = "d/".repeat(1000);
     tree.apply(&mut entry(&Op::Directory(step.clone(), 1))).unwrap();

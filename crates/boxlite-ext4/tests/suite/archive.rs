@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use boxlite_ext4::Layer;
+use boxlite_ext4::LayerSource;
 use sha2::{Digest, Sha256};
 
 /// A header block with all fields settable; `bytes` computes the checksum.
@@ -226,8 +226,8 @@ impl Blob {
         Self { bytes, diff_id: sha256(tar), compression }
     }
 
-    pub(crate) fn layer(&self, number: usize) -> Layer {
-        Layer {
+    pub(crate) fn layer(&self, number: usize) -> LayerSource {
+        LayerSource {
             reader: Box::new(std::io::Cursor::new(self.bytes.clone())),
             label: format!("{number} (sha256:{})", hex::encode(sha256(&self.bytes))),
             diff_id: self.diff_id,

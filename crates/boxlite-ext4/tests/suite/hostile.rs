@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 
-use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, Layer, build};
+use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, LayerSource, build};
 
 use crate::archive::{Archive, Blob, Compression, Header, Meta, meta, sha256};
 use crate::oracle::{build_at, options};
@@ -319,7 +319,7 @@ fn failing_readers_and_files_are_told_apart() {
             Ok(1024)
         }
     }
-    let layer = || Layer {
+    let layer = || LayerSource {
         reader: Box::new(Failing(0)),
         label: "broken".to_owned(),
         diff_id: sha256(b""),

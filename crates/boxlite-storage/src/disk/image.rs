@@ -146,8 +146,8 @@ fn name(image: &Image) -> String {
     reference.map_or_else(|| image.digest.to_string(), |reference| reference.familiar())
 }
 
-fn layers(leases: Vec<Leased>, image: &Image, read: &Arc<AtomicU64>) -> Vec<boxlite_ext4::Layer> {
-    let layer = |(at, (blob, layer)): (usize, (Leased, &boxlite_types::Layer))| boxlite_ext4::Layer {
+fn layers(leases: Vec<Leased>, image: &Image, read: &Arc<AtomicU64>) -> Vec<boxlite_ext4::LayerSource> {
+    let layer = |(at, (blob, layer)): (usize, (Leased, &boxlite_types::Layer))| boxlite_ext4::LayerSource {
         reader: Box::new(BlobReader { blob, offset: 0, read: Arc::clone(read) }),
         label: format!("{} of {} ({})", at + 1, image.layers.len(), layer.digest),
         diff_id: *layer.diff_id.bytes(),
