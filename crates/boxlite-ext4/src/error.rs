@@ -1,4 +1,4 @@
-//! Why a build or a look at an image failed.
+//! Errors of a build, and of reading an image's identity.
 
 use std::io;
 
@@ -24,6 +24,10 @@ pub enum BuildErrorKind {
     Read,
     /// Writing the image failed.
     Write,
+    /// The file system below a delta could not be read.
+    ReadBelow,
+    /// The file system below a delta is damaged, not of this builder's making, or not the one expected.
+    DamagedBelow,
 }
 
 /// A failed build. Every message names the layer, and the entry where there is one.
@@ -37,7 +41,7 @@ pub enum BuildError {
         layer: String,
         /// Path of the entry as the archive spells it, lossy where it is not UTF-8.
         entry: String,
-        /// What is wrong with it.
+        /// The fault, in words.
         reason: String,
     },
     /// The content needs more than a limit or than ext4 allows.
@@ -47,11 +51,11 @@ pub enum BuildError {
         layer: String,
         /// Path of the entry that crossed the limit, or that came last before it was crossed.
         entry: String,
-        /// What is counted, with its unit.
+        /// The quantity that is limited, with its unit.
         what: &'static str,
-        /// What the content needs at least.
+        /// Least amount that the content needs.
         need: u64,
-        /// What is allowed.
+        /// Greatest amount that is allowed.
         limit: u64,
     },
     /// A layer is not a well-formed tar, gzip or zstd stream, or it is cut off.
@@ -61,7 +65,7 @@ pub enum BuildError {
         layer: String,
         /// Path of the entry being read, or of the last one that could be.
         entry: String,
-        /// What is wrong with the bytes.
+        /// The fault, in words.
         reason: String,
     },
     /// An entry is well-formed but of a kind that cannot be represented.
@@ -71,7 +75,7 @@ pub enum BuildError {
         layer: String,
         /// Path of the entry.
         entry: String,
-        /// What cannot be represented.
+        /// The feature that cannot be represented.
         reason: String,
     },
     /// A layer's bytes are not the ones that were promised.
@@ -103,17 +107,20 @@ pub enum BuildError {
     Read {
         /// Label of the layer.
         layer: String,
-        /// What the reader said.
+        /// The reader's error.
         source: io::Error,
     },
     /// Writing the image failed.
     #[error("writing the disk image at byte {offset} failed")]
     Write {
-        /// Where in the image.
+        /// Byte offset in the image.
         offset: u64,
-        /// What the file said.
+        /// The file's error.
         source: io::Error,
     },
+    /// The file system below a delta cannot be built upon.
+    #[error("the file system below cannot be built upon")]
+    Below(#[from] BelowError),
 }
 
 impl BuildError {
@@ -129,16 +136,30 @@ impl BuildError {
             Self::InvalidOptions { .. } => BuildErrorKind::InvalidOptions,
             Self::Read { .. } => BuildErrorKind::Read,
             Self::Write { .. } => BuildErrorKind::Write,
+            Self::Below(BelowError::Read { .. }) => BuildErrorKind::ReadBelow,
+            Self::Below(_) => BuildErrorKind::DamagedBelow,
         }
     }
 }
 
-/// Why one entry cannot be applied, before layer and path are known.
-#[derive(Debug, PartialEq, Eq)]
+/// Reason why one entry cannot be applied, before layer and path are known.
+#[derive(Debug)]
 pub(crate) enum EntryRefusal {
     Hostile(String),
     Unsupported(String),
-    TooLarge { what: &'static str, need: u64, limit: u64 },
+    TooLarge {
+        what: &'static str,
+        need: u64,
+        limit: u64,
+    },
+    /// Not the entry's fault: the file system below failed.
+    Below(BelowError),
+}
+
+impl From<BelowError> for EntryRefusal {
+    fn from(error: BelowError) -> Self {
+        Self::Below(error)
+    }
 }
 
 impl EntryRefusal {
@@ -146,13 +167,14 @@ impl EntryRefusal {
         Self::Hostile(reason.into())
     }
 
-    /// Adds where it happened.
+    /// Adds the layer and the path of the entry.
     pub(crate) fn at(self, layer: &str, entry: &[u8]) -> BuildError {
         let (layer, entry) = (layer.to_owned(), shown(entry));
         match self {
             Self::Hostile(reason) => BuildError::Hostile { layer, entry, reason },
             Self::Unsupported(reason) => BuildError::Unsupported { layer, entry, reason },
             Self::TooLarge { what, need, limit } => BuildError::TooLarge { layer, entry, what, need, limit },
+            Self::Below(error) => error.into(),
         }
     }
 }
@@ -167,7 +189,47 @@ pub(crate) fn shown(path: &[u8]) -> String {
     text
 }
 
-/// Why a file is not an image this builder could have made.
+/// Reason why a delta cannot be built on a file system.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BelowError {
+    /// A block cannot be read.
+    #[error("reading block {block} failed")]
+    Read {
+        /// Number of the first block of the failed read.
+        block: u64,
+        /// The source's error.
+        source: io::Error,
+    },
+    /// The superblock is not one that this builder writes.
+    #[error("not a file system of this builder: {reason}")]
+    Foreign {
+        /// The first fault that was found.
+        reason: &'static str,
+    },
+    /// It is a file system of this builder, but of another identity than the caller expects.
+    #[error("it is not the file system with the identity {expected}")]
+    OtherIdentity {
+        /// The identity that was expected, in hex.
+        expected: String,
+    },
+    /// Metadata contradicts its checksum or other metadata.
+    #[error("{place} is damaged: {reason}")]
+    Damaged {
+        /// The structure: a group, an inode, a directory's block.
+        place: String,
+        /// The fault, in words.
+        reason: &'static str,
+    },
+}
+
+impl BelowError {
+    pub(crate) fn damaged(place: impl Into<String>, reason: &'static str) -> Self {
+        Self::Damaged { place: place.into(), reason }
+    }
+}
+
+/// Reason why a file is not an image that this builder could have made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {

@@ -1,4 +1,4 @@
-//! Recognising an image from its superblock.
+//! Recognises a disk image by its superblock.
 
 use std::fs::File;
 use std::io;
@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 
 use crate::IdentityError;
 use crate::image::superblock::{
-    BLOCKS_HIGH_AT, BLOCKS_LOW_AT, CHECKSUM_AT, INCOMPATIBLE, INCOMPATIBLE_AT, LOG_BLOCK_SIZE_AT, MAGIC,
-    MAGIC_AT, OFFSET, READ_ONLY, READ_ONLY_AT, SUPERBLOCK, UUID_AT,
+    BLOCKS_HIGH_AT, BLOCKS_LOW_AT, CHECKSUM_AT, DELTA_AT, INCOMPATIBLE, INCOMPATIBLE_AT, LOG_BLOCK_SIZE_AT,
+    MAGIC, MAGIC_AT, OFFSET, READ_ONLY, READ_ONLY_AT, SUPERBLOCK, UUID_AT,
 };
 use crate::image::{BLOCK, Identifiers};
 
-/// Which file system a disk image holds.
+/// Identity of the file system in a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FilesystemIdentity {
@@ -21,6 +21,8 @@ pub struct FilesystemIdentity {
     pub blocks: u64,
     /// Bytes per block.
     pub block_size: u32,
+    /// Identity of the topmost delta that was applied; `None` in a whole image.
+    pub delta: Option<[u8; 32]>,
 }
 
 /// The UUID that this builder gives an image with this [`identity`](crate::BuildOptions::identity).
@@ -28,7 +30,7 @@ pub fn expected_uuid(identity: &[u8; 32]) -> [u8; 16] {
     Identifiers::derive(identity).uuid
 }
 
-/// Reads who an image is: 1 KiB at a fixed place, whatever the file says.
+/// Reads the identity of an image from its superblock: 1 KiB at a fixed place, whatever the file says.
 ///
 /// # Errors
 ///
@@ -72,5 +74,7 @@ fn parse(block: &[u8; SUPERBLOCK]) -> Result<FilesystemIdentity, &'static str> {
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&block[UUID_AT..UUID_AT + 16]);
     let blocks = u64::from(word(BLOCKS_HIGH_AT)) << 32 | u64::from(word(BLOCKS_LOW_AT));
-    Ok(FilesystemIdentity { uuid, blocks, block_size })
+    let mut delta = [0; 32];
+    delta.copy_from_slice(&block[DELTA_AT..DELTA_AT + 32]);
+    Ok(FilesystemIdentity { uuid, blocks, block_size, delta: (delta != [0; 32]).then_some(delta) })
 }

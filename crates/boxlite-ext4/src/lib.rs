@@ -51,10 +51,16 @@
 //! The crate reads the layers and writes the file that it is given, and does no other I/O. Names, durability and
 //! publishing are the caller's.
 
+mod below;
 mod build;
+mod change;
+mod delta;
 mod error;
 mod identity;
 mod image;
+mod merge;
+mod segments;
+mod source;
 mod stream;
 mod tar;
 mod tree;
@@ -62,8 +68,14 @@ mod tree;
 use std::io::Read;
 
 pub use build::{build, estimate_allocated};
-pub use error::{BuildError, BuildErrorKind, IdentityError};
+pub use delta::{DeltaOptions, DeltaReport, build_delta};
+pub use error::{BelowError, BuildError, BuildErrorKind, IdentityError};
 pub use identity::{FilesystemIdentity, expected_uuid, read_identity};
+pub use segments::segment_ends;
+pub use source::{BlockSink, BlockSource};
+
+/// Bytes per block of the file systems that this builder makes.
+pub const BLOCK_SIZE: usize = 4096;
 
 /// Version of the bytes that this builder makes: it changes whenever the same layers would give other bytes.
 ///
@@ -98,26 +110,34 @@ impl std::fmt::Debug for LayerSource {
 pub struct BuildOptions {
     /// Virtual size of the block device in bytes, from 32 MiB to 16 TiB; most of it stays a hole.
     pub virtual_size: u64,
+    /// Limits on the layers.
+    pub limits: LayerLimits,
+    /// Digest of everything the image is made of: UUID and hash seed of the file system are derived from it.
+    pub identity: [u8; 32],
+}
+
+impl BuildOptions {
+    /// Options with a virtual size of 10 GiB and the default limits.
+    pub fn new(identity: [u8; 32]) -> Self {
+        Self { virtual_size: 10 << 30, limits: LayerLimits::default(), identity }
+    }
+}
+
+/// Limits on what the layers of one build may ask for.
+#[derive(Debug, Clone)]
+pub struct LayerLimits {
     /// Most bytes that all layers together may decompress to.
     pub max_expanded: u64,
     /// Most entries of all layers together, implied directories included.
     pub max_entries: u64,
     /// Most bytes of names, links, attributes and extents that may be held in memory until the end.
     pub max_metadata: u64,
-    /// Digest of everything the image is made of: UUID and hash seed of the file system are derived from it.
-    pub identity: [u8; 32],
 }
 
-impl BuildOptions {
-    /// Options with the default limits: 10 GiB of virtual size, 64 GiB expanded, 2 million entries, 512 MiB metadata.
-    pub fn new(identity: [u8; 32]) -> Self {
-        Self {
-            virtual_size: 10 << 30,
-            max_expanded: 64 << 30,
-            max_entries: 2_000_000,
-            max_metadata: 512 << 20,
-            identity,
-        }
+/// 64 GiB expanded, 2 million entries, 512 MiB of metadata.
+impl Default for LayerLimits {
+    fn default() -> Self {
+        Self { max_expanded: 64 << 30, max_entries: 2_000_000, max_metadata: 512 << 20 }
     }
 }
 

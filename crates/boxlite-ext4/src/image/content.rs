@@ -1,20 +1,21 @@
-//! One file's content as it streams by: blocks of zeros become holes.
+//! One file's content as it streams by: blocks of zeros become holes, blocks that lie below already stay there.
 
 use super::extents::FileExtent;
-use super::volume::{ImageWriteError, ImageWriter};
+use super::predecessor::Predecessor;
+use super::writer::{Allocate, ImageWriteError, ImageWriter};
 use super::{BLOCK, extents};
 
 /// Largest file in bytes that extents can map.
 pub(crate) const MAX_FILE: u64 = (u32::MAX as u64) * BLOCK as u64;
 
-/// Zero blocks between data that are worth a hole: fewer are written, to keep the extents long.
+/// Fewest zero blocks between data that become a hole: fewer are written, to keep the extents long.
 const MIN_HOLE: u64 = 16;
 
 static ZEROS: [u8; MIN_HOLE as usize * BLOCK] = [0; MIN_HOLE as usize * BLOCK];
 
 /// Collects a file's content; usable for one file after the other.
 #[derive(Debug)]
-pub(crate) struct FileContent {
+pub(crate) struct FileContent<'b> {
     extents: Vec<FileExtent>,
     /// Block after the last one placed.
     logical: u64,
@@ -24,11 +25,35 @@ pub(crate) struct FileContent {
     partial: Vec<u8>,
     /// Bytes so far, holes included.
     size: u64,
+    /// The file that this one replaces.
+    predecessor: Option<Predecessor<'b>>,
 }
 
-impl FileContent {
+/// A file's content once it is complete.
+#[derive(Debug)]
+pub(crate) struct FinishedContent {
+    /// Length in bytes, holes included.
+    pub(crate) size: u64,
+    pub(crate) extents: Vec<FileExtent>,
+    /// Blocks of the predecessor that this file does not use.
+    pub(crate) unused: Vec<FileExtent>,
+}
+
+impl<'b> FileContent<'b> {
     pub(crate) fn new() -> Self {
-        Self { extents: Vec::new(), logical: 0, zeros: 0, partial: Vec::with_capacity(BLOCK), size: 0 }
+        Self {
+            extents: Vec::new(),
+            logical: 0,
+            zeros: 0,
+            partial: Vec::with_capacity(BLOCK),
+            size: 0,
+            predecessor: None,
+        }
+    }
+
+    /// Begins a file in place of another one, whose blocks it keeps where the content is the same.
+    pub(crate) fn succeed(&mut self, predecessor: Predecessor<'b>) {
+        self.predecessor = Some(predecessor);
     }
 
     /// Bytes so far, holes included.
@@ -36,9 +61,9 @@ impl FileContent {
         self.size
     }
 
-    pub(crate) fn push(
+    pub(crate) fn push<S: Allocate>(
         &mut self,
-        volume: &mut ImageWriter<'_>,
+        writer: &mut ImageWriter<'_, S>,
         mut data: &[u8],
     ) -> Result<(), ImageWriteError> {
         self.size += data.len() as u64;
@@ -46,18 +71,18 @@ impl FileContent {
             let count = data.len().min(BLOCK - self.partial.len());
             self.partial.extend_from_slice(&data[..count]);
             data = &data[count..];
-            self.settle(volume)?;
+            self.settle(writer)?;
         }
         let whole = data.len() / BLOCK * BLOCK;
-        self.blocks(volume, &data[..whole])?;
+        self.blocks(writer, &data[..whole])?;
         self.partial.extend_from_slice(&data[whole..]);
         Ok(())
     }
 
     /// Passes over bytes that the archive says are zero.
-    pub(crate) fn hole(
+    pub(crate) fn hole<S: Allocate>(
         &mut self,
-        volume: &mut ImageWriter<'_>,
+        writer: &mut ImageWriter<'_, S>,
         mut length: u64,
     ) -> Result<(), ImageWriteError> {
         self.size += length;
@@ -65,41 +90,46 @@ impl FileContent {
             let count = length.min((BLOCK - self.partial.len()) as u64);
             self.partial.resize(self.partial.len() + count as usize, 0);
             length -= count;
-            self.settle(volume)?;
+            self.settle(writer)?;
         }
         self.zeros += length / BLOCK as u64;
         self.partial.resize(self.partial.len() + (length % BLOCK as u64) as usize, 0);
         Ok(())
     }
 
-    /// Ends the file: its length in bytes and its extents.
-    pub(crate) fn finish(
+    /// Ends the file.
+    pub(crate) fn finish<S: Allocate>(
         &mut self,
-        volume: &mut ImageWriter<'_>,
-    ) -> Result<(u64, Vec<FileExtent>), ImageWriteError> {
+        writer: &mut ImageWriter<'_, S>,
+    ) -> Result<FinishedContent, ImageWriteError> {
         if !self.partial.is_empty() {
             self.partial.resize(BLOCK, 0);
-            self.settle(volume)?;
+            self.settle(writer)?;
         }
-        let finished = (self.size, self.extents.as_slice().to_vec());
+        let unused = self.predecessor.take().map(Predecessor::into_unused).unwrap_or_default();
+        let finished = FinishedContent { size: self.size, extents: self.extents.as_slice().to_vec(), unused };
         self.extents.clear();
         (self.logical, self.zeros, self.size) = (0, 0, 0);
         Ok(finished)
     }
 
     /// Places the partial block once it is full.
-    fn settle(&mut self, volume: &mut ImageWriter<'_>) -> Result<(), ImageWriteError> {
+    fn settle<S: Allocate>(&mut self, writer: &mut ImageWriter<'_, S>) -> Result<(), ImageWriteError> {
         if self.partial.len() < BLOCK {
             return Ok(());
         }
         let block = std::mem::take(&mut self.partial);
-        let placed = self.blocks(volume, &block);
+        let placed = self.blocks(writer, &block);
         self.partial = block;
         self.partial.clear();
         placed
     }
 
-    fn blocks(&mut self, volume: &mut ImageWriter<'_>, mut data: &[u8]) -> Result<(), ImageWriteError> {
+    fn blocks<S: Allocate>(
+        &mut self,
+        writer: &mut ImageWriter<'_, S>,
+        mut data: &[u8],
+    ) -> Result<(), ImageWriteError> {
         let is_zero = |block: &[u8]| block == &ZEROS[..BLOCK];
         while !data.is_empty() {
             let zeros = data.chunks_exact(BLOCK).take_while(|block| is_zero(block)).count();
@@ -110,16 +140,39 @@ impl FileContent {
                 continue;
             }
             if self.zeros < MIN_HOLE && !self.extents.is_empty() {
-                let filler = &ZEROS[..self.zeros as usize * BLOCK];
-                volume.append(filler, self.logical as u32, &mut self.extents)?;
+                self.place(writer, &ZEROS[..self.zeros as usize * BLOCK])?;
+            } else {
+                self.logical += self.zeros;
             }
-            self.logical += self.zeros;
             self.zeros = 0;
-            volume.append(&data[..count * BLOCK], self.logical as u32, &mut self.extents)?;
-            self.logical += count as u64;
+            self.place(writer, &data[..count * BLOCK])?;
             data = &data[count * BLOCK..];
         }
         debug_assert!(extents::ascending(&self.extents));
+        Ok(())
+    }
+
+    /// Places blocks at the end of the file: where they lie already, or in new places.
+    fn place<S: Allocate>(
+        &mut self,
+        writer: &mut ImageWriter<'_, S>,
+        mut data: &[u8],
+    ) -> Result<(), ImageWriteError> {
+        while !data.is_empty() {
+            let (count, kept) = match &mut self.predecessor {
+                Some(predecessor) => predecessor.compare(self.logical as u32, data)?,
+                None => (data.len() / BLOCK, None),
+            };
+            let (now, later) = data.split_at(count * BLOCK);
+            match kept {
+                Some(physical) => {
+                    extents::push(&mut self.extents, self.logical as u32, physical, count as u32);
+                }
+                None => writer.append(now, self.logical as u32, &mut self.extents)?,
+            }
+            self.logical += count as u64;
+            data = later;
+        }
         Ok(())
     }
 }

@@ -6,17 +6,20 @@ use super::{BLOCK, put};
 
 /// Bytes of a checksum tail, in leaves as a fake entry.
 const TAIL: usize = 12;
+/// Bytes of a leaf that entries can fill.
+pub(crate) const LEAF_SPACE: usize = BLOCK - TAIL;
 /// Bytes of a leaf that new indexes use, so that a first insertion does not split every leaf.
-const FILLED: usize = (BLOCK - TAIL) / 8 * 7;
+pub(crate) const FILLED: usize = (BLOCK - TAIL) / 8 * 7;
 const FAKE_TYPE: u8 = 0xde;
-const DIRECTORY_TYPE: u8 = 2;
+/// File type code of a directory.
+pub(crate) const DIRECTORY_TYPE: u8 = 2;
 const HALF_MD4: u8 = 1;
 
-/// Where the entries of the index start, and how many fit.
-const ROOT_INDEX: usize = 32;
-const ROOT_LIMIT: usize = (BLOCK - ROOT_INDEX - 8) / 8;
-const NODE_INDEX: usize = 8;
-const NODE_LIMIT: usize = (BLOCK - NODE_INDEX - 8) / 8;
+/// Offset of the index entries in their block, and how many fit.
+pub(crate) const ROOT_INDEX: usize = 32;
+pub(crate) const ROOT_LIMIT: usize = (BLOCK - ROOT_INDEX - 8) / 8;
+pub(crate) const NODE_INDEX: usize = 8;
+pub(crate) const NODE_LIMIT: usize = (BLOCK - NODE_INDEX - 8) / 8;
 
 /// A name in a directory.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +56,7 @@ pub(crate) fn lay_out(
         leaf(&mut bytes, dots.iter().chain(entries), seed);
         return Some(DirectoryBlocks { bytes, indexed: false });
     }
-    let mut hashed: Vec<_> = entries.iter().map(|entry| (hash(entry.name, hash_seed), entry)).collect();
-    hashed.sort_unstable_by(|(left, a), (right, b)| left.cmp(right).then_with(|| a.name.cmp(b.name)));
+    let hashed = by_hash(entries, hash_seed);
     let leaves = split(&hashed);
     let levels: usize = match leaves.len() {
         0..=ROOT_LIMIT => 0,
@@ -81,25 +83,26 @@ pub(crate) fn lay_out(
         for (number, run) in index.chunks(NODE_LIMIT).enumerate() {
             let block = 1 + number;
             above.push((run[0].0, block as u32));
-            let node = &mut bytes[block * BLOCK..(block + 1) * BLOCK];
-            put!(node, 4, BLOCK as u16);
-            fill_index(node, NODE_INDEX, NODE_LIMIT, run, seed);
+            fill_node(&mut bytes[block * BLOCK..(block + 1) * BLOCK], run, seed);
         }
         index = above;
     }
-    let root = &mut bytes[..BLOCK];
-    entry(&mut root[..12], &DirEntry { name: b".", inode: own, file_type: DIRECTORY_TYPE }, 12);
-    let dots = DirEntry { name: b"..", inode: parent, file_type: DIRECTORY_TYPE };
-    entry(&mut root[12..], &dots, BLOCK - 12);
-    root[28] = HALF_MD4;
-    root[29] = 8;
-    root[30] = levels as u8;
-    fill_index(root, ROOT_INDEX, ROOT_LIMIT, &index, seed);
+    fill_root(&mut bytes[..BLOCK], own, parent, levels as u8, &index, seed);
     Some(DirectoryBlocks { bytes, indexed: true })
 }
 
-/// Where each leaf ends in the list.
-fn split(hashed: &[(u32, &DirEntry<'_>)]) -> Vec<usize> {
+/// Entries with the hashes of their names, in the order of an index.
+pub(crate) fn by_hash<'a, 'n>(
+    entries: &'a [DirEntry<'n>],
+    hash_seed: &[u32; 4],
+) -> Vec<(u32, &'a DirEntry<'n>)> {
+    let mut hashed: Vec<_> = entries.iter().map(|entry| (hash(entry.name, hash_seed), entry)).collect();
+    hashed.sort_unstable_by(|(left, a), (right, b)| left.cmp(right).then_with(|| a.name.cmp(b.name)));
+    hashed
+}
+
+/// Returns the position in the list at which each leaf ends.
+pub(crate) fn split(hashed: &[(u32, &DirEntry<'_>)]) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut filled = 0;
     for (position, (_, entry)) in hashed.iter().enumerate() {
@@ -114,7 +117,7 @@ fn split(hashed: &[(u32, &DirEntry<'_>)]) -> Vec<usize> {
     ends
 }
 
-fn record_length(name: &[u8]) -> usize {
+pub(crate) fn record_length(name: &[u8]) -> usize {
     (8 + name.len()).next_multiple_of(4)
 }
 
@@ -126,7 +129,8 @@ fn entry(place: &mut [u8], entry: &DirEntry<'_>, length: usize) {
     place[8..8 + entry.name.len()].copy_from_slice(entry.name);
 }
 
-fn leaf<'a>(block: &mut [u8], entries: impl Iterator<Item = &'a DirEntry<'a>>, seed: Checksum) {
+/// Fills a zeroed leaf with entries.
+pub(crate) fn leaf<'a>(block: &mut [u8], entries: impl Iterator<Item = &'a DirEntry<'a>>, seed: Checksum) {
     let end = BLOCK - TAIL;
     let mut at = 0;
     let mut last = 0;
@@ -143,6 +147,30 @@ fn leaf<'a>(block: &mut [u8], entries: impl Iterator<Item = &'a DirEntry<'a>>, s
     put!(block, end + 8, checksum);
 }
 
+/// Fills a zeroed block as the root of an index: the dots, then hashes and blocks of the level below.
+pub(crate) fn fill_root(
+    block: &mut [u8],
+    own: u32,
+    parent: u32,
+    levels: u8,
+    index: &[(u32, u32)],
+    seed: Checksum,
+) {
+    entry(&mut block[..12], &DirEntry { name: b".", inode: own, file_type: DIRECTORY_TYPE }, 12);
+    let dots = DirEntry { name: b"..", inode: parent, file_type: DIRECTORY_TYPE };
+    entry(&mut block[12..], &dots, BLOCK - 12);
+    block[28] = HALF_MD4;
+    block[29] = 8;
+    block[30] = levels;
+    fill_index(block, ROOT_INDEX, ROOT_LIMIT, index, seed);
+}
+
+/// Fills a zeroed block as an inner node of an index.
+pub(crate) fn fill_node(block: &mut [u8], index: &[(u32, u32)], seed: Checksum) {
+    put!(block, 4, BLOCK as u16);
+    fill_index(block, NODE_INDEX, NODE_LIMIT, index, seed);
+}
+
 /// An index block: limit and count take the place of the first entry's hash, which is 0 by definition.
 fn fill_index(block: &mut [u8], start: usize, limit: usize, index: &[(u32, u32)], seed: Checksum) {
     for (number, (hash, target)) in index.iter().enumerate() {
@@ -153,6 +181,55 @@ fn fill_index(block: &mut [u8], start: usize, limit: usize, index: &[(u32, u32)]
     put!(block, start + 2, index.len() as u16);
     let checksum = seed.over(&block[..start + index.len() * 8]).over(&[0; 8]).value();
     put!(block, start + limit * 8 + 4, checksum);
+}
+
+/// Reads an index block that starts at `start` with room for `limit` entries: hash and block of each.
+pub(crate) fn parse_index(
+    block: &[u8],
+    start: usize,
+    limit: usize,
+    seed: Checksum,
+) -> Result<Vec<(u32, u32)>, &'static str> {
+    let half = |at: usize| usize::from(u16::from_le_bytes([block[at], block[at + 1]]));
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    let count = half(start + 2);
+    if half(start) != limit || count == 0 || count > limit {
+        return Err("the counts of a directory index are wrong");
+    }
+    let checksum = seed.over(&block[..start + count * 8]).over(&[0; 8]).value();
+    if word(start + limit * 8 + 4) != checksum {
+        return Err("the checksum of a directory index is wrong");
+    }
+    let entries = (0..count).map(|number| {
+        let at = start + number * 8;
+        (if number == 0 { 0 } else { word(at) }, word(at + 4))
+    });
+    Ok(entries.collect())
+}
+
+/// Visits the entries of a leaf, the dots among them.
+pub(crate) fn visit_leaf<'a>(
+    block: &'a [u8],
+    seed: Checksum,
+    visit: &mut dyn FnMut(DirEntry<'a>),
+) -> Result<(), &'static str> {
+    let half = |at: usize| usize::from(u16::from_le_bytes([block[at], block[at + 1]]));
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    if half(LEAF_SPACE + 4) != TAIL || word(LEAF_SPACE + 8) != seed.over(&block[..LEAF_SPACE]).value() {
+        return Err("the checksum of a directory leaf is wrong");
+    }
+    let mut at = 0;
+    while at < LEAF_SPACE {
+        let (inode, length, name) = (word(at), half(at + 4), usize::from(block[at + 6]));
+        if length < 8 + name || length % 4 != 0 || length > LEAF_SPACE - at || LEAF_SPACE - at < 8 {
+            return Err("an entry of a directory leaf has a wrong length");
+        }
+        if inode != 0 {
+            visit(DirEntry { name: &block[at + 8..at + 8 + name], inode, file_type: block[at + 7] });
+        }
+        at += length;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

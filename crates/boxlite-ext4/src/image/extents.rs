@@ -1,13 +1,15 @@
 //! Extents and the tree that holds them (`ext4_extent`, `ext4_extent_idx`).
 
 use super::checksum::Checksum;
-use super::volume::{ImageWriteError, ImageWriter};
+use super::writer::{Allocate, ImageWriteError, ImageWriter};
 use super::{BLOCK, put};
 
 /// Most blocks of one initialised extent.
 const MAX_LENGTH: u32 = 32_768;
 const MAGIC: u16 = 0xf30a;
 const RECORD: usize = 12;
+/// Levels above the leaves that the kernel accepts.
+const MAX_DEPTH: u16 = 5;
 /// Records that fit an inode, and a block of the tree.
 const IN_INODE: usize = 4;
 const IN_BLOCK: usize = (BLOCK - RECORD - 4) / RECORD;
@@ -44,7 +46,7 @@ pub(crate) fn push(extents: &mut Vec<FileExtent>, mut logical: u32, mut physical
     }
 }
 
-/// Whether extents are in order and disjoint.
+/// True if extents are in order and disjoint.
 pub(crate) fn ascending(extents: &[FileExtent]) -> bool {
     extents
         .windows(2)
@@ -52,10 +54,10 @@ pub(crate) fn ascending(extents: &[FileExtent]) -> bool {
 }
 
 /// The `i_block` field for a list of extents, and how many blocks of tree had to be written for it.
-pub(crate) fn root(
+pub(crate) fn root<S: Allocate>(
     extents: &[FileExtent],
     seed: Checksum,
-    volume: &mut ImageWriter<'_>,
+    writer: &mut ImageWriter<'_, S>,
 ) -> Result<([u8; 60], u64), ImageWriteError> {
     let mut records: Vec<(u32, [u8; RECORD])> = extents.iter().map(leaf_record).collect();
     let mut depth = 0;
@@ -68,7 +70,7 @@ pub(crate) fn root(
             let tail = RECORD + IN_BLOCK * RECORD;
             let checksum = seed.over(&block[..tail]).value();
             put!(block, tail, checksum);
-            above.push((node[0].0, index_record(node[0].0, volume.append_one(&block)?)));
+            above.push((node[0].0, index_record(node[0].0, writer.append_one(&block)?)));
             written += 1;
         }
         records = above;
@@ -77,6 +79,48 @@ pub(crate) fn root(
     let mut field = [0; 60];
     fill(&mut field, &records, IN_INODE, depth);
     Ok((field, written))
+}
+
+/// Reads one node of a tree of extents: the extents of a leaf, or the blocks of the nodes below it.
+pub(crate) fn parse(node: &[u8], depth: Option<u16>) -> Result<ExtentNode, &'static str> {
+    let half = |at: usize| u16::from_le_bytes([node[at], node[at + 1]]);
+    let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
+    let (count, most, found) = (usize::from(half(2)), usize::from(half(4)), half(6));
+    if half(0) != MAGIC || count > most || most > node.len() / RECORD - 1 {
+        return Err("the header of an extent node is wrong");
+    }
+    if found > MAX_DEPTH || depth.is_some_and(|depth| depth != found) {
+        return Err("an extent node is at another depth than its parent says");
+    }
+    let records = (1..=count).map(|number| number * RECORD);
+    if found > 0 {
+        let children = records.map(|at| u64::from(word(at + 4)) | u64::from(half(at + 8)) << 32);
+        return Ok(ExtentNode::Index { depth: found, children: children.collect() });
+    }
+    let extents: Vec<_> = records
+        .map(|at| FileExtent {
+            logical: word(at),
+            length: half(at + 4).into(),
+            physical: u64::from(half(at + 6)) << 32 | u64::from(word(at + 8)),
+        })
+        .collect();
+    if extents.iter().any(|extent| extent.length == 0 || extent.length > MAX_LENGTH) {
+        return Err("an extent has a length that this builder does not write");
+    }
+    Ok(ExtentNode::Leaf(extents))
+}
+
+/// True if the checksum of a tree block is right; `seed` is the inode's.
+pub(crate) fn intact(block: &[u8], seed: Checksum) -> bool {
+    let tail = RECORD + IN_BLOCK * RECORD;
+    block[tail..tail + 4] == seed.over(&block[..tail]).value().to_le_bytes()
+}
+
+/// A node of a tree of extents.
+#[derive(Debug)]
+pub(crate) enum ExtentNode {
+    Leaf(Vec<FileExtent>),
+    Index { depth: u16, children: Vec<u64> },
 }
 
 fn fill(node: &mut [u8], records: &[(u32, [u8; RECORD])], most: usize, depth: u16) {

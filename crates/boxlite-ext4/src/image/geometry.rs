@@ -54,7 +54,7 @@ impl Geometry {
         }
     }
 
-    /// Whether a group begins with a copy of the superblock (`sparse_super`: 0, 1 and powers of 3, 5 and 7).
+    /// True if a group begins with a copy of the superblock (`sparse_super`: 0, 1 and powers of 3, 5 and 7).
     pub(crate) fn has_superblock(group: u64) -> bool {
         let power_of = |base: u64| {
             let mut power = base;

@@ -1,16 +1,13 @@
-//! Bitmaps and descriptors of all groups.
+//! Bitmaps and descriptors of all groups of a whole build.
 
 use super::checksum::Checksum;
+use super::descriptor::{BLOCKS_UNINITIALISED, GroupDescriptor, INODES_UNINITIALISED, TABLE_ZEROED};
 use super::geometry::DESCRIPTOR;
-use super::space::mark;
-use super::volume::{ImageWriteError, ImageWriter};
-use super::{BLOCK, Geometry, INODES_PER_BLOCK, put};
+use super::space::{BlockSpace, mark};
+use super::writer::{ImageWriteError, ImageWriter};
+use super::{BLOCK, Geometry, INODES_PER_BLOCK};
 
-const INODES_UNINITIALISED: u16 = 1;
-const BLOCKS_UNINITIALISED: u16 = 2;
-const TABLE_ZEROED: u16 = 4;
-
-/// Where each group's bitmaps and table are.
+/// Places of each group's bitmaps and inode table.
 #[derive(Debug)]
 pub(crate) struct GroupPlaces {
     pub(crate) inodes_per_group: u32,
@@ -22,16 +19,16 @@ pub(crate) struct GroupPlaces {
 impl GroupPlaces {
     /// Takes the blocks for all groups.
     pub(crate) fn take(
-        volume: &mut ImageWriter<'_>,
+        writer: &mut ImageWriter<'_, BlockSpace>,
         geometry: &Geometry,
         inodes_per_group: u32,
     ) -> Result<Self, ImageWriteError> {
         let mut one_each =
-            || (0..geometry.groups).map(|_| volume.reserve_one()).collect::<Result<Vec<_>, _>>();
+            || (0..geometry.groups).map(|_| writer.reserve_one()).collect::<Result<Vec<_>, _>>();
         let (block_bitmaps, inode_bitmaps) = (one_each()?, one_each()?);
         let table_blocks = Self::table_blocks(inodes_per_group);
         let tables = (0..geometry.groups)
-            .map(|_| volume.space_mut().take_contiguous(table_blocks).ok_or(ImageWriteError::Full))
+            .map(|_| writer.space.take_contiguous(table_blocks).ok_or(ImageWriteError::Full))
             .collect::<Result<_, _>>()?;
         Ok(Self { inodes_per_group, block_bitmaps, inode_bitmaps, tables })
     }
@@ -52,7 +49,7 @@ impl GroupPlaces {
     }
 }
 
-/// What the groups add up to.
+/// Descriptors and totals of all groups.
 #[derive(Debug)]
 pub(crate) struct WrittenGroups {
     /// One copy of the descriptors, padded to whole blocks.
@@ -65,7 +62,7 @@ pub(crate) struct WrittenGroups {
 ///
 /// Inodes up to `last_inode` are in use; `directories` holds how many of them are directories, by group.
 pub(crate) fn write(
-    volume: &mut ImageWriter<'_>,
+    writer: &mut ImageWriter<'_, BlockSpace>,
     geometry: &Geometry,
     places: &GroupPlaces,
     last_inode: u32,
@@ -82,12 +79,12 @@ pub(crate) fn write(
         let mut flags = TABLE_ZEROED;
         let mut block_checksum = 0;
         let free_blocks;
-        if volume.space().untouched(group) && group + 1 < geometry.groups {
+        if writer.space.untouched(group) && group + 1 < geometry.groups {
             flags |= BLOCKS_UNINITIALISED;
             free_blocks = blocks - geometry.head(group);
         } else {
-            let (bitmap, free) = volume.space().bitmap(group, blocks);
-            volume.buffered(places.block_bitmaps[index], &bitmap)?;
+            let (bitmap, free) = writer.space.bitmap(group, blocks);
+            writer.buffered(places.block_bitmaps[index], &bitmap)?;
             block_checksum = seed.over(&bitmap).value();
             free_blocks = free;
         }
@@ -98,37 +95,27 @@ pub(crate) fn write(
             let mut bitmap = vec![0; BLOCK];
             mark(&mut bitmap, 0..u64::from(used_inodes), true);
             mark(&mut bitmap, u64::from(per_group)..8 * BLOCK as u64, true);
-            volume.buffered(places.inode_bitmaps[index], &bitmap)?;
+            writer.buffered(places.inode_bitmaps[index], &bitmap)?;
             inode_checksum = seed.over(&bitmap[..per_group as usize / 8]).value();
         }
         let free_inodes = per_group - used_inodes;
         all_free_blocks += free_blocks;
         all_free_inodes += free_inodes;
 
-        let descriptor = &mut descriptors[index * DESCRIPTOR..(index + 1) * DESCRIPTOR];
-        // Low halves, then high halves 32 bytes further on.
-        for (place, value) in [
-            (0x00, places.block_bitmaps[index]),
-            (0x04, places.inode_bitmaps[index]),
-            (0x08, places.tables[index]),
-        ] {
-            put!(descriptor, place, value as u32);
-            put!(descriptor, place + 0x20, (value >> 32) as u32);
-        }
-        for (low, high, value) in [
-            (0x0c, 0x2c, free_blocks as u32),
-            (0x0e, 0x2e, free_inodes),
-            (0x10, 0x30, directories.get(index).copied().unwrap_or(0)),
-            (0x1c, 0x32, free_inodes),
-            (0x18, 0x38, block_checksum),
-            (0x1a, 0x3a, inode_checksum),
-        ] {
-            put!(descriptor, low, value as u16);
-            put!(descriptor, high, (value >> 16) as u16);
-        }
-        put!(descriptor, 0x12, flags);
-        let checksum = seed.over(&(group as u32).to_le_bytes()).over(descriptor).value();
-        put!(descriptor, 0x1e, checksum as u16);
+        let descriptor = GroupDescriptor {
+            block_bitmap: places.block_bitmaps[index],
+            inode_bitmap: places.inode_bitmaps[index],
+            table: places.tables[index],
+            free_blocks: free_blocks as u32,
+            free_inodes,
+            directories: directories.get(index).copied().unwrap_or(0),
+            unused_inodes: free_inodes,
+            flags,
+            block_checksum,
+            inode_checksum,
+        };
+        descriptors[index * DESCRIPTOR..(index + 1) * DESCRIPTOR]
+            .copy_from_slice(&descriptor.bytes(group, seed));
     }
     Ok(WrittenGroups { descriptors, free_blocks: all_free_blocks, free_inodes: all_free_inodes })
 }

@@ -10,7 +10,7 @@ pub(crate) const EXTENTS_FLAG: u32 = 0x8_0000;
 pub(crate) const INDEX_FLAG: u32 = 0x1000;
 
 /// The fields of a record that vary.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct InodeRecord {
     /// Type and permissions.
     pub(crate) mode: u16,
@@ -81,6 +81,32 @@ impl InodeRecord {
     }
 }
 
+impl InodeRecord {
+    /// Reads a record back; `None` unless it is exactly what [`Self::bytes`] gives, its checksum included.
+    pub(crate) fn parse(bytes: &[u8; INODE], seed: Checksum) -> Option<Self> {
+        let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
+        let mut block = [0; 60];
+        block.copy_from_slice(&bytes[0x28..0x64]);
+        let inline = &bytes[xattr::IN_INODE..];
+        let sectors = u64::from(word(0x1c)) | u64::from(half(0x74)) << 32;
+        let record = Self {
+            mode: half(0x00),
+            uid: u32::from(half(0x02)) | u32::from(half(0x78)) << 16,
+            gid: u32::from(half(0x18)) | u32::from(half(0x7a)) << 16,
+            size: u64::from(word(0x04)) | u64::from(word(0x6c)) << 32,
+            mtime: decode_time(word(0x08).cast_signed(), word(0x84)),
+            links: half(0x1a),
+            blocks: sectors / (BLOCK as u64 / 512),
+            flags: word(0x20),
+            block,
+            attributes: u64::from(word(0x68)) | u64::from(half(0x76)) << 32,
+            inline: if inline.iter().all(|&byte| byte == 0) { Vec::new() } else { inline.to_vec() },
+        };
+        (record.bytes(seed) == *bytes).then_some(record)
+    }
+}
+
 /// The 32-bit seconds, and the word with two more bits of them and the nanoseconds.
 ///
 /// Clamped as the kernel does, which drops the fraction at either end.
@@ -92,6 +118,12 @@ fn encode_time(time: Timestamp) -> (i32, u32) {
     let low = seconds as i32;
     let epoch = ((seconds - i64::from(low)) >> 32) as u32 & 3;
     (low, nanoseconds << 2 | epoch)
+}
+
+/// The time of two words made by [`encode_time`].
+fn decode_time(low: i32, extra: u32) -> Timestamp {
+    let seconds = i64::from(low) + (i64::from(extra & 3) << 32);
+    Timestamp { seconds, nanoseconds: extra >> 2 }
 }
 
 /// `i_block` of a device: the old 16-bit number where it fits, else the 32-bit one.
@@ -123,8 +155,8 @@ mod tests {
             (4_294_967_296, 1, (4_294_967_296, 1)),
         ] {
             let (low, extra) = encode_time(Timestamp { seconds, nanoseconds });
-            let decoded = (i64::from(low) + (i64::from(extra & 3) << 32), extra >> 2);
-            assert_eq!(decoded, expected);
+            let decoded = decode_time(low, extra);
+            assert_eq!((decoded.seconds, decoded.nanoseconds), expected);
         }
     }
 }

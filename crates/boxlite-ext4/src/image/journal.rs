@@ -1,7 +1,8 @@
 //! An empty journal: a clean superblock, and blocks that stay holes until the guest writes them.
 
 use super::extents::{self, FileExtent};
-use super::volume::{ImageWriteError, ImageWriter};
+use super::space::BlockSpace;
+use super::writer::{ImageWriteError, ImageWriter};
 use super::{BLOCK, Geometry};
 
 /// Blocks of the journal. A guest walks through all of it in time and so adds that much to its overlay, therefore
@@ -15,11 +16,11 @@ fn length(geometry: &Geometry) -> u64 {
 
 /// Takes the journal's blocks and writes its superblock; its extents.
 pub(crate) fn write(
-    volume: &mut ImageWriter<'_>,
+    writer: &mut ImageWriter<'_, BlockSpace>,
     geometry: &Geometry,
 ) -> Result<Vec<FileExtent>, ImageWriteError> {
     let length = length(geometry);
-    let start = volume.space_mut().take_contiguous(length).ok_or(ImageWriteError::Full)?;
+    let start = writer.space.take_contiguous(length).ok_or(ImageWriteError::Full)?;
     let mut block = vec![0; BLOCK];
     // Big-endian, as all of jbd2: magic, type 4 (superblock v2), then block size, length, first block, sequence.
     for (offset, value) in [
@@ -33,7 +34,7 @@ pub(crate) fn write(
     ] {
         block[offset..offset + 4].copy_from_slice(&value.to_be_bytes());
     }
-    volume.buffered(start, &block)?;
+    writer.buffered(start, &block)?;
     let mut extents = Vec::new();
     extents::push(&mut extents, 0, start, length as u32);
     Ok(extents)

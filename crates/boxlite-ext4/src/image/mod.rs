@@ -1,4 +1,4 @@
-//! The ext4 side: where blocks go, and what the metadata blocks hold.
+//! The ext4 format: the places of blocks, and the content of metadata blocks.
 //!
 //! Formats follow the kernel's `Documentation/filesystems/ext4`. File contents are laid out first, in the order in
 //! which they arrive; once the tree is complete, the inode tables, directories and bitmaps follow behind them, which
@@ -6,32 +6,42 @@
 
 mod checksum;
 mod content;
-mod directory;
-mod dirhash;
-mod extents;
+mod descriptor;
+pub(crate) mod directory;
+pub(crate) mod dirhash;
+pub(crate) mod extents;
 mod finish;
 mod geometry;
 mod groups;
 mod inode;
 mod journal;
 mod numbering;
+mod predecessor;
+mod records;
 mod resize;
 mod space;
 pub(crate) mod superblock;
 mod table;
-mod volume;
+mod writer;
 mod xattr;
 
+pub(crate) use checksum::Checksum;
 pub(crate) use content::{FileContent, MAX_FILE};
-pub(crate) use extents::FileExtent;
+pub(crate) use descriptor::{BLOCKS_UNINITIALISED, GroupDescriptor, INODES_UNINITIALISED};
+pub(crate) use extents::{ExtentNode, FileExtent};
 pub(crate) use finish::{FinishError, finish};
-pub(crate) use geometry::{Geometry, MAX_VIRTUAL, MIN_VIRTUAL};
+pub(crate) use geometry::{DESCRIPTOR, Geometry, MAX_VIRTUAL, MIN_VIRTUAL};
+pub(crate) use inode::{EXTENTS_FLAG, INDEX_FLAG, InodeRecord};
+pub(crate) use numbering::Numbering;
+pub(crate) use predecessor::Predecessor;
+pub(crate) use records::{FAST_SYMLINK, RecordWriter, links_of, type_code};
+pub(crate) use space::{BlockSpace, mark};
 pub(crate) use superblock::Identifiers;
-pub(crate) use volume::{ImageWriteError, ImageWriter};
+pub(crate) use writer::{Allocate, ImageWriteError, ImageWriter};
 pub(crate) use xattr::fit as attributes_fit;
 
 /// Bytes per block.
-pub(crate) const BLOCK: usize = 4096;
+pub(crate) use crate::BLOCK_SIZE as BLOCK;
 /// Blocks per group: as many as one bitmap block covers.
 pub(crate) const GROUP_BLOCKS: u64 = 32_768;
 /// Bytes per inode record.

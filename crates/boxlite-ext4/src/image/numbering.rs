@@ -1,18 +1,23 @@
 //! Numbers for the inodes of a finished tree.
 
-use super::{FIRST_INODE, ROOT_INODE};
-use crate::tree::{FileTree, InodeId, InodeKind, ROOT};
+use super::ROOT_INODE;
+use super::finish::FinishError;
+use crate::tree::{FileTree, Inode, InodeId, InodeKind, ROOT};
 
-/// Inode numbers, given in the order of a walk by breadth, names in byte order.
-pub(super) struct Numbering {
-    /// By [`InodeId`]; 0 for what is gone.
-    pub(super) numbers: Vec<u32>,
-    /// Inodes in the order of their numbers, from [`FIRST_INODE`]; the root is not among them.
-    pub(super) order: Vec<InodeId>,
+/// Inode numbers: those below stay, new ones are given in the order of a walk by breadth, names in byte order.
+pub(crate) struct Numbering {
+    /// By [`InodeId`]; 0 for inodes that are gone or were not reached.
+    pub(crate) numbers: Vec<u32>,
+    /// Inodes in the order of the walk; the root is not among them.
+    pub(crate) order: Vec<InodeId>,
 }
 
 impl Numbering {
-    pub(super) fn new(tree: &FileTree) -> Self {
+    /// Numbers the inodes; `next` gives a number to one that has none.
+    pub(crate) fn new(
+        tree: &FileTree<'_>,
+        next: &mut dyn FnMut(&Inode<'_>) -> Result<u32, FinishError>,
+    ) -> Result<Self, FinishError> {
         let mut numbers = vec![0; tree.slots()];
         numbers[ROOT as usize] = ROOT_INODE;
         let mut order: Vec<InodeId> = Vec::new();
@@ -24,18 +29,19 @@ impl Numbering {
                 if *number != 0 {
                     continue;
                 }
-                *number = FIRST_INODE + order.len() as u32;
+                let inode = tree.inode(name.inode);
+                *number = if inode.number == 0 { next(inode)? } else { inode.number };
                 order.push(name.inode);
-                if matches!(tree.inode(name.inode).kind, InodeKind::Directory(_)) {
+                if matches!(inode.kind, InodeKind::Directory(_)) {
                     directories.push_back(name.inode);
                 }
             }
         }
-        Self { numbers, order }
+        Ok(Self { numbers, order })
     }
 
     /// A path of an inode, for messages: found by search, since only failures ask.
-    pub(super) fn path_of(&self, tree: &FileTree, wanted: InodeId) -> Vec<u8> {
+    pub(crate) fn path_of(&self, tree: &FileTree<'_>, wanted: InodeId) -> Vec<u8> {
         let mut path = Vec::new();
         let mut at = wanted;
         let all = std::iter::once(ROOT).chain(self.order.iter().copied());

@@ -2,7 +2,8 @@
 //! grow a mounted file system.
 
 use super::inode::InodeRecord;
-use super::volume::{ImageWriteError, ImageWriter};
+use super::space::BlockSpace;
+use super::writer::{ImageWriteError, ImageWriter};
 use super::{BLOCK, GROUP_BLOCKS, Geometry, put};
 
 /// Slot of the double-indirect block in `i_block`.
@@ -15,7 +16,7 @@ const POINTERS: u64 = BLOCK as u64 / 4;
 /// The double-indirect block points at the reserved blocks behind the first copy, by their position among all
 /// descriptor blocks; each of those lists its counterparts behind the other copies.
 pub(crate) fn write(
-    volume: &mut ImageWriter<'_>,
+    writer: &mut ImageWriter<'_, BlockSpace>,
     geometry: &Geometry,
 ) -> Result<InodeRecord, ImageWriteError> {
     let copies: Vec<u64> = geometry.superblock_groups().skip(1).map(|group| group * GROUP_BLOCKS).collect();
@@ -28,9 +29,9 @@ pub(crate) fn write(
         for (number, start) in copies.iter().enumerate() {
             put!(list, number * 4, (start + first) as u32);
         }
-        volume.buffered(first, &list)?;
+        writer.buffered(first, &list)?;
     }
-    let place = volume.append_one(&double)?;
+    let place = writer.append_one(&double)?;
     let mut record = InodeRecord::empty();
     record.mode = 0o100_600;
     record.links = 1;

@@ -1,8 +1,10 @@
-//! Which blocks are taken: a cursor that runs through the image, and what was given back behind it.
+//! The allocator of a whole build: a cursor that runs through the image, and the free stretches behind it.
 
 use std::collections::BTreeMap;
 
+use super::writer::Allocate;
 use super::{BLOCK, GROUP_BLOCKS, Geometry};
+use crate::error::BelowError;
 
 /// The allocator. Blocks given back are used again only once the cursor has reached the end, so that files stay
 /// contiguous and in the order in which they were written.
@@ -25,22 +27,6 @@ impl BlockSpace {
         Self { blocks: geometry.blocks, heads, cursor: 0, free: BTreeMap::new() }
     }
 
-    /// Up to `want` blocks in one stretch: where, and how many.
-    pub(crate) fn take(&mut self, want: u64) -> Option<(u64, u64)> {
-        if let Some(end) = self.region() {
-            let start = self.cursor;
-            let count = want.min(end - start);
-            self.cursor += count;
-            return Some((start, count));
-        }
-        let (start, length) = self.free.pop_first()?;
-        let count = want.min(length);
-        if count < length {
-            self.free.insert(start + count, length - count);
-        }
-        Some((start, count))
-    }
-
     /// Exactly `want` blocks in one stretch.
     pub(crate) fn take_contiguous(&mut self, want: u64) -> Option<u64> {
         while let Some(end) = self.region() {
@@ -49,7 +35,7 @@ impl BlockSpace {
                 self.cursor += want;
                 return Some(start);
             }
-            self.give_back(self.cursor, end - self.cursor);
+            self.add_free(self.cursor, end - self.cursor);
             self.cursor = end;
         }
         let (&start, &length) = self.free.iter().find(|&(_, &length)| length >= want)?;
@@ -72,7 +58,7 @@ impl BlockSpace {
         (self.cursor < self.blocks).then_some(self.blocks)
     }
 
-    pub(crate) fn give_back(&mut self, start: u64, length: u64) {
+    fn add_free(&mut self, start: u64, length: u64) {
         let (mut start, mut length) = (start, length);
         if let Some((&before, &size)) = self.free.range(..start).next_back()
             && before + size == start
@@ -86,7 +72,7 @@ impl BlockSpace {
         self.free.insert(start, length);
     }
 
-    /// Whether nothing in a group was ever taken but its head.
+    /// True if nothing in a group was ever taken but its head.
     pub(crate) fn untouched(&self, group: u64) -> bool {
         group * GROUP_BLOCKS >= self.cursor
     }
@@ -107,6 +93,32 @@ impl BlockSpace {
         let used: u64 = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum();
         mark(&mut bitmap, blocks..GROUP_BLOCKS, true);
         (bitmap, blocks - used)
+    }
+}
+
+impl Allocate for BlockSpace {
+    fn take(&mut self, want: u64) -> Result<Option<(u64, u64)>, BelowError> {
+        if let Some(end) = self.region() {
+            let start = self.cursor;
+            let count = want.min(end - start);
+            self.cursor += count;
+            return Ok(Some((start, count)));
+        }
+        let Some((start, length)) = self.free.pop_first() else { return Ok(None) };
+        let count = want.min(length);
+        if count < length {
+            self.free.insert(start + count, length - count);
+        }
+        Ok(Some((start, count)))
+    }
+
+    fn give_back(&mut self, start: u64, length: u64) -> Result<(), BelowError> {
+        self.add_free(start, length);
+        Ok(())
+    }
+
+    fn lies_below(&self, _block: u64) -> bool {
+        false
     }
 }
 

@@ -3,7 +3,9 @@
 use sha2::{Digest, Sha256};
 
 use super::checksum::Checksum;
-use super::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, INODE, put};
+use super::{
+    BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, INODE, INODES_PER_BLOCK, MAX_VIRTUAL, MIN_VIRTUAL, put,
+};
 use crate::BUILDER_VERSION;
 
 /// Bytes of a superblock, and where the first one is in the image.
@@ -19,6 +21,8 @@ pub(crate) const INCOMPATIBLE_AT: usize = 0x60;
 pub(crate) const READ_ONLY_AT: usize = 0x64;
 pub(crate) const UUID_AT: usize = 0x68;
 pub(crate) const BLOCKS_HIGH_AT: usize = 0x150;
+/// Identity of the last delta, in the reserved end of the superblock, which the kernel keeps and does not read.
+pub(crate) const DELTA_AT: usize = 0x3dc;
 pub(crate) const CHECKSUM_AT: usize = 0x3fc;
 
 /// `has_journal`, `ext_attr`, `resize_inode`, `dir_index`.
@@ -29,7 +33,7 @@ pub(crate) const INCOMPATIBLE: u32 = 0x2 | 0x40 | 0x80 | 0x200;
 pub(crate) const READ_ONLY: u32 = 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x400;
 
 /// UUID and hash seed of a file system.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identifiers {
     pub(crate) uuid: [u8; 16],
     pub(crate) hash_seed: [u8; 16],
@@ -74,7 +78,7 @@ impl Identifiers {
 }
 
 /// The figures that a superblock sums up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SuperblockSummary {
     pub(crate) inodes_per_group: u32,
     pub(crate) free_blocks: u64,
@@ -83,6 +87,8 @@ pub(crate) struct SuperblockSummary {
     pub(crate) overhead: u64,
     /// `i_block` and size of the journal's inode.
     pub(crate) journal: ([u8; 60], u64),
+    /// Identity of the last delta applied; zero in a whole image.
+    pub(crate) delta: [u8; 32],
 }
 
 /// The superblock of one group.
@@ -138,7 +144,54 @@ pub(crate) fn bytes(
     block[0x174] = 4;
     block[0x175] = 1;
     put!(block, 0x248, summary.overhead as u32);
+    block[DELTA_AT..DELTA_AT + 32].copy_from_slice(&summary.delta);
     let checksum = Checksum::start().over(&block[..CHECKSUM_AT]).value();
     put!(block, CHECKSUM_AT, checksum);
     block
+}
+
+/// Reads a primary superblock back: geometry, identifiers and figures.
+///
+/// # Errors
+///
+/// Any byte that differs from what [`bytes`] gives for the same values: a superblock that was damaged, made by
+/// another program, or changed by a kernel.
+pub(crate) fn parse(
+    block: &[u8; SUPERBLOCK],
+) -> Result<(Geometry, Identifiers, SuperblockSummary), &'static str> {
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    let wide = |low: usize, high: usize| u64::from(word(high)) << 32 | u64::from(word(low));
+    if block[MAGIC_AT..MAGIC_AT + 2] != MAGIC.to_le_bytes() {
+        return Err("no ext4 magic");
+    }
+    if word(CHECKSUM_AT) != Checksum::start().over(&block[..CHECKSUM_AT]).value() {
+        return Err("the superblock's checksum is wrong");
+    }
+    let blocks = wide(BLOCKS_LOW_AT, BLOCKS_HIGH_AT);
+    if !(MIN_VIRTUAL..=MAX_VIRTUAL).contains(&blocks.saturating_mul(BLOCK as u64)) {
+        return Err("another size than this builder makes");
+    }
+    let (mut uuid, mut hash_seed, mut delta, mut journal) = ([0; 16], [0; 16], [0; 32], [0; 60]);
+    uuid.copy_from_slice(&block[UUID_AT..UUID_AT + 16]);
+    hash_seed.copy_from_slice(&block[0xec..0xfc]);
+    delta.copy_from_slice(&block[DELTA_AT..DELTA_AT + 32]);
+    journal.copy_from_slice(&block[0x10c..0x148]);
+    let (geometry, ids) = (Geometry::new(blocks * BLOCK as u64), Identifiers { uuid, hash_seed });
+    let summary = SuperblockSummary {
+        inodes_per_group: word(0x28),
+        free_blocks: wide(0x0c, 0x158),
+        free_inodes: word(0x10),
+        overhead: word(0x248).into(),
+        journal: (journal, wide(0x14c, 0x148)),
+        delta,
+    };
+    let per_group = summary.inodes_per_group;
+    let possible = per_group > 0
+        && per_group % INODES_PER_BLOCK == 0
+        && u64::from(per_group) <= 8 * BLOCK as u64
+        && u64::from(per_group) * geometry.groups <= u64::from(u32::MAX);
+    if !possible || bytes(&geometry, &ids, &summary, 0) != *block {
+        return Err("the superblock has other fields than this builder writes");
+    }
+    Ok((geometry, ids, summary))
 }

@@ -1,7 +1,8 @@
 //! The inode tables as a stream of records.
 
 use super::groups::GroupPlaces;
-use super::volume::{ImageWriteError, ImageWriter};
+use super::space::BlockSpace;
+use super::writer::{ImageWriteError, ImageWriter};
 use super::{BLOCK, INODE};
 
 /// The inode tables, written in the order of numbers.
@@ -19,7 +20,7 @@ impl<'a> InodeTable<'a> {
 
     pub(super) fn push(
         &mut self,
-        volume: &mut ImageWriter<'_>,
+        writer: &mut ImageWriter<'_, BlockSpace>,
         number: u32,
         record: &[u8; INODE],
     ) -> Result<(), ImageWriteError> {
@@ -27,7 +28,7 @@ impl<'a> InodeTable<'a> {
         let (block, slot) = self.places.record(number);
         let follows = self.at + (self.records.len() / BLOCK) as u64 == block;
         if slot == 0 && (!follows || self.records.len() >= FULL) {
-            self.write(volume)?;
+            self.write(writer)?;
             self.at = block;
         }
         if self.records.is_empty() {
@@ -37,14 +38,14 @@ impl<'a> InodeTable<'a> {
         Ok(())
     }
 
-    fn write(&mut self, volume: &mut ImageWriter<'_>) -> Result<(), ImageWriteError> {
+    fn write(&mut self, writer: &mut ImageWriter<'_, BlockSpace>) -> Result<(), ImageWriteError> {
         self.records.resize(self.records.len().next_multiple_of(BLOCK), 0);
-        volume.write_at(self.at * BLOCK as u64, &self.records)?;
+        writer.write(self.at, &self.records)?;
         self.records.clear();
         Ok(())
     }
 
-    pub(super) fn end(mut self, volume: &mut ImageWriter<'_>) -> Result<(), ImageWriteError> {
-        self.write(volume)
+    pub(super) fn end(mut self, writer: &mut ImageWriter<'_, BlockSpace>) -> Result<(), ImageWriteError> {
+        self.write(writer)
     }
 }

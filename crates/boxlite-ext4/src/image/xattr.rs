@@ -35,7 +35,7 @@ impl XattrEntry<'_> {
 /// The attributes of one inode as they are stored.
 #[derive(Debug, Default)]
 pub(crate) struct StoredAttributes {
-    /// What goes to [`IN_INODE`] in the record; empty if nothing does.
+    /// Bytes for the record from [`IN_INODE`] on; empty if there are none.
     pub(crate) inline: Vec<u8>,
     /// The attribute block, its checksum not yet set.
     pub(crate) block: Option<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! Buffers that go round: from the decompressor to its readers and back.
+//! Recycled buffers: they travel from the decompressor to its readers and back.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Bytes per chunk; a few chunks fit the second-level cache, so that the hasher finds them warm.
 const CHUNK: usize = 128 * 1024;
 
-/// Buffers that nobody uses at the moment.
+/// Buffers that are free at the moment.
 #[derive(Clone, Default)]
 pub(super) struct ChunkPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -33,7 +33,7 @@ impl ChunkPool {
     }
 }
 
-/// Some bytes of a layer; the buffer goes back to the pool when the last reader lets go.
+/// Some bytes of a layer; the buffer returns to the pool when its last reader drops it.
 pub(crate) struct Chunk {
     buffer: Vec<u8>,
     length: usize,

@@ -15,7 +15,7 @@ pub(crate) struct LayerBytes<'a> {
     ended: bool,
     /// Bytes handed out so far.
     pub(crate) read: u64,
-    /// Why the stream failed, if it did; the `io::Error` seen by the tar reader is only a signal.
+    /// Cause of a failed stream; the `io::Error` seen by the tar reader is only a signal.
     pub(crate) failure: Option<StreamFailure>,
 }
 

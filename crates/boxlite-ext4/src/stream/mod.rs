@@ -21,21 +21,21 @@ use crate::LayerSource;
 /// Chunks that may wait in each channel.
 pub(crate) const AHEAD: usize = 16;
 
-/// What the decompressor tells the consumer.
+/// A message from the decompressor to the consumer.
 pub(crate) enum LayerPiece {
     Data(Arc<Chunk>),
     End,
     Failed(StreamFailure),
 }
 
-/// Why a layer's stream ended early.
+/// Reason why a layer's stream ended early.
 pub(crate) enum StreamFailure {
     Read(io::Error),
     Decompress(io::Error),
     TooLarge { need: u64, limit: u64 },
 }
 
-/// What the decompressor tells the hasher.
+/// A message from the decompressor to the hasher.
 pub(crate) enum HashInput {
     Blob(Arc<Chunk>),
     Tar(Arc<Chunk>),
@@ -67,7 +67,7 @@ pub(crate) fn hash(input: Receiver<HashInput>, output: Sender<LayerDigests>) {
     }
 }
 
-/// Reads, decompresses and passes on every layer, lowest first; stops silently when nobody listens any more.
+/// Reads, decompresses and passes on every layer, lowest first; stops silently once a receiver is gone.
 pub(crate) fn decompress(
     layers: Vec<LayerSource>,
     max_expanded: u64,
@@ -107,14 +107,14 @@ enum StreamStop {
     Unheard,
 }
 
-/// The compressed side: a `BufRead` over the layer's reader which shows the hasher what passes.
+/// The compressed side: a `BufRead` over the layer's reader that passes every byte to the hasher, too.
 struct CompressedLayer<'a> {
     reader: Box<dyn Read + Send>,
     hasher: Option<&'a SyncSender<HashInput>>,
     pool: &'a ChunkPool,
     chunk: Arc<Chunk>,
     used: usize,
-    /// The reader's own failure, kept apart from what a decoder makes of it.
+    /// The reader's own failure, kept apart from the error that a decoder makes of it.
     failure: Option<io::Error>,
 }
 

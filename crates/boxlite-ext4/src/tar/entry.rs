@@ -22,7 +22,7 @@ pub(crate) enum TarEntryKind {
     Fifo,
 }
 
-/// What the archive says about one path.
+/// One entry of an archive: a path with its metadata.
 #[derive(Debug)]
 pub(crate) struct TarEntry {
     pub(crate) name: Vec<u8>,
@@ -39,7 +39,7 @@ pub(crate) struct TarEntry {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Length of the file in bytes, holes included.
     pub(crate) size: u64,
-    /// Where the stored bytes belong in a sparse file.
+    /// Places of the stored bytes in a sparse file.
     pub(crate) segments: Option<Vec<SparseSegment>>,
 }
 

@@ -21,7 +21,7 @@ pub(crate) use sparse::SparseSegment;
 /// Longest pax header, long name or sparse map in bytes, as in Go.
 const MAX_SPECIAL: u64 = 1 << 20;
 
-/// Why an archive cannot be read further.
+/// Reason why an archive cannot be read further.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TarError {
     /// The stream itself failed.

@@ -42,13 +42,13 @@ impl PaxRecords {
         Ok(Self { records })
     }
 
-    /// The value that counts: the last one, unless it is empty, which takes the record back.
+    /// Returns the last value of a key; an empty one takes the record back.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let (_, value) = self.records.iter().rev().find(|(name, _)| name == key)?;
         (!value.is_empty()).then_some(value.as_slice())
     }
 
-    /// A decimal record; `Err` if it is there and is no number.
+    /// A decimal record; `Err` if it is there and is not a number.
     pub(crate) fn number(&self, key: &[u8]) -> Result<Option<u64>, &'static str> {
         match self.get(key) {
             None => Ok(None),
@@ -75,7 +75,7 @@ impl PaxRecords {
         found.into_iter().filter(|(_, value)| !value.is_empty()).collect()
     }
 
-    /// Whether the map of a sparse file precedes its data (GNU sparse 1.0).
+    /// True if the map of a sparse file precedes its data (GNU sparse 1.0).
     pub(crate) fn sparse_map_in_data(&self) -> bool {
         self.get(b"GNU.sparse.major") == Some(b"1") && self.get(b"GNU.sparse.minor") == Some(b"0")
     }

@@ -1,8 +1,9 @@
 //! One entry of a layer applied to the tree.
 
 use super::resolve::components;
-use super::{FileTree, Inode, InodeId, InodeKind, MAX_LINKS, ROOT};
+use super::{FileTree, Inode, InodeId, InodeKind, MAX_LINKS, ROOT, Removal, Touched};
 use crate::error::EntryRefusal;
+use crate::image::FileExtent;
 use crate::tar::{TarEntry, TarEntryKind};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -13,18 +14,22 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Longest symbolic link in bytes: it must fit a block with its end.
 const MAX_SYMLINK: usize = 4095;
 
-/// What became of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The effect that an entry had on the tree.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Applied {
     /// A new regular file, still empty: its content comes next.
-    File(InodeId),
+    File {
+        id: InodeId,
+        /// Content of the file that it replaces, where that is gone.
+        replaced: Vec<FileExtent>,
+    },
     /// Anything else that is now in the tree.
     Other,
     /// A whiteout, or metadata of aufs: nothing was added.
     Hidden,
 }
 
-impl FileTree {
+impl<'b> FileTree<'b> {
     /// Applies one entry; of a regular file everything but its content.
     pub(crate) fn apply(&mut self, entry: &mut TarEntry) -> Result<Applied, EntryRefusal> {
         let name = std::mem::take(&mut entry.name);
@@ -64,10 +69,19 @@ impl FileTree {
                     entry.mode = 0o777;
                 }
                 let new = new_kind(kind, entry)?;
-                self.unlink(parent, name);
+                let Removal { number, extents: replaced } = self.unlink(parent, name)?;
                 let id = self.add(described(entry, new))?;
+                if let Some(number) = number {
+                    // A file in place of another one takes its number over, and so leaves the directory as it is.
+                    self.removed.remove(&number);
+                    self.inodes[id as usize].number = number;
+                }
                 self.link(parent, name, id);
-                Ok(if kind == TarEntryKind::File { Applied::File(id) } else { Applied::Other })
+                if kind == TarEntryKind::File {
+                    return Ok(Applied::File { id, replaced });
+                }
+                self.freed.extend(replaced);
+                Ok(Applied::Other)
             }
         }
     }
@@ -78,13 +92,14 @@ impl FileTree {
         name: &[u8],
         entry: &mut TarEntry,
     ) -> Result<(), EntryRefusal> {
-        if let Some(there) = self.lookup(parent, name) {
+        if let Some(there) = self.lookup(parent, name)? {
             if self.directory(there.inode).is_some() {
                 self.describe(there.inode, entry);
                 self.touch(there.inode);
                 return Ok(());
             }
-            self.unlink(parent, name);
+            let removal = self.unlink(parent, name)?;
+            self.freed.extend(removal.extents);
         }
         let kind = Self::new_directory(parent, self.layer);
         let id = self.add(described(entry, kind))?;
@@ -105,7 +120,7 @@ impl FileTree {
             return Err(EntryRefusal::hostile(format!("its target {:?} is the root directory", shown())));
         };
         let found = match self.find_directory(parents)? {
-            Some(directory) => self.lookup(directory, last),
+            Some(directory) => self.lookup(directory, last)?,
             None => None,
         };
         let Some(found) = found else {
@@ -124,7 +139,8 @@ impl FileTree {
             });
         }
         self.inodes[found.inode as usize].links += 1;
-        self.unlink(parent, name);
+        let removal = self.unlink(parent, name)?;
+        self.freed.extend(removal.extents);
         self.link(parent, name, found.inode);
         Ok(())
     }
@@ -139,16 +155,18 @@ impl FileTree {
         }
         let Some(parent) = self.find_directory(parents)? else { return Ok(()) };
         if name == OPAQUE {
-            self.hide_lower(parent);
-            return Ok(());
+            return self.hide_lower(parent);
         }
-        let Some(there) = self.lookup(parent, hidden) else { return Ok(()) };
+        let Some(there) = self.lookup(parent, hidden)? else { return Ok(()) };
         match self.touched(there) {
-            super::Touched::No => self.unlink(parent, hidden),
-            super::Touched::File => {}
-            super::Touched::Directory => self.hide_lower(there.inode),
+            Touched::No => {
+                let removal = self.unlink(parent, hidden)?;
+                self.freed.extend(removal.extents);
+                Ok(())
+            }
+            Touched::File => Ok(()),
+            Touched::Directory => self.hide_lower(there.inode),
         }
-        Ok(())
     }
 
     /// Gives an existing directory the metadata of a new entry, all of it.
@@ -159,10 +177,11 @@ impl FileTree {
         inode.gid = entry.gid;
         inode.mtime = entry.mtime;
         inode.xattrs = std::mem::take(&mut entry.xattrs);
+        inode.described = true;
     }
 }
 
-fn described(entry: &mut TarEntry, kind: InodeKind) -> Inode {
+fn described<'b>(entry: &mut TarEntry, kind: InodeKind<'b>) -> Inode<'b> {
     Inode {
         mode: entry.mode,
         uid: entry.uid,
@@ -171,10 +190,13 @@ fn described(entry: &mut TarEntry, kind: InodeKind) -> Inode {
         links: 1,
         xattrs: std::mem::take(&mut entry.xattrs),
         kind,
+        number: 0,
+        record: None,
+        described: false,
     }
 }
 
-fn new_kind(kind: TarEntryKind, entry: &mut TarEntry) -> Result<InodeKind, EntryRefusal> {
+fn new_kind<'b>(kind: TarEntryKind, entry: &mut TarEntry) -> Result<InodeKind<'b>, EntryRefusal> {
     let (major, minor) = entry.device;
     Ok(match kind {
         TarEntryKind::Symlink => {

@@ -5,9 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::{FileTree, InodeId, InodeKind, ROOT};
+use super::{FileTree, InodeId, InodeKind, ROOT, implied_directory};
 use crate::error::EntryRefusal;
-use crate::tar::Timestamp;
 
 /// Longest path of an entry or of a hard link's target in bytes, as the kernel's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
@@ -55,9 +54,9 @@ fn check_name(name: &[u8]) -> Result<(), EntryRefusal> {
     Ok(())
 }
 
-impl FileTree {
+impl FileTree<'_> {
     /// The directory that a path of directories leads to, or nothing where one of them is missing.
-    pub(super) fn find_directory(&self, path: &[&[u8]]) -> Result<Option<InodeId>, EntryRefusal> {
+    pub(super) fn find_directory(&mut self, path: &[&[u8]]) -> Result<Option<InodeId>, EntryRefusal> {
         let mut walk = PathWalk::new(path);
         while let Some(name) = walk.next() {
             if let Some(missing) = walk.step(self, &name)? {
@@ -77,25 +76,19 @@ impl FileTree {
                 None => {}
                 Some(missing) => {
                     if let PathGap::NotDirectory = missing {
-                        let there = self.lookup(walk.at, &name);
+                        let there = self.lookup(walk.at, &name)?;
                         if there.is_none_or(|there| there.layer == self.layer) {
                             return Err(EntryRefusal::hostile(format!(
                                 "{:?} on its path is not a directory",
                                 String::from_utf8_lossy(&name)
                             )));
                         }
-                        self.unlink(walk.at, &name);
+                        let removal = self.unlink(walk.at, &name)?;
+                        self.freed.extend(removal.extents);
                     }
                     check_name(&name)?;
-                    let id = self.add(super::Inode {
-                        mode: 0o755,
-                        uid: 0,
-                        gid: 0,
-                        mtime: Timestamp::default(),
-                        links: 1,
-                        xattrs: Vec::new(),
-                        kind: Self::new_directory(walk.at, self.layer),
-                    })?;
+                    let kind = Self::new_directory(walk.at, self.layer);
+                    let id = self.add(implied_directory(kind))?;
                     self.link(walk.at, &name, id);
                     walk.at = id;
                 }
@@ -127,7 +120,7 @@ impl<'a> PathWalk<'a> {
     }
 
     /// Takes one step; says so if there is no directory to step into.
-    fn step(&mut self, tree: &FileTree, name: &[u8]) -> Result<Option<PathGap>, EntryRefusal> {
+    fn step(&mut self, tree: &mut FileTree<'_>, name: &[u8]) -> Result<Option<PathGap>, EntryRefusal> {
         match name {
             b"" | b"." => return Ok(None),
             b".." => {
@@ -136,7 +129,7 @@ impl<'a> PathWalk<'a> {
             }
             _ => {}
         }
-        let Some(found) = tree.lookup(self.at, name) else {
+        let Some(found) = tree.lookup(self.at, name)? else {
             return Ok(Some(PathGap::Absent));
         };
         match &tree.inode(found.inode).kind {

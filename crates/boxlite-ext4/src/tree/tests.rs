@@ -136,7 +136,7 @@ fn freed_extents_are_those_of_files_without_a_name() {
     let mut tree = FileTree::new();
     tree.next_layer();
     for (op, physical) in [(Op::File("a/x".into(), 1), 100), (Op::File("b".into(), 2), 200)] {
-        let Applied::File(id) = tree.apply(&mut entry(&op)).unwrap() else { panic!("no file") };
+        let Applied::File { id, .. } = tree.apply(&mut entry(&op)).unwrap() else { panic!("no file") };
         tree.set_content(id, 1, vec![extent(physical)]);
     }
     tree.apply(&mut entry(&Op::Hardlink("c".into(), "b".into()))).unwrap();
@@ -168,5 +168,5 @@ fn a_very_deep_tree_comes_and_goes() {
     tree.next_layer();
     tree.apply(&mut entry(&Op::Opaque("d".into()))).unwrap();
     tree.apply(&mut entry(&Op::Whiteout(".".into(), "d".into()))).unwrap();
-    assert!(tree.lookup(ROOT, b"d").is_none());
+    assert!(tree.lookup(ROOT, b"d").unwrap().is_none());
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 
-use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, LayerSource, build};
+use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, LayerLimits, LayerSource, build};
 
 use crate::archive::{Archive, Blob, Compression, Header, Meta, meta, sha256};
 use crate::oracle::{build_at, options};
@@ -11,6 +11,10 @@ use crate::oracle::{build_at, options};
 fn refused(blobs: &[Blob], options: &BuildOptions) -> BuildError {
     let scratch = tempfile::tempdir().unwrap();
     build_at(&scratch.path().join("image"), blobs, options).expect_err("must be refused")
+}
+
+fn limited_to(limits: LayerLimits) -> BuildOptions {
+    BuildOptions { limits, ..options() }
 }
 
 /// Builds `archive` above a harmless layer and expects a refusal that names layer 1 and the entry.
@@ -243,20 +247,20 @@ fn damaged_compression_is_corrupt_and_wrong_digests_are_told() {
 #[test]
 fn bombs_stop_at_the_limits() {
     let bomb = Archive::new().file("zeros", &vec![0; 64 << 20]).finish();
-    let limited = BuildOptions { max_expanded: 10 << 20, ..options() };
+    let limited = limited_to(LayerLimits { max_expanded: 10 << 20, ..LayerLimits::default() });
     for compression in [Compression::Gzip, Compression::Zstd] {
         let error = refused(&[Blob::new(&bomb, compression)], &limited);
         assert_eq!(error.kind(), BuildErrorKind::TooLarge);
         assert!(error.to_string().contains("\"zeros\"") && error.to_string().contains("10485760"), "{error}");
     }
-    let limited = BuildOptions { max_entries: 10, ..options() };
+    let limited = limited_to(LayerLimits { max_entries: 10, ..LayerLimits::default() });
     let mut many = Archive::new();
     for number in 0..11 {
         many.file(&format!("f{number}"), b"");
     }
     let error = refused(&[Blob::new(&many.finish(), Compression::None)], &limited);
     assert!(error.kind() == BuildErrorKind::TooLarge && error.to_string().contains("\"f10\""), "{error}");
-    let limited = BuildOptions { max_metadata: 100_000, ..options() };
+    let limited = limited_to(LayerLimits { max_metadata: 100_000, ..LayerLimits::default() });
     let with = Meta { xattrs: vec![(b"user.a".to_vec(), vec![1; 3000])], ..meta(0o600) };
     let mut attributes = Archive::new();
     let zebra = [vec![1; 4096], vec![0; 17 * 4096]].concat().repeat(2000);
@@ -273,7 +277,7 @@ fn bombs_stop_at_the_limits() {
         .finish();
     let error = refused(&[Blob::new(&extents, Compression::Gzip)], &limited);
     assert!(error.kind() == BuildErrorKind::TooLarge && error.to_string().contains("metadata"), "{error}");
-    let limited = BuildOptions { max_entries: 10, ..options() };
+    let limited = limited_to(LayerLimits { max_entries: 10, ..LayerLimits::default() });
     let implied = Archive::new().file("a/b/c/d/e/f/g/h/i/j/k/l", b"").finish();
     let error = refused(&[Blob::new(&implied, Compression::None)], &limited);
     assert_eq!(error.kind(), BuildErrorKind::TooLarge);

@@ -9,6 +9,9 @@
 )]
 
 mod archive;
+mod chain;
+mod delta;
+mod delta_random;
 mod hostile;
 mod image;
 mod merging;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use boxlite_ext4::{BUILDER_VERSION, BuildError, BuildErrorKind, BuildOptions};
+use boxlite_ext4::{BUILDER_VERSION, BuildError, BuildErrorKind, BuildOptions, LayerLimits};
 use boxlite_home::Home;
 use boxlite_home::durable::{Staged, fault};
 use boxlite_home::lease::Leased;
@@ -114,7 +114,7 @@ fn write(
     room.reserve(boxlite_ext4::estimate_allocated(image.stored_bytes()))?;
     let options = BuildOptions {
         virtual_size,
-        max_expanded: images.settings().max_expanded.value.0,
+        limits: LayerLimits { max_expanded: images.settings().max_expanded.value.0, ..LayerLimits::default() },
         ..BuildOptions::new(*identity.bytes())
     };
     let (read, total) = (Arc::new(AtomicU64::new(0)), image.stored_bytes());

@@ -1,23 +1,20 @@
-//! The image file: blocks appended in order through one large buffer, metadata written in place.
+//! The writing end of a build: new blocks appended through one large buffer, metadata written in place.
 
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
+use super::BLOCK;
 use super::extents::{self, FileExtent};
-use super::space::BlockSpace;
-use super::{BLOCK, Geometry};
 use crate::BuildProgress;
+use crate::error::BelowError;
+use crate::source::BlockSink;
 
 /// Bytes collected before they are written.
 const BUFFER: usize = 1 << 20;
 /// Bytes written between two calls of the observer, at most (and one buffer).
 const REPORT_EVERY: u64 = 4 << 20;
 
-/// The caller's look at a build under way.
+/// The caller's callback, told of the progress of a build.
 pub(crate) type BuildObserver<'a> = &'a mut dyn FnMut(&BuildProgress) -> ControlFlow<()>;
 
 #[derive(Debug)]
@@ -29,12 +26,31 @@ pub(crate) enum ImageWriteError {
         source: io::Error,
     },
     Aborted,
+    Below(BelowError),
 }
 
-/// An image being written.
-pub(crate) struct ImageWriter<'a> {
-    file: &'a File,
-    space: BlockSpace,
+impl From<BelowError> for ImageWriteError {
+    fn from(error: BelowError) -> Self {
+        Self::Below(error)
+    }
+}
+
+/// Gives out blocks and takes them back.
+pub(crate) trait Allocate {
+    /// Takes up to `want` blocks in one stretch: the first block, and how many; `None` if no block is free.
+    fn take(&mut self, want: u64) -> Result<Option<(u64, u64)>, BelowError>;
+
+    /// Makes taken blocks free again.
+    fn give_back(&mut self, start: u64, length: u64) -> Result<(), BelowError>;
+
+    /// True if a block in use belongs to the file system below, with the content it has there.
+    fn lies_below(&self, block: u64) -> bool;
+}
+
+/// An image, or the changes to one, being written.
+pub(crate) struct ImageWriter<'a, S> {
+    sink: &'a mut dyn BlockSink,
+    pub(crate) space: S,
     buffer: Vec<u8>,
     /// Block at which the buffer belongs.
     buffer_at: u64,
@@ -43,25 +59,17 @@ pub(crate) struct ImageWriter<'a> {
     pub(crate) progress: BuildProgress,
 }
 
-impl<'a> ImageWriter<'a> {
-    pub(crate) fn new(file: &'a File, geometry: &Geometry, observer: BuildObserver<'a>) -> Self {
+impl<'a, S: Allocate> ImageWriter<'a, S> {
+    pub(crate) fn new(sink: &'a mut dyn BlockSink, space: S, observer: BuildObserver<'a>) -> Self {
         Self {
-            file,
-            space: BlockSpace::new(geometry),
+            sink,
+            space,
             buffer: Vec::with_capacity(BUFFER),
             buffer_at: 0,
             reported: 0,
             observer,
             progress: BuildProgress::default(),
         }
-    }
-
-    pub(crate) fn space(&self) -> &BlockSpace {
-        &self.space
-    }
-
-    pub(crate) fn space_mut(&mut self) -> &mut BlockSpace {
-        &mut self.space
     }
 
     /// Writes whole blocks to newly taken places and adds those to `extents` from a logical block on.
@@ -73,7 +81,7 @@ impl<'a> ImageWriter<'a> {
     ) -> Result<(), ImageWriteError> {
         while !blocks.is_empty() {
             let want = (blocks.len() / BLOCK) as u64;
-            let (start, count) = self.space.take(want).ok_or(ImageWriteError::Full)?;
+            let (start, count) = self.space.take(want)?.ok_or(ImageWriteError::Full)?;
             let (now, later) = blocks.split_at(count as usize * BLOCK);
             self.buffered(start, now)?;
             extents::push(extents, logical, start, count as u32);
@@ -83,16 +91,16 @@ impl<'a> ImageWriter<'a> {
         Ok(())
     }
 
-    /// Writes one block of metadata to a newly taken place; returns where.
+    /// Writes one block of metadata to a newly taken place; returns its number.
     pub(crate) fn append_one(&mut self, block: &[u8]) -> Result<u64, ImageWriteError> {
         let place = self.reserve_one()?;
         self.buffered(place, block)?;
         Ok(place)
     }
 
-    /// Takes a block whose number goes into its own checksum; [`Self::buffered`] writes it.
+    /// Takes a block whose number is part of its own checksum; [`Self::buffered`] writes it.
     pub(crate) fn reserve_one(&mut self) -> Result<u64, ImageWriteError> {
-        Ok(self.space.take(1).ok_or(ImageWriteError::Full)?.0)
+        Ok(self.space.take(1)?.ok_or(ImageWriteError::Full)?.0)
     }
 
     /// Writes blocks that were taken before, through the buffer.
@@ -112,21 +120,23 @@ impl<'a> ImageWriter<'a> {
         Ok(())
     }
 
+    /// Passes the buffer on.
     pub(crate) fn flush(&mut self) -> Result<(), ImageWriteError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let buffer = std::mem::take(&mut self.buffer);
-        let written = self.write_at(self.buffer_at * BLOCK as u64, &buffer);
+        let written = self.write(self.buffer_at, &buffer);
         self.buffer = buffer;
         self.buffer.clear();
         written
     }
 
-    /// Writes bytes in place.
-    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ImageWriteError> {
-        self.file.write_all_at(bytes, offset).map_err(|source| ImageWriteError::Write { offset, source })?;
-        self.progress.written += bytes.len() as u64;
+    /// Writes blocks that were taken before, past the buffer.
+    pub(crate) fn write(&mut self, start: u64, blocks: &[u8]) -> Result<(), ImageWriteError> {
+        let offset = start * BLOCK as u64;
+        self.sink.write_blocks(start, blocks).map_err(|source| ImageWriteError::Write { offset, source })?;
+        self.progress.written += blocks.len() as u64;
         if self.progress.written - self.reported >= REPORT_EVERY {
             self.report()?;
         }
@@ -142,32 +152,21 @@ impl<'a> ImageWriter<'a> {
         }
     }
 
-    /// Gives extents back, to the allocator and as holes to the file's own file system.
+    /// Gives extents back to the allocator and discards what was written to them.
     pub(crate) fn give_back(&mut self, extents: &[FileExtent]) -> Result<(), ImageWriteError> {
         let buffered = self.buffer_at..self.buffer_at + (self.buffer.len() / BLOCK) as u64;
         for extent in extents {
-            let end = extent.physical + u64::from(extent.length);
-            if extent.physical < buffered.end && end > buffered.start {
+            let (start, count) = (extent.physical, u64::from(extent.length));
+            if start < buffered.end && start + count > buffered.start {
                 self.flush()?;
             }
-            self.space.give_back(extent.physical, u64::from(extent.length));
-            self.clear(extent.physical * BLOCK as u64, u64::from(extent.length) * BLOCK as u64)?;
-        }
-        Ok(())
-    }
-
-    /// Zeroes a stretch: free blocks must not depend on what once was in them.
-    fn clear(&mut self, offset: u64, length: u64) -> Result<(), ImageWriteError> {
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(self.file, punch, offset, length).is_ok() {
-            return Ok(());
-        }
-        let zeros = vec![0; BUFFER.min(length as usize)];
-        let mut done = 0;
-        while done < length {
-            let count = (length - done).min(zeros.len() as u64);
-            self.write_at(offset + done, &zeros[..count as usize])?;
-            done += count;
+            let below = self.space.lies_below(start);
+            self.space.give_back(start, count)?;
+            if !below {
+                self.sink
+                    .discard_blocks(start, count)
+                    .map_err(|source| ImageWriteError::Write { offset: start * BLOCK as u64, source })?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,7 @@
+//! Writes what a tree changes on the file system that it stands on: records, directories, bitmaps, superblock.
+
+mod directory;
+mod finish;
+mod table;
+
+pub(crate) use finish::finish;
