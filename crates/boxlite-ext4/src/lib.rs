@@ -51,6 +51,9 @@
 //! The crate reads the layers and writes the file that it is given, and does no other I/O. Names, durability and
 //! publishing are the caller's.
 
+#[cfg(test)]
+extern crate self as boxlite_ext4;
+
 mod below;
 mod build;
 mod change;

@@ -99,7 +99,7 @@ impl<'b> DirectoryFile<'b> {
             0 => index.leaves.extend(top.iter().map(|&(hash, block)| IndexedLeaf { hash, block, node: 0 })),
             1 => {
                 for (node, &(hash, block)) in top.iter().enumerate() {
-                    let below = parse_index(&*self.block(block)?, NODE_INDEX, NODE_LIMIT, seed)
+                    let below = parse_index(&self.block(block)?, NODE_INDEX, NODE_LIMIT, seed)
                         .map_err(|reason| self.damaged(reason))?;
                     index.nodes.push(block);
                     index.leaves.extend(below.iter().enumerate().map(|(position, &(own, block))| {

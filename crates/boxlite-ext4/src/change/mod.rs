@@ -3,5 +3,7 @@
 mod directory;
 mod finish;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use finish::finish;

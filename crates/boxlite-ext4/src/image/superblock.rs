@@ -187,9 +187,9 @@ pub(crate) fn parse(
     };
     let per_group = summary.inodes_per_group;
     let possible = per_group > 0
-        && per_group % INODES_PER_BLOCK == 0
+        && per_group.is_multiple_of(INODES_PER_BLOCK)
         && u64::from(per_group) <= 8 * BLOCK as u64
-        && u64::from(per_group) * geometry.groups <= u64::from(u32::MAX);
+        && u32::try_from(u64::from(per_group) * geometry.groups).is_ok();
     if !possible || bytes(&geometry, &ids, &summary, 0) != *block {
         return Err("the superblock has other fields than this builder writes");
     }

@@ -29,7 +29,7 @@ pub(crate) enum Applied {
     Hidden,
 }
 
-impl<'b> FileTree<'b> {
+impl FileTree<'_> {
     /// Applies one entry; of a regular file everything but its content.
     pub(crate) fn apply(&mut self, entry: &mut TarEntry) -> Result<Applied, EntryRefusal> {
         let name = std::mem::take(&mut entry.name);

@@ -42,23 +42,18 @@ impl<'b> FileTree<'b> {
             return Ok(None);
         };
         let Some((number, file_type)) = standing.file.find(name)? else { return Ok(None) };
-        let inode = match self.known.get(&number) {
-            Some(&id) => {
-                if self.inode(id).links == 0 || self.directory(id).is_some() {
-                    return Err(
-                        BelowError::damaged(format!("inode {number}"), "it has too many names").into()
-                    );
-                }
-                id
+        let inode = if let Some(&id) = self.known.get(&number) {
+            if self.inode(id).links == 0 || self.directory(id).is_some() {
+                return Err(BelowError::damaged(format!("inode {number}"), "it has too many names").into());
             }
-            None => {
-                let record = below.inode(number)?;
-                if type_code(record.mode) != Some(file_type) {
-                    let place = format!("inode {number}");
-                    return Err(BelowError::damaged(place, "its type is not the one its name says").into());
-                }
-                self.load(below, number, record, parent)?
+            id
+        } else {
+            let record = below.inode(number)?;
+            if type_code(record.mode) != Some(file_type) {
+                let place = format!("inode {number}");
+                return Err(BelowError::damaged(place, "its type is not the one its name says").into());
             }
+            self.load(below, number, record, parent)?
         };
         let found = TreeName { inode, layer: 0 };
         self.directory_mut(parent).entries.insert(name.into(), found);
@@ -135,9 +130,7 @@ impl<'b> FileTree<'b> {
                 InodeKind::File { extents, .. } => content = extents,
                 InodeKind::Directory(directory) => {
                     pending.extend(directory.entries.values().map(|name| Candidate::Known(name.inode)));
-                    if let Some(standing) = &directory.standing {
-                        self.list_standing(&directory, standing, &mut pending)?;
-                    }
+                    directory.list_standing(&mut pending)?;
                 }
                 _ => {}
             }
@@ -203,33 +196,11 @@ impl<'b> FileTree<'b> {
         Ok(mapped.data)
     }
 
-    /// Adds the inodes below a directory that the tree does not know by this directory's names.
-    fn list_standing(
-        &self,
-        directory: &Directory<'b>,
-        standing: &StandingDirectory<'b>,
-        pending: &mut Vec<Candidate>,
-    ) -> Result<(), BelowError> {
-        if standing.emptied {
-            return Ok(());
-        }
-        for leaf in standing.file.leaves() {
-            standing.file.visit(leaf, &mut |entry| {
-                if !directory.entries.contains_key(entry.name) && standing.holds(entry.name) {
-                    pending.push(Candidate::Below(entry.inode));
-                }
-            })?;
-        }
-        Ok(())
-    }
-
     /// Removes all names below that are not among a directory's entries.
     pub(super) fn empty_standing(&mut self, id: InodeId) -> Result<(), EntryRefusal> {
         let mut pending = Vec::new();
-        if let Some(directory) = self.directory(id)
-            && let Some(standing) = &directory.standing
-        {
-            self.list_standing(directory, standing, &mut pending)?;
+        if let Some(directory) = self.directory(id) {
+            directory.list_standing(&mut pending)?;
         }
         if let Some(standing) = &mut self.directory_mut(id).standing {
             standing.emptied = true;
@@ -243,6 +214,23 @@ impl<'b> FileTree<'b> {
                     self.freed.extend(removal.extents);
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Directory<'_> {
+    /// Adds the inodes of the names below that are not among the entries.
+    fn list_standing(&self, pending: &mut Vec<Candidate>) -> Result<(), BelowError> {
+        let Some(standing) = self.standing.as_deref().filter(|standing| !standing.emptied) else {
+            return Ok(());
+        };
+        for leaf in standing.file.leaves() {
+            standing.file.visit(leaf, &mut |entry| {
+                if !self.entries.contains_key(entry.name) && standing.holds(entry.name) {
+                    pending.push(Candidate::Below(entry.inode));
+                }
+            })?;
         }
         Ok(())
     }

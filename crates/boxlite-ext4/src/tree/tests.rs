@@ -35,7 +35,7 @@ fn entry(op: &Op) -> TarEntry {
 }
 
 /// The tree as a map like the model's; the content of a file stands in its mode.
-fn nodes(tree: &FileTree) -> BTreeMap<model::Path, Node> {
+fn nodes(tree: &FileTree<'_>) -> BTreeMap<model::Path, Node> {
     let mut all = BTreeMap::new();
     let mut pending = vec![(model::Path::new(), ROOT)];
     while let Some((path, id)) = pending.pop() {
@@ -63,7 +63,7 @@ fn nodes(tree: &FileTree) -> BTreeMap<model::Path, Node> {
 }
 
 /// Links counted by names; directories' parents right; what has no name is gone.
-fn assert_consistent(tree: &FileTree) {
+fn assert_consistent(tree: &FileTree<'_>) {
     let mut names = vec![0; tree.slots()];
     names[ROOT as usize] = 1;
     let mut pending = vec![ROOT];

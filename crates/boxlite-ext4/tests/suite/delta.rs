@@ -1,7 +1,17 @@
 //! Layers applied to a filesystem that exists.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::ops::ControlFlow;
+
+use boxlite_ext4::{
+    BLOCK_SIZE, BelowError, BlockSource, BuildError, BuildErrorKind, DeltaOptions, build_delta,
+};
+
 use crate::archive::{Archive, Blob, Compression, Meta, meta};
-use crate::chain::{Chain, verify_chain};
+use crate::chain::{Chain, Delta, identity, verify_chain};
+use crate::oracle::{Mount, able, check};
 
 const SIZE: u64 = 256 << 20;
 
@@ -107,8 +117,7 @@ fn metadata_and_single_pages_cost_what_they_change() {
 /// 20 000 names in one directory: what changes is a leaf or two, not the directory.
 #[test]
 fn large_directories_change_leaf_by_leaf() {
-    let (mut base, mut few, mut many, mut gone) =
-        (Archive::new(), Archive::new(), Archive::new(), Archive::new());
+    let [mut base, mut few, mut many, mut more, mut gone] = [(); 5].map(|()| Archive::new());
     base.dir("d").dir("long");
     for number in 0..20_000 {
         base.file(&format!("d/{number}"), b"");
@@ -121,8 +130,12 @@ fn large_directories_change_leaf_by_leaf() {
         many.file(&format!("d/new-{number}"), b"").file(&format!("d/.wh.{number}"), b"");
         many.entry(b'0', format!("long/{number:+>200}").as_bytes(), b"", &meta(0o600), b"");
     }
+    // The index has two levels now, and its first node is full.
+    for number in 0..3000 {
+        more.entry(b'0', format!("long/{number:=>200}").as_bytes(), b"", &meta(0o600), b"");
+    }
     gone.file("d/.wh..wh..opq", b"").file("d/last", b"").file(".wh.long", b"");
-    let segments = [&base, &few, &many, &gone].map(blob);
+    let segments = [&base, &few, &many, &more, &gone].map(blob);
     let segments: Vec<&[Blob]> = segments.iter().map(std::slice::from_ref).collect();
     let reports = verify_chain("large directories", &segments, SIZE, false);
     if let Some(few) = reports.first() {
@@ -147,4 +160,186 @@ fn the_same_layers_over_the_same_filesystem_give_the_same_calls() {
     }
     assert!(made[0] == made[1]);
     assert!(made[0].calls.iter().any(|&(_, _, wrote)| !wrote), "a file that was replaced is discarded");
+}
+
+/// The count of subdirectories overflows, and comes back.
+#[test]
+fn very_many_subdirectories_are_counted_across_deltas() {
+    let [mut base, mut more, mut fewer] = [(); 3].map(|()| Archive::new());
+    for number in 0..64_990 {
+        base.dir(&format!("d/{number}"));
+    }
+    for number in 0..20 {
+        more.dir(&format!("d/more-{number}"));
+    }
+    for number in 0..30 {
+        fewer.file(&format!("d/.wh.{number}"), b"");
+    }
+    let segments = [&base, &more, &fewer].map(blob);
+    let scratch = tempfile::tempdir().unwrap();
+    let (image, flat) = (scratch.path().join("image"), scratch.path().join("flat"));
+    let (mut chain, _) = Chain::build(&image, &[&segments[..1]], 2 << 30).unwrap();
+    for segment in &segments[1..] {
+        chain.add(std::slice::from_ref(segment)).unwrap();
+        chain.flatten(&image, &flat);
+        check(&flat);
+    }
+}
+
+/// Space and inodes that whiteouts free are used again once the end is reached, and a full filesystem is refused.
+#[test]
+fn a_small_filesystem_is_filled_emptied_and_filled_again() {
+    let size = 64 << 20;
+    let [mut base, mut second, mut third, mut fourth] = [(); 4].map(|()| Archive::new());
+    base.file("a", &noise(24_000_000, 1)).file("b", &noise(20_000_000, 2));
+    second.file(".wh.a", b"").file("c", &noise(22_000_000, 3));
+    third.file(".wh.b", b"").file("d", &noise(18_000_000, 4)).file("c", &noise(22_000_000, 5));
+    fourth.file("e", &noise(30_000_000, 6));
+    let segments = [&base, &second, &third].map(blob);
+    let segments: Vec<&[Blob]> = segments.iter().map(std::slice::from_ref).collect();
+    verify_chain("refilled", &segments, size, false);
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut chain, _) = Chain::build(&scratch.path().join("image"), &segments, size).unwrap();
+    let error = chain.add(&[blob(&fourth)]).unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::TooLarge);
+    assert!(error.to_string().contains("\"e\""), "{error}");
+    let mut inodes = Archive::new();
+    for number in 0..5000 {
+        inodes.file(&format!("f/{number}"), b"");
+    }
+    let error = chain.add(&[blob(&inodes)]).unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::TooLarge, "{error}");
+}
+
+/// A kernel can use what a chain of deltas makes.
+#[test]
+fn the_kernel_writes_to_a_flattened_chain() {
+    if !able("flattened chain") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (image, flat) = (scratch.path().join("image"), scratch.path().join("flat"));
+    let [mut one, mut two] = [(); 2].map(|()| Archive::new());
+    one.file("a/.wh.sub", b"").file("b/.wh..wh..opq", b"");
+    for number in 0..2000 {
+        one.file(&format!("wide/{number:->60}"), b"x");
+        two.file(&format!("wide/{number:+>60}"), b"y");
+    }
+    let segments = [&lower(), &one, &two].map(blob);
+    let segments: Vec<&[Blob]> = segments.iter().map(std::slice::from_ref).collect();
+    let (chain, _) = Chain::build(&image, &segments, SIZE).unwrap();
+    chain.flatten(&image, &flat);
+    {
+        let mount = Mount::new(&flat, &scratch.path().join("mount"), "loop");
+        for number in 0..2000 {
+            std::fs::remove_file(mount.at.join(format!("wide/{number:->60}"))).unwrap();
+            std::fs::write(mount.at.join(format!("wide/{number:=>60}")), b"kernel").unwrap();
+        }
+        std::fs::create_dir_all(mount.at.join("a/deep/er")).unwrap();
+        std::fs::write(mount.at.join("a/deep/large"), noise(5_000_000, 3)).unwrap();
+    }
+    check(&flat);
+    // A kernel has changed it, so it is not a filesystem to build upon any more.
+    let changed = File::open(&flat).unwrap();
+    let options = DeltaOptions::new(identity(3), identity(4));
+    let error =
+        build_delta(
+            &changed,
+            Vec::new(),
+            &mut Delta::default(),
+            &options,
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::DamagedBelow, "{error}");
+}
+
+/// Damage below is refused, or lies where nothing is read; the result never depends on it silently.
+///
+/// Mutation tried: bitmaps, leaves or records taken without looking at their checksums; each fails.
+#[test]
+fn damage_below_is_refused_or_not_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut base = lower();
+    for number in 0..600 {
+        base.file(&format!("wide/{number:->100}"), b"");
+    }
+    let mut upper = Archive::new();
+    upper.file("a/.wh.sub", b"").file(".wh.large", b"").file("b/.wh..wh..opq", b"").file("new", b"new");
+    upper.file(&format!("wide/{:->100}", 7), b"replaced").hardlink("a/linked", "a/two").file("rich", b"");
+    upper.file(&format!("wide/.wh.{:->100}", 8), b"").file("link/through", b"");
+    let upper = [blob(&upper)];
+    let (mut chain, _) = Chain::build(&scratch.path().join("image"), &[&[blob(&base)]], 64 << 20).unwrap();
+    chain.add(&upper).unwrap();
+    let expected = chain.deltas.pop().unwrap();
+    // Every block of metadata that is read, and some that are not.
+    let reads = Reads { chain: &chain, seen: RefCell::default() };
+    let options = DeltaOptions::new(identity(1), identity(2));
+    let build = |source: &dyn BlockSource| {
+        let layers = upper.iter().map(|blob| blob.layer(0)).collect();
+        let mut delta = Delta::default();
+        build_delta(source, layers, &mut delta, &options, &mut |_| ControlFlow::Continue(())).map(|_| delta)
+    };
+    assert!(build(&reads).unwrap() == expected);
+    let read: Vec<u64> = reads.seen.borrow().iter().copied().collect();
+    assert!(read.len() < 60, "{} blocks were read of a filesystem of 16384", read.len());
+    let (mut refused, mut same) = (0, 0);
+    for &block in &read {
+        for byte in (0..4096).step_by(61).chain([1024 + 0x3fe, 4088]) {
+            let damaged = Damaged { chain: &chain, block, byte };
+            match build(&damaged) {
+                Err(BuildError::Below(_)) => refused += 1,
+                Ok(delta) => {
+                    // The byte belongs to nothing that a checksum covers or this build asks for: an inode of somebody
+                    // else, the end of an index. It is passed on or mended, and changes nothing besides.
+                    same += 1;
+                    let mut honest = vec![0; BLOCK_SIZE];
+                    for (number, bytes) in &delta.blocks {
+                        chain.read_blocks(*number, &mut honest).unwrap();
+                        let honest = expected.blocks.get(number).unwrap_or(&honest);
+                        let differ = bytes.iter().zip(honest).filter(|(a, b)| a != b).count();
+                        assert!(differ <= usize::from(*number == block), "block {block} byte {byte}");
+                    }
+                }
+                Err(other) => panic!("block {block} byte {byte}: {other}"),
+            }
+        }
+    }
+    assert!(refused > same, "{refused} refused, {same} not read");
+    let other = DeltaOptions::new(identity(9), identity(2));
+    let error =
+        build_delta(&chain, Vec::new(), &mut Delta::default(), &other, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(error, Err(BuildError::Below(BelowError::OtherIdentity { .. }))), "{error:?}");
+}
+
+/// Remembers which blocks are read.
+struct Reads<'a> {
+    chain: &'a Chain,
+    seen: RefCell<BTreeSet<u64>>,
+}
+
+impl BlockSource for Reads<'_> {
+    fn read_blocks(&self, first: u64, blocks: &mut [u8]) -> std::io::Result<()> {
+        self.seen.borrow_mut().extend(first..first + (blocks.len() / BLOCK_SIZE) as u64);
+        self.chain.read_blocks(first, blocks)
+    }
+}
+
+/// A filesystem with one flipped bit.
+struct Damaged<'a> {
+    chain: &'a Chain,
+    block: u64,
+    byte: usize,
+}
+
+impl BlockSource for Damaged<'_> {
+    fn read_blocks(&self, first: u64, blocks: &mut [u8]) -> std::io::Result<()> {
+        self.chain.read_blocks(first, blocks)?;
+        if let Some(at) = self.block.checked_sub(first)
+            && let Some(byte) = blocks.get_mut(at as usize * BLOCK_SIZE + self.byte)
+        {
+            *byte ^= 0x10;
+        }
+        Ok(())
+    }
 }

@@ -101,7 +101,7 @@ fn content(random: &mut Random) -> Vec<u8> {
         bytes.extend_from_slice(&[fill; 4096]);
     }
     if random.below(8) == 0 {
-        bytes.extend_from_slice(&[0; 20 * 4096]);
+        bytes.extend(std::iter::repeat_n(0, 20 * 4096));
     }
     bytes.extend(std::iter::repeat_n(random.below(4) as u8, random.below(5000)));
     bytes

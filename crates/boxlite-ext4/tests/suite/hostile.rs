@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, LayerLimits, LayerSource, build};
 
 use crate::archive::{Archive, Blob, Compression, Header, Meta, meta, sha256};
+use crate::chain::Chain;
 use crate::oracle::{build_at, options};
 
 fn refused(blobs: &[Blob], options: &BuildOptions) -> BuildError {
@@ -26,6 +27,11 @@ fn expect(archive: &Archive, kind: BuildErrorKind, entry: &str) -> String {
     let text = error.to_string();
     assert_eq!(error.kind(), kind, "{text}");
     assert!(text.starts_with("layer 1 (sha256:") && text.contains(&format!("{entry:?}")), "{text}");
+    // The same layer is refused for the same reason where it is applied to the other as a delta.
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut chain, _) = Chain::build(&scratch.path().join("image"), &[&blobs[..1]], 64 << 20).unwrap();
+    let delta = chain.add(&blobs[1..]).expect_err("must be refused").to_string();
+    assert_eq!(delta.replacen("layer 0", "layer 1", 1), text);
     text
 }
 

@@ -312,3 +312,26 @@ fn an_image_is_recognised_and_nothing_else_is() {
     file.set_len(1500).unwrap();
     assert!(matches!(read_identity(&file), Err(IdentityError::Truncated { .. })));
 }
+
+/// A change of these bytes needs another [`boxlite_ext4::BUILDER_VERSION`]: images are found by it.
+#[test]
+fn the_bytes_are_those_of_this_builder_version() {
+    let mut rich = Archive::new();
+    let meta = crate::archive::Meta {
+        mtime: "1700000000.123456789".to_owned(),
+        xattrs: vec![(b"user.large".to_vec(), vec![b'v'; 2500]), (b"user.small".to_vec(), vec![1, 2, 3])],
+        ..crate::archive::meta(0o4755)
+    };
+    rich.entry(b'0', b"rich", b"", &meta, b"#!").device(b'3', "null", 1, 3).symlink("long", &"x/".repeat(90));
+    for number in 0..3000 {
+        rich.file(&format!("wide/{number}"), format!("{number}").as_bytes());
+    }
+    let sparse = (0..2000_usize).flat_map(|number| vec![(number % 3) as u8; 4096 * (1 + number % 20)]);
+    rich.file("sparse", &sparse.collect::<Vec<_>>()).file("d/.wh..wh..opq", b"").dir("d");
+    let blobs = [layers(), vec![Blob::new(&rich.finish(), Compression::None)]].concat();
+    let scratch = tempfile::tempdir().unwrap();
+    let image = scratch.path().join("image");
+    build_at(&image, &blobs, &small()).unwrap();
+    let digest = hex::encode(sha256(&fs::read(&image).unwrap()));
+    assert_eq!(digest, "fd3daacdad488486b1b16ecd197054b5a292f0c31798721f195bae778f528c74");
+}
