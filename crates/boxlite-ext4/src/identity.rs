@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::IdentityError;
 use crate::image::superblock::{
     BLOCKS_HIGH_AT, BLOCKS_LOW_AT, CHECKSUM_AT, DELTA_AT, INCOMPATIBLE, INCOMPATIBLE_AT, LOG_BLOCK_SIZE_AT,
     MAGIC, MAGIC_AT, OFFSET, READ_ONLY, READ_ONLY_AT, SUPERBLOCK, UUID_AT,
 };
 use crate::image::{BLOCK, Identifiers};
+use crate::{BlockSource, IdentityError};
 
 /// Identity of the file system in a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,23 @@ pub fn read_identity(file: &File) -> Result<FilesystemIdentity, IdentityError> {
         return Err(IdentityError::Truncated { has, needs });
     }
     Ok(identity)
+}
+
+/// Reads the identity of the file system that a chain of deltas makes, from its first block.
+///
+/// [`FilesystemIdentity::delta`] is the [`identity`](crate::DeltaOptions::identity) of the topmost delta, the UUID that of
+/// the whole image at the bottom.
+///
+/// # Errors
+///
+/// [`IdentityError::Read`] if the block cannot be read, [`IdentityError::Foreign`] if the superblock in it is damaged or
+/// not of this builder's making.
+pub fn read_chain_identity(source: &dyn BlockSource) -> Result<FilesystemIdentity, IdentityError> {
+    let mut first = [0; BLOCK];
+    source.read_blocks(0, &mut first)?;
+    let mut block = [0; SUPERBLOCK];
+    block.copy_from_slice(&first[OFFSET as usize..OFFSET as usize + SUPERBLOCK]);
+    parse(&block).map_err(|reason| IdentityError::Foreign { reason })
 }
 
 fn parse(block: &[u8; SUPERBLOCK]) -> Result<FilesystemIdentity, &'static str> {

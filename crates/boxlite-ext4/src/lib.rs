@@ -1,55 +1,90 @@
-//! Builds ext4 disk images from OCI layers: deterministic, streamed, without privileges.
+//! Builds ext4 disk images, and deltas over them, from OCI layers: deterministic, streamed, without privileges.
 //!
 //! | function | takes | gives |
 //! | --- | --- | --- |
-//! | [`build`] | the layers of an image, lowest first | a whole disk image |
-//! | [`read_identity`] | a disk image | the identity that it was built with |
+//! | [`build`](build()) | the layers of an image, lowest first | a whole disk image |
+//! | [`build_delta`] | further layers, and the file system below them | the blocks that they change on it |
+//! | [`segment_ends`] | the sizes of an image's layers | the cuts between image and deltas |
+//! | [`read_identity`], [`read_chain_identity`] | a disk image, a chain of deltas | the identity that it was built with |
 //!
-//! # Building
+//! # Whole images
 //!
-//! [`build`] writes file contents to their place as they decompress; nothing is extracted elsewhere, and the metadata
-//! follows once the last layer has been merged. Whiteouts, hard links across layers, extended attributes, devices and
-//! names of any bytes mean what they mean to `umoci unpack`.
+//! [`build`](build()) writes file contents to their place as they decompress; nothing is extracted elsewhere, and the
+//! metadata follows once the last layer has been merged. Whiteouts, hard links across layers, extended attributes,
+//! devices and names of any bytes mean what they mean to `umoci unpack`.
+//!
+//! # Deltas
+//!
+//! Images that share layers can share disk: [`build_delta`] applies the further layers of one to the file system that
+//! the common ones make. It reads directories, inodes and bitmaps where the layers reach into them, keeps the blocks
+//! and inode numbers of everything else, and passes on the blocks that change. Time and memory follow the new layers.
+//! The result is what [`build`](build()) makes of all layers, but for places: of blocks, of inodes, of names in large
+//! directories. Deltas can stand on deltas.
 //!
 //! ```
-//! use std::io::Cursor;
+//! use std::collections::BTreeMap;
+//! use std::io::{self, Cursor};
 //! use std::ops::ControlFlow;
 //!
-//! use boxlite_ext4::{BuildOptions, LayerSource, build, expected_uuid, read_identity};
+//! use boxlite_ext4::{
+//!     BLOCK_SIZE, BlockSink, BuildOptions, DeltaOptions, LayerSource, build, build_delta, expected_uuid, read_identity,
+//! };
 //! use sha2::{Digest, Sha256};
+//!
+//! /// Changed blocks by number; a real sink makes a file of them.
+//! #[derive(Default)]
+//! struct Changed(BTreeMap<u64, Vec<u8>>);
+//!
+//! impl BlockSink for Changed {
+//!     fn write_blocks(&mut self, first: u64, blocks: &[u8]) -> io::Result<()> {
+//!         self.0.extend((first..).zip(blocks.chunks(BLOCK_SIZE).map(<[u8]>::to_vec)));
+//!         Ok(())
+//!     }
+//!
+//!     fn discard_blocks(&mut self, first: u64, count: u64) -> io::Result<()> {
+//!         self.0.retain(|block, _| !(first..first + count).contains(block));
+//!         Ok(())
+//!     }
+//! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // An empty archive: two blocks of zeros. A real layer comes from a registry, mostly as gzip.
-//! let tar = vec![0; 1024];
-//! let layer = LayerSource {
-//!     label: "1 of 1".to_owned(),
-//!     diff_id: Sha256::digest(&tar).into(),
-//!     blob_digest: None,
-//!     reader: Box::new(Cursor::new(tar)),
+//! let layer = |label: &str| {
+//!     let tar = vec![0; 1024];
+//!     let diff_id = Sha256::digest(&tar).into();
+//!     LayerSource { reader: Box::new(Cursor::new(tar)), label: label.to_owned(), diff_id, blob_digest: None }
 //! };
 //! let image = tempfile::tempfile()?;
 //! let identity = [7; 32];
 //! let options = BuildOptions { virtual_size: 64 << 20, ..BuildOptions::new(identity) };
-//! let report = build(vec![layer], &image, &options, &mut |_| ControlFlow::Continue(()))?;
+//! let report = build(vec![layer("1 of 2")], &image, &options, &mut |_| ControlFlow::Continue(()))?;
 //! assert_eq!(report.inodes, 1);
 //! assert_eq!(read_identity(&image)?.uuid, expected_uuid(&identity));
+//!
+//! let mut changed = Changed::default();
+//! let options = DeltaOptions::new(identity, [8; 32]);
+//! build_delta(&image, vec![layer("2 of 2")], &mut changed, &options, &mut |_| ControlFlow::Continue(()))?;
+//! // An empty layer changes nothing but the identity in the superblock.
+//! assert_eq!(changed.0.into_keys().collect::<Vec<_>>(), [0]);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Determinism
 //!
-//! The same layers with the same [`BuildOptions`] give the same bytes, on any machine and at any speed.
+//! The same layers with the same [`BuildOptions`] give the same bytes, on any machine and at any speed; the same layers
+//! over the same file system with the same [`DeltaOptions`] give the same calls of the [`BlockSink`].
 //! [`BUILDER_VERSION`] changes whenever the bytes would.
 //!
 //! # Limits
 //!
-//! Layers are hostile input. [`BuildError`] lists every cause of refusal; the limits are fields of [`BuildOptions`].
+//! Layers are hostile input. [`BuildError`] lists every cause of refusal; [`LayerLimits`] bounds what they may ask for. The file
+//! system below a delta is verified as far as it is read: [`BelowError`].
 //!
 //! # I/O
 //!
-//! The crate reads the layers and writes the file that it is given, and does no other I/O. Names, durability and
-//! publishing are the caller's.
+//! The crate reads layers and blocks from what it is given and writes to what it is given, and does no other I/O. Names,
+//! durability and publishing are the caller's.
 
 #[cfg(test)]
 extern crate self as boxlite_ext4;
@@ -73,7 +108,7 @@ use std::io::Read;
 pub use build::{build, estimate_allocated};
 pub use delta::{DeltaOptions, DeltaReport, build_delta};
 pub use error::{BelowError, BuildError, BuildErrorKind, IdentityError};
-pub use identity::{FilesystemIdentity, expected_uuid, read_identity};
+pub use identity::{FilesystemIdentity, expected_uuid, read_chain_identity, read_identity};
 pub use segments::segment_ends;
 pub use source::{BlockSink, BlockSource};
 

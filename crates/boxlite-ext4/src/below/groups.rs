@@ -4,6 +4,7 @@
 //! together; once the end is reached, from the first free one on. Inodes get the lowest free number.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::{Below, descriptor_place};
 use crate::error::BelowError;
@@ -82,20 +83,16 @@ impl<'b> BelowGroups<'b> {
     }
 
     fn group(&mut self, group: u64) -> Result<&mut GroupState, BelowError> {
-        if !self.groups.contains_key(&group) {
-            let descriptor = self.below.descriptor(group)?;
-            let state = GroupState {
-                descriptor,
+        match self.groups.entry(group) {
+            Entry::Occupied(state) => Ok(state.into_mut()),
+            Entry::Vacant(vacant) => Ok(vacant.insert(GroupState {
+                descriptor: self.below.descriptor(group)?,
                 blocks: None,
                 inodes: None,
                 blocks_changed: false,
                 inodes_changed: false,
-            };
-            self.groups.insert(group, state);
+            })),
         }
-        self.groups
-            .get_mut(&group)
-            .ok_or_else(|| BelowError::damaged(format!("group {group}"), "it was not read"))
     }
 
     /// Reads a bitmap, or makes up one that was never written.
@@ -124,21 +121,25 @@ impl<'b> BelowGroups<'b> {
                 per_group as usize / 8,
             ),
         };
-        if slot.is_none() {
-            let mut bitmap = vec![0; BLOCK];
-            if unwritten {
+        let bitmap = match slot.take() {
+            Some(bitmap) => bitmap,
+            None if unwritten => {
+                let mut bitmap = vec![0; BLOCK];
                 mark(&mut bitmap, 0..used, true);
                 mark(&mut bitmap, size..8 * BLOCK as u64, true);
-            } else {
+                bitmap
+            }
+            None => {
+                let mut bitmap = vec![0; BLOCK];
                 below.read(place, &mut bitmap)?;
                 if below.ids.checksum_seed().over(&bitmap[..covered]).value() != checksum {
                     let place = format!("the bitmap in block {place}");
                     return Err(BelowError::damaged(place, "its checksum is wrong"));
                 }
+                bitmap
             }
-            *slot = Some(bitmap);
-        }
-        slot.as_mut().ok_or_else(|| BelowError::damaged(format!("group {group}"), "it was not read"))
+        };
+        Ok(slot.insert(bitmap))
     }
 
     /// Takes the lowest free inode; `None` if there is none.
@@ -210,10 +211,8 @@ impl<'b> BelowGroups<'b> {
             if state.blocks_changed || state.inodes_changed {
                 let (block, at) = descriptor_place(group);
                 let bytes = match descriptors.entry(block) {
-                    std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(entry) => {
-                        entry.insert(self.below.block(block)?.to_vec())
-                    }
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(self.below.block(block)?.to_vec()),
                 };
                 bytes[at..at + DESCRIPTOR].copy_from_slice(&descriptor.bytes(group, seed));
             }

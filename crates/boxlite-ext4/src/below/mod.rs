@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-pub(crate) use directory::{DirectoryFile, DirectoryIndex};
+pub(crate) use directory::{DirectoryFile, DirectoryIndex, IndexedLeaf};
 pub(crate) use groups::BelowGroups;
 
 use crate::error::BelowError;

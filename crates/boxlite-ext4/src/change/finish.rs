@@ -1,6 +1,6 @@
 //! From the finished tree to the changed metadata.
 
-use super::directory::{ChangedDirectory, NameChange, OwnedEntry, all_entries, change_indexed};
+use super::directory::{ChangedDirectory, NameChange, all_names, change_indexed, entries};
 use super::table::{ChangedTable, unchanged};
 use crate::below::{Below, BelowGroups, DirectoryFile};
 use crate::image::superblock::{self, OFFSET, SUPERBLOCK};
@@ -148,9 +148,8 @@ fn changed_directory(
             return Ok(Some(changed));
         }
     }
-    let (entries, subdirectories) = all_entries(file, &changes)?;
-    let entries: Vec<_> = entries.iter().map(OwnedEntry::borrowed).collect();
-    let laid_out = records.lay_out(id, file.number, directory, &entries)?;
+    let (names, subdirectories) = all_names(file, &changes)?;
+    let laid_out = records.lay_out(id, file.number, directory, &entries(&names))?;
     Ok(Some(ChangedDirectory::whole(&laid_out, subdirectories)))
 }
 
