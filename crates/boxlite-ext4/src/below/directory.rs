@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Below;
 use crate::error::BelowError;
 use crate::image::directory::{
-    self, DirEntry, NODE_INDEX, NODE_LIMIT, ROOT_INDEX, ROOT_LIMIT, parse_index, visit_leaf,
+    DirEntry, NODE_INDEX, NODE_LIMIT, ROOT_INDEX, ROOT_LIMIT, parse_index, visit_leaf,
 };
 use crate::image::dirhash::hash;
 use crate::image::{BLOCK, FileExtent, INDEX_FLAG, InodeRecord};
@@ -157,14 +157,5 @@ impl<'b> DirectoryFile<'b> {
             }
         }
         Ok(found)
-    }
-
-    /// Directories among the entries.
-    pub(crate) fn subdirectories(&self) -> Result<u32, BelowError> {
-        let mut count = 0;
-        for leaf in self.leaves() {
-            self.visit(leaf, &mut |entry| count += u32::from(entry.file_type == directory::DIRECTORY_TYPE))?;
-        }
-        Ok(count)
     }
 }

@@ -109,9 +109,8 @@ fn changed_record(
         record.links = if standing.emptied {
             records.directory_links(directory)
         } else if record.links == 1 {
-            // The count had overflowed, so it says nothing.
-            let before = i64::from(standing.file.subdirectories()?);
-            links_of((before + changed.subdirectories) as u32)
+            // The count has overflowed: as under a kernel, it says nothing from then on.
+            1
         } else {
             links_of((i64::from(record.links) - 2 + changed.subdirectories) as u32)
         };
