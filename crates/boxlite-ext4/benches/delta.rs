@@ -28,7 +28,8 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench-delta");
     match arguments.first().map(String::as_str) {
-        Some("delta") => return delta_once(&scratch),
+        Some("delta") => return delta_once(&scratch, &upper()),
+        Some("removal") => return delta_once(&scratch, &removal()),
         Some("floor") => return floor_once(),
         _ => {}
     }
@@ -53,6 +54,8 @@ fn main() {
         milliseconds(built),
         milliseconds(built) / milliseconds(floor)
     );
+    let (removed, note) = best("removal");
+    println!("a whiteout of all 200 000 entries  {:>8.2} ms  {note}", milliseconds(removed));
 }
 
 /// Runs this program as a process of its own, several times: least seconds, and what it says.
@@ -85,13 +88,19 @@ fn floor_once() {
     println!("{};", start.elapsed().as_secs_f64());
 }
 
-/// Counts what is written, in blocks and in clusters of several sizes.
+/// The blocks that are written and not zero, to be counted in clusters of several sizes; and how many are zero.
 #[derive(Default)]
-struct Counter(BTreeSet<u64>);
+struct Counter(BTreeSet<u64>, u64);
 
 impl BlockSink for Counter {
     fn write_blocks(&mut self, first: u64, blocks: &[u8]) -> io::Result<()> {
-        self.0.extend(first..first + (blocks.len() / BLOCK_SIZE) as u64);
+        for (number, block) in (first..).zip(blocks.chunks(BLOCK_SIZE)) {
+            if block.iter().all(|&byte| byte == 0) {
+                self.1 += 1;
+            } else {
+                self.0.insert(number);
+            }
+        }
         Ok(())
     }
 
@@ -102,10 +111,10 @@ impl BlockSink for Counter {
 }
 
 /// The child: builds, and prints seconds, peak memory and figures.
-fn delta_once(scratch: &Path) {
+fn delta_once(scratch: &Path, upper: &Blob) {
     let below = File::open(scratch.join("below.ext4")).unwrap();
     // As the product does: the blob was verified when it was pulled.
-    let layers = vec![LayerSource { blob_digest: None, ..upper().layer(0) }];
+    let layers = vec![LayerSource { blob_digest: None, ..upper.layer(0) }];
     let mut out = Counter::default();
     let start = Instant::now();
     let options = DeltaOptions::new(BELOW, [2; 32]);
@@ -117,7 +126,12 @@ fn delta_once(scratch: &Path) {
         let count = out.0.iter().map(|block| block / blocks).collect::<BTreeSet<_>>().len() as u64;
         format!("{} of {} KiB", count, blocks * 4)
     });
-    println!("{elapsed}; peak memory {}; clusters: {}", peak.trim(), clusters.join(", "));
+    println!(
+        "{elapsed}; peak memory {}; clusters: {}; {} blocks of zeros",
+        peak.trim(),
+        clusters.join(", "),
+        out.1
+    );
 }
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -161,4 +175,9 @@ fn upper() -> Blob {
     }
     layer.file("packages/.wh.folder-number-77", b"");
     Blob::new(&layer.finish(), Compression::Gzip)
+}
+
+/// One whiteout.
+fn removal() -> Blob {
+    Blob::new(&Archive::new().file(".wh.packages", b"").finish(), Compression::Gzip)
 }

@@ -27,6 +27,8 @@ pub trait BlockSource {
 pub trait BlockSink {
     /// Writes whole blocks from block number `first` on; a later call for the same block wins.
     ///
+    /// Many blocks are zero, those of removed inodes for example; a sink that can say so need not store them.
+    ///
     /// # Errors
     ///
     /// Blocks that cannot be written; the build ends with them.

@@ -66,7 +66,7 @@ pub(crate) fn finish<'b>(
     table.flush(writer)?;
 
     for (place, block) in writer.space.changed_blocks()? {
-        writer.write(place, &block)?;
+        writer.buffered(place, &block)?;
     }
     let summary = superblock::SuperblockSummary {
         free_blocks: writer.space.free_blocks,
@@ -81,8 +81,8 @@ pub(crate) fn finish<'b>(
         &summary,
         0,
     ));
+    writer.buffered(0, &head)?;
     writer.flush()?;
-    writer.write(0, &head)?;
     Ok(DeltaTotals { inodes, removed: tree.removed.len() as u64, content })
 }
 

@@ -43,7 +43,7 @@ impl<'b> ChangedTable<'b> {
             return Ok(());
         }
         debug_assert_eq!(self.block.len(), BLOCK);
-        writer.write(self.at, &self.block)
+        writer.buffered(self.at, &self.block)
     }
 }
 
