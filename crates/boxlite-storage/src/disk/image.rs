@@ -114,7 +114,10 @@ fn write(
     room.reserve(boxlite_ext4::estimate_allocated(image.stored_bytes()))?;
     let options = BuildOptions {
         virtual_size,
-        limits: LayerLimits { max_expanded: images.settings().max_expanded.value.0, ..LayerLimits::default() },
+        limits: LayerLimits {
+            max_expanded: images.settings().max_expanded.value.0,
+            ..LayerLimits::default()
+        },
         ..BuildOptions::new(*identity.bytes())
     };
     let (read, total) = (Arc::new(AtomicU64::new(0)), image.stored_bytes());
