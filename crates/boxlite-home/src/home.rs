@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! boxlite.db                       SQLite: images, boxes; schema version
-//! claims                           empty; live reservations are locks on its byte ranges
+//! claims                           empty; live claims are locks on its byte ranges
 //! images/blobs/sha256/<hex>        content-addressed, verified
 //! images/disk-images/<digest>.ext4 one read-only root filesystem per image
 //! images/tmp/                      everything unfinished
@@ -89,7 +89,7 @@ impl Home {
         self.root.join("config.toml")
     }
 
-    /// The file whose byte-range locks are the live reservations.
+    /// The file whose byte-range locks are the live claims.
     pub fn claims(&self) -> PathBuf {
         self.root.join("claims")
     }
@@ -177,12 +177,12 @@ impl BoxPaths {
         self.root.join("shim.sock")
     }
 
-    /// What the guest's kernel and agent said.
+    /// Output of the guest's kernel and agent.
     pub fn console_log(&self) -> PathBuf {
         self.root.join("console.log")
     }
 
-    /// What the main process wrote.
+    /// Output of the main process.
     pub fn main_log(&self) -> PathBuf {
         self.root.join("main.log")
     }

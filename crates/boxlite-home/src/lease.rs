@@ -62,7 +62,7 @@ impl Leased {
         self.lock.path()
     }
 
-    /// Takes the file away from its path, if that still names it. Whoever else has leased it goes on with it.
+    /// Takes the file away from its path, if that still names it. Other holders of a lease keep using it.
     pub fn unlink(self) -> Result<()> {
         durable::unlink_locked(&self.lock)?.map_or(Ok(()), durable::Trash::delete)
     }

@@ -76,7 +76,7 @@ pub struct Shortage {
     pub reclaimable: Option<u64>,
 }
 
-type Cause = Arc<dyn std::error::Error + Send + Sync>;
+type SharedCause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Any failure of the library.
 ///
@@ -92,7 +92,7 @@ struct Inner {
     path: Option<PathBuf>,
     shortage: Option<Shortage>,
     server: Option<String>,
-    source: Option<Cause>,
+    source: Option<SharedCause>,
 }
 
 /// The library's result.

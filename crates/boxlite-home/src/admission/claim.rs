@@ -1,4 +1,4 @@
-//! Reservations that cannot rot: byte-range locks on an empty file.
+//! Claims on disk space that cannot outlive their owner: byte-range locks on an empty file.
 //!
 //! A claim of N bytes is an OFD write lock on a range of length N of `$BOXLITE_HOME/claims`. Nothing is written,
 //! so a claim works on a full disk, and the kernel releases it when the last process that inherited its
@@ -6,7 +6,7 @@
 //! own: of two racers the later one counts the earlier, never both each other, and neither waits.
 //!
 //! Why no later claim can end up below an earlier one unseen: after locking, the owner looks above its range. If
-//! it finds a claim there, it lets go and begins anew; if not, any claim that comes to lie above is locked later,
+//! it finds a claim there, it releases its own and begins again; if not, any claim that comes to lie above is locked later,
 //! and its owner, who counts after locking, counts this one.
 
 use std::fs::File;
@@ -31,16 +31,16 @@ pub struct Claims {
     path: PathBuf,
 }
 
-/// A reservation that somebody holds now, as its range.
+/// A claim that is held now, as its range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveClaim {
     /// Where its range starts; a later claim lies higher.
     pub start: u64,
-    /// Bytes reserved.
+    /// Bytes claimed.
     pub bytes: u64,
 }
 
-/// A reservation: alive for as long as any process has its descriptor open.
+/// Reserved disk space: alive for as long as any process has its descriptor open.
 ///
 /// Dropping it closes this process's descriptor only; a shim that inherited one keeps the claim.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Claims {
         File::options().read(true).write(true).open(&self.path).doing("opening the claims", &self.path)
     }
 
-    /// Reserves `bytes` above every claim that is live now.
+    /// Claims `bytes` above every claim that is live now.
     ///
     /// # Errors
     /// `Busy` when a foreign lock covers all offsets.
@@ -78,7 +78,7 @@ impl Claims {
                 return Ok(Claim { file, path: self.path.clone(), start, bytes });
             }
         }
-        let message = format!("no range of {} is left to reserve {bytes} bytes", self.path.display());
+        let message = format!("no range of {} is left to claim {bytes} bytes", self.path.display());
         Err(Error::new(ErrorKind::Busy, message).at(&self.path))
     }
 
@@ -115,7 +115,7 @@ impl Claims {
         collect(&self.file()?, &self.path, END)
     }
 
-    /// Bytes that live claims reserve.
+    /// Sum of the live claims in bytes.
     pub fn promised(&self) -> Result<u64> {
         Ok(total(&self.live()?))
     }
@@ -129,17 +129,17 @@ impl From<Claim> for OwnedFd {
 }
 
 impl Claim {
-    /// Bytes that claims taken before this one reserve now.
+    /// Sum in bytes of the live claims that were taken before this one.
     pub fn promised_before(&self) -> Result<u64> {
         Ok(total(&collect(&self.file, &self.path, self.start)?))
     }
 
-    /// Bytes still reserved.
+    /// Bytes still claimed.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Gives back all but `bytes`, as what was reserved is being written; never grows.
+    /// Gives back all but `bytes`, as the claimed space is being written; never grows.
     pub fn shrink_to(&mut self, bytes: u64) -> Result<()> {
         if bytes < self.bytes {
             unlock(&self.file, &self.path, self.start + bytes, self.bytes - bytes)?;
@@ -148,7 +148,7 @@ impl Claim {
         Ok(())
     }
 
-    /// What the process that inherits the descriptor needs to know, for [`Claim::adopt`].
+    /// The data with which the process that inherits the descriptor calls [`Claim::adopt`].
     pub fn range(&self) -> LiveClaim {
         LiveClaim { start: self.start, bytes: self.bytes }
     }
@@ -231,7 +231,7 @@ fn lock(file: &File, path: &Path, start: u64, bytes: u64) -> Result<bool> {
     match control(file, libc::F_OFD_SETLK, &mut region) {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-        Err(error) => Err(Error::io("reserving space in", path, error)),
+        Err(error) => Err(Error::io("claiming space in", path, error)),
     }
 }
 

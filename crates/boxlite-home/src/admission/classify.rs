@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 
-/// What the verdicts are measured against.
+/// The limits that a verdict compares free space with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thresholds {
     /// Fewer free bytes are rejected.
@@ -64,7 +64,7 @@ pub fn judge(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Verdi
     bytes.max(classify_inodes(space.inodes, space.inodes_total, thresholds))
 }
 
-/// What is missing until [`judge`] says [`Verdict::Ok`].
+/// The shortage that remains until [`judge`] says [`Verdict::Ok`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Missing {
     /// Bytes to free.
@@ -84,7 +84,7 @@ impl Missing {
     }
 }
 
-/// What gc could free, at most.
+/// An upper bound of what gc could free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reclaimable {
     /// Allocated bytes.
@@ -93,7 +93,7 @@ pub struct Reclaimable {
     pub inodes: u64,
 }
 
-/// What [`judge`] would say at best once gc had freed all of `reclaimable`.
+/// The best verdict that [`judge`] could give after gc has freed all of `reclaimable`.
 pub fn outlook(
     space: &FreeSpace,
     promised: u64,
@@ -105,7 +105,7 @@ pub fn outlook(
     judge(&FreeSpace { bytes, inodes, ..*space }, promised, thresholds)
 }
 
-/// What must be freed until [`judge`] says [`Verdict::Ok`]; nothing exactly when it says so now.
+/// The shortage until [`judge`] says [`Verdict::Ok`]; nothing exactly when it says so now.
 ///
 /// As long as a floor is not kept, only what the floors want: then ask again about the share.
 pub fn missing(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Missing {

@@ -8,7 +8,7 @@ use boxlite_types::{Error, Result, Verdict};
 
 use super::claim::{Claim, Claims};
 use super::classify::{Missing, Thresholds};
-use super::task::{Collector, Goal, shortage};
+use super::start::{Collector, Goal, shortage};
 use crate::home::Home;
 use crate::settings::Settings;
 
@@ -17,7 +17,7 @@ const STRIDE: u64 = 4 << 20;
 
 /// Asks for room before one operation writes into the home, and looks again while it does.
 ///
-/// One guard belongs to one operation. What it was promised is reserved until it has been written or the guard is
+/// One guard belongs to one operation. Its claim lasts until the bytes have been written or the guard is
 /// dropped. All methods may be called from any thread; they block for microseconds, unless garbage is collected.
 pub struct SpaceGuard {
     path: PathBuf,
@@ -64,12 +64,12 @@ impl SpaceGuard {
         self
     }
 
-    /// Asks for room for `estimate` bytes (allocated) before the first is written, and reserves them.
+    /// Asks for room for `estimate` bytes (allocated) before the first is written, and claims them.
     ///
-    /// An estimate of 0 asks only whether the floor is kept. Free space that cannot be measured is no obstacle.
+    /// An estimate of 0 asks only whether the floor is kept. Free space that cannot be measured does not block.
     ///
     /// # Errors
-    /// `ResourceExhausted` with need, have, path and, where known, what gc could free; nothing is reserved then.
+    /// `ResourceExhausted` with need, have, path and, where known, what gc could free; nothing is claimed then.
     pub fn check_before(&self, estimate: u64) -> Result<()> {
         let claim = self.claims.take(estimate)?;
         self.admit(&claim, estimate)?;
@@ -79,7 +79,7 @@ impl SpaceGuard {
         Ok(())
     }
 
-    /// Asks whether there is room for `estimate` bytes without reserving them: for work that others may share.
+    /// Asks whether there is room for `estimate` bytes without claiming them: for work that others may share.
     ///
     /// # Errors
     /// As for [`SpaceGuard::check_before`].
@@ -97,7 +97,7 @@ impl SpaceGuard {
             return refusal;
         }
         let missing = || self.missing(claim, wanted).unwrap_or_default();
-        // What gc could not do decides nothing: the new measurement does.
+        // The new measurement decides, whatever gc managed to do.
         let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing, outlook: &|_| Verdict::Ok });
         self.refuse(claim.promised_before()?, wanted)
     }
@@ -112,7 +112,7 @@ impl SpaceGuard {
 
     /// Looks again when another 4 MiB have been written; `written` counts the operation's bytes so far.
     ///
-    /// What was written is given back from the reservation, because the filesystem counts it from now on.
+    /// Returns the bytes that were written to the claim, because the filesystem counts them from now on.
     ///
     /// # Errors
     /// `ResourceExhausted` when the hard floor is crossed; the caller stops and removes everything it wrote.
@@ -138,7 +138,7 @@ impl SpaceGuard {
         &self.path
     }
 
-    /// What must be freed until the hard floor is kept after writing `wanted` bytes.
+    /// The shortage that gc must remove so that the hard floor is kept after writing `wanted` bytes.
     fn missing(&self, claim: &Claim, wanted: u64) -> Result<Missing> {
         let need = self.thresholds.hard_floor.saturating_add(claim.promised_before()?).saturating_add(wanted);
         let space = crate::durable::free_space(&self.path)?;

@@ -261,8 +261,8 @@ impl Start {
         &self,
         collector: &Frees,
         measure: &(dyn Fn(u64) -> Result<FreeSpace> + Sync),
-    ) -> Result<Admitted> {
-        let task = DiskSpaceTask {
+    ) -> Result<Admission> {
+        let task = StartAdmission {
             home: &self.home,
             settings: &self.settings,
             claim: 128 << 20,
@@ -299,7 +299,7 @@ fn short_space_is_collected_first_and_decided_on_the_new_figure() {
         let start = Start::new();
         let collector = Frees { per_call, ..Frees::default() };
         let outcome = start.run(&collector, &|freed| Ok(free(had + freed)));
-        assert_eq!(outcome.as_ref().ok().map(Admitted::verdict), verdict, "{had} {per_call}");
+        assert_eq!(outcome.as_ref().ok().map(Admission::verdict), verdict, "{had} {per_call}");
         assert_eq!(collector.calls.load(Ordering::SeqCst), 1);
         assert_eq!(*collector.kept.lock().unwrap(), ["mine"]);
         let freed = collector.freed.load(Ordering::SeqCst);
@@ -359,7 +359,7 @@ fn a_hundred_starts_are_not_admitted_against_the_same_bytes() {
     start.settings.auto_gc.value = false;
     let room = GIB + 10 * (128 << 20);
     let collector = Frees::default();
-    let outcomes: Vec<Result<Admitted>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Result<Admission>> = std::thread::scope(|scope| {
         let racers: Vec<_> =
             (0..100).map(|_| scope.spawn(|| start.run(&collector, &|_| Ok(free(room))))).collect();
         racers.into_iter().map(|racer| racer.join().unwrap()).collect()
@@ -370,7 +370,7 @@ fn a_hundred_starts_are_not_admitted_against_the_same_bytes() {
         assert_eq!(refused.kind(), ErrorKind::ResourceExhausted);
     }
     drop(outcomes);
-    assert!(start.run(&collector, &|_| Ok(free(room))).is_ok(), "the reservations rot");
+    assert!(start.run(&collector, &|_| Ok(free(room))).is_ok(), "claims outlive their owners");
 }
 
 #[test]
@@ -384,8 +384,14 @@ fn another_filesystem_that_the_box_writes_to_is_judged_too() {
     }
     start.also = vec![elsewhere.to_owned(), start.home.root().to_owned(), PathBuf::from("/nonexistent")];
     let task = |measure: &(dyn Fn(&Path) -> Result<FreeSpace> + Sync)| {
-        DiskSpaceTask { home: &start.home, settings: &start.settings, claim: 0, also: &start.also, keep: &[] }
-            .run_measuring(&Frees::default(), measure)
+        StartAdmission {
+            home: &start.home,
+            settings: &start.settings,
+            claim: 0,
+            also: &start.also,
+            keep: &[],
+        }
+        .run_measuring(&Frees::default(), measure)
     };
     let error = task(&|path| Ok(free(if path == elsewhere { 1 } else { 20 * GIB }))).unwrap_err();
     assert_eq!(error.path(), Some(elsewhere));
@@ -443,7 +449,7 @@ fn a_start_knows_the_best_that_gc_can_bring() {
     let asks = [bytes(3 * GIB / 2 - 1), bytes(3 * GIB / 2), bytes(11 * GIB / 2 - 1), bytes(11 * GIB / 2)];
     let collector = Asks(Mutex::default(), asks.to_vec());
     let (home, settings, also, keep) = (&start.home, &start.settings, &start.also, &start.keep);
-    let task = DiskSpaceTask { home, settings, claim: GIB, also, keep };
+    let task = StartAdmission { home, settings, claim: GIB, also, keep };
     task.run_measuring(&collector, &|_| Ok(free(GIB / 2))).unwrap_err();
     assert_eq!(*collector.0.lock().unwrap(), [Verdict::Reject, Verdict::Warn, Verdict::Warn, Verdict::Ok]);
 

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 struct Armed {
     name: String,
-    action: Action,
+    action: FaultAction,
     passages_left: AtomicU32,
 }
 
-enum Action {
+enum FaultAction {
     Kill,
     Fail,
     Wait(String),
@@ -33,9 +33,9 @@ fn parse(text: &str) -> Vec<Armed> {
             let (name, action) = entry.split_once('=')?;
             let (verb, argument) = action.split_once(':').unwrap_or((action, ""));
             let action = match verb {
-                "kill" => Action::Kill,
-                "fail" => Action::Fail,
-                "wait" => Action::Wait(argument.to_owned()),
+                "kill" => FaultAction::Kill,
+                "fail" => FaultAction::Fail,
+                "wait" => FaultAction::Wait(argument.to_owned()),
                 _ => return None,
             };
             let passages_left = AtomicU32::new(argument.parse().unwrap_or(1));
@@ -54,12 +54,12 @@ pub fn point(name: &str) -> io::Result<()> {
             continue;
         }
         match &fault.action {
-            Action::Kill => {
+            FaultAction::Kill => {
                 let _ =
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
-            Action::Fail => return Err(io::Error::other(format!("injected failure at {name}"))),
-            Action::Wait(fifo) => drop(std::fs::read(fifo)?),
+            FaultAction::Fail => return Err(io::Error::other(format!("injected failure at {name}"))),
+            FaultAction::Wait(fifo) => drop(std::fs::read(fifo)?),
         }
     }
     Ok(())

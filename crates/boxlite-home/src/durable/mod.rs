@@ -1,7 +1,7 @@
 //! The only module that creates, renames and removes durable files.
 //!
 //! A durable file is written under `images/tmp`, fsynced, renamed into place, and its directory is fsynced
-//! ([`Staged::publish`]). Whoever writes a staged file holds an exclusive `flock` on it, so that a sweep can
+//! ([`Staged::publish`]). The writer of a staged file holds an exclusive `flock` on it, so that a sweep can
 //! tell an unfinished file whose owner is alive from one whose owner is gone ([`sweep_staged`]). Large files
 //! leave by way of a trash name in the same directory ([`discard`]), so that no lock is held across a slow
 //! unlink. Every step names a [`fault::point`], where tests stop or kill the process.

@@ -99,7 +99,7 @@ pub struct Trash {
 }
 
 impl Trash {
-    /// What an interrupted removal left at `path`.
+    /// The remains of an interrupted removal at `path`.
     pub(super) fn at(path: &Path) -> Self {
         Self { path: Some(path.to_owned()), came_from: path.to_owned() }
     }

@@ -28,7 +28,7 @@ pub struct Slot {
 impl Slot {
     /// Opens the slot at `path`, taking its room on the disk first if it is new, and empties it.
     ///
-    /// Durable when [`Slot::sync`] has returned. Whoever may write the slot must be kept single by a lock elsewhere.
+    /// Durable when [`Slot::sync`] has returned. A lock elsewhere must keep writers of one slot from each other.
     pub fn emptied(path: &Path) -> Result<Self> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let file = File::options()

@@ -146,7 +146,7 @@ pub fn sweep_staged(path: &Path, dry_run: bool) -> Result<Option<SweptFile>> {
     }
     let doing = "removing the unfinished file";
     fault::point("sweep.locked").doing(doing, path)?;
-    // Nobody looks for trash by its name, so that can do without another one.
+    // Trash is never looked up by name, so it needs no second one.
     let trash = if is_trash(path) { Trash::at(path) } else { discard(path, path.parent().unwrap_or(path))? };
     lock.release();
     fault::point("sweep.unlinking").doing(doing, path)?;

@@ -28,7 +28,7 @@ pub use value::Percent;
 pub struct Setting<T> {
     /// The value in force.
     pub value: T,
-    /// Who set it.
+    /// The layer that set it.
     pub origin: Origin,
 }
 
@@ -40,7 +40,7 @@ macro_rules! settings {
             $(#[doc = $meaning] pub $name: Setting<$type>,)*
         }
 
-        /// What an embedding program or the command line sets; `None` leaves the layers below in force.
+        /// Values set by an embedding program or the command line; `None` leaves the layers below in force.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct SettingsOptions {
             $(#[doc = $meaning] pub $name: Option<$type>,)*
@@ -112,7 +112,7 @@ settings! {
     grace: Duration = Duration::from_secs(600), "BOXLITE_GRACE",
         "What was modified more recently than this is never collected.";
     claim: Bytes = Bytes(128 << 20), "BOXLITE_CLAIM",
-        "Bytes that a start reserves against concurrent starts.";
+        "Bytes that a start claims against concurrent starts.";
     auto_gc: bool = true, "BOXLITE_AUTO_GC",
         "Whether a start that finds space short collects garbage first.";
     templates: bool = true, "BOXLITE_TEMPLATES",

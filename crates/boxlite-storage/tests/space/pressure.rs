@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use boxlite_home::Home;
-use boxlite_home::admission::{Admitted, Claims, DiskSpaceTask, SpaceGuard};
+use boxlite_home::admission::{Admission, Claims, SpaceGuard, StartAdmission};
 use boxlite_home::settings::{Bytes, Percent, Settings, SettingsOptions};
 use boxlite_storage::gc::{Automatic, Catalog};
 use boxlite_types::{ErrorKind, GcOptions, Result, Verdict};
@@ -97,12 +97,12 @@ fn orphan(home: &Home, index: u64, bytes: u64) {
     age(&path);
 }
 
-fn admit(home: &Home, settings: &Settings) -> Result<Admitted> {
+fn admit(home: &Home, settings: &Settings) -> Result<Admission> {
     let catalog: Arc<dyn Catalog> = Arc::new(NoRecords);
     let collector = Automatic::new(home.clone(), catalog, settings.clone());
     let keep = [digest(0)];
     let claim = settings.claim.value.0;
-    DiskSpaceTask { home, settings, claim, also: &[], keep: &keep }.run(&collector)
+    StartAdmission { home, settings, claim, also: &[], keep: &keep }.run(&collector)
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::litebox::Held;
 pub(crate) struct Imaged<'a> {
     context: Context<'a>,
     held: Held,
-    room: admission::Admitted,
+    room: admission::Admission,
     image: Leased,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Imaged<'a> {
 pub(crate) struct Overlaid<'a> {
     pub(super) context: Context<'a>,
     pub(super) held: Held,
-    pub(super) room: admission::Admitted,
+    pub(super) room: admission::Admission,
     pub(super) image: Leased,
     /// The bases between overlay and disk image, nearest first.
     pub(super) bases: Vec<PathBuf>,

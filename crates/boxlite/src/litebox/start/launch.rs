@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use boxlite_home::admission::{Admitted, Thresholds};
+use boxlite_home::admission::{Admission, Thresholds};
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
 use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Result};
@@ -71,7 +71,7 @@ impl Launch {
 
 /// Decides how the guest comes up. A template is made only where the box was admitted without a warning, and never at
 /// the cost of the soft floor.
-fn origin(context: Context<'_>, room: &Admitted, spec: &mut LaunchSpec) -> Option<Leased> {
+fn origin(context: Context<'_>, room: &Admission, spec: &mut LaunchSpec) -> Option<Leased> {
     let settings = &context.site.settings;
     if !settings.templates.value {
         return None;

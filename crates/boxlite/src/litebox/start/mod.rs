@@ -11,7 +11,7 @@ mod launch;
 
 use std::path::{Path, PathBuf};
 
-use boxlite_home::admission::{self, DiskSpaceTask};
+use boxlite_home::admission::{self, StartAdmission};
 use boxlite_storage::image::Images;
 use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
 use boxlite_vm::volume;
@@ -29,7 +29,7 @@ pub(crate) struct Resting<'a> {
 pub(crate) struct Admitted<'a> {
     context: Context<'a>,
     held: Held,
-    room: admission::Admitted,
+    room: admission::Admission,
 }
 
 /// What every stage works with.
@@ -94,7 +94,7 @@ impl<'a> Resting<'a> {
         let site = context.site;
         let written: Vec<PathBuf> =
             volume::writable_sources(&held.record.volumes).map(Path::to_owned).collect();
-        let task = DiskSpaceTask {
+        let task = StartAdmission {
             home: &site.home,
             settings: &site.settings,
             claim: held.record.options.claim.unwrap_or(site.settings.claim.value.0),

@@ -16,7 +16,7 @@ use crate::settings::{Bytes, Settings};
 pub struct Goal<'a> {
     /// Digests of the disk images that the operation is about to use.
     pub keep: &'a [String],
-    /// What is still missing until there is room enough; asked after each batch of removals.
+    /// Measures what is still missing until there is room enough; asked after each batch of removals.
     pub missing: &'a (dyn Fn() -> Missing + Sync),
     /// The best verdict that freeing so much could bring. Where that is [`Verdict::Reject`], no disk image is evicted:
     /// it would be lost, and the operation refused all the same.
@@ -29,7 +29,7 @@ impl std::fmt::Debug for Goal<'_> {
     }
 }
 
-/// What an automatic gc came to.
+/// The result of an automatic gc.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
     /// Whether a pass ran for this caller; otherwise it shared another's, or nothing had changed since the last.
@@ -57,38 +57,38 @@ pub struct Notice {
     pub message: String,
 }
 
-/// A start that may go on: proof for the later stages, and the holder of its reservation.
+/// A start that may go on: proof for the later stages, and the holder of its claim.
 #[derive(Debug)]
-#[must_use = "the reservation ends when this is dropped"]
-pub struct Admitted {
+#[must_use = "the claim ends when this is dropped"]
+pub struct Admission {
     claim: Claim,
     verdict: Verdict,
     notices: Vec<Notice>,
     collected: Option<Collected>,
 }
 
-impl Admitted {
+impl Admission {
     /// [`Verdict::Ok`] or [`Verdict::Warn`].
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// What to tell the user.
+    /// Messages for the user.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
 
-    /// What automatic gc did, if it was asked.
+    /// The result of automatic gc, if it ran.
     pub fn collected(&self) -> Option<&Collected> {
         self.collected.as_ref()
     }
 
-    /// The reservation, for the shim to inherit.
+    /// The claim, for the shim to inherit.
     pub fn claim(&self) -> &Claim {
         &self.claim
     }
 
-    /// Ends the stage and keeps the reservation.
+    /// Ends the stage and keeps the claim.
     pub fn into_claim(self) -> Claim {
         self.claim
     }
@@ -96,12 +96,12 @@ impl Admitted {
 
 /// Decides whether a configured, stopped or failed box may start; writes nothing.
 #[derive(Debug)]
-pub struct DiskSpaceTask<'a> {
+pub struct StartAdmission<'a> {
     /// The home, whose filesystem the overlay grows on.
     pub home: &'a Home,
     /// The settings in force.
     pub settings: &'a Settings,
-    /// Bytes to reserve; the box's own figure or [`Settings::claim`].
+    /// Bytes to claim; the box's own figure or [`Settings::claim`].
     pub claim: u64,
     /// Directories outside the home that the box will write to.
     pub also: &'a [PathBuf],
@@ -109,7 +109,7 @@ pub struct DiskSpaceTask<'a> {
     pub keep: &'a [String],
 }
 
-impl DiskSpaceTask<'_> {
+impl StartAdmission<'_> {
     /// Measures, collects garbage through `collector` when space is short, measures again and decides.
     ///
     /// Blocks for the length of a gc pass at most. Free space that cannot be measured is a notice, no obstacle;
@@ -117,7 +117,7 @@ impl DiskSpaceTask<'_> {
     ///
     /// # Errors
     /// `ResourceExhausted` with need, have, path and what gc could free. No claim is held then.
-    pub fn run(&self, collector: &dyn Collector) -> Result<Admitted> {
+    pub fn run(&self, collector: &dyn Collector) -> Result<Admission> {
         self.run_measuring(collector, &crate::durable::free_space)
     }
 
@@ -125,7 +125,7 @@ impl DiskSpaceTask<'_> {
         &self,
         collector: &dyn Collector,
         measure: &(dyn Fn(&Path) -> Result<FreeSpace> + Sync),
-    ) -> Result<Admitted> {
+    ) -> Result<Admission> {
         let thresholds = Thresholds::of(self.settings);
         let claim = Claims::open(self.home)?.take(self.claim)?;
         let root = self.home.root();
@@ -181,7 +181,7 @@ impl DiskSpaceTask<'_> {
                 verdict
             }
         };
-        Ok(Admitted { claim, verdict, notices, collected })
+        Ok(Admission { claim, verdict, notices, collected })
     }
 
     /// Those of the other directories that do not share the home's filesystem, one per filesystem.
@@ -255,7 +255,7 @@ pub(super) fn shortage(
             space.bytes
         );
         if promised > 0 {
-            let _ = write!(message, ", of which concurrent operations reserve {}", Bytes(promised));
+            let _ = write!(message, ", of which concurrent operations claim {}", Bytes(promised));
         }
         message += &advice(reclaimable);
         let shortage = Shortage { need, have: space.bytes, inodes: false, reclaimable };
