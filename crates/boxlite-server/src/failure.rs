@@ -118,7 +118,7 @@ impl From<Error> for HttpFailure {
 impl IntoResponse for HttpFailure {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), error = %self.error, "a request failed");
+            tracing::warn!(status = self.status.as_u16(), error = %self.error.chain(), "a request failed");
         }
         let body = ErrorEnvelope { error: self.body(request_id::current()) };
         let mut response = (self.status, Json(body)).into_response();

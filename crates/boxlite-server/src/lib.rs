@@ -130,7 +130,7 @@ impl Server {
     /// `Io` when the address cannot be listened on.
     pub async fn bind(self, runtime: Runtime) -> Result<BoundServer> {
         let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Io, format!("listening on {} failed: {error}", self.address)).because(error)
+            Error::new(ErrorKind::Io, format!("listening on {} failed", self.address)).because(error)
         };
         let listener = TcpListener::bind(self.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -204,9 +204,13 @@ mod tests {
     #[tokio::test]
     async fn a_server_answers_until_it_is_told_to_stop() {
         let runtime = Runtime::remote(&RemoteOptions { url: "http://127.0.0.1:1".into(), api_key: None });
-        let server = Server::new(&options([127, 0, 0, 1])).unwrap().bind(runtime.unwrap()).await.unwrap();
+        let runtime = runtime.unwrap();
+        let server = Server::new(&options([127, 0, 0, 1])).unwrap().bind(runtime.clone()).await.unwrap();
         let address = server.address();
         assert_ne!(address.port(), 0);
+        let second = Server::new(&ServerOptions { address, ..ServerOptions::default() }).unwrap();
+        let taken = second.bind(runtime).await.unwrap_err().chain().to_string();
+        assert!(taken.starts_with(&format!("listening on {address} failed: ")), "{taken}");
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async move { drop(stopped.await) }));
         let mut client = TcpStream::connect(address).await.unwrap();
