@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 
-use crate::image::{self, BLOCK, BlockSpace, Geometry, Identifiers, ImageWriter, MAX_VIRTUAL, MIN_VIRTUAL};
+use crate::format::{BLOCK, Geometry, Identifiers, MAX_VIRTUAL, MIN_VIRTUAL};
 use crate::merge::Merge;
 use crate::tree::FileTree;
+use crate::whole;
+use crate::writer::{BlockSpace, ImageWriter};
 use crate::{BuildError, BuildOptions, BuildProgress, BuildReport, LayerSource};
 
 /// Builds the image of `layers`, lowest first, into `out`.
@@ -44,7 +46,7 @@ pub fn build(
     let writer = ImageWriter::new(&mut sink, BlockSpace::new(&geometry), observer);
     let mut merge = Merge::new(options.limits.clone(), virtual_size, writer, FileTree::new(), None);
     merge.run(layers)?;
-    let totals = image::finish(&mut merge.writer, &merge.tree, &geometry, &ids)
+    let totals = whole::finish(&mut merge.writer, &merge.tree, &geometry, &ids)
         .map_err(|error| merge.finish_error(error))?;
     Ok(BuildReport {
         uuid: ids.uuid,

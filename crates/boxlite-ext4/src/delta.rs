@@ -2,13 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use crate::below::{Below, BelowGroups};
+use crate::below::{BelowGroups, FilesystemBelow};
 use crate::change;
 use crate::error::EntryRefusal;
-use crate::image::{BLOCK, ImageWriter};
+use crate::format::BLOCK;
 use crate::merge::Merge;
 use crate::source::{BlockSink, BlockSource};
 use crate::tree::FileTree;
+use crate::writer::ImageWriter;
 use crate::{BuildError, BuildProgress, LayerLimits, LayerSource};
 
 /// Identities of a delta and of the file system below it, and limits on its layers.
@@ -78,7 +79,7 @@ pub fn build_delta(
     if options.identity == [0; 32] {
         return Err(BuildError::InvalidOptions { reason: "the identity of a delta is zero".to_owned() });
     }
-    let below = Below::open(below, &options.below)?;
+    let below = FilesystemBelow::open(below, &options.below)?;
     let virtual_size = below.geometry.blocks * BLOCK as u64;
     let writer = ImageWriter::new(out, BelowGroups::new(&below)?, observer);
     let tree = FileTree::above(&below).map_err(|refusal| match refusal {

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::image::superblock::{
+use crate::format::superblock::{
     BLOCKS_HIGH_AT, BLOCKS_LOW_AT, CHECKSUM_AT, DELTA_AT, INCOMPATIBLE, INCOMPATIBLE_AT, LOG_BLOCK_SIZE_AT,
     MAGIC, MAGIC_AT, OFFSET, READ_ONLY, READ_ONLY_AT, SUPERBLOCK, UUID_AT,
 };
-use crate::image::{BLOCK, Identifiers};
+use crate::format::{BLOCK, Identifiers};
 use crate::{BlockSource, IdentityError};
 
 /// Identity of the file system in a disk image.

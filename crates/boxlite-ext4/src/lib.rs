@@ -86,22 +86,23 @@
 //! The crate reads layers and blocks from what it is given and writes to what it is given, and does no other I/O. Names,
 //! durability and publishing are the caller's.
 
-#[cfg(test)]
-extern crate self as boxlite_ext4;
-
 mod below;
 mod build;
 mod change;
+mod content;
 mod delta;
 mod error;
+mod format;
 mod identity;
-mod image;
 mod merge;
+mod metadata;
 mod segments;
 mod source;
 mod stream;
 mod tar;
 mod tree;
+mod whole;
+mod writer;
 
 use std::io::Read;
 
@@ -215,3 +216,7 @@ pub struct BuildReport {
     /// Free space inside the file system in bytes.
     pub free: u64,
 }
+
+/// Test code that is shared with the integration tests names the crate from outside.
+#[cfg(test)]
+extern crate self as boxlite_ext4;

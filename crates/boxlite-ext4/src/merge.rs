@@ -3,14 +3,15 @@
 use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread;
 
-use crate::below::Below;
+use crate::below::FilesystemBelow;
+use crate::content::{FileContent, MAX_FILE, Predecessor};
 use crate::error::{EntryRefusal, shown};
-use crate::image::{
-    self, Allocate, FileContent, FileExtent, FinishError, ImageWriteError, ImageWriter, MAX_FILE, Predecessor,
-};
+use crate::format::{FileExtent, xattr};
+use crate::metadata::FinishError;
 use crate::stream::{self, AHEAD, LayerBytes, LayerDigests, LayerPiece, StreamFailure};
 use crate::tar::{TarEntry, TarError, TarReader};
 use crate::tree::{Applied, FileTree};
+use crate::writer::{Allocate, ImageWriteError, ImageWriter};
 use crate::{BuildError, LayerLimits, LayerSource};
 
 /// Uncompressed bytes between two calls of the observer, at most, where little is written.
@@ -24,7 +25,7 @@ pub(crate) struct Merge<'a, 'b, S> {
     pub(crate) writer: ImageWriter<'a, S>,
     pub(crate) tree: FileTree<'b>,
     /// The file system that the tree stands on.
-    pub(crate) below: Option<&'b Below<'b>>,
+    pub(crate) below: Option<&'b FilesystemBelow<'b>>,
     /// Entries read so far.
     pub(crate) entries: u64,
     content: FileContent<'b>,
@@ -42,7 +43,7 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
         virtual_size: u64,
         writer: ImageWriter<'a, S>,
         tree: FileTree<'b>,
-        below: Option<&'b Below<'b>>,
+        below: Option<&'b FilesystemBelow<'b>>,
     ) -> Self {
         Self {
             limits,
@@ -133,7 +134,7 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
     ) -> Result<(), BuildError> {
         self.entries += 1;
         self.entry.clone_from(&entry.name);
-        image::attributes_fit(&entry.xattrs).map_err(|refusal| self.refuse(refusal))?;
+        xattr::fit(&entry.xattrs).map_err(|refusal| self.refuse(refusal))?;
         let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.hold((entry.name.len() + entry.link.len() + attributes) as u64)?;
         let applied = self.tree.apply(&mut entry).map_err(|refusal| self.refuse(refusal))?;

@@ -2,18 +2,18 @@
 
 use std::rc::Rc;
 
-use super::Below;
+use super::FilesystemBelow;
 use crate::error::BelowError;
-use crate::image::directory::{
+use crate::format::directory::{
     DirEntry, NODE_INDEX, NODE_LIMIT, ROOT_INDEX, ROOT_LIMIT, parse_index, visit_leaf,
 };
-use crate::image::dirhash::hash;
-use crate::image::{BLOCK, FileExtent, INDEX_FLAG, InodeRecord};
+use crate::format::dirhash::hash;
+use crate::format::{BLOCK, FileExtent, INDEX_FLAG, InodeRecord};
 
 /// An opened directory.
 #[derive(Debug)]
 pub(crate) struct DirectoryFile<'b> {
-    below: &'b Below<'b>,
+    below: &'b FilesystemBelow<'b>,
     pub(crate) number: u32,
     pub(crate) extents: Vec<FileExtent>,
     /// Blocks of the tree of extents.
@@ -54,7 +54,11 @@ impl DirectoryIndex {
 }
 
 impl<'b> DirectoryFile<'b> {
-    pub(crate) fn open(below: &'b Below<'b>, number: u32, record: &InodeRecord) -> Result<Self, BelowError> {
+    pub(crate) fn open(
+        below: &'b FilesystemBelow<'b>,
+        number: u32,
+        record: &InodeRecord,
+    ) -> Result<Self, BelowError> {
         let mapped = below.mapped(number, record)?;
         let blocks = u32::try_from(record.size / BLOCK as u64).unwrap_or(0);
         let held: u64 = mapped.data.iter().map(|extent| u64::from(extent.length)).sum();

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::{Below, descriptor_place};
+use super::{FilesystemBelow, descriptor_place};
 use crate::error::BelowError;
-use crate::image::{
-    Allocate, BLOCK, BLOCKS_UNINITIALISED, DESCRIPTOR, GROUP_BLOCKS, GroupDescriptor, INODES_UNINITIALISED,
-    mark,
+use crate::format::{
+    BLOCK, BLOCKS_UNINITIALISED, DESCRIPTOR, GROUP_BLOCKS, GroupDescriptor, INODES_UNINITIALISED,
+    first_clear, is_set, mark,
 };
+use crate::writer::Allocate;
 
 /// Blocks to which the first new one is aligned: a cluster of the delta is not shared with blocks below then.
 const ALIGNED: u64 = 16;
@@ -19,7 +20,7 @@ const ALIGNED: u64 = 16;
 /// The block groups, with the changes made to them.
 #[derive(Debug)]
 pub(crate) struct BelowGroups<'b> {
-    below: &'b Below<'b>,
+    below: &'b FilesystemBelow<'b>,
     /// Groups that were looked at.
     groups: BTreeMap<u64, GroupState>,
     /// First block behind all that are in use below.
@@ -51,7 +52,7 @@ enum Bitmap {
 }
 
 impl<'b> BelowGroups<'b> {
-    pub(crate) fn new(below: &'b Below<'b>) -> Result<Self, BelowError> {
+    pub(crate) fn new(below: &'b FilesystemBelow<'b>) -> Result<Self, BelowError> {
         let mut groups = Self {
             below,
             groups: BTreeMap::new(),
@@ -288,23 +289,4 @@ impl Allocate for BelowGroups<'_> {
     fn lies_below(&self, block: u64) -> bool {
         !self.wrapped && block < self.frontier
     }
-}
-
-fn is_set(bitmap: &[u8], bit: u64) -> bool {
-    bitmap[bit as usize / 8] & 1 << (bit % 8) != 0
-}
-
-/// The first clear bit of a range.
-fn first_clear(bitmap: &[u8], from: u64, end: u64) -> Option<u64> {
-    let mut bit = from;
-    while bit < end {
-        if bit.is_multiple_of(8) && bitmap[bit as usize / 8] == 0xff {
-            bit += 8;
-        } else if is_set(bitmap, bit) {
-            bit += 1;
-        } else {
-            return Some(bit);
-        }
-    }
-    None
 }

@@ -15,8 +15,8 @@ pub(crate) use directory::{DirectoryFile, DirectoryIndex, IndexedLeaf};
 pub(crate) use groups::BelowGroups;
 
 use crate::error::BelowError;
-use crate::image::superblock::{self, OFFSET, SUPERBLOCK, SuperblockSummary};
-use crate::image::{
+use crate::format::superblock::{self, OFFSET, SUPERBLOCK, SuperblockSummary};
+use crate::format::{
     BLOCK, Checksum, DESCRIPTOR, EXTENTS_FLAG, ExtentNode, FAST_SYMLINK, FileExtent, Geometry,
     GroupDescriptor, INODE, INODES_PER_BLOCK, Identifiers, InodeRecord, extents,
 };
@@ -26,7 +26,7 @@ use crate::source::BlockSource;
 const MAX_CACHED: usize = 1024;
 
 /// A file system to build upon.
-pub(crate) struct Below<'s> {
+pub(crate) struct FilesystemBelow<'s> {
     source: &'s dyn BlockSource,
     pub(crate) geometry: Geometry,
     pub(crate) ids: Identifiers,
@@ -34,9 +34,9 @@ pub(crate) struct Below<'s> {
     cache: RefCell<BlockCache>,
 }
 
-impl std::fmt::Debug for Below<'_> {
+impl std::fmt::Debug for FilesystemBelow<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Below").field("ids", &self.ids).finish_non_exhaustive()
+        formatter.debug_struct("FilesystemBelow").field("ids", &self.ids).finish_non_exhaustive()
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct MappedBlocks {
     pub(crate) tree: Vec<u64>,
 }
 
-impl<'s> Below<'s> {
+impl<'s> FilesystemBelow<'s> {
     /// Reads the superblock, and requires the identity that the caller expects.
     pub(crate) fn open(source: &'s dyn BlockSource, expected: &[u8; 32]) -> Result<Self, BelowError> {
         let mut block = [0; BLOCK];

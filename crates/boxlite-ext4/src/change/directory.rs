@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use crate::below::{Below, DirectoryFile, DirectoryIndex, IndexedLeaf};
+use crate::below::{DirectoryFile, DirectoryIndex, FilesystemBelow, IndexedLeaf};
 use crate::error::BelowError;
-use crate::image::directory::{
+use crate::format::directory::{
     DIRECTORY_TYPE, DirEntry, DirectoryBlocks, LEAF_SPACE, NODE_LIMIT, ROOT_LIMIT, by_hash, fill_node,
     fill_root, leaf, record_length, split,
 };
-use crate::image::dirhash::hash;
-use crate::image::{BLOCK, Checksum};
+use crate::format::dirhash::hash;
+use crate::format::{BLOCK, Checksum};
 
 /// A name that is to mean an inode of a type, or nothing.
 pub(super) struct NameChange<'a> {
@@ -84,7 +84,7 @@ struct OpenLeaf {
 
 /// Changes an indexed directory in place; `None` if its index has no room left and it must be laid out anew.
 pub(super) fn change_indexed(
-    below: &Below<'_>,
+    below: &FilesystemBelow<'_>,
     file: &DirectoryFile<'_>,
     index: &DirectoryIndex,
     parent: u32,

@@ -2,13 +2,12 @@
 
 use super::directory::{ChangedDirectory, NameChange, all_names, change_indexed, entries};
 use super::table::{ChangedTable, unchanged};
-use crate::below::{Below, BelowGroups, DirectoryFile};
-use crate::image::superblock::{self, OFFSET, SUPERBLOCK};
-use crate::image::{
-    BLOCK, FileExtent, FinishError, INDEX_FLAG, INODE, ImageWriteError, ImageWriter, InodeRecord, Numbering,
-    RecordWriter, extents, links_of,
-};
+use crate::below::{BelowGroups, DirectoryFile, FilesystemBelow};
+use crate::format::superblock::{self, OFFSET, SUPERBLOCK};
+use crate::format::{BLOCK, FileExtent, INDEX_FLAG, INODE, InodeRecord, extents};
+use crate::metadata::{FinishError, Numbering, RecordWriter, links_of};
 use crate::tree::{Directory, FileTree, InodeId, InodeKind, ROOT};
+use crate::writer::{ImageWriteError, ImageWriter};
 
 /// Figures of the finished delta.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +21,7 @@ pub(crate) struct DeltaTotals {
 pub(crate) fn finish<'b>(
     writer: &mut ImageWriter<'_, BelowGroups<'b>>,
     tree: &FileTree<'b>,
-    below: &'b Below<'b>,
+    below: &'b FilesystemBelow<'b>,
     identity: &[u8; 32],
 ) -> Result<DeltaTotals, FinishError> {
     for (&number, &directory) in &tree.removed {
@@ -89,7 +88,7 @@ pub(crate) fn finish<'b>(
 /// The record of an inode from below after its changes; writes the blocks of a directory that change.
 fn changed_record(
     records: &mut RecordWriter<'_, '_, '_, BelowGroups<'_>>,
-    below: &Below<'_>,
+    below: &FilesystemBelow<'_>,
     id: InodeId,
     known: &InodeRecord,
 ) -> Result<InodeRecord, FinishError> {
@@ -122,7 +121,7 @@ fn changed_record(
 /// The new blocks of a directory from below; `None` if it keeps all of its names.
 fn changed_directory(
     records: &RecordWriter<'_, '_, '_, BelowGroups<'_>>,
-    below: &Below<'_>,
+    below: &FilesystemBelow<'_>,
     id: InodeId,
     directory: &Directory<'_>,
 ) -> Result<Option<ChangedDirectory>, FinishError> {
@@ -155,7 +154,7 @@ fn changed_directory(
 /// Writes the blocks of a directory that differ from those below, and maps the directory anew if its length changes.
 fn write_directory(
     records: &mut RecordWriter<'_, '_, '_, BelowGroups<'_>>,
-    below: &Below<'_>,
+    below: &FilesystemBelow<'_>,
     file: &DirectoryFile<'_>,
     changed: &ChangedDirectory,
     record: &mut InodeRecord,

@@ -1,19 +1,20 @@
 //! The inode tables below, changed record by record.
 
-use crate::below::{Below, BelowGroups};
+use crate::below::{BelowGroups, FilesystemBelow};
 use crate::error::BelowError;
-use crate::image::{BLOCK, INODE, ImageWriteError, ImageWriter};
+use crate::format::{BLOCK, INODE};
+use crate::writer::{ImageWriteError, ImageWriter};
 
 /// Collects the records of one block at a time; blocks that stay the same are not written.
 pub(super) struct ChangedTable<'b> {
-    below: &'b Below<'b>,
+    below: &'b FilesystemBelow<'b>,
     /// The block that the collected records belong to; 0 before the first one.
     at: u64,
     block: Vec<u8>,
 }
 
 impl<'b> ChangedTable<'b> {
-    pub(super) fn new(below: &'b Below<'b>) -> Self {
+    pub(super) fn new(below: &'b FilesystemBelow<'b>) -> Self {
         Self { below, at: 0, block: Vec::new() }
     }
 
@@ -48,6 +49,6 @@ impl<'b> ChangedTable<'b> {
 }
 
 /// True if a block below has this content already.
-pub(super) fn unchanged(below: &Below<'_>, place: u64, block: &[u8]) -> Result<bool, BelowError> {
+pub(super) fn unchanged(below: &FilesystemBelow<'_>, place: u64, block: &[u8]) -> Result<bool, BelowError> {
     Ok(*below.block(place)? == *block)
 }

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::below::{Below, DirectoryFile};
-use crate::image::Identifiers;
-use crate::image::dirhash::hash;
+use crate::below::{DirectoryFile, FilesystemBelow};
+use crate::format::Identifiers;
+use crate::format::dirhash::hash;
 use crate::{BuildOptions, DeltaOptions, LayerSource, build, build_delta};
 
 #[path = "../../tests/suite/archive.rs"]
@@ -72,7 +72,7 @@ fn names_with_equal_hashes_are_found_in_either_leaf() {
     std::fs::copy(&below, &above).unwrap();
     let below = File::open(&below).unwrap();
 
-    let opened = Below::open(&below, &identity).unwrap();
+    let opened = FilesystemBelow::open(&below, &identity).unwrap();
     let (number, _) = directory(&opened, 2).find(b"d").unwrap().unwrap();
     let index = directory(&opened, number).index.unwrap();
     let torn = index.leaves.iter().filter(|leaf| leaf.hash & 1 != 0).count();
@@ -82,7 +82,7 @@ fn names_with_equal_hashes_are_found_in_either_leaf() {
     let options = DeltaOptions::new(identity, [4; 32]);
     build_delta(&below, vec![source(&upper)], &mut &out, &options, &mut |_| ControlFlow::Continue(()))
         .unwrap();
-    let opened = Below::open(&out, &[4; 32]).unwrap();
+    let opened = FilesystemBelow::open(&out, &[4; 32]).unwrap();
     let changed = directory(&opened, number);
     let mut found = BTreeSet::new();
     for leaf in changed.leaves() {
@@ -101,6 +101,6 @@ fn names_with_equal_hashes_are_found_in_either_leaf() {
     }
 }
 
-fn directory<'b>(below: &'b Below<'b>, number: u32) -> DirectoryFile<'b> {
+fn directory<'b>(below: &'b FilesystemBelow<'b>, number: u32) -> DirectoryFile<'b> {
     DirectoryFile::open(below, number, &below.inode(number).unwrap()).unwrap()
 }

@@ -2,14 +2,7 @@
 
 use super::header::{Dialect, TarHeader};
 use super::pax::PaxRecords;
-use super::sparse::SparseSegment;
-
-/// A point in time; nanoseconds count upwards also before 1970.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Timestamp {
-    pub(crate) seconds: i64,
-    pub(crate) nanoseconds: u32,
-}
+use super::value::{SparseSegment, Timestamp};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TarEntryKind {

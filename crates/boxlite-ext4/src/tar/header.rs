@@ -1,6 +1,6 @@
 //! One 512-byte header block: fields, checksum, dialect.
 
-use super::sparse::SparseSegment;
+use super::value::SparseSegment;
 
 /// Size of a header block and unit of padding in bytes.
 pub(crate) const BLOCK: usize = 512;

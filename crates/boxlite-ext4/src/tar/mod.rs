@@ -11,12 +11,13 @@ mod pax;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::io::{self, BufRead};
 
-pub(crate) use entry::{TarEntry, TarEntryKind, Timestamp};
+pub(crate) use entry::{TarEntry, TarEntryKind};
 use header::{BLOCK, TarHeader};
-pub(crate) use sparse::SparseSegment;
+pub(crate) use value::{SparseSegment, Timestamp};
 
 /// Longest pax header, long name or sparse map in bytes, as in Go.
 const MAX_SPECIAL: u64 = 1 << 20;

@@ -1,7 +1,6 @@
 //! Records of a pax extended header: `LENGTH KEY=VALUE\n`, the length counting all of it.
 
-use super::entry::Timestamp;
-use super::sparse::SparseSegment;
+use super::value::{SparseSegment, Timestamp, decimal};
 
 /// The records of one extended header in their order.
 #[derive(Debug, Default)]
@@ -124,19 +123,6 @@ impl PaxRecords {
         }
         Ok(Some(segments))
     }
-}
-
-/// A non-negative decimal number without sign or space.
-pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |value, &digit| {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
 }
 
 /// Seconds with an optional fraction, cut at nanoseconds.

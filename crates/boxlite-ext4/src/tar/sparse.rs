@@ -1,13 +1,6 @@
 //! Maps of sparse files.
 
-use super::pax::decimal;
-
-/// A stretch of a sparse file that has data, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SparseSegment {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-}
+use super::value::{SparseSegment, decimal};
 
 /// Requires ascending, disjoint segments inside the file that use the stored bytes up exactly; drops empty ones.
 pub(crate) fn validated(

@@ -1,9 +1,9 @@
 //! One entry of a layer applied to the tree.
 
 use super::resolve::components;
-use super::{FileTree, Inode, InodeId, InodeKind, MAX_LINKS, ROOT, Removal, Touched};
+use super::{FileTree, Inode, InodeId, InodeKind, MAX_LINKS, ROOT, RemovedName, Touched};
 use crate::error::EntryRefusal;
-use crate::image::FileExtent;
+use crate::format::FileExtent;
 use crate::tar::{TarEntry, TarEntryKind};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -69,7 +69,7 @@ impl FileTree<'_> {
                     entry.mode = 0o777;
                 }
                 let new = new_kind(kind, entry)?;
-                let Removal { number, extents: replaced } = self.unlink(parent, name)?;
+                let RemovedName { number, extents: replaced } = self.unlink(parent, name)?;
                 let id = self.add(described(entry, new))?;
                 if let Some(number) = number {
                     // A file in place of another one takes its number over, and so leaves the directory as it is.

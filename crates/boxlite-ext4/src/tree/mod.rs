@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub(crate) use apply::Applied;
 
-use crate::below::{Below, DirectoryFile};
+use crate::below::{DirectoryFile, FilesystemBelow};
 use crate::error::EntryRefusal;
-use crate::image::{FileExtent, InodeRecord};
+use crate::format::{FileExtent, InodeRecord};
 use crate::tar::Timestamp;
 
 /// Index of an inode in its [`FileTree`].
@@ -107,7 +107,7 @@ pub(crate) struct FileTree<'b> {
     freed: Vec<FileExtent>,
     /// Inodes created, for the limit on entries.
     created: u64,
-    below: Option<&'b Below<'b>>,
+    below: Option<&'b FilesystemBelow<'b>>,
     /// Inodes from below by their number.
     known: HashMap<u32, InodeId>,
     /// Numbers of inodes below that are gone, and whether they were directories.
@@ -116,7 +116,7 @@ pub(crate) struct FileTree<'b> {
 
 /// A name that was removed, for its successor.
 #[derive(Debug, Default)]
-struct Removal {
+struct RemovedName {
     /// Number of the inode below, if it is gone and was not a directory.
     number: Option<u32>,
     /// Content of the file, if it is gone.
@@ -238,8 +238,8 @@ impl<'b> FileTree<'b> {
 
     /// Removes a name, and everything that has no other name. The content of a file goes to the caller, all other
     /// blocks to [`Self::take_freed`].
-    fn unlink(&mut self, parent: InodeId, name: &[u8]) -> Result<Removal, EntryRefusal> {
-        let Some(found) = self.lookup(parent, name)? else { return Ok(Removal::default()) };
+    fn unlink(&mut self, parent: InodeId, name: &[u8]) -> Result<RemovedName, EntryRefusal> {
+        let Some(found) = self.lookup(parent, name)? else { return Ok(RemovedName::default()) };
         let directory = self.directory_mut(parent);
         directory.entries.remove(name);
         if let Some(standing) = &mut directory.standing

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Directory, FileTree, Inode, InodeId, InodeKind, ROOT, Removal, StandingDirectory, TreeName};
-use crate::below::{Below, DirectoryFile};
+use super::{Directory, FileTree, Inode, InodeId, InodeKind, ROOT, RemovedName, StandingDirectory, TreeName};
+use crate::below::{DirectoryFile, FilesystemBelow};
 use crate::error::{BelowError, EntryRefusal};
-use crate::image::{FileExtent, InodeRecord, ROOT_INODE, type_code};
+use crate::format::{FileExtent, InodeRecord, ROOT_INODE, type_code};
 
 /// An inode whose last name may be gone.
-enum Candidate {
+enum ReleaseCandidate {
     Known(InodeId),
     /// Not in the tree; its number below.
     Below(u32),
@@ -16,7 +16,7 @@ enum Candidate {
 
 impl<'b> FileTree<'b> {
     /// A tree that stands on a file system.
-    pub(crate) fn above(below: &'b Below<'b>) -> Result<Self, EntryRefusal> {
+    pub(crate) fn above(below: &'b FilesystemBelow<'b>) -> Result<Self, EntryRefusal> {
         let mut tree = Self::new();
         tree.below = Some(below);
         tree.inodes.clear();
@@ -63,7 +63,7 @@ impl<'b> FileTree<'b> {
     /// Puts an inode from below into the tree.
     fn load(
         &mut self,
-        below: &'b Below<'b>,
+        below: &'b FilesystemBelow<'b>,
         number: u32,
         record: InodeRecord,
         parent: InodeId,
@@ -104,13 +104,13 @@ impl<'b> FileTree<'b> {
     }
 
     /// Takes one name from an inode, and frees it with everything below it if that was the last one.
-    pub(super) fn release(&mut self, top: InodeId) -> Result<Removal, EntryRefusal> {
-        let mut removal = Removal::default();
-        let mut pending = vec![Candidate::Known(top)];
+    pub(super) fn release(&mut self, top: InodeId) -> Result<RemovedName, EntryRefusal> {
+        let mut removal = RemovedName::default();
+        let mut pending = vec![ReleaseCandidate::Known(top)];
         while let Some(candidate) = pending.pop() {
             let id = match candidate {
-                Candidate::Known(id) => id,
-                Candidate::Below(number) => {
+                ReleaseCandidate::Known(id) => id,
+                ReleaseCandidate::Below(number) => {
                     self.release_below(number, &mut pending)?;
                     continue;
                 }
@@ -129,7 +129,8 @@ impl<'b> FileTree<'b> {
             match std::mem::replace(&mut inode.kind, InodeKind::Fifo) {
                 InodeKind::File { extents, .. } => content = extents,
                 InodeKind::Directory(directory) => {
-                    pending.extend(directory.entries.values().map(|name| Candidate::Known(name.inode)));
+                    pending
+                        .extend(directory.entries.values().map(|name| ReleaseCandidate::Known(name.inode)));
                     directory.list_standing(&mut pending)?;
                 }
                 _ => {}
@@ -142,7 +143,7 @@ impl<'b> FileTree<'b> {
                 self.note_removed(number, is_directory)?;
             }
             if id == top && !is_directory {
-                removal = Removal { number: (number != 0).then_some(number), extents: content };
+                removal = RemovedName { number: (number != 0).then_some(number), extents: content };
             } else {
                 self.freed.extend(content);
             }
@@ -151,9 +152,13 @@ impl<'b> FileTree<'b> {
     }
 
     /// Takes one name from an inode that is not in the tree.
-    fn release_below(&mut self, number: u32, pending: &mut Vec<Candidate>) -> Result<(), EntryRefusal> {
+    fn release_below(
+        &mut self,
+        number: u32,
+        pending: &mut Vec<ReleaseCandidate>,
+    ) -> Result<(), EntryRefusal> {
         if let Some(&id) = self.known.get(&number) {
-            pending.push(Candidate::Known(id));
+            pending.push(ReleaseCandidate::Known(id));
             return Ok(());
         }
         let Some(below) = self.below else { return Ok(()) };
@@ -162,14 +167,14 @@ impl<'b> FileTree<'b> {
         if !is_directory && record.links > 1 {
             // It has another name, which may be looked up or removed later.
             let id = self.load(below, number, record, ROOT)?;
-            pending.push(Candidate::Known(id));
+            pending.push(ReleaseCandidate::Known(id));
             return Ok(());
         }
         self.note_removed(number, is_directory)?;
         if is_directory {
             let file = DirectoryFile::open(below, number, &record)?;
             for leaf in file.leaves() {
-                file.visit(leaf, &mut |entry| pending.push(Candidate::Below(entry.inode)))?;
+                file.visit(leaf, &mut |entry| pending.push(ReleaseCandidate::Below(entry.inode)))?;
             }
         }
         let data = self.free_blocks(number, &record)?;
@@ -208,8 +213,8 @@ impl<'b> FileTree<'b> {
         }
         while let Some(candidate) = pending.pop() {
             match candidate {
-                Candidate::Below(number) => self.release_below(number, &mut pending)?,
-                Candidate::Known(id) => {
+                ReleaseCandidate::Below(number) => self.release_below(number, &mut pending)?,
+                ReleaseCandidate::Known(id) => {
                     let removal = self.release(id)?;
                     self.freed.extend(removal.extents);
                 }
@@ -221,14 +226,14 @@ impl<'b> FileTree<'b> {
 
 impl Directory<'_> {
     /// Adds the inodes of the names below that are not among the entries.
-    fn list_standing(&self, pending: &mut Vec<Candidate>) -> Result<(), BelowError> {
+    fn list_standing(&self, pending: &mut Vec<ReleaseCandidate>) -> Result<(), BelowError> {
         let Some(standing) = self.standing.as_deref().filter(|standing| !standing.emptied) else {
             return Ok(());
         };
         for leaf in standing.file.leaves() {
             standing.file.visit(leaf, &mut |entry| {
                 if !self.entries.contains_key(entry.name) && standing.holds(entry.name) {
-                    pending.push(Candidate::Below(entry.inode));
+                    pending.push(ReleaseCandidate::Below(entry.inode));
                 }
             })?;
         }

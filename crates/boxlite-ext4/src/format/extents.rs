@@ -1,18 +1,17 @@
-//! Extents and the tree that holds them (`ext4_extent`, `ext4_extent_idx`).
+//! Extents and the nodes of the tree that holds them (`ext4_extent`, `ext4_extent_idx`).
 
 use super::checksum::Checksum;
-use super::writer::{Allocate, ImageWriteError, ImageWriter};
 use super::{BLOCK, put};
 
 /// Most blocks of one initialised extent.
 const MAX_LENGTH: u32 = 32_768;
 const MAGIC: u16 = 0xf30a;
-const RECORD: usize = 12;
+pub(crate) const RECORD: usize = 12;
 /// Levels above the leaves that the kernel accepts.
 const MAX_DEPTH: u16 = 5;
 /// Records that fit an inode, and a block of the tree.
-const IN_INODE: usize = 4;
-const IN_BLOCK: usize = (BLOCK - RECORD - 4) / RECORD;
+pub(crate) const IN_INODE: usize = 4;
+pub(crate) const IN_BLOCK: usize = (BLOCK - RECORD - 4) / RECORD;
 
 /// A run of blocks of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,34 +50,6 @@ pub(crate) fn ascending(extents: &[FileExtent]) -> bool {
     extents
         .windows(2)
         .all(|pair| u64::from(pair[0].logical) + u64::from(pair[0].length) <= u64::from(pair[1].logical))
-}
-
-/// The `i_block` field for a list of extents, and how many blocks of tree had to be written for it.
-pub(crate) fn root<S: Allocate>(
-    extents: &[FileExtent],
-    seed: Checksum,
-    writer: &mut ImageWriter<'_, S>,
-) -> Result<([u8; 60], u64), ImageWriteError> {
-    let mut records: Vec<(u32, [u8; RECORD])> = extents.iter().map(leaf_record).collect();
-    let mut depth = 0;
-    let mut written = 0;
-    while records.len() > IN_INODE {
-        let mut above = Vec::with_capacity(records.len().div_ceil(IN_BLOCK));
-        for node in records.chunks(IN_BLOCK) {
-            let mut block = vec![0; BLOCK];
-            fill(&mut block, node, IN_BLOCK, depth);
-            let tail = RECORD + IN_BLOCK * RECORD;
-            let checksum = seed.over(&block[..tail]).value();
-            put!(block, tail, checksum);
-            above.push((node[0].0, index_record(node[0].0, writer.append_one(&block)?)));
-            written += 1;
-        }
-        records = above;
-        depth += 1;
-    }
-    let mut field = [0; 60];
-    fill(&mut field, &records, IN_INODE, depth);
-    Ok((field, written))
 }
 
 /// Reads one node of a tree of extents: the extents of a leaf, or the blocks of the nodes below it.
@@ -123,7 +94,8 @@ pub(crate) enum ExtentNode {
     Index { depth: u16, children: Vec<u64> },
 }
 
-fn fill(node: &mut [u8], records: &[(u32, [u8; RECORD])], most: usize, depth: u16) {
+/// Fills a zeroed node with records.
+pub(crate) fn fill(node: &mut [u8], records: &[(u32, [u8; RECORD])], most: usize, depth: u16) {
     put!(node, 0, MAGIC);
     put!(node, 2, records.len() as u16);
     put!(node, 4, most as u16);
@@ -133,7 +105,8 @@ fn fill(node: &mut [u8], records: &[(u32, [u8; RECORD])], most: usize, depth: u1
     }
 }
 
-fn leaf_record(extent: &FileExtent) -> (u32, [u8; RECORD]) {
+/// The record of an extent, after its first block.
+pub(crate) fn leaf_record(extent: &FileExtent) -> (u32, [u8; RECORD]) {
     let mut record = [0; RECORD];
     put!(record, 0, extent.logical);
     put!(record, 4, extent.length as u16);
@@ -142,7 +115,8 @@ fn leaf_record(extent: &FileExtent) -> (u32, [u8; RECORD]) {
     (extent.logical, record)
 }
 
-fn index_record(logical: u32, block: u64) -> [u8; RECORD] {
+/// The record of a node below, by its first block.
+pub(crate) fn index_record(logical: u32, block: u64) -> [u8; RECORD] {
     let mut record = [0; RECORD];
     put!(record, 0, logical);
     put!(record, 4, block as u32);

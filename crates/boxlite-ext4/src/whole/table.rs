@@ -1,9 +1,8 @@
 //! The inode tables as a stream of records.
 
 use super::groups::GroupPlaces;
-use super::space::BlockSpace;
-use super::writer::{ImageWriteError, ImageWriter};
-use super::{BLOCK, INODE};
+use crate::format::{BLOCK, INODE};
+use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
 
 /// The inode tables, written in the order of numbers.
 pub(super) struct InodeTable<'a> {

@@ -1,42 +1,16 @@
 //! Writes the metadata of a whole image from the finished tree.
 
 use super::groups::{self, GroupPlaces};
-use super::inode::InodeRecord;
-use super::numbering::Numbering;
-use super::records::RecordWriter;
-use super::space::BlockSpace;
-use super::superblock::{self, Identifiers, SUPERBLOCK, SuperblockSummary};
 use super::table::InodeTable;
-use super::writer::{ImageWriteError, ImageWriter};
-use super::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, ROOT_INODE, journal, resize};
-use crate::error::{BelowError, EntryRefusal};
+use super::{journal, resize};
+use crate::format::superblock::{self, SUPERBLOCK, SuperblockSummary};
+use crate::format::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, Identifiers, InodeRecord, ROOT_INODE};
+use crate::metadata::{FinishError, Numbering, RecordWriter};
 use crate::tree::{FileTree, InodeKind, ROOT};
+use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
 
 const RESIZE_INODE: u32 = 7;
 const JOURNAL_INODE: u32 = 8;
-
-/// Reason why the metadata cannot be written.
-#[derive(Debug)]
-pub(crate) enum FinishError {
-    Writer(ImageWriteError),
-    /// One path has metadata that ext4 cannot hold.
-    Refused {
-        path: Vec<u8>,
-        refusal: EntryRefusal,
-    },
-}
-
-impl From<ImageWriteError> for FinishError {
-    fn from(error: ImageWriteError) -> Self {
-        Self::Writer(error)
-    }
-}
-
-impl From<BelowError> for FinishError {
-    fn from(error: BelowError) -> Self {
-        Self::Writer(error.into())
-    }
-}
 
 /// Totals of the finished image.
 #[derive(Debug, Clone, Copy)]

@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::BLOCK;
-use super::extents::FileExtent;
-use crate::below::Below;
+use crate::below::FilesystemBelow;
 use crate::error::BelowError;
+use crate::format::{BLOCK, FileExtent};
 
 /// Blocks compared by one read.
 const WINDOW: usize = 32;
@@ -18,7 +17,7 @@ const MAX_DIFFERENT: u64 = 64;
 /// The blocks of a file that is being replaced, consumed in order.
 #[derive(Debug)]
 pub(crate) struct Predecessor<'b> {
-    below: &'b Below<'b>,
+    below: &'b FilesystemBelow<'b>,
     /// Blocks still ahead, ascending.
     ahead: VecDeque<FileExtent>,
     unused: Vec<FileExtent>,
@@ -31,7 +30,7 @@ pub(crate) struct Predecessor<'b> {
 
 impl<'b> Predecessor<'b> {
     /// A predecessor with these extents, all of them blocks whose content is what `below` has there.
-    pub(crate) fn new(below: &'b Below<'b>, extents: Vec<FileExtent>) -> Self {
+    pub(crate) fn new(below: &'b FilesystemBelow<'b>, extents: Vec<FileExtent>) -> Self {
         Self {
             below,
             ahead: extents.into(),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::writer::Allocate;
-use super::{BLOCK, GROUP_BLOCKS, Geometry};
+use super::Allocate;
 use crate::error::BelowError;
+use crate::format::{BLOCK, GROUP_BLOCKS, Geometry, mark};
 
 /// The allocator. Blocks given back are used again only once the cursor has reached the end, so that files stay
 /// contiguous and in the order in which they were written.
@@ -119,24 +119,5 @@ impl Allocate for BlockSpace {
 
     fn lies_below(&self, _block: u64) -> bool {
         false
-    }
-}
-
-/// Sets or clears a range of bits, lowest bit of each byte first.
-pub(crate) fn mark(bitmap: &mut [u8], range: std::ops::Range<u64>, set: bool) {
-    let mut bit = range.start as usize;
-    let end = range.end as usize;
-    while bit < end {
-        if bit.is_multiple_of(8) && end - bit >= 8 {
-            bitmap[bit / 8] = if set { 0xff } else { 0 };
-            bit += 8;
-            continue;
-        }
-        if set {
-            bitmap[bit / 8] |= 1 << (bit % 8);
-        } else {
-            bitmap[bit / 8] &= !(1 << (bit % 8));
-        }
-        bit += 1;
     }
 }

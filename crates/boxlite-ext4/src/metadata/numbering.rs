@@ -1,7 +1,7 @@
 //! Numbers for the inodes of a finished tree.
 
-use super::ROOT_INODE;
-use super::finish::FinishError;
+use super::FinishError;
+use crate::format::ROOT_INODE;
 use crate::tree::{FileTree, Inode, InodeId, InodeKind, ROOT};
 
 /// Inode numbers: those below stay, new ones are given in the order of a walk by breadth, names in byte order.

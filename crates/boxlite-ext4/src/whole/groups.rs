@@ -1,11 +1,10 @@
 //! Bitmaps and descriptors of all groups of a whole build.
 
-use super::checksum::Checksum;
-use super::descriptor::{BLOCKS_UNINITIALISED, GroupDescriptor, INODES_UNINITIALISED, TABLE_ZEROED};
-use super::geometry::DESCRIPTOR;
-use super::space::{BlockSpace, mark};
-use super::writer::{ImageWriteError, ImageWriter};
-use super::{BLOCK, Geometry, INODES_PER_BLOCK};
+use crate::format::{
+    BLOCK, BLOCKS_UNINITIALISED, Checksum, DESCRIPTOR, Geometry, GroupDescriptor, INODES_PER_BLOCK,
+    INODES_UNINITIALISED, TABLE_ZEROED, mark,
+};
+use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
 
 /// Places of each group's bitmaps and inode table.
 #[derive(Debug)]

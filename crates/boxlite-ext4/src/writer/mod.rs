@@ -1,13 +1,18 @@
 //! The writing end of a build: new blocks appended through one large buffer, metadata written in place.
 
+mod extent_tree;
+mod space;
+
 use std::io;
 use std::ops::ControlFlow;
 
-use super::BLOCK;
-use super::extents::{self, FileExtent};
 use crate::BuildProgress;
 use crate::error::BelowError;
+use crate::format::{BLOCK, FileExtent, extents};
 use crate::source::BlockSink;
+
+pub(crate) use extent_tree::write_extents;
+pub(crate) use space::BlockSpace;
 
 /// Bytes collected before they are written.
 const BUFFER: usize = 1 << 20;

@@ -1,9 +1,7 @@
 //! An empty journal: a clean superblock, and blocks that stay holes until the guest writes them.
 
-use super::extents::{self, FileExtent};
-use super::space::BlockSpace;
-use super::writer::{ImageWriteError, ImageWriter};
-use super::{BLOCK, Geometry};
+use crate::format::{BLOCK, FileExtent, Geometry, extents};
+use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
 
 /// Blocks of the journal. A guest walks through all of it in time and so adds that much to its overlay, therefore
 /// less than mke2fs would take for large file systems.

@@ -1,9 +1,11 @@
 //! One file's content as it streams by: blocks of zeros become holes, blocks that lie below already stay there.
 
-use super::extents::FileExtent;
-use super::predecessor::Predecessor;
-use super::writer::{Allocate, ImageWriteError, ImageWriter};
-use super::{BLOCK, extents};
+mod predecessor;
+
+pub(crate) use predecessor::Predecessor;
+
+use crate::format::{BLOCK, FileExtent, extents};
+use crate::writer::{Allocate, ImageWriteError, ImageWriter};
 
 /// Largest file in bytes that extents can map.
 pub(crate) const MAX_FILE: u64 = (u32::MAX as u64) * BLOCK as u64;

@@ -1,20 +1,17 @@
 //! From an inode of the tree to its record; writes the blocks that the record points at.
 
-use super::directory::{self, DirEntry, DirectoryBlocks};
-use super::finish::FinishError;
-use super::inode::{EXTENTS_FLAG, INDEX_FLAG, InodeRecord, device};
-use super::numbering::Numbering;
-use super::superblock::Identifiers;
-use super::writer::{Allocate, ImageWriter};
-use super::{BLOCK, extents, xattr};
+use super::{FinishError, Numbering};
 use crate::error::EntryRefusal;
+use crate::format::directory::{self, DirEntry, DirectoryBlocks};
+use crate::format::{
+    BLOCK, EXTENTS_FLAG, FAST_SYMLINK, FileExtent, INDEX_FLAG, Identifiers, InodeRecord, device, type_code,
+    xattr,
+};
 use crate::tree::{Directory, FileTree, Inode, InodeId, InodeKind};
+use crate::writer::{Allocate, ImageWriter, write_extents};
 
 /// Subdirectories from which on a directory's link count says nothing (`dir_nlink`).
 const MAX_DIRECTORY_LINKS: u32 = 65_000;
-/// Longest symbolic link that fits the inode, exclusive.
-pub(crate) const FAST_SYMLINK: usize = 60;
-
 /// Makes records, and writes directories, long links, attributes and trees of extents.
 pub(crate) struct RecordWriter<'a, 'w, 'b, S> {
     pub(crate) writer: &'a mut ImageWriter<'w, S>,
@@ -95,7 +92,7 @@ impl<S: Allocate> RecordWriter<'_, '_, '_, S> {
                 self.writer.buffered(record.attributes, &block)?;
             }
             None if record.attributes != 0 => {
-                let extent = extents::FileExtent { logical: 0, length: 1, physical: record.attributes };
+                let extent = FileExtent { logical: 0, length: 1, physical: record.attributes };
                 self.writer.give_back(&[extent])?;
                 record.attributes = 0;
                 record.blocks -= 1;
@@ -110,10 +107,10 @@ impl<S: Allocate> RecordWriter<'_, '_, '_, S> {
         &mut self,
         record: &mut InodeRecord,
         number: u32,
-        extents: &[extents::FileExtent],
+        extents: &[FileExtent],
     ) -> Result<(), FinishError> {
         let seed = self.ids.checksum_seed().of_inode(number);
-        let (block, tree_blocks) = extents::root(extents, seed, self.writer)?;
+        let (block, tree_blocks) = write_extents(extents, seed, self.writer)?;
         record.flags |= EXTENTS_FLAG;
         record.block = block;
         record.blocks += tree_blocks + extents.iter().map(|extent| u64::from(extent.length)).sum::<u64>();
@@ -185,17 +182,4 @@ fn type_bits(kind: &InodeKind<'_>) -> u16 {
 
 fn file_type(kind: &InodeKind<'_>) -> u8 {
     type_code(type_bits(kind)).unwrap_or(0)
-}
-
-/// The file type code of directory entries for a mode; `None` for types that this builder does not make.
-pub(crate) fn type_code(mode: u16) -> Option<u8> {
-    match mode & 0o170_000 {
-        0o100_000 => Some(1),
-        0o040_000 => Some(2),
-        0o020_000 => Some(3),
-        0o060_000 => Some(4),
-        0o010_000 => Some(5),
-        0o120_000 => Some(7),
-        _ => None,
-    }
 }

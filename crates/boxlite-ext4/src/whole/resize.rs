@@ -1,10 +1,8 @@
 //! The resize inode: it owns the blocks kept behind every copy of the group descriptors, so that the kernel can
 //! grow a mounted file system.
 
-use super::inode::InodeRecord;
-use super::space::BlockSpace;
-use super::writer::{ImageWriteError, ImageWriter};
-use super::{BLOCK, GROUP_BLOCKS, Geometry, put};
+use crate::format::{BLOCK, GROUP_BLOCKS, Geometry, InodeRecord, put};
+use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
 
 /// Slot of the double-indirect block in `i_block`.
 const DOUBLE_INDIRECT: usize = 13;

@@ -9,6 +9,9 @@ pub(crate) const EXTENTS_FLAG: u32 = 0x8_0000;
 /// The directory has a hash index.
 pub(crate) const INDEX_FLAG: u32 = 0x1000;
 
+/// Longest symbolic link that fits the inode, exclusive.
+pub(crate) const FAST_SYMLINK: usize = 60;
+
 /// The fields of a record that vary.
 #[derive(Debug, Clone)]
 pub(crate) struct InodeRecord {
@@ -135,6 +138,19 @@ pub(crate) fn device(major: u32, minor: u32) -> [u8; 60] {
         put!(field, 4, minor & 0xff | major << 8 | (minor & !0xff) << 12);
     }
     field
+}
+
+/// The file type code of directory entries for a mode; `None` for types that this builder does not make.
+pub(crate) fn type_code(mode: u16) -> Option<u8> {
+    match mode & 0o170_000 {
+        0o100_000 => Some(1),
+        0o040_000 => Some(2),
+        0o020_000 => Some(3),
+        0o060_000 => Some(4),
+        0o010_000 => Some(5),
+        0o120_000 => Some(7),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
