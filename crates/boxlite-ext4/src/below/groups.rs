@@ -64,7 +64,8 @@ impl<'b> BelowGroups<'b> {
             free_inodes: below.summary.free_inodes,
         };
         groups.frontier = groups.find_frontier()?;
-        groups.cursor = groups.frontier.next_multiple_of(ALIGNED);
+        // At least one block stays free between, so that no extent has blocks on both sides of the frontier.
+        groups.cursor = (groups.frontier + 1).next_multiple_of(ALIGNED);
         Ok(groups)
     }
 

@@ -1,16 +1,12 @@
 //! Writes the metadata of a whole image from the finished tree.
 
-use super::groups::{self, GroupPlaces};
-use super::table::InodeTable;
-use super::{journal, resize};
+use super::groups::{self, GroupPlaces, InodeTable};
+use super::reserved;
 use crate::format::superblock::{self, SUPERBLOCK, SuperblockSummary};
-use crate::format::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, Identifiers, InodeRecord, ROOT_INODE};
+use crate::format::{BLOCK, FIRST_INODE, GROUP_BLOCKS, Geometry, Identifiers};
 use crate::metadata::{FinishError, Numbering, RecordWriter};
 use crate::tree::{FileTree, InodeKind, ROOT};
 use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
-
-const RESIZE_INODE: u32 = 7;
-const JOURNAL_INODE: u32 = 8;
 
 /// Totals of the finished image.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +44,7 @@ pub(crate) fn finish(
     }
     let mut table = InodeTable::new(&places);
     let mut records = RecordWriter { writer, tree, numbering: &numbering, ids, content: 0 };
-    let journal = reserved(&mut records, &mut table, geometry)?;
+    let journal = reserved::write(&mut records, &mut table, geometry)?;
     for (index, &id) in numbering.order.iter().enumerate() {
         let number = FIRST_INODE + index as u32;
         let record = records.record(id, number)?;
@@ -86,30 +82,4 @@ pub(crate) fn finish(
         free_blocks: groups.free_blocks,
         free_inodes: u64::from(groups.free_inodes),
     })
-}
-
-/// Writes inodes 1 to 10; returns the journal's `i_block` and size.
-fn reserved(
-    records: &mut RecordWriter<'_, '_, '_, BlockSpace>,
-    table: &mut InodeTable<'_>,
-    geometry: &Geometry,
-) -> Result<([u8; 60], u64), FinishError> {
-    let resize = resize::write(records.writer, geometry)?;
-    let extents = journal::write(records.writer, geometry)?;
-    let mut journal = InodeRecord::empty();
-    journal.mode = 0o100_600;
-    journal.links = 1;
-    journal.size = extents.iter().map(|extent| u64::from(extent.length)).sum::<u64>() * BLOCK as u64;
-    records.map(&mut journal, JOURNAL_INODE, &extents)?;
-    for number in 1..FIRST_INODE {
-        let record = match number {
-            ROOT_INODE => &records.record(ROOT, ROOT_INODE)?,
-            RESIZE_INODE => &resize,
-            JOURNAL_INODE => &journal,
-            _ => &InodeRecord::empty(),
-        };
-        let seed = records.ids.checksum_seed().of_inode(number);
-        table.push(records.writer, number, &record.bytes(seed))?;
-    }
-    Ok((journal.block, journal.size))
 }

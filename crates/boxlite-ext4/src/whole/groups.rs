@@ -1,7 +1,7 @@
 //! Bitmaps and descriptors of all groups of a whole build.
 
 use crate::format::{
-    BLOCK, BLOCKS_UNINITIALISED, Checksum, DESCRIPTOR, Geometry, GroupDescriptor, INODES_PER_BLOCK,
+    BLOCK, BLOCKS_UNINITIALISED, Checksum, DESCRIPTOR, Geometry, GroupDescriptor, INODE, INODES_PER_BLOCK,
     INODES_UNINITIALISED, TABLE_ZEROED, mark,
 };
 use crate::writer::{BlockSpace, ImageWriteError, ImageWriter};
@@ -117,4 +117,49 @@ pub(crate) fn write(
             .copy_from_slice(&descriptor.bytes(group, seed));
     }
     Ok(WrittenGroups { descriptors, free_blocks: all_free_blocks, free_inodes: all_free_inodes })
+}
+
+/// The inode tables, written in the order of numbers.
+pub(super) struct InodeTable<'a> {
+    pub(super) places: &'a GroupPlaces,
+    /// Block that the collected records belong to.
+    at: u64,
+    records: Vec<u8>,
+}
+
+impl<'a> InodeTable<'a> {
+    pub(super) fn new(places: &'a GroupPlaces) -> Self {
+        Self { places, at: 0, records: Vec::new() }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        writer: &mut ImageWriter<'_, BlockSpace>,
+        number: u32,
+        record: &[u8; INODE],
+    ) -> Result<(), ImageWriteError> {
+        const FULL: usize = 64 * BLOCK;
+        let (block, slot) = self.places.record(number);
+        let follows = self.at + (self.records.len() / BLOCK) as u64 == block;
+        if slot == 0 && (!follows || self.records.len() >= FULL) {
+            self.write(writer)?;
+            self.at = block;
+        }
+        if self.records.is_empty() {
+            self.at = block;
+        }
+        self.records.extend_from_slice(record);
+        Ok(())
+    }
+
+    fn write(&mut self, writer: &mut ImageWriter<'_, BlockSpace>) -> Result<(), ImageWriteError> {
+        self.records.resize(self.records.len().next_multiple_of(BLOCK), 0);
+        writer.write(self.at, &self.records)?;
+        self.records.clear();
+        Ok(())
+    }
+
+    pub(super) fn end(mut self, writer: &mut ImageWriter<'_, BlockSpace>) -> Result<(), ImageWriteError> {
+        self.write(writer)
+    }
 }

@@ -6,8 +6,6 @@
 
 mod finish;
 mod groups;
-mod journal;
-mod resize;
-mod table;
+mod reserved;
 
 pub(crate) use finish::finish;

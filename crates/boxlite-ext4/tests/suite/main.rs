@@ -11,6 +11,7 @@
 mod archive;
 mod chain;
 mod delta;
+mod delta_damage;
 mod delta_random;
 mod hostile;
 mod image;
