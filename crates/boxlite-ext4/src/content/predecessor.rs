@@ -67,14 +67,17 @@ impl<'b> Predecessor<'b> {
             .map(|(new, old)| new == old);
         let first = answers.next().unwrap_or(false);
         let run = 1 + answers.take_while(|&same| same == first).count();
-        let taken = self.split(run as u32);
         if first {
             self.equal += run as u64;
-            return Ok((run, Some(taken.physical)));
+            return Ok((run, Some(self.split(run as u32).physical)));
         }
-        self.unused.push(taken);
+        // Exact to the block, so that the outcome does not depend on the pieces in which the content arrives.
+        let left = MAX_DIFFERENT + 2 * self.equal - self.different;
+        let run = run.min(left as usize);
         self.different += run as u64;
-        if self.different > MAX_DIFFERENT + 2 * self.equal {
+        let passed = self.split(run as u32);
+        self.unused.push(passed);
+        if self.different == MAX_DIFFERENT + 2 * self.equal {
             self.unused.extend(self.ahead.drain(..));
         }
         Ok((run, None))

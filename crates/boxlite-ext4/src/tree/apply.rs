@@ -129,7 +129,7 @@ impl FileTree<'_> {
         if self.directory(found.inode).is_some() {
             return Err(EntryRefusal::hostile(format!("its target {:?} is a directory", shown())));
         }
-        // The link is counted before the old name goes, so that linking a file to itself keeps it.
+        // The link is counted before the old name is removed, so that linking a file to itself keeps it.
         let links = self.inode(found.inode).links;
         if links >= MAX_LINKS {
             return Err(EntryRefusal::TooLarge {

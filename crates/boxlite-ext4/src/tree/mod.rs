@@ -6,8 +6,8 @@
 //!
 //! # Trees above a file system
 //!
-//! A tree can stand on a file system that exists: then names are looked up there the first time that somebody asks for
-//! them, as if a layer 0 had made them, and stay in the tree. A directory remembers which of the names below are gone.
+//! A tree can stand on a file system that exists: then a name is looked up there the first time that it matters, as if a
+//! layer 0 had made it, and stays in the tree. A directory remembers which of the names below are gone.
 
 mod apply;
 mod resolve;
@@ -236,8 +236,8 @@ impl<'b> FileTree<'b> {
         }
     }
 
-    /// Removes a name, and everything that has no other name. The content of a file goes to the caller, all other
-    /// blocks to [`Self::take_freed`].
+    /// Removes a name, and everything that has no other name. The caller gets the content of a file;
+    /// [`Self::take_freed`] gives all other blocks.
     fn unlink(&mut self, parent: InodeId, name: &[u8]) -> Result<RemovedName, EntryRefusal> {
         let Some(found) = self.lookup(parent, name)? else { return Ok(RemovedName::default()) };
         let directory = self.directory_mut(parent);

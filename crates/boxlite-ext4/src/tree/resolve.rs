@@ -119,7 +119,7 @@ impl<'a> PathWalk<'a> {
         self.ahead.pop()
     }
 
-    /// Takes one step; says so if there is no directory to step into.
+    /// Takes one step; returns the gap if there is no directory to step into.
     fn step(&mut self, tree: &mut FileTree<'_>, name: &[u8]) -> Result<Option<PathGap>, EntryRefusal> {
         match name {
             b"" | b"." => return Ok(None),

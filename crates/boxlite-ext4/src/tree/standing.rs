@@ -25,7 +25,7 @@ impl<'b> FileTree<'b> {
         Ok(tree)
     }
 
-    /// The inodes from below that still have a name, and their numbers. The names may be ones that nobody asked for.
+    /// The inodes from below that still have a name, and their numbers; the tree need not hold any of the names.
     pub(crate) fn linked(&self) -> impl Iterator<Item = (u32, InodeId)> {
         let known = self.known.iter().map(|(&number, &id)| (number, id));
         known.filter(|&(_, id)| self.inode(id).links > 0)

@@ -126,7 +126,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Mutations tried: whiteouts that leave attribute blocks behind; leaves that keep removed names; links not
-    /// counted for names that nobody looked up. Each fails.
+    /// counted for names that are not in the tree. Each fails.
     #[test]
     fn a_chain_of_deltas_is_what_a_whole_build_makes(
         seed in any::<u64>(),
