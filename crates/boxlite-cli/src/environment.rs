@@ -1,14 +1,13 @@
 //! The user's environment, read once and passed on as plain options.
 //!
-//! The command line is the only place that reads the user's environment on purpose; the library gets what it needs in
-//! [`RuntimeOptions`]. [`Environment::runtime_options`] is where variables become options: a variable that the library
-//! stops reading by itself is added there.
+//! The library reads no environment: it gets what it needs in [`RuntimeOptions`], and
+//! [`Environment::runtime_options`] is where variables become options.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use boxlite::{Accel, RuntimeOptions};
+use boxlite::{Accel, AssetSearch, RuntimeOptions, SettingsVariables};
 
 use crate::report::CommandFailure;
 
@@ -26,7 +25,7 @@ impl Environment {
 
     /// Returns any variable that is valid Unicode, for `-e NAME` and `--env-file`.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.variables.get(&OsString::from(name))?.to_str().map(str::to_owned)
+        self.variables.get(OsStr::new(name))?.to_str().map(str::to_owned)
     }
 
     /// Returns what to log to standard error: `BOXLITE_LOG`.
@@ -54,10 +53,11 @@ impl Environment {
             CommandFailure::local("neither BOXLITE_HOME nor HOME is set; name a home with --home")
         })?;
         Ok(RuntimeOptions {
-            home: Some(home),
-            assets: self.path("BOXLITE_ASSETS"),
+            assets: self.assets(),
             accel,
-            ..RuntimeOptions::default()
+            registry_config: self.registry_config(),
+            variables: SettingsVariables::from_lookup(|name| self.variables.get(OsStr::new(name)).cloned()),
+            ..RuntimeOptions::new(home)
         })
     }
 
@@ -67,8 +67,32 @@ impl Environment {
         set("BOXLITE_HOME").or_else(|| set("HOME").map(|home| home.join(".boxlite")))
     }
 
+    /// Returns where the assets are: in `BOXLITE_ASSETS` alone if it is set, else in `boxlite` of the user's and the
+    /// system's data directories; programs also on `PATH`, and the shim at `BOXLITE_SHIM`.
+    fn assets(&self) -> AssetSearch {
+        let user_data =
+            || self.path("XDG_DATA_HOME").or_else(|| self.path("HOME").map(|home| home.join(".local/share")));
+        let mut search = AssetSearch::default();
+        if let Some(directory) = self.path("BOXLITE_ASSETS") {
+            search.directories = vec![directory];
+        } else if let Some(directory) = user_data() {
+            search.directories.insert(0, directory.join("boxlite"));
+        }
+        let path = self.variables.get(OsStr::new("PATH"));
+        search.path = path.map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
+        search.shim = self.path("BOXLITE_SHIM");
+        search
+    }
+
+    /// Returns Docker's `config.json`, in `DOCKER_CONFIG` or else in `.docker` of the user's home.
+    fn registry_config(&self) -> Option<PathBuf> {
+        let named = self.path("DOCKER_CONFIG").filter(|directory| !directory.as_os_str().is_empty());
+        let directory = named.or_else(|| std::env::home_dir().map(|home| home.join(".docker")))?;
+        Some(directory.join("config.json"))
+    }
+
     fn path(&self, name: &str) -> Option<PathBuf> {
-        self.variables.get(&OsString::from(name)).map(PathBuf::from)
+        self.variables.get(OsStr::new(name)).map(PathBuf::from)
     }
 }
 
@@ -88,7 +112,7 @@ mod tests {
     #[test]
     fn a_home_is_named_by_option_then_variable_then_the_users_home() {
         let both = [("BOXLITE_HOME", "/h"), ("HOME", "/root")];
-        let home = |options: Result<RuntimeOptions, CommandFailure>| options.unwrap().home.unwrap();
+        let home = |options: Result<RuntimeOptions, CommandFailure>| options.unwrap().home;
         assert_eq!(home(options(&both, Some("/typed"))), PathBuf::from("/typed"));
         assert_eq!(home(options(&both, None)), PathBuf::from("/h"));
         let empty = [("BOXLITE_HOME", ""), ("HOME", "/root")];
@@ -104,6 +128,25 @@ mod tests {
         let set = environment(&[("BOXLITE_REST_URL", "http://a"), ("BOXLITE_ASSETS", "/assets")]);
         assert_eq!(set.rest_url().as_deref(), Some("http://a"));
         let options = set.runtime_options(Some("/h".into()), Accel::Tcg).unwrap();
-        assert_eq!((options.assets, options.accel), (Some("/assets".into()), Accel::Tcg));
+        assert_eq!((options.assets.directories, options.accel), (vec!["/assets".into()], Accel::Tcg));
+    }
+
+    /// Mutation tried: with `DOCKER_CONFIG=` taken at its word, the credentials are looked for in the working directory.
+    #[test]
+    fn assets_credentials_and_settings_come_from_their_variables() {
+        let home = [("HOME", "/root"), ("PATH", "/a:/b"), ("BOXLITE_SHIM", "/shim"), ("DOCKER_CONFIG", "/d")];
+        let options = options(&home, None).unwrap();
+        let data = ["/root/.local/share/boxlite", "/usr/local/share/boxlite", "/usr/share/boxlite"];
+        assert_eq!(options.assets.directories, data.map(PathBuf::from));
+        assert_eq!(options.assets.path, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!(options.assets.shim, Some("/shim".into()));
+        assert_eq!(options.registry_config, Some("/d/config.json".into()));
+        let data = environment(&[("XDG_DATA_HOME", "/data"), ("HOME", "/root"), ("DOCKER_CONFIG", "")]);
+        assert_eq!(data.assets().directories[0], PathBuf::from("/data/boxlite"));
+        assert_ne!(data.registry_config(), Some("config.json".into()));
+        let set = environment(&[("BOXLITE_GRACE", "5m"), ("BOXLITE_HOME", "/h")]);
+        let expected = |name: &str| (name == "BOXLITE_GRACE").then(|| "5m".into());
+        let variables = set.runtime_options(None, Accel::Auto).unwrap().variables;
+        assert_eq!(variables, SettingsVariables::from_lookup(expected));
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! # async fn example() -> boxlite::Result<()> {
 //! let server = Server::new(&ServerOptions::default())?;
-//! let server = server.bind(Runtime::local(RuntimeOptions::default())?).await?;
+//! let server = server.bind(Runtime::local(RuntimeOptions::new("/srv/boxlite"))?).await?;
 //! println!("serving on http://{}", server.address());
 //! server.serve(std::future::pending()).await;
 //! # Ok(())

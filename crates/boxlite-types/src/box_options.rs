@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything that [`boxlite::runtime::Runtime::create`] needs to know of a box.
+/// Everything that creating a box needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BoxOptions {
@@ -36,7 +36,7 @@ pub struct BoxOptions {
     pub memory: u64,
     /// Virtual size of the root disk in bytes; the settings' default when absent.
     pub disk_size: Option<u64>,
-    /// Shared folders, `HOST:BOX[:ro]`; see [`boxlite_vm::volume::parse_volume`].
+    /// Shared folders, `HOST:BOX[:ro]`.
     pub volumes: Vec<String>,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
     pub ports: Vec<String>,

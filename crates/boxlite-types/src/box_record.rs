@@ -32,7 +32,7 @@ pub struct BoxRecord {
     pub phase: Phase,
 }
 
-/// The recorded state. Whether a `Started` box still runs is the shim lock's to say.
+/// The recorded state. The shim's lock, not this record, tells whether a `Started` box still runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 pub enum Phase {
@@ -53,25 +53,26 @@ pub enum Phase {
         /// When the run began.
         started_at: Option<Timestamp>,
         /// How it ended.
-        ending: Ending,
+        #[serde(rename = "ending")]
+        outcome: RunOutcome,
     },
     /// The last run broke, or its shim was killed.
     Failed {
         /// When the run began.
         started_at: Option<Timestamp>,
-        /// `None` when nobody was left to tell.
+        /// When the run ended; `None` when no process was left to record it.
         at: Option<Timestamp>,
         /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
         exit_code: Option<i32>,
-        /// One sentence.
+        /// Why, in one sentence.
         reason: String,
     },
 }
 
-/// How a run ended.
+/// How a run ended: its outcome as the record keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
-    /// When.
+pub struct RunOutcome {
+    /// When it ended.
     pub at: Option<Timestamp>,
     /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
     pub exit_code: Option<i32>,

@@ -9,7 +9,7 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
 
-use crate::{Result, WindowSize};
+use crate::Result;
 
 /// Which output a chunk came from; with a terminal all is [`OutputStream::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,13 +40,35 @@ pub struct OutputChunk {
     pub bytes: Bytes,
 }
 
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+impl From<WindowSize> for boxlite_proto::WinSize {
+    fn from(size: WindowSize) -> Self {
+        Self { rows: size.rows, cols: size.columns }
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecStatus {
+pub struct ExitStatus {
     /// Its exit status; 128 + n when signal n ended it; 126 or 127 when it could not be run.
     pub code: i32,
     /// Why it could not be run, or what else there is to say.
     pub reason: Option<String>,
+}
+
+/// A process that ran ends with a status and nothing else to say.
+impl From<boxlite_proto::ProcessExit> for ExitStatus {
+    fn from(exit: boxlite_proto::ProcessExit) -> Self {
+        Self { code: exit.shell_code(), reason: None }
+    }
 }
 
 /// Acts on a running command; cheap to share between tasks.
@@ -58,19 +80,19 @@ pub trait ExecutionControl: Send + Sync {
     async fn resize(&self, size: WindowSize) -> Result<()>;
     /// Waits until the process runs; `false` when it could not be run, and then `wait` has its status.
     ///
-    /// Who lets go of a command before that cannot know whether it ever ran.
+    /// A caller that detaches earlier cannot know whether the command ever ran.
     async fn started(&self) -> Result<bool>;
-    /// Lets go of the command, which runs on, and returns when whoever runs it knows that nobody will come back for it.
+    /// Detaches from the command, which keeps running, and returns once its host knows that no client will come back.
     ///
-    /// Dropping the [`Execution`] does the same in its own time; a program that is about to end asks for it.
-    async fn let_go(&self) -> Result<()> {
+    /// Dropping the [`Execution`] detaches too, but in the background; a program that is about to exit calls this.
+    async fn detach(&self) -> Result<()> {
         Ok(())
     }
     /// Waits for the end; may be called by several tasks and after the end.
-    async fn wait(&self) -> Result<ExecStatus>;
+    async fn wait(&self) -> Result<ExitStatus>;
 }
 
-/// A running command: its streams and its control. Dropping it detaches; the command runs on.
+/// A running command: its streams and its control. Dropping it detaches; the command keeps running.
 pub struct Execution {
     /// Standard input; `None` unless it was asked for. Shutting it down is end-of-file.
     pub stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,

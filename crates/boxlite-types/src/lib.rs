@@ -6,7 +6,7 @@
 //! - **Boxes**: [`BoxOptions`] is what a caller asks for, [`BoxRecord`] what the database keeps, [`BoxInfo`] what is
 //!   observed.
 //! - **Images**: [`Image`] and its [`Layer`]s, [`Digest`], [`Platform`], [`Progress`] of a pull.
-//! - **Commands in boxes**: [`ExecOptions`], [`Execution`], [`ExecStatus`].
+//! - **Commands in boxes**: [`ExecOptions`], [`Execution`], [`ExitStatus`].
 //! - **Space**: [`FreeSpace`], [`Verdict`], and the [`gc`] options and reports.
 //! - **[`wire`]**: bodies and frames of the HTTP API that client and server share.
 
@@ -32,20 +32,18 @@ pub mod wire;
 pub use activity::{Activity, Consumption};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPolicy};
-pub use box_record::{BoxRecord, Ending, Phase};
+pub use box_record::{BoxRecord, Phase, RunOutcome};
 pub use boxlite_proto::GuestMetrics;
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorKind, Result, Shortage};
-pub use execution::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
+pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use host::{Acceleration, AssetReport, HostInfo, Origin, SettingLine, SpaceInfo};
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
 pub use progress::{Progress, ProgressSink};
-pub use requests::{
-    BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions, WindowSize,
-};
+pub use requests::{BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions};
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};
 pub use volume::Volume;

@@ -1,18 +1,9 @@
-//! What callers pass along with a request.
+//! What callers pass along with a request: the options of each operation.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxState, OutputStream};
-
-/// A terminal's size in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowSize {
-    /// Lines.
-    pub rows: u16,
-    /// Columns.
-    pub columns: u16,
-}
+use crate::{BoxState, OutputStream, WindowSize};
 
 /// A command to run in a running box.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +23,11 @@ pub struct ExecOptions {
     pub stdin: bool,
 }
 
-/// Which boxes [`boxlite::runtime::Runtime::list`] returns; all conditions must hold.
+/// Which boxes a listing returns; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListOptions {
-    /// Those that are not running as well.
+    /// Include boxes that are not running.
     pub all: bool,
     /// Conditions.
     pub filters: Vec<BoxFilter>,
@@ -76,7 +67,7 @@ pub struct RemoveOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogOptions {
-    /// Go on until the box stops.
+    /// Keep following the log until the box stops.
     pub follow: bool,
     /// Only the last so many lines.
     pub tail: Option<usize>,

@@ -1,7 +1,7 @@
 //! The programs and files outside the library that a box needs, and where they are on this host.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use boxlite_types::{AssetReport, Error, Result};
 
@@ -20,11 +20,29 @@ pub(crate) struct Assets {
     pub virtiofsd: Option<PathBuf>,
 }
 
-/// Where to look, in order.
-#[derive(Debug, Clone)]
-pub(crate) struct AssetSearch {
-    directories: Vec<PathBuf>,
-    programs: Vec<PathBuf>,
+/// Where to look for the guest's kernel and agent and for the programs that run it.
+///
+/// Programs are looked for beside the running program and in the directory above it, then in `bin` of each of
+/// `directories`, then in `path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetSearch {
+    /// Directories with the guest's kernel and agent, in order; `scripts/setup` fills one.
+    pub directories: Vec<PathBuf>,
+    /// Directories of programs, as the environment variable `PATH` lists them.
+    pub path: Vec<PathBuf>,
+    /// The shim, instead of one that is looked for as the other programs are; ignored when the file does not exist.
+    pub shim: Option<PathBuf>,
+}
+
+/// The directories of a system-wide installation.
+impl Default for AssetSearch {
+    fn default() -> Self {
+        Self {
+            directories: vec!["/usr/local/share/boxlite".into(), "/usr/share/boxlite".into()],
+            path: vec!["/usr/local/bin".into(), "/usr/bin".into()],
+            shim: None,
+        }
+    }
 }
 
 /// The only asset that boxes without volumes do without.
@@ -32,25 +50,17 @@ const VIRTIOFSD: &str = "virtiofsd (volumes only)";
 const SETUP: &str = "run scripts/setup from boxlite's source";
 
 impl AssetSearch {
-    /// Looks in `wanted` alone if given, else in `BOXLITE_ASSETS` alone if set, else in the usual places.
-    pub(crate) fn new(wanted: Option<&Path>) -> Self {
-        let named = wanted.map(Path::to_owned).or_else(|| env::var_os("BOXLITE_ASSETS").map(PathBuf::from));
-        let directories = named.map_or_else(usual_directories, |directory| vec![directory]);
-        let beside_us = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-        // A test or example binary lives one directory below the programs.
-        let above_us = beside_us.as_deref().and_then(Path::parent).map(Path::to_owned);
-        let on_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-        let programs = [beside_us, above_us]
+    fn program(&self, name: &str) -> Option<PathBuf> {
+        let beside_us = env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
+        // A test or example lives one directory below the programs.
+        let above_us = beside_us.as_deref().and_then(|directory| directory.parent()).map(ToOwned::to_owned);
+        [beside_us, above_us]
             .into_iter()
             .flatten()
-            .chain(directories.iter().map(|directory| directory.join("bin")))
-            .chain::<Vec<PathBuf>>(on_path)
-            .collect();
-        Self { directories, programs }
-    }
-
-    fn program(&self, name: &str) -> Option<PathBuf> {
-        self.programs.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
+            .chain(self.directories.iter().map(|directory| directory.join("bin")))
+            .chain(self.path.iter().cloned())
+            .map(|directory| directory.join(name))
+            .find(|path| path.is_file())
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
@@ -63,7 +73,7 @@ impl AssetSearch {
     }
 
     fn all(&self) -> [(&'static str, Option<PathBuf>, &'static str); 5] {
-        let shim = env::var_os("BOXLITE_SHIM").map(PathBuf::from).filter(|path| path.is_file());
+        let shim = self.shim.clone().filter(|path| path.is_file());
         [
             ("QEMU", self.qemu(), "install the Debian package qemu-system-x86"),
             ("shim", shim.or_else(|| self.program("boxlite-shim")), "put boxlite-shim beside boxlite"),
@@ -109,15 +119,4 @@ impl AssetSearch {
             virtiofsd,
         })
     }
-}
-
-fn usual_directories() -> Vec<PathBuf> {
-    let data_home = env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
-    data_home
-        .into_iter()
-        .chain(["/usr/local/share".into(), "/usr/share".into()])
-        .map(|directory| directory.join("boxlite"))
-        .collect()
 }

@@ -1,17 +1,21 @@
 //! Run OCI images as small virtual machines that never fill the host.
 
 mod assets;
+mod context;
 mod litebox;
+mod options;
 mod runtime;
-mod site;
+mod time;
 
-pub use boxlite_home::settings::{self, Settings, SettingsOptions};
+pub use assets::AssetSearch;
+
+pub use boxlite_home::settings::{self, Settings, SettingsOptions, SettingsVariables};
 pub use boxlite_home::{BoxPaths, Home};
 pub use boxlite_storage::image::Images;
 pub use boxlite_storage::reference::{Reference, RegistryReference};
 pub use boxlite_types::{
     Acceleration, Activity, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, Consumption,
-    Digest, Error, ErrorKind, ExecOptions, ExecStatus, Execution, ExecutionControl, FreeSpace, GcActivity,
+    Digest, Error, ErrorKind, ExecOptions, Execution, ExecutionControl, ExitStatus, FreeSpace, GcActivity,
     GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig, Layer, ListOptions, LogLine, LogOptions,
     MainProcess, NetworkMode, Origin, OutputChunk, OutputStream, Platform, PortForward, Progress,
     ProgressSink, Protocol, PullOptions, PullPolicy, Removal, RemoveOptions, Result, SettingLine, Shortage,
@@ -19,5 +23,5 @@ pub use boxlite_types::{
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;
-pub use runtime::{LiteBox, RemoteOptions, Runtime, RuntimeBackend};
-pub use site::RuntimeOptions;
+pub use options::RuntimeOptions;
+pub use runtime::{LiteBox, LogStream, RemoteOptions, Runtime, TarStream};

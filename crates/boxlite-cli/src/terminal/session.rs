@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use boxlite::{ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream};
+use boxlite::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -126,13 +126,13 @@ async fn leave_running(control: &dyn ExecutionControl, signal: i32) -> SessionEx
 
 /// Tells the runtime that we do not come back to the command, unless that takes too long.
 pub(crate) async fn detach_from(control: &dyn ExecutionControl) {
-    if !matches!(tokio::time::timeout(RELEASE_TIMEOUT, control.let_go()).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(RELEASE_TIMEOUT, control.detach()).await, Ok(Ok(()))) {
         tracing::debug!("the runtime could not be told that we detached");
     }
 }
 
 /// Prints why a command ended, where there is a reason, and returns its exit status.
-pub(crate) fn conclude(status: &ExecStatus) -> Exit {
+pub(crate) fn conclude(status: &ExitStatus) -> Exit {
     if let Some(reason) = &status.reason {
         note(&format!("boxlite: {reason}"));
     }

@@ -1,7 +1,7 @@
 //! Settings: thresholds, grace and policy, each with where it came from.
 //!
-//! Later layers win: defaults, `$BOXLITE_HOME/config.toml`, `BOXLITE_*` environment variables, options of the
-//! embedding program or the command line. The file is a flat table of the names below; sizes read `512MiB`, `5G`
+//! Later layers win: defaults, `$BOXLITE_HOME/config.toml`, `BOXLITE_*` variables, options of the embedding program or
+//! the command line. Nothing here reads the environment: the caller passes the variables that it wants to count. The file is a flat table of the names below; sizes read `512MiB`, `5G`
 //! or plain bytes, durations `10m` or seconds. An unknown key or a value out of its range is an error that names
 //! the file or the variable, never a silent default.
 
@@ -10,7 +10,8 @@ mod size;
 mod tests;
 mod value;
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,6 +31,22 @@ pub struct Setting<T> {
     pub value: T,
     /// The layer that set it.
     pub origin: Origin,
+}
+
+/// Settings in the form of environment variables, such as `BOXLITE_GRACE`; see [`Settings::VARIABLES`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SettingsVariables(BTreeMap<String, OsString>);
+
+impl SettingsVariables {
+    /// Asks `lookup` for the variable of each setting.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
+        let found = |name: &&str| Some(((*name).to_owned(), lookup(name)?));
+        Self(Settings::VARIABLES.iter().filter_map(found).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(name).map(OsString::as_os_str)
+    }
 }
 
 macro_rules! settings {
@@ -56,6 +73,9 @@ macro_rules! settings {
             /// The keys of the settings file.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
 
+            /// The variable of each setting.
+            pub const VARIABLES: &'static [&'static str] = &[$($env),*];
+
             fn apply_file(&mut self, path: &Path, table: &toml::Table) -> Result<()> {
                 for (key, value) in table {
                     match key.as_str() {
@@ -69,8 +89,8 @@ macro_rules! settings {
                 Ok(())
             }
 
-            fn apply_environment(&mut self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<()> {
-                $(if let Some(found) = variable($env) {
+            fn apply_variables(&mut self, variables: &SettingsVariables) -> Result<()> {
+                $(if let Some(found) = variables.get($env) {
                     let value = Value::from_text(&found.to_string_lossy())
                         .map_err(|bad| Error::invalid(format!("{}: {bad}", $env)))?;
                     self.$name = Setting { value, origin: Origin::Env($env.to_owned()) };
@@ -128,11 +148,11 @@ settings! {
 }
 
 impl Settings {
-    /// The settings of `home`, its file and the process's environment under `options`.
+    /// The settings of `home`: those of its file, under `variables`, under `options`.
     ///
     /// # Errors
     /// `InvalidInput` naming the file and key, or the variable.
-    pub fn load(home: &Home, options: &SettingsOptions) -> Result<Self> {
+    pub fn load(home: &Home, variables: &SettingsVariables, options: &SettingsOptions) -> Result<Self> {
         let path = home.config();
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => Some(text),
@@ -140,13 +160,13 @@ impl Settings {
             Err(error) => return Err(Error::io("reading the settings file", &path, error)),
         };
         let file = text.as_deref().map(|text| (path.as_path(), text));
-        Self::resolve(file, &|name| std::env::var_os(name), options)
+        Self::resolve(file, variables, options)
     }
 
     /// The settings that these layers amount to; reads nothing but its arguments.
     pub fn resolve(
         file: Option<(&Path, &str)>,
-        variable: &dyn Fn(&str) -> Option<OsString>,
+        variables: &SettingsVariables,
         options: &SettingsOptions,
     ) -> Result<Self> {
         let mut settings = Self::default();
@@ -158,7 +178,7 @@ impl Settings {
             })?;
             settings.apply_file(path, &table)?;
         }
-        settings.apply_environment(variable)?;
+        settings.apply_variables(variables)?;
         settings.apply_options(options);
         settings.validate()?;
         Ok(settings)

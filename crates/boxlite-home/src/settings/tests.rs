@@ -4,9 +4,13 @@ use proptest::prelude::*;
 use super::*;
 
 fn resolve(file: &str, env: &[(&str, &str)]) -> Result<Settings> {
-    let lookup =
-        |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    Settings::resolve(Some((Path::new("/h/config.toml"), file)), &lookup, &SettingsOptions::default())
+    Settings::resolve(Some((Path::new("/h/config.toml"), file)), &variables(env), &SettingsOptions::default())
+}
+
+fn variables(env: &[(&str, &str)]) -> SettingsVariables {
+    SettingsVariables::from_lookup(|name| {
+        env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+    })
 }
 
 #[test]
@@ -52,12 +56,10 @@ fn durations_read_as_people_write_them() {
 #[test]
 fn later_layers_win_and_say_so() {
     let file = "hard_floor = \"512MiB\"\nsoft_floor = 2147483648\ngrace = 60\nauto_gc = false\n";
-    let env = [("BOXLITE_GRACE", "5m")];
-    let lookup =
-        |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    let variables = variables(&[("BOXLITE_GRACE", "5m")]);
     let options = SettingsOptions { soft_percent: Some(Percent(3)), ..SettingsOptions::default() };
     let path = Path::new("/h/config.toml");
-    let settings = Settings::resolve(Some((path, file)), &lookup, &options).unwrap();
+    let settings = Settings::resolve(Some((path, file)), &variables, &options).unwrap();
     assert_eq!(settings.hard_floor, Setting { value: Bytes(512 << 20), origin: Origin::File(path.into()) });
     assert_eq!(settings.soft_floor.value, Bytes(2 << 30));
     let grace = Setting { value: Duration::from_secs(300), origin: Origin::Env("BOXLITE_GRACE".into()) };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxlite::wire::{ErrorBody, ExecutionCreated};
-use boxlite::{Error, ExecStatus, Execution, ExecutionControl};
+use boxlite::{Error, Execution, ExecutionControl, ExitStatus};
 use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -29,7 +29,7 @@ pub(crate) enum UnattendedPolicy {
 #[derive(Debug, Clone)]
 pub(crate) enum ExecutionOutcome {
     /// The process exited with a status.
-    Exited(ExecStatus),
+    Exited(ExitStatus),
     /// The status is lost: the box, or the connection to it, broke.
     Broken(ErrorBody),
 }

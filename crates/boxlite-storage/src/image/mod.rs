@@ -7,6 +7,7 @@ mod pull;
 mod source;
 mod space;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxlite_home::admission::Collector;
@@ -30,6 +31,8 @@ pub struct Images {
     blobs: Blobs,
     settings: Arc<Settings>,
     collector: Option<Arc<dyn Collector>>,
+    /// Docker's `config.json` with the credentials for registries.
+    registry_config: Option<Arc<Path>>,
 }
 
 impl std::fmt::Debug for Images {
@@ -42,7 +45,14 @@ impl Images {
     /// The images of `home`, recorded in `store`; pulls that find space short ask `collector` to free some.
     pub fn new(home: Home, store: Store, settings: Settings, collector: Arc<dyn Collector>) -> Self {
         let collector = settings.auto_gc.value.then_some(collector);
-        Self { blobs: Blobs::new(home.clone()), home, store, settings: Arc::new(settings), collector }
+        let (blobs, settings) = (Blobs::new(home.clone()), Arc::new(settings));
+        Self { blobs, home, store, settings, collector, registry_config: None }
+    }
+
+    /// Takes credentials for registries from this file in the form of Docker's `config.json`, if it exists.
+    #[must_use]
+    pub fn with_registry_config(self, file: Option<PathBuf>) -> Self {
+        Self { registry_config: file.map(Arc::from), ..self }
     }
 
     /// All images, the one pulled last first.

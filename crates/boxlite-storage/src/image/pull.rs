@@ -98,7 +98,7 @@ impl Images {
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         progress.report(Progress::Resolving { reference: reference.familiar() });
-        let source = Source::open(reference, options, &progress).await?;
+        let source = Source::open(reference, options, self.registry_config.as_deref(), &progress).await?;
         let found = self.identify(&source, reference, options).await?;
         let layers = &found.manifest.layers;
         progress.report(Progress::Resolved {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use boxlite_home::Home;
-use boxlite_home::settings::{Settings, SettingsOptions};
+use boxlite_home::settings::{Settings, SettingsOptions, SettingsVariables};
 use boxlite_storage::gc::Automatic;
 use boxlite_storage::image::Images;
 use boxlite_storage::reference::Reference;
@@ -21,7 +21,7 @@ pub(crate) struct Scratch {
 
 /// The images of `home` as a runtime opens them: with its database, settings and automatic gc.
 pub(crate) fn open_images(home: &Home) -> Result<Images, Error> {
-    let settings = Settings::load(home, &SettingsOptions::default())?;
+    let settings = Settings::load(home, &SettingsVariables::default(), &SettingsOptions::default())?;
     let store = Store::open(&home.database())?;
     let collector = Automatic::new(home.clone(), Arc::new(store.clone()), settings.clone());
     Ok(Images::new(home.clone(), store, settings, Arc::new(collector)))

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_home::Home;
 use boxlite_home::durable::{self, Staged};
 use boxlite_home::lease::Leased;
-use boxlite_home::settings::{Settings, SettingsOptions};
+use boxlite_home::settings::{Settings, SettingsOptions, SettingsVariables};
 use boxlite_storage::disk::overlay;
 use boxlite_storage::disk::qcow2::BackingFormat;
 use boxlite_storage::gc::{self, BoxPin, Catalog, ImagePin};
@@ -57,7 +57,7 @@ pub(crate) fn open(root: &Path) -> Home {
 }
 
 pub(crate) fn settings(home: &Home) -> Settings {
-    Settings::load(home, &SettingsOptions::default()).unwrap()
+    Settings::load(home, &SettingsVariables::default(), &SettingsOptions::default()).unwrap()
 }
 
 pub(crate) fn collect(home: &Home, options: &GcOptions) -> GcReport {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use boxlite_home::Home;
 use boxlite_home::admission::{Admission, Claims, SpaceGuard, StartAdmission};
-use boxlite_home::settings::{Bytes, Percent, Settings, SettingsOptions};
+use boxlite_home::settings::{Bytes, Percent, Settings, SettingsOptions, SettingsVariables};
 use boxlite_storage::gc::{Automatic, Catalog};
 use boxlite_types::{ErrorKind, GcOptions, Result, Verdict};
 
@@ -115,7 +115,7 @@ fn a_filling_disk_goes_from_ok_over_warn_to_reject() {
         inode_floor: Some(100),
         ..SettingsOptions::default()
     };
-    let settings = Settings::load(&home, &options).unwrap();
+    let settings = Settings::load(&home, &SettingsVariables::default(), &options).unwrap();
     // What the start is about to use, and three that nobody needs.
     orphan(&home, 0, MIB);
     for index in 1..=3 {

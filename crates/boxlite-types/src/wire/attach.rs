@@ -93,9 +93,9 @@ pub enum ClientFrame {
 pub enum ServerFrame {
     /// The process has ended and all its output was sent; a normal close follows.
     Exit {
-        /// As in [`crate::ExecStatus::code`].
+        /// As in [`crate::ExitStatus::code`].
         exit_code: i32,
-        /// As in [`crate::ExecStatus::reason`].
+        /// As in [`crate::ExitStatus::reason`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },

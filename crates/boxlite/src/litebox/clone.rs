@@ -19,35 +19,40 @@ use boxlite_types::{BoxRecord, CloneOptions, Doing, Error, Phase, Result};
 use jiff::Timestamp;
 
 use super::create::{insert, make_directory};
-use super::{Held, Observed, name};
-use crate::site::Site;
+use super::{BoxGuard, Observed, name};
+use crate::context::LocalContext;
 
 /// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
 const CLONE_COST: u64 = 256 << 10;
 
 /// Bases below one box beyond which it is not cloned again: every read of its disk may pass them all.
-const MOST_BASES: usize = 32;
+const MAX_BASES: usize = 32;
 
-/// Clones the held box, which must not run. Blocks; asks for room before it writes.
+/// Clones the guarded box, which must not be running. Blocks; asks for space before it writes.
 ///
 /// # Errors
 /// `Conflict` when the box runs, has been cloned and written to too often, or the name is taken;
 /// `ResourceExhausted` with the figures.
-pub(crate) fn clone(site: &Site, source: &mut Held, options: CloneOptions) -> Result<BoxRecord> {
+pub(crate) fn clone(
+    context: &LocalContext,
+    source: &mut BoxGuard,
+    options: CloneOptions,
+) -> Result<BoxRecord> {
     if let Some(name) = &options.name {
         name::check(name)?;
     }
-    if let Observed::Running { .. } = source.settle(site)? {
+    if let Observed::Running { .. } = source.settle(context)? {
         let message = format!("box {} is running; stop it before it is cloned", source.record.name);
         return Err(Error::conflict(message));
     }
     if source.record.options.auto_remove && source.record.phase != Phase::Created {
-        let message = format!("box {} goes now that it has ended, and its disk with it", source.record.name);
+        let message =
+            format!("box {} has exited and is being removed, and its disk with it", source.record.name);
         return Err(Error::conflict(message));
     }
-    let guard = SpaceGuard::new(&site.home, &site.settings)?;
+    let guard = SpaceGuard::new(&context.home, &context.settings)?;
     let keep = vec![source.record.disk_digest.clone()];
-    guard.collecting(std::sync::Arc::new(site.collector()), keep).check_before(CLONE_COST)?;
+    guard.collecting(std::sync::Arc::new(context.collector()), keep).check_before(CLONE_COST)?;
     // Nothing may still write to the disk that becomes the base, whatever the record says.
     let _at_rest = source.shim_lock()?;
 
@@ -58,67 +63,67 @@ pub(crate) fn clone(site: &Site, source: &mut Held, options: CloneOptions) -> Re
     record.created_at = Timestamp::now();
     record.phase = Phase::Created;
 
-    let paths = site.home.of_box(&record.id);
+    let paths = context.home.of_box(&record.id);
     let cloned = make_directory(&paths).and_then(|state_lock| {
-        share_disk(site, source, &paths)?;
-        insert(site, &mut record)?;
+        share_disk(context, source, &paths)?;
+        insert(context, &mut record)?;
         drop(state_lock);
         Ok(())
     });
     if let Err(error) = cloned {
-        // What cannot be taken away now has no record, and gc knows it for garbage.
-        let _ = durable::discard_dir(paths.root(), &site.home.tmp());
+        // What cannot be removed now has no record, and gc recognises it as garbage.
+        let _ = durable::discard_dir(paths.root(), &context.home.tmp());
         return Err(error);
     }
     Ok(record)
 }
 
 /// Puts both boxes above one base. A box that was never started has no disk yet, and neither has its clone.
-fn share_disk(site: &Site, source: &Held, clone: &BoxPaths) -> Result<()> {
+fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Result<()> {
     let own = source.paths.overlay();
     // Leased: the new base is this very file, and gc leaves it alone until an overlay stands on it.
-    let Some(held) = Leased::acquire(&own)? else { return Ok(()) };
-    let below = overlay::below(&site.home, &own)?;
+    let Some(lease) = Leased::acquire(&own)? else { return Ok(()) };
+    let below = overlay::below(&context.home, &own)?;
     let stand_clone_on = |backing: &Path, format| {
-        // Something else pins it meanwhile.
+        // The source's own overlay pins it meanwhile.
         let leased = Leased::acquire(backing)?.ok_or_else(|| {
             Error::corrupt(format!("the disk below the box is gone from {}", backing.display())).at(backing)
         })?;
-        overlay::create(&site.home, &leased, format, &clone.overlay(), below.virtual_size)
+        overlay::create(&context.home, &leased, format, &clone.overlay(), below.virtual_size)
     };
-    if overlay::is_pristine(&held)? {
+    if overlay::is_pristine(&lease)? {
         return match below.bases.first() {
             Some(base) => stand_clone_on(base, BackingFormat::Qcow2),
-            None => stand_clone_on(&site.home.disk_image(&source.record.disk_digest), BackingFormat::Raw),
+            None => stand_clone_on(&context.home.disk_image(&source.record.disk_digest), BackingFormat::Raw),
         };
     }
-    if below.bases.len() >= MOST_BASES {
+    if below.bases.len() >= MAX_BASES {
         let message = format!(
-            "box {} stands on {MOST_BASES} bases already; clone one of its clones, or a fresh box",
+            "box {} stands on {MAX_BASES} bases already; clone one of its clones, or a fresh box",
             source.record.name
         );
         return Err(Error::conflict(message));
     }
-    let base = if let Some(base) = other_name(site, &held)? {
+    let base = if let Some(base) = other_name(context, &lease)? {
         base
     } else {
-        let base = site.home.bases().join(format!("{}.qcow2", name::new_id()));
+        let base = context.home.bases().join(format!("{}.qcow2", name::new_id()));
         durable::link(&own, &base)?;
         base
     };
     stand_clone_on(&base, BackingFormat::Qcow2)?;
-    overlay::replace(&site.home, &own, &base, below.virtual_size)?;
-    drop(held);
+    overlay::replace(&context.home, &own, &base, below.virtual_size)?;
+    drop(lease);
     Ok(())
 }
 
 /// The base that a clone which was killed has already made of the overlay: one file is one base.
-fn other_name(site: &Site, overlay: &Leased) -> Result<Option<PathBuf>> {
+fn other_name(context: &LocalContext, overlay: &Leased) -> Result<Option<PathBuf>> {
     let found = overlay.file().metadata().doing("examining", overlay.path())?;
     if found.nlink() < 2 {
         return Ok(None);
     }
-    let directory = site.home.bases();
+    let directory = context.home.bases();
     for entry in std::fs::read_dir(&directory).doing("listing", &directory)? {
         let entry = entry.doing("listing", &directory)?;
         let base = entry.metadata().doing("examining", entry.path())?;

@@ -12,11 +12,11 @@ use boxlite_vm::volume;
 use jiff::Timestamp;
 
 use super::{name, process, release_name};
-use crate::site::Site;
+use crate::context::LocalContext;
 
 /// The least memory that the guest's kernel boots in.
-const LEAST_MEMORY: u64 = 96 << 20;
-const MOST_CPUS: u32 = 255;
+const MIN_MEMORY: u64 = 96 << 20;
+const MAX_CPUS: u32 = 255;
 
 /// Checks `options` against each other, the settings and the image.
 ///
@@ -26,13 +26,13 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
     if let Some(name) = &options.name {
         name::check(name)?;
     }
-    if options.cpus == 0 || options.cpus > MOST_CPUS {
-        return Err(Error::invalid(format!("a box has 1 to {MOST_CPUS} processors, not {}", options.cpus)));
+    if options.cpus == 0 || options.cpus > MAX_CPUS {
+        return Err(Error::invalid(format!("a box has 1 to {MAX_CPUS} processors, not {}", options.cpus)));
     }
-    if options.memory < LEAST_MEMORY {
+    if options.memory < MIN_MEMORY {
         return Err(Error::invalid(format!(
             "a box needs at least {} MiB of memory, and {} MiB were asked for",
-            LEAST_MEMORY >> 20,
+            MIN_MEMORY >> 20,
             options.memory >> 20
         )));
     }
@@ -46,7 +46,7 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
         )));
     }
     if let Some(entry) = options.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
-        return Err(Error::invalid(format!("'{entry}' is no environment entry; write NAME=value")));
+        return Err(Error::invalid(format!("'{entry}' is not an environment entry; write NAME=value")));
     }
     ports(options)?;
     boxlite_types::stop_signal(options, &image.config)?;
@@ -66,17 +66,17 @@ pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
     Ok(ports)
 }
 
-fn volumes(site: &Site, options: &BoxOptions) -> Result<Vec<Volume>> {
+fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> {
     let here = std::env::current_dir().doing("finding", "the working directory")?;
     let specs: Vec<_> =
         options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
     volume::check_set(&specs)?;
-    specs.iter().map(|spec| volume::resolve(spec, &here, site.home.root())).collect()
+    specs.iter().map(|spec| volume::resolve(spec, &here, context.home.root())).collect()
 }
 
-/// Makes the box's directory and then its record; what is left after a crash in between is garbage that gc knows.
-pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<BoxRecord> {
-    let disk_image_size = site.settings.disk_size.value.0;
+/// Makes the box's directory and then its record; a crash in between leaves garbage that gc recognises.
+pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image) -> Result<BoxRecord> {
+    let disk_image_size = context.settings.disk_size.value.0;
     let mut record = BoxRecord {
         id: name::new_id(),
         name: options.name.clone().unwrap_or_else(name::made_up),
@@ -85,30 +85,31 @@ pub(crate) fn create(site: &Site, options: BoxOptions, image: &Image) -> Result<
         disk_digest: disk::image::digest(image, disk_image_size),
         disk_image_size,
         image_config: image.config.clone(),
-        volumes: volumes(site, &options)?,
+        volumes: volumes(context, &options)?,
         options,
         created_at: Timestamp::now(),
         phase: Phase::Created,
     };
-    let paths = site.home.of_box(&record.id);
+    let paths = context.home.of_box(&record.id);
     let made = make_directory(&paths);
     // A disk image that is there already is not collected while the record that pins it comes to be.
-    let lease = Leased::acquire(&site.home.disk_image(&record.disk_digest));
+    let lease = Leased::acquire(&context.home.disk_image(&record.disk_digest));
     let recorded = made.and_then(|state_lock| {
         let _lease = lease?;
-        insert(site, &mut record)?;
+        insert(context, &mut record)?;
         drop(state_lock);
         Ok(())
     });
     if let Err(error) = recorded {
-        // What cannot be taken away now has no record, and gc knows it for garbage.
-        let _ = durable::discard_dir(paths.root(), &site.home.tmp());
+        // What cannot be removed now has no record, and gc recognises it as garbage.
+        let _ = durable::discard_dir(paths.root(), &context.home.tmp());
         return Err(error);
     }
     Ok(record)
 }
 
-/// The box's directory with its locks, of which the state's is held: gc leaves a directory alone whose lock is held.
+/// Makes the box's directory with its locks and returns the state's, held: gc leaves a directory alone whose lock is
+/// held.
 ///
 /// The locks exist from the beginning, so that a start that is refused has written nothing.
 pub(super) fn make_directory(paths: &BoxPaths) -> Result<Lock> {
@@ -120,13 +121,13 @@ pub(super) fn make_directory(paths: &BoxPaths) -> Result<Lock> {
 }
 
 /// Inserts the record, under another made-up name where the first is taken.
-pub(super) fn insert(site: &Site, record: &mut BoxRecord) -> Result<()> {
+pub(super) fn insert(context: &LocalContext, record: &mut BoxRecord) -> Result<()> {
     loop {
-        match site.store.insert_box(record) {
+        match context.store.insert_box(record) {
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
                 record.name = name::made_up();
             }
-            Err(error) if error.kind() == ErrorKind::Conflict && release_name(site, &record.name)? => {
+            Err(error) if error.kind() == ErrorKind::Conflict && release_name(context, &record.name)? => {
                 tracing::debug!(error = %error.chain(), "an ended auto-remove box gave up its name");
             }
             outcome => return outcome,

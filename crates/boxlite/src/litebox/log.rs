@@ -1,4 +1,4 @@
-//! What a box's main process has written, line by line.
+//! The output of a box's main process, line by line.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,11 @@ use boxlite_vm::shim::{MainLog, Record, old_path};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
+use crate::time;
+
 /// The lines that are kept and wanted, oldest first, and the position behind the last byte read.
 pub(crate) fn history(paths: &BoxPaths, options: &LogOptions) -> Result<(Vec<LogLine>, u64)> {
-    let (mut lines, mut position) = (Lines::default(), 0);
+    let (mut lines, mut position) = (LineAssembler::default(), 0);
     if options.console {
         return Ok((wanted(console(paths)?, options), position));
     }
@@ -54,15 +56,15 @@ fn console(paths: &BoxPaths) -> Result<Vec<LogLine>> {
 
 /// Joins the pieces of each stream's lines; a line bears the time of its first piece.
 #[derive(Default)]
-struct Lines {
+struct LineAssembler {
     done: Vec<LogLine>,
     open: HashMap<OutputStream, (Timestamp, BytesMut)>,
 }
 
-impl Lines {
+impl LineAssembler {
     fn add(&mut self, record: &Record) {
         let stream = OutputStream::from(record.stream);
-        let at = Timestamp::from_millisecond(record.at_unix_ms.cast_signed()).unwrap_or_default();
+        let at = time::from_unix_ms(record.at_unix_ms).unwrap_or_default();
         for piece in record.bytes.split_inclusive(|byte| *byte == b'\n') {
             let (begun, bytes) = self.open.entry(stream).or_insert_with(|| (at, BytesMut::new()));
             bytes.extend_from_slice(piece);

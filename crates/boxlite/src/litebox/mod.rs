@@ -1,8 +1,8 @@
-//! One box: what was asked for, what is recorded, what it is doing, and how it changes.
+//! One box on this host: its record, what it is doing, and each change of its state.
 
 mod clone;
 mod create;
-mod hold;
+mod guard;
 mod log;
 mod name;
 mod observe;
@@ -12,9 +12,9 @@ mod start;
 
 pub(crate) use clone::clone;
 pub(crate) use create::{check, create};
-pub(crate) use hold::Held;
+pub(crate) use guard::BoxGuard;
 pub(crate) use log::history;
 pub(crate) use observe::{Observed, describe, describe_listed};
 pub(crate) use process::exec_process;
 pub(crate) use remove::{reap, release_name, remove, remove_damaged};
-pub(crate) use start::{Errand, errand, start};
+pub(crate) use start::{MaintenanceBoot, boot_for_maintenance, start};

@@ -39,7 +39,7 @@ pub(crate) fn check(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "'{name}' is no name for a box: use 1 to 63 of A-Z a-z 0-9 _ . - and begin with a letter or digit"
+        "'{name}' is not a name for a box: use 1 to 63 of A-Z a-z 0-9 _ . - and begin with a letter or digit"
     )))
 }
 

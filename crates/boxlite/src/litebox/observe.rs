@@ -1,17 +1,19 @@
 //! What a box is doing now: its record read in the light of its shim's lock and outcome.
 //!
 //! Nothing here writes. A box recorded as started runs exactly while its shim or its QEMU holds `shim.lock`;
-//! once the lock is free the outcome is final, and a run without an outcome was killed. A box that rests may have the
-//! lock held as well, by an errand.
+//! once the lock is free the outcome is final, and a run without an outcome was killed. A box that is not running may
+//! have the lock held too, by a maintenance boot.
 
 use boxlite_home::durable::{self, Lock};
 use boxlite_home::{BoxPaths, Home};
 use boxlite_storage::store::ListedBox;
 use boxlite_types::{
-    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Ending, Error, ErrorKind, Phase, PortForward, Result,
+    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Error, ErrorKind, Phase, PortForward, Result, RunOutcome,
 };
 use boxlite_vm::shim::Outcome;
 use jiff::Timestamp;
+
+use crate::time;
 
 /// The present truth about a box.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +46,7 @@ impl Observed {
     }
 }
 
-/// Whether somebody holds the shim's lock. Observers share the lock for an instant, so they never hide each other.
+/// Whether a process holds the shim's lock. Observers share the lock for an instant, so they never hide each other.
 fn shim_is_alive(paths: &BoxPaths) -> Result<bool> {
     let path = paths.shim_lock();
     let file = match std::fs::File::open(&path) {
@@ -61,10 +63,10 @@ fn after_run(started_at: Timestamp, outcome: Option<Outcome>) -> Phase {
         let reason = "the box's shim or virtual machine was killed".to_owned();
         return Phase::Failed { started_at, at: None, exit_code: None, reason };
     };
-    let at = Timestamp::from_millisecond(outcome.at_unix_ms.cast_signed()).ok();
+    let at = time::from_unix_ms(outcome.at_unix_ms);
     match (outcome.failure(), outcome.exit_code()) {
         (Some(reason), exit_code) => Phase::Failed { started_at, at, exit_code, reason: reason.to_owned() },
-        (None, exit_code) => Phase::Ended { started_at, ending: Ending { at, exit_code } },
+        (None, exit_code) => Phase::Ended { started_at, outcome: RunOutcome { at, exit_code } },
     }
 }
 
@@ -74,8 +76,8 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
     let (state, started_at, finished_at, exit_code, reason) = match &observed {
         Observed::Running { since, .. } => (BoxState::Running, Some(*since), None, None, None),
         Observed::Resting(Phase::Created) => (BoxState::Created, None, None, None, None),
-        Observed::Resting(Phase::Ended { started_at, ending }) => {
-            (BoxState::Stopped, *started_at, ending.at, ending.exit_code, None)
+        Observed::Resting(Phase::Ended { started_at, outcome }) => {
+            (BoxState::Stopped, *started_at, outcome.at, outcome.exit_code, None)
         }
         Observed::Resting(Phase::Failed { started_at, at, exit_code, reason }) => {
             (BoxState::Failed, *started_at, *at, *exit_code, Some(reason.clone()))
@@ -102,7 +104,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
     })
 }
 
-/// What callers see of a box in a listing: of a damaged one what the database's columns and its locks tell.
+/// What callers see of a box in a listing; of a damaged one, what the database's columns and its locks tell.
 pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo> {
     let damaged = match listed {
         ListedBox::Whole(record) => return describe(home, record),

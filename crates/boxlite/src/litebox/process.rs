@@ -1,4 +1,4 @@
-//! What runs in a box: an image's defaults under what its user asked for.
+//! The processes of a box: an image's defaults, overridden by what the user asked for.
 
 use boxlite_proto::{ExecSpec, WinSize};
 use boxlite_types::{BoxOptions, Error, ExecOptions, ImageConfig, MainProcess, Result};
@@ -53,7 +53,7 @@ pub(crate) fn exec_process(exec: ExecOptions, options: &BoxOptions, image: &Imag
     if let Some(user) = exec.user {
         spec.user = user;
     }
-    spec.tty = exec.tty.map(|size| WinSize { rows: size.rows, cols: size.columns });
+    spec.tty = exec.tty.map(WinSize::from);
     spec.stdin = exec.stdin;
     Ok(spec)
 }

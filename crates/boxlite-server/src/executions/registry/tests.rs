@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use axum::response::IntoResponse;
-use boxlite::{ExecStatus, ExecutionControl, OutputChunk, OutputStream, WindowSize};
+use boxlite::{ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +24,9 @@ impl ExecutionControl for Sleeping {
         Ok(true)
     }
 
-    async fn wait(&self) -> boxlite::Result<ExecStatus> {
+    async fn wait(&self) -> boxlite::Result<ExitStatus> {
         self.0.cancelled().await;
-        Ok(ExecStatus { code: 0, reason: None })
+        Ok(ExitStatus { code: 0, reason: None })
     }
 }
 
@@ -147,7 +147,7 @@ impl ExecutionControl for Signalled {
         Ok(true)
     }
 
-    async fn wait(&self) -> boxlite::Result<ExecStatus> {
+    async fn wait(&self) -> boxlite::Result<ExitStatus> {
         std::future::pending().await
     }
 }

@@ -7,6 +7,7 @@ mod place;
 mod registry;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_home::blocking;
@@ -95,10 +96,11 @@ impl Source {
     pub(crate) async fn open(
         reference: &Reference,
         options: &PullOptions,
+        registry_config: Option<&Path>,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
         if let Reference::Registry(reference) = reference {
-            let repository = Repository::open(reference, options, progress).await?;
+            let repository = Repository::open(reference, options, registry_config, progress).await?;
             return Ok(Self::Registry(Box::new(repository)));
         }
         let reference = reference.clone();

@@ -10,7 +10,7 @@ use boxlite_proto::{
     Frame, Op, OpEvent, ProcessExit, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize,
 };
 use boxlite_types::{
-    Error, ExecStatus, Execution, ExecutionControl, OutputChunk, OutputStream, Result, WindowSize,
+    Error, Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, Result, WindowSize,
 };
 use bytes::Bytes;
 use tokio::net::UnixStream;
@@ -68,7 +68,7 @@ impl Connection {
 /// How an operation ended, shared by everybody who waits for it.
 #[derive(Debug, Clone)]
 pub(super) enum Ended {
-    Process(ExecStatus),
+    Process(ExitStatus),
     Copied(u64),
     Failed(Arc<Error>),
 }
@@ -216,7 +216,7 @@ fn judge(
     chunks: &mpsc::UnboundedSender<Result<OutputChunk>>,
 ) -> Option<Ended> {
     match reply {
-        ShimReply::Event(OpEvent::Exited { status, .. }) => Some(Ended::Process(ExecStatus {
+        ShimReply::Event(OpEvent::Exited { status, .. }) => Some(Ended::Process(ExitStatus {
             code: status.shell_code(),
             reason: match status {
                 ProcessExit::Code(_) => None,
@@ -224,7 +224,7 @@ fn judge(
             },
         })),
         ShimReply::Event(OpEvent::ExecFailed { kind, message, .. }) => {
-            Some(Ended::Process(ExecStatus { code: kind.exit_code(), reason: Some(message) }))
+            Some(Ended::Process(ExitStatus { code: kind.exit_code(), reason: Some(message) }))
         }
         ShimReply::Event(OpEvent::Copied { bytes, .. }) => Some(Ended::Copied(bytes)),
         ShimReply::Event(OpEvent::Failed { kind, message, .. }) => {
@@ -331,7 +331,7 @@ impl ExecutionControl for Control {
         }
     }
 
-    async fn wait(&self) -> Result<ExecStatus> {
+    async fn wait(&self) -> Result<ExitStatus> {
         match self.ended().await {
             Ended::Process(status) => Ok(status),
             Ended::Copied(_) => Err(Error::bug("a process ended like a copy")),

@@ -13,57 +13,57 @@ use boxlite_vm::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, Purpose,
 use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
 
-use super::disk::Overlaid;
-use super::{Context, Errand};
+use super::disk::OverlaidBox;
+use super::{MaintenanceBoot, StartContext};
 use crate::assets::Assets;
-use crate::litebox::{Held, create, process};
+use crate::litebox::{BoxGuard, create, process};
 
-impl<'a> Overlaid<'a> {
+impl<'a> OverlaidBox<'a> {
     /// Records the start durably, then spawns the shim with the box's lock and its claim.
     ///
     /// A shim that cannot be spawned leaves the box in the phase it had.
     pub(super) fn launch(self) -> Result<()> {
-        let (context, mut held, launch) = self.prepare(Purpose::Run)?;
-        let before = held.record.phase.clone();
+        let (context, mut guard, launch) = self.prepare(Purpose::Run)?;
+        let before = guard.record.phase.clone();
         let run = launch.spec.run_id.clone();
         let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
-        held.enter(context.site, Phase::Started { at: Timestamp::now(), run, ports })?;
+        guard.enter(context.local, Phase::Started { at: Timestamp::now(), run, ports })?;
         launch.spawn().or_else(|error| {
-            held.enter(context.site, before)?;
+            guard.enter(context.local, before)?;
             Err(error)
         })
     }
 
-    /// Spawns a shim for the box's files alone, of which nothing is recorded.
-    pub(super) fn errand(self) -> Result<Errand> {
-        let (_, held, launch) = self.prepare(Purpose::Errand)?;
+    /// Spawns a shim only for the box's files, and records nothing.
+    pub(super) fn boot_for_maintenance(self) -> Result<MaintenanceBoot> {
+        let (_, guard, launch) = self.prepare(Purpose::Errand)?;
         let run = launch.spec.run_id.clone();
         launch.spawn()?;
-        Ok(Errand { held, run })
+        Ok(MaintenanceBoot { guard, run })
     }
 
-    /// All that comes before the record.
-    fn prepare(self, purpose: Purpose) -> Result<(Context<'a>, Held, Launch)> {
-        let Self { context, held, room, image, bases } = self;
-        let assets = context.site.assets.find()?;
+    /// Does everything that precedes the record.
+    fn prepare(self, purpose: Purpose) -> Result<(StartContext<'a>, BoxGuard, PreparedLaunch)> {
+        let Self { context, guard, room, image, bases } = self;
+        let assets = context.local.assets.find()?;
         let shim = assets.shim.clone();
-        let boot = boot_files(context, &held, &assets)?;
-        let mut spec = specification(context, &held, &image, bases, &boot, assets, purpose)?;
+        let boot = boot_files(context, &guard, &assets)?;
+        let mut spec = specification(context, &guard, &image, bases, &boot, assets, purpose)?;
         let template = origin(context, &room, &mut spec);
-        let hand_over = HandOver { lock: held.shim_lock()?, claim: Some(room.into_claim()) };
-        Ok((context, held, Launch { spec, shim, hand_over, _leases: (image, boot, template) }))
+        let hand_over = HandOver { lock: guard.shim_lock()?, claim: Some(room.into_claim()) };
+        Ok((context, guard, PreparedLaunch { spec, shim, hand_over, _leases: (image, boot, template) }))
     }
 }
 
-/// A shim about to be spawned; what it uses is leased until it has leases of its own.
-struct Launch {
+/// A shim about to be spawned; its files are leased until it has leases of its own.
+struct PreparedLaunch {
     spec: LaunchSpec,
     shim: PathBuf,
     hand_over: HandOver,
     _leases: (Leased, BootFiles, Option<Leased>),
 }
 
-impl Launch {
+impl PreparedLaunch {
     fn spawn(self) -> Result<()> {
         shim::spawn(&self.spec, &self.shim, self.hand_over).map(drop)
     }
@@ -71,53 +71,53 @@ impl Launch {
 
 /// Decides how the guest comes up. A template is made only where the box was admitted without a warning, and never at
 /// the cost of the soft floor.
-fn origin(context: Context<'_>, room: &Admission, spec: &mut LaunchSpec) -> Option<Leased> {
-    let settings = &context.site.settings;
+fn origin(context: StartContext<'_>, room: &Admission, spec: &mut LaunchSpec) -> Option<Leased> {
+    let settings = &context.local.settings;
     if !settings.templates.value {
         return None;
     }
     let ample = Thresholds { hard_floor: settings.soft_floor.value.0, ..Thresholds::of(settings) };
     let room = room.notices().is_empty().then_some(ample);
-    match template::origin(spec, &context.site.home, room) {
+    match template::origin(spec, &context.local.home, room) {
         Ok((origin, lease)) => {
             spec.origin = origin;
             lease
         }
         Err(error) => {
-            tracing::warn!(error = %error.chain(), "the guest boots, for no template can be looked for");
+            tracing::warn!(error = %error.chain(), "templates could not be looked for; the guest boots without one");
             None
         }
     }
 }
 
 /// The leased kernel and initramfs for the box's devices.
-fn boot_files(context: Context<'_>, held: &Held, assets: &Assets) -> Result<BootFiles> {
-    let home = &context.site.home;
+fn boot_files(context: StartContext<'_>, guard: &BoxGuard, assets: &Assets) -> Result<BootFiles> {
+    let home = &context.local.home;
     let sources = BootSources { kernel_dir: assets.kernel.clone(), agent: assets.guest.clone() };
-    let network = held.record.options.network == NetworkMode::User;
-    let devices = GuestDevices { network, shares: !held.record.volumes.is_empty(), pci: false };
+    let network = guard.record.options.network == NetworkMode::User;
+    let devices = GuestDevices { network, shares: !guard.record.volumes.is_empty(), pci: false };
     guest::boot_files(&sources, devices, &home.vm(), &home.tmp())
 }
 
 fn specification(
-    context: Context<'_>,
-    held: &Held,
+    context: StartContext<'_>,
+    guard: &BoxGuard,
     image: &Leased,
     bases: Vec<PathBuf>,
     boot: &BootFiles,
     assets: Assets,
     purpose: Purpose,
 ) -> Result<LaunchSpec> {
-    let (site, record, options) = (context.site, &held.record, &held.record.options);
-    let emergency = site.settings.emergency_floor.value.0;
+    let (local, record, options) = (context.local, &guard.record, &guard.record.options);
+    let emergency = local.settings.emergency_floor.value.0;
     let networked = options.network == NetworkMode::User;
-    let choice = accel::choose(&site.home, &assets.qemu, site.accel)?;
+    let choice = accel::choose(&local.home, &assets.qemu, local.accel)?;
     Ok(LaunchSpec {
         box_id: record.id.clone(),
         run_id: uuid::Uuid::new_v4().simple().to_string(),
         purpose,
-        box_dir: held.paths.root().to_owned(),
-        overlay: held.paths.overlay(),
+        box_dir: guard.paths.root().to_owned(),
+        overlay: guard.paths.overlay(),
         bases,
         backing: image.path().to_owned(),
         qemu: assets.qemu,
@@ -131,7 +131,7 @@ fn specification(
         shares: Shares {
             volumes: record.volumes.clone(),
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
-            home: site.home.root().to_owned(),
+            home: local.home.root().to_owned(),
         },
         origin: Origin::Boot,
         boot: boot_config(record, networked),
@@ -139,20 +139,20 @@ fn specification(
             Purpose::Run => process::main_process(options, &record.image_config)?,
             Purpose::Errand => None,
         },
-        // What a volume still has in the guest's memory must reach the host.
+        // Data of a volume that is still in the guest's memory must reach the host.
         discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
         stop_signal: boxlite_types::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
         logs: LogCaps {
-            console: site.settings.console_log_max.value.0 / 2,
-            main: site.settings.main_log_max.value.0 / 2,
+            console: local.settings.console_log_max.value.0 / 2,
+            main: local.settings.main_log_max.value.0 / 2,
         },
         floors: DiskFloors { pause_below: emergency, resume_at: emergency / 2 * 3 },
     })
 }
 
-/// The box's network, its host ports chosen now so that they are known while it runs. An errand has the box's hardware,
-/// and publishes nothing.
+/// The box's network, its host ports chosen now so that they are known while it runs. A maintenance boot has the box's
+/// hardware, and publishes nothing.
 fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
     match (options.network, purpose) {
         (NetworkMode::None, _) => Ok(None),
@@ -179,7 +179,7 @@ fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
         dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
         network: networked.then(|| net::guest_config(MacAddr::of_box(&record.id))),
         mounts: volume::mounts(&record.volumes),
-        // The guest need not even look, in most boxes.
+        // Spares most guests the check.
         grow_root: record.options.disk_size.is_some_and(|wanted| wanted > record.disk_image_size),
         ..BootConfig::default()
     }

@@ -1,10 +1,10 @@
 //! The start of a box: a chain of types, each consuming the one before.
 //!
-//! [`Resting`] → admission → [`Admitted`] → lease → [`Imaged`] → overlay → [`Overlaid`] → shim → running.
+//! [`RestingBox`] → admission → [`AdmittedBox`] → lease → [`ImagedBox`] → overlay → [`OverlaidBox`] → shim → running.
 //! An overlay cannot be created, nor a shim spawned, by code that skipped admission, because only
-//! [`Resting::admit`] makes an [`Admitted`]. A stage that fails leaves the box in the phase it had; what was
+//! [`RestingBox::admit`] makes an [`AdmittedBox`]. A stage that fails leaves the box in the phase it had; what was
 //! made until then is either used by the next start (disk image, overlay) or garbage that gc recognises.
-//! An [`Errand`] passes the same stages, and leaves the box at rest.
+//! A [`MaintenanceBoot`] passes the same stages, and leaves the box at rest.
 
 mod disk;
 mod launch;
@@ -16,95 +16,103 @@ use boxlite_storage::image::Images;
 use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
 use boxlite_vm::volume;
 
-use super::{Held, Observed};
-use crate::site::Site;
+use super::{BoxGuard, Observed};
+use crate::context::LocalContext;
 
-/// A held box that does not run.
-pub(crate) struct Resting<'a> {
-    context: Context<'a>,
-    held: Held,
+/// A box that is not running, under its guard.
+pub(crate) struct RestingBox<'a> {
+    context: StartContext<'a>,
+    guard: BoxGuard,
 }
 
 /// A box for whose start there is room, with the claim on that room.
-pub(crate) struct Admitted<'a> {
-    context: Context<'a>,
-    held: Held,
+pub(crate) struct AdmittedBox<'a> {
+    context: StartContext<'a>,
+    guard: BoxGuard,
     room: admission::Admission,
 }
 
 /// What every stage works with.
 #[derive(Clone, Copy)]
-struct Context<'a> {
-    site: &'a Site,
+struct StartContext<'a> {
+    local: &'a LocalContext,
     images: &'a Images,
     progress: &'a dyn ProgressSink,
 }
 
-/// Starts a held box and returns true when its shim has spawned QEMU; one that runs is left as it is (false).
+/// Starts the guarded box and returns true once its shim has spawned QEMU; a running box is left as it is (false).
 ///
-/// Blocks. Two starts of one box take turns for the hold, and the second finds it running.
+/// Blocks. Two starts of one box take turns for the guard, and the second finds it running.
 pub(crate) fn start(
-    site: &Site,
+    local: &LocalContext,
     images: &Images,
-    mut held: Held,
+    mut guard: BoxGuard,
     progress: &dyn ProgressSink,
 ) -> Result<bool> {
-    match Observed::of(&site.home, &held.record)? {
+    match Observed::of(&local.home, &guard.record)? {
         Observed::Running { .. } => return Ok(false),
-        // How the last run ended is written down with the start, once there is room for it.
-        Observed::Resting(phase) => held.record.phase = phase,
+        // How the last run ended is recorded together with the start, once there is room for it.
+        Observed::Resting(phase) => guard.record.phase = phase,
     }
-    let context = Context { site, images, progress };
-    Resting { context, held }.admit()?.lease()?.overlay()?.launch()?;
+    let context = StartContext { local, images, progress };
+    RestingBox { context, guard }.admit()?.lease()?.overlay()?.launch()?;
     Ok(true)
 }
 
-/// A guest that was brought up for the files of a box that rests, which is held until this is dropped. It ends when it
-/// is stopped, or when nobody has been connected to it for a while.
-pub(crate) struct Errand {
-    pub(crate) held: Held,
-    /// Names its outcome.
+/// A guest that was booted only for the files of a box that is not running.
+///
+/// Keeps the box's guard until it is dropped. The guest ends when it is stopped, or when no client has been connected to
+/// it for a while.
+pub(crate) struct MaintenanceBoot {
+    pub(crate) guard: BoxGuard,
+    /// The run's id, which names its outcome.
     pub(crate) run: String,
 }
 
-/// Brings up a guest for the files of a held box by the same stages as a start; `None` when the box runs.
+/// Boots a guest for the files of the guarded box, in the same stages as a start; `None` when the box runs.
 ///
 /// # Errors
-/// As for [`start`]; `Conflict` for a box that removes itself and has ended.
-pub(crate) fn errand(site: &Site, images: &Images, mut held: Held) -> Result<Option<Errand>> {
-    // How the last run ended is written down: the guest's own end takes its place in the box's directory.
-    if let Observed::Running { .. } = held.settle(site)? {
+/// As for [`start`]; `Conflict` for an auto-remove box that has exited.
+pub(crate) fn boot_for_maintenance(
+    local: &LocalContext,
+    images: &Images,
+    mut guard: BoxGuard,
+) -> Result<Option<MaintenanceBoot>> {
+    // Records how the last run ended: the maintenance guest's outcome replaces that run's in the box's directory.
+    if let Observed::Running { .. } = guard.settle(local)? {
         return Ok(None);
     }
-    let BoxRecord { options, phase, name, .. } = &held.record;
+    let BoxRecord { options, phase, name, .. } = &guard.record;
     if options.auto_remove && *phase != Phase::Created {
-        return Err(Error::conflict(format!("box {name} goes now that it has ended, and its files with it")));
+        return Err(Error::conflict(format!(
+            "box {name} has exited and is being removed, and its files with it"
+        )));
     }
-    let context = Context { site, images, progress: &() };
-    Resting { context, held }.admit()?.lease()?.overlay()?.errand().map(Some)
+    let context = StartContext { local, images, progress: &() };
+    RestingBox { context, guard }.admit()?.lease()?.overlay()?.boot_for_maintenance().map(Some)
 }
 
-impl<'a> Resting<'a> {
+impl<'a> RestingBox<'a> {
     /// Asks for room before anything is written.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures.
-    fn admit(self) -> Result<Admitted<'a>> {
-        let Self { context, held } = self;
-        let site = context.site;
+    fn admit(self) -> Result<AdmittedBox<'a>> {
+        let Self { context, guard } = self;
+        let local = context.local;
         let written: Vec<PathBuf> =
-            volume::writable_sources(&held.record.volumes).map(Path::to_owned).collect();
+            volume::writable_sources(&guard.record.volumes).map(Path::to_owned).collect();
         let task = StartAdmission {
-            home: &site.home,
-            settings: &site.settings,
-            claim: held.record.options.claim.unwrap_or(site.settings.claim.value.0),
+            home: &local.home,
+            settings: &local.settings,
+            claim: guard.record.options.claim.unwrap_or(local.settings.claim.value.0),
             also: &written,
-            keep: std::slice::from_ref(&held.record.disk_digest),
+            keep: std::slice::from_ref(&guard.record.disk_digest),
         };
-        let room = task.run(&site.collector())?;
+        let room = task.run(&local.collector())?;
         for notice in room.notices() {
             context.progress.report(Progress::Notice { message: notice.message.clone() });
         }
-        Ok(Admitted { context, held, room })
+        Ok(AdmittedBox { context, guard, room })
     }
 }

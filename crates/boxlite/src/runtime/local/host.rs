@@ -1,45 +1,79 @@
-//! What this host and its home are like.
+//! This host, its home, and collecting its garbage.
+
+use std::time::Instant;
 
 use boxlite_home::admission::{Claims, Thresholds, judge};
-use boxlite_types::{Acceleration, BoxState, Error, HostInfo, Result, SpaceInfo};
+use boxlite_storage::gc;
+use boxlite_types::{
+    Acceleration, Activity, BoxState, Error, GcOptions, GcReport, HostInfo, Result, SpaceInfo, Usage,
+};
 use boxlite_vm::shim::accel;
 
 use super::Local;
+use crate::context::LocalContext;
 use crate::litebox;
-use crate::site::Site;
+use crate::runtime::operations::HostOperations;
 
-impl Local {
-    pub(super) async fn host_info(&self) -> Result<HostInfo> {
-        self.on_site(|site| {
-            let boxes = site.store.boxes()?;
+impl HostOperations for Local {
+    async fn info(&self) -> Result<HostInfo> {
+        self.in_context(|context| {
+            let boxes = context.store.boxes()?;
             let runs = |listed| {
-                litebox::describe_listed(&site.home, listed).is_ok_and(|info| info.state == BoxState::Running)
+                let info = litebox::describe_listed(&context.home, listed);
+                info.is_ok_and(|info| info.state == BoxState::Running)
             };
-            let (acceleration, acceleration_problem) = match acceleration(site) {
+            let (acceleration, acceleration_problem) = match acceleration(context) {
                 Ok(found) => (Some(found), None),
                 Err(error) => (None, Some(error.chain().to_string())),
             };
             Ok(HostInfo {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                home: site.home.root().to_owned(),
+                home: context.home.root().to_owned(),
                 boxes: boxes.len(),
                 running: boxes.iter().filter(|listed| runs(listed)).count(),
-                images: site.store.images()?.len(),
+                images: context.store.images()?.len(),
                 acceleration,
                 acceleration_problem,
-                assets: site.assets.report(),
-                space: space(site).ok(),
-                settings: site.settings.describe(),
+                assets: context.assets.report(),
+                space: space(context).ok(),
+                settings: context.settings.describe(),
             })
         })
         .await
     }
+
+    async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport> {
+        self.in_context(move |context| {
+            if !options.dry_run
+                && let Err(error) = litebox::reap(context)
+            {
+                // The collection meets the same trouble and names it in its report.
+                tracing::warn!(error = %error.chain(), "ended boxes could not be looked for");
+            }
+            let began = Instant::now();
+            let collected = gc::collect(&context.home, &context.catalog(), &context.settings, &options);
+            match &collected {
+                Ok(report) => context.gc_metrics.count(report, began.elapsed()),
+                Err(_) => context.gc_metrics.count_failure(),
+            }
+            collected
+        })
+        .await
+    }
+
+    async fn disk_usage(&self) -> Result<Usage> {
+        self.in_context(|context| gc::usage(&context.home, &context.catalog(), &context.settings)).await
+    }
+
+    async fn activity(&self) -> Result<Activity> {
+        Ok(self.metrics.read(self.context.gc_metrics.now()))
+    }
 }
 
-fn acceleration(site: &Site) -> Result<Acceleration> {
-    let qemu = site.assets.qemu().ok_or_else(|| Error::unsupported("this host has no QEMU"))?;
-    let host = accel::examine(&site.home, &qemu)?;
-    let choice = accel::choose(&site.home, &qemu, site.accel)?;
+fn acceleration(context: &LocalContext) -> Result<Acceleration> {
+    let qemu = context.assets.qemu().ok_or_else(|| Error::unsupported("this host has no QEMU"))?;
+    let host = accel::examine(&context.home, &qemu)?;
+    let choice = accel::choose(&context.home, &qemu, context.accel)?;
     Ok(Acceleration {
         name: choice.accelerator.name().to_owned(),
         reason: choice.reason,
@@ -47,10 +81,10 @@ fn acceleration(site: &Site) -> Result<Acceleration> {
     })
 }
 
-fn space(site: &Site) -> Result<SpaceInfo> {
-    let live = Claims::open(&site.home)?.live()?;
+fn space(context: &LocalContext) -> Result<SpaceInfo> {
+    let live = Claims::open(&context.home)?.live()?;
     let claims: Vec<u64> = live.iter().map(|claim| claim.bytes).collect();
-    let free = boxlite_home::durable::free_space(site.home.root())?;
-    let verdict = judge(&free, claims.iter().sum(), &Thresholds::of(&site.settings));
+    let free = boxlite_home::durable::free_space(context.home.root())?;
+    let verdict = judge(&free, claims.iter().sum(), &Thresholds::of(&context.settings));
     Ok(SpaceInfo { free, verdict, claims })
 }

@@ -1,15 +1,15 @@
 use std::time::Duration;
 
 use boxlite_storage::store::Document;
-use boxlite_types::{Digest, ImageConfig, Platform};
+use boxlite_types::{BoxOptions, Digest, Image, ImageConfig, ListOptions, Platform};
 use jiff::Timestamp;
 
 use super::*;
+use crate::runtime::operations::BoxOperations;
 
 /// A home with the box `web`, which nothing runs in.
 fn with_a_box(directory: &tempfile::TempDir) -> Local {
-    let home = Some(directory.path().join("home"));
-    let local = Local::open(RuntimeOptions { home, ..RuntimeOptions::default() }).unwrap();
+    let local = Local::open(RuntimeOptions::new(directory.path().join("home"))).unwrap();
     let now = Timestamp::now();
     let image = Image {
         digest: Digest::of(b"image"),
@@ -21,17 +21,17 @@ fn with_a_box(directory: &tempfile::TempDir) -> Local {
         last_used_at: now,
     };
     let document = || Document { digest: Digest::of(b"document"), length: 8 };
-    local.site.store.insert_image(&image, document(), document()).unwrap();
+    local.context.store.insert_image(&image, document(), document()).unwrap();
     let options = BoxOptions {
         image: image.references[0].clone(),
         name: Some("web".to_owned()),
         ..BoxOptions::default()
     };
-    litebox::create(&local.site, options, &image).unwrap();
+    litebox::create(&local.context, options, &image).unwrap();
     local
 }
 
-/// Mutation tried: with each who waits on a thread of its own, the listing waits for them all.
+/// Mutation tried: with each waiter on a thread of its own, the listing waits for them all.
 #[test]
 fn many_who_wait_for_one_box_keep_nobody_from_the_others() {
     let mut tokio = tokio::runtime::Builder::new_multi_thread();
@@ -39,11 +39,11 @@ fn many_who_wait_for_one_box_keep_nobody_from_the_others() {
     let directory = tempfile::tempdir().unwrap();
     tokio.block_on(async {
         let local = with_a_box(&directory);
-        let held = local.hold("web").await.unwrap();
+        let held = local.acquire("web").await.unwrap();
         let waiting: Vec<_> = (0..8)
             .map(|_| {
                 let local = local.clone();
-                tokio::spawn(async move { local.hold("web").await.map(drop) })
+                tokio::spawn(async move { local.acquire("web").await.map(drop) })
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,48 +1,48 @@
-//! The backend that asks a server: every method is one request of [`boxlite_types::wire`]'s native dialect.
+//! The backend that asks a server: every operation is one request of [`boxlite_types::wire`]'s native dialect.
 
-mod client;
-mod events;
 mod execution;
 mod failure;
 mod files;
+mod http;
+mod lines;
 mod options;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use boxlite_storage::reference::Reference;
 use boxlite_types::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
 use boxlite_types::{
-    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, ExecStatus, Execution,
-    HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Removal, RemoveOptions,
-    Result, StopOptions, Usage,
+    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution, ExitStatus,
+    GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions,
+    Removal, RemoveOptions, Result, StopOptions, Usage,
 };
-use client::{Client, as_json};
-use events::Lines;
 use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use futures::stream;
+use http::{HttpClient, as_json};
+use lines::AnswerLines;
 use reqwest::{Method, RequestBuilder};
-use tokio::io::AsyncRead;
 
-use super::RuntimeBackend;
+use super::operations::{
+    BoxLifecycle, BoxOperations, BoxProcesses, HostOperations, ImageOperations, LogStream,
+};
 
 pub use options::RemoteOptions;
 
 /// A home on another host, or on this one behind its server.
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
-    client: Client,
+    client: HttpClient,
 }
 
 impl Remote {
-    /// Asks nothing yet: a server that is not there is noticed by the first request.
+    /// Asks the server nothing yet: the first request notices that it is not there.
     pub(super) fn new(options: &RemoteOptions) -> Result<Self> {
-        Ok(Self { client: Client::new(options)? })
+        Ok(Self { client: HttpClient::new(options)? })
     }
 
     /// A request about one box; `rest` follows the box in its path.
     fn of_box(&self, method: Method, id: &str, rest: &[&str]) -> Result<RequestBuilder> {
-        nameable(id)?;
+        check_id(id)?;
         let segments: Vec<&str> = ["runtime", "boxes", id].iter().chain(rest).copied().collect();
         Ok(self.client.request(method, &segments))
     }
@@ -52,9 +52,9 @@ impl Remote {
         Ok(execution::connect(&self.client, id, &created))
     }
 
-    /// Refuses a path that is meant from where we are: the server is somewhere else.
+    /// Refuses a relative path: the server has another working directory.
     fn refuse_relative(&self, reference: &str) -> Result<()> {
-        // What is no reference, or may be a digest, is the server's to judge.
+        // The server judges what is not a reference, or may be a digest.
         let Ok(parsed) = reference.parse::<Reference>() else { return Ok(()) };
         let path = match &parsed {
             Reference::Registry(_) => return Ok(()),
@@ -76,32 +76,33 @@ impl Remote {
     }
 }
 
-/// A URL's path cannot hold these, and no box is called so.
-fn nameable(id: &str) -> Result<()> {
+/// Refuses ids that a URL's path cannot hold; no box has such a name.
+fn check_id(id: &str) -> Result<()> {
     if matches!(id, "" | "." | "..") {
         return Err(Error::not_found(format!("there is no box '{id}'")));
     }
     Ok(())
 }
 
-#[async_trait]
-impl RuntimeBackend for Remote {
+impl HostOperations for Remote {
     async fn info(&self) -> Result<HostInfo> {
         self.client.json(self.client.get(&["runtime", "info"])).await
     }
 
-    async fn activity(&self) -> Result<Activity> {
-        self.client.json(self.client.get(&["runtime", "activity"])).await
-    }
-
-    async fn consumption(&self, id: &str) -> Result<Consumption> {
-        self.client.json(self.of_box(Method::GET, id, &["consumption"])?).await
+    async fn collect_garbage(&self, _: GcOptions) -> Result<GcReport> {
+        Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc` there"))
     }
 
     async fn disk_usage(&self) -> Result<Usage> {
         self.client.json(self.client.get(&["runtime", "usage"])).await
     }
 
+    async fn activity(&self) -> Result<Activity> {
+        self.client.json(self.client.get(&["runtime", "activity"])).await
+    }
+}
+
+impl ImageOperations for Remote {
     async fn pull(
         &self,
         reference: &str,
@@ -129,7 +130,9 @@ impl RuntimeBackend for Remote {
         let query = ImageQuery { wanted: wanted.to_owned(), force };
         self.client.json(self.client.request(Method::DELETE, &["runtime", "image"]).query(&query)).await
     }
+}
 
+impl BoxOperations for Remote {
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         self.refuse_relative(&options.image)?;
         if let Some(volume) = options.volumes.iter().find(|volume| volume.starts_with('.')) {
@@ -147,24 +150,22 @@ impl RuntimeBackend for Remote {
         let query = [("options", as_json(&options)?)];
         self.client.json(self.client.get(&["runtime", "boxes"]).query(&query)).await
     }
+}
 
+impl BoxLifecycle for Remote {
     async fn inspect(&self, id: &str) -> Result<BoxInfo> {
         self.client.json(self.of_box(Method::GET, id, &[])?).await
+    }
+
+    async fn consumption(&self, id: &str) -> Result<Consumption> {
+        self.client.json(self.of_box(Method::GET, id, &["consumption"])?).await
     }
 
     async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         self.client.outcome(self.of_box(Method::POST, id, &["start"])?, progress.as_ref()).await
     }
 
-    async fn attach(&self, id: &str) -> Result<Execution> {
-        self.connect(id, self.of_box(Method::POST, id, &["attach"])?).await
-    }
-
-    async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
-        self.connect(id, self.of_box(Method::POST, id, &["exec"])?.json(&options)).await
-    }
-
-    async fn wait(&self, id: &str) -> Result<ExecStatus> {
+    async fn wait(&self, id: &str) -> Result<ExitStatus> {
         self.client.outcome(self.of_box(Method::POST, id, &["wait"])?, &()).await
     }
 
@@ -180,8 +181,18 @@ impl RuntimeBackend for Remote {
         let query = RemoveQuery { force: options.force };
         self.client.done(self.of_box(Method::DELETE, id, &[])?.query(&query)).await
     }
+}
 
-    async fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
+impl BoxProcesses for Remote {
+    async fn attach(&self, id: &str) -> Result<Execution> {
+        self.connect(id, self.of_box(Method::POST, id, &["attach"])?).await
+    }
+
+    async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
+        self.connect(id, self.of_box(Method::POST, id, &["exec"])?.json(&options)).await
+    }
+
+    async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {
         let query = [("options", as_json(&options)?)];
         let lines = self.client.lines(self.of_box(Method::GET, id, &["logs"])?.query(&query)).await?;
         let server = self.client.server().to_owned();
@@ -195,20 +206,10 @@ impl RuntimeBackend for Remote {
         })
         .boxed())
     }
-
-    async fn copy_in(&self, id: &str, path: &str, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<()> {
-        nameable(id)?;
-        files::copy_in(&self.client, id, path, tar).await
-    }
-
-    async fn copy_out(&self, id: &str, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
-        nameable(id)?;
-        files::copy_out(&self.client, id, path).await
-    }
 }
 
 /// The next line of a log; `None` at its end, which the server says.
-async fn next_line(lines: &mut Lines, server: &str) -> Result<Option<LogLine>> {
+async fn next_line(lines: &mut AnswerLines, server: &str) -> Result<Option<LogLine>> {
     loop {
         match lines.next().await? {
             Some(LogEvent::Line(record)) => return record.into_line().map(Some),

@@ -28,8 +28,8 @@ impl RemoteOptions {
     pub(super) fn base(&self) -> Result<Url> {
         let text = self.url.as_str();
         let url = Url::parse(text)
-            .map_err(|why| Error::invalid(format!("'{text}' is no server's URL: {why}")).because(why))?;
-        let invalid = |why: &str| Err(Error::invalid(format!("'{text}' is no server's URL: {why}")));
+            .map_err(|why| Error::invalid(format!("'{text}' is not a server's URL: {why}")).because(why))?;
+        let invalid = |why: &str| Err(Error::invalid(format!("'{text}' is not a server's URL: {why}")));
         match url.scheme() {
             "http" | "https" => {}
             other => return invalid(&format!("it begins with {other}: and not with http:// or https://")),

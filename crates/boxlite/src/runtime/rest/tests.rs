@@ -12,6 +12,7 @@ use peer::{Peer, answer, json};
 
 use super::*;
 use crate::runtime::Runtime;
+use crate::runtime::operations::BoxFiles;
 
 fn remote(url: &str) -> Remote {
     Remote::new(&RemoteOptions { url: url.into(), api_key: None }).unwrap()
@@ -123,13 +124,13 @@ async fn a_path_that_only_means_something_here_is_refused() {
 
 #[tokio::test]
 async fn progress_is_passed_on_until_the_outcome() {
-    let done = serde_json::to_string(&Event::Done(ExecStatus { code: 3, reason: None })).unwrap() + "\n";
+    let done = serde_json::to_string(&Event::Done(ExitStatus { code: 3, reason: None })).unwrap() + "\n";
     let step = r#"{"progress":{"notice":{"message":"still there"}}}"#.to_owned() + "\n";
     let peer = Peer::answering(lines(&["\"beat\"\n", &step, "\"beat\"\n", &done])).await;
     let seen = Mutex::new(Vec::new());
     let sink = |progress: Progress| seen.lock().unwrap().push(progress);
-    let client = Client::new(&RemoteOptions { url: peer.url.clone(), api_key: None }).unwrap();
-    let status: ExecStatus = client.outcome(client.get(&["x"]), &sink).await.unwrap();
+    let client = HttpClient::new(&RemoteOptions { url: peer.url.clone(), api_key: None }).unwrap();
+    let status: ExitStatus = client.outcome(client.get(&["x"]), &sink).await.unwrap();
     assert_eq!(status.code, 3);
     assert_eq!(*seen.lock().unwrap(), [Progress::Notice { message: "still there".into() }]);
 }
@@ -166,7 +167,7 @@ async fn garbage_is_collected_where_it_is() {
 /// A source that fails after some bytes.
 struct Failing(bool);
 
-impl AsyncRead for Failing {
+impl tokio::io::AsyncRead for Failing {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,

@@ -1,7 +1,7 @@
 //! Credentials as `docker login` leaves them: in `config.json`, or with a credential helper.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -72,14 +72,10 @@ struct Answer {
     secret: String,
 }
 
-/// Finds the credentials for the registry `host`; `DOCKER_CONFIG` moves Docker's configuration.
-pub(super) async fn find(host: &str) -> Result<Credentials> {
-    let directory = std::env::var_os("DOCKER_CONFIG")
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".docker")));
-    match directory {
-        Some(directory) => find_in(&directory.join("config.json"), host).await,
+/// Finds the credentials for the registry `host` in Docker's configuration file, if there is one.
+pub(super) async fn find(config: Option<&Path>, host: &str) -> Result<Credentials> {
+    match config {
+        Some(path) => find_in(path, host).await,
         None => Ok(Credentials::Anonymous),
     }
 }

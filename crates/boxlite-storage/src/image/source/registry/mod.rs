@@ -8,6 +8,7 @@ mod credentials;
 mod failure;
 mod transfer;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ impl Repository {
     pub(crate) async fn open(
         reference: &RegistryReference,
         options: &PullOptions,
+        config: Option<&Path>,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
         let host = if reference.host() == HUB { HUB_API } else { reference.host() };
@@ -57,7 +59,7 @@ impl Repository {
             (false, true) => &["https", "http"],
             (false, false) => &["https"],
         };
-        let credentials = credentials::find(reference.host()).await?;
+        let credentials = credentials::find(config, reference.host()).await?;
         let mut first = None;
         for scheme in schemes {
             let mut repository = Self {

@@ -1,4 +1,7 @@
-//! What is on its way in either direction, and how much of it has arrived.
+//! Flow control of one execution: what is on its way in either direction, and how much of it has arrived.
+//!
+//! Both directions keep what was sent until the other end acknowledges it, at most [`WINDOW`] bytes, and survive the
+//! connection: after a breakage a new attachment sends again what was not acknowledged.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,51 +12,51 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::Notify;
 
 /// Bytes of input in one frame.
-const FRAME: usize = 32 * 1024;
-/// Output is acknowledged when so many bytes more were taken.
-const WORTH_SAYING: u64 = WINDOW as u64 / 4;
-/// Bytes of output that may wait here to be taken: twice what a server sends without an acknowledgement.
-const OUTPUT_LIMIT: u64 = 2 * WINDOW as u64;
+const MAX_FRAME: usize = 32 * 1024;
+/// Output is acknowledged each time the reader has taken this many bytes more.
+const ACK_INTERVAL: u64 = WINDOW as u64 / 4;
+/// Bytes of output that may wait here for the reader: twice what a server sends without an acknowledgement.
+const MAX_OUTPUT: u64 = 2 * WINDOW as u64;
 
 /// Shared by an execution's streams and its connection.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
-    state: Mutex<State>,
+pub(super) struct FlowControl {
+    state: Mutex<FlowState>,
     /// There may be something to send.
-    pub(super) stirred: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    input: Input,
-    output: Output,
+struct FlowState {
+    input: InputWindow,
+    output: OutputWindow,
 }
 
 /// Standard input from the first byte that is not acknowledged on.
 #[derive(Debug, Default)]
-struct Input {
+struct InputWindow {
     /// Position of the first byte of `unacknowledged`.
     acknowledged: u64,
     unacknowledged: BytesMut,
-    /// Position of the next byte to send; `None` until the server has said what it has.
+    /// Position of the next byte to send; `None` until the server has said how much it has.
     next: Option<u64>,
-    /// Nothing more comes.
+    /// The writer has reached its end.
     ended: bool,
-    /// That was said on this connection.
-    end_said: bool,
-    /// Nothing more is wanted.
+    /// The server was told so on this connection.
+    eof_sent: bool,
+    /// The process takes no more.
     closed: bool,
     waiting: Option<Waker>,
 }
 
 #[derive(Debug, Default)]
-struct Output {
+struct OutputWindow {
     /// Bytes that have reached us.
     received: u64,
-    /// Those that the reader has taken.
+    /// Bytes that the reader has taken.
     taken: u64,
-    /// Those that the server knows to be taken.
-    said: u64,
+    /// Bytes of which the server was told that they were taken.
+    acknowledged: u64,
     discarded: bool,
 }
 
@@ -64,12 +67,12 @@ pub(super) enum Outgoing {
     Input(Bytes),
 }
 
-/// The server says what can't be.
+/// The server broke the protocol, in the way that the text describes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Nonsense(pub(super) &'static str);
+pub(super) struct ProtocolViolation(pub(super) &'static str);
 
-impl Flow {
-    /// Takes input as far as there is room.
+impl FlowControl {
+    /// Takes input as far as the window has room.
     pub(super) fn poll_give(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state();
         let input = &mut state.input;
@@ -82,29 +85,29 @@ impl Flow {
             return Poll::Pending;
         }
         input.unacknowledged.extend_from_slice(&bytes[..count]);
-        self.stirred.notify_one();
+        self.changed.notify_one();
         Poll::Ready(Ok(count))
     }
 
-    /// No more input comes.
+    /// Notes that the writer has reached its end.
     pub(super) fn end_input(&self) {
         self.state().input.ended = true;
-        self.stirred.notify_one();
+        self.changed.notify_one();
     }
 
-    /// No more input is wanted.
+    /// Refuses further input.
     pub(super) fn close_input(&self) {
         self.state().input.close();
     }
 
-    /// The server has so much of the input.
-    pub(super) fn input_arrived(&self, position: u64, closed: bool) -> Result<(), Nonsense> {
+    /// Notes that the server has the input up to `position`.
+    pub(super) fn input_arrived(&self, position: u64, closed: bool) -> Result<(), ProtocolViolation> {
         let mut state = self.state();
         let input = &mut state.input;
         let count = position
             .checked_sub(input.acknowledged)
             .filter(|&count| count <= input.unacknowledged.len() as u64)
-            .ok_or(Nonsense("it acknowledges input that it was not sent"))?;
+            .ok_or(ProtocolViolation("it acknowledges input that it was not sent"))?;
         input.unacknowledged.advance(count as usize);
         input.acknowledged = position;
         input.next = Some(input.next.unwrap_or_default().max(position));
@@ -113,49 +116,50 @@ impl Flow {
         } else if let Some(waker) = input.waiting.take() {
             waker.wake();
         }
-        self.stirred.notify_one();
+        self.changed.notify_one();
         Ok(())
     }
 
-    /// Output has come; false when nobody wants it.
-    pub(super) fn output_arrived(&self, length: usize) -> Result<bool, Nonsense> {
+    /// Notes that output has arrived; false when the reader was dropped.
+    pub(super) fn output_arrived(&self, length: usize) -> Result<bool, ProtocolViolation> {
         let mut state = self.state();
         let output = &mut state.output;
         output.received += length as u64;
         if output.discarded {
             output.taken = output.received;
-            self.stirred.notify_one();
+            self.changed.notify_one();
         }
-        if output.received - output.taken > OUTPUT_LIMIT {
-            return Err(Nonsense("it sends more output than was asked for"));
+        if output.received - output.taken > MAX_OUTPUT {
+            return Err(ProtocolViolation("it sends more output than was asked for"));
         }
         Ok(!output.discarded)
     }
 
-    /// The reader has taken so many bytes more.
-    pub(super) fn took(&self, length: usize) {
+    /// Notes that the reader has taken so many bytes more.
+    pub(super) fn output_taken(&self, length: usize) {
         let mut state = self.state();
         let output = &mut state.output;
         output.taken += length as u64;
-        if output.taken - output.said >= WORTH_SAYING {
-            self.stirred.notify_one();
+        if output.taken - output.acknowledged >= ACK_INTERVAL {
+            self.changed.notify_one();
         }
     }
 
-    /// Nobody takes output any more.
+    /// Notes that the reader was dropped.
     pub(super) fn discard_output(&self) {
         let mut state = self.state();
         let output = &mut state.output;
         (output.discarded, output.taken) = (true, output.received);
-        self.stirred.notify_one();
+        self.changed.notify_one();
     }
 
-    /// A connection begins: returns the position after which output goes on, and forgets what was only sent.
-    pub(super) fn begin(&self) -> u64 {
+    /// Begins an attachment: returns the position from which the server continues the output, and forgets what was sent
+    /// but not acknowledged.
+    pub(super) fn begin_attachment(&self) -> u64 {
         let mut state = self.state();
-        (state.input.next, state.input.end_said) = (None, false);
-        // What was said last may not have been heard, and only what is said makes room for more: it is said again.
-        state.output.said = state.output.taken.saturating_sub(WORTH_SAYING);
+        (state.input.next, state.input.eof_sent) = (None, false);
+        // The last acknowledgement may have been lost, and without it the server sends nothing more: it is sent again.
+        state.output.acknowledged = state.output.taken.saturating_sub(ACK_INTERVAL);
         state.output.received
     }
 
@@ -165,33 +169,42 @@ impl Flow {
         (state.output.received, state.input.acknowledged)
     }
 
-    /// What is to be sent next, and counts as sent.
-    pub(super) fn next_outgoing(&self) -> Option<Outgoing> {
+    /// Waits for something to send, which then counts as sent.
+    pub(super) async fn next_outgoing(&self) -> Outgoing {
+        loop {
+            if let Some(outgoing) = self.try_next_outgoing() {
+                return outgoing;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn try_next_outgoing(&self) -> Option<Outgoing> {
         let mut state = self.state();
-        let State { input, output } = &mut *state;
-        if output.taken - output.said >= WORTH_SAYING {
-            output.said = output.taken;
+        let FlowState { input, output } = &mut *state;
+        if output.taken - output.acknowledged >= ACK_INTERVAL {
+            output.acknowledged = output.taken;
             return Some(Outgoing::Frame(ClientFrame::Ack { output: output.taken }));
         }
         let next = input.next.filter(|_| !input.closed)?;
         let sent = (next - input.acknowledged) as usize;
         let rest = input.unacknowledged.len() - sent;
         if rest > 0 {
-            let frame = &input.unacknowledged[sent..sent + rest.min(FRAME)];
+            let frame = &input.unacknowledged[sent..sent + rest.min(MAX_FRAME)];
             let frame = Bytes::copy_from_slice(frame);
             input.next = Some(next + frame.len() as u64);
             return Some(Outgoing::Input(frame));
         }
-        (input.ended && !std::mem::replace(&mut input.end_said, input.ended))
+        (input.ended && !std::mem::replace(&mut input.eof_sent, input.ended))
             .then_some(Outgoing::Frame(ClientFrame::StdinEof))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FlowState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Input {
+impl InputWindow {
     fn close(&mut self) {
         self.closed = true;
         self.unacknowledged = BytesMut::new();

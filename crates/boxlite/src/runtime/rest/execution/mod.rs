@@ -1,12 +1,12 @@
 //! An execution on a server, seen from here as any other.
 //!
-//! One task ([`link::Link`]) owns the WebSocket and makes it anew when it breaks. Reading never waits for whoever
-//! takes the output, nor writing for whoever gives the input: what is on its way is bounded by acknowledgements in
-//! both directions ([`flow::Flow`]), so that pings, signals and acknowledgements always pass.
+//! One task ([`attachment`]) owns the WebSocket and replaces it when it breaks. Reading frames never waits for the
+//! reader of the output, nor writing them for the writer of the input: acknowledgements bound what is on its way in both
+//! directions ([`flow`]), so pings, signals and acknowledgements always pass.
 
+mod attachment;
 mod flow;
-mod link;
-mod socket;
+mod handshake;
 
 use std::io;
 use std::pin::Pin;
@@ -14,58 +14,61 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use attachment::AttachmentTask;
 use boxlite_types::wire::{ClientFrame, ExecutionCreated};
 use boxlite_types::{
-    Error, ErrorKind, ExecStatus, Execution, ExecutionControl, OutputChunk, Result, WindowSize,
+    Error, ErrorKind, Execution, ExecutionControl, ExitStatus, OutputChunk, Result, WindowSize,
 };
-use flow::Flow;
+use flow::FlowControl;
 use futures::Stream;
-use link::Link;
+use handshake::RemoteExecution;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::client::Client;
+use super::http::HttpClient;
 
-/// Commands waiting for the connection.
-const COMMANDS: usize = 8;
+/// Commands that may wait for the connection.
+const MAX_COMMANDS: usize = 8;
 
-/// How an execution ended, shared by everybody who waits for it.
+/// How an execution ended, for everybody who waits for it.
 #[derive(Debug, Clone)]
-enum Ended {
-    Process(ExecStatus),
-    Failed(Arc<Error>),
+enum ExecutionOutcome {
+    Exited(ExitStatus),
+    /// It ended without a status, or its status cannot be known.
+    Failed(Error),
 }
 
-/// What the connection is asked to do, and who waits for it.
+/// What the attachment is asked to do; the sender is told when it is done.
 #[derive(Debug)]
-enum Command {
-    Say(ClientFrame, oneshot::Sender<()>),
-    LetGo(oneshot::Sender<()>),
+enum AttachmentCommand {
+    Send(ClientFrame, oneshot::Sender<()>),
+    Detach(oneshot::Sender<()>),
 }
 
 /// Connects to an execution that the server has begun in the box `id`.
-pub(super) fn connect(client: &Client, id: &str, created: &ExecutionCreated) -> Execution {
-    let flow = Arc::new(Flow::default());
+pub(super) fn connect(client: &HttpClient, id: &str, created: &ExecutionCreated) -> Execution {
+    let flow = Arc::new(FlowControl::default());
     let (chunks, output) = mpsc::unbounded_channel();
-    let (ended, ended_receiver) = watch::channel(None);
-    let (commands, command_receiver) = mpsc::channel(COMMANDS);
-    let place = socket::Place::new(client.clone(), id, &created.execution_id);
-    tokio::spawn(Link::new(place, Arc::clone(&flow), chunks, command_receiver).run(ended));
+    let (published, outcome) = watch::channel(None);
+    let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
+    let execution = RemoteExecution::new(client.clone(), id, &created.execution_id);
+    tokio::spawn(AttachmentTask::new(execution, Arc::clone(&flow), chunks, command_receiver).run(published));
     let stdin = created.stdin.then(|| -> Pin<Box<dyn AsyncWrite + Send>> {
-        Box::pin(Stdin { flow: Arc::clone(&flow), _open: commands.clone() })
+        Box::pin(RemoteStdin { flow: Arc::clone(&flow), _attached: commands.clone() })
     });
-    let output = Box::pin(Output { chunks: output, flow, _open: commands.clone() });
-    let control = Arc::new(Control { started: created.started, commands, ended: ended_receiver });
+    let output = Box::pin(RemoteOutput { chunks: output, flow, _attached: commands.clone() });
+    let control = Arc::new(RemoteControl { started: created.started, commands, outcome });
     Execution { stdin, output, control }
 }
 
 /// Writes an execution's input; shutting it down is end-of-file, dropping it leaves the input open.
-struct Stdin {
-    flow: Arc<Flow>,
-    _open: mpsc::Sender<Command>,
+struct RemoteStdin {
+    flow: Arc<FlowControl>,
+    /// Keeps the execution attached.
+    _attached: mpsc::Sender<AttachmentCommand>,
 }
 
-impl AsyncWrite for Stdin {
+impl AsyncWrite for RemoteStdin {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.flow.poll_give(context, bytes)
     }
@@ -80,89 +83,83 @@ impl AsyncWrite for Stdin {
     }
 }
 
-/// The output; taking it is what lets more of it come. Dropping it discards the rest.
-struct Output {
+/// Reads an execution's output, which lets the server send more. Dropping it discards the rest.
+struct RemoteOutput {
     chunks: mpsc::UnboundedReceiver<OutputChunk>,
-    flow: Arc<Flow>,
-    _open: mpsc::Sender<Command>,
+    flow: Arc<FlowControl>,
+    /// Keeps the execution attached.
+    _attached: mpsc::Sender<AttachmentCommand>,
 }
 
-impl Stream for Output {
+impl Stream for RemoteOutput {
     type Item = Result<OutputChunk>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = std::task::ready!(self.chunks.poll_recv(context));
         if let Some(chunk) = &next {
-            self.flow.took(chunk.bytes.len());
+            self.flow.output_taken(chunk.bytes.len());
         }
         Poll::Ready(next.map(Ok))
     }
 }
 
-impl Drop for Output {
+impl Drop for RemoteOutput {
     fn drop(&mut self) {
         self.flow.discard_output();
     }
 }
 
 /// Signals, resizing and waiting.
-struct Control {
+struct RemoteControl {
     started: bool,
-    commands: mpsc::Sender<Command>,
-    ended: watch::Receiver<Option<Ended>>,
+    commands: mpsc::Sender<AttachmentCommand>,
+    outcome: watch::Receiver<Option<ExecutionOutcome>>,
 }
 
-impl Control {
-    /// Has the connection do something, and waits until it is done.
-    async fn ask(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) -> Result<()> {
+impl RemoteControl {
+    /// Asks the attachment to do something, and waits until it is done.
+    async fn ask(&self, command: impl FnOnce(oneshot::Sender<()>) -> AttachmentCommand) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(command(done)).await;
         if answer.await.is_ok() {
             return Ok(());
         }
-        match &*self.ended.borrow() {
-            // As with a local command: who has ended takes no notice.
-            Some(Ended::Process(_)) => Ok(()),
-            Some(Ended::Failed(error)) => Err(again(error)),
+        match &*self.outcome.borrow() {
+            // As with a local command: one that has exited ignores it.
+            Some(ExecutionOutcome::Exited(_)) => Ok(()),
+            Some(ExecutionOutcome::Failed(error)) => Err(error.clone()),
             None => Err(Error::new(ErrorKind::Unavailable, "the connection broke off before that was sent")),
         }
     }
 }
 
 #[async_trait]
-impl ExecutionControl for Control {
+impl ExecutionControl for RemoteControl {
     async fn signal(&self, signal: i32) -> Result<()> {
-        self.ask(|done| Command::Say(ClientFrame::Signal { sig: signal }, done)).await
+        self.ask(|done| AttachmentCommand::Send(ClientFrame::Signal { sig: signal }, done)).await
     }
 
     async fn resize(&self, size: WindowSize) -> Result<()> {
         let frame = ClientFrame::Resize { cols: size.columns, rows: size.rows };
-        self.ask(|done| Command::Say(frame, done)).await
+        self.ask(|done| AttachmentCommand::Send(frame, done)).await
     }
 
     async fn started(&self) -> Result<bool> {
         Ok(self.started)
     }
 
-    async fn wait(&self) -> Result<ExecStatus> {
-        let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Ended::Process(status))) => Ok(status.clone()),
-            Ok(Some(Ended::Failed(error))) => Err(again(error)),
-            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Cancelled, "the command was let go of")),
+    async fn wait(&self) -> Result<ExitStatus> {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(ExecutionOutcome::Exited(status))) => Ok(status.clone()),
+            Ok(Some(ExecutionOutcome::Failed(error))) => Err(error.clone()),
+            Ok(None) | Err(_) => {
+                Err(Error::new(ErrorKind::Cancelled, "the client has detached from the command"))
+            }
         }
     }
 
-    async fn let_go(&self) -> Result<()> {
-        self.ask(Command::LetGo).await
-    }
-}
-
-/// The same failure once more, for another waiter.
-fn again(error: &Arc<Error>) -> Error {
-    let again = Error::new(error.kind(), error.chain().to_string()).because(Arc::clone(error));
-    match error.server() {
-        Some(server) => again.of_server(server),
-        None => again,
+    async fn detach(&self) -> Result<()> {
+        self.ask(AttachmentCommand::Detach).await
     }
 }

@@ -8,14 +8,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::super::{Client, RemoteOptions, execution};
+use super::super::{HttpClient, RemoteOptions, execution};
 use super::peer::{answer, head, url, websocket};
 
 type Socket = WebSocketStream<TcpStream>;
 
 async fn begin() -> (TcpListener, Execution) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(&RemoteOptions { url: url(&listener), api_key: None }).unwrap();
+    let client = HttpClient::new(&RemoteOptions { url: url(&listener), api_key: None }).unwrap();
     let created = ExecutionCreated { execution_id: "e1".into(), started: true, stdin: true };
     (listener, execution::connect(&client, "web", &created))
 }
@@ -211,7 +211,7 @@ async fn output_is_acknowledged_as_it_is_taken_and_input_waits_for_its_turn() {
 
 /// Mutation tried: without the good-bye the server sees a connection that broke, and keeps the command for it.
 #[tokio::test]
-async fn letting_go_is_said() {
+async fn detaching_is_told_to_the_server() {
     for asked in [true, false] {
         let (listener, execution) = begin().await;
         let server = async {
@@ -222,7 +222,7 @@ async fn letting_go_is_said() {
         };
         let client = async {
             if asked {
-                execution.control.let_go().await.unwrap();
+                execution.control.detach().await.unwrap();
             } else {
                 drop(execution);
             }

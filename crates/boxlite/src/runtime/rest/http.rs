@@ -13,27 +13,27 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::events::{Lines, SILENCE};
+use super::lines::{AnswerLines, SILENCE_TIMEOUT};
 use super::{RemoteOptions, failure};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take for an answer that comes in one piece: it may have to measure a disk, or to wait for
 /// the orderly stop of a box that is to be removed.
-const PATIENCE: Duration = Duration::from_secs(600);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Bytes of an answer that is held in memory.
-const ANSWER_LIMIT: usize = 64 << 20;
+const MAX_ANSWER: usize = 64 << 20;
 /// Bytes of an error's description that are read.
-const COMPLAINT_LIMIT: usize = 1 << 20;
+const MAX_ERROR_BODY: usize = 1 << 20;
 
 /// One server, and the connections to it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(super) struct HttpClient {
     http: reqwest::Client,
     base: Url,
     keyed: bool,
 }
 
-impl Client {
+impl HttpClient {
     pub(super) fn new(options: &RemoteOptions) -> Result<Self> {
         let base = options.base()?;
         let mut headers = HeaderMap::new();
@@ -79,43 +79,43 @@ impl Client {
         self.request(Method::POST, segments)
     }
 
-    /// Sends a request and returns the answer's head; a status that is no success becomes the error it stands for.
+    /// Sends a request and returns the answer's head; a status without success becomes the error that it stands for.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(|error| failure::of_request(error, self.server()))?;
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.complaint(response).await)
+        Err(self.error_of(response).await)
     }
 
-    /// What an answer says that is no success.
-    pub(super) async fn complaint(&self, response: Response) -> Error {
+    /// The error that an answer without success stands for.
+    pub(super) async fn error_of(&self, response: Response) -> Error {
         let status = response.status();
-        let body = timeout(SILENCE, self.body(response, COMPLAINT_LIMIT)).await;
+        let body = timeout(SILENCE_TIMEOUT, self.body(response, MAX_ERROR_BODY)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         failure::of_status(status, &body, self.server(), self.keyed)
     }
 
     /// Sends a request whose answer has nothing to say but that it was done.
     pub(super) async fn done(&self, request: RequestBuilder) -> Result<()> {
-        self.within(PATIENCE, self.send(request)).await.map(drop)
+        self.within(ANSWER_TIMEOUT, self.send(request)).await.map(drop)
     }
 
     /// Sends a request and returns the JSON of its answer.
     pub(super) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let body = self
-            .within(PATIENCE, async {
+            .within(ANSWER_TIMEOUT, async {
                 let response = self.send(request).await?;
-                self.body(response, ANSWER_LIMIT).await
+                self.body(response, MAX_ANSWER).await
             })
             .await?;
         serde_json::from_slice(&body).map_err(|error| failure::not_understood(self.server(), error))
     }
 
     /// Sends a request whose answer is a stream of lines.
-    pub(super) async fn lines(&self, request: RequestBuilder) -> Result<Lines> {
-        let response = self.within(SILENCE, self.send(request)).await?;
-        Ok(Lines::of(response, self.server()))
+    pub(super) async fn lines(&self, request: RequestBuilder) -> Result<AnswerLines> {
+        let response = self.within(SILENCE_TIMEOUT, self.send(request)).await?;
+        Ok(AnswerLines::of(response, self.server()))
     }
 
     /// Sends a request that takes its time, passes on its progress and returns its outcome.
@@ -136,8 +136,8 @@ impl Client {
         }
     }
 
-    async fn within<T>(&self, patience: Duration, asking: impl Future<Output = Result<T>>) -> Result<T> {
-        match timeout(patience, asking).await {
+    async fn within<T>(&self, limit: Duration, asking: impl Future<Output = Result<T>>) -> Result<T> {
+        match timeout(limit, asking).await {
             Ok(answer) => answer,
             Err(_) => Err(failure::silent(self.server())),
         }

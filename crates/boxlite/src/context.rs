@@ -1,0 +1,46 @@
+//! What every local operation works with.
+
+use std::sync::Arc;
+
+use boxlite_home::Home;
+use boxlite_home::settings::Settings;
+use boxlite_storage::gc::{Automatic, Catalog, Tally};
+use boxlite_storage::store::Store;
+use boxlite_types::Result;
+use boxlite_vm::shim::Accel;
+
+use crate::assets::AssetSearch;
+use crate::options::RuntimeOptions;
+
+/// An opened home with its database, its settings and this host's assets; cheap to share, holds no lock.
+#[derive(Debug)]
+pub(crate) struct LocalContext {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) settings: Settings,
+    pub(crate) assets: AssetSearch,
+    pub(crate) accel: Accel,
+    pub(crate) gc_metrics: Arc<Tally>,
+}
+
+impl LocalContext {
+    /// Opens the home that `options` name.
+    pub(crate) fn open(options: &RuntimeOptions) -> Result<Self> {
+        let home = Home::open(&options.home)?;
+        let settings = Settings::load(&home, &options.variables, &options.settings)?;
+        let store = Store::open(&home.database())?;
+        let assets = options.assets.clone();
+        Ok(Self { home, store, settings, assets, accel: options.accel, gc_metrics: Arc::default() })
+    }
+
+    /// The records, as gc asks for them.
+    pub(crate) fn catalog(&self) -> Arc<dyn Catalog> {
+        Arc::new(self.store.clone())
+    }
+
+    /// Frees space on behalf of starts, pulls and builds.
+    pub(crate) fn collector(&self) -> Automatic {
+        Automatic::new(self.home.clone(), self.catalog(), self.settings.clone())
+            .counting(Arc::clone(&self.gc_metrics))
+    }
+}

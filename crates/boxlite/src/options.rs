@@ -1,0 +1,42 @@
+//! How to open a local runtime.
+
+use std::path::PathBuf;
+
+use boxlite_home::settings::{SettingsOptions, SettingsVariables};
+use boxlite_vm::shim::Accel;
+
+use crate::assets::AssetSearch;
+
+/// How to open a local runtime.
+///
+/// The library reads no environment: a program that wants its user's variables to count passes what they say, as the
+/// command line does.
+#[derive(Debug, Clone)]
+pub struct RuntimeOptions {
+    /// The home; it is created if it does not exist.
+    pub home: PathBuf,
+    /// Where the guest's kernel and agent and the programs are.
+    pub assets: AssetSearch,
+    /// What runs the guests' code.
+    pub accel: Accel,
+    /// Docker's `config.json` with the credentials for registries; without one, pulls are anonymous.
+    pub registry_config: Option<PathBuf>,
+    /// Settings in the form of environment variables, above those of the home's settings file.
+    pub variables: SettingsVariables,
+    /// Settings above all others.
+    pub settings: SettingsOptions,
+}
+
+impl RuntimeOptions {
+    /// The runtime of `home` with the defaults for everything else.
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        Self {
+            home: home.into(),
+            assets: AssetSearch::default(),
+            accel: Accel::default(),
+            registry_config: None,
+            variables: SettingsVariables::default(),
+            settings: SettingsOptions::default(),
+        }
+    }
+}

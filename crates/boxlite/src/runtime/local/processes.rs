@@ -1,0 +1,155 @@
+//! The processes of a box, and what they write: its main process, further commands, its log.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use boxlite_types::{
+    BoxRecord, Error, ErrorKind, ExecOptions, Execution, ExecutionControl, ExitStatus, LogLine, LogOptions,
+    OutputChunk, Result, WindowSize,
+};
+use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+
+use super::{Local, exit};
+use crate::litebox::{self, Observed};
+use crate::runtime::operations::{BoxLifecycle, BoxProcesses, LogStream};
+
+impl BoxProcesses for Local {
+    async fn attach(&self, id: &str) -> Result<Execution> {
+        let record = self.find(id).await?;
+        if self.is_running(&record).await? {
+            match self.client(&record).attach(Some(0), record.options.stdin, None).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Ok(execution) => return Ok(self.outliving_its_shim(record, execution)),
+                Err(error) => return Err(error),
+            }
+        }
+        let status = self.wait(&record.id).await?;
+        let lines = self.history(&record, LogOptions::default()).await?.0;
+        let chunks = lines.into_iter().map(|line| Ok(OutputChunk { stream: line.stream, bytes: line.bytes }));
+        Ok(Execution {
+            stdin: None,
+            output: Box::pin(stream::iter(chunks)),
+            control: Arc::new(ExitedProcess { status }),
+        })
+    }
+
+    async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
+        let begun = async {
+            let record = self.find_running(id).await?;
+            let spec = litebox::exec_process(options, &record.options, &record.image_config)?;
+            self.client(&record).exec(spec).await
+        };
+        let begun = begun.await;
+        self.metrics.command_begun(&begun);
+        begun
+    }
+
+    async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {
+        let record = self.find(id).await?;
+        if options.follow && options.console {
+            return Err(Error::unsupported(
+                "the console's log cannot be followed; ask for it without follow",
+            ));
+        }
+        let follow = options.follow && self.is_running(&record).await?;
+        let (lines, position) = self.history(&record, options.clone()).await?;
+        let history = stream::iter(lines.into_iter().map(Ok));
+        if !follow {
+            return Ok(history.boxed());
+        }
+        match self.client(&record).attach(Some(position), false, None).await {
+            Ok(execution) => Ok(history.chain(dated_lines(execution.output)).boxed()),
+            // The run ended in between; what it wrote since is in the log now.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let lines = self.history(&record, options).await?.0;
+                Ok(stream::iter(lines.into_iter().map(Ok)).boxed())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Local {
+    /// The lines of the box's log that are kept and wanted, and the position behind the last byte read.
+    async fn history(&self, record: &BoxRecord, options: LogOptions) -> Result<(Vec<LogLine>, u64)> {
+        let id = record.id.clone();
+        self.in_context(move |context| litebox::history(&context.home.of_box(&id), &options)).await
+    }
+
+    /// An attachment whose wait falls back on the box's outcome when its shim is gone before it could answer.
+    fn outliving_its_shim(&self, record: BoxRecord, execution: Execution) -> Execution {
+        let control = MainProcessControl { local: self.clone(), record, control: execution.control };
+        Execution { control: Arc::new(control), ..execution }
+    }
+}
+
+/// Live output as log lines, dated on arrival.
+fn dated_lines(
+    output: Pin<Box<dyn Stream<Item = Result<OutputChunk>> + Send>>,
+) -> impl Stream<Item = Result<LogLine>> + Send {
+    output.map(|chunk| {
+        chunk.map(|chunk| LogLine { at: Timestamp::now(), stream: chunk.stream, bytes: chunk.bytes })
+    })
+}
+
+/// Controls a main process that exited before anybody attached.
+struct ExitedProcess {
+    status: ExitStatus,
+}
+
+#[async_trait]
+impl ExecutionControl for ExitedProcess {
+    async fn signal(&self, _: i32) -> Result<()> {
+        Err(Error::conflict("the main process has ended"))
+    }
+
+    async fn resize(&self, _: WindowSize) -> Result<()> {
+        Ok(())
+    }
+
+    async fn started(&self) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn wait(&self) -> Result<ExitStatus> {
+        Ok(self.status.clone())
+    }
+}
+
+/// Controls the main process of a running box.
+struct MainProcessControl {
+    local: Local,
+    record: BoxRecord,
+    control: Arc<dyn ExecutionControl>,
+}
+
+#[async_trait]
+impl ExecutionControl for MainProcessControl {
+    async fn signal(&self, signal: i32) -> Result<()> {
+        self.local.client(&self.record).kill(signal).await
+    }
+
+    async fn started(&self) -> Result<bool> {
+        self.control.started().await
+    }
+
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        self.control.resize(size).await
+    }
+
+    /// Reads the box's outcome rather than trusting the connection: it exists even when shim or VM were killed.
+    async fn wait(&self) -> Result<ExitStatus> {
+        self.local.client(&self.record).wait().await?;
+        let record = match self.local.find(&self.record.id).await {
+            // Removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.record.clone(),
+            found => found?,
+        };
+        match self.local.observe(&record).await? {
+            Observed::Resting(phase) => exit::of_phase(&record, phase),
+            Observed::Running { .. } => Err(Error::conflict("the box was started again")),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The operations of the façade: each signature and its documentation, written once.
+//!
+//! Each trait below is one topic. A macro makes it the contract of both backends, whose futures must be `Send`, and
+//! gives [`Runtime`] one method per operation, which asks its backend. What is about one box becomes a method of
+//! [`LiteBox`] as well, without the id.
+//!
+//! `id` is a name, an id or a unique prefix of an id throughout.
+
+use std::sync::Arc;
+
+use boxlite_types::{
+    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, Execution, ExitStatus, GcOptions,
+    GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Removal,
+    RemoveOptions, Result, StopOptions, Usage,
+};
+use futures::stream::BoxStream;
+use tokio::io::AsyncRead;
+
+use super::litebox::LiteBox;
+use super::{Runtime, RuntimeBackend};
+
+/// A tar archive on its way into a box or out of it.
+pub type TarStream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The lines of a box's log, as they come.
+pub type LogStream = BoxStream<'static, Result<LogLine>>;
+
+/// Declares operations on a home: a trait for the backends, and the methods of [`Runtime`].
+macro_rules! home_operations {
+    (
+        $(#[$about:meta])*
+        trait $topic:ident {
+            $($(#[$doc:meta])* async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty;)*
+        }
+    ) => {
+        $(#[$about])*
+        pub(super) trait $topic {
+            $($(#[$doc])* fn $name(&self $(, $argument: $type)*) -> impl Future<Output = $output> + Send;)*
+        }
+
+        impl Runtime {
+            $($(#[$doc])*
+            pub async fn $name(&self $(, $argument: $type)*) -> $output {
+                match &*self.backend {
+                    RuntimeBackend::Local(local) => local.$name($($argument),*).await,
+                    RuntimeBackend::Remote(remote) => remote.$name($($argument),*).await,
+                }
+            })*
+        }
+    };
+}
+
+/// Declares operations on one box: as [`home_operations`] with an `id` in front, and the methods of [`LiteBox`].
+macro_rules! box_operations {
+    (
+        $(#[$about:meta])*
+        trait $topic:ident {
+            $($(#[$doc:meta])* async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty;)*
+        }
+    ) => {
+        home_operations! {
+            $(#[$about])*
+            trait $topic {
+                $($(#[$doc])* async fn $name(&self, id: &str $(, $argument: $type)*) -> $output;)*
+            }
+        }
+
+        impl LiteBox {
+            $($(#[$doc])*
+            pub async fn $name(&self $(, $argument: $type)*) -> $output {
+                self.runtime().$name(self.id() $(, $argument)*).await
+            })*
+        }
+    };
+}
+
+home_operations! {
+    /// The host, its home, and what they hold.
+    trait HostOperations {
+        /// Describes this host and its home: what boxes need of it, free space, settings in force.
+        async fn info(&self) -> Result<HostInfo>;
+
+        /// Removes what no box needs, and only what is provably unneeded; with `dry_run`, reports what it would remove.
+        ///
+        /// What could not be read or removed is in the report, whose [`GcReport::failed`] then says so; the rest is
+        /// still collected. Works with 0 bytes and 0 inodes free, beside any number of starts.
+        ///
+        /// # Errors
+        /// `Unsupported` on a remote runtime: a host's disk is collected on that host.
+        async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport>;
+
+        /// Measures what takes how much of the disk, in allocated bytes, by kind, box and image.
+        async fn disk_usage(&self) -> Result<Usage>;
+
+        /// Counts what this runtime has done since it was opened; of a remote one, what its server has done.
+        async fn activity(&self) -> Result<Activity>;
+    }
+}
+
+home_operations! {
+    /// Images.
+    trait ImageOperations {
+        /// Fetches and verifies an image; what the home already has is not fetched again.
+        ///
+        /// `reference` is as Docker users write it, or `oci:DIR[:tag]`, `oci-archive:FILE`, `docker-archive:FILE`.
+        ///
+        /// # Errors
+        /// `NotFound`, `Denied`, `Unavailable`, `Corrupt`, and `ResourceExhausted`, after which everything that was
+        /// written is removed again.
+        async fn pull(&self, reference: &str, options: PullOptions, progress: Arc<dyn ProgressSink>) -> Result<Image>;
+
+        /// Lists all images, the one pulled last first.
+        async fn images(&self) -> Result<Vec<Image>>;
+
+        /// Finds the image of that reference, digest or unique digest prefix.
+        async fn image(&self, wanted: &str) -> Result<Image>;
+
+        /// Takes a name from an image, and the image out of the catalogue with its last name; `gc` frees the bytes.
+        ///
+        /// # Errors
+        /// `Conflict` without `force` when a box uses the image.
+        async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>>;
+    }
+}
+
+home_operations! {
+    /// New boxes, and all of them.
+    trait BoxOperations {
+        /// Creates a box: finds or pulls its image and records it; nothing runs yet.
+        ///
+        /// # Errors
+        /// `Conflict` when the name is taken, `NotFound` when the image does not exist, `InvalidInput` for options
+        /// that contradict each other or the image.
+        async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
+
+        /// Clones a box that is not running: the new box has its options, and both share its disk, which neither
+        /// changes.
+        ///
+        /// # Errors
+        /// `Conflict` when the box runs or the name is taken, `ResourceExhausted` when the disk is too full.
+        async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo>;
+
+        /// Lists the boxes, oldest first: the running ones, or all.
+        async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>>;
+    }
+}
+
+box_operations! {
+    /// The life of one box.
+    trait BoxLifecycle {
+        /// Describes the box: what was asked for, and what it is doing now.
+        ///
+        /// # Errors
+        /// `NotFound`; `InvalidInput` when several ids begin with this one.
+        async fn inspect(&self) -> Result<BoxInfo>;
+
+        /// Measures what the box consumes: its disk on the host and, while it runs, what its guest reports.
+        async fn consumption(&self) -> Result<Consumption>;
+
+        /// Starts the box and returns when its main process runs; a running box is left as it is.
+        ///
+        /// # Errors
+        /// `ResourceExhausted` with the figures when the disk is too full; the box then keeps its state and nothing
+        /// was written. `Unsupported` when this host lacks what a box needs.
+        async fn start(&self, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
+
+        /// Waits until the box is not running and returns how its last run ended.
+        async fn wait(&self) -> Result<ExitStatus>;
+
+        /// Stops the box: the stop signal, KILL after the timeout, then a clean unmount. A stopped box stays as it is.
+        async fn stop(&self, options: StopOptions) -> Result<BoxInfo>;
+
+        /// Sends a signal to the main process of the running box.
+        async fn kill(&self, signal: i32) -> Result<()>;
+
+        /// Removes the box, its overlay and its logs; `gc` decides about its disk image.
+        ///
+        /// # Errors
+        /// `Conflict` when it runs and `force` is not set.
+        async fn remove(&self, options: RemoveOptions) -> Result<()>;
+    }
+}
+
+box_operations! {
+    /// The processes of one box, and what they write.
+    trait BoxProcesses {
+        /// Connects to the main process of the running box, from its first output on as far as the log reaches.
+        async fn attach(&self) -> Result<Execution>;
+
+        /// Runs a command in the running box.
+        ///
+        /// # Errors
+        /// `Conflict` when the box is not running. A command that cannot be run is not an error: its status is 126 or
+        /// 127.
+        async fn exec(&self, options: ExecOptions) -> Result<Execution>;
+
+        /// Reads what the main process of the box's last run wrote, as far as the bounded log still has it.
+        async fn logs(&self, options: LogOptions) -> Result<LogStream>;
+    }
+}
+
+box_operations! {
+    /// The files of one box, whether or not it runs.
+    trait BoxFiles {
+        /// Unpacks a tar stream into the directory `path` of the box; no entry escapes it.
+        ///
+        /// A box that is not running is locked meanwhile, and what was copied is durable at the end.
+        ///
+        /// # Errors
+        /// `ResourceExhausted` with the figures where the disk is too full; `Conflict` for a box that has exited and is
+        /// being removed.
+        async fn copy_in(&self, path: &str, tar: TarStream) -> Result<()>;
+
+        /// Packs the file or directory `path` of the box into a tar stream.
+        ///
+        /// A box that is not running is locked until the stream ends or is dropped, or until somebody stops the box or
+        /// removes it by force.
+        ///
+        /// # Errors
+        /// `NotFound`; `Conflict` for a box that has exited and is being removed.
+        async fn copy_out(&self, path: &str) -> Result<TarStream>;
+    }
+}
