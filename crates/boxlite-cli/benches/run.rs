@@ -73,7 +73,7 @@ impl Bench {
         let directory = tempfile::tempdir()?;
         let assets = PathBuf::from(std::env::var("BOXLITE_ASSETS")?);
         let image = format!("oci:{}:mini", std::env::var("BOXLITE_TEST_IMAGE")?);
-        let home = boxlite::Home::open(&directory.path().join("home"))?;
+        let home = boxlite_home::Home::open(&directory.path().join("home"))?;
         let sources = BootSources { kernel_dir: assets.join("kernel"), agent: assets.join("boxlite-guest") };
         let devices = GuestDevices { network: false, shares: false, pci: false };
         let boot = boot_files(&sources, devices, &home.vm(), &home.tmp())?;

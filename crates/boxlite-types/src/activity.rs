@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BoxState, GcActivity};
 
-/// What a runtime has done since it was opened, other processes' doings left out; every figure only grows.
+/// What this runtime, not other processes, has done since it was opened; every figure only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Activity {
     /// Boxes created.
@@ -18,11 +18,11 @@ pub struct Activity {
     pub starts_refused: u64,
     /// Starts that failed otherwise.
     pub starts_failed: u64,
-    /// Commands begun in boxes, main processes left out.
+    /// Commands begun in boxes, not counting main processes.
     pub commands: u64,
     /// Commands that could not be handed to a box.
     pub commands_failed: u64,
-    /// What gc has done, on request and by itself.
+    /// What gc has done, on request and automatically.
     pub gc: GcActivity,
 }
 
@@ -35,6 +35,6 @@ pub struct Consumption {
     pub state: BoxState,
     /// Bytes allocated to its overlays; `None` when they cannot be measured.
     pub disk_allocated: Option<u64>,
-    /// What its guest says of itself; `None` unless it runs and answers. A hostile guest may lie.
+    /// What its guest reports; `None` unless it runs and answers. A hostile guest may lie.
     pub guest: Option<GuestMetrics>,
 }

@@ -1,4 +1,4 @@
-//! What `boxlite info` says of a host and its home.
+//! A host and its home, as `boxlite info` shows them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,17 +16,17 @@ pub struct HostInfo {
     pub home: PathBuf,
     /// Boxes in the home.
     pub boxes: usize,
-    /// Those that run.
+    /// Running boxes.
     pub running: usize,
     /// Images in the catalogue.
     pub images: usize,
-    /// What would run a guest's code, and why.
+    /// What runs guests' code, and why; absent when nothing can.
     pub acceleration: Option<Acceleration>,
-    /// Why nothing can, when `acceleration` is absent.
+    /// Why `acceleration` is absent.
     pub acceleration_problem: Option<String>,
-    /// What a box needs of this host, found or not.
+    /// The programs and files that a box needs of this host, found or not.
     pub assets: Vec<AssetReport>,
-    /// Free space of the home's filesystem, and what a start would be told.
+    /// Free space of the home's filesystem, and admission's verdict on it; absent when it cannot be measured.
     pub space: Option<SpaceInfo>,
     /// Every setting in force and where it came from.
     pub settings: Vec<SettingLine>,
@@ -46,11 +46,11 @@ pub struct Acceleration {
 /// The home's filesystem in figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpaceInfo {
-    /// As measured.
+    /// Free space and inodes, as measured.
     pub free: FreeSpace,
-    /// What admission makes of it, reservations included.
+    /// Admission's verdict on it, live claims included.
     pub verdict: Verdict,
-    /// Bytes of each live reservation.
+    /// Bytes of each live claim.
     pub claims: Vec<u64>,
 }
 
@@ -61,9 +61,9 @@ pub struct AssetReport {
     pub name: String,
     /// Where it was found.
     pub path: Option<PathBuf>,
-    /// Boxes start without it.
+    /// Whether boxes start without it.
     pub optional: bool,
-    /// What to do when it was not.
+    /// What to do when it was not found.
     pub remedy: String,
 }
 
@@ -84,7 +84,7 @@ pub struct SettingLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Nobody set it.
+    /// The built-in default.
     Default,
     /// The settings file.
     File(PathBuf),

@@ -41,7 +41,7 @@ const REALTIME_MIN: i32 = 34;
 /// The number of `TERM`, `SIGTERM`, `sigterm`, `15` or `RTMIN+1`.
 ///
 /// # Errors
-/// `InvalidInput` for anything that is no signal of Linux on x86-64.
+/// `InvalidInput` for anything that is not a signal of Linux on x86-64.
 pub fn parse_signal(text: &str) -> Result<i32> {
     let upper = text.trim().to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -55,7 +55,7 @@ pub fn parse_signal(text: &str) -> Result<i32> {
     };
     number.filter(|number| (1..=HIGHEST).contains(number)).ok_or_else(|| {
         Error::invalid(format!(
-            "'{text}' is no signal: use a name such as TERM or a number from 1 to {HIGHEST}"
+            "'{text}' is not a signal: use a name such as TERM or a number from 1 to {HIGHEST}"
         ))
     })
 }

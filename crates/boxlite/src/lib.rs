@@ -1,4 +1,60 @@
-//! Run OCI images as small virtual machines that never fill the host.
+//! Run OCI images as small virtual machines ("boxes") that never fill the host.
+//!
+//! A [`Runtime`] works on a *home*, the directory that holds images and boxes: one on this host ([`Runtime::local`], no
+//! daemon needed), or a server's ([`Runtime::remote`]). Many processes may work on one home at once. A [`LiteBox`] is a
+//! handle to one box; it has the runtime's operations on boxes without their `id`.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use boxlite::{
+//!     BoxOptions, ExecOptions, GcOptions, LiteBox, MainProcess, RemoveOptions, Runtime, RuntimeOptions, StopOptions,
+//! };
+//! use futures::StreamExt;
+//! use tokio::io::AsyncReadExt;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = Runtime::local(RuntimeOptions::new("/srv/boxlite"))?;
+//!
+//! // Create a box without a main process: it runs until it is stopped. `()` takes progress reports and drops them.
+//! let options = BoxOptions { image: "alpine".into(), main: MainProcess::Idle, ..BoxOptions::default() };
+//! let litebox = LiteBox::create(&runtime, options, Arc::new(())).await?;
+//! litebox.start(Arc::new(())).await?;
+//!
+//! // Run a command and read its output.
+//! let command = vec!["uname".into(), "-a".into()];
+//! let mut execution = litebox.exec(ExecOptions { command, ..ExecOptions::default() }).await?;
+//! while let Some(chunk) = execution.output.next().await {
+//!     print!("{}", String::from_utf8_lossy(&chunk?.bytes));
+//! }
+//! assert_eq!(execution.control.wait().await?.code, 0);
+//!
+//! // Copy a directory out of it, as a tar archive.
+//! let mut archive = Vec::new();
+//! litebox.copy_out("/etc").await?.read_to_end(&mut archive).await?;
+//!
+//! // Stop and remove it, and collect what no box needs any more.
+//! litebox.stop(StopOptions::default()).await?;
+//! litebox.remove(RemoveOptions::default()).await?;
+//! let report = runtime.collect_garbage(GcOptions::default()).await?;
+//! println!("reclaimed {} bytes", report.reclaimed);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it needs
+//! QEMU, a guest kernel and two programs of its own; [`AssetSearch`] says where they are looked for, and
+//! [`Runtime::info`] what is missing. The library reads no environment variables: [`RuntimeOptions`] carries what a
+//! program wants to pass on of its user's environment. It runs on tokio, neither prints nor exits, and logs with
+//! `tracing`.
+//!
+//! # Errors
+//! Every operation returns one [`Error`]; [`ErrorKind`] is what a program decides by. `ResourceExhausted` means that the
+//! host's disk is too full, and [`Error::shortage`] then has the figures.
+//!
+//! # Examples
+//! `cargo run -p boxlite --example run_command -- IMAGE [COMMAND…]`, and `box_pool` and `embed_gc` beside it.
 
 mod assets;
 mod context;
@@ -8,11 +64,8 @@ mod runtime;
 mod time;
 
 pub use assets::AssetSearch;
-
 pub use boxlite_home::settings::{self, Settings, SettingsOptions, SettingsVariables};
-pub use boxlite_home::{BoxPaths, Home};
-pub use boxlite_storage::image::Images;
-pub use boxlite_storage::reference::{Reference, RegistryReference};
+pub use boxlite_storage::reference::Reference;
 pub use boxlite_types::{
     Acceleration, Activity, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, Consumption,
     Digest, Error, ErrorKind, ExecOptions, Execution, ExecutionControl, ExitStatus, FreeSpace, GcActivity,

@@ -5,8 +5,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use boxlite::{BoxPaths, Home, OutputStream};
+use boxlite::OutputStream;
 use boxlite_home::durable::Lock;
+use boxlite_home::{BoxPaths, Home};
 use boxlite_proto::{BootConfig, ExecSpec};
 use boxlite_types::parse_ports;
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};

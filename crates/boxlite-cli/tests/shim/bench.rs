@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use boxlite::{BoxPaths, Home};
 use boxlite_home::admission::Claim;
 use boxlite_home::durable::Lock;
+use boxlite_home::{BoxPaths, Home};
 use boxlite_proto::{BootConfig, ExecSpec};
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite_vm::shim::accel::{Accelerator, choose};

@@ -9,8 +9,8 @@
 //! that ahead, and goes on after `received`. In return the server acknowledges standard input as the process takes it
 //! ([`ServerFrame::Ack`]), first of all once at the beginning of each such attachment, and the client sends the rest
 //! again, at most [`WINDOW`] bytes of it. Such an attachment takes the place of one that the server still believes in.
-//! A normal close by such a client says that nobody will come back: the server lets go of the execution, as dropping
-//! an [`crate::Execution`] does, and the process runs on; a connection that merely broke is waited for.
+//! A normal close by such a client says that it will not come back: the server detaches from the execution, as dropping
+//! an [`crate::Execution`] does, and the process keeps running. After a connection that merely broke, it waits.
 //!
 //! Without `received`, output counts as delivered once it is in the socket, a second attachment is refused, and there
 //! are no acknowledgements.

@@ -42,8 +42,9 @@ macro_rules! home_operations {
             $($(#[$doc])*
             pub async fn $name(&self $(, $argument: $type)*) -> $output {
                 match &*self.backend {
-                    RuntimeBackend::Local(local) => local.$name($($argument),*).await,
-                    RuntimeBackend::Remote(remote) => remote.$name($($argument),*).await,
+                    // Boxed, because the future of a start is large.
+                    RuntimeBackend::Local(local) => Box::pin(local.$name($($argument),*)).await,
+                    RuntimeBackend::Remote(remote) => Box::pin(remote.$name($($argument),*)).await,
                 }
             })*
         }

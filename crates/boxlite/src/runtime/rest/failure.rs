@@ -1,4 +1,4 @@
-//! What went wrong with a server, or on it.
+//! Errors of a server, and errors on the way to it.
 
 use boxlite_types::wire::ErrorEnvelope;
 use boxlite_types::{Error, ErrorKind};

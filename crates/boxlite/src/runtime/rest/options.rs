@@ -1,4 +1,4 @@
-//! Which server, and as whom.
+//! The server of a remote runtime, and the key for it.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use boxlite_types::{Error, Result};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
-/// Names a server that runs `boxlite serve`.
+/// Names a server that runs `boxlite serve`, and the key for it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RemoteOptions {
     /// `http://HOST[:PORT]` or `https://…`; what follows is put before the API's own paths, for a server behind a proxy.
     pub url: String,
-    /// The key that it asks for, if it does.
+    /// The API key, if the server asks for one.
     pub api_key: Option<String>,
 }
 

@@ -5,7 +5,7 @@
 //! ([`RemoteExecution::attach`]), and so loses and repeats nothing; [`boxlite_types::wire`] describes the frames. While it
 //! lasts, a [`ServerFrameReader`] and a [`ClientFrameWriter`] work side by side, and neither waits for the other: a
 //! server that sends much still hears signals, and one that reads slowly still delivers output. An attachment closes in
-//! one of three ways ([`AttachmentClose`]):
+//! one of three ways ([`ConnectionClose`]):
 //!
 //! - the server reports the execution's outcome, or breaks the protocol: the task publishes the outcome and ends;
 //! - all handles of the execution were dropped, or one of them asked to detach: the task closes the WebSocket in order,
@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::super::failure;
 use super::flow::{FlowControl, Outgoing, ProtocolViolation};
 use super::handshake::{AttachError, RemoteExecution, Socket};
-use super::{AttachmentCommand, ExecutionOutcome};
+use super::{AttachmentCommand, RemoteOutcome};
 
 /// Pauses between attempts to attach again; after the last, the execution counts as lost.
 const RETRY_INTERVALS: [Duration; 7] = [
@@ -50,9 +50,9 @@ const SILENCE_TIMEOUT: Duration = PING.saturating_mul(3);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How an attachment came to its end.
-enum AttachmentClose {
+enum ConnectionClose {
     /// The execution's outcome is known.
-    Finished(ExecutionOutcome),
+    Finished(RemoteOutcome),
     /// The client detached.
     Detached,
     /// The connection broke.
@@ -78,7 +78,7 @@ impl AttachmentTask {
     }
 
     /// Runs until the execution has an outcome, which it publishes, or the client has detached.
-    pub(super) async fn run(mut self, published: watch::Sender<Option<ExecutionOutcome>>) {
+    pub(super) async fn run(mut self, published: watch::Sender<Option<RemoteOutcome>>) {
         if let Some(outcome) = self.attach_until_finished().await {
             self.flow.close_input();
             // The outcome is published before the output ends with `self.chunks`: a caller that reads the output to its end
@@ -88,17 +88,17 @@ impl AttachmentTask {
     }
 
     /// Attaches, again after each breakage, until the execution has an outcome; `None` when the client has detached.
-    async fn attach_until_finished(&mut self) -> Option<ExecutionOutcome> {
+    async fn attach_until_finished(&mut self) -> Option<RemoteOutcome> {
         let mut reconnection = Reconnection::default();
         loop {
             let broken = match self.attach_once(&mut reconnection).await {
-                AttachmentClose::Finished(outcome) => return Some(outcome),
-                AttachmentClose::Detached => return None,
-                AttachmentClose::Broken(error) => error,
+                ConnectionClose::Finished(outcome) => return Some(outcome),
+                ConnectionClose::Detached => return None,
+                ConnectionClose::Broken(error) => error,
             };
             tracing::debug!(error = %broken.chain(), "an execution's connection broke");
             let Some(pause) = reconnection.next_pause() else {
-                return Some(ExecutionOutcome::Failed(self.execution.lost(broken)));
+                return Some(RemoteOutcome::Failed(self.execution.lost(broken)));
             };
             sleep(pause).await;
             if self.commands.is_closed() {
@@ -108,12 +108,12 @@ impl AttachmentTask {
     }
 
     /// Attaches once and returns how the attachment closed, or why there was none.
-    async fn attach_once(&mut self, reconnection: &mut Reconnection) -> AttachmentClose {
+    async fn attach_once(&mut self, reconnection: &mut Reconnection) -> ConnectionClose {
         let socket = match self.execution.attach(self.flow.begin_attachment()).await {
             Ok(socket) => socket,
-            Err(AttachError::Transient(error)) => return AttachmentClose::Broken(error),
+            Err(AttachError::Transient(error)) => return ConnectionClose::Broken(error),
             Err(AttachError::Permanent(error)) => {
-                return AttachmentClose::Finished(ExecutionOutcome::Failed(error));
+                return ConnectionClose::Finished(RemoteOutcome::Failed(error));
             }
         };
         let (before, since) = (self.flow.progress(), Instant::now());
@@ -125,7 +125,7 @@ impl AttachmentTask {
     }
 
     /// Reads and writes frames until the attachment closes.
-    async fn converse(&mut self, socket: Socket) -> AttachmentClose {
+    async fn converse(&mut self, socket: Socket) -> ConnectionClose {
         let (mut sink, mut stream) = socket.split();
         let server = self.execution.server();
         let reader = ServerFrameReader { server, flow: &self.flow, chunks: &self.chunks };
@@ -135,7 +135,7 @@ impl AttachmentTask {
             close = reader.read_until_closed(&mut stream) => close,
             close = writer.write_until_closed(&mut sink) => close,
         };
-        if let AttachmentClose::Finished(_) | AttachmentClose::Detached = close {
+        if let ConnectionClose::Finished(_) | ConnectionClose::Detached = close {
             // Tells the server that no client comes back. A server that does not hear it finds out by itself.
             let _ = timeout(CLOSE_TIMEOUT, sink.close()).await;
         }
@@ -169,7 +169,7 @@ struct ClientFrameWriter<'a> {
 
 impl ClientFrameWriter<'_> {
     /// Writes frames until the client detaches or the connection breaks.
-    async fn write_until_closed(&mut self, sink: &mut SplitSink<Socket, Message>) -> AttachmentClose {
+    async fn write_until_closed(&mut self, sink: &mut SplitSink<Socket, Message>) -> ConnectionClose {
         loop {
             let written = tokio::select! {
                 biased;
@@ -189,7 +189,7 @@ impl ClientFrameWriter<'_> {
 async fn send(
     sink: &mut SplitSink<Socket, Message>,
     outgoing: Outgoing,
-) -> Result<Option<AttachmentClose>, tungstenite::Error> {
+) -> Result<Option<ConnectionClose>, tungstenite::Error> {
     let message = match outgoing {
         Outgoing::Frame(frame) => text(frame),
         Outgoing::Input(bytes) => Message::Binary(bytes),
@@ -201,13 +201,13 @@ async fn send(
 async fn carry_out(
     sink: &mut SplitSink<Socket, Message>,
     command: Option<AttachmentCommand>,
-) -> Result<Option<AttachmentClose>, tungstenite::Error> {
+) -> Result<Option<ConnectionClose>, tungstenite::Error> {
     match command {
-        None => Ok(Some(AttachmentClose::Detached)),
+        None => Ok(Some(ConnectionClose::Detached)),
         Some(AttachmentCommand::Detach(done)) => {
             let _ = timeout(CLOSE_TIMEOUT, sink.close()).await;
             let _ = done.send(());
-            Ok(Some(AttachmentClose::Detached))
+            Ok(Some(ConnectionClose::Detached))
         }
         Some(AttachmentCommand::Send(frame, done)) => {
             sink.send(text(frame)).await?;
@@ -226,29 +226,29 @@ struct ServerFrameReader<'a> {
 
 impl ServerFrameReader<'_> {
     /// Reads frames until the execution has an outcome or the connection breaks.
-    async fn read_until_closed(&self, stream: &mut SplitStream<Socket>) -> AttachmentClose {
+    async fn read_until_closed(&self, stream: &mut SplitStream<Socket>) -> ConnectionClose {
         loop {
             let message = match timeout(SILENCE_TIMEOUT, stream.next()).await {
-                Err(_) => return AttachmentClose::Broken(failure::silent(self.server)),
+                Err(_) => return ConnectionClose::Broken(failure::silent(self.server)),
                 Ok(None | Some(Ok(Message::Close(_)))) => {
-                    return AttachmentClose::Broken(failure::broken_off(self.server, None));
+                    return ConnectionClose::Broken(failure::broken_off(self.server, None));
                 }
                 Ok(Some(Err(error))) => return broken(error, self.server),
                 Ok(Some(Ok(message))) => message,
             };
             match self.handle(message) {
                 Ok(None) => {}
-                Ok(Some(outcome)) => return AttachmentClose::Finished(outcome),
+                Ok(Some(outcome)) => return ConnectionClose::Finished(outcome),
                 Err(ProtocolViolation(what)) => {
                     let message = format!("the server {} is not understood: {what}", self.server);
                     let error = failure::unusable(self.server, message);
-                    return AttachmentClose::Finished(ExecutionOutcome::Failed(error));
+                    return ConnectionClose::Finished(RemoteOutcome::Failed(error));
                 }
             }
         }
     }
 
-    fn handle(&self, message: Message) -> Result<Option<ExecutionOutcome>, ProtocolViolation> {
+    fn handle(&self, message: Message) -> Result<Option<RemoteOutcome>, ProtocolViolation> {
         match message {
             Message::Binary(frame) => self.handle_output(&frame).map(|()| None),
             Message::Text(text) => match serde_json::from_str(&text) {
@@ -276,12 +276,12 @@ impl ServerFrameReader<'_> {
         Ok(())
     }
 
-    fn handle_frame(&self, frame: ServerFrame) -> Result<Option<ExecutionOutcome>, ProtocolViolation> {
+    fn handle_frame(&self, frame: ServerFrame) -> Result<Option<RemoteOutcome>, ProtocolViolation> {
         match frame {
             ServerFrame::Exit { exit_code, reason } => {
-                Ok(Some(ExecutionOutcome::Exited(ExitStatus { code: exit_code, reason })))
+                Ok(Some(RemoteOutcome::Exited(ExitStatus { code: exit_code, reason })))
             }
-            ServerFrame::Failed { error } => Ok(Some(ExecutionOutcome::Failed(error.into_error()))),
+            ServerFrame::Failed { error } => Ok(Some(RemoteOutcome::Failed(error.into_error()))),
             ServerFrame::Ack { stdin, closed } => self.flow.input_arrived(stdin, closed).map(|()| None),
             ServerFrame::Error { message } => {
                 tracing::debug!(message, "the server could not do what was asked of a command");
@@ -296,6 +296,6 @@ fn text(frame: ClientFrame) -> Message {
     Message::text(serde_json::to_string(&frame).unwrap_or_default())
 }
 
-fn broken(error: tungstenite::Error, server: &str) -> AttachmentClose {
-    AttachmentClose::Broken(failure::broken_off(server, Some(&error)).because(error))
+fn broken(error: tungstenite::Error, server: &str) -> ConnectionClose {
+    ConnectionClose::Broken(failure::broken_off(server, Some(&error)).because(error))
 }

@@ -32,7 +32,7 @@ const MAX_COMMANDS: usize = 8;
 
 /// How an execution ended, for everybody who waits for it.
 #[derive(Debug, Clone)]
-enum ExecutionOutcome {
+enum RemoteOutcome {
     Exited(ExitStatus),
     /// It ended without a status, or its status cannot be known.
     Failed(Error),
@@ -113,7 +113,7 @@ impl Drop for RemoteOutput {
 struct RemoteControl {
     started: bool,
     commands: mpsc::Sender<AttachmentCommand>,
-    outcome: watch::Receiver<Option<ExecutionOutcome>>,
+    outcome: watch::Receiver<Option<RemoteOutcome>>,
 }
 
 impl RemoteControl {
@@ -126,8 +126,8 @@ impl RemoteControl {
         }
         match &*self.outcome.borrow() {
             // As with a local command: one that has exited ignores it.
-            Some(ExecutionOutcome::Exited(_)) => Ok(()),
-            Some(ExecutionOutcome::Failed(error)) => Err(error.clone()),
+            Some(RemoteOutcome::Exited(_)) => Ok(()),
+            Some(RemoteOutcome::Failed(error)) => Err(error.clone()),
             None => Err(Error::new(ErrorKind::Unavailable, "the connection broke off before that was sent")),
         }
     }
@@ -151,8 +151,8 @@ impl ExecutionControl for RemoteControl {
     async fn wait(&self) -> Result<ExitStatus> {
         let mut outcome = self.outcome.clone();
         match outcome.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(ExecutionOutcome::Exited(status))) => Ok(status.clone()),
-            Ok(Some(ExecutionOutcome::Failed(error))) => Err(error.clone()),
+            Ok(Some(RemoteOutcome::Exited(status))) => Ok(status.clone()),
+            Ok(Some(RemoteOutcome::Failed(error))) => Err(error.clone()),
             Ok(None) | Err(_) => {
                 Err(Error::new(ErrorKind::Cancelled, "the client has detached from the command"))
             }
