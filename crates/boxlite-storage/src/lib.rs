@@ -2,11 +2,14 @@
 //!
 //! - [`reference`]: what users write to name an image.
 //! - [`image`]: sources, verified blobs and the catalogue.
-//! - [`disk`]: read-only disk images, built once; copy-on-write overlays; qcow2 headers and backing chains.
+//! - [`disk`]: copy-on-write overlays, qcow2 headers and backing chains.
+//! - [`disk_image`]: read-only disk images, built once from an image's layers.
 //! - [`store`]: the SQLite database.
 //! - [`gc`]: garbage collection, which is safe beside any number of starts.
 
+mod catalog;
 pub mod disk;
+pub mod disk_image;
 pub mod gc;
 pub mod image;
 pub mod reference;

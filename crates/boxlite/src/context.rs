@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use boxlite_home::Home;
 use boxlite_home::settings::Settings;
-use boxlite_storage::gc::{Automatic, Catalog, Tally};
+use boxlite_storage::gc::{Automatic, Catalog, GcMetrics};
 use boxlite_storage::store::Store;
 use boxlite_types::Result;
 use boxlite_vm::shim::Accel;
@@ -20,7 +20,7 @@ pub(crate) struct LocalContext {
     pub(crate) settings: Settings,
     pub(crate) assets: AssetSearch,
     pub(crate) accel: Accel,
-    pub(crate) gc_metrics: Arc<Tally>,
+    pub(crate) gc_metrics: Arc<GcMetrics>,
 }
 
 impl LocalContext {

@@ -1,5 +1,7 @@
 use boxlite::FreeSpace;
-use boxlite::gc::{BoxUsage, Failure, Fate, Holder, HolderKind, ImageUsage, Item, Share, Skip, Unreadable};
+use boxlite::gc::{
+    BoxUsage, Fate, Holder, HolderKind, ImageUsage, Item, KindUsage, RemovalFailure, Skip, Unreadable,
+};
 use boxlite::parse_ports;
 use boxlite::{BoxInfo, BoxOptions, BoxState, GcReport, LogLine, MainProcess, OutputStream, Usage};
 use jiff::{SignedDuration, Timestamp};
@@ -163,7 +165,7 @@ fn report() -> GcReport {
             item("c.ext4", 1 << 20, Fate::Skipped { why: Skip::Grace }),
         ],
         unreadable: vec![Unreadable { path: "/h/boxes/z".into(), reason: "Permission denied".into() }],
-        failures: vec![Failure { path: "/h/d.ext4".into(), reason: "Operation not permitted".into() }],
+        failures: vec![RemovalFailure { path: "/h/d.ext4".into(), reason: "Operation not permitted".into() }],
         reclaimed: 1 << 20,
         free_space_change: Some(-4096),
         free_after: Some(FreeSpace { bytes: 7 << 30, bytes_total: 0, inodes: 0, inodes_total: 0 }),
@@ -197,8 +199,8 @@ not removed: /h/d.ext4: Operation not permitted
 #[test]
 fn usage_as_tables() {
     let usage = Usage {
-        disk_images: Share { count: 2, allocated: 5 << 20, reclaimable: 2 << 20 },
-        boot_files: Share { count: 1, allocated: 64 << 20, reclaimable: 0 },
+        disk_images: KindUsage { count: 2, allocated: 5 << 20, reclaimable: 2 << 20 },
+        boot_files: KindUsage { count: 1, allocated: 64 << 20, reclaimable: 0 },
         boxes: vec![BoxUsage { id: "0123456789abcdef".into(), overlays: 4096, logs: 0, below: 3 << 20 }],
         images: vec![ImageUsage {
             digest: "abcdef0123456789".into(),

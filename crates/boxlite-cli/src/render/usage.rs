@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use boxlite::Usage;
-use boxlite::gc::Share;
+use boxlite::gc::KindUsage;
 use boxlite::settings::Bytes;
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::{TextTable, ago};
 /// Returns what `system df` shows people; with `verbose`, each disk image and each box as well.
 pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String {
     let mut kinds = TextTable::new(&["KIND", "COUNT", "ALLOCATED", "RECLAIMABLE"]);
-    let mut kind = |name: &str, share: &Share| {
+    let mut kind = |name: &str, share: &KindUsage| {
         let bytes = |bytes| Bytes(bytes).to_string();
         kinds.row([
             name.to_owned(),

@@ -1,6 +1,5 @@
-//! Disks of boxes: read-only disk images, and copy-on-write overlays above them.
+//! Disks of boxes: copy-on-write overlays, and the qcow2 format they have.
 
-pub mod image;
 pub mod overlay;
 pub mod qcow2;
 

@@ -12,7 +12,7 @@ use boxlite_types::{Doing, Error, Result};
 
 use super::qcow2::chain::{DEEPEST, open_at, read_start};
 use super::qcow2::header::BOUND;
-use super::qcow2::{self, BackingFormat, CLUSTER, Header, overlay_header};
+use super::qcow2::{self, BackingFormat, CLUSTER, Qcow2Header, overlay_header};
 
 /// Creates an empty overlay of `virtual_size` bytes (virtual) at `destination`, above the leased `backing` file.
 ///
@@ -106,7 +106,7 @@ fn read(home: &Home, path: &Path) -> Result<(u64, Option<PathBuf>)> {
     let file = opened.map_err(|errno| unreadable(path, &errno.to_string()).because(errno))?;
     let mut start = [0; BOUND];
     let filled = read_start(&file, &mut start).doing("reading", path)?;
-    let header = Header::parse(&start[..filled]).map_err(|bad| unreadable(path, &bad.to_string()))?;
+    let header = Qcow2Header::parse(&start[..filled]).map_err(|bad| unreadable(path, &bad.to_string()))?;
     let base = match header.backing {
         Some(backing) if backing.format == BackingFormat::Qcow2 => {
             let name = Path::new(OsStr::from_bytes(backing.name)).file_name();

@@ -105,7 +105,7 @@ fn an_overlay_pins_its_image_by_chain() {
     let mut chains = Chains::new(vec![]);
     let followed = follow_file(&mut chains, &path).unwrap().unwrap();
     let expected = FileId::of(&std::fs::metadata(&image).unwrap());
-    assert_eq!(chains.below(followed.backing), (vec![expected], qcow2::Link::End));
+    assert_eq!(chains.below(followed.backing), (vec![expected], qcow2::ChainLink::End));
 }
 
 /// Mutation tried: without `still_at_path` the first case returns a lease on a file that is gone.

@@ -1,42 +1,43 @@
 //! Automatic gc: one pass shared by all who need it, and none while nothing has changed.
 //!
-//! Whoever finds space short waits for the `flock` on the claims file (free of its byte-range locks), so that
-//! concurrent operations, in any process, run one pass between them. A pass that found too little leaves two
-//! timestamps on that file, which costs no space: modified = when it ended, accessed = from when another may find
-//! more, because a grace ends by then or because what nobody announces (a crash, an ended lease) is due another
-//! look. Until then a pass is repeated only after something was released ([`note_release`]) or published.
+//! # Locking
+//!
+//! An operation that finds space short waits for the `flock` on the claims file (free of its byte-range locks), so that
+//! concurrent operations, in any process, run one pass between them. A pass that found too little is remembered
+//! ([`PassMemory`]); until then it is repeated only after something was released or published.
+//!
+//! # What is evicted
+//!
+//! Garbage is removed until the goal is reached. Disk images are a cache: they are evicted least recently used first,
+//! and not at all where even the whole plan could not avert a refusal.
 
 use std::fs::File;
-use std::hash::{Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use boxlite_home::admission::{Collected, Collector, Goal, Reclaimable};
+use boxlite_home::admission::{Collected, Collector, Goal};
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, durable};
 use boxlite_types::gc::{Fate, Item, Skip};
 use boxlite_types::{Doing, GcOptions, GcReport, Result, Verdict};
-use rustix::fs::{Timespec, Timestamps};
 
-use super::catalog::Catalog;
-use super::pass::Pass;
-use super::tally::Tally;
-use super::usage;
+use super::bounds::Bounds;
+use super::collect::carry_out;
+use super::memory::{PassMemory, StoredState};
+use super::metrics::GcMetrics;
+use super::plan::GcPlan;
+use super::rules::{GcScope, Rules};
+use crate::catalog::Catalog;
 
 /// The longest for which a fruitless pass is taken to stay fruitless.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-
-/// Modified at this second after 1970: a pass is under way, or was killed.
-const UNDER_WAY: i64 = 1;
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Collects garbage in a home on behalf of starts, pulls and builds.
 pub struct Automatic {
     home: Home,
     catalog: Arc<dyn Catalog>,
     settings: Settings,
-    tally: Arc<Tally>,
+    metrics: Arc<GcMetrics>,
 }
 
 impl std::fmt::Debug for Automatic {
@@ -48,21 +49,34 @@ impl std::fmt::Debug for Automatic {
 impl Automatic {
     /// The collector of `home`.
     pub fn new(home: Home, catalog: Arc<dyn Catalog>, settings: Settings) -> Self {
-        Self { home, catalog, settings, tally: Arc::default() }
+        Self { home, catalog, settings, metrics: Arc::default() }
     }
 
-    /// Counts its passes there.
+    /// Counts its passes in `metrics`.
     #[must_use]
-    pub fn counting(self, tally: Arc<Tally>) -> Self {
-        Self { tally, ..self }
+    pub fn counting(self, metrics: Arc<GcMetrics>) -> Self {
+        Self { metrics, ..self }
     }
 
-    /// What a pass without a goal would remove now.
-    fn plan(&self, keep: &[String]) -> GcReport {
-        let options = GcOptions { dry_run: true, ..GcOptions::default() };
-        let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, None);
-        pass.rules.keep = keep;
-        pass.run()
+    fn scope<'a>(&'a self, keep: &'a [String]) -> GcScope<'a> {
+        let rules = Rules::new(&self.settings, &GcOptions::default(), keep);
+        GcScope { home: &self.home, catalog: &*self.catalog, rules }
+    }
+
+    /// Plans and removes for `goal`; whether the pass says something about those that other goals would make.
+    fn pass(&self, goal: &Goal<'_>, pressed: bool) -> (GcReport, bool) {
+        let mut scope = self.scope(goal.keep);
+        scope.rules.pressed = pressed;
+        let began = Instant::now();
+        let plan = GcPlan::make(&scope);
+        // What is unreadable keeps every disk image anyway.
+        let outlook = if plan.has_trouble() { Verdict::Ok } else { (goal.outlook)(plan.reclaimable()) };
+        let bounds = Bounds::of_goal(goal, outlook, &scope.rules);
+        let report = carry_out(plan, bounds, &scope, false);
+        self.metrics.count(&report, began.elapsed());
+        // What a pass spared because nothing could help its own caller may well help another.
+        let tells = !(outlook == Verdict::Reject && spared(&report));
+        (report, tells)
     }
 }
 
@@ -74,36 +88,25 @@ impl Collector for Automatic {
         let file = File::options().read(true).write(true).open(&path).doing("opening the claims", &path)?;
         file.lock().doing("waiting for a running gc at", &path)?;
         let missing = (goal.missing)();
-        if missing.is_nothing() || still_fruitless(&self.home, &file, asked, missing.critical)? {
+        let memory = PassMemory::read(&file, &path)?;
+        if missing.is_nothing() || is_fruitless(memory, &self.home, asked, missing.critical)? {
             return Ok(Collected::default());
         }
-        let plan = self.plan(goal.keep);
-        // What is unreadable keeps every disk image anyway.
-        let outlook = if plan.failed() { Verdict::Ok } else { (goal.outlook)(reclaimable(&plan)) };
-        let options = GcOptions::default();
-        let under_way = Timestamps { last_access: seconds(0), last_modification: seconds(UNDER_WAY) };
-        // What cannot be noted down costs a superfluous pass, nothing else.
-        let _ = rustix::fs::futimens(&file, &under_way);
-        let began = Instant::now();
-        let mut pass = Pass::new(&self.home, &*self.catalog, &self.settings, &options, Some(goal));
-        pass.outlook = outlook;
-        let report = pass.run();
-        self.tally.count(&report, began.elapsed());
-        // What a pass spared because nothing could help its own caller may well help another.
-        let hopeless = outlook == Verdict::Reject && spared(&report);
-        let verdict = if hopeless || (goal.missing)().is_nothing() {
-            Timestamps { last_access: seconds(0), last_modification: seconds(0) }
+        PassMemory::UnderWay.write(&file);
+        let (report, tells) = self.pass(goal, !missing.share_only);
+        let memory = if !tells || (goal.missing)().is_nothing() {
+            PassMemory::Unknown
         } else {
-            let now = SystemTime::now();
-            let again = look_again(&report, now, self.settings.grace.value);
-            let noted = note(&self.home, spared(&report)).unwrap_or(0);
-            // Rather too early than too late.
-            let last_access = Timespec { tv_sec: timespec(again).tv_sec - 1, tv_nsec: noted };
-            Timestamps { last_access, last_modification: timespec(now) }
+            let ended = SystemTime::now();
+            let again = look_again(&report, ended, self.settings.grace.value);
+            match StoredState::of(&self.home) {
+                Ok(stored) => PassMemory::Fruitless { ended, again, stored, spared: spared(&report) },
+                Err(_) => PassMemory::Unknown,
+            }
         };
         // What was released meanwhile may have come too late for this pass, so its note stays.
-        if file.metadata().is_ok_and(|found| found.mtime() == UNDER_WAY) {
-            let _ = rustix::fs::futimens(&file, &verdict);
+        if PassMemory::read(&file, &path).is_ok_and(|now| now == PassMemory::UnderWay) {
+            memory.write(&file);
         }
         let unreadable =
             report.unreadable.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
@@ -116,29 +119,10 @@ impl Collector for Automatic {
         // What a running pass has its hands on would count as in use.
         let running = File::open(self.home.claims());
         let _waited = running.and_then(|file| file.lock().map(|()| file));
-        let report = self.plan(keep);
-        (!report.failed() || report.reclaimed > 0).then_some(report.reclaimed)
+        let plan = GcPlan::make(&self.scope(keep));
+        let bytes = plan.reclaimable().bytes;
+        (!plan.has_trouble() || bytes > 0).then_some(bytes)
     }
-}
-
-/// Tells automatic gc that something was let go of: a box was removed, an image lost its name.
-///
-/// Never fails: at worst a pass comes a minute later.
-pub fn note_release(home: &Home) {
-    if let Ok(file) = File::options().write(true).open(home.claims()) {
-        let times = Timestamps { last_access: seconds(0), last_modification: seconds(0) };
-        let _ = rustix::fs::futimens(&file, &times);
-    }
-}
-
-/// What the plan would free.
-fn reclaimable(plan: &GcReport) -> Reclaimable {
-    let inodes = |item: &Item| match std::fs::symlink_metadata(&item.path) {
-        Ok(found) if found.is_dir() => usage::entries(&item.path),
-        Ok(_) => 1,
-        Err(_) => 0,
-    };
-    Reclaimable { bytes: plan.reclaimed, inodes: plan.removed().map(inodes).sum() }
 }
 
 /// Whether disk images were left that a pass with a more urgent goal may take.
@@ -147,34 +131,12 @@ fn spared(report: &GcReport) -> bool {
 }
 
 /// Whether the last pass found all there was, and nothing has changed since; `asked` is when this caller came.
-fn still_fruitless(home: &Home, file: &File, asked: SystemTime, critical: bool) -> Result<bool> {
-    let path = home.claims();
-    let noted = file.metadata().doing("examining", &path)?;
-    let ended = noted.modified().doing("examining", &path)?;
-    if ended == SystemTime::UNIX_EPOCH || noted.accessed().doing("examining", &path)? <= SystemTime::now() {
+fn is_fruitless(memory: PassMemory, home: &Home, asked: SystemTime, critical: bool) -> Result<bool> {
+    let PassMemory::Fruitless { ended, again, stored, spared } = memory else { return Ok(false) };
+    if again <= SystemTime::now() || (spared && critical) {
         return Ok(false);
     }
-    let found = noted.atime_nsec();
-    let spared = found % 2 == 1;
-    if ended >= asked {
-        return Ok(!(spared && critical));
-    }
-    Ok(found == note(home, false)? || (found == note(home, true)? && !critical))
-}
-
-/// What a pass notes down in the nanoseconds of an access time: whether it `spared` disk images that a more urgent goal
-/// may take, and a digest of when something was last published or removed. Comparing times would not do, for a
-/// kernel's clock ticks in milliseconds.
-fn note(home: &Home, spared: bool) -> Result<i64> {
-    let mut digest = std::hash::DefaultHasher::new();
-    for directory in [home.disk_images(), home.bases(), home.blobs()] {
-        modified(&directory)?.hash(&mut digest);
-    }
-    Ok((digest.finish() % 400_000_000).cast_signed() * 2 + i64::from(spared))
-}
-
-fn modified(directory: &Path) -> Result<SystemTime> {
-    std::fs::metadata(directory).and_then(|found| found.modified()).doing("examining", directory)
+    Ok(ended >= asked || stored == StoredState::of(home)?)
 }
 
 /// When another pass might find more than this one: at once where something was in use.
@@ -185,18 +147,9 @@ fn look_again(report: &GcReport, now: SystemTime, grace: Duration) -> SystemTime
         return now;
     }
     let young = report.items().filter(|item| matches!(item.fate, Fate::Skipped { why: Skip::Grace }));
-    let grown = young.filter_map(|item| {
+    let grown = young.filter_map(|item: &Item| {
         let modified = Duration::from_secs(u64::try_from(item.modified).ok()?);
         SystemTime::UNIX_EPOCH.checked_add(modified)?.checked_add(grace)
     });
-    grown.fold(now + LOOK_AGAIN, std::cmp::min)
-}
-
-fn seconds(seconds: i64) -> Timespec {
-    Timespec { tv_sec: seconds, tv_nsec: 0 }
-}
-
-fn timespec(time: SystemTime) -> Timespec {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timespec { tv_sec: since.as_secs().cast_signed(), tv_nsec: since.subsec_nanos().into() }
+    grown.fold(now + REPEAT_INTERVAL, std::cmp::min)
 }

@@ -1,36 +1,52 @@
-//! Garbage collection: roots → mark → plan → sweep → report.
+//! Garbage collection: a chain of values, each made from the one before.
 //!
-//! **Roots** are the box records, every overlay under `boxes/`, every base that is not itself garbage, and
-//! leases (shared `flock`s on the files). **Mark** follows what they reach by file identity. **Plan** decides,
-//! purely, what is neither reached nor young. **Sweep** takes a non-blocking exclusive lock on each candidate,
-//! marks *again* with those locks held, and removes only what is still unneeded and still past its grace: by a
-//! rename out of sight, after which the lock is let go, and then the unlink. A start leases an image before it
-//! relies on it and checks after locking that the path still names it (`disk::lease`), so either the sweep finds
-//! the lease or the overlay, or the start finds the image gone and makes it anew.
+//! ```text
+//! Census ───▶ Marks ─────▶ GcPlan ───────▶ Confirmed ──▶ GcReport
+//! what is     who needs    what may be     locked, and    what was
+//! there       what         removed         still so       removed
+//! ```
 //!
-//! Unknown means keep: when a directory, a chain or the database cannot be read, no disk image, base or box
-//! directory is removed in this pass, and the report names what was unreadable.
+//! - The **census** looks at the home once, without a lock and without a write.
+//! - The **marks** follow backing chains, by file identity, from the roots: box records, every overlay under `boxes/`,
+//!   and every base that stays.
+//! - The **plan** holds the fate of each item: kept by whom, skipped why, or to be removed. `--dry-run`, `system df`
+//!   and the "could free" of a refusal read it and stop there.
+//! - **Confirmed** are candidates that a second look, with their locks held, still finds unneeded.
+//! - The **sweep** removes them and reports.
 //!
-//! A pass writes nothing but its removals, so it works with 0 bytes and 0 inodes free. `--dry-run` is the same
-//! code up to the rename.
+//! # Locking
+//!
+//! A pass takes non-blocking exclusive locks on what it is about to remove, and no other. A start leases a disk image
+//! before it relies on it and checks after locking that the path still names it (`boxlite_home::lease`), so either the
+//! second look finds the lease or the overlay, or the start finds the image gone and makes it anew.
+//!
+//! # Unknown means keep
+//!
+//! When a directory, a chain or the database cannot be read, no disk image, base or box directory is removed in this
+//! pass, and the report names what was unreadable.
 
+mod attempt;
 mod automatic;
-mod blobs;
-mod boot_files;
-mod catalog;
+mod bounds;
+mod category;
 mod census;
-mod mark;
-mod pass;
+mod collect;
+mod confirm;
+mod marks;
+mod measure;
+mod memory;
+mod metrics;
 mod plan;
-mod stage;
-mod tally;
+mod rules;
+mod sweep;
 #[cfg(test)]
 mod tests;
-mod unfinished;
 mod usage;
 
-pub use automatic::{Automatic, note_release};
-pub use catalog::{BoxPin, Catalog, ImagePin};
-pub use pass::collect;
-pub use tally::Tally;
+pub use automatic::Automatic;
+pub use collect::collect;
+pub use memory::note_release;
+pub use metrics::GcMetrics;
 pub use usage::usage;
+
+pub use crate::catalog::{BoxPin, Catalog, ImagePin};

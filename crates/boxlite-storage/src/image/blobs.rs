@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boxlite_home::Home;
@@ -22,7 +22,7 @@ use boxlite_home::lease::Leased;
 use boxlite_types::{Digest, Doing, Error, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::Room;
+use super::WriteSpace;
 use super::ingest::{Ingest, hash_file};
 
 /// How long to wait before asking again for a blob that somebody else is writing.
@@ -36,7 +36,7 @@ pub(crate) struct Blobs {
 
 /// What a caller who wants a blob gets.
 #[derive(Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum WantedBlob {
     /// It is there.
     Present(Leased),
     /// Somebody else is writing it; ask again.
@@ -82,21 +82,21 @@ impl Blobs {
         &self,
         digest: Digest,
         length: u64,
-        room: impl FnOnce() -> Result<Room>,
-    ) -> Result<Wanted> {
+        room: impl FnOnce() -> Result<WriteSpace>,
+    ) -> Result<WantedBlob> {
         if let Some(lease) = self.lease(digest, Some(length))? {
-            return Ok(Wanted::Present(lease));
+            return Ok(WantedBlob::Present(lease));
         }
         fault::point("blob.absent").doing("looking for", self.path(digest))?;
         let Some(staged) = Staged::take_over(&self.home.tmp(), &partial_name(digest))? else {
-            return Ok(Wanted::Busy);
+            return Ok(WantedBlob::Busy);
         };
         if let Some(lease) = self.lease(digest, Some(length))? {
-            return Ok(Wanted::Present(lease));
+            return Ok(WantedBlob::Present(lease));
         }
         let ingest = Ingest::resume(staged, self.path(digest), digest, length, room()?)?;
         ingest.reserve()?;
-        Ok(Wanted::Missing(Box::new(ingest)))
+        Ok(WantedBlob::Missing(Box::new(ingest)))
     }
 
     /// Whether somebody else is writing the blob now.
@@ -118,17 +118,17 @@ impl Blobs {
     }
 
     /// Stores a small blob that is in memory already.
-    pub(crate) fn put(&self, bytes: &[u8], room: &Room) -> Result<Leased> {
+    pub(crate) fn put(&self, bytes: &[u8], room: &WriteSpace) -> Result<Leased> {
         let digest = Digest::of(bytes);
         loop {
             match self.want(digest, bytes.len() as u64, || Ok(room.clone()))? {
-                Wanted::Present(lease) => return Ok(lease),
-                Wanted::Missing(mut ingest) => {
+                WantedBlob::Present(lease) => return Ok(lease),
+                WantedBlob::Missing(mut ingest) => {
                     ingest.restart()?;
                     ingest.write(bytes)?;
                     ingest.publish()?;
                 }
-                Wanted::Busy => std::thread::sleep(BUSY_PAUSE),
+                WantedBlob::Busy => std::thread::sleep(BUSY_PAUSE),
             }
         }
     }
@@ -169,11 +169,16 @@ impl Blobs {
             return Ok(None);
         }
         let freed = durable::allocated(&lock.file().metadata().doing("examining the blob", &path)?);
-        let trash = durable::discard(&path, &self.home.tmp())?;
-        drop(lock);
-        trash.delete()?;
+        remove(lock, &self.home.tmp())?;
         Ok(Some(freed))
     }
+}
+
+/// Removes the blob on which `lock` is held; the lock ends before the slow unlink.
+pub(crate) fn remove(lock: Lock, tmp: &Path) -> Result<()> {
+    let trash = durable::discard(lock.path(), tmp)?;
+    drop(lock);
+    trash.delete()
 }
 
 fn partial_name(digest: Digest) -> String {

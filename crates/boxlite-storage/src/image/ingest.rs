@@ -10,7 +10,7 @@ use boxlite_types::{Digest, Doing, Error, Result};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::Room;
+use super::WriteSpace;
 
 /// How much is read, hashed and written at a time.
 pub(crate) const CHUNK: usize = 256 << 10;
@@ -26,7 +26,7 @@ pub(crate) struct Ingest {
     hasher: Sha256,
     written: u64,
     resumed: bool,
-    room: Room,
+    room: WriteSpace,
 }
 
 impl std::fmt::Debug for Ingest {
@@ -44,7 +44,7 @@ impl Ingest {
         destination: PathBuf,
         digest: Digest,
         length: u64,
-        room: Room,
+        room: WriteSpace,
     ) -> Result<Self> {
         let mut ingest = Self {
             staged,

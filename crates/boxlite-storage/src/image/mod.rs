@@ -15,13 +15,12 @@ use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, blocking};
 use boxlite_types::{Digest, Error, Image, Layer, Removal, Result};
-use jiff::Timestamp;
 
 use crate::reference::Reference;
 use crate::store::Store;
 
-pub(crate) use blobs::Blobs;
-pub(crate) use space::Room;
+pub(crate) use blobs::{Blobs, remove as remove_blob};
+pub(crate) use space::WriteSpace;
 
 /// The images of one home. Cheap to clone; many may work on one home at once, in any number of processes.
 #[derive(Clone)]
@@ -75,12 +74,6 @@ impl Images {
         Ok(find(&self.store, wanted)?.0)
     }
 
-    /// Notes that the image is being used.
-    pub async fn touch(&self, digest: Digest) -> Result<()> {
-        let store = self.store.clone();
-        blocking(move || store.touch_image(digest, Timestamp::now())).await
-    }
-
     /// Takes a name from an image, and the image out of the catalogue with its last name; the bytes are gc's.
     ///
     /// `wanted` is as for [`Images::find`]; one that is a reference takes away that name only.
@@ -120,8 +113,8 @@ impl Images {
     }
 
     /// Asks for room on behalf of one transfer or build, which is about to use the disk images in `keep`.
-    pub(crate) fn room(&self, keep: Vec<String>) -> Result<Room> {
-        Room::new(&self.home, &self.settings, self.collector.as_ref(), keep)
+    pub(crate) fn room(&self, keep: Vec<String>) -> Result<WriteSpace> {
+        WriteSpace::new(&self.home, &self.settings, self.collector.as_ref(), keep)
     }
 
     /// The settings in force.

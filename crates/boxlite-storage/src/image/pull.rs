@@ -11,10 +11,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use tracing::debug;
 
-use super::blobs::{BUSY_PAUSE, Wanted};
+use super::blobs::{BUSY_PAUSE, WantedBlob};
 use super::manifest::{self, Descriptor, Manifest, ParsedConfig};
-use super::source::Source;
-use super::{Images, Room};
+use super::source::ImageSource;
+use super::{Images, WriteSpace};
+use crate::catalog::Catalog;
 use crate::reference::Reference;
 use crate::store::Document;
 
@@ -24,7 +25,7 @@ const PARALLEL_LAYERS: usize = 3;
 const INDEX_DEPTH: usize = 3;
 
 /// What the source says the image is, verified.
-struct Found {
+struct ResolvedImage {
     digest: Digest,
     document: Vec<u8>,
     manifest: Manifest,
@@ -98,14 +99,15 @@ impl Images {
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         progress.report(Progress::Resolving { reference: reference.familiar() });
-        let source = Source::open(reference, options, self.registry_config.as_deref(), &progress).await?;
+        let source =
+            ImageSource::open(reference, options, self.registry_config.as_deref(), &progress).await?;
         let found = self.identify(&source, reference, options).await?;
         let layers = &found.manifest.layers;
         progress.report(Progress::Resolved {
             digest: found.digest,
             layers: layers.iter().map(|layer| (layer.digest, layer.length)).collect(),
         });
-        let job = Job { room: self.room(Vec::new())?, written: Arc::default() };
+        let job = PullJob { room: self.room(Vec::new())?, written: Arc::default() };
         let outcome = self.store_image(reference, &source, found, &job, &progress).await;
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::ResourceExhausted
@@ -119,9 +121,9 @@ impl Images {
     async fn store_image(
         &self,
         reference: &Reference,
-        source: &Source,
-        found: Found,
-        job: &Job,
+        source: &ImageSource,
+        found: ResolvedImage,
+        job: &PullJob,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         let layers = found.manifest.layers.clone();
@@ -166,9 +168,9 @@ impl Images {
     /// Fetches one layer, or waits until another pull has done so.
     async fn fetch_layer(
         &self,
-        source: &Source,
+        source: &ImageSource,
         layer: Descriptor,
-        job: &Job,
+        job: &PullJob,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Leased> {
         let (mut waiting, mut fetched) = (false, false);
@@ -177,21 +179,21 @@ impl Images {
             // Each layer reserves by itself, so that pulls which share the work do not add up.
             let want = move || this.blobs.want(digest, length, || this.room(Vec::new()));
             match blocking(want).await? {
-                Wanted::Present(lease) => {
+                WantedBlob::Present(lease) => {
                     let layer = layer.digest;
                     let there =
                         if fetched { Progress::Transferred { layer } } else { Progress::Present { layer } };
                     progress.report(there);
                     return Ok(lease);
                 }
-                Wanted::Busy => {
+                WantedBlob::Busy => {
                     if !waiting {
                         progress.report(Progress::Waiting { layer: layer.digest });
                     }
                     waiting = true;
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
-                Wanted::Missing(ingest) => {
+                WantedBlob::Missing(ingest) => {
                     let mut ingest = source.fetch(&layer, *ingest, progress).await?;
                     if ingest.resumed() && !ingest.is_right() {
                         debug!(layer = %layer.digest, "what an earlier pull left is damaged; starting over");
@@ -222,7 +224,7 @@ impl Images {
         Ok(missing)
     }
 
-    fn put(&self, bytes: &[u8], job: &Job) -> Result<Leased> {
+    fn put(&self, bytes: &[u8], job: &PullJob) -> Result<Leased> {
         let digest = Digest::of(bytes);
         if let Some(lease) = self.blobs.lease(digest, Some(bytes.len() as u64))? {
             return Ok(lease);
@@ -232,11 +234,11 @@ impl Images {
     }
 
     /// Removes the blobs that a pull has written, except those that somebody else relies on by now.
-    async fn take_back(&self, job: &Job) {
+    async fn take_back(&self, job: &PullJob) {
         let (this, digests) = (self.clone(), job.take());
         let result = blocking(move || {
             for digest in digests {
-                this.blobs.collect(digest, || Ok(!this.store.blob_is_referenced(digest)?))?;
+                this.blobs.collect(digest, || Ok(!this.store.blob_is_referenced(&digest.hex())?))?;
             }
             Ok(())
         });
@@ -248,12 +250,12 @@ impl Images {
 
 /// One pull: its room, and the blobs that it has published.
 #[derive(Clone)]
-struct Job {
-    room: Room,
+struct PullJob {
+    room: WriteSpace,
     written: Arc<Mutex<Vec<Digest>>>,
 }
 
-impl Job {
+impl PullJob {
     fn note(&self, digest: Digest) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
     }
@@ -269,14 +271,19 @@ fn layer_of((layer, diff_id): (Descriptor, Digest)) -> Layer {
 
 impl Images {
     /// Follows indexes to the one manifest that serves the platform, and reads its config.
-    async fn identify(&self, source: &Source, reference: &Reference, options: &PullOptions) -> Result<Found> {
+    async fn identify(
+        &self,
+        source: &ImageSource,
+        reference: &Reference,
+        options: &PullOptions,
+    ) -> Result<ResolvedImage> {
         let name = reference.familiar();
         let wanted = options.platform.clone().unwrap_or_else(Platform::host);
         let (mut digest, mut document) = source.top().await?;
         for _ in 0..=INDEX_DEPTH {
             let manifest = match manifest::parse(&document, &name)? {
-                manifest::Document::Manifest(manifest) => manifest,
-                manifest::Document::Index(entries) => {
+                manifest::ManifestDocument::Manifest(manifest) => manifest,
+                manifest::ManifestDocument::Index(entries) => {
                     digest = manifest::choose(&entries, &wanted, &name)?.digest;
                     document = source.manifest(digest).await?;
                     continue;
@@ -288,13 +295,13 @@ impl Images {
             if !wanted.accepts(&platform) {
                 return Err(Error::unsupported(format!("{name} is for {platform}, and {wanted} is wanted")));
             }
-            return Ok(Found { digest, document, manifest, config, parsed, platform });
+            return Ok(ResolvedImage { digest, document, manifest, config, parsed, platform });
         }
         Err(Error::corrupt(format!("the indexes of {name} are nested more than {INDEX_DEPTH} deep")))
     }
 
     /// Reads the config from the home if it is there, else from the source.
-    async fn config(&self, source: &Source, config: &Descriptor) -> Result<Vec<u8>> {
+    async fn config(&self, source: &ImageSource, config: &Descriptor) -> Result<Vec<u8>> {
         let (this, wanted) = (self.clone(), config.clone());
         match blocking(move || this.blobs.read(wanted.digest, wanted.length)).await? {
             Some(bytes) => Ok(bytes),

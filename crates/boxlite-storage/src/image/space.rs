@@ -1,4 +1,4 @@
-//! Room for what one pull or build is about to write.
+//! Space for what one pull or build is about to write.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,13 @@ use boxlite_types::Result;
 /// Its reservation lives until the last clone is gone. Whoever shares the work of a transfer holds none: only
 /// the one that writes does.
 #[derive(Debug, Clone)]
-pub(crate) struct Room {
+pub(crate) struct WriteSpace {
     guard: Arc<SpaceGuard>,
     written: Arc<AtomicU64>,
 }
 
-impl Room {
-    /// Room in `home`; garbage is collected through `collector` before anything is refused, but for the disk
+impl WriteSpace {
+    /// Space in `home`; garbage is collected through `collector` before anything is refused, but for the disk
     /// images of the digests in `keep`.
     pub(crate) fn new(
         home: &Home,

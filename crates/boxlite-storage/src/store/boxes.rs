@@ -149,7 +149,11 @@ fn ids(transaction: &Transaction<'_>, condition: &str, wanted: &str) -> Transact
 }
 
 /// Notes that the image was used; false when it is not in the catalogue.
-fn use_image(transaction: &Transaction<'_>, image: &str, at: Timestamp) -> TransactionResult<bool> {
+pub(super) fn use_image(
+    transaction: &Transaction<'_>,
+    image: &str,
+    at: Timestamp,
+) -> TransactionResult<bool> {
     let update = "UPDATE images SET last_used_at = max(last_used_at, ?2) WHERE digest = ?1";
     Ok(transaction.execute(update, params![image, at.as_millisecond()])? > 0)
 }

@@ -96,26 +96,6 @@ impl Store {
         self.read(|transaction| select(transaction, clause, &[&whole]))
     }
 
-    /// Notes that the image is being used, for the order in which gc takes what nobody needs.
-    pub(crate) fn touch_image(&self, digest: Digest, now: Timestamp) -> Result<()> {
-        self.write(|transaction| {
-            transaction.execute(
-                "UPDATE images SET last_used_at = max(last_used_at, ?2) WHERE digest = ?1",
-                params![digest.to_string(), now.as_millisecond()],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Whether an image in the catalogue refers to the blob.
-    pub(crate) fn blob_is_referenced(&self, blob: Digest) -> Result<bool> {
-        self.read(|transaction| {
-            let mut statement =
-                transaction.prepare_cached("SELECT EXISTS (SELECT 1 FROM image_blobs WHERE digest = ?1)")?;
-            Ok(statement.query_row([blob.to_string()], |row| row.get(0))?)
-        })
-    }
-
     /// Takes the canonical `reference`, or all names, from the image, and the image away with its last name.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 use boxlite_types::{ErrorKind, ImageConfig, Platform};
 use jiff::Timestamp;
 
+use super::super::boxes::use_image;
 use super::*;
+use crate::catalog::Catalog;
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
@@ -49,9 +51,9 @@ fn what_goes_in_comes_out() {
     assert_eq!(store.image_named("docker.io/library/a:2").unwrap(), Some(first.clone()));
     assert_eq!(store.image_named("a:2").unwrap(), None);
     for blob in [b"manifest".as_slice(), b"config", &[1], &[2]] {
-        assert!(store.blob_is_referenced(Digest::of(blob)).unwrap());
+        assert!(store.blob_is_referenced(&Digest::of(blob).hex()).unwrap());
     }
-    assert!(!store.blob_is_referenced(Digest::of(b"other")).unwrap());
+    assert!(!store.blob_is_referenced(&Digest::of(b"other").hex()).unwrap());
     insert(&store, &first);
     assert_eq!(store.images().unwrap().len(), 1);
 
@@ -70,8 +72,10 @@ fn use_is_noted_and_never_goes_back() {
     let image = image("x", &[]);
     insert(&store, &image);
     let at = |milliseconds| Timestamp::from_millisecond(milliseconds).unwrap();
-    store.touch_image(image.digest, at(9_000)).unwrap();
-    store.touch_image(image.digest, at(5_000)).unwrap();
+    for milliseconds in [9_000, 5_000] {
+        let digest = image.digest.to_string();
+        assert!(store.write(|transaction| use_image(transaction, &digest, at(milliseconds))).unwrap());
+    }
     assert_eq!(store.image(image.digest).unwrap().unwrap().last_used_at, at(9_000));
 }
 
@@ -95,6 +99,6 @@ fn an_image_that_a_box_uses_goes_only_by_force() {
     assert_eq!(remove(None, false).unwrap_err().kind(), ErrorKind::Conflict);
     assert!(store.image(image.digest).unwrap().is_some(), "nothing was lost");
     assert_eq!(remove(None, true).unwrap(), [untagged("a:2"), Removal::Deleted(image.digest)]);
-    assert!(!store.blob_is_referenced(Digest::of(b"manifest")).unwrap());
+    assert!(!store.blob_is_referenced(&Digest::of(b"manifest").hex()).unwrap());
     assert_eq!(remove(None, true).unwrap_err().kind(), ErrorKind::NotFound);
 }

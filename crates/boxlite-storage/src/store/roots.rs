@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_types::Result;
 
 use super::Store;
-use crate::gc::{BoxPin, Catalog, ImagePin};
+use crate::catalog::{BoxPin, Catalog, ImagePin};
 
 fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)

@@ -53,7 +53,7 @@ async fn pull() {
         let images = crate::fixture::open_images(&home)?;
         let image = images.pull(&reference, &PullOptions::default(), std::sync::Arc::new(())).await?;
         if build {
-            boxlite_storage::disk::image::ensure(&images, &image, crate::disk::VIRTUAL, &())?;
+            boxlite_storage::disk_image::ensure(&images, &image, crate::disk::VIRTUAL, &())?;
         }
         Ok::<_, boxlite_types::Error>(image)
     };

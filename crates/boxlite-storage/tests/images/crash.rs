@@ -103,7 +103,7 @@ async fn work_that_was_done_meanwhile_is_not_done_again() {
         let gate = std::fs::File::options().write(true).open(&gate).unwrap();
         let image = fresh.pull(&reference).await.unwrap();
         let leased =
-            boxlite_storage::disk::image::ensure(&fresh.images, &image, crate::disk::VIRTUAL, &()).unwrap();
+            boxlite_storage::disk_image::ensure(&fresh.images, &image, crate::disk::VIRTUAL, &()).unwrap();
         let made = [leased.path().to_owned(), fresh.home.blobs().join(image.digest.hex())];
         let before = made.clone().map(inode);
         drop(gate);
@@ -185,9 +185,9 @@ async fn a_disk_that_fills_up_ends_a_pull_and_leaves_nothing_of_it() {
     std::fs::remove_file(&filler).unwrap();
     let image = pull(&registry.address).await.unwrap();
     fill(20);
-    let error = boxlite_storage::disk::image::ensure(&images, &image, crate::disk::VIRTUAL, &()).unwrap_err();
+    let error = boxlite_storage::disk_image::ensure(&images, &image, crate::disk::VIRTUAL, &()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
     assert_eq!((names(&home.disk_images()), names(&home.tmp())), (vec![], vec![]));
     std::fs::remove_file(&filler).unwrap();
-    drop(boxlite_storage::disk::image::ensure(&images, &image, crate::disk::VIRTUAL, &()).unwrap());
+    drop(boxlite_storage::disk_image::ensure(&images, &image, crate::disk::VIRTUAL, &()).unwrap());
 }

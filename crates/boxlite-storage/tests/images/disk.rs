@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use boxlite_storage::disk::image::{digest, ensure, lease};
+use boxlite_storage::disk_image::{digest, ensure, lease};
 use boxlite_types::{Error, ErrorKind, Image, Progress};
 
 use crate::fixture::*;

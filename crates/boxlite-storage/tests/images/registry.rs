@@ -148,7 +148,7 @@ async fn other_families_of_images_are_read_too() {
     assert!(zstd.layers[0].media_type.ends_with("zstd"), "{:?}", zstd.layers);
     for image in [plain, docker, zstd] {
         drop(
-            boxlite_storage::disk::image::ensure(&scratch.images, &image, crate::disk::VIRTUAL, &()).unwrap(),
+            boxlite_storage::disk_image::ensure(&scratch.images, &image, crate::disk::VIRTUAL, &()).unwrap(),
         );
     }
     assert_eq!(names(&scratch.home.disk_images()).len(), 1, "the same layers make the same disk image");
@@ -400,7 +400,7 @@ async fn eight_tasks_and_three_processes_fetch_each_layer_once() {
                 let image = images.pull(&reference, &PullOptions::default(), Arc::new(())).await?;
                 let (there, built) = (images.clone(), image.clone());
                 let build =
-                    move || boxlite_storage::disk::image::ensure(&there, &built, crate::disk::VIRTUAL, &());
+                    move || boxlite_storage::disk_image::ensure(&there, &built, crate::disk::VIRTUAL, &());
                 tokio::task::spawn_blocking(build).await.unwrap().map(|_| image)
             };
             tokio::spawn(work)

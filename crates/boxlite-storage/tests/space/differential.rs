@@ -5,7 +5,7 @@ use std::process::Command;
 
 use boxlite_home::durable::FileId;
 use boxlite_storage::disk::qcow2::chain::follow_file;
-use boxlite_storage::disk::qcow2::{BackingFormat, Chains, Header, HeaderError, Link};
+use boxlite_storage::disk::qcow2::{BackingFormat, ChainLink, Chains, HeaderError, Qcow2Header};
 
 fn qemu_img(directory: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("qemu-img").current_dir(directory).args(arguments).output().unwrap();
@@ -108,7 +108,8 @@ fn every_overlay_that_qemu_img_makes_is_read_as_qemu_img_reads_it() {
             let info = qemu_img(directory.path(), &["info", "-U", "--output=json", "top.qcow2"]).unwrap();
             let info: serde_json::Value = serde_json::from_str(&info).unwrap();
             let bytes = std::fs::read(at("top.qcow2")).unwrap();
-            let header = Header::parse(&bytes).unwrap_or_else(|bad| panic!("{option} over {backing}: {bad}"));
+            let header =
+                Qcow2Header::parse(&bytes).unwrap_or_else(|bad| panic!("{option} over {backing}: {bad}"));
             let found = header.backing.unwrap();
             assert_eq!(header.virtual_size, info["virtual-size"], "{option}");
             assert_eq!(header.cluster, info["cluster-size"], "{option}");
@@ -118,7 +119,7 @@ fn every_overlay_that_qemu_img_makes_is_read_as_qemu_img_reads_it() {
             let mut chains = Chains::new(vec![]);
             let followed = follow_file(&mut chains, &at("top.qcow2")).unwrap().unwrap();
             let expected = chain_of(directory.path(), Path::new("top.qcow2"));
-            assert_eq!(chains.below(followed.backing), (expected, Link::End), "{option} over {backing}");
+            assert_eq!(chains.below(followed.backing), (expected, ChainLink::End), "{option} over {backing}");
             compared += 1;
         }
     }
@@ -141,7 +142,7 @@ fn what_qemu_img_can_name_but_we_do_not_follow_is_unknown() {
     };
     let unknown = || match follow_file(&mut Chains::new(vec![]), &at("top.qcow2")) {
         Err(_) => true,
-        Ok(found) => matches!(found.unwrap().backing, Link::Unknown(_)),
+        Ok(found) => matches!(found.unwrap().backing, ChainLink::Unknown(_)),
     };
     let root = at("root.ext4").display().to_string();
     let json =
@@ -152,7 +153,7 @@ fn what_qemu_img_can_name_but_we_do_not_follow_is_unknown() {
     }
     top(&["create", "-q", "-f", "qcow2", "-o", "data_file=data.raw", "top.qcow2", "64M"]).unwrap();
     assert!(unknown(), "data_file");
-    assert_eq!(Header::parse(&std::fs::read(at("top.qcow2")).unwrap()), Err(HeaderError::ExternalData));
+    assert_eq!(Qcow2Header::parse(&std::fs::read(at("top.qcow2")).unwrap()), Err(HeaderError::ExternalData));
     top(&["create", "-q", "-u", "-f", "qcow2", "-b", &root, "-F", "vmdk", "top.qcow2", "64M"]).unwrap();
     assert!(unknown(), "vmdk");
     // `file:` is a path after all.
@@ -194,7 +195,7 @@ fn the_corpus_is_read_or_refused() {
         std::fs::copy(&path, &top).unwrap();
         let mut chains = Chains::new(vec![]);
         let read = follow_file(&mut chains, &top)
-            .is_ok_and(|found| !matches!(found.unwrap().backing, Link::Unknown(_)));
+            .is_ok_and(|found| !matches!(found.unwrap().backing, ChainLink::Unknown(_)));
         assert_eq!(read, name.starts_with("seed-qemu"), "{name}");
         seen += 1;
     }

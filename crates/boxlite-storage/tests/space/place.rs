@@ -140,7 +140,7 @@ pub(crate) fn assert_whole(home: &Home) {
     for entry in std::fs::read_dir(home.boxes()).unwrap() {
         let path = entry.unwrap().path().join("disks/root.qcow2");
         let Ok(bytes) = std::fs::read(&path) else { continue };
-        let header = boxlite_storage::disk::qcow2::Header::parse(&bytes).unwrap();
+        let header = boxlite_storage::disk::qcow2::Qcow2Header::parse(&bytes).unwrap();
         let backing = PathBuf::from(std::str::from_utf8(header.backing.unwrap().name).unwrap());
         assert!(backing.exists(), "{} lacks {}", path.display(), backing.display());
     }

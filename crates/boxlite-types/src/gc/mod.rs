@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use report::{Failure, Fate, GcReport, Holder, HolderKind, Item, Skip, Unreadable};
-pub use usage::{BoxUsage, ImageUsage, Share, Usage};
+pub use report::{Fate, GcReport, Holder, HolderKind, Item, RemovalFailure, Skip, Unreadable};
+pub use usage::{BoxUsage, ImageUsage, KindUsage, Usage};
 
 /// What a pass may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

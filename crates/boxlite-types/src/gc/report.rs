@@ -28,7 +28,7 @@ pub struct GcReport {
     /// What could not be read; while there is any, no disk image, base or box directory is removed.
     pub unreadable: Vec<Unreadable>,
     /// Removals that failed.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<RemovalFailure>,
     /// Allocated bytes of everything removed (or that would be).
     pub reclaimed: u64,
     /// Bytes by which the filesystem's free space grew meanwhile, by anybody's doing; absent in a dry run and
@@ -158,7 +158,7 @@ pub struct Unreadable {
 
 /// A removal that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct RemovalFailure {
     /// Of what.
     pub path: PathBuf,
     /// How.

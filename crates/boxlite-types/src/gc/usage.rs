@@ -6,7 +6,7 @@ use super::Unreadable;
 
 /// Number and size of a kind of file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
+pub struct KindUsage {
     /// How many there are.
     pub count: u64,
     /// Bytes allocated to them.
@@ -19,19 +19,19 @@ pub struct Share {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Disk images.
-    pub disk_images: Share,
+    pub disk_images: KindUsage,
     /// Copy-on-write overlays of boxes.
-    pub overlays: Share,
+    pub overlays: KindUsage,
     /// Snapshot and clone bases.
-    pub bases: Share,
+    pub bases: KindUsage,
     /// Layers, configs, manifests.
-    pub blobs: Share,
+    pub blobs: KindUsage,
     /// Everything else in box directories: logs, sockets, locks.
-    pub logs: Share,
+    pub logs: KindUsage,
     /// Unpacked kernels and initramfs files, and what was learnt of the host.
-    pub boot_files: Share,
+    pub boot_files: KindUsage,
     /// Unfinished files and trash.
-    pub unfinished: Share,
+    pub unfinished: KindUsage,
     /// Bytes of disk images and bases that more than one box stands on.
     pub shared: u64,
     /// What `gc` would free now.

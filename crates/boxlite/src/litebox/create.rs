@@ -4,7 +4,7 @@ use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Lock};
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
-use boxlite_storage::disk;
+use boxlite_storage::disk_image;
 use boxlite_types::{
     BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase, PortForward, Result, Volume,
 };
@@ -82,7 +82,7 @@ pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image)
         name: options.name.clone().unwrap_or_else(name::made_up),
         image: image.digest.to_string(),
         image_reference: options.image.clone(),
-        disk_digest: disk::image::digest(image, disk_image_size),
+        disk_digest: disk_image::digest(image, disk_image_size),
         disk_image_size,
         image_config: image.config.clone(),
         volumes: volumes(context, &options)?,

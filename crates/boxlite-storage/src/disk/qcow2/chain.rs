@@ -14,7 +14,7 @@ use boxlite_home::durable::FileId;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::header::{BOUND, BackingFormat, Header, is_qcow2};
+use super::header::{BOUND, BackingFormat, Qcow2Header, is_qcow2};
 use super::name::local_path;
 
 /// The longest chain that is followed, in files below the overlay.
@@ -34,7 +34,7 @@ pub struct Unknown {
 
 /// Where a file's backing reference leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum ChainLink {
     /// To nothing: the file stands alone.
     End,
     /// To this file.
@@ -56,7 +56,7 @@ pub struct UnknownIndex(u32);
 #[derive(Debug, Clone, Copy)]
 struct Node {
     id: FileId,
-    next: Link,
+    next: ChainLink,
 }
 
 /// An overlay whose first link was resolved.
@@ -69,7 +69,7 @@ pub struct Followed {
     /// When it was last modified, in nanoseconds since 1970.
     pub modified: i64,
     /// Its backing file.
-    pub backing: Link,
+    pub backing: ChainLink,
 }
 
 /// Backing chains met so far, sharing what they have in common.
@@ -77,7 +77,7 @@ pub struct Followed {
 pub struct Chains {
     nodes: Vec<Node>,
     by_id: HashMap<FileId, NodeIndex>,
-    by_name: HashMap<Box<[u8]>, (BackingFormat, Link)>,
+    by_name: HashMap<Box<[u8]>, (BackingFormat, ChainLink)>,
     unknown: Vec<Unknown>,
     moved_to: Vec<PathBuf>,
     buffer: Box<[u8; BOUND]>,
@@ -123,8 +123,8 @@ impl Chains {
         drop(file);
         let id = id_of(&stat);
         let backing =
-            match Header::parse(&self.buffer[..read]).map_err(|bad| unknown(bad.to_string()))?.backing {
-                None => Link::End,
+            match Qcow2Header::parse(&self.buffer[..read]).map_err(|bad| unknown(bad.to_string()))?.backing {
+                None => ChainLink::End,
                 Some(backing) => match self.by_name.get(backing.name) {
                     Some((format, link)) if *format == backing.format => *link,
                     _ => {
@@ -143,17 +143,17 @@ impl Chains {
     }
 
     /// The files below an overlay, nearest first, and how the chain ends.
-    pub fn below(&self, first: Link) -> (Vec<FileId>, Link) {
+    pub fn below(&self, first: ChainLink) -> (Vec<FileId>, ChainLink) {
         let mut files = Vec::new();
         let end = self.visit_below(first, |id| files.push(id));
         (files, end)
     }
 
     /// Calls `visit` for every file below an overlay, nearest first; returns how the chain ends.
-    pub fn visit_below(&self, first: Link, mut visit: impl FnMut(FileId)) -> Link {
+    pub fn visit_below(&self, first: ChainLink, mut visit: impl FnMut(FileId)) -> ChainLink {
         let mut link = first;
         // Links point at nodes that were complete before, or to `Unknown`: there is no cycle among nodes.
-        while let Link::File(index) = link {
+        while let ChainLink::File(index) = link {
             let node = &self.nodes[index.0 as usize];
             visit(node.id);
             link = node.next;
@@ -161,15 +161,15 @@ impl Chains {
         link
     }
 
-    /// Why a link is [`Link::Unknown`].
+    /// Why a link is [`ChainLink::Unknown`].
     pub fn unknown(&self, index: UnknownIndex) -> &Unknown {
         &self.unknown[index.0 as usize]
     }
 
-    fn give_up(&mut self, path: &Path, why: impl Into<String>) -> Link {
+    fn give_up(&mut self, path: &Path, why: impl Into<String>) -> ChainLink {
         let index = UnknownIndex(self.unknown.len() as u32);
         self.unknown.push(Unknown { path: path.to_owned(), why: why.into() });
-        Link::Unknown(index)
+        ChainLink::Unknown(index)
     }
 
     /// Resolves the reference `name` in the header of the file `holder`; `trail` are the files above.
@@ -179,7 +179,7 @@ impl Chains {
         format: BackingFormat,
         holder: &Path,
         trail: &mut Vec<FileId>,
-    ) -> Link {
+    ) -> ChainLink {
         if trail.len() > DEEPEST {
             return self.give_up(holder, format!("its chain is deeper than {DEEPEST} files"));
         }
@@ -198,7 +198,7 @@ impl Chains {
         link
     }
 
-    fn resolve_path(&mut self, path: &Path, format: BackingFormat, trail: &mut Vec<FileId>) -> Link {
+    fn resolve_path(&mut self, path: &Path, format: BackingFormat, trail: &mut Vec<FileId>) -> ChainLink {
         match self.resolve_existing(path, format, trail) {
             Some(link) => link,
             None => self.resolve_moved(path, format, trail),
@@ -206,14 +206,14 @@ impl Chains {
     }
 
     /// Looks for the file name of a vanished path where the home is now.
-    fn resolve_moved(&mut self, gone: &Path, format: BackingFormat, trail: &mut Vec<FileId>) -> Link {
-        let Some(name) = gone.file_name() else { return Link::Dangling };
+    fn resolve_moved(&mut self, gone: &Path, format: BackingFormat, trail: &mut Vec<FileId>) -> ChainLink {
+        let Some(name) = gone.file_name() else { return ChainLink::Dangling };
         for candidate in self.moved_to.clone() {
             if let Some(link) = self.resolve_existing(&candidate.join(name), format, trail) {
                 return link;
             }
         }
-        Link::Dangling
+        ChainLink::Dangling
     }
 
     /// `None` when nothing is there.
@@ -222,10 +222,10 @@ impl Chains {
         path: &Path,
         format: BackingFormat,
         trail: &mut Vec<FileId>,
-    ) -> Option<Link> {
+    ) -> Option<ChainLink> {
         if format == BackingFormat::Raw {
             return match rustix::fs::statat(rustix::fs::CWD, path, AtFlags::empty()) {
-                Ok(stat) if is_regular(&stat) => Some(self.node(id_of(&stat), Link::End)),
+                Ok(stat) if is_regular(&stat) => Some(self.node(id_of(&stat), ChainLink::End)),
                 Ok(_) => Some(self.give_up(path, "it is not a regular file")),
                 Err(Errno::NOENT | Errno::NOTDIR) => None,
                 Err(errno) => Some(self.give_up(path, format!("it cannot be examined: {errno}"))),
@@ -246,7 +246,7 @@ impl Chains {
             return Some(self.give_up(path, "its chain is a cycle"));
         }
         if let Some(known) = self.by_id.get(&id).filter(|known| !self.ends_raw_at(**known)) {
-            return Some(Link::File(*known));
+            return Some(ChainLink::File(*known));
         }
         let read = match read_start(&file, &mut self.buffer) {
             Ok(read) => read,
@@ -254,12 +254,12 @@ impl Chains {
         };
         drop(file);
         if format == BackingFormat::Unnamed && !is_qcow2(&self.buffer[..read]) {
-            return Some(self.node(id, Link::End));
+            return Some(self.node(id, ChainLink::End));
         }
-        let (next, relative) = match Header::parse(&self.buffer[..read]) {
+        let (next, relative) = match Qcow2Header::parse(&self.buffer[..read]) {
             Err(bad) => (self.give_up(path, bad.to_string()), false),
-            Ok(Header { backing: None, .. }) => (Link::End, false),
-            Ok(Header { backing: Some(backing), .. }) => {
+            Ok(Qcow2Header { backing: None, .. }) => (ChainLink::End, false),
+            Ok(Qcow2Header { backing: Some(backing), .. }) => {
                 let (name, format) = (backing.name.to_vec(), backing.format);
                 trail.push(id);
                 let next = self.resolve(&name, format, path, trail);
@@ -269,7 +269,7 @@ impl Chains {
         };
         // What a relative name means, and whether a chain is too deep or a cycle, depends on where one comes
         // from, so such a file is not shared between chains.
-        if relative || matches!(next, Link::Unknown(_)) {
+        if relative || matches!(next, ChainLink::Unknown(_)) {
             return Some(self.fresh_node(id, next));
         }
         Some(self.node(id, next))
@@ -277,26 +277,26 @@ impl Chains {
 
     /// Whether the remembered node was reached as a raw file, whose header (if it has one) nobody read.
     fn ends_raw_at(&self, index: NodeIndex) -> bool {
-        self.nodes[index.0 as usize].next == Link::End
+        self.nodes[index.0 as usize].next == ChainLink::End
     }
 
-    fn node(&mut self, id: FileId, next: Link) -> Link {
+    fn node(&mut self, id: FileId, next: ChainLink) -> ChainLink {
         if let Some(known) = self.by_id.get(&id)
             && self.nodes[known.0 as usize].next == next
         {
-            return Link::File(*known);
+            return ChainLink::File(*known);
         }
         let link = self.fresh_node(id, next);
-        if let Link::File(index) = link {
+        if let ChainLink::File(index) = link {
             self.by_id.insert(id, index);
         }
         link
     }
 
-    fn fresh_node(&mut self, id: FileId, next: Link) -> Link {
+    fn fresh_node(&mut self, id: FileId, next: ChainLink) -> ChainLink {
         let index = NodeIndex(self.nodes.len() as u32);
         self.nodes.push(Node { id, next });
-        Link::File(index)
+        ChainLink::File(index)
     }
 }
 

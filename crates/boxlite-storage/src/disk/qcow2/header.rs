@@ -81,7 +81,7 @@ pub struct Backing<'a> {
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header<'a> {
+pub struct Qcow2Header<'a> {
     /// 2 or 3.
     pub version: u32,
     /// Bytes per cluster.
@@ -97,7 +97,7 @@ pub fn is_qcow2(start: &[u8]) -> bool {
     be32(start, 0) == Some(MAGIC)
 }
 
-impl<'a> Header<'a> {
+impl<'a> Qcow2Header<'a> {
     /// Parses `start`: the first [`BOUND`] bytes of the file, or all of a shorter one.
     pub fn parse(start: &'a [u8]) -> Result<Self, HeaderError> {
         let start = &start[..start.len().min(BOUND)];

@@ -13,7 +13,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chains, Followed, Link, Unknown};
+pub use chain::{ChainLink, Chains, Followed, Unknown};
 pub use content::is_pristine;
-pub use header::{BackingFormat, Header, HeaderError};
+pub use header::{BackingFormat, HeaderError, Qcow2Header};
 pub use write::{CLUSTER, overlay_header};

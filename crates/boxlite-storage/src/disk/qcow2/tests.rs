@@ -36,11 +36,11 @@ fn with_name(name: &[u8], format: BackingFormat) -> Vec<u8> {
 fn a_header_of_ours_reads_back() {
     let path = Path::new(OsStr::from_bytes(b"/h/images/\xff\xfe.ext4"));
     let head = bytes(path, BackingFormat::Raw);
-    let header = Header::parse(&head).unwrap();
+    let header = Qcow2Header::parse(&head).unwrap();
     let backing = Backing { name: path.as_os_str().as_bytes(), format: BackingFormat::Raw };
     assert_eq!(
         header,
-        Header { version: 3, cluster: CLUSTER, virtual_size: 10 << 30, backing: Some(backing) }
+        Qcow2Header { version: 3, cluster: CLUSTER, virtual_size: 10 << 30, backing: Some(backing) }
     );
 }
 
@@ -88,7 +88,7 @@ fn hostile_headers_are_errors() {
         (patched(104, b"DATA"), HeaderError::ExternalData),
         (with_name(b"/a\0b", BackingFormat::Raw), HeaderError::NulInName),
     ] {
-        assert_eq!(Header::parse(&head), Err(expected), "{head:02x?}");
+        assert_eq!(Qcow2Header::parse(&head), Err(expected), "{head:02x?}");
     }
 }
 
@@ -126,12 +126,12 @@ fn chains_are_followed_by_identity() {
         let followed = follow_file(&mut chains, &at("top.qcow2")).unwrap().unwrap();
         let (files, end) = chains.below(followed.backing);
         assert_eq!(files, expected, "{:?} {format:?}", String::from_utf8_lossy(name));
-        assert_eq!(end, if expected.is_empty() { Link::Dangling } else { Link::End });
+        assert_eq!(end, if expected.is_empty() { ChainLink::Dangling } else { ChainLink::End });
     }
     let absolute = at("sub/../alias.qcow2");
     write(&at("top.qcow2"), &absolute, BackingFormat::Qcow2);
     let followed = follow_file(&mut chains, &at("top.qcow2")).unwrap().unwrap();
-    assert_eq!(chains.below(followed.backing), (vec![base, root], Link::End));
+    assert_eq!(chains.below(followed.backing), (vec![base, root], ChainLink::End));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_moved_home_is_found_by_file_name() {
     write(&top, Path::new("/nowhere/images/disk-images/abc.ext4"), BackingFormat::Raw);
     let mut chains = Chains::new(vec![home.path().to_owned()]);
     let followed = follow_file(&mut chains, &top).unwrap().unwrap();
-    assert_eq!(chains.below(followed.backing), (vec![id(&home.path().join("abc.ext4"))], Link::End));
+    assert_eq!(chains.below(followed.backing), (vec![id(&home.path().join("abc.ext4"))], ChainLink::End));
 }
 
 /// Mutation tried: without the depth cap the deep chain is believed; without the cycle check its reason is lost.
@@ -153,7 +153,7 @@ fn cycles_depth_and_strange_files_are_unknown() {
     let end_of = |chains: &mut Chains, top: &Path| match follow_file(chains, top) {
         Err(unknown) => Err(unknown),
         Ok(followed) => match chains.below(followed.unwrap().backing).1 {
-            Link::Unknown(index) => Err(chains.unknown(index).clone()),
+            ChainLink::Unknown(index) => Err(chains.unknown(index).clone()),
             link => Ok(link),
         },
     };
@@ -206,7 +206,7 @@ fn cycles_depth_and_strange_files_are_unknown() {
         write(&at(&format!("link-{depth}")), &at(&format!("link-{}", depth - 1)), format);
     }
     let ends = |depth: usize| end_of(&mut Chains::new(vec![]), &at(&format!("link-{depth}")));
-    assert_eq!(ends(DEEPEST), Ok(Link::End));
+    assert_eq!(ends(DEEPEST), Ok(ChainLink::End));
     assert!(ends(DEEPEST + 1).is_err());
     assert_eq!(follow_file(&mut Chains::new(vec![]), &at("absent.qcow2")), Ok(None));
 }
@@ -214,11 +214,11 @@ fn cycles_depth_and_strange_files_are_unknown() {
 proptest! {
     #[test]
     fn any_bytes_parse_or_fail_without_a_panic(mut noise in proptest::collection::vec(any::<u8>(), 0..BOUND + 64)) {
-        let _ = Header::parse(&noise);
+        let _ = Qcow2Header::parse(&noise);
         let plausible = bytes(Path::new("/a/b"), BackingFormat::Qcow2);
         let end = noise.len().min(8);
         noise[..end].copy_from_slice(&plausible[..end]);
-        let _ = Header::parse(&noise);
+        let _ = Qcow2Header::parse(&noise);
     }
 
     #[test]
@@ -228,7 +228,7 @@ proptest! {
             let at = at % head.len();
             head[at] = value;
         }
-        if let Ok(Header { backing: Some(backing), .. }) = Header::parse(&head) {
+        if let Ok(Qcow2Header { backing: Some(backing), .. }) = Qcow2Header::parse(&head) {
             prop_assert!(backing.name.len() <= LONGEST_NAME);
         }
     }

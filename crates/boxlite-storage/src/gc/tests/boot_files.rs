@@ -96,12 +96,9 @@ fn automatic_gc_leaves_boot_files_once_it_has_reached_its_goal() {
     put(&place, &named("vmlinux", 'a'), 48 * HOUR);
     put(&place, &named("vmlinux", 'b'), 47 * HOUR);
     let goal = Goal { keep: &[], missing: &Missing::default, outlook: &|_| Verdict::Ok };
-    let options = GcOptions::default();
-    let pass = |goal| {
-        super::super::pass::Pass::new(&place.home, &*place.catalog(), &place.settings, &options, goal).run()
-    };
-    assert_eq!(skipped(&pass(Some(&goal)), &named("vmlinux", 'a')), Skip::Enough);
-    assert_eq!(removed(&pass(None)), [named("vmlinux", 'a')]);
+    let report = place.gc_for(&goal, Verdict::Ok, false);
+    assert_eq!(skipped(&report, &named("vmlinux", 'a')), Skip::Enough);
+    assert_eq!(removed(&place.gc(&GcOptions::default())), [named("vmlinux", 'a')]);
 }
 
 /// Mutations tried: a day for templates under pressure as well; no day where only the free share is small.
@@ -116,9 +113,7 @@ fn templates_go_sooner_where_space_is_short() {
     let pass = |missing: Missing, dry_run| {
         let (missing, outlook) = (move || missing, |_| Verdict::Warn);
         let goal = Goal { keep: &[], missing: &missing, outlook: &outlook };
-        let options = GcOptions { dry_run, ..GcOptions::default() };
-        super::super::pass::Pass::new(&place.home, &*place.catalog(), &place.settings, &options, Some(&goal))
-            .run()
+        place.gc_for(&goal, Verdict::Ok, dry_run)
     };
     let short = Missing { bytes: u64::MAX, ..Missing::default() };
     assert_eq!(removed(&pass(Missing { share_only: true, ..short }, true)), Vec::<&str>::new());

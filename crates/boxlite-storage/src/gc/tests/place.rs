@@ -8,10 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use boxlite_home::Home;
+use boxlite_home::admission::Goal;
 use boxlite_home::settings::Settings;
-use boxlite_types::{Error, GcOptions, GcReport, Result};
+use boxlite_types::{Error, GcOptions, GcReport, Result, Verdict};
 
-use crate::disk::qcow2::{BackingFormat, Header, overlay_header};
+use crate::disk::qcow2::{BackingFormat, Qcow2Header, overlay_header};
+use crate::gc::bounds::Bounds;
+use crate::gc::collect::carry_out;
+use crate::gc::plan::GcPlan;
+use crate::gc::rules::{GcScope, Rules};
 use crate::gc::{Automatic, BoxPin, Catalog, ImagePin, collect};
 
 pub(super) const AGED: Duration = Duration::from_secs(86_400);
@@ -64,6 +69,15 @@ impl Place {
 
     pub(super) fn gc(&self, options: &GcOptions) -> GcReport {
         collect(&self.home, &self.catalog(), &self.settings, options).unwrap()
+    }
+
+    /// A pass for `goal`, whose outlook is `outlook`, as automatic gc makes one.
+    pub(super) fn gc_for(&self, goal: &Goal<'_>, outlook: Verdict, dry_run: bool) -> GcReport {
+        let missing = (goal.missing)();
+        let mut rules = Rules::new(&self.settings, &GcOptions::default(), goal.keep);
+        rules.pressed = !missing.is_nothing() && !missing.share_only;
+        let scope = GcScope { home: &self.home, catalog: &*self.records, rules };
+        carry_out(GcPlan::make(&scope), Bounds::of_goal(goal, outlook, &rules), &scope, dry_run)
     }
 
     pub(super) fn image_path(&self, name: &str) -> PathBuf {
@@ -164,7 +178,7 @@ impl Place {
         let mut path = overlay.to_owned();
         loop {
             let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let Ok(Header { backing: Some(backing), .. }) = Header::parse(&bytes) else { break };
+            let Ok(Qcow2Header { backing: Some(backing), .. }) = Qcow2Header::parse(&bytes) else { break };
             path = PathBuf::from(std::ffi::OsStr::from_bytes(backing.name));
         }
         assert!(path.starts_with(self.home.root()));

@@ -16,7 +16,7 @@ pub(crate) struct ParsedConfig {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawConfig {
     #[serde(default, deserialize_with = "or_default")]
     architecture: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -68,7 +68,7 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D)
 /// # Errors
 /// `Corrupt` when it is malformed or does not list one `diff_id` for each of `layers` layers.
 pub(crate) fn parse_config(bytes: &[u8], layers: usize, name: &str) -> Result<ParsedConfig> {
-    let raw: Raw = serde_json::from_slice(bytes)
+    let raw: RawConfig = serde_json::from_slice(bytes)
         .map_err(|error| Error::corrupt(format!("the config of {name} is malformed")).because(error))?;
     let diff_ids = raw.rootfs.diff_ids;
     if diff_ids.len() != layers {

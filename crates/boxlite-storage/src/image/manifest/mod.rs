@@ -52,14 +52,14 @@ pub(crate) struct Manifest {
 
 /// What stands at a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Document {
+pub(crate) enum ManifestDocument {
     Manifest(Manifest),
     Index(Vec<Descriptor>),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+struct RawManifest {
     schema_version: u32,
     #[serde(default)]
     media_type: Option<String>,
@@ -84,14 +84,15 @@ enum RawEntry {
 /// # Errors
 /// `Corrupt` when it is neither a manifest nor an index, or both at once (CVE-2021-41190); `Unsupported` for
 /// Docker's schema 1 and for things that are no container image.
-pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Document> {
+pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<ManifestDocument> {
     let broken = |why: String| Error::corrupt(format!("the manifest of {name} is malformed: {why}"));
     if let Ok(Versioned { schema_version: 1 }) = serde_json::from_slice(bytes) {
         let message =
             format!("{name} is in Docker's schema 1, which registries gave up in 2019; push it anew");
         return Err(Error::unsupported(message));
     }
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()).because(error))?;
+    let raw: RawManifest =
+        serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()).because(error))?;
     if raw.schema_version != 2 {
         return Err(broken(format!("schemaVersion is {}, not 2", raw.schema_version)));
     }
@@ -102,12 +103,12 @@ pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Document> {
                 RawEntry::Known(descriptor) => Some(descriptor),
                 RawEntry::Unknown(_) => None,
             });
-            Ok(Document::Index(known.collect()))
+            Ok(ManifestDocument::Index(known.collect()))
         }
         (Some(config), Some(layers), None)
             if matches!(media_type, None | Some(OCI_MANIFEST | DOCKER_MANIFEST)) =>
         {
-            Ok(Document::Manifest(Manifest { config, layers }.checked(name)?))
+            Ok(ManifestDocument::Manifest(Manifest { config, layers }.checked(name)?))
         }
         _ => Err(broken(format!(
             "it is neither an image manifest nor an index (media type {})",

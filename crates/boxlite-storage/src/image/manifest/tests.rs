@@ -25,7 +25,9 @@ fn both_families_of_manifests_are_read() {
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     ] {
         let text = manifest(&[descriptor(layer, 7)]).to_string();
-        let Document::Manifest(read) = parse(text.as_bytes(), "x").unwrap() else { panic!("an index") };
+        let ManifestDocument::Manifest(read) = parse(text.as_bytes(), "x").unwrap() else {
+            panic!("an index")
+        };
         assert_eq!(read.layers[0].length, 7);
     }
 }
@@ -88,7 +90,7 @@ fn an_index_entry_of_an_unknown_algorithm_is_no_candidate() {
         { "mediaType": OCI_MANIFEST, "digest": format!("sha512:{}", "0".repeat(128)), "size": 3 },
         descriptor(OCI_MANIFEST, 3),
     ]});
-    let Document::Index(entries) = parse(text.to_string().as_bytes(), "x").unwrap() else { panic!() };
+    let ManifestDocument::Index(entries) = parse(text.to_string().as_bytes(), "x").unwrap() else { panic!() };
     assert_eq!(entries.len(), 1);
 }
 
@@ -117,8 +119,8 @@ fn configs_may_be_full_of_nulls() {
 #[test]
 fn a_synthesised_manifest_reads_back_and_is_always_the_same() {
     let text = manifest(&[descriptor("application/vnd.oci.image.layer.v1.tar", 7)]).to_string();
-    let Document::Manifest(first) = parse(text.as_bytes(), "x").unwrap() else { panic!("an index") };
+    let ManifestDocument::Manifest(first) = parse(text.as_bytes(), "x").unwrap() else { panic!("an index") };
     let written = first.to_json();
-    assert_eq!(parse(&written, "x").unwrap(), Document::Manifest(first.clone()));
+    assert_eq!(parse(&written, "x").unwrap(), ManifestDocument::Manifest(first.clone()));
     assert_eq!(written, first.to_json());
 }

@@ -13,7 +13,7 @@ const LINK_LIMIT: usize = 8;
 
 /// Where an entry's contents are in the file, or which entry it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(super) struct ArchiveExtent {
     pub(super) offset: u64,
     pub(super) length: u64,
     link: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Extent {
 ///
 /// # Errors
 /// `Corrupt` when it is no tar file, is cut off, or has more entries than an image's archive can have.
-pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<String, Extent>> {
+pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<String, ArchiveExtent>> {
     let broken =
         |why: &str| Error::corrupt(format!("{} is no usable image archive: {why}", path.display())).at(path);
     let length = std::fs::metadata(path).doing("examining", path)?.len();
@@ -47,7 +47,7 @@ pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<Str
         if offset.checked_add(size).is_none_or(|end| end > length) {
             return Err(broken(&format!("it is cut off within {name}")));
         }
-        entries.insert(name, Extent { offset, length: size, link });
+        entries.insert(name, ArchiveExtent { offset, length: size, link });
     }
     if entries.is_empty() {
         return Err(broken("it has no entries"));
@@ -56,7 +56,7 @@ pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<Str
 }
 
 /// The entry `name`, through the links that Docker writes for layers which occur twice.
-pub(super) fn find<'a>(entries: &'a HashMap<String, Extent>, name: &str) -> Option<&'a Extent> {
+pub(super) fn find<'a>(entries: &'a HashMap<String, ArchiveExtent>, name: &str) -> Option<&'a ArchiveExtent> {
     let mut extent = entries.get(&normalise(name))?;
     for _ in 0..LINK_LIMIT {
         match &extent.link {

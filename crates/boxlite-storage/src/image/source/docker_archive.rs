@@ -10,14 +10,14 @@ use boxlite_types::{Digest, Doing, Error, Result};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{LocalSource, Place};
+use super::{LocalSource, SourcePlace};
 use crate::image::ingest::CHUNK;
 use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, Manifest, OCI_CONFIG};
 use crate::reference::RegistryReference;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Item {
+struct DockerManifestItem {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
@@ -25,7 +25,11 @@ struct Item {
 }
 
 /// Finds the image called `wanted`, or the only one, in the archive at `place`.
-pub(super) fn open(place: Place, wanted: Option<&RegistryReference>, name: String) -> Result<LocalSource> {
+pub(super) fn open(
+    place: SourcePlace,
+    wanted: Option<&RegistryReference>,
+    name: String,
+) -> Result<LocalSource> {
     if !place.has("manifest.json") {
         let message = format!(
             "{} is no archive of docker save: it lacks manifest.json (oci-archive: reads OCI layouts)",
@@ -34,7 +38,7 @@ pub(super) fn open(place: Place, wanted: Option<&RegistryReference>, name: Strin
         return Err(Error::corrupt(message).at(place.path()));
     }
     let text = place.read("manifest.json", DOCUMENT_LIMIT)?;
-    let items: Vec<Item> = serde_json::from_slice(&text).map_err(|error| {
+    let items: Vec<DockerManifestItem> = serde_json::from_slice(&text).map_err(|error| {
         let message = format!("manifest.json in {} is malformed: {error}", place.path().display());
         Error::corrupt(message).at(place.path()).because(error)
     })?;
@@ -56,8 +60,12 @@ pub(super) fn open(place: Place, wanted: Option<&RegistryReference>, name: Strin
     Ok(LocalSource { place, top, made_up, names, name })
 }
 
-fn choose<'a>(items: &'a [Item], wanted: Option<&RegistryReference>, name: &str) -> Result<&'a Item> {
-    let tags = |item: &'a Item| item.repo_tags.iter().flatten().map(String::as_str);
+fn choose<'a>(
+    items: &'a [DockerManifestItem],
+    wanted: Option<&RegistryReference>,
+    name: &str,
+) -> Result<&'a DockerManifestItem> {
+    let tags = |item: &'a DockerManifestItem| item.repo_tags.iter().flatten().map(String::as_str);
     let listed = || {
         let all: Vec<&str> = items.iter().flat_map(tags).take(20).collect();
         if all.is_empty() { "no names".to_owned() } else { all.join(", ") }
@@ -78,7 +86,7 @@ fn choose<'a>(items: &'a [Item], wanted: Option<&RegistryReference>, name: &str)
 }
 
 /// A plain tar layer is its own `diff_id` (verified when it is copied); a compressed one has to be hashed.
-fn describe(place: &Place, entry: &str, diff_id: Digest) -> Result<Descriptor> {
+fn describe(place: &SourcePlace, entry: &str, diff_id: Digest) -> Result<Descriptor> {
     let slice = place.open(entry)?;
     let length = slice.length();
     let mut magic = Vec::new();

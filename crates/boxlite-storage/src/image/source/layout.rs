@@ -4,27 +4,27 @@ use std::collections::HashMap;
 
 use boxlite_types::{Error, Result};
 
-use super::{LocalSource, Place};
-use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, Document};
+use super::{LocalSource, SourcePlace};
+use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, ManifestDocument};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// Finds the manifest or index that `tag` names, or the only one, in the layout at `place`.
-pub(super) fn open(place: Place, tag: Option<&str>, name: String) -> Result<LocalSource> {
+pub(super) fn open(place: SourcePlace, tag: Option<&str>, name: String) -> Result<LocalSource> {
     if !place.has("index.json") {
         let message = format!("there is no image layout at {}: it lacks index.json", place.path().display());
         return Err(Error::not_found(message).at(place.path()));
     }
     let index = place.read("index.json", DOCUMENT_LIMIT)?;
-    let Document::Index(entries) = manifest::parse(&index, &format!("{name} (index.json)"))? else {
+    let ManifestDocument::Index(entries) = manifest::parse(&index, &format!("{name} (index.json)"))? else {
         let message = format!("index.json of {} is not an index", place.path().display());
         return Err(Error::corrupt(message).at(place.path()));
     };
     let (top, made_up) = match choose(&entries, tag, &name)? {
-        Choice::Entry(entry) => (entry.digest, HashMap::new()),
+        LayoutChoice::Entry(entry) => (entry.digest, HashMap::new()),
         // Several platforms of one image without names: index.json itself is the image's index.
-        Choice::Whole => {
+        LayoutChoice::Whole => {
             let digest = boxlite_types::Digest::of(&index);
             (digest, HashMap::from([(digest, index)]))
         }
@@ -32,18 +32,18 @@ pub(super) fn open(place: Place, tag: Option<&str>, name: String) -> Result<Loca
     Ok(LocalSource { place, top, made_up, names: HashMap::new(), name })
 }
 
-enum Choice<'a> {
+enum LayoutChoice<'a> {
     Entry(&'a Descriptor),
     Whole,
 }
 
-fn choose<'a>(entries: &'a [Descriptor], tag: Option<&str>, name: &str) -> Result<Choice<'a>> {
+fn choose<'a>(entries: &'a [Descriptor], tag: Option<&str>, name: &str) -> Result<LayoutChoice<'a>> {
     let tags = |entry: &'a Descriptor| {
         [REF_NAME, IMAGE_NAME].into_iter().filter_map(|key| entry.annotations.get(key)).map(String::as_str)
     };
     let called = |wanted: &str| entries.iter().find(|entry| tags(entry).any(|tag| tag == wanted));
     if let Some(tag) = tag {
-        return called(tag).map(Choice::Entry).ok_or_else(|| {
+        return called(tag).map(LayoutChoice::Entry).ok_or_else(|| {
             Error::not_found(format!(
                 "{name} has no image of that tag; it has {}",
                 listed(entries.iter().flat_map(tags))
@@ -52,9 +52,9 @@ fn choose<'a>(entries: &'a [Descriptor], tag: Option<&str>, name: &str) -> Resul
     }
     match entries {
         [] => Err(Error::not_found(format!("{name} has no image; its index is empty"))),
-        [only] => Ok(Choice::Entry(only)),
-        several if several.iter().all(|entry| tags(entry).next().is_none()) => Ok(Choice::Whole),
-        _ => called("latest").map(Choice::Entry).ok_or_else(|| {
+        [only] => Ok(LayoutChoice::Entry(only)),
+        several if several.iter().all(|entry| tags(entry).next().is_none()) => Ok(LayoutChoice::Whole),
+        _ => called("latest").map(LayoutChoice::Entry).ok_or_else(|| {
             Error::invalid(format!(
                 "{name} has several images and none is tagged latest; name one of {} after a colon",
                 listed(entries.iter().flat_map(tags))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, Progress, ProgressSink, PullOptions, Result};
-use place::Place;
+use place::SourcePlace;
 use registry::Repository;
 
 use super::ingest::Ingest;
@@ -22,7 +22,7 @@ use crate::reference::Reference;
 /// Files on this host that hold an image.
 #[derive(Debug)]
 pub(crate) struct LocalSource {
-    place: Place,
+    place: SourcePlace,
     /// The manifest or index that the reference names.
     top: Digest,
     /// Documents that the source does not hold in OCI's form.
@@ -41,10 +41,14 @@ impl LocalSource {
     pub(crate) fn open(reference: &Reference) -> Result<Self> {
         let name = reference.to_string();
         match reference {
-            Reference::Layout { path, tag } => layout::open(Place::directory(path)?, tag.as_deref(), name),
-            Reference::OciArchive { path, tag } => layout::open(Place::archive(path)?, tag.as_deref(), name),
+            Reference::Layout { path, tag } => {
+                layout::open(SourcePlace::directory(path)?, tag.as_deref(), name)
+            }
+            Reference::OciArchive { path, tag } => {
+                layout::open(SourcePlace::archive(path)?, tag.as_deref(), name)
+            }
             Reference::DockerArchive { path, name: wanted } => {
-                docker_archive::open(Place::archive(path)?, wanted.as_ref(), name)
+                docker_archive::open(SourcePlace::archive(path)?, wanted.as_ref(), name)
             }
             Reference::Registry(_) => Err(Error::bug(format!("{name} is not on this host"))),
         }
@@ -86,12 +90,12 @@ impl LocalSource {
 }
 
 /// Where one image comes from.
-pub(crate) enum Source {
+pub(crate) enum ImageSource {
     Local(Arc<LocalSource>),
     Registry(Box<Repository>),
 }
 
-impl Source {
+impl ImageSource {
     /// Opens the source that `reference` names.
     pub(crate) async fn open(
         reference: &Reference,

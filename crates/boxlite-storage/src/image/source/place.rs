@@ -13,9 +13,9 @@ use super::archive;
 
 /// Where the files of an image lie.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum SourcePlace {
     Directory(PathBuf),
-    Archive { path: PathBuf, file: Arc<File>, entries: HashMap<String, archive::Extent> },
+    Archive { path: PathBuf, file: Arc<File>, entries: HashMap<String, archive::ArchiveExtent> },
 }
 
 /// The contents of one file, for sequential reading.
@@ -26,7 +26,7 @@ pub(super) struct Slice {
     end: u64,
 }
 
-impl Place {
+impl SourcePlace {
     pub(super) fn directory(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use boxlite_home::admission;
 use boxlite_home::lease::Leased;
+use boxlite_storage::disk::overlay;
 use boxlite_storage::disk::qcow2::BackingFormat;
-use boxlite_storage::disk::{self, overlay};
+use boxlite_storage::disk_image;
 use boxlite_types::{BoxRecord, Error, ErrorKind, Result};
 
 use super::{AdmittedBox, StartContext};
@@ -37,7 +38,7 @@ impl<'a> AdmittedBox<'a> {
     pub(super) fn lease(self) -> Result<ImagedBox<'a>> {
         let Self { context, guard, room } = self;
         let record = &guard.record;
-        let image = match disk::image::lease(&context.local.home, &record.disk_digest)? {
+        let image = match disk_image::lease(&context.local.home, &record.disk_digest)? {
             Some(image) => image,
             None => build(context, record).map_err(|error| vanished(&guard, error))?,
         };
@@ -49,10 +50,10 @@ impl<'a> AdmittedBox<'a> {
 fn build(context: StartContext<'_>, record: &BoxRecord) -> Result<Leased> {
     let image = context.images.find_blocking(&record.image)?;
     let virtual_size = record.disk_image_size;
-    if disk::image::digest(&image, virtual_size) != record.disk_digest {
+    if disk_image::digest(&image, virtual_size) != record.disk_digest {
         return Err(Error::not_found("this version of boxlite builds other disk images"));
     }
-    disk::image::ensure(context.images, &image, virtual_size, context.progress)
+    disk_image::ensure(context.images, &image, virtual_size, context.progress)
 }
 
 fn vanished(guard: &BoxGuard, error: Error) -> Error {

@@ -50,14 +50,14 @@ impl std::fmt::Debug for Credentials {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, CredentialEntry>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+struct CredentialEntry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -67,7 +67,7 @@ struct Entry {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct HelperAnswer {
     username: String,
     secret: String,
 }
@@ -119,7 +119,7 @@ async fn find_in(path: &Path, host: &str) -> Result<Credentials> {
     }
 }
 
-impl Entry {
+impl CredentialEntry {
     /// `None` when what it holds cannot be decoded.
     fn credentials(self) -> Option<Credentials> {
         let text = |value: Option<String>| value.filter(|value| !value.is_empty());
@@ -182,7 +182,7 @@ async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
     if !output.status.success() {
         return Ok(None);
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout)
+    let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
         .map_err(|error| denied(format!("{program} gives no usable answer for {server}: {error}")))?;
     Ok(match (answer.username.as_str(), answer.secret) {
         (_, secret) if secret.is_empty() => None,

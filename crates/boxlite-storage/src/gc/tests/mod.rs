@@ -17,6 +17,7 @@ use place::{AGED, FRESH, Place, digest, du};
 use proptest::prelude::*;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::rules::Rules;
 use super::{Catalog, usage};
 use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
 
@@ -84,7 +85,7 @@ fn exactly_the_aged_orphans_go() {
 /// Mutation tried: `<=` for `<` in `is_young`.
 #[test]
 fn the_grace_ends_exactly() {
-    let rules = |now: i64| super::plan::Rules { now, grace: 600, until: None, keep: &[], blind: false };
+    let rules = |now: i64| Rules { now, grace: 600, until: None, all: false, keep: &[], pressed: false };
     assert!(rules(1_599).is_young(1_000));
     assert!(!rules(1_600).is_young(1_000));
     assert!(rules(1_000).is_young(1_500), "a time in the future is young");

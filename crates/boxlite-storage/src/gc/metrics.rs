@@ -7,7 +7,7 @@ use boxlite_types::{GcActivity, GcReport};
 
 /// Counts passes; shared by all that run one.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct GcMetrics {
     runs: AtomicU64,
     failed_runs: AtomicU64,
     removed: AtomicU64,
@@ -15,7 +15,7 @@ pub struct Tally {
     micros: AtomicU64,
 }
 
-impl Tally {
+impl GcMetrics {
     /// Counts a pass that took so long.
     pub fn count(&self, report: &GcReport, took: Duration) {
         if report.dry_run {

@@ -1,0 +1,103 @@
+//! How much of a plan is carried out.
+
+use boxlite_home::admission::Goal;
+use boxlite_types::gc::Fate;
+use boxlite_types::{GcOptions, GcReport, Verdict};
+
+use super::rules::{A_DAY, Rules};
+
+/// Ends a pass as soon as enough was removed.
+pub(super) struct Bounds<'a> {
+    goal: Option<&'a Goal<'a>>,
+    /// The best verdict that the pass can bring about.
+    outlook: Verdict,
+    keep_storage: Option<u64>,
+    /// Bytes that disk images, bases and blobs still allocate.
+    stored: u64,
+    grace: i64,
+}
+
+/// How much more is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RemovalTarget {
+    pub(super) bytes: u64,
+    pub(super) items: u64,
+}
+
+impl RemovalTarget {
+    pub(super) const EVERYTHING: Self = Self { bytes: u64::MAX, items: 0 };
+
+    /// How many of the candidates to take next: enough for what is wanted, at least one and at most `most`.
+    pub(super) fn batch(self, allocated: impl Iterator<Item = u64>, most: usize) -> usize {
+        let (mut bytes, mut items) = (0_u64, 0);
+        for size in allocated.take(most) {
+            if bytes >= self.bytes && items >= self.items {
+                break;
+            }
+            bytes = bytes.saturating_add(size);
+            items += 1;
+        }
+        (items as usize).max(1)
+    }
+}
+
+impl<'a> Bounds<'a> {
+    /// The bounds that a user sets; `stored` as [`GcPlan::stored_bytes`](super::plan::GcPlan::stored_bytes) says.
+    pub(super) fn of_options(options: &GcOptions, stored: u64) -> Self {
+        let keep_storage = options.keep_storage;
+        Self { goal: None, outlook: Verdict::Ok, keep_storage, stored, grace: 0 }
+    }
+
+    /// Removes for `goal`, where `outlook` is the best that this can bring about.
+    pub(super) fn of_goal(goal: &'a Goal<'a>, outlook: Verdict, rules: &Rules<'_>) -> Self {
+        Self { goal: Some(goal), outlook, keep_storage: None, stored: 0, grace: rules.grace }
+    }
+
+    /// Counts what a step removed.
+    pub(super) fn count(&mut self, step: &GcReport) {
+        let stored = [&step.disk_images, &step.bases, &step.blobs].into_iter().flatten();
+        for item in stored.filter(|item| matches!(item.fate, Fate::Removed { .. })) {
+            self.stored = self.stored.saturating_sub(item.allocated);
+        }
+    }
+
+    /// Whether automatic gc has reached its goal: then not even garbage that is of no use to anybody is removed.
+    pub(super) fn goal_is_reached(&self) -> bool {
+        self.goal.is_some_and(|goal| (goal.missing)().is_nothing())
+    }
+
+    /// How much more is to be removed of what is removed least recently used first; `None`: enough.
+    pub(super) fn wanted(&self) -> Option<RemovalTarget> {
+        let mut wanted = RemovalTarget::EVERYTHING;
+        if let Some(goal) = self.goal {
+            let missing = (goal.missing)();
+            if missing.is_nothing() {
+                return None;
+            }
+            wanted = RemovalTarget { bytes: missing.bytes, items: missing.inodes };
+        }
+        if let Some(keep) = self.keep_storage {
+            let excess = self.stored.saturating_sub(keep);
+            if excess == 0 {
+                return None;
+            }
+            wanted.bytes = wanted.bytes.min(excess);
+        }
+        Some(wanted)
+    }
+
+    /// Disk images that were used within so many nanoseconds are not evicted for the sake of the goal.
+    ///
+    /// All of them where even that could not avert a refusal; a day's where only the free share is small; those in
+    /// play where the start is admitted as it is and no eviction makes its verdict better.
+    pub(super) fn spares_used_within(&self) -> i64 {
+        let Some(goal) = self.goal else { return 0 };
+        let missing = (goal.missing)();
+        match self.outlook {
+            Verdict::Reject => i64::MAX,
+            _ if missing.share_only => A_DAY,
+            Verdict::Warn if !missing.critical => self.grace,
+            Verdict::Ok | Verdict::Warn => 0,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The kinds of things that gc judges, in the order in which it removes them.
+
+use boxlite_types::GcReport;
+use boxlite_types::gc::Item;
+
+/// What an item of a plan is. Cheaper garbage comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Category {
+    Unfinished,
+    Blob,
+    BootFile,
+    BoxDirectory,
+    Base,
+    DiskImage,
+    CatalogEntry,
+}
+
+impl Category {
+    /// Where the report lists items of this kind.
+    pub(super) fn list(self, report: &mut GcReport) -> &mut Vec<Item> {
+        match self {
+            Self::Unfinished => &mut report.unfinished,
+            Self::Blob => &mut report.blobs,
+            Self::BootFile => &mut report.boot_files,
+            Self::BoxDirectory => &mut report.box_directories,
+            Self::Base => &mut report.bases,
+            Self::DiskImage => &mut report.disk_images,
+            Self::CatalogEntry => &mut report.images,
+        }
+    }
+
+    /// Whether items are made again on demand, so that only as many are removed as there is need for, least recently
+    /// used first.
+    pub(super) fn is_cache(self) -> bool {
+        matches!(self, Self::DiskImage | Self::CatalogEntry)
+    }
+
+    /// Whether the backing chains decide what is needed, so that removing one wants a second census.
+    pub(super) fn is_chained(self) -> bool {
+        matches!(self, Self::BoxDirectory | Self::Base | Self::DiskImage)
+    }
+}

@@ -1,0 +1,207 @@
+//! Boxes: their directories, their records, and their overlays.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use boxlite_home::Home;
+use boxlite_home::durable::FileId;
+use boxlite_types::{Error, Result};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Census;
+use super::directory::{each_entry, each_entry_in, os};
+use super::files::StoredFile;
+use super::holders::Holders;
+use crate::catalog::Catalog;
+use crate::disk::qcow2::chain::nanoseconds;
+use crate::disk::qcow2::{ChainLink, header};
+
+/// An entry of `boxes/`, or a record without one.
+#[derive(Debug)]
+pub(in crate::gc) struct BoxEntry {
+    pub(in crate::gc) id: Box<str>,
+    pub(in crate::gc) recorded: bool,
+    pub(in crate::gc) directory: bool,
+    /// Whose chains run through its overlays, if it has no record; empty until the mark.
+    pub(in crate::gc) holders: Holders,
+}
+
+/// An overlay of a box.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::gc) struct Overlay {
+    pub(in crate::gc) owner: u32,
+    pub(in crate::gc) backing: ChainLink,
+    pub(in crate::gc) id: FileId,
+    pub(in crate::gc) allocated: u64,
+    pub(in crate::gc) modified: i64,
+}
+
+impl BoxEntry {
+    fn new(id: &str, recorded: bool, directory: bool) -> Self {
+        Self { id: id.into(), recorded, directory, holders: Holders::default() }
+    }
+
+    /// Whether only `create` makes directories of that name: all else in `boxes/` is not gc's to remove.
+    fn has_box_id(&self) -> bool {
+        self.id.len() == 32 && self.id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
+    /// Whether it is a box's directory without a record.
+    pub(in crate::gc) fn is_lost(&self) -> bool {
+        self.directory && !self.recorded && self.has_box_id()
+    }
+}
+
+impl Census {
+    /// Lists the directories of boxes, by id; returns the handle of `boxes/`.
+    pub(super) fn list_boxes(&mut self, directory: &Path) -> Option<OwnedFd> {
+        let handle = self.open_directory(directory)?;
+        let mut boxes = Vec::new();
+        let listed = each_entry(&handle, |name, kind| match (kind, os(name).to_str()) {
+            (FileType::Directory | FileType::Unknown, Some(id)) => {
+                boxes.push(BoxEntry::new(id, false, true));
+            }
+            (FileType::Symlink, _) => self.trouble(&directory.join(os(name)), "it is a symlink"),
+            (FileType::Directory | FileType::Unknown, None) => {
+                self.trouble(&directory.join(os(name)), "its name is not UTF-8");
+            }
+            _ => {}
+        });
+        if let Err(errno) = listed {
+            self.trouble(directory, format!("it cannot be listed: {errno}"));
+        }
+        boxes.sort_unstable_by(|one: &BoxEntry, other| one.id.cmp(&other.id));
+        boxes.shrink_to_fit();
+        self.boxes = boxes;
+        Some(handle)
+    }
+
+    /// Notes which boxes have records and which disk images these name.
+    pub(super) fn read_records(&mut self, home: &Home, catalog: &dyn Catalog) {
+        let listed = self.boxes.len();
+        let mut pins = Vec::new();
+        let (boxes, images) = (&mut self.boxes, &self.files);
+        let read = catalog.boxes(&mut |pin| {
+            let found = boxes[..listed].binary_search_by(|entry| (*entry.id).cmp(pin.id));
+            let index = found.unwrap_or_else(|_| {
+                boxes.push(BoxEntry::new(pin.id, true, false));
+                boxes.len() - 1
+            });
+            boxes[index].recorded = true;
+            // Compared as they are sorted: with the suffix.
+            let sought = || pin.disk_digest.bytes().chain(*b".ext4");
+            let named = |image: &StoredFile| image.name.bytes().cmp(sought());
+            if let Ok(image) = images.binary_search_by(named) {
+                pins.push((index as u32, image as u32));
+            }
+        });
+        self.pins = pins;
+        if let Err(error) = read {
+            self.trouble(&home.database(), error);
+        }
+    }
+
+    /// Reads the header of every overlay.
+    pub(super) fn read_overlays(&mut self, directory: &Path, handle: &OwnedFd) {
+        let mut buffer = Vec::with_capacity(8 << 10);
+        let mut path = Vec::with_capacity(128);
+        self.overlays.reserve_exact(self.boxes.len());
+        for owner in 0..self.boxes.len() {
+            if !self.boxes[owner].directory {
+                continue;
+            }
+            path.clear();
+            path.extend_from_slice(self.boxes[owner].id.as_bytes());
+            path.extend_from_slice(b"/disks\0");
+            let Ok(relative) = CStr::from_bytes_with_nul(&path) else { continue };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(handle, relative, flags, Mode::empty()) {
+                Ok(disks) => self.read_disks(owner as u32, directory, &disks, &mut buffer),
+                // No overlay yet, or the box was removed since it was listed.
+                Err(Errno::NOENT) => {}
+                // A file in boxes/ whose type the filesystem did not tell.
+                Err(Errno::NOTDIR) if !directory.join(&*self.boxes[owner].id).is_dir() => {
+                    self.boxes[owner].directory = false;
+                }
+                Err(errno) => {
+                    let path = directory.join(os(relative));
+                    self.trouble(&path, format!("it cannot be opened: {errno}"));
+                }
+            }
+        }
+    }
+
+    fn read_disks(&mut self, owner: u32, boxes: &Path, disks: &OwnedFd, buffer: &mut Vec<u8>) {
+        let directory = || boxes.join(&*self.boxes[owner as usize].id).join("disks");
+        let mut troubles = Vec::new();
+        let (chains, overlays) = (&mut self.chains, &mut self.overlays);
+        let listed = each_entry_in(disks, buffer, |name, kind| {
+            let path = || directory().join(os(name));
+            if !name.to_bytes().ends_with(b".qcow2") {
+                if !matches!(kind, FileType::RegularFile | FileType::Unknown) {
+                    return;
+                }
+                match looks_like_qcow2(disks, name) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(errno) => return troubles.push((path(), format!("it cannot be read: {errno}"))),
+                }
+            }
+            match chains.follow(disks.as_fd(), name, &path) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    overlays.push(Overlay {
+                        owner,
+                        backing: found.backing,
+                        id: found.id,
+                        allocated: found.allocated,
+                        modified: found.modified,
+                    });
+                    if let ChainLink::Unknown(index) = chains.visit_below(found.backing, |_| {}) {
+                        let unknown = chains.unknown(index);
+                        let reason = format!("{} has no readable chain: {}", path().display(), unknown.why);
+                        troubles.push((unknown.path.clone(), reason));
+                    }
+                }
+                Err(unknown) => troubles.push((unknown.path, unknown.why)),
+            }
+        });
+        match listed {
+            // The box was removed while it was being listed.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => troubles.push((directory(), format!("it cannot be listed: {errno}"))),
+        }
+        for (path, reason) in troubles {
+            self.trouble(&path, reason);
+        }
+    }
+}
+
+/// Nanoseconds since 1970 at which the newest of a box directory, its `disks` and its overlays was modified.
+pub(in crate::gc) fn box_modified(home: &Home, id: &str, overlays: impl Iterator<Item = i64>) -> Result<i64> {
+    use std::os::unix::fs::MetadataExt;
+    let paths = home.of_box(id);
+    let mut newest = overlays.max().unwrap_or(i64::MIN);
+    for path in [paths.root().to_owned(), paths.disks()] {
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) => newest = newest.max(nanoseconds(found.mtime(), found.mtime_nsec())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("examining", path, error)),
+        }
+    }
+    Ok(newest)
+}
+
+/// Says no of what vanished and of what is no regular file.
+fn looks_like_qcow2(directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut magic = [0; 4];
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty());
+    match file.and_then(|file| rustix::io::pread(file, &mut magic, 0)) {
+        Ok(_) => Ok(header::is_qcow2(&magic)),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::SPIPE) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,193 @@
+//! Files that overlays stand on: disk images and bases.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use boxlite_home::Home;
+use boxlite_home::durable::FileId;
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::Census;
+use super::directory::{each_entry, os};
+use super::holders::Holders;
+use crate::disk::qcow2::ChainLink;
+use crate::disk::qcow2::chain::nanoseconds;
+use crate::gc::category::Category;
+
+/// A kind of file that overlays stand on.
+pub(in crate::gc) trait StoredKind: std::fmt::Debug + Sync {
+    fn category(&self) -> Category;
+
+    fn directory(&self, home: &Home) -> PathBuf;
+
+    /// Whether a file of this name in [`StoredKind::directory`] is of this kind; gc leaves all others alone.
+    fn is_named(&self, name: &CStr) -> bool;
+
+    /// Whether its files have a header that names what they stand on themselves. In their directory everything of
+    /// their name must be readable: what is not might pin anything.
+    fn stands_on_others(&self) -> bool;
+
+    /// Why one is removed.
+    fn why_unneeded(&self) -> &'static str;
+}
+
+/// Read-only root filesystems, built from an image's layers.
+#[derive(Debug)]
+pub(in crate::gc) struct DiskImages;
+
+/// Former overlays on which clones and snapshots stand.
+#[derive(Debug)]
+pub(in crate::gc) struct Bases;
+
+impl StoredKind for DiskImages {
+    fn category(&self) -> Category {
+        Category::DiskImage
+    }
+
+    fn directory(&self, home: &Home) -> PathBuf {
+        home.disk_images()
+    }
+
+    fn is_named(&self, name: &CStr) -> bool {
+        let name = name.to_bytes();
+        name.ends_with(b".ext4") && !name.starts_with(b".") && std::str::from_utf8(name).is_ok()
+    }
+
+    fn stands_on_others(&self) -> bool {
+        false
+    }
+
+    fn why_unneeded(&self) -> &'static str {
+        "no box, base or lease needs it"
+    }
+}
+
+impl StoredKind for Bases {
+    fn category(&self) -> Category {
+        Category::Base
+    }
+
+    fn directory(&self, home: &Home) -> PathBuf {
+        home.bases()
+    }
+
+    fn is_named(&self, name: &CStr) -> bool {
+        name.to_bytes().ends_with(b".qcow2")
+    }
+
+    fn stands_on_others(&self) -> bool {
+        true
+    }
+
+    fn why_unneeded(&self) -> &'static str {
+        "no box and no other base stands on it"
+    }
+}
+
+/// A file of a [`StoredKind`]; times in nanoseconds since 1970.
+#[derive(Debug)]
+pub(in crate::gc) struct StoredFile {
+    pub(in crate::gc) kind: &'static dyn StoredKind,
+    pub(in crate::gc) name: Box<str>,
+    pub(in crate::gc) id: FileId,
+    pub(in crate::gc) allocated: u64,
+    pub(in crate::gc) links: u64,
+    pub(in crate::gc) modified: i64,
+    pub(in crate::gc) used: i64,
+    /// What it stands on.
+    pub(in crate::gc) backing: ChainLink,
+    /// Who needs it; empty until the mark.
+    pub(in crate::gc) holders: Holders,
+}
+
+impl StoredFile {
+    /// Bytes that removing the file frees.
+    pub(in crate::gc) fn freed(&self) -> u64 {
+        if self.links > 1 { 0 } else { self.allocated }
+    }
+
+    pub(in crate::gc) fn path(&self, home: &Home) -> PathBuf {
+        self.kind.directory(home).join(&*self.name)
+    }
+}
+
+impl Census {
+    /// Adds the files of `kind`, by name.
+    pub(super) fn list_files(&mut self, home: &Home, kind: &'static dyn StoredKind) {
+        let directory = kind.directory(home);
+        let Some(handle) = self.open_directory(&directory) else { return };
+        let mut files = Vec::new();
+        let listed = each_entry(&handle, |name, file_type| {
+            let may_be_file = matches!(file_type, FileType::RegularFile | FileType::Unknown);
+            if kind.is_named(name) && (may_be_file || kind.stands_on_others()) {
+                files.extend(self.read_file(kind, &directory, &handle, name));
+            }
+        });
+        if let Err(errno) = listed {
+            self.trouble(&directory, format!("it cannot be listed: {errno}"));
+        }
+        files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        self.files.append(&mut files);
+    }
+
+    fn read_file(
+        &mut self,
+        kind: &'static dyn StoredKind,
+        directory: &Path,
+        handle: &OwnedFd,
+        name: &CStr,
+    ) -> Option<StoredFile> {
+        let path = directory.join(os(name));
+        let file = match stat(kind, handle, name) {
+            Ok(Some(file)) => file,
+            Ok(None) if kind.stands_on_others() => {
+                self.trouble(&path, "it is not a regular file");
+                return None;
+            }
+            Ok(None) | Err(Errno::NOENT) => return None,
+            Err(errno) => {
+                self.trouble(&path, format!("it cannot be examined: {errno}"));
+                return None;
+            }
+        };
+        if !kind.stands_on_others() {
+            return Some(file);
+        }
+        match self.chains.follow(handle.as_fd(), name, &|| path.clone()) {
+            Ok(None) => None,
+            Ok(Some(found)) => {
+                if let ChainLink::Unknown(index) = self.chains.visit_below(found.backing, |_| {}) {
+                    let unknown = self.chains.unknown(index).clone();
+                    self.trouble(&unknown.path, format!("base {}: {}", path.display(), unknown.why));
+                }
+                Some(StoredFile { backing: found.backing, ..file })
+            }
+            Err(unknown) => {
+                self.trouble(&unknown.path, unknown.why);
+                None
+            }
+        }
+    }
+}
+
+/// `None` for what is not a regular file.
+fn stat(kind: &'static dyn StoredKind, handle: &OwnedFd, name: &CStr) -> Result<Option<StoredFile>, Errno> {
+    let stat = rustix::fs::statat(handle, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let modified = nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64);
+    Ok(Some(StoredFile {
+        kind,
+        name: os(name).to_string_lossy().into(),
+        id: FileId { device: stat.st_dev, inode: stat.st_ino },
+        allocated: (stat.st_blocks as u64).saturating_mul(512),
+        links: stat.st_nlink,
+        modified,
+        used: modified.max(nanoseconds(stat.st_atime, stat.st_atime_nsec as i64)),
+        backing: ChainLink::End,
+        holders: Holders::default(),
+    }))
+}

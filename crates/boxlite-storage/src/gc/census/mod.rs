@@ -1,0 +1,134 @@
+//! What is there: one look at the home, without a lock and without a write.
+//!
+//! A directory, header or record that cannot be read becomes an entry of [`Census::unreadable`], never an empty list.
+
+mod blobs;
+mod boot_files;
+mod boxes;
+mod directory;
+mod files;
+mod holders;
+mod staging;
+
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use boxlite_home::Home;
+use boxlite_types::gc::Unreadable;
+
+pub(super) use blobs::{BlobFile, CatalogImage};
+pub(super) use boot_files::{BootFile, times as boot_file_times};
+pub(super) use boxes::{BoxEntry, Overlay, box_modified};
+pub(super) use files::StoredFile;
+
+pub(super) use holders::Holders;
+pub(super) use staging::StagedEntry;
+
+use files::{Bases, DiskImages};
+
+use crate::catalog::Catalog;
+use crate::disk::qcow2::Chains;
+
+/// Everything that decides what is needed, and everything that can be removed.
+#[derive(Debug)]
+pub(super) struct Census {
+    /// Disk images, then bases, each by name.
+    pub(super) files: Vec<StoredFile>,
+    /// Those with a directory come first, by id.
+    pub(super) boxes: Vec<BoxEntry>,
+    pub(super) overlays: Vec<Overlay>,
+    /// Which box's record names which disk image, as indices.
+    pub(super) pins: Vec<(u32, u32)>,
+    pub(super) chains: Chains,
+    pub(super) caches: Caches,
+    /// What could not be read and might pin anything.
+    pub(super) unreadable: Vec<Unreadable>,
+}
+
+/// What is judged without chains.
+#[derive(Debug, Default)]
+pub(super) struct Caches {
+    pub(super) staged: Vec<StagedEntry>,
+    pub(super) blobs: Vec<BlobFile>,
+    /// Catalogue entries, least recently used first.
+    pub(super) images: Vec<CatalogImage>,
+    pub(super) boot_files: Vec<BootFile>,
+    pub(super) unreadable: Vec<Unreadable>,
+}
+
+impl Census {
+    /// Looks at all of `home` and its records.
+    pub(super) fn take(home: &Home, catalog: &dyn Catalog) -> Self {
+        let caches = Caches::take(home, catalog);
+        Self { caches, ..Self::of_chains(home, catalog) }
+    }
+
+    /// Looks only at what backing chains and records reach.
+    pub(super) fn of_chains(home: &Home, catalog: &dyn Catalog) -> Self {
+        let mut census = Self {
+            files: Vec::new(),
+            boxes: Vec::new(),
+            overlays: Vec::new(),
+            pins: Vec::new(),
+            chains: Chains::new(vec![home.disk_images(), home.bases()]),
+            caches: Caches::default(),
+            unreadable: Vec::new(),
+        };
+        census.list_files(home, &DiskImages);
+        let boxes = census.list_boxes(&home.boxes());
+        // The records come after the directories: a box that is being created has its directory first.
+        census.read_records(home, catalog);
+        if let Some(boxes) = boxes {
+            census.read_overlays(&home.boxes(), &boxes);
+        }
+        // Bases come after overlays: a snapshot turns an overlay into a base, never the other way round.
+        census.list_files(home, &Bases);
+        census
+    }
+
+    /// Whether something could not be read that might pin anything.
+    pub(super) fn is_blind(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
+    /// The overlays of the box at this place.
+    pub(super) fn overlays_of(&self, owner: usize) -> &[Overlay] {
+        // Read in the order of their owners.
+        let first = self.overlays.partition_point(|overlay| (overlay.owner as usize) < owner);
+        let count = self.overlays[first..].partition_point(|overlay| overlay.owner as usize == owner);
+        &self.overlays[first..first + count]
+    }
+
+    fn trouble(&mut self, path: &Path, reason: impl Display) {
+        self.unreadable.push(unreadable(path, reason));
+    }
+
+    fn open_directory(&mut self, path: &Path) -> Option<OwnedFd> {
+        match directory::open_directory(path) {
+            Ok(handle) => Some(handle),
+            Err(errno) => {
+                self.trouble(path, format!("it cannot be opened: {errno}"));
+                None
+            }
+        }
+    }
+}
+
+impl Caches {
+    fn take(home: &Home, catalog: &dyn Catalog) -> Self {
+        let mut caches = Self::default();
+        caches.list_staged(&home.tmp());
+        caches.list_blobs(home, catalog);
+        caches.list_boot_files(&home.vm());
+        caches
+    }
+
+    fn trouble(&mut self, path: &Path, reason: impl Display) {
+        self.unreadable.push(unreadable(path, reason));
+    }
+}
+
+fn unreadable(path: &Path, reason: impl Display) -> Unreadable {
+    Unreadable { path: path.to_owned(), reason: format!("{reason:#}") }
+}

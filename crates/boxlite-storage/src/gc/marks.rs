@@ -1,0 +1,121 @@
+//! Mark: which files and box directories are reached, and by whom. Pure.
+//!
+//! Records, and overlays of boxes that have one, need what they reach in any case. A base, or the directory of a box
+//! without a record, needs what it stands on only if it stays itself. The plan decides that from the top of the chains
+//! down, and tells by [`Marks::keep`], so that one walk settles whole chains.
+
+use std::collections::HashMap;
+
+use boxlite_home::durable::FileId;
+use boxlite_types::gc::HolderKind;
+
+use super::census::{Census, Holders, Overlay};
+
+/// A census whose items know who needs them.
+#[derive(Debug)]
+pub(super) struct Marks {
+    pub(super) census: Census,
+    targets: HashMap<FileId, MarkTarget>,
+}
+
+/// What a chain can run through; the place in the census.
+#[derive(Debug, Clone, Copy)]
+enum MarkTarget {
+    File(usize),
+    Box(usize),
+}
+
+/// Something that stands on other files and may be removed itself; the place in the census.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dependent {
+    File(usize),
+    Box(usize),
+}
+
+impl Marks {
+    /// Follows every root that stays whatever the plan says.
+    pub(super) fn of(census: Census) -> Self {
+        let mut marks = Self { targets: targets(&census), census };
+        let Census { pins, files, .. } = &mut marks.census;
+        for (owner, file) in pins {
+            files[*file as usize].holders.add(*owner, HolderKind::Record);
+        }
+        for at in 0..marks.census.overlays.len() {
+            let overlay = marks.census.overlays[at];
+            if !marks.census.boxes[overlay.owner as usize].is_lost() {
+                marks.follow_overlay(&overlay);
+            }
+        }
+        marks
+    }
+
+    /// Bases and the directories of boxes without a record, those on which nothing else can stand first.
+    pub(super) fn dependents(&self) -> Vec<Dependent> {
+        let depth = |link| {
+            let mut depth = 0_usize;
+            self.census.chains.visit_below(link, |_| depth += 1);
+            depth
+        };
+        let files = self.census.files.iter().enumerate();
+        let files = files.filter(|(_, file)| file.kind.stands_on_others());
+        let mut found: Vec<_> =
+            files.map(|(index, file)| (depth(file.backing), Dependent::File(index))).collect();
+        for (index, entry) in self.census.boxes.iter().enumerate() {
+            if entry.is_lost() {
+                let deepest =
+                    self.census.overlays_of(index).iter().map(|overlay| depth(overlay.backing)).max();
+                found.push((deepest.unwrap_or(0), Dependent::Box(index)));
+            }
+        }
+        found.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        found.into_iter().map(|(_, dependent)| dependent).collect()
+    }
+
+    /// Who needs the dependent, as far as it is known.
+    pub(super) fn holders(&self, dependent: Dependent) -> &Holders {
+        match dependent {
+            Dependent::File(index) => &self.census.files[index].holders,
+            Dependent::Box(index) => &self.census.boxes[index].holders,
+        }
+    }
+
+    /// The dependent stays: it holds what it stands on.
+    pub(super) fn keep(&mut self, dependent: Dependent) {
+        match dependent {
+            Dependent::File(index) => {
+                let link = self.census.files[index].backing;
+                self.follow(link, index as u32, HolderKind::Base);
+            }
+            Dependent::Box(index) => {
+                for overlay in self.census.overlays_of(index).to_vec() {
+                    self.follow_overlay(&overlay);
+                }
+            }
+        }
+    }
+
+    fn follow_overlay(&mut self, overlay: &Overlay) {
+        self.follow(overlay.backing, overlay.owner, HolderKind::Chain);
+    }
+
+    fn follow(&mut self, link: crate::disk::qcow2::ChainLink, holder: u32, kind: HolderKind) {
+        let Census { chains, files, boxes, .. } = &mut self.census;
+        chains.visit_below(link, |id| match self.targets.get(&id) {
+            Some(MarkTarget::File(index)) => files[*index].holders.add(holder, kind),
+            Some(MarkTarget::Box(index)) if kind != HolderKind::Chain || *index != holder as usize => {
+                boxes[*index].holders.add(holder, kind);
+            }
+            Some(MarkTarget::Box(_)) | None => {}
+        });
+    }
+}
+
+/// The files that can be needed. Overlays only of boxes without a record, since no others are ever removed.
+fn targets(census: &Census) -> HashMap<FileId, MarkTarget> {
+    let files = census.files.iter().enumerate().map(|(index, file)| (file.id, MarkTarget::File(index)));
+    let overlays = census.overlays.iter().filter_map(|overlay| {
+        let owner = overlay.owner as usize;
+        census.boxes[owner].is_lost().then_some((overlay.id, MarkTarget::Box(owner)))
+    });
+    overlays.chain(files).collect()
+}

@@ -1,0 +1,68 @@
+//! Box directories without a record: what a crash in `create` or `rm` leaves behind.
+
+use boxlite_types::gc::{Item, Skip};
+use boxlite_types::{Error, Result};
+
+use super::judge::{Judgement, kept, skipped};
+use super::{GcPlan, PlanLook, Planned};
+use crate::gc::attempt::LockAttempt;
+use crate::gc::category::Category;
+use crate::gc::census::{Census, box_modified};
+use crate::gc::measure;
+use crate::gc::rules::{GcScope, seconds};
+
+const WHY_UNNEEDED: &str = "a box directory without a record";
+
+/// Judges the directory of a box without a record.
+///
+/// It stays while another box's chain runs through one of its overlays, or somebody holds one of its locks.
+pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
+    let entry = &census.boxes[index];
+    if !entry.holders.is_empty() {
+        return Judgement::Settled(kept(census, &entry.holders));
+    }
+    match modified(census, index, scope) {
+        Err(error) => return Judgement::Failed(error),
+        Ok(_) if census.is_blind() => return Judgement::skip(Skip::Unknown),
+        Ok(modified) if scope.rules.is_young(modified) => return Judgement::skip(Skip::Grace),
+        Ok(_) => {}
+    }
+    match look {
+        PlanLook::First => unless_locked(scope, &entry.id),
+        PlanLook::UnderLocks(held) if held.boxes.contains(&*entry.id) => Judgement::Removable(WHY_UNNEEDED),
+        PlanLook::UnderLocks(_) => Judgement::skip(Skip::InUse),
+    }
+}
+
+fn modified(census: &Census, index: usize, scope: &GcScope<'_>) -> Result<i64, Error> {
+    let overlays = census.overlays_of(index).iter().map(|overlay| overlay.modified);
+    box_modified(scope.home, &census.boxes[index].id, overlays)
+}
+
+fn unless_locked(scope: &GcScope<'_>, id: &str) -> Judgement {
+    let paths = scope.home.of_box(id);
+    for path in [paths.state_lock(), paths.shim_lock()] {
+        match LockAttempt::on(&path, true) {
+            Ok(LockAttempt::Locked(lock)) => lock.release(),
+            Ok(LockAttempt::Busy) => return Judgement::skip(Skip::InUse),
+            Ok(LockAttempt::Gone) => {}
+            Err(error) => return Judgement::Failed(error),
+        }
+    }
+    Judgement::Removable(WHY_UNNEEDED)
+}
+
+impl GcPlan {
+    pub(super) fn add_box(&mut self, index: usize, judgement: Judgement, scope: &GcScope<'_>) {
+        let name = self.census.boxes[index].id.to_string();
+        let path = scope.home.of_box(&name).root().to_owned();
+        let allocated = measure::allocated_tree(&path);
+        self.partial |= allocated.is_err();
+        let used = modified(&self.census, index, scope).unwrap_or(0);
+        let (allocated, modified) = (allocated.unwrap_or(0), seconds(used));
+        let item =
+            Item { name, path, allocated, modified, last_used: modified, fate: skipped(Skip::Unknown) };
+        let category = Category::BoxDirectory;
+        self.add(Planned { category, item, id: None, used, digest: None, blobs: Vec::new() }, judgement);
+    }
+}

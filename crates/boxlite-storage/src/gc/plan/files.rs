@@ -1,0 +1,49 @@
+//! Disk images and bases.
+
+use boxlite_types::gc::{Item, Skip};
+
+use super::judge::{Judgement, kept, skipped};
+use super::{GcPlan, PlanLook, Planned};
+use crate::gc::census::Census;
+use crate::gc::rules::{GcScope, seconds};
+
+/// Judges a file. Never by age or size alone: what is needed stays whatever its age.
+pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
+    let (file, rules) = (&census.files[index], &scope.rules);
+    if !file.holders.is_empty() {
+        Judgement::Settled(kept(census, &file.holders))
+    } else if census.is_blind() {
+        Judgement::skip(Skip::Unknown)
+    } else if rules.is_protected(&file.name) {
+        Judgement::skip(Skip::Protected)
+    } else if rules.is_young(file.modified) {
+        Judgement::skip(Skip::Grace)
+    } else if rules.is_recent(file.used) {
+        Judgement::skip(Skip::Recent)
+    } else {
+        match look {
+            PlanLook::First => Judgement::unless_locked(&file.path(scope.home), file.kind.why_unneeded()),
+            PlanLook::UnderLocks(held) if held.files.contains(&file.id) => {
+                Judgement::Removable(file.kind.why_unneeded())
+            }
+            PlanLook::UnderLocks(_) => Judgement::skip(Skip::InUse),
+        }
+    }
+}
+
+impl GcPlan {
+    pub(super) fn add_file(&mut self, index: usize, judgement: Judgement, scope: &GcScope<'_>) {
+        let file = &self.census.files[index];
+        let item = Item {
+            name: file.name.to_string(),
+            path: file.path(scope.home),
+            allocated: file.freed(),
+            modified: seconds(file.modified),
+            last_used: seconds(file.used),
+            fate: skipped(Skip::Unknown),
+        };
+        let category = file.kind.category();
+        let (id, used) = (Some(file.id), file.used);
+        self.add(Planned { category, item, id, used, digest: None, blobs: Vec::new() }, judgement);
+    }
+}

@@ -1,0 +1,72 @@
+//! What every item of a plan is judged by; times in nanoseconds since 1970.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use boxlite_home::Home;
+use boxlite_home::settings::Settings;
+use boxlite_types::GcOptions;
+
+use crate::catalog::Catalog;
+
+pub(super) const A_DAY: i64 = 86_400 * 1_000_000_000;
+
+/// The home that is looked at, its records, and the rules.
+#[derive(Clone, Copy)]
+pub(super) struct GcScope<'a> {
+    pub(super) home: &'a Home,
+    pub(super) catalog: &'a dyn Catalog,
+    pub(super) rules: Rules<'a>,
+}
+
+/// Times and options of one pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    pub(super) now: i64,
+    pub(super) grace: i64,
+    pub(super) until: Option<i64>,
+    /// Catalogue entries without a box are considered too.
+    pub(super) all: bool,
+    /// Digests of disk images that must stay.
+    pub(super) keep: &'a [String],
+    /// A floor of free space is not kept, so templates are removed sooner.
+    pub(super) pressed: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules of `options` from now on.
+    pub(super) fn new(settings: &Settings, options: &GcOptions, keep: &'a [String]) -> Self {
+        Self {
+            now: nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            grace: nanoseconds(settings.grace.value),
+            until: options.until.map(nanoseconds),
+            all: options.all,
+            keep,
+            pressed: false,
+        }
+    }
+
+    /// Whether something modified then is too young to be collected.
+    pub(super) fn is_young(&self, modified: i64) -> bool {
+        self.now.saturating_sub(modified) < self.grace
+    }
+
+    /// Whether something used then was used within `until`.
+    pub(super) fn is_recent(&self, used: i64) -> bool {
+        self.until.is_some_and(|until| self.now.saturating_sub(used) < until)
+    }
+
+    /// Whether the disk image of this file name must stay.
+    pub(super) fn is_protected(&self, name: &str) -> bool {
+        self.keep.iter().any(|digest| name.strip_suffix(".ext4") == Some(digest))
+    }
+}
+
+/// A duration in nanoseconds, saturating.
+pub(super) fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whole seconds of a time in nanoseconds.
+pub(super) fn seconds(nanoseconds: i64) -> i64 {
+    nanoseconds.div_euclid(1_000_000_000)
+}
