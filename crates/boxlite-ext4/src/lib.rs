@@ -116,7 +116,8 @@ pub use source::{BlockSink, BlockSource};
 /// Bytes per block of the file systems that this builder makes.
 pub const BLOCK_SIZE: usize = 4096;
 
-/// Version of the bytes that this builder makes: it changes whenever the same layers would give other bytes.
+/// Version of the bytes that this builder makes, of images and of deltas: it changes whenever the same layers would give
+/// other bytes.
 ///
 /// The UUID of the file system is derived from it, so an image of another version has another identity.
 pub const BUILDER_VERSION: u32 = 1;
