@@ -46,10 +46,6 @@ pub enum ShimRequest {
         /// Milliseconds before SIGKILL.
         timeout_ms: u64,
     },
-    /// Stop the virtual processors. Answered by `Done`.
-    Pause,
-    /// Let the virtual processors run again. Answered by `Done`.
-    Resume,
     /// Wait until the box has stopped. Answered by `Stopped`.
     Wait,
 }
@@ -113,8 +109,6 @@ pub struct ShimStatus {
     pub vm_pid: Option<u32>,
     /// State of the main process.
     pub main: MainState,
-    /// Whether a client paused the virtual processors.
-    pub paused: bool,
     /// Whether the virtual machine paused itself because the host's disk is full.
     pub out_of_space: bool,
 }

@@ -13,9 +13,8 @@ use boxlite_types::parse_ports;
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite_vm::net::{MacAddr, Network, RESOLVER, guest_config};
 use boxlite_vm::shim::accel::{Accelerator, choose};
-use boxlite_vm::shim::template::Origin;
 use boxlite_vm::shim::{
-    Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Purpose, ShimClient, spawn,
+    Accel, DiskFloors, GuestOrigin, HandOver, LaunchSpec, Launched, LogCaps, Purpose, ShimClient, spawn,
 };
 use boxlite_vm::volume::{Shares, mounts, parse_volume, resolve};
 use futures::StreamExt;
@@ -161,7 +160,7 @@ impl Ground {
             accel: self.accel,
             cpus: 1,
             memory_bytes: 256 << 20,
-            origin: Origin::Boot,
+            origin: GuestOrigin::Boot,
             network: ports.map(|ports| Network { ports }),
             shares: Shares {
                 volumes,

@@ -10,9 +10,9 @@ use boxlite_home::{BoxPaths, Home};
 use boxlite_proto::{BootConfig, ExecSpec};
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite_vm::shim::accel::{Accelerator, choose};
-use boxlite_vm::shim::template::Origin;
 use boxlite_vm::shim::{
-    Accel, DiskFloors, HandOver, LaunchSpec, Launched, LogCaps, Outcome, Purpose, ShimClient, spawn,
+    Accel, DiskFloors, GuestOrigin, HandOver, LaunchSpec, Launched, LogCaps, Outcome, Purpose, ShimClient,
+    spawn,
 };
 
 pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
@@ -130,7 +130,7 @@ impl Bench {
             accel: self.accel,
             cpus: 1,
             memory_bytes: 256 << 20,
-            origin: Origin::Boot,
+            origin: GuestOrigin::Boot,
             boot: BootConfig { hostname: id, ..BootConfig::default() },
             main: script.map(shell),
             discard: false,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use boxlite_home::durable::Lock;
-use boxlite_vm::shim::{End, MainLog, wait_until_gone};
+use boxlite_vm::shim::{MainLog, OutcomeCause, wait_until_gone};
 use futures::StreamExt;
 
 use crate::bench::{bench, shell};
@@ -57,7 +57,7 @@ async fn killing_the_shim_takes_qemu_along_and_frees_the_lock() {
     guest.start();
     assert!(guest.client().wait_up().await.unwrap());
     guest.client().stop(None, 0).await.unwrap();
-    assert_eq!(guest.outcome().await.unwrap().end, End::Stopped);
+    assert_eq!(guest.outcome().await.unwrap().end, OutcomeCause::Stopped);
 }
 
 #[tokio::test]
@@ -72,7 +72,10 @@ async fn killing_qemu_is_noticed_and_published() {
     assert!(attached.control.wait().await.is_err());
     let outcome = guest.outcome().await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10));
-    assert!(matches!(&outcome.end, End::VmCrashed { reason } if reason.contains("signal 9")), "{outcome:?}");
+    assert!(
+        matches!(&outcome.end, OutcomeCause::VmCrashed { reason } if reason.contains("signal 9")),
+        "{outcome:?}"
+    );
     assert_eq!((outcome.main, outcome.exit_code()), (None, None));
     until_dead(launched.shim_pid).await;
     until_dead(launched.vm_pid).await;
@@ -84,7 +87,10 @@ async fn a_guest_that_panics_is_a_crash_with_words_on_the_console() {
     let guest = bench.new_box(Some("echo c > /proc/sysrq-trigger; sleep 1000"));
     guest.start();
     let outcome = guest.outcome().await.unwrap();
-    assert!(matches!(&outcome.end, End::VmCrashed { reason } if reason.contains("panicked")), "{outcome:?}");
+    assert!(
+        matches!(&outcome.end, OutcomeCause::VmCrashed { reason } if reason.contains("panicked")),
+        "{outcome:?}"
+    );
     assert!(guest.console().contains("Kernel panic"), "{}", guest.console());
 }
 
@@ -97,7 +103,7 @@ async fn a_kernel_that_cannot_boot_is_a_boot_failure() {
     assert!(!guest.client().wait_up().await.unwrap());
     let outcome = guest.outcome().await.unwrap();
     let words = outcome.failure().unwrap_or_default();
-    assert!(matches!(outcome.end, End::BootFailed { .. }), "{outcome:?}");
+    assert!(matches!(outcome.end, OutcomeCause::BootFailed { .. }), "{outcome:?}");
     assert!(words.contains("missing,with=commas.qcow2"), "QEMU's own words are passed on: {words}");
 }
 
@@ -130,7 +136,7 @@ async fn a_client_that_vanishes_leaves_the_box_running() {
     assert_eq!(out.len(), 3_000_005);
     assert!(out.ends_with(b"0123456\ndone\n") || out.ends_with(b"done\n"));
     let outcome = guest.outcome().await.unwrap();
-    assert_eq!(outcome.end, End::MainExited);
+    assert_eq!(outcome.end, OutcomeCause::MainExited);
     let logged: Vec<u8> =
         MainLog::open(&guest.paths.main_log(), 0).unwrap().flat_map(|r| r.unwrap().bytes).collect();
     assert!(logged == out, "the log holds what was read: {} and {} bytes", logged.len(), out.len());
@@ -147,7 +153,7 @@ async fn a_main_process_that_ignores_the_signal_is_killed_after_the_timeout() {
     guest.client().stop(None, 1500).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(1500));
     let outcome = guest.outcome().await.unwrap();
-    assert_eq!(outcome.end, End::Stopped);
+    assert_eq!(outcome.end, OutcomeCause::Stopped);
     assert_eq!(outcome.exit_code(), Some(137));
     assert!(outcome.flushed);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use boxlite::{Execution, OutputStream};
 use boxlite_home::admission::Claims;
 use boxlite_proto::ProcessExit;
-use boxlite_vm::shim::{End, MainLog};
+use boxlite_vm::shim::{MainLog, OutcomeCause};
 use futures::StreamExt;
 
 use crate::bench::{bench, shell};
@@ -37,7 +37,7 @@ async fn the_main_process_is_heard_and_its_status_published() {
     eprintln!("main exited after {:?}", begun.elapsed());
     let outcome = guest.outcome().await.expect("an outcome");
     eprintln!("gone after {:?}\n{}", begun.elapsed(), guest.shim_log());
-    assert_eq!(outcome.end, End::MainExited);
+    assert_eq!(outcome.end, OutcomeCause::MainExited);
     assert_eq!(outcome.main, Some(ProcessExit::Code(7)));
     assert!(outcome.flushed);
     assert!(guest.lock_is_free());
@@ -69,7 +69,7 @@ async fn a_box_without_a_main_process_serves_execs_until_it_is_stopped() {
     eprintln!("a warm exec took {:?}", begun.elapsed());
     client.stop(None, 1000).await.unwrap();
     let outcome = guest.outcome().await.unwrap();
-    assert_eq!((outcome.end, outcome.main, outcome.flushed), (End::Stopped, None, true));
+    assert_eq!((outcome.end, outcome.main, outcome.flushed), (OutcomeCause::Stopped, None, true));
     assert!(client.status().await.unwrap().is_none());
     assert!(!is_reserved(), "a claim does not outlive its box");
     assert!(begun.elapsed() < Duration::from_secs(60));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use boxlite_vm::shim::{DiskFloors, End, ShimClient};
+use boxlite_vm::shim::{DiskFloors, OutcomeCause, ShimClient};
 use futures::StreamExt;
 
 use crate::bench::{bench, run};
@@ -92,7 +92,7 @@ async fn a_full_disk_pauses_the_guest_and_nothing_is_lost() {
     let sum = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
     assert_eq!(sum(&String::from_utf8(out).unwrap()), sum(&expected));
     let outcome = guest.outcome().await.expect("an outcome is published on a full disk");
-    assert_eq!((outcome.exit_code(), outcome.end), (Some(0), End::MainExited));
+    assert_eq!((outcome.exit_code(), outcome.end), (Some(0), OutcomeCause::MainExited));
     disk.free();
     run(Command::new("qemu-img").arg("check").arg(guest.paths.overlay()));
 }

@@ -89,10 +89,9 @@ fn the_text_of_messages_is_pinned() {
             shim_pid: 1,
             vm_pid: None,
             main: MainState::Exited(ProcessExit::Code(0)),
-            paused: false,
             out_of_space: true,
         }),
-        r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"paused":false,"out_of_space":true}}"#,
+        r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"out_of_space":true}}"#,
     );
     pinned(
         &ShimReply::Error { kind: ShimError::NotRunning, message: "why".into() },

@@ -1,4 +1,4 @@
-//! Boot files that were made before: found by name, leased while somebody starts from them, made anew when what they
+//! Boot files that were made before: found by name, leased while a box starts from them, made anew when what they
 //! came from has changed.
 //!
 //! Like a disk image, a boot file is used under a shared `flock`, checked to be the one at its path, and each use is
@@ -19,7 +19,7 @@ use super::cpio;
 /// Name of the list of inputs within an initramfs, whose first member it is.
 pub(super) const INPUTS: &str = "inputs";
 
-/// How long to wait before asking again for a boot file that somebody else is making.
+/// How long to wait before asking again for a boot file that another process is making.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Longest list of inputs that is read back, in bytes.
@@ -27,12 +27,12 @@ const LONGEST_LIST: usize = 64 << 10;
 
 /// A file below the tree of modules whose contents went into an initramfs, and what told that state of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Input {
+pub(super) struct BootInput {
     path: PathBuf,
     state: String,
 }
 
-impl Input {
+impl BootInput {
     /// Notes the state of the file at `path`; to be called before it is read.
     pub(super) fn of(tree: &Path, path: &Path) -> Self {
         Self { path: path.strip_prefix(tree).unwrap_or(path).to_owned(), state: state(path) }
@@ -45,7 +45,7 @@ impl Input {
     }
 }
 
-/// A digest of what tells one state of a file from another; that of nothing where there is no such file.
+/// A digest that changes with the file's state; that of nothing where there is no such file.
 fn state(path: &Path) -> String {
     let found = std::fs::metadata(path).map(|found| fingerprint(&found)).unwrap_or_default();
     key(&[&found])

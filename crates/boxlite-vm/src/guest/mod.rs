@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Error, ErrorKind, Result};
-use cache::{Input, identity, key};
+use cache::{BootInput, identity, key};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
 const FORMAT: u32 = 5;
@@ -47,7 +47,7 @@ pub struct BootFiles {
     pub kernel: PathBuf,
     /// The initramfs; its `/init` is the agent.
     pub initramfs: PathBuf,
-    /// While these are held gc removes neither; whoever maps the files has to lease them again before they end.
+    /// While these are held gc removes neither; a process that maps the files leases them again before they end.
     pub leases: [Leased; 2],
 }
 
@@ -125,12 +125,12 @@ pub fn boot_files(
 const LISTS: [&str; 2] = ["transport", "devices"];
 
 /// The initramfs: what it was made of, `/init`, the modules, and lists in `/modules` that name them in the order to load.
-fn archive(agent: &[u8], lists: &[Vec<modules::Module>; 2], inputs: &[Input]) -> Result<Vec<u8>> {
+fn archive(agent: &[u8], lists: &[Vec<modules::Module>; 2], inputs: &[BootInput]) -> Result<Vec<u8>> {
     if !agent.starts_with(b"\x7fELF") {
         return Err(Error::corrupt("the guest agent is not an ELF program"));
     }
     let mut out = cpio::Archive::new();
-    out.file(cache::INPUTS, 0o600, Input::list(inputs).as_bytes());
+    out.file(cache::INPUTS, 0o600, BootInput::list(inputs).as_bytes());
     for directory in ["dev", "modules", "root", "sys"] {
         out.directory(directory, 0o755);
     }

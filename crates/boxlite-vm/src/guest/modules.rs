@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use boxlite_types::{Doing, Error, Result};
 use object::{Object, ObjectSection};
 
-use super::cache::Input;
+use super::cache::BootInput;
 
 /// Marks a signature at the end of a module; before it lies a 12-byte header whose last four bytes are its length.
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
@@ -20,7 +20,7 @@ pub(super) struct Module {
     /// Canonical name, with underscores.
     pub(super) name: String,
     /// The ELF object, without its signature: checking one takes a guest longer than loading the module, and a
-    /// module that a distribution's kernel accepts unsigned is no less trusted than the initramfs it lies in. Also
+    /// module that a distribution's kernel accepts unsigned is trusted as much as the initramfs it lies in. Also
     /// without its types for BPF, which a guest would check first and has no use for.
     pub(super) bytes: Vec<u8>,
 }
@@ -32,7 +32,7 @@ struct Walk<'a> {
     built_in: BTreeSet<String>,
     done: BTreeSet<String>,
     modules: Vec<Module>,
-    inputs: Vec<Input>,
+    inputs: Vec<BootInput>,
 }
 
 /// For each of the lists `wanted`, its modules and everything they depend on that no earlier list has, each after its
@@ -43,8 +43,8 @@ struct Walk<'a> {
 pub(super) fn closures<const N: usize>(
     tree: &Path,
     wanted: [&[&str]; N],
-) -> Result<([Vec<Module>; N], Vec<Input>)> {
-    let inputs = vec![Input::of(tree, &tree.join(BUILT_IN))];
+) -> Result<([Vec<Module>; N], Vec<BootInput>)> {
+    let inputs = vec![BootInput::of(tree, &tree.join(BUILT_IN))];
     let (files, built_in) = (files_by_name(tree)?, built_in(tree)?);
     let (done, modules) = (BTreeSet::new(), Vec::new());
     let mut walk = Walk { tree, files, built_in, done, modules, inputs };
@@ -76,7 +76,7 @@ impl Walk<'_> {
                 format!("the kernel module {} is compressed, which boxlite can't unpack", path.display());
             return Err(Error::unsupported(message).at(path));
         }
-        self.inputs.push(Input::of(self.tree, path));
+        self.inputs.push(BootInput::of(self.tree, path));
         let mut bytes = std::fs::read(path).doing("reading the kernel module", path)?;
         let dependencies = dependencies(&bytes).ok_or_else(|| {
             let message = format!("the kernel module {} is not a readable ELF object", path.display());

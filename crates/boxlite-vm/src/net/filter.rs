@@ -56,7 +56,7 @@ impl Policy {
 
 /// The decision about one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FilterVerdict {
     /// Hand it to the user-mode stack.
     Pass,
     /// Hand it on only if the gateway has sent on this flow before: it answers a client of a published UDP port.
@@ -110,8 +110,8 @@ impl Reason {
 ///
 /// Everything that passes is a well-formed ARP message about the guest's own address, or a whole IPv4 packet without
 /// options from the guest's address, of TCP, UDP or ICMP echo, whose destination is allowed.
-pub fn filter(frame: &[u8], policy: &Policy) -> Verdict {
-    decide(frame, policy).unwrap_or_else(Verdict::Drop)
+pub fn filter(frame: &[u8], policy: &Policy) -> FilterVerdict {
+    decide(frame, policy).unwrap_or_else(FilterVerdict::Drop)
 }
 
 /// The flow that a frame from the user-mode stack opens for answers: gateway → published UDP port.
@@ -128,7 +128,7 @@ pub(super) fn solicited_by(frame: &[u8], policy: &Policy) -> Option<Flow> {
     policy.publishes(Protocol::Udp, flow.guest_port).then_some(flow)
 }
 
-fn decide(frame: &[u8], policy: &Policy) -> Result<Verdict, Reason> {
+fn decide(frame: &[u8], policy: &Policy) -> Result<FilterVerdict, Reason> {
     if frame.len() > MAX_FRAME {
         return Err(Reason::Malformed);
     }
@@ -141,19 +141,19 @@ fn decide(frame: &[u8], policy: &Policy) -> Result<Verdict, Reason> {
 }
 
 /// RFC 826, for Ethernet and IPv4 only.
-fn arp(message: &[u8]) -> Result<Verdict, Reason> {
+fn arp(message: &[u8]) -> Result<FilterVerdict, Reason> {
     let message = message.get(..28).ok_or(Reason::Malformed)?;
     let about_ethernet_and_ipv4 = message[..6] == [0, 1, 8, 0, 6, 4];
     let request_or_reply = message[6] == 0 && (message[7] == 1 || message[7] == 2);
     if about_ethernet_and_ipv4 && request_or_reply && message[14..18] == GUEST.octets() {
-        Ok(Verdict::Pass)
+        Ok(FilterVerdict::Pass)
     } else {
         Err(Reason::Arp)
     }
 }
 
 /// RFC 791.
-fn ipv4(packet: &[u8], policy: &Policy) -> Result<Verdict, Reason> {
+fn ipv4(packet: &[u8], policy: &Policy) -> Result<FilterVerdict, Reason> {
     let header = packet.get(..IPV4_HEADER).ok_or(Reason::Malformed)?;
     match header[0] {
         0x45 => {}
@@ -183,7 +183,7 @@ fn ipv4(packet: &[u8], policy: &Policy) -> Result<Verdict, Reason> {
 }
 
 /// Echo requests only; slirp answers those to the gateway and to the resolver itself.
-fn icmp(message: &[u8], destination: Ipv4Addr) -> Result<Verdict, Reason> {
+fn icmp(message: &[u8], destination: Ipv4Addr) -> Result<FilterVerdict, Reason> {
     let header = message.get(..8).ok_or(Reason::Malformed)?;
     if header[0] != 8 {
         return Err(Reason::Protocol);
@@ -191,17 +191,17 @@ fn icmp(message: &[u8], destination: Ipv4Addr) -> Result<Verdict, Reason> {
     if SUBNET.contains(destination) && destination != GATEWAY && destination != RESOLVER {
         return Err(Reason::VirtualNetwork);
     }
-    Ok(Verdict::Pass)
+    Ok(FilterVerdict::Pass)
 }
 
-fn tcp(segment: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<Verdict, Reason> {
+fn tcp(segment: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<FilterVerdict, Reason> {
     let header = segment.get(..20).ok_or(Reason::Malformed)?;
     let data_offset = usize::from(header[12] >> 4) * 4;
     if data_offset < 20 || data_offset > segment.len() {
         return Err(Reason::Malformed);
     }
     if !SUBNET.contains(destination) || is_dns(header, destination) {
-        return Ok(Verdict::Pass);
+        return Ok(FilterVerdict::Pass);
     }
     if destination != GATEWAY || !policy.publishes(Protocol::Tcp, u16::from_be_bytes([header[0], header[1]]))
     {
@@ -210,17 +210,17 @@ fn tcp(segment: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<Verdict
     // slirp opens a connection only for SYN without ACK and RST: with either, the segment belongs to a connection that
     // the host opened through a published port, or it is answered with a reset.
     let (rst, ack) = (header[13] & 0x04 != 0, header[13] & 0x10 != 0);
-    if ack || rst { Ok(Verdict::Pass) } else { Err(Reason::Unsolicited) }
+    if ack || rst { Ok(FilterVerdict::Pass) } else { Err(Reason::Unsolicited) }
 }
 
-fn udp(datagram: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<Verdict, Reason> {
+fn udp(datagram: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<FilterVerdict, Reason> {
     let header = datagram.get(..8).ok_or(Reason::Malformed)?;
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
     if length < 8 || length > datagram.len() {
         return Err(Reason::Malformed);
     }
     if !SUBNET.contains(destination) || is_dns(header, destination) {
-        return Ok(Verdict::Pass);
+        return Ok(FilterVerdict::Pass);
     }
     let flow = Flow {
         guest_port: u16::from_be_bytes([header[0], header[1]]),
@@ -228,7 +228,7 @@ fn udp(datagram: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<Verdic
     };
     let a_service = STACK_SERVICES.contains(&flow.gateway_port);
     if destination == GATEWAY && !a_service && policy.publishes(Protocol::Udp, flow.guest_port) {
-        return Ok(Verdict::PassIfSolicited(flow));
+        return Ok(FilterVerdict::PassIfSolicited(flow));
     }
     Err(Reason::VirtualNetwork)
 }

@@ -19,11 +19,11 @@ fn policy() -> Policy {
 }
 
 fn dropped(frame: &[u8], reason: Reason) {
-    assert_eq!(filter(frame, &policy()), Verdict::Drop(reason), "{frame:02x?}");
+    assert_eq!(filter(frame, &policy()), FilterVerdict::Drop(reason), "{frame:02x?}");
 }
 
 fn passes(frame: &[u8]) {
-    assert_eq!(filter(frame, &policy()), Verdict::Pass, "{frame:02x?}");
+    assert_eq!(filter(frame, &policy()), FilterVerdict::Pass, "{frame:02x?}");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_published_tcp_port_may_answer_the_gateway_but_not_open() {
 #[test]
 fn a_published_udp_port_answers_only_on_a_flow_that_the_gateway_began() {
     let flow = Flow { gateway_port: 50000, guest_port: 53 };
-    assert_eq!(filter(&udp(GW, 53, 50000, b"answer"), &policy()), Verdict::PassIfSolicited(flow));
+    assert_eq!(filter(&udp(GW, 53, 50000, b"answer"), &policy()), FilterVerdict::PassIfSolicited(flow));
     dropped(&udp(GW, 80, 50000, b"answer"), Reason::VirtualNetwork);
     dropped(&udp([10, 0, 2, 4], 53, 50000, b"answer"), Reason::VirtualNetwork);
     for service in [67, 69] {
@@ -128,7 +128,7 @@ fn a_published_udp_port_answers_only_on_a_flow_that_the_gateway_began() {
 fn without_published_ports_nothing_goes_to_the_gateway() {
     let policy = Policy::new(&[], []);
     for frame in [tcp(GW, 80, 1, ACK), tcp(GW, 80, 1, SYN | ACK), udp(GW, 53, 1, b"x")] {
-        assert_eq!(filter(&frame, &policy), Verdict::Drop(Reason::VirtualNetwork));
+        assert_eq!(filter(&frame, &policy), FilterVerdict::Drop(Reason::VirtualNetwork));
     }
 }
 
@@ -269,9 +269,11 @@ fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
 fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     let effect = effect(frame);
     let fine = match filter(frame, &policy()) {
-        Verdict::Drop(_) => return Ok(()),
-        Verdict::PassIfSolicited(flow) => effect == Effect::AnswersUdp(flow.guest_port, flow.gateway_port),
-        Verdict::Pass => match effect {
+        FilterVerdict::Drop(_) => return Ok(()),
+        FilterVerdict::PassIfSolicited(flow) => {
+            effect == Effect::AnswersUdp(flow.guest_port, flow.gateway_port)
+        }
+        FilterVerdict::Pass => match effect {
             Effect::Nothing | Effect::Resolver | Effect::Pong => true,
             Effect::Teaches(address) => address == GUEST,
             Effect::AnswersTcp(guest_port) => guest_port == 80,
@@ -311,7 +313,7 @@ proptest! {
     fn every_whole_packet_to_a_public_address_passes(
         to in public_address(), ports: (u16, u16), flags: u8, data in vec(any::<u8>(), 0..1460)
     ) {
-        prop_assert_eq!(filter(&tcp(to, ports.0, ports.1, flags), &policy()), Verdict::Pass);
-        prop_assert_eq!(filter(&udp(to, ports.0, ports.1, &data), &policy()), Verdict::Pass);
+        prop_assert_eq!(filter(&tcp(to, ports.0, ports.1, flags), &policy()), FilterVerdict::Pass);
+        prop_assert_eq!(filter(&udp(to, ports.0, ports.1, &data), &policy()), FilterVerdict::Pass);
     }
 }

@@ -10,7 +10,7 @@ use super::Ipv4Net;
 /// Ports of the host that were free, held until the claim is dropped.
 ///
 /// QEMU binds them itself, so the claim is dropped right before QEMU is spawned; if QEMU then fails to start,
-/// [`claim_ports`] of the same ports says which one somebody else took in between.
+/// [`claim_ports`] of the same ports names the one that another process took in between.
 #[derive(Debug)]
 pub struct PortClaim {
     ports: Vec<PortForward>,
@@ -78,7 +78,8 @@ fn refused(port: &PortForward, error: io::Error) -> Error {
             Error::new(ErrorKind::Denied, format!("{what} needs privileges")).because(error)
         }
         io::ErrorKind::AddrNotAvailable => {
-            Error::invalid(format!("{what} can't be bound: {bind} is no address of this host")).because(error)
+            Error::invalid(format!("{what} can't be bound: {bind} is not an address of this host"))
+                .because(error)
         }
         _ => Error::new(ErrorKind::Io, format!("{what} can't be bound")).because(error),
     }

@@ -32,7 +32,7 @@ use boxlite_proto::NetConfig;
 use boxlite_types::PortForward;
 use serde::{Deserialize, Serialize};
 
-pub use filter::{Policy, Reason, Verdict, filter};
+pub use filter::{FilterVerdict, Policy, Reason, filter};
 pub use flow::{Flow, Solicited};
 pub use host::{PortClaim, claim_ports, loopback_aliases};
 pub use mac::MacAddr;

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::filter::{MAX_FRAME, filter, solicited_by};
 use super::qemu::{Descriptors, arguments};
-use super::{Flow, MacAddr, Policy, Reason, Solicited, Verdict};
+use super::{FilterVerdict, Flow, MacAddr, Policy, Reason, Solicited};
 
 /// The shim's side of a box's network, not yet carrying frames.
 #[derive(Debug)]
@@ -100,13 +100,13 @@ impl Wire {
         let from_guest = forward(from_card, to_stack, &counts.from_guest, |frame| {
             let allowed = |flow: Flow| lock(&solicited).allows(flow, Instant::now());
             match filter(frame, policy) {
-                Verdict::Pass => true,
-                Verdict::PassIfSolicited(flow) if allowed(flow) => true,
-                Verdict::PassIfSolicited(_) => {
+                FilterVerdict::Pass => true,
+                FilterVerdict::PassIfSolicited(flow) if allowed(flow) => true,
+                FilterVerdict::PassIfSolicited(_) => {
                     counts.drop_frame(Reason::Unsolicited);
                     false
                 }
-                Verdict::Drop(reason) => {
+                FilterVerdict::Drop(reason) => {
                     counts.drop_frame(reason);
                     false
                 }

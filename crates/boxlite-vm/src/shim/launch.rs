@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use boxlite_home::Home;
+use boxlite_home::admission::Thresholds;
 use boxlite_proto::{BootConfig, ExecSpec};
+use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::accel::Accelerator;
-use super::template::Origin;
 use crate::net::Network;
 use crate::volume::Shares;
 
@@ -47,7 +49,7 @@ pub struct LaunchSpec {
     /// Directories of the host that the box mounts.
     pub shares: Shares,
     /// How the guest comes to where it waits for its box.
-    pub origin: Origin,
+    pub origin: GuestOrigin,
     /// How the guest comes up then.
     pub boot: BootConfig,
     /// The main process, with whose end the box ends; `None` makes a box that serves execs until it is stopped.
@@ -64,15 +66,44 @@ pub struct LaunchSpec {
     pub floors: DiskFloors,
 }
 
+impl LaunchSpec {
+    /// The home that the box lies in, as `boxes/<id>`.
+    pub(super) fn home(&self) -> Result<Home> {
+        let root = self.box_dir.ancestors().nth(2);
+        Home::open(root.ok_or_else(|| Error::bug(format!("{} is not in a home", self.box_dir.display())))?)
+    }
+}
+
+/// How a guest comes to wait for its box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestOrigin {
+    /// It boots.
+    Boot,
+    /// It boots, and what it has become is kept for others.
+    BootAndKeep(TemplateKeep),
+    /// It is restored from the template at this path.
+    Template(PathBuf),
+}
+
+/// Where a template is to be, and what it must leave of the host's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateKeep {
+    /// The template's path.
+    pub path: PathBuf,
+    /// Nothing is written that crosses their hard floor.
+    pub room: Thresholds,
+}
+
 /// What a virtual machine is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// A run of its box.
     Run,
-    /// Its box's files while the box rests: it leaves the main process's log alone, and ends when nobody is connected
-    /// any more.
-    Errand,
+    /// Access to the files of a stopped box: it leaves the main process's log alone, and ends when the last client
+    /// has disconnected.
+    Maintenance,
 }
 
 /// Bytes at which a log is rotated; one old log is kept, so each may take twice this.
@@ -90,20 +121,13 @@ impl Default for LogCaps {
     }
 }
 
-/// Free bytes (`f_bavail`) of the overlay's filesystem below which the guest is paused, and above which it goes on.
+/// Free bytes (`f_bavail`) of the overlay's filesystem below which the guest is paused, and above which it resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFloors {
     /// Below this the guest is paused; 0 relies on the disk being full alone.
     pub pause_below: u64,
-    /// At or above this it goes on; more than `pause_below`, lest it flutters.
+    /// At or above this it resumes; more than `pause_below`, so that it does not flutter.
     pub resume_at: u64,
-}
-
-impl DiskFloors {
-    /// The default for a home with this hard floor: pause at half of it, go on at three quarters.
-    pub fn under(hard_floor: u64) -> Self {
-        Self { pause_below: hard_floor / 2, resume_at: hard_floor / 4 * 3 }
-    }
 }
 
 #[cfg(test)]
@@ -127,7 +151,7 @@ impl LaunchSpec {
             memory_bytes: 256 << 20,
             network: None,
             shares: Shares::default(),
-            origin: Origin::Boot,
+            origin: GuestOrigin::Boot,
             boot: BootConfig::default(),
             main: None,
             discard: false,

@@ -12,29 +12,31 @@
 //! - One task, the driver, owns all state; see [`driver`].
 
 pub mod accel;
-mod assignment;
-mod body;
+pub(crate) mod backend;
+mod child;
+mod claim;
 mod client;
 mod control;
 mod driver;
 mod frames;
-mod kin;
+mod handover;
 mod launch;
 mod log;
+mod machine;
 mod outcome;
-pub(crate) mod plug;
-mod reservation;
+mod running;
 mod sink;
 mod socket;
 mod spawn;
+mod start;
 pub mod template;
 mod vmm;
 
 pub use accel::{Accel, Accelerator};
-pub use assignment::Assignment;
 pub use client::{ShimClient, wait_until_gone};
-pub use launch::{DiskFloors, LaunchSpec, LogCaps, Purpose};
+pub use launch::{DiskFloors, GuestOrigin, LaunchSpec, LogCaps, Purpose, TemplateKeep};
 pub use log::old_path;
 pub use log::{MainLog, Record};
-pub use outcome::{End, Outcome};
+pub use outcome::{Outcome, OutcomeCause};
 pub use spawn::{Detached, HandOver, Launched, detach, spawn};
+pub use start::ShimLaunch;

@@ -19,7 +19,7 @@ pub struct Outcome {
     /// Milliseconds since the epoch.
     pub at_unix_ms: u64,
     /// What ended it.
-    pub end: End,
+    pub end: OutcomeCause,
     /// How the main process ended, where it was started and its end was seen.
     pub main: Option<ProcessExit>,
     /// Whether the guest's filesystems were flushed before the virtual machine ended.
@@ -29,7 +29,7 @@ pub struct Outcome {
 /// What ended a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum End {
+pub enum OutcomeCause {
     /// The main process ended by itself.
     MainExited,
     /// The main process could not be started.
@@ -59,7 +59,7 @@ impl Outcome {
     pub fn exit_code(&self) -> Option<i32> {
         match (&self.end, self.main) {
             (_, Some(status)) => Some(status.shell_code()),
-            (End::MainNotStarted { failure, .. }, None) => Some(failure.exit_code()),
+            (OutcomeCause::MainNotStarted { failure, .. }, None) => Some(failure.exit_code()),
             _ => None,
         }
     }
@@ -67,9 +67,9 @@ impl Outcome {
     /// The failure's sentence, for ends that are failures.
     pub fn failure(&self) -> Option<&str> {
         match &self.end {
-            End::MainNotStarted { message, .. } => Some(message),
-            End::VmCrashed { reason } | End::BootFailed { reason } => Some(reason),
-            End::MainExited | End::Stopped => None,
+            OutcomeCause::MainNotStarted { message, .. } => Some(message),
+            OutcomeCause::VmCrashed { reason } | OutcomeCause::BootFailed { reason } => Some(reason),
+            OutcomeCause::MainExited | OutcomeCause::Stopped => None,
         }
     }
 
@@ -106,12 +106,12 @@ impl OutcomeSlot {
     pub(crate) fn publish(&self, outcome: &Outcome) -> Result<()> {
         let mut outcome = outcome.clone();
         match &mut outcome.end {
-            End::VmCrashed { reason }
-            | End::BootFailed { reason }
-            | End::MainNotStarted { message: reason, .. } => {
+            OutcomeCause::VmCrashed { reason }
+            | OutcomeCause::BootFailed { reason }
+            | OutcomeCause::MainNotStarted { message: reason, .. } => {
                 truncate(reason, REASON_LIMIT);
             }
-            End::MainExited | End::Stopped => {}
+            OutcomeCause::MainExited | OutcomeCause::Stopped => {}
         }
         let contents = serde_json::to_vec(&outcome)
             .map_err(|error| Error::bug("an outcome does not serialise").because(error))?;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn crashed(reason: &str) -> Outcome {
-        let end = End::VmCrashed { reason: reason.into() };
+        let end = OutcomeCause::VmCrashed { reason: reason.into() };
         Outcome { run_id: "r1".into(), at_unix_ms: 5, end, main: None, flushed: false }
     }
 
@@ -169,7 +169,7 @@ mod tests {
         outcome.main = Some(ProcessExit::Signal(9));
         assert_eq!(outcome.exit_code(), Some(137));
         outcome.main = None;
-        outcome.end = End::MainNotStarted { failure: ExecFailure::NotFound, message: "no".into() };
+        outcome.end = OutcomeCause::MainNotStarted { failure: ExecFailure::NotFound, message: "no".into() };
         assert_eq!(outcome.exit_code(), Some(127));
     }
 }

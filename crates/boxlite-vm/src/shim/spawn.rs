@@ -1,6 +1,6 @@
-//! Starting a shim: a process of its own session that outlives whoever starts it.
+//! Starting a shim: a process of its own session that outlives its starter.
 //!
-//! The starter holds the box's lock and lets the shim inherit the very descriptor, so that there is no moment in
+//! The starter holds the box's lock and lets the shim inherit that very descriptor, so that there is never a moment in
 //! which the box runs and the lock is free. Specification, status, lock and claim travel as descriptors whose numbers
 //! are the shim's arguments; nothing about a start is written to disk.
 
@@ -11,49 +11,31 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use boxlite_home::admission::{Claim, LiveClaim};
+use boxlite_home::admission::Claim;
 use boxlite_home::durable::Lock;
 use boxlite_types::{Doing, Error, ErrorKind, Result};
-use serde::{Deserialize, Serialize};
 
-use super::assignment::Assignment;
-use super::kin;
+use super::child;
+use super::handover::{LaunchMessage, LaunchReport};
 use super::launch::LaunchSpec;
+use super::start::ShimLaunch;
 
-/// What a start hands over to the shim.
+/// The lock and the claim that a start hands over to its shim.
 #[derive(Debug)]
 pub struct HandOver {
     /// `boxes/<id>/shim.lock`, held exclusively; the shim and its QEMU keep it until both are gone.
     pub lock: Lock,
-    /// The box's reservation of disk space: the shim keeps it, less what the box has written.
+    /// The box's claim on disk space: the shim keeps it, and shrinks it as the box writes.
     pub claim: Option<Claim>,
 }
 
 /// A shim that owns a running QEMU and answers on its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Launched {
-    /// The shim's process id; to be shown, never to be trusted as a sign of life.
+    /// The shim's process id, for people: it proves nothing about whether the shim lives.
     pub shim_pid: u32,
     /// QEMU's.
     pub vm_pid: u32,
-}
-
-/// What a starter tells its shim.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) spec: LaunchSpec,
-    /// The range of the claim that is handed over as a descriptor.
-    pub(super) claimed: Option<LiveClaim>,
-}
-
-/// What a shim tells its starter, once.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Report {
-    /// QEMU runs and the control socket answers.
-    Ready { shim_pid: u32, vm_pid: u32 },
-    /// Neither is the case.
-    Failed { kind: ErrorKind, message: String },
 }
 
 /// Starts the shim program at `shim` for `spec` and returns once its QEMU runs and its socket answers.
@@ -62,10 +44,10 @@ pub(super) enum Report {
 ///
 /// # Errors
 /// The shim's own failure with its kind; `Io` when the program cannot be started. No QEMU runs then, and the lock is
-/// free as soon as the shim, which is on its way out, is gone.
+/// free as soon as the shim has exited.
 pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Launched> {
     let claimed = hand_over.claim.as_ref().map(Claim::range);
-    let spec_file = memory_file(&Order { spec: spec.clone(), claimed })?;
+    let spec_file = memory_file(&LaunchMessage { spec: spec.clone(), claimed })?;
     let (status, status_end) = std::io::pipe().doing("making the status pipe of", shim)?;
     let claim = hand_over.claim.as_ref().map(AsFd::as_fd);
     let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
@@ -74,7 +56,7 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     let mut command = Command::new(shim);
     command.args(keep.iter().map(|descriptor| descriptor.as_raw_fd().to_string()));
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    kin::inherit_only(&mut command, &keep);
+    child::inherit_only(&mut command, &keep);
     let mut first = command.spawn().doing("starting the shim", shim)?;
     drop((status_end, hand_over));
 
@@ -82,8 +64,8 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     // The process started here only made the shim, in its own session, and has ended.
     let ended = first.wait();
     match report {
-        Some(Report::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
-        Some(Report::Failed { kind, message }) => Err(Error::new(kind, message)),
+        Some(LaunchReport::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
+        Some(LaunchReport::Failed { kind, message }) => Err(Error::new(kind, message)),
         None => {
             let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             let message =
@@ -93,8 +75,8 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     }
 }
 
-fn memory_file(order: &Order) -> Result<File> {
-    let text = serde_json::to_vec(order)
+fn memory_file(message: &LaunchMessage) -> Result<File> {
+    let text = serde_json::to_vec(message)
         .map_err(|error| Error::bug("a launch specification does not serialise").because(error))?;
     let memory = rustix::fs::memfd_create("boxlite-launch", rustix::fs::MemfdFlags::CLOEXEC)
         .doing("creating", "a memory file")?;
@@ -103,19 +85,19 @@ fn memory_file(order: &Order) -> Result<File> {
     Ok(file)
 }
 
-fn read_report(mut status: std::io::PipeReader) -> Option<Report> {
+fn read_report(mut status: std::io::PipeReader) -> Option<LaunchReport> {
     let mut text = Vec::new();
     status.read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-/// Which of the two processes of a detaching shim this is.
+/// The two processes of a detaching shim.
 #[derive(Debug)]
 pub enum Detached {
-    /// The one that was started: it has nothing more to do and must exit at once with status 0.
+    /// The process that was started: its work is done, and it must exit at once with status 0.
     Starter,
     /// The shim.
-    Shim(Box<Assignment>),
+    Shim(Box<ShimLaunch>),
 }
 
 /// The first step of the shim program: leaves the starter's session and process tree.
@@ -141,7 +123,7 @@ pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
         -1 => Err(std::io::Error::last_os_error()).doing("forking", "the shim"),
         0 => {
             rustix::process::setsid().doing("making a session for", "the shim")?;
-            Assignment::receive(File::from(spec), status, lock, claim)
+            ShimLaunch::receive(File::from(spec), status, lock, claim)
                 .map(|shim| Detached::Shim(Box::new(shim)))
         }
         _ => Ok(Detached::Starter),

@@ -116,7 +116,7 @@ impl Daemon {
                 words.drain(..words.len().saturating_sub(LAST_WORDS));
             }
         }
-        // Both of its processes have let go of stderr: they are ending, or have ended.
+        // Both of its processes have closed stderr: they are exiting or have exited.
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok((status, one_line(&words)));

@@ -20,7 +20,7 @@ pub enum Sandbox {
 impl Sandbox {
     /// The strongest that works here, found by trying; a few milliseconds.
     ///
-    /// There is no running without one: a guest could then follow a directory moved out of its volume. Where an
+    /// Volumes need one: without it, a guest could then follow a directory moved out of its volume. Where an
     /// ordinary user can't make namespaces, volumes are [`boxlite_types::ErrorKind::Unsupported`].
     pub fn detect() -> Result<Self> {
         let is_root = rustix::process::geteuid().is_root();

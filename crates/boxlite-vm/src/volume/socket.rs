@@ -9,7 +9,7 @@ use rustix::net::{
 
 /// A listening socket whose one waiting connection is the other descriptor.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct VhostConnection {
     /// For virtiofsd, which accepts one connection.
     pub(super) listener: OwnedFd,
     /// For QEMU.
@@ -20,7 +20,7 @@ pub(super) struct Connection {
 ///
 /// The address is a random abstract one and the queue holds one connection, ours: a stranger who guessed the address
 /// in between would take that place and make our own connect fail, never sit behind it.
-pub(super) fn connection() -> io::Result<Connection> {
+pub(super) fn connection() -> io::Result<VhostConnection> {
     let name = format!("boxlite-{}", uuid::Uuid::new_v4().simple());
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
     let make = || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
@@ -31,7 +31,7 @@ pub(super) fn connection() -> io::Result<Connection> {
     rustix::io::ioctl_fionbio(&connected, true)?;
     connect(&connected, &address)?;
     rustix::io::ioctl_fionbio(&connected, false)?;
-    Ok(Connection { listener, connected })
+    Ok(VhostConnection { listener, connected })
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_waiting_connection_is_ours_and_nobody_else_gets_in() {
-        let Connection { listener, connected } = connection().unwrap();
+        let VhostConnection { listener, connected } = connection().unwrap();
         let address = rustix::net::getsockname(&listener).unwrap();
         let stranger =
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();

@@ -42,7 +42,7 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
         return Err(Error::conflict(message).at(source));
     }
     if !metadata.is_dir() {
-        let message = format!("{} is no directory, and only directories can be volumes", source.display());
+        let message = format!("{} is not a directory, and only directories can be volumes", source.display());
         return Err(Error::unsupported(message).at(source));
     }
     if source.starts_with(home) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Host;
 
-/// How long to wait for somebody else who keeps findings.
+/// How long to wait for another process that writes findings.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub(super) struct Key {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct Finding {
     key: Key,
     host: Host,
 }
@@ -46,11 +46,11 @@ pub(super) fn key(qemu: &Path) -> Result<Key> {
 
 pub(super) fn load(home: &Home, key: &Key) -> Option<Host> {
     let text = std::fs::read(path(home)).ok()?;
-    let entry: Entry = serde_json::from_slice(&text).ok()?;
+    let entry: Finding = serde_json::from_slice(&text).ok()?;
     (entry.key == *key).then_some(entry.host)
 }
 
-/// Keeps `host` unless somebody else was first, and returns what is kept: all that start from now on agree, as they must
+/// Keeps `host` unless another process was first, and returns the kept findings: later starts agree on them, as they must
 /// to share a template. A cache that cannot be written (a full disk) costs the next start a tenth of a second.
 pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
     loop {
@@ -68,13 +68,13 @@ pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
     }
 }
 
-/// False while somebody else is at it.
+/// False while another process writes.
 fn try_keep(home: &Home, key: &Key, host: &Host) -> Result<bool> {
     let Some(staged) = Staged::take_over(&home.tmp(), "host.json.partial")? else { return Ok(false) };
     if load(home, key).is_some() {
         return Ok(true);
     }
-    let entry = Entry { key: key.clone(), host: host.clone() };
+    let entry = Finding { key: key.clone(), host: host.clone() };
     let text = serde_json::to_vec(&entry)
         .map_err(|error| boxlite_types::Error::bug("a host entry does not serialise").because(error))?;
     let written = staged.file().set_len(0).and_then(|()| staged.file().write_all_at(&text, 0));

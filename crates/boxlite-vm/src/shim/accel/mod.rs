@@ -82,7 +82,7 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// What was found out about this host, kept until it reboots or its QEMU changes.
+/// Findings about this host, kept until it reboots or its QEMU changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Nothing when KVM runs guest code, else why it does not.
@@ -127,7 +127,7 @@ pub(crate) fn identity(qemu: &Path) -> Result<String> {
         .map_err(|error| Error::bug("a host's key does not serialise").because(error))
 }
 
-/// What is known of this host and its QEMU, from the cache or found out now.
+/// The findings about this host and its QEMU, from the cache or from a fresh trial.
 pub fn examine(home: &Home, qemu: &Path) -> Result<Host> {
     let key = cache::key(qemu)?;
     if let Some(host) = cache::load(home, &key) {

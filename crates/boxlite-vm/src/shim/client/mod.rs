@@ -16,7 +16,7 @@ use boxlite_proto::{
     ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
-use session::{Connection, Session};
+use session::{Session, ShimConnection};
 use tokio::io::AsyncRead;
 
 use super::socket;
@@ -81,7 +81,7 @@ impl ShimClient {
     }
 
     /// Connects to the main process: its output from position `from` on (`None`: from now on) as far as the log
-    /// reaches, and with `stdin` its input, unless somebody else feeds it. Nothing is lost when the box ends first:
+    /// reaches, and with `stdin` its input, unless another client has it. Nothing is lost when the box ends first:
     /// the rest is read from the log.
     ///
     /// # Errors
@@ -94,16 +94,6 @@ impl ShimClient {
     /// Sends a signal to the main process.
     pub async fn kill(&self, signo: i32) -> Result<()> {
         self.done(&ShimRequest::Kill { signo }).await
-    }
-
-    /// Stops the virtual processors.
-    pub async fn pause(&self) -> Result<()> {
-        self.done(&ShimRequest::Pause).await
-    }
-
-    /// Lets the virtual processors run again.
-    pub async fn resume(&self) -> Result<()> {
-        self.done(&ShimRequest::Resume).await
     }
 
     /// Stops the box and waits until shim and QEMU are gone; a box that does not run is left alone.
@@ -217,15 +207,15 @@ impl ShimClient {
         }
     }
 
-    async fn connect(&self, request: &ShimRequest) -> Result<Connection> {
+    async fn connect(&self, request: &ShimRequest) -> Result<ShimConnection> {
         self.try_connect(request).await?.ok_or_else(|| not_running(self.paths.root()))
     }
 
     /// Connects and asks without waiting for anything; `None` when nobody listens.
-    async fn try_connect(&self, request: &ShimRequest) -> Result<Option<Connection>> {
+    async fn try_connect(&self, request: &ShimRequest) -> Result<Option<ShimConnection>> {
         let path = self.paths.socket();
         let Some(stream) = socket::connect(&path).await? else { return Ok(None) };
-        let connection = Connection::new(stream);
+        let connection = ShimConnection::new(stream);
         for message in [&ShimRequest::Hello { version: PROTOCOL_VERSION }, request] {
             let frame =
                 Frame::control(message).map_err(|error| Error::invalid(error.to_string()).because(error))?;

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 
-use super::stdin::{Input, StdinSink};
+use super::stdin::{StdinSink, StdinWriter};
 use super::{connection_lost, failure, refusal, wait_until_gone};
 use crate::shim::MainLog;
 use crate::shim::frames::FrameReader;
@@ -25,12 +25,12 @@ use crate::shim::sink::{self, FrameSink};
 
 /// A connection to a shim; it ends when the last [`FrameSink`] is dropped.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ShimConnection {
     pub(super) sink: FrameSink,
     frames: FrameReader<OwnedReadHalf>,
 }
 
-impl Connection {
+impl ShimConnection {
     pub(super) fn new(stream: UnixStream) -> Self {
         let (read, write) = stream.into_split();
         let (sink, source) = sink::queue();
@@ -82,22 +82,22 @@ pub(super) struct Session {
 
 impl Session {
     /// Starts listening to the operation `channel`, which `connection` was opened with.
-    pub(super) fn start(connection: Connection, channel: u32) -> Self {
+    pub(super) fn start(connection: ShimConnection, channel: u32) -> Self {
         Self::listen(connection, channel, None, None)
     }
 
     /// The same for the main process of the box at `log`, asked for from position `from` on: what the connection did
     /// not bring before the box ended is read from its log.
-    pub(super) fn attach(connection: Connection, channel: u32, from: Option<u64>, log: BoxPaths) -> Self {
+    pub(super) fn attach(connection: ShimConnection, channel: u32, from: Option<u64>, log: BoxPaths) -> Self {
         Self::listen(connection, channel, from, Some(log))
     }
 
-    fn listen(connection: Connection, channel: u32, from: Option<u64>, log: Option<BoxPaths>) -> Self {
+    fn listen(connection: ShimConnection, channel: u32, from: Option<u64>, log: Option<BoxPaths>) -> Self {
         let sink = connection.sink.clone();
         let (chunks, receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = watch::channel(None);
         let (started, started_receiver) = watch::channel(false);
-        let input = Input::new(channel);
+        let input = StdinWriter::new(channel);
         let listener =
             Listener { connection, input: input.clone(), chunks, started, position: None, from, log };
         tokio::spawn(listener.listen(ended));
@@ -124,8 +124,8 @@ impl Session {
 
 /// Reads a connection on behalf of a session; holds no sink of its own, so that the session's end closes it.
 struct Listener {
-    connection: Connection,
-    input: Input,
+    connection: ShimConnection,
+    input: StdinWriter,
     chunks: mpsc::UnboundedSender<Result<OutputChunk>>,
     /// Told once the process runs; dropped when it is over.
     started: watch::Sender<bool>,
@@ -140,7 +140,7 @@ struct Listener {
 impl Listener {
     async fn listen(self, ended: watch::Sender<Option<Ended>>) {
         let Self { connection, input, chunks, started, mut position, from, log } = self;
-        let Connection { sink, mut frames } = connection;
+        let ShimConnection { sink, mut frames } = connection;
         drop(sink);
         let end = loop {
             let frame = match frames.next().await {

@@ -12,7 +12,7 @@ use crate::shim::sink::FrameSink;
 
 /// What the writer of an input and the listener of its connection share.
 #[derive(Debug, Clone)]
-pub(super) struct Input(Arc<Mutex<State>>);
+pub(super) struct StdinWriter(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -21,7 +21,7 @@ struct State {
     waiting: Option<Waker>,
 }
 
-impl Input {
+impl StdinWriter {
     pub(super) fn new(channel: u32) -> Self {
         let window = SendWindow::new(channel, Stream::Stdin);
         Self(Arc::new(Mutex::new(State { window, closed: false, waiting: None })))
@@ -56,12 +56,12 @@ impl Input {
 pub(super) struct StdinSink {
     channel: u32,
     sink: FrameSink,
-    input: Input,
+    input: StdinWriter,
     ended: bool,
 }
 
 impl StdinSink {
-    pub(super) fn new(channel: u32, sink: FrameSink, input: Input) -> Self {
+    pub(super) fn new(channel: u32, sink: FrameSink, input: StdinWriter) -> Self {
         Self { channel, sink, input, ended: false }
     }
 }

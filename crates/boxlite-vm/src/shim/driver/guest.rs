@@ -4,7 +4,7 @@ use boxlite_proto::{
     Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
 };
 
-use super::{Driver, GuestInput, Phase};
+use super::{Driver, DriverPhase, GuestInput};
 
 impl Driver {
     pub(super) fn guest_input(&mut self, input: GuestInput) {
@@ -37,8 +37,8 @@ impl Driver {
                 for warning in warnings {
                     tracing::warn!(warning, "the guest came up with trouble");
                 }
-                if matches!(self.phase, Phase::Booting) {
-                    self.phase = Phase::Running;
+                if matches!(self.phase, DriverPhase::Booting) {
+                    self.phase = DriverPhase::Running;
                 }
                 if self.spec.main.is_none() {
                     self.main.state = MainState::Running { pid: 0 };
@@ -54,7 +54,7 @@ impl Driver {
     fn greeted(&mut self, features: &[String]) {
         tracing::debug!(?features, "the guest's agent is there");
         let untouched = features.iter().any(|feature| feature == UNTOUCHED);
-        let fit = untouched && matches!(self.phase, Phase::Booting) && !self.vcpus.paused();
+        let fit = untouched && matches!(self.phase, DriverPhase::Booting) && !self.vcpus.out_of_space();
         if self.keeping.greeted(fit, &self.qmp) {
             self.vcpus.hold();
         }

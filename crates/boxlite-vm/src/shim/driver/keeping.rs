@@ -1,6 +1,6 @@
 //! Keeping the guest as a template, between its agent's hello and its box.
 //!
-//! What is queued for the agent waits at the [`Gate`] until then.
+//! Messages for the agent wait at the [`Gate`] until then.
 
 use std::fs::File;
 use std::mem;
@@ -10,7 +10,8 @@ use boxlite_home::Home;
 use boxlite_types::Result;
 use tokio::sync::oneshot;
 
-use crate::shim::template::{self, Keep, Kept};
+use crate::shim::launch::TemplateKeep;
+use crate::shim::template::{self, Kept};
 use crate::shim::vmm::qmp::Qmp;
 
 /// Opens once the guest may hear of its box.
@@ -48,7 +49,7 @@ pub(in crate::shim) enum Keeping {
 /// What it takes.
 #[derive(Debug)]
 pub(in crate::shim) struct Plan {
-    keep: Keep,
+    keep: TemplateKeep,
     home: Home,
     memory: File,
     gate: oneshot::Sender<()>,
@@ -67,7 +68,7 @@ impl Keeping {
     }
 
     /// For a guest that boots and is to be kept, whose memory is all of the memory file `memory`.
-    pub(in crate::shim) fn wanted(keep: Keep, home: Home, memory: File) -> (Self, Gate) {
+    pub(in crate::shim) fn wanted(keep: TemplateKeep, home: Home, memory: File) -> (Self, Gate) {
         let (gate, opened) = oneshot::channel();
         (Self::Waiting(Plan { keep, home, memory, gate }), Gate(Some(opened)))
     }
@@ -122,7 +123,7 @@ impl Keeping {
 async fn publish(kept: Result<Option<Kept>>) {
     let published = match kept {
         Ok(Some(kept)) => tokio::task::spawn_blocking(|| kept.publish()).await,
-        Ok(None) => return tracing::debug!("somebody else keeps this template"),
+        Ok(None) => return tracing::debug!("another box keeps this template"),
         Err(error) => return tracing::warn!(error = %error.chain(), "the guest is not kept as a template"),
     };
     match published {

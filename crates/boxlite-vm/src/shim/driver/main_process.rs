@@ -1,4 +1,4 @@
-//! The main process: its output's way to the log and to whoever is attached, and its input.
+//! The main process: its output's way to the log and to attached clients, and its input.
 //!
 //! Output is numbered and logged as it arrives, and the guest gets credit for it once every attached client that
 //! keeps up has been sent it, so that a slow reader slows the main process down and nothing is lost. A client that
@@ -26,13 +26,13 @@ pub(super) type ClientId = u64;
 
 /// The main process of a box, seen from the shim.
 #[derive(Debug)]
-pub(super) struct MainProcess {
+pub(super) struct MainRun {
     pub(super) state: MainState,
     /// The last event that a client attaching later must still learn.
     told: Option<OpEvent>,
     log: MainLogWriter,
     log_path: PathBuf,
-    /// Output for which the guest has no credit yet, because somebody still waits for it.
+    /// Output for which the guest has no credit yet, because a client has not taken it.
     unpaid: VecDeque<Record>,
     windows: [ReceiveWindow; 2],
     attached: HashMap<ClientId, Attached>,
@@ -70,7 +70,7 @@ struct Stdin {
     closed: bool,
 }
 
-impl MainProcess {
+impl MainRun {
     pub(super) fn new(log: MainLogWriter, log_path: PathBuf) -> Self {
         Self {
             state: MainState::Booting,
@@ -288,7 +288,7 @@ impl Attached {
         }
         while self.position < end {
             let Some(record) = self.rest.take().or_else(|| self.next(unpaid, log)) else {
-                // What is missing could neither be kept nor logged.
+                // The missing part could neither be kept nor logged.
                 self.position = unpaid.front().map_or(end, |first| first.position);
                 self.announce();
                 continue;

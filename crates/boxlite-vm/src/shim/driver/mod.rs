@@ -3,12 +3,12 @@
 //! States follow one another: booting → running → stopping → gone. Everything else (the guest's agent, QEMU, clients,
 //! the host's disk, time) only sends it inputs; it never waits for any of them.
 
-mod ending;
 mod guest;
 mod keeping;
 mod main_process;
 mod ops;
 mod requests;
+mod shutdown;
 mod space;
 mod vcpus;
 
@@ -21,20 +21,19 @@ use std::time::Duration;
 use boxlite_home::BoxPaths;
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
-use ending::Ending;
-use main_process::{ClientId, MainProcess};
+use main_process::{ClientId, MainRun};
 use ops::Ops;
+use shutdown::ShutdownSequence;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use vcpus::Vcpus;
 
-use super::launch::{LaunchSpec, Purpose};
+use super::claim::DiskClaim;
+use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
-use super::reservation::Reservation;
 use super::sink::FrameSink;
-use super::template::Origin;
-use super::vmm::qmp::{Event as QmpEvent, Qmp};
+use super::vmm::qmp::{Qmp, QmpEvent};
 
 pub(super) use keeping::{Gate, Keeping};
 
@@ -87,32 +86,32 @@ pub(super) struct Driver {
     vm_handle: OwnedFd,
     guest: FrameSink,
     qmp: Arc<Qmp>,
-    phase: Phase,
+    phase: DriverPhase,
     boot_deadline: Instant,
-    main: MainProcess,
+    main: MainRun,
     ops: Ops,
     clients: HashMap<ClientId, Client>,
-    /// When somebody was last seen to be connected.
+    /// When a client was last connected.
     visited: Instant,
     vcpus: Vcpus,
-    reservation: Reservation,
+    reservation: DiskClaim,
     keeping: Keeping,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
 
-fn boot_limit(origin: &Origin) -> Duration {
+fn boot_limit(origin: &GuestOrigin) -> Duration {
     match origin {
-        Origin::Template(_) => RESTORE_LIMIT,
-        Origin::Boot | Origin::BootAndKeep(_) => BOOT_LIMIT,
+        GuestOrigin::Template(_) => RESTORE_LIMIT,
+        GuestOrigin::Boot | GuestOrigin::BootAndKeep(_) => BOOT_LIMIT,
     }
 }
 
 #[derive(Debug)]
-enum Phase {
+enum DriverPhase {
     Booting,
     Running,
-    Stopping(Ending),
+    Stopping(ShutdownSequence),
 }
 
 #[derive(Debug)]
@@ -130,13 +129,13 @@ impl Driver {
         vm_handle: OwnedFd,
         guest: FrameSink,
         qmp: Arc<Qmp>,
-        reservation: Reservation,
+        reservation: DiskClaim,
         keeping: Keeping,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
         let log = match spec.purpose {
             Purpose::Run => MainLogWriter::start(&paths.main_log(), spec.logs.main)?,
-            Purpose::Errand => MainLogWriter::untouched(&paths.main_log()),
+            Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
         };
         let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
         let boot_deadline = Instant::now() + boot_limit(&spec.origin);
@@ -146,9 +145,9 @@ impl Driver {
             vm_handle,
             guest,
             qmp,
-            phase: Phase::Booting,
+            phase: DriverPhase::Booting,
             boot_deadline,
-            main: MainProcess::new(log, paths.main_log()),
+            main: MainRun::new(log, paths.main_log()),
             ops: Ops::new(),
             clients: HashMap::new(),
             visited: Instant::now(),
@@ -177,7 +176,7 @@ impl Driver {
                     Some(event) => self.qmp_event(event),
                     None => qmp_open = false,
                 },
-                () = self.keeping.done() => self.vcpus.let_go(),
+                () = self.keeping.done() => self.vcpus.release(),
                 _ = space.tick() => self.look_at_space(),
                 () = sleep_until(deadline) => self.deadline_passed(),
                 _ = inputs.terminate.recv() => self.stop(None, None),
@@ -215,7 +214,7 @@ impl Driver {
             }
             QmpEvent::Migration { completed } => self.keeping.migrated(completed),
             QmpEvent::Stopped => tracing::debug!("the guest is paused"),
-            QmpEvent::Resumed => tracing::debug!("the guest goes on"),
+            QmpEvent::Resumed => tracing::debug!("the guest resumes"),
         }
     }
 
@@ -228,7 +227,7 @@ impl Driver {
         self.end_forsaken_errand();
     }
 
-    /// Whoever brought up the guest for a box's files would be connected.
+    /// A maintenance boot is of use only to a connected client.
     fn end_forsaken_errand(&mut self) {
         if !self.clients.is_empty() || self.spec.purpose == Purpose::Run {
             self.visited = Instant::now();

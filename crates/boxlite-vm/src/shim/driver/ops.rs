@@ -17,13 +17,13 @@ const PER_CLIENT: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Ops {
     next: u32,
-    by_guest: HashMap<u32, Entry>,
+    by_guest: HashMap<u32, RunningOp>,
     by_client: HashMap<(ClientId, u32), u32>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    /// Who asked, and under which number; `None` once that client has gone.
+struct RunningOp {
+    /// The client that asked, and its number for it; `None` once that client has disconnected.
     asker: Option<(ClientId, u32, FrameSink)>,
     opens_channel: bool,
     /// Input that the guest has granted and the client not yet used, in bytes.
@@ -70,7 +70,7 @@ impl Ops {
             return Err(Refused::TooMany);
         }
         let ours = self.free_number();
-        let entry = Entry {
+        let entry = RunningOp {
             asker: Some((client, theirs, sink.clone())),
             opens_channel: op.opens_channel(),
             input: WINDOW,
@@ -95,7 +95,7 @@ impl Ops {
         }
     }
 
-    /// Passes an event on to whoever asked; the number is free again after the last one.
+    /// Passes an event on to the client that asked; the number is free again after the last event.
     pub(super) fn event(&mut self, event: OpEvent) {
         let ours = event.id();
         let last = event.is_last();

@@ -7,7 +7,7 @@ use boxlite_proto::{
 
 use super::main_process::ClientId;
 use super::ops::Refused;
-use super::{Driver, Phase};
+use super::{Driver, DriverPhase};
 
 impl Driver {
     pub(super) fn client_frame(&mut self, id: ClientId, frame: Frame) -> Result<(), ProtoError> {
@@ -57,17 +57,6 @@ impl Driver {
                 self.stop(signo, Some(timeout_ms));
             }
             ShimRequest::Wait => self.wait_for_end(id),
-            ShimRequest::Pause | ShimRequest::Resume if matches!(self.phase, Phase::Stopping(_)) => {
-                self.refuse(id, ShimError::NotRunning, "the box is stopping");
-            }
-            ShimRequest::Pause => {
-                self.vcpus.pause();
-                self.reply(id, &ShimReply::Done);
-            }
-            ShimRequest::Resume => {
-                self.vcpus.resume();
-                self.reply(id, &ShimReply::Done);
-            }
         }
     }
 
@@ -96,7 +85,7 @@ impl Driver {
             }
             return;
         }
-        if matches!(self.phase, Phase::Stopping(_)) {
+        if matches!(self.phase, DriverPhase::Stopping(_)) {
             self.refuse(id, ShimError::NotRunning, "the box is stopping");
             return;
         }
@@ -126,10 +115,9 @@ impl Driver {
             shim_pid: std::process::id(),
             vm_pid: Some(self.vm_pid),
             main: match (&self.phase, self.main.state) {
-                (Phase::Booting, MainState::Running { .. }) => MainState::Booting,
+                (DriverPhase::Booting, MainState::Running { .. }) => MainState::Booting,
                 (_, state) => state,
             },
-            paused: self.vcpus.paused_by_user(),
             out_of_space: self.vcpus.out_of_space(),
         }
     }

@@ -7,7 +7,7 @@ const STOPPING_DIVISOR: u64 = 4;
 
 /// Whether the host's disk lets the guest run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SpaceGuard {
+pub(crate) struct PausePolicy {
     floors: DiskFloors,
     paused: Option<Cause>,
     stopping: bool,
@@ -36,7 +36,7 @@ pub(crate) enum Action {
     Resume,
 }
 
-impl SpaceGuard {
+impl PausePolicy {
     /// A guard over a guest that runs.
     pub(crate) fn new(floors: DiskFloors) -> Self {
         Self { floors, paused: None, stopping: false }
@@ -54,7 +54,7 @@ impl SpaceGuard {
 
     /// Judges a measurement of the overlay's filesystem; `None` when it could not be measured.
     ///
-    /// An unmeasurable filesystem never pauses a guest. A guest that met a full disk goes on at any measurement above
+    /// An unmeasurable filesystem never pauses a guest. A guest that met a full disk resumes at any measurement above
     /// the threshold, and without a measurement: if the disk is still full, QEMU pauses it again and nothing is lost.
     pub(crate) fn measured(&mut self, free: Option<u64>) -> Action {
         match (self.paused, free) {
@@ -100,7 +100,7 @@ mod tests {
     /// Mutation tried: `<=` instead of `<` fails the first line, and two more tests.
     #[test]
     fn the_guest_is_paused_below_the_floor_and_goes_on_above_the_hysteresis() {
-        let mut guard = SpaceGuard::new(FLOORS);
+        let mut guard = PausePolicy::new(FLOORS);
         assert_eq!(guard.measured(Some(512 * MIB)), Action::None);
         assert_eq!(guard.measured(Some(512 * MIB - 1)), Action::Pause);
         assert_eq!(guard.paused(), Some(Cause::BelowFloor { free: 512 * MIB - 1 }));
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_waited_out_and_an_unknown_one_never_blocks() {
-        let mut guard = SpaceGuard::new(DiskFloors { pause_below: 0, resume_at: 0 });
+        let mut guard = PausePolicy::new(DiskFloors { pause_below: 0, resume_at: 0 });
         assert_eq!(guard.measured(Some(0)), Action::None);
         guard.disk_full();
         assert_eq!(guard.measured(Some(0)), Action::None);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_is_stopping_may_flush_further_down() {
-        let mut guard = SpaceGuard::new(FLOORS);
+        let mut guard = PausePolicy::new(FLOORS);
         assert_eq!(guard.measured(Some(300 * MIB)), Action::Pause);
         guard.stopping();
         assert_eq!(guard.measured(Some(300 * MIB)), Action::Resume);

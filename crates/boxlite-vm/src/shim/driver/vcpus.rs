@@ -1,81 +1,55 @@
-//! Whether the virtual processors run: what the user wishes and what the host's disk allows.
+//! Whether the virtual processors run: the host's disk decides, except while a template is kept.
 
 use std::sync::Arc;
 
-use super::space::{Action, Cause, SpaceGuard};
+use super::space::{Action, Cause, PausePolicy};
 use crate::shim::launch::DiskFloors;
 use crate::shim::vmm::qmp::Qmp;
 
 #[derive(Debug)]
 pub(super) struct Vcpus {
-    guard: SpaceGuard,
-    paused_by_user: bool,
-    /// Whoever holds them pauses them, and nobody else says a word.
+    policy: PausePolicy,
+    /// While a template is being kept, that alone pauses and resumes them.
     held: bool,
     qmp: Arc<Qmp>,
 }
 
 impl Vcpus {
     pub(super) fn new(floors: DiskFloors, qmp: Arc<Qmp>) -> Self {
-        Self { guard: SpaceGuard::new(floors), paused_by_user: false, held: false, qmp }
-    }
-
-    /// Whether a client paused the box.
-    pub(super) fn paused_by_user(&self) -> bool {
-        self.paused_by_user
+        Self { policy: PausePolicy::new(floors), held: false, qmp }
     }
 
     /// Whether the host's disk keeps the guest from running.
     pub(super) fn out_of_space(&self) -> bool {
-        self.guard.paused().is_some()
+        self.policy.paused().is_some()
     }
 
-    /// Whether the guest is kept from running at all.
-    pub(super) fn paused(&self) -> bool {
-        self.paused_by_user || self.out_of_space()
-    }
-
-    /// Leaves them to somebody who will have paused them by the time of [`Vcpus::let_go`].
+    /// Leaves them to the keeper of a template, who has paused them by the time of [`Vcpus::release`].
     pub(super) fn hold(&mut self) {
         self.held = true;
     }
 
-    /// Does what was wished meanwhile.
-    pub(super) fn let_go(&mut self) {
+    /// Pauses or resumes them as the host's disk demands by now.
+    pub(super) fn release(&mut self) {
         self.held = false;
-        self.tell(!self.paused());
-    }
-
-    pub(super) fn pause(&mut self) {
-        self.paused_by_user = true;
-        self.tell(false);
-    }
-
-    pub(super) fn resume(&mut self) {
-        self.paused_by_user = false;
-        if !self.out_of_space() {
-            self.tell(true);
-        }
+        self.tell(!self.out_of_space());
     }
 
     /// The box is being stopped: its guest must run to finish.
     pub(super) fn stopping(&mut self) {
-        self.guard.stopping();
-        if self.paused_by_user {
-            self.resume();
-        }
+        self.policy.stopping();
     }
 
     pub(super) fn disk_full(&mut self) {
-        self.guard.disk_full();
+        self.policy.disk_full();
     }
 
     /// Acts on a measurement of free bytes on the overlay's filesystem.
     pub(super) fn measured(&mut self, free: Option<u64>) {
-        match self.guard.measured(free) {
+        match self.policy.measured(free) {
             Action::None => {}
             Action::Pause => {
-                if let Some(Cause::BelowFloor { free }) = self.guard.paused() {
+                if let Some(Cause::BelowFloor { free }) = self.policy.paused() {
                     tracing::warn!(
                         free,
                         "the host's disk is nearly full: the guest is paused until there is room"
@@ -84,10 +58,8 @@ impl Vcpus {
                 self.tell(false);
             }
             Action::Resume => {
-                tracing::info!(?free, "the host's disk has room again: the guest goes on");
-                if !self.paused_by_user {
-                    self.tell(true);
-                }
+                tracing::info!(?free, "the host's disk has room again: the guest resumes");
+                self.tell(true);
             }
         }
     }

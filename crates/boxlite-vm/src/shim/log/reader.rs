@@ -24,7 +24,7 @@ pub struct Record {
     pub bytes: Bytes,
 }
 
-/// What is kept of the main process's output, oldest first; an iterator over it as it was when it was opened.
+/// The kept output of the main process, oldest first: an iterator over the state at opening.
 #[derive(Debug)]
 pub struct MainLog {
     files: std::vec::IntoIter<Opened>,

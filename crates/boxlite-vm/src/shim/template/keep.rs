@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Keep;
 use super::restore::share_memory;
+use crate::shim::launch::TemplateKeep;
 use crate::shim::vmm::qmp::{Qmp, QmpError};
 
 /// The name under which QEMU knows the file that it writes its state to.
@@ -47,13 +47,13 @@ impl Kept {
 /// Pauses the guest behind `qmp`, whose memory is all of the memory file `memory`, and writes it down; the caller has it
 /// run on afterwards, whatever came of it.
 ///
-/// `migrated` is told how QEMU's part went. `None` while somebody else keeps the same template.
+/// `migrated` receives the result of QEMU's part. `None` while another box keeps the same template.
 ///
 /// # Errors
 /// `ResourceExhausted` where there is no room; `Busy` where it takes too long; `Io` where writing failed. Nothing is left
 /// of it then.
 pub(crate) async fn keep(
-    keep: Keep,
+    keep: TemplateKeep,
     home: Home,
     memory: File,
     qmp: &Qmp,
@@ -148,7 +148,7 @@ fn copy_memory(from: &File, to: &File, guard: &SpaceGuard, deadline: Instant) ->
     Ok(())
 }
 
-/// The first range at or after `at` that is no hole.
+/// The first range at or after `at` that is not a hole.
 fn data_after(file: &File, at: u64) -> rustix::io::Result<Option<(u64, u64)>> {
     match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
         Ok(begin) => Ok(Some((begin, rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(begin))?))),

@@ -9,7 +9,7 @@
 //!   yet, and nothing of the box was said. The host's clock, fresh random numbers, names and addresses come with
 //!   `Boot`, before anything runs.
 //! - The first start of a kind leaves an empty file, its mark; the second, which finds that, keeps what it boots; the
-//!   third is restored. Who boots once pays nothing.
+//!   third is restored. Hardware that boots once costs nothing.
 //! - A template that QEMU does not take is discarded, and the box boots; so is one whose guest does not come up.
 
 mod keep;
@@ -24,10 +24,9 @@ use boxlite_home::admission::Thresholds;
 use boxlite_home::durable::{self, Lock};
 use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Result};
-use serde::{Deserialize, Serialize};
 
 use super::accel::Accelerator;
-use super::launch::LaunchSpec;
+use super::launch::{GuestOrigin, LaunchSpec, TemplateKeep};
 
 pub(crate) use keep::{Kept, keep};
 pub(crate) use restore::restore;
@@ -38,52 +37,35 @@ pub(crate) use boxlite_home::boot_file::TEMPLATE as PREFIX;
 /// Most templates of a home.
 const MOST: usize = 8;
 
-/// How a guest comes to wait for its box.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// It boots.
-    Boot,
-    /// It boots, and what it has become is kept for others.
-    BootAndKeep(Keep),
-    /// It is restored from the template at this path.
-    Template(PathBuf),
-}
-
-/// Where a template is to be, and what it must leave of the host's disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keep {
-    /// The template's path.
-    pub path: PathBuf,
-    /// Nothing is written that crosses their hard floor.
-    pub room: Thresholds,
-}
-
 /// Decides how the box of `spec` comes up, and leases the template where that is how.
 ///
 /// `room` says what a template must leave of the host's disk; without it none is made.
 ///
 /// # Errors
 /// `Io` where the home's boot files cannot be read.
-pub fn origin(spec: &LaunchSpec, home: &Home, room: Option<Thresholds>) -> Result<(Origin, Option<Leased>)> {
+pub fn origin(
+    spec: &LaunchSpec,
+    home: &Home,
+    room: Option<Thresholds>,
+) -> Result<(GuestOrigin, Option<Leased>)> {
     if !is_possible(spec) {
-        return Ok((Origin::Boot, None));
+        return Ok((GuestOrigin::Boot, None));
     }
     let path = home.vm().join(name::of(spec)?);
     let Some(lease) = Leased::acquire(&path)? else {
         if room.is_some() {
             durable::ensure_file(&path)?;
         }
-        return Ok((Origin::Boot, None));
+        return Ok((GuestOrigin::Boot, None));
     };
     lease.touch()?;
     let length = lease.file().metadata().doing("examining", &path)?.len();
     if length > spec.memory_bytes {
-        return Ok((Origin::Template(path), Some(lease)));
+        return Ok((GuestOrigin::Template(path), Some(lease)));
     }
     match room {
-        Some(room) if make_place(home)? => Ok((Origin::BootAndKeep(Keep { path, room }), None)),
-        _ => Ok((Origin::Boot, None)),
+        Some(room) if make_place(home)? => Ok((GuestOrigin::BootAndKeep(TemplateKeep { path, room }), None)),
+        _ => Ok((GuestOrigin::Boot, None)),
     }
 }
 

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use boxlite_types::{Doing, Result};
 use sha2::{Digest, Sha256};
 
-use super::{Origin, PREFIX};
+use super::PREFIX;
 use crate::shim::accel;
-use crate::shim::launch::LaunchSpec;
+use crate::shim::launch::{GuestOrigin, LaunchSpec};
 use crate::shim::vmm::qemu::{self, Channels, Memory};
 
 /// Raised when templates made of the same input change.
@@ -43,7 +43,7 @@ fn hardware(spec: &LaunchSpec) -> LaunchSpec {
         bases: Vec::new(),
         backing: PathBuf::new(),
         discard: false,
-        origin: Origin::Boot,
+        origin: GuestOrigin::Boot,
         ..spec.clone()
     }
 }

@@ -7,7 +7,7 @@ use boxlite_types::{Error, ErrorKind, Result};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::shim::vmm::qmp::{Event, Qmp, QmpError};
+use crate::shim::vmm::qmp::{Qmp, QmpError, QmpEvent};
 
 /// How long reading some hundred kilobytes of state may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// template. QEMU has ended then, or is to be ended.
 pub(crate) async fn restore(
     qmp: &Qmp,
-    events: &mut mpsc::UnboundedReceiver<Event>,
+    events: &mut mpsc::UnboundedReceiver<QmpEvent>,
     state: RawFd,
 ) -> Result<()> {
     let restoring = async {
@@ -37,15 +37,15 @@ pub(crate) async fn restore(
 
 async fn take(
     qmp: &Qmp,
-    events: &mut mpsc::UnboundedReceiver<Event>,
+    events: &mut mpsc::UnboundedReceiver<QmpEvent>,
     state: RawFd,
 ) -> std::result::Result<(), QmpError> {
     const COMMAND: &str = "migrate-incoming";
     qmp.execute(COMMAND, json!({ "uri": format!("fd:{state}") })).await?;
     while let Some(event) = events.recv().await {
         match event {
-            Event::Migration { completed: true } => return Ok(()),
-            Event::Migration { completed: false } => {
+            QmpEvent::Migration { completed: true } => return Ok(()),
+            QmpEvent::Migration { completed: false } => {
                 return Err(QmpError::Refused {
                     command: COMMAND,
                     reason: "the state is not its own".into(),

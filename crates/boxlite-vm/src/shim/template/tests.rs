@@ -32,16 +32,16 @@ fn path_of(home: &Home, spec: &LaunchSpec) -> PathBuf {
 fn the_first_start_marks_the_second_keeps_and_the_third_is_restored() {
     let (_scratch, home) = home();
     let (spec, path) = (spec(), path_of(&home, &spec()));
-    assert_eq!(origin(&spec, &home, None).unwrap().0, Origin::Boot);
+    assert_eq!(origin(&spec, &home, None).unwrap().0, GuestOrigin::Boot);
     assert!(!path.exists(), "no room, no mark");
-    assert_eq!(origin(&spec, &home, ROOM).unwrap().0, Origin::Boot);
+    assert_eq!(origin(&spec, &home, ROOM).unwrap().0, GuestOrigin::Boot);
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
-    assert_eq!(origin(&spec, &home, None).unwrap().0, Origin::Boot);
-    let keep = Keep { path: path.clone(), room: ROOM.unwrap() };
-    assert_eq!(origin(&spec, &home, ROOM).unwrap().0, Origin::BootAndKeep(keep));
+    assert_eq!(origin(&spec, &home, None).unwrap().0, GuestOrigin::Boot);
+    let keep = TemplateKeep { path: path.clone(), room: ROOM.unwrap() };
+    assert_eq!(origin(&spec, &home, ROOM).unwrap().0, GuestOrigin::BootAndKeep(keep));
     fill(&path);
     let (found, lease) = origin(&spec, &home, None).unwrap();
-    assert_eq!(found, Origin::Template(path));
+    assert_eq!(found, GuestOrigin::Template(path));
     assert!(lease.is_some());
 }
 
@@ -51,7 +51,7 @@ fn what_cannot_be_restored_is_booted() {
     let volume = Volume { source: "/tmp".into(), target: "/x".into(), read_only: false };
     let shares = Shares { volumes: vec![volume], ..Shares::default() };
     for spec in [LaunchSpec { accel: Accelerator::Kvm, ..spec() }, LaunchSpec { shares, ..spec() }] {
-        assert_eq!(origin(&spec, &home, ROOM).unwrap().0, Origin::Boot);
+        assert_eq!(origin(&spec, &home, ROOM).unwrap().0, GuestOrigin::Boot);
         assert!(!path_of(&home, &spec).exists());
     }
 }
@@ -68,8 +68,8 @@ fn the_least_recently_used_makes_place() {
         file.set_times(fs::FileTimes::new().set_accessed(used)).unwrap();
     }
     let in_use = Leased::acquire(&of(2)).unwrap().unwrap();
-    assert_eq!(origin(&spec(), &home, ROOM).unwrap().0, Origin::Boot);
-    assert!(matches!(origin(&spec(), &home, ROOM).unwrap().0, Origin::BootAndKeep(_)));
+    assert_eq!(origin(&spec(), &home, ROOM).unwrap().0, GuestOrigin::Boot);
+    assert!(matches!(origin(&spec(), &home, ROOM).unwrap().0, GuestOrigin::BootAndKeep(_)));
     let left: Vec<u64> = (2..10).filter(|megabytes| of(*megabytes).exists()).collect();
     assert_eq!(left, [2, 4, 5, 6, 7, 8, 9]);
     drop(in_use);

@@ -11,15 +11,14 @@ use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Result};
 
 use super::qemu::{self, Channels, Memory};
-use crate::shim::kin::Kin;
-use crate::shim::launch::LaunchSpec;
-use crate::shim::plug::Plug;
-use crate::shim::template::Origin;
+use crate::shim::backend::DeviceBackend;
+use crate::shim::child::ChildSpawner;
+use crate::shim::launch::{GuestOrigin, LaunchSpec};
 
 /// A started QEMU and the shim's ends of its channels, all non-blocking.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    /// The process; reaped by whoever holds this.
+    /// The process; its owner reaps it.
     pub(crate) child: Child,
     /// What QEMU complains.
     pub(crate) stderr: ChildStderr,
@@ -35,20 +34,20 @@ pub(crate) struct Vm {
     pub(crate) state: Option<RawFd>,
 }
 
-/// Starts QEMU for `spec` with what `plugs` add, from `template` if there is one: the very file that is leased.
+/// Starts QEMU for `spec` with what `backends` add, from `template` if there is one: the very file that is leased.
 pub(crate) fn start(
     spec: &LaunchSpec,
     template: Option<&Leased>,
-    kin: &Kin,
-    plugs: &mut [Plug],
+    spawner: &ChildSpawner,
+    backends: &mut [DeviceBackend],
 ) -> Result<Vm> {
     let pair = || UnixStream::pair().doing("making a channel for QEMU of", &spec.box_dir);
     let ((qmp, qmp_end), (agent, agent_end), (console, console_end)) = (pair()?, pair()?, pair()?);
     let channels =
         Channels { qmp: qmp_end.as_raw_fd(), agent: agent_end.as_raw_fd(), console: console_end.as_raw_fd() };
-    let extra: Vec<_> = plugs.iter().flat_map(|plug| plug.arguments.iter().cloned()).collect();
-    let shared = plugs.iter().any(|plug| plug.shared_memory);
-    let given: Vec<OwnedFd> = plugs.iter_mut().flat_map(|plug| plug.descriptors.drain(..)).collect();
+    let extra: Vec<_> = backends.iter().flat_map(|backend| backend.arguments.iter().cloned()).collect();
+    let shared = backends.iter().any(|backend| backend.shared_memory);
+    let given: Vec<OwnedFd> = backends.iter_mut().flat_map(|backend| backend.descriptors.drain(..)).collect();
     let memory_file = memory_file(spec)?;
     let state_file = template.map(|template| state_file(template, spec.memory_bytes)).transpose()?;
     let memory = match (template, &memory_file) {
@@ -66,7 +65,7 @@ pub(crate) fn start(
     command.args(qemu::arguments(spec, channels, &extra, memory));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = kin.spawn(command, &keep).doing("starting", &spec.qemu)?;
+    let mut child = spawner.spawn(command, &keep).doing("starting", &spec.qemu)?;
     let stderr =
         child.stderr.take().ok_or_else(|| boxlite_types::Error::bug("QEMU's stderr is not a pipe"))?;
     for stream in [&qmp, &agent, &console] {
@@ -78,7 +77,7 @@ pub(crate) fn start(
 
 /// The memory of a guest that is to be kept.
 fn memory_file(spec: &LaunchSpec) -> Result<Option<File>> {
-    let Origin::BootAndKeep(_) = &spec.origin else { return Ok(None) };
+    let GuestOrigin::BootAndKeep(_) = &spec.origin else { return Ok(None) };
     let doing = "making the memory of a guest of";
     let memory = rustix::fs::memfd_create("boxlite-guest", rustix::fs::MemfdFlags::CLOEXEC)
         .doing(doing, &spec.box_dir)?;

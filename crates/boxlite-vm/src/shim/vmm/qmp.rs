@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// What QEMU says unasked, as far as a shim acts on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum QmpEvent {
     /// A disk request failed and the guest is paused; `nospace` when the host had no room for it.
     BlockError {
         /// Whether the host's filesystem was full.
@@ -68,7 +68,9 @@ impl Qmp {
     /// QEMU closes the connection.
     ///
     /// Nothing is waited for: QEMU answers commands in the order in which they were written.
-    pub(crate) async fn start(stream: UnixStream) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Event>)> {
+    pub(crate) async fn start(
+        stream: UnixStream,
+    ) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<QmpEvent>)> {
         let (read, mut write) = stream.into_split();
         write.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await?;
         let (events, receiver) = mpsc::unbounded_channel();
@@ -156,7 +158,11 @@ fn lock(pending: &Pending) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Se
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn read_messages(read: impl AsyncRead + Unpin, events: mpsc::UnboundedSender<Event>, pending: Pending) {
+async fn read_messages(
+    read: impl AsyncRead + Unpin,
+    events: mpsc::UnboundedSender<QmpEvent>,
+    pending: Pending,
+) {
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
@@ -209,19 +215,19 @@ struct Refusal {
     desc: String,
 }
 
-fn classify(event: &str, data: &Value) -> Option<Event> {
+fn classify(event: &str, data: &Value) -> Option<QmpEvent> {
     let text = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let flag = |key: &str| data.get(key).and_then(Value::as_bool).unwrap_or(false);
     match event {
         "BLOCK_IO_ERROR" if text("action") == "stop" => {
-            Some(Event::BlockError { nospace: flag("nospace"), node: text("node-name") })
+            Some(QmpEvent::BlockError { nospace: flag("nospace"), node: text("node-name") })
         }
-        "SHUTDOWN" => Some(Event::Shutdown { guest: flag("guest"), reason: text("reason") }),
-        "STOP" => Some(Event::Stopped),
-        "RESUME" => Some(Event::Resumed),
+        "SHUTDOWN" => Some(QmpEvent::Shutdown { guest: flag("guest"), reason: text("reason") }),
+        "STOP" => Some(QmpEvent::Stopped),
+        "RESUME" => Some(QmpEvent::Resumed),
         "MIGRATION" => match text("status").as_str() {
-            "completed" => Some(Event::Migration { completed: true }),
-            "failed" | "cancelled" => Some(Event::Migration { completed: false }),
+            "completed" => Some(QmpEvent::Migration { completed: true }),
+            "failed" | "cancelled" => Some(QmpEvent::Migration { completed: false }),
             _ => None,
         },
         _ => None,
@@ -238,13 +244,13 @@ mod tests {
             json!({"device": "", "node-name": "d0", "nospace": true, "operation": "write", "action": "stop"});
         assert_eq!(
             classify("BLOCK_IO_ERROR", &nospace),
-            Some(Event::BlockError { nospace: true, node: "d0".into() })
+            Some(QmpEvent::BlockError { nospace: true, node: "d0".into() })
         );
         let reported = json!({"nospace": false, "operation": "read", "action": "report"});
         assert_eq!(classify("BLOCK_IO_ERROR", &reported), None);
         assert_eq!(
             classify("SHUTDOWN", &json!({"guest": true, "reason": "guest-reset"})),
-            Some(Event::Shutdown { guest: true, reason: "guest-reset".into() })
+            Some(QmpEvent::Shutdown { guest: true, reason: "guest-reset".into() })
         );
         assert_eq!(classify("EVENT_OF_THE_YEAR_2040", &json!({"x": 1})), None);
     }
@@ -270,7 +276,7 @@ mod tests {
                 .unwrap();
         });
         qmp.stop().await.unwrap();
-        assert_eq!(events.recv().await, Some(Event::Stopped));
+        assert_eq!(events.recv().await, Some(QmpEvent::Stopped));
         assert!(matches!(qmp.cont().await, Err(QmpError::Refused { reason, .. }) if reason == "no"));
         qemu.await.unwrap();
         assert!(matches!(qmp.quit().await, Err(QmpError::Gone { .. })));

@@ -8,8 +8,9 @@ use boxlite_proto::BootConfig;
 use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Result};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
-use boxlite_vm::shim::template::{self, Origin};
-use boxlite_vm::shim::{self, DiskFloors, HandOver, LaunchSpec, LogCaps, Purpose, accel};
+use boxlite_vm::shim::{
+    self, DiskFloors, GuestOrigin, HandOver, LaunchSpec, LogCaps, Purpose, accel, template,
+};
 use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
 
@@ -36,7 +37,7 @@ impl<'a> OverlaidBox<'a> {
 
     /// Spawns a shim only for the box's files, and records nothing.
     pub(super) fn boot_for_maintenance(self) -> Result<MaintenanceBoot> {
-        let (_, guard, launch) = self.prepare(Purpose::Errand)?;
+        let (_, guard, launch) = self.prepare(Purpose::Maintenance)?;
         let run = launch.spec.run_id.clone();
         launch.spawn()?;
         Ok(MaintenanceBoot { guard, run })
@@ -133,11 +134,11 @@ fn specification(
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
             home: local.home.root().to_owned(),
         },
-        origin: Origin::Boot,
+        origin: GuestOrigin::Boot,
         boot: boot_config(record, networked),
         main: match purpose {
             Purpose::Run => process::main_process(options, &record.image_config)?,
-            Purpose::Errand => None,
+            Purpose::Maintenance => None,
         },
         // Data of a volume that is still in the guest's memory must reach the host.
         discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
@@ -156,7 +157,7 @@ fn specification(
 fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
     match (options.network, purpose) {
         (NetworkMode::None, _) => Ok(None),
-        (NetworkMode::User, Purpose::Errand) => Ok(Some(Network::default())),
+        (NetworkMode::User, Purpose::Maintenance) => Ok(Some(Network::default())),
         (NetworkMode::User, Purpose::Run) => {
             let ports = net::claim_ports(&create::ports(options)?)?.release();
             Ok(Some(Network { ports }))

@@ -3,7 +3,7 @@ use crate::shim::sink::{self, FrameSource};
 
 struct Rig {
     _dir: tempfile::TempDir,
-    main: MainProcess,
+    main: MainRun,
     guest: FrameSink,
     to_guest: FrameSource,
 }
@@ -20,7 +20,7 @@ struct Seen {
 fn rig() -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("main.log");
-    let main = MainProcess::new(MainLogWriter::start(&path, 0).unwrap(), path);
+    let main = MainRun::new(MainLogWriter::start(&path, 0).unwrap(), path);
     let (guest, to_guest) = sink::queue();
     Rig { _dir: dir, main, guest, to_guest }
 }
@@ -110,7 +110,7 @@ fn a_client_that_reads_slowly_slows_the_writer_down_and_misses_nothing() {
     assert!(seen.bytes == said && seen.positions == [0] && seen.ended == 1);
 }
 
-/// Mutation tried: paying at once, whoever is attached, lets the writer run ahead.
+/// Mutation tried: paying at once, even with clients attached, lets the writer run ahead.
 #[test]
 fn a_client_that_takes_nothing_gets_a_window_and_holds_the_writer() {
     let mut rig = rig();

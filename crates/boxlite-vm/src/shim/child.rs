@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal};
 /// The death signal follows the thread that spawned a child and not its process, so this is used on the shim's
 /// main thread only, which lives as long as the shim.
 #[derive(Debug)]
-pub(crate) struct Kin {
+pub(crate) struct ChildSpawner {
     lock: OwnedFd,
 }
 
-impl Kin {
+impl ChildSpawner {
     /// Children will keep the lock that `lock` holds until they are gone.
     pub(crate) fn new(lock: OwnedFd) -> Self {
         Self { lock }

@@ -1,4 +1,4 @@
-//! What the other parts of a box (its network, its volumes) add to its QEMU: the one place where they plug in.
+//! What the other parts of a box (its network, its volumes) add to its QEMU: the one place where they backend in.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -7,14 +7,14 @@ use boxlite_types::{Error, ErrorKind, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::kin::Kin;
+use super::child::ChildSpawner;
 use super::launch::LaunchSpec;
 use crate::net::{MacAddr, Network, Policy, Wire, claim_ports, loopback_aliases};
 use crate::volume::{self, Share};
 
 /// One part's additions.
 #[derive(Default)]
-pub(crate) struct Plug {
+pub(crate) struct DeviceBackend {
     /// QEMU arguments; descriptors are named by their own number.
     pub(crate) arguments: Vec<OsString>,
     /// Descriptors that QEMU inherits under their own numbers; the shim closes its copies once QEMU runs.
@@ -28,18 +28,18 @@ pub(crate) struct Plug {
 
 /// Prepares every part of the box; called on the shim's main thread before QEMU starts and before any async runtime.
 ///
-/// Programs that a part needs are started with [`Kin::spawn`], so that they cannot outlive the shim.
-pub(crate) fn plugs(spec: &LaunchSpec, kin: &Kin) -> Result<Vec<Plug>> {
-    let mut plugs = Vec::new();
+/// Programs that a part needs are started with [`ChildSpawner::spawn`], so that they cannot outlive the shim.
+pub(crate) fn backends(spec: &LaunchSpec, spawner: &ChildSpawner) -> Result<Vec<DeviceBackend>> {
+    let mut backends = Vec::new();
     if let Some(network) = &spec.network {
-        plugs.push(network_plug(&spec.box_id, network)?);
+        backends.push(network_backend(&spec.box_id, network)?);
     }
-    let shares = volume::start(&spec.shares, |command, keep| kin.spawn(command, keep))?;
-    plugs.extend(shares.into_iter().map(share_plug));
-    Ok(plugs)
+    let shares = volume::start(&spec.shares, |command, keep| spawner.spawn(command, keep))?;
+    backends.extend(shares.into_iter().map(share_backend));
+    Ok(backends)
 }
 
-fn network_plug(box_id: &str, network: &Network) -> Result<Plug> {
+fn network_backend(box_id: &str, network: &Network) -> Result<DeviceBackend> {
     // QEMU binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
     let policy = Policy::new(&ports, loopback_aliases()?);
@@ -50,7 +50,7 @@ fn network_plug(box_id: &str, network: &Network) -> Result<Plug> {
         tracing::info!(?counts, "the network's wire has ended");
         carried.map_err(|error| Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
     };
-    Ok(Plug {
+    Ok(DeviceBackend {
         arguments: ends.arguments.into_iter().map(OsString::from).collect(),
         descriptors: ends.descriptors,
         shared_memory: false,
@@ -58,8 +58,8 @@ fn network_plug(box_id: &str, network: &Network) -> Result<Plug> {
     })
 }
 
-fn share_plug(share: Share) -> Plug {
-    Plug {
+fn share_backend(share: Share) -> DeviceBackend {
+    DeviceBackend {
         arguments: share.arguments.into_iter().map(OsString::from).collect(),
         descriptors: vec![share.descriptor],
         shared_memory: true,

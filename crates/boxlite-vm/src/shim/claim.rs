@@ -7,14 +7,14 @@ use boxlite_home::durable::allocated_of;
 
 /// A claim beside the overlay that it was taken for. It lives as long as the shim.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(super) struct DiskClaim {
     claim: Option<Claim>,
     overlay: PathBuf,
     /// Bytes that the overlay will have allocated when the claim is used up.
     used_up_at: u64,
 }
 
-impl Reservation {
+impl DiskClaim {
     /// `claim` is for what will be written to `overlay` from now on.
     pub(super) fn new(claim: Option<Claim>, overlay: &Path) -> Self {
         let begins_at = allocated_of(overlay).unwrap_or(0);
@@ -46,7 +46,7 @@ mod tests {
         let claims = Claims::open(&home).unwrap();
         let overlay = dir.path().join("overlay");
         std::fs::write(&overlay, vec![1; 64 << 10]).unwrap();
-        let mut reservation = Reservation::new(Some(claims.take(10 << 20).unwrap()), &overlay);
+        let mut reservation = DiskClaim::new(Some(claims.take(10 << 20).unwrap()), &overlay);
         reservation.follow();
         assert_eq!(claims.promised().unwrap(), 10 << 20);
         std::fs::write(&overlay, vec![1; (64 << 10) + (4 << 20)]).unwrap();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use boxlite_proto::{ExecFailure, MAIN_CHANNEL, MainState, Op, ToGuest};
 use tokio::time::Instant;
 
-use super::{Driver, Phase, boot_limit};
+use super::{Driver, DriverPhase, boot_limit};
 use crate::shim::log::unix_ms;
-use crate::shim::outcome::{End, Outcome};
+use crate::shim::outcome::{Outcome, OutcomeCause};
 use crate::shim::vmm::process;
 
 /// How long the guest may take to end its processes and flush its filesystems.
@@ -22,8 +22,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const QUIT_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(super) struct Ending {
-    end: End,
+pub(super) struct ShutdownSequence {
+    end: OutcomeCause,
     step: Step,
     deadline: Instant,
     flushed: bool,
@@ -44,11 +44,11 @@ enum Step {
 }
 
 impl Driver {
-    /// Stops the box at somebody's wish; a second wish may only shorten the first one's patience.
+    /// Stops the box on request; a second request can only shorten the first one's timeout.
     pub(super) fn stop(&mut self, signo: Option<i32>, timeout_ms: Option<u64>) {
         let timeout = Duration::from_millis(timeout_ms.unwrap_or(self.spec.stop_timeout_ms));
         let deadline = Instant::now() + timeout;
-        if let Phase::Stopping(ending) = &mut self.phase {
+        if let DriverPhase::Stopping(ending) = &mut self.phase {
             if ending.step == Step::Signalled {
                 ending.deadline = ending.deadline.min(deadline);
             }
@@ -59,61 +59,64 @@ impl Driver {
         if has_main {
             let signo = signo.unwrap_or(self.spec.stop_signal);
             self.for_main(Op::Signal { id: MAIN_CHANNEL, signo });
-            self.phase = Phase::Stopping(Ending {
-                end: End::Stopped,
+            self.phase = DriverPhase::Stopping(ShutdownSequence {
+                end: OutcomeCause::Stopped,
                 step: Step::Signalled,
                 deadline,
                 flushed: false,
             });
         } else {
-            self.flush(End::Stopped, timeout);
+            self.flush(OutcomeCause::Stopped, timeout);
         }
     }
 
     pub(super) fn main_exited(&mut self) {
         let end = match &self.phase {
-            Phase::Stopping(ending) if ending.step >= Step::Flushing => return,
-            Phase::Stopping(ending) => ending.end.clone(),
-            Phase::Booting | Phase::Running if self.spec.discard => {
-                self.begin(End::MainExited, Step::Flushing);
+            DriverPhase::Stopping(ending) if ending.step >= Step::Flushing => return,
+            DriverPhase::Stopping(ending) => ending.end.clone(),
+            DriverPhase::Booting | DriverPhase::Running if self.spec.discard => {
+                self.begin(OutcomeCause::MainExited, Step::Flushing);
                 return self.kill_vm();
             }
-            Phase::Booting | Phase::Running => End::MainExited,
+            DriverPhase::Booting | DriverPhase::Running => OutcomeCause::MainExited,
         };
         self.flush(end, Duration::ZERO);
     }
 
     pub(super) fn main_not_started(&mut self, failure: ExecFailure, message: String) {
-        if matches!(&self.phase, Phase::Stopping(ending) if ending.step >= Step::Flushing) {
+        if matches!(&self.phase, DriverPhase::Stopping(ending) if ending.step >= Step::Flushing) {
             return;
         }
-        self.flush(End::MainNotStarted { failure, message }, Duration::ZERO);
+        self.flush(OutcomeCause::MainNotStarted { failure, message }, Duration::ZERO);
     }
 
     pub(super) fn guest_is_down(&mut self) {
         match &mut self.phase {
-            Phase::Stopping(ending) => {
+            DriverPhase::Stopping(ending) => {
                 ending.flushed = true;
                 if ending.step < Step::Quitting {
                     self.quit();
                 }
             }
-            Phase::Booting | Phase::Running => {
-                self.begin(End::VmCrashed { reason: "the guest went down unasked".into() }, Step::Flushing);
+            DriverPhase::Booting | DriverPhase::Running => {
+                self.begin(
+                    OutcomeCause::VmCrashed { reason: "the guest went down unasked".into() },
+                    Step::Flushing,
+                );
                 self.guest_is_down();
             }
         }
     }
 
-    /// The virtual machine is no good any more: end it without asking the guest.
+    /// The virtual machine is broken: end it without asking the guest.
     pub(super) fn fail(&mut self, reason: String) {
         tracing::error!(reason, "the virtual machine failed");
         let end = match &self.phase {
-            Phase::Booting => End::BootFailed { reason },
-            Phase::Running => End::VmCrashed { reason },
+            DriverPhase::Booting => OutcomeCause::BootFailed { reason },
+            DriverPhase::Running => OutcomeCause::VmCrashed { reason },
             // What began the end stays its cause.
-            Phase::Stopping(ending) if ending.step >= Step::Quitting => return,
-            Phase::Stopping(ending) => ending.end.clone(),
+            DriverPhase::Stopping(ending) if ending.step >= Step::Quitting => return,
+            DriverPhase::Stopping(ending) => ending.end.clone(),
         };
         self.begin(end, Step::Flushing);
         self.quit();
@@ -121,24 +124,24 @@ impl Driver {
 
     pub(super) fn deadline(&self) -> Instant {
         match &self.phase {
-            Phase::Booting => self.boot_deadline,
-            Phase::Running => Instant::now() + Duration::from_secs(3600),
-            Phase::Stopping(ending) => ending.deadline,
+            DriverPhase::Booting => self.boot_deadline,
+            DriverPhase::Running => Instant::now() + Duration::from_secs(3600),
+            DriverPhase::Stopping(ending) => ending.deadline,
         }
     }
 
     pub(super) fn deadline_passed(&mut self) {
         match &mut self.phase {
-            Phase::Running => {}
+            DriverPhase::Running => {}
             // A guest that is not allowed to run cannot be late.
-            Phase::Booting if self.vcpus.paused() => {
+            DriverPhase::Booting if self.vcpus.out_of_space() => {
                 self.boot_deadline = Instant::now() + boot_limit(&self.spec.origin);
             }
-            Phase::Booting => {
+            DriverPhase::Booting => {
                 let limit = boot_limit(&self.spec.origin);
                 self.fail(format!("the guest did not come up within {} s", limit.as_secs()));
             }
-            Phase::Stopping(ending) => match ending.step {
+            DriverPhase::Stopping(ending) => match ending.step {
                 Step::Signalled => {
                     ending.step = Step::Killed;
                     ending.deadline = Instant::now() + KILL_LIMIT;
@@ -160,22 +163,26 @@ impl Driver {
         }
     }
 
-    fn flush(&mut self, end: End, grace: Duration) {
+    fn flush(&mut self, end: OutcomeCause, grace: Duration) {
         self.begin(end, Step::Flushing);
-        if let Phase::Stopping(ending) = &mut self.phase {
+        if let DriverPhase::Stopping(ending) = &mut self.phase {
             ending.deadline += grace;
         }
         let _ = self.guest.control(&ToGuest::Shutdown { grace_ms: grace.as_millis() as u64 });
     }
 
-    fn begin(&mut self, end: End, step: Step) {
+    fn begin(&mut self, end: OutcomeCause, step: Step) {
         self.vcpus.stopping();
-        self.phase =
-            Phase::Stopping(Ending { end, step, deadline: Instant::now() + FLUSH_LIMIT, flushed: false });
+        self.phase = DriverPhase::Stopping(ShutdownSequence {
+            end,
+            step,
+            deadline: Instant::now() + FLUSH_LIMIT,
+            flushed: false,
+        });
     }
 
     fn quit(&mut self) {
-        let Phase::Stopping(ending) = &mut self.phase else { return };
+        let DriverPhase::Stopping(ending) = &mut self.phase else { return };
         ending.step = Step::Quitting;
         ending.deadline = Instant::now() + QUIT_LIMIT;
         let qmp = std::sync::Arc::clone(&self.qmp);
@@ -188,21 +195,21 @@ impl Driver {
 
     /// Ends QEMU without letting it flush or clean up.
     fn kill_vm(&mut self) {
-        let Phase::Stopping(ending) = &mut self.phase else { return };
+        let DriverPhase::Stopping(ending) = &mut self.phase else { return };
         ending.step = Step::VmKilled;
         ending.deadline = Instant::now() + KILL_LIMIT;
         let _ = rustix::process::pidfd_send_signal(&self.vm_handle, rustix::process::Signal::KILL);
     }
 
-    /// What is published once the virtual machine has ended with `vm`.
+    /// The outcome to publish once the virtual machine has ended with `vm`.
     pub(super) fn outcome(&self, vm: &io::Result<VmStatus>) -> Outcome {
         let (end, flushed) = match &self.phase {
-            Phase::Stopping(ending) => (ending.end.clone(), ending.flushed),
-            Phase::Booting => (End::BootFailed { reason: self.unexpected(vm) }, false),
-            Phase::Running => (End::VmCrashed { reason: self.unexpected(vm) }, false),
+            DriverPhase::Stopping(ending) => (ending.end.clone(), ending.flushed),
+            DriverPhase::Booting => (OutcomeCause::BootFailed { reason: self.unexpected(vm) }, false),
+            DriverPhase::Running => (OutcomeCause::VmCrashed { reason: self.unexpected(vm) }, false),
         };
         let main = match end {
-            End::MainNotStarted { .. } => None,
+            OutcomeCause::MainNotStarted { .. } => None,
             _ => self.main.status(),
         };
         Outcome { run_id: self.spec.run_id.clone(), at_unix_ms: unix_ms(), end, main, flushed }

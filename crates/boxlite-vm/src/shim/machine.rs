@@ -1,0 +1,74 @@
+//! A running QEMU with everything that it needs on the host's side.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use boxlite_home::lease::Leased;
+use boxlite_types::{Doing, Error, Result};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::backend::{self, DeviceBackend};
+use super::child::ChildSpawner;
+use super::launch::LaunchSpec;
+use super::template;
+use super::vmm::process::{self, Vm};
+use super::vmm::qmp::{Qmp, QmpEvent};
+
+/// A running QEMU and what belongs to it; dropping it releases the boot files.
+pub(super) struct Machine {
+    pub(super) vm: Vm,
+    pub(super) backends: Vec<DeviceBackend>,
+    pub(super) qmp: Arc<Qmp>,
+    pub(super) qmp_events: UnboundedReceiver<QmpEvent>,
+    /// The template that the guest was restored from.
+    pub(super) template: Option<Leased>,
+    pub(super) _boot_files: Vec<Leased>,
+}
+
+impl Machine {
+    /// Starts QEMU and, where there is a template, restores the guest from it.
+    pub(super) async fn start(
+        spec: &LaunchSpec,
+        template: Option<&Leased>,
+        spawner: &ChildSpawner,
+    ) -> Result<Self> {
+        let boot_files = lease_boot_files(spec)?;
+        let mut backends = backend::backends(spec, spawner)?;
+        let mut vm = process::start(spec, template, spawner, &mut backends)?;
+        let connected = Self::connect(&mut vm, spec).await;
+        let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
+        Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files })
+    }
+
+    async fn connect(vm: &mut Vm, spec: &LaunchSpec) -> Result<(Arc<Qmp>, UnboundedReceiver<QmpEvent>)> {
+        let doing = "attaching to QEMU of";
+        let socket =
+            vm.qmp.try_clone().and_then(tokio::net::UnixStream::from_std).doing(doing, &spec.box_dir)?;
+        let (qmp, mut events) = Qmp::start(socket).await.doing(doing, &spec.box_dir)?;
+        if let Some(state) = vm.state {
+            template::restore(&qmp, &mut events, state).await?;
+        }
+        Ok((qmp, events))
+    }
+}
+
+/// Kills a QEMU that failed to come up, and adds its own words to `error`.
+fn abandon(vm: &mut Vm, error: Error) -> Error {
+    let _ = vm.child.kill().and_then(|()| vm.child.wait());
+    let mut words = String::new();
+    let _ = vm.stderr.by_ref().take(1024).read_to_string(&mut words);
+    match words.trim() {
+        "" => error,
+        words => error.while_doing(format_args!("QEMU said {words:?}")),
+    }
+}
+
+/// QEMU maps its kernel and initramfs for as long as it lives, so their removal would free nothing before.
+fn lease_boot_files(spec: &LaunchSpec) -> Result<Vec<Leased>> {
+    let lease = |path: &PathBuf| {
+        let gone = || Error::not_found(format!("the boot file {} has vanished", path.display())).at(path);
+        Leased::acquire(path)?.ok_or_else(gone)
+    };
+    [&spec.kernel, &spec.initrd].into_iter().map(lease).collect()
+}

@@ -1,0 +1,158 @@
+//! From the descriptors that a shim inherits to a running QEMU.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use boxlite_home::BoxPaths;
+use boxlite_home::admission::Claim;
+use boxlite_home::lease::Leased;
+use boxlite_types::{Doing, Error, ErrorKind, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::child::ChildSpawner;
+use super::claim::DiskClaim;
+use super::handover::{LaunchMessage, LaunchReport};
+use super::launch::{GuestOrigin, LaunchSpec};
+use super::log::CappedFile;
+use super::machine::Machine;
+use super::outcome::OutcomeSlot;
+use super::running::RunningBox;
+use super::socket;
+
+/// Everything that a shim was given by its starter.
+#[derive(Debug)]
+pub struct ShimLaunch {
+    spec: LaunchSpec,
+    status: File,
+    lock: OwnedFd,
+    claim: Option<Claim>,
+}
+
+impl ShimLaunch {
+    /// Takes what the starter sent; the descriptors are this process's own from here on.
+    pub(super) fn receive(
+        mut spec: File,
+        status: OwnedFd,
+        lock: OwnedFd,
+        claim: Option<OwnedFd>,
+    ) -> Result<Self> {
+        let mut text = Vec::new();
+        spec.read_to_end(&mut text).doing("reading", "the launch specification")?;
+        let LaunchMessage { spec, claimed } = serde_json::from_slice(&text)
+            .map_err(|error| Error::bug("the launch specification cannot be understood").because(error))?;
+        let claim = match (claim, claimed) {
+            (Some(descriptor), Some(range)) => Some(Claim::adopt(&spec.home()?, descriptor, range)?),
+            _ => None,
+        };
+        Ok(Self { spec, status: File::from(status), lock, claim })
+    }
+
+    /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
+    pub fn log(&self) -> Result<impl Write + Send + 'static> {
+        let path = self.spec.box_dir.join("shim.log");
+        Ok(LogFile(CappedFile::start(&path, 256 * 1024, true)?))
+    }
+
+    /// Runs the box to its end; call it on the process's main thread, which QEMU's life hangs on.
+    ///
+    /// The starter has been told of a failure when this returns one.
+    pub fn run(mut self) -> Result<()> {
+        let result = self.start().and_then(|(runtime, running)| {
+            self.report(&LaunchReport::Ready {
+                shim_pid: std::process::id(),
+                vm_pid: running.machine.vm.child.id(),
+            });
+            runtime.block_on(running.run())
+        });
+        if let Err(error) = &result {
+            self.report(&LaunchReport::Failed { kind: error.kind(), message: error.chain().to_string() });
+        }
+        result
+    }
+
+    fn start(&mut self) -> Result<(tokio::runtime::Runtime, RunningBox)> {
+        // A crash of QEMU must not write the guest's memory to the host's disk.
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(rustix::process::Resource::Core, none).doing("limiting", "core dumps")?;
+        let lock = self.lock.try_clone().doing("keeping the lock of", &self.spec.box_dir)?;
+        let spawner = ChildSpawner::new(lock);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .doing("starting the runtime for", &self.spec.box_dir)?;
+        let terminate = {
+            let _context = runtime.enter();
+            signal(SignalKind::terminate())
+                .doing("listening for signals in the shim of", &self.spec.box_dir)?
+        };
+        let machine = runtime.block_on(self.machine(&spawner))?;
+        let paths = BoxPaths::new(self.spec.box_dir.clone());
+        let listener = socket::listen(&paths.socket())?;
+        let slot = OutcomeSlot::reserve(&paths.outcome())?;
+        let claim = DiskClaim::new(self.claim.take(), &self.spec.overlay);
+        let slot = Arc::new(slot);
+        let running = RunningBox {
+            spec: self.spec.clone(),
+            paths,
+            machine,
+            listener,
+            terminate,
+            slot,
+            claim,
+            _spawner: spawner,
+        };
+        Ok((runtime, running))
+    }
+
+    /// Starts QEMU, which boots the guest where its template is of no use.
+    async fn machine(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
+        let GuestOrigin::Template(path) = &self.spec.origin else {
+            return Machine::start(&self.spec, None, spawner).await;
+        };
+        let Some(template) = Leased::acquire(path)? else {
+            tracing::info!("the template has gone, and the guest boots");
+            return self.boot(spawner).await;
+        };
+        match Machine::start(&self.spec, Some(&template), spawner).await {
+            Ok(machine) => Ok(Machine { template: Some(template), ..machine }),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "the guest is not restored, and boots");
+                if error.kind() == ErrorKind::Corrupt {
+                    template.unlink()?;
+                }
+                self.boot(spawner).await
+            }
+        }
+    }
+
+    async fn boot(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
+        self.spec.origin = GuestOrigin::Boot;
+        Machine::start(&self.spec, None, spawner).await
+    }
+
+    /// Tells the starter once; a starter that has gone does not matter.
+    fn report(&mut self, report: &LaunchReport) {
+        if let Ok(text) = serde_json::to_vec(report) {
+            let _ = self.status.write_all(&text);
+        }
+        // Further reports, and the pipe's end, go nowhere.
+        if let Ok(null) = File::options().write(true).open("/dev/null") {
+            self.status = null;
+        }
+    }
+}
+
+struct LogFile(CappedFile);
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
