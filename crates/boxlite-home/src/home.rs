@@ -1,13 +1,15 @@
 //! Where things live: the layout of `$BOXLITE_HOME`, checked when it is opened.
 //!
 //! ```text
-//! boxlite.db                       SQLite: images, boxes; schema version
+//! home.json                        which home this is; the database carries the same id
+//! boxlite.db                       SQLite: images, boxes, intents; schema version
 //! claims                           empty; live claims are locks on its byte ranges
+//! reserve-<purpose>                preallocated space for what frees space on a full disk
 //! images/blobs/sha256/<hex>        content-addressed, verified
 //! images/disk-images/<digest>.ext4 one read-only root filesystem per image
 //! images/tmp/                      everything unfinished
 //! bases/<id>.qcow2                 immutable snapshot and clone bases
-//! boxes/<id>/                      one box: disks/*.qcow2, sockets, logs, locks
+//! boxes/<id>/                      one box: box.json, disks/*.qcow2, sockets, logs, locks
 //! vm/                              boot files: unpacked kernels and initramfs files, by what they were made from
 //! ```
 
@@ -45,6 +47,20 @@ impl Home {
         Ok(home)
     }
 
+    /// Opens the home at `root` as [`Home::open`] does, but only where there is one: a mistyped path stays as it is.
+    ///
+    /// # Errors
+    /// `NotFound` when `root` is not a directory, or one that holds neither a database nor boxes.
+    pub fn open_existing(root: &Path) -> Result<Self> {
+        let is_there = |name: &str| root.join(name).symlink_metadata().is_ok();
+        if root.as_os_str().is_empty() || is_there("boxlite.db") || is_there("boxes") {
+            return Self::open(root);
+        }
+        let why = if root.is_dir() { "it has no boxlite.db" } else { "there is no such directory" };
+        let message = format!("{} is not a boxlite home: {why}", root.display());
+        Err(Error::not_found(message).at(root))
+    }
+
     fn directories(&self) -> [PathBuf; 6] {
         [self.blobs(), self.disk_images(), self.tmp(), self.bases(), self.boxes(), self.vm()]
     }
@@ -77,6 +93,11 @@ impl Home {
     /// The home directory itself, absolute and free of symlinks.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The file that says which home this is; see [`crate::HomeIdentity`].
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("home.json")
     }
 
     /// The database.
@@ -150,6 +171,11 @@ impl BoxPaths {
     /// The box's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What is needed to give the box its record back.
+    pub fn description(&self) -> PathBuf {
+        self.root.join("box.json")
     }
 
     /// The directory of its qcow2 overlays.

@@ -12,8 +12,12 @@ mod blocking;
 pub mod boot_file;
 pub mod durable;
 mod home;
+mod identity;
 pub mod lease;
+mod reserve;
 pub mod settings;
 
 pub use blocking::blocking;
 pub use home::{BoxPaths, Home};
+pub use identity::HomeIdentity;
+pub use reserve::Reserve;

@@ -13,19 +13,23 @@ mod directory;
 pub mod fault;
 mod link;
 mod lock;
+mod read;
 mod remove;
 mod slot;
 mod space;
 mod stage;
+mod stage_dir;
 mod volatile;
 
 pub use directory::{create_dir, ensure_dir, sync_dir};
 pub use link::link;
 pub use lock::{FileId, Lock};
+pub use read::read_text;
 pub use remove::{
     Trash, delete_all, discard, discard_dir, discard_locked, remove_file, remove_trash_dir, unlink_locked,
 };
 pub use slot::{SLOT_LEN, Slot};
 pub use space::{allocated, allocated_of, free_space};
 pub use stage::{Staged, SweptFile, ensure_file, sweep_staged, write_atomically};
+pub use stage_dir::{StagedDir, is_staged_dir, sweep_staged_dir};
 pub use volatile::{open_log, remove_volatile, rotate_log};

@@ -63,8 +63,15 @@ pub fn unlink_locked(lock: &Lock) -> Result<Option<Trash>> {
 
 /// Takes a directory tree away: out of sight by one rename, then off the disk.
 ///
-/// Where the disk is too full for another name in `tmp`, it is removed where it is.
+/// The tree is locked until it is gone, so that a sweep of the staging directory leaves it to the caller. Where the
+/// disk is too full for another name in `tmp`, it is removed where it is. A tree that is gone already is a success.
 pub fn discard_dir(path: &Path, tmp: &Path) -> Result<()> {
+    let _lock = lock_dir(path)?;
+    discard_locked_dir(path, tmp)
+}
+
+/// [`discard_dir`] for a caller who holds the directory's lock.
+pub(super) fn discard_locked_dir(path: &Path, tmp: &Path) -> Result<()> {
     let trash = trash_path(path, tmp);
     fault::point("discard.start").doing("removing", path)?;
     match std::fs::rename(path, &trash) {
@@ -78,15 +85,37 @@ pub fn discard_dir(path: &Path, tmp: &Path) -> Result<()> {
     }
     fault::point("discard.renamed").doing("removing", path)?;
     path.parent().map_or(Ok(()), sync_dir)?;
-    std::fs::remove_dir_all(&trash).doing("removing", &trash)
+    remove_trash_dir(&trash)
 }
 
 /// Deletes a directory that [`discard_dir`] had renamed into the staging directory when it was killed.
+///
+/// Others may delete the same tree at the same time: what they were faster at is no error.
 pub fn remove_trash_dir(trash: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(trash) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", trash, error)),
-        _ => Ok(()),
+    loop {
+        match std::fs::remove_dir_all(trash) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("removing", trash, error));
+            }
+            Err(_) if trash.symlink_metadata().is_err() => return Ok(()),
+            Err(_) => {}
+        }
     }
+}
+
+/// The lock of the directory at `path`; `None` when another process holds it, or when the directory is gone.
+pub(super) fn lock_dir(path: &Path) -> Result<Option<Lock>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW;
+    let opened = std::fs::File::options().read(true).custom_flags(flags.bits() as i32).open(path);
+    let directory = match opened {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("opening the directory", path, error)),
+    };
+    let Some(lock) = Lock::try_lock_open(directory, path)? else { return Ok(None) };
+    Ok(lock.still_at_path()?.then_some(lock))
 }
 
 /// A file that is out of sight and waits for its unlink.

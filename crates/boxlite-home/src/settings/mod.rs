@@ -154,7 +154,7 @@ impl Settings {
     /// `InvalidInput` naming the file and key, or the variable.
     pub fn load(home: &Home, variables: &SettingsVariables, options: &SettingsOptions) -> Result<Self> {
         let path = home.config();
-        let text = match std::fs::read_to_string(&path) {
+        let text = match crate::durable::read_text(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::io("reading the settings file", &path, error)),

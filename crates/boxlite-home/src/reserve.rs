@@ -1,0 +1,103 @@
+//! Space that is taken while there is some, to be given back when something that frees space needs a little.
+//!
+//! A filesystem that never overwrites in place (btrfs) needs free blocks to record that a box is removed, and so does a
+//! database that grows. At 0 bytes free nothing could be removed then. A reserve is a preallocated file: releasing it
+//! removes it, and whoever next finds ample space fills it again.
+
+use std::path::{Path, PathBuf};
+
+use boxlite_types::{Doing, Result};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::durable::{self, Lock};
+use crate::home::Home;
+
+/// The smallest part of a reserve that is worth having is a sixteenth.
+const MAX_HALVINGS: u32 = 5;
+
+/// A preallocated file in a home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve {
+    path: PathBuf,
+    home: PathBuf,
+    bytes: u64,
+}
+
+impl Reserve {
+    /// What the database of `home` needs at most for one transaction that removes something.
+    pub fn for_database(home: &Home) -> Self {
+        Self::new(home, "database", 2 << 20)
+    }
+
+    /// The reserve of `home` for that `purpose`, of so many bytes.
+    pub fn new(home: &Home, purpose: &str, bytes: u64) -> Self {
+        let path = home.root().join(format!("reserve-{purpose}"));
+        Self { path, home: home.root().to_owned(), bytes }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fills the reserve, or a part of it, as far as at least `spare` bytes stay free; writes nothing when it is full.
+    ///
+    /// # Errors
+    /// When the file cannot be made; a filesystem that is too full or cannot preallocate is no error.
+    pub fn fill(&self, spare: u64) -> Result<()> {
+        let had = std::fs::metadata(&self.path).map_or(0, |found| found.len());
+        if had == self.bytes {
+            return Ok(());
+        }
+        let free = durable::free_space(&self.home)?.bytes.saturating_add(had);
+        let sizes = (0..MAX_HALVINGS).map(|halvings| self.bytes >> halvings);
+        let mut fitting = sizes.filter(|size| *size > had && free >= spare.saturating_add(*size)).peekable();
+        if fitting.peek().is_none() {
+            return Ok(());
+        }
+        let Some(lock) = Lock::try_exclusive(&self.path)? else { return Ok(()) };
+        for size in fitting {
+            match rustix::fs::fallocate(lock.file(), FallocateFlags::empty(), 0, size) {
+                Ok(()) => return lock.file().sync_all().doing("syncing", &self.path),
+                Err(Errno::NOSPC | Errno::DQUOT | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno).doing("reserving space in", &self.path),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the space back, durably, so that it can be used at once; says whether there was any.
+    ///
+    /// A full btrfs refuses to make a file empty, but not to unlink it.
+    pub fn release(&self) -> Result<bool> {
+        if !std::fs::metadata(&self.path).is_ok_and(|found| found.len() > 0) {
+            return Ok(false);
+        }
+        durable::remove_file(&self.path)?;
+        // btrfs hands freed blocks out only after they were committed as free.
+        let home = std::fs::File::open(&self.home).doing("opening", &self.home)?;
+        rustix::fs::syncfs(&home).doing("syncing the filesystem of", &self.home)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_is_filled_while_there_is_space_and_given_back_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(&directory.path().join("home")).unwrap();
+        let reserve = Reserve::new(&home, "test", 1 << 20);
+        assert!(!reserve.release().unwrap());
+        reserve.fill(u64::MAX / 2).unwrap();
+        assert!(!reserve.path().exists(), "there is not so much space");
+        reserve.fill(0).unwrap();
+        assert_eq!(durable::allocated_of(reserve.path()).unwrap(), 1 << 20);
+        reserve.fill(0).unwrap();
+        assert!(reserve.release().unwrap() && !reserve.release().unwrap());
+        assert!(!reserve.path().exists());
+    }
+}
