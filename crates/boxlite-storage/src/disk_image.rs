@@ -111,7 +111,7 @@ fn write(
 ) -> Result<()> {
     staged.file().set_len(0).doing("emptying the unfinished disk image", staged.path())?;
     let room = images.room(vec![identity.hex()])?;
-    room.reserve(boxlite_ext4::estimate_allocated(image.stored_bytes()))?;
+    room.reserve(estimate(image))?;
     let options = BuildOptions {
         virtual_size,
         limits: LayerLimits {
@@ -141,6 +141,15 @@ fn write(
         (Err(error), None) => Err(explain(images, image, staged, error)),
     }
     .map_err(|error| error.while_doing(format!("building the disk image of {}", name(image))))
+}
+
+/// About how many bytes the disk image of `image` allocates. A layer that is stored as it is (its blob's digest is that
+/// of the tar) does not expand; small files take up a little more in a filesystem than in a tar.
+fn estimate(image: &Image) -> u64 {
+    let plain: u64 =
+        image.layers.iter().filter(|layer| layer.digest == layer.diff_id).map(|layer| layer.length).sum();
+    let compressed = image.stored_bytes().saturating_sub(plain);
+    boxlite_ext4::estimate_allocated(compressed).saturating_add(plain).saturating_add(plain / 8)
 }
 
 fn name(image: &Image) -> String {
@@ -216,4 +225,35 @@ fn remove_damaged(images: &Images, image: &Image) -> bool {
         removed |= images.blobs().remove_if_damaged(layer.digest).unwrap_or(false);
     }
     removed
+}
+
+#[cfg(test)]
+mod tests {
+    use boxlite_types::{ImageConfig, Layer, Platform};
+
+    use super::*;
+
+    /// It asked for 1.2 GiB. Mutation tried: counting every layer as compressed.
+    #[test]
+    fn a_layer_that_is_stored_as_it_is_does_not_expand() {
+        let layer = |compressed: bool| Layer {
+            digest: Digest::of(if compressed { b"gzip" } else { b"tar" }),
+            diff_id: Digest::of(b"tar"),
+            media_type: String::new(),
+            length: 300 << 20,
+        };
+        let image = |layers| Image {
+            digest: Digest::of(b"image"),
+            references: Vec::new(),
+            platform: Platform::host(),
+            config: ImageConfig::default(),
+            layers,
+            pulled_at: jiff::Timestamp::UNIX_EPOCH,
+            last_used_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        assert!((300 << 20..360 << 20).contains(&estimate(&image(vec![layer(false)]))));
+        assert!(estimate(&image(vec![layer(true)])) >= 1200 << 20);
+        let both = estimate(&image(vec![layer(true), layer(false)]));
+        assert!((1500 << 20..1600 << 20).contains(&both));
+    }
 }

@@ -28,6 +28,22 @@ impl Thresholds {
             inode_floor: settings.inode_floor.value,
         }
     }
+
+    /// The thresholds of a start that claims `own` bytes: what it may write must fit above the `emergency` floor,
+    /// where boxes are paused, and it is warned about when the next start would be refused once it has written that.
+    /// The usual claims lie within the distance between the floors and change nothing.
+    pub(super) fn with_claim(self, own: u64, emergency: u64) -> Self {
+        Self {
+            hard_floor: self.hard_floor.max(emergency.saturating_add(own)),
+            soft_floor: self.soft_floor.max(self.hard_floor.saturating_add(own)),
+            ..self
+        }
+    }
+
+    /// The thresholds of what only reads, and writes next to nothing.
+    pub(super) fn of_reading() -> Self {
+        Self { hard_floor: 0, soft_floor: 0, soft_percent: 0, inode_floor: 0 }
+    }
 }
 
 /// Judges `free` of `total` bytes.

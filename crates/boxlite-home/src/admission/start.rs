@@ -105,6 +105,8 @@ pub struct StartAdmission<'a> {
     pub claim: u64,
     /// Directories outside the home that the box will write to.
     pub also: &'a [PathBuf],
+    /// The guest is brought up to copy files out of the box: no floor forbids that.
+    pub reads_only: bool,
     /// Digests of the disk images that this start needs: never collected on its behalf.
     pub keep: &'a [String],
 }
@@ -126,12 +128,17 @@ impl StartAdmission<'_> {
         collector: &dyn Collector,
         measure: &(dyn Fn(&Path) -> Result<FreeSpace> + Sync),
     ) -> Result<Admission> {
-        let thresholds = Thresholds::of(self.settings);
+        let configured = Thresholds::of(self.settings);
+        let (others, thresholds) = if self.reads_only {
+            (Thresholds::of_reading(), Thresholds::of_reading())
+        } else {
+            (configured, configured.with_claim(self.claim, self.settings.emergency_floor.value.0))
+        };
         let claim = Claims::open(self.home)?.take(self.claim)?;
         let root = self.home.root();
         let mut notices = Vec::new();
         for directory in self.other_filesystems(&mut notices) {
-            judge_other(directory, &thresholds, measure, &mut notices)?;
+            judge_other(directory, &others, measure, &mut notices)?;
         }
         // The claims are counted before the space is measured: what their owners write in between is then counted
         // twice rather than not at all.

@@ -266,6 +266,7 @@ impl Start {
             home: &self.home,
             settings: &self.settings,
             claim: 128 << 20,
+            reads_only: false,
             also: &self.also,
             keep: &self.keep,
         };
@@ -384,14 +385,9 @@ fn another_filesystem_that_the_box_writes_to_is_judged_too() {
     }
     start.also = vec![elsewhere.to_owned(), start.home.root().to_owned(), PathBuf::from("/nonexistent")];
     let task = |measure: &(dyn Fn(&Path) -> Result<FreeSpace> + Sync)| {
-        StartAdmission {
-            home: &start.home,
-            settings: &start.settings,
-            claim: 0,
-            also: &start.also,
-            keep: &[],
-        }
-        .run_measuring(&Frees::default(), measure)
+        let (home, settings, also) = (&start.home, &start.settings, &start.also);
+        StartAdmission { home, settings, claim: 0, reads_only: false, also, keep: &[] }
+            .run_measuring(&Frees::default(), measure)
     };
     let error = task(&|path| Ok(free(if path == elsewhere { 1 } else { 20 * GIB }))).unwrap_err();
     assert_eq!(error.path(), Some(elsewhere));
@@ -449,7 +445,7 @@ fn a_start_knows_the_best_that_gc_can_bring() {
     let asks = [bytes(3 * GIB / 2 - 1), bytes(3 * GIB / 2), bytes(11 * GIB / 2 - 1), bytes(11 * GIB / 2)];
     let collector = Asks(Mutex::default(), asks.to_vec());
     let (home, settings, also, keep) = (&start.home, &start.settings, &start.also, &start.keep);
-    let task = StartAdmission { home, settings, claim: GIB, also, keep };
+    let task = StartAdmission { home, settings, claim: 128 << 20, reads_only: false, also, keep };
     task.run_measuring(&collector, &|_| Ok(free(GIB / 2))).unwrap_err();
     assert_eq!(*collector.0.lock().unwrap(), [Verdict::Reject, Verdict::Warn, Verdict::Warn, Verdict::Ok]);
 
@@ -486,4 +482,29 @@ fn floors_come_before_the_share() {
     let share = missing(&huge(soft), 0, &thresholds);
     assert_eq!(share, Missing { bytes: 1_024 * GIB - soft, inodes: 0, share_only: true, critical: false });
     assert_eq!(missing(&huge(1_024 * GIB), 0, &thresholds), Missing::default());
+}
+
+/// `CLAIM=900T` started. Mutations tried: leaving the own claim out; counting it in full, which would refuse the usual
+/// start at the hard floor.
+#[test]
+fn a_start_is_refused_what_it_claims_and_cannot_have() {
+    let start = Start::new();
+    let verdict = |claim, reads_only, had| {
+        let (home, settings, also, keep) = (&start.home, &start.settings, &start.also, &start.keep);
+        let task = StartAdmission { home, settings, claim, reads_only, also, keep };
+        let outcome = task.run_measuring(&Frees::default(), &|_| Ok(free(had)));
+        outcome.map(|admitted| admitted.verdict()).map_err(|error| error.shortage().unwrap().need)
+    };
+    let usual = 128 << 20;
+    assert_eq!(verdict(900 * TIB, false, 20 * GIB), Err(900 * TIB + (256 << 20)));
+    assert_eq!(verdict(u64::MAX >> 2, false, 20 * GIB), Err((u64::MAX >> 2) + (256 << 20)));
+    assert_eq!(verdict(8 * GIB, false, 8 * GIB), Err(8 * GIB + (256 << 20)));
+    assert_eq!(verdict(8 * GIB, false, 9 * GIB - 1), Ok(Verdict::Warn), "the next start would be refused");
+    assert_eq!(verdict(8 * GIB, false, 9 * GIB), Ok(Verdict::Ok));
+    assert_eq!((verdict(usual, false, GIB), verdict(usual, false, GIB - 1)), (Ok(Verdict::Warn), Err(GIB)));
+    assert_eq!((verdict(usual, false, 5 * GIB - 1), verdict(usual, false, 5 * GIB)), {
+        (Ok(Verdict::Warn), Ok(Verdict::Ok))
+    });
+    // Files are copied out of a box, which may free the space that is short.
+    assert_eq!(verdict(0, true, 0), Ok(Verdict::Ok));
 }

@@ -102,7 +102,7 @@ fn admit(home: &Home, settings: &Settings) -> Result<Admission> {
     let collector = Automatic::new(home.clone(), catalog, settings.clone());
     let keep = [digest(0)];
     let claim = settings.claim.value.0;
-    StartAdmission { home, settings, claim, also: &[], keep: &keep }.run(&collector)
+    StartAdmission { home, settings, claim, reads_only: false, also: &[], keep: &keep }.run(&collector)
 }
 
 #[test]

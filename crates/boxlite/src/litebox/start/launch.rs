@@ -110,7 +110,8 @@ fn specification(
     purpose: Purpose,
 ) -> Result<LaunchSpec> {
     let (local, record, options) = (context.local, &guard.record, &guard.record.options);
-    let emergency = local.settings.emergency_floor.value.0;
+    // A guest that only reads and is paused for what others write would never end.
+    let emergency = if context.reads_only { 0 } else { local.settings.emergency_floor.value.0 };
     let networked = options.network == NetworkMode::User;
     let choice = accel::choose(&local.home, &assets.qemu, local.accel)?;
     Ok(LaunchSpec {

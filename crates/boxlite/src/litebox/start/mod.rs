@@ -38,6 +38,8 @@ struct StartContext<'a> {
     local: &'a LocalContext,
     images: &'a Images,
     progress: &'a dyn ProgressSink,
+    /// Files are only copied out of the box: no floor forbids that.
+    reads_only: bool,
 }
 
 /// Starts the guarded box and returns true once its shim has spawned QEMU; a running box is left as it is (false).
@@ -54,7 +56,7 @@ pub(crate) fn start(
         // How the last run ended is recorded together with the start, once there is room for it.
         Observed::Resting(phase) => guard.record.phase = phase,
     }
-    let context = StartContext { local, images, progress };
+    let context = StartContext { local, images, progress, reads_only: false };
     RestingBox { context, guard }.admit()?.lease()?.overlay()?.launch()?;
     Ok(true)
 }
@@ -71,12 +73,15 @@ pub(crate) struct MaintenanceBoot {
 
 /// Boots a guest for the files of the guarded box, in the same stages as a start; `None` when the box runs.
 ///
+/// One that `reads_only` is admitted whatever space is left: it writes a few KiB.
+///
 /// # Errors
 /// As for [`start`]; `Conflict` for an auto-remove box that has exited.
 pub(crate) fn boot_for_maintenance(
     local: &LocalContext,
     images: &Images,
     mut guard: BoxGuard,
+    reads_only: bool,
 ) -> Result<Option<MaintenanceBoot>> {
     // Records how the last run ended: the maintenance guest's outcome replaces that run's in the box's directory.
     if let Observed::Running { .. } = guard.settle(local)? {
@@ -88,7 +93,7 @@ pub(crate) fn boot_for_maintenance(
             "box {name} has exited and is being removed, and its files with it"
         )));
     }
-    let context = StartContext { local, images, progress: &() };
+    let context = StartContext { local, images, progress: &(), reads_only };
     RestingBox { context, guard }.admit()?.lease()?.overlay()?.boot_for_maintenance().map(Some)
 }
 
@@ -105,7 +110,12 @@ impl<'a> RestingBox<'a> {
         let task = StartAdmission {
             home: &local.home,
             settings: &local.settings,
-            claim: guard.record.options.claim.unwrap_or(local.settings.claim.value.0),
+            claim: if context.reads_only {
+                0
+            } else {
+                guard.record.options.claim.unwrap_or(local.settings.claim.value.0)
+            },
+            reads_only: context.reads_only,
             also: &written,
             keep: std::slice::from_ref(&guard.record.disk_digest),
         };

@@ -30,7 +30,7 @@ impl BoxFiles for Local {
             Ok(guard)
         });
         let guard = guard.await?;
-        let session = self.open_files(id).await?;
+        let session = self.open_files(id, false).await?;
         let tar = SpaceGuardedReader { tar, guard, read: 0 };
         let copied = session.client.copy_in(path, false, tar).await;
         let closed = session.close().await;
@@ -38,7 +38,7 @@ impl BoxFiles for Local {
     }
 
     async fn copy_out(&self, id: &str, path: &str) -> Result<TarStream> {
-        let session = self.open_files(id).await?;
+        let session = self.open_files(id, true).await?;
         match session.client.copy_out(path, false).await {
             Ok(tar) => Ok(Box::new(closing_with(session, tar))),
             Err(error) => {

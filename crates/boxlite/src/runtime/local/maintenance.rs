@@ -24,17 +24,17 @@ pub(super) struct FileSession {
 }
 
 impl Local {
-    /// Finds or boots a guest with the files of the box `id`.
+    /// Finds or boots a guest with the files of the box `id`; with `reads_only` whatever space is left.
     ///
     /// # Errors
     /// As for a start; `Conflict` for a box that has exited and is being removed.
-    pub(super) async fn open_files(&self, id: &str) -> Result<FileSession> {
+    pub(super) async fn open_files(&self, id: &str, reads_only: bool) -> Result<FileSession> {
         loop {
             // Even where the box runs: with the guard, a start that was under way is over, and its shim answers.
             let (guard, images) = (self.acquire(id).await?, self.images.clone());
             let client = self.client(&guard.record);
             let boot = self
-                .in_context(move |context| litebox::boot_for_maintenance(context, &images, guard))
+                .in_context(move |context| litebox::boot_for_maintenance(context, &images, guard, reads_only))
                 .await?;
             match (client.wait_up().await?, boot) {
                 (true, boot) => return Ok(FileSession { client, boot }),
