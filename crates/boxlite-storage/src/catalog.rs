@@ -4,6 +4,15 @@ use std::time::SystemTime;
 
 use boxlite_types::Result;
 
+/// What an intent, the durable decision to remove something that cannot be made again, is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IntentKind {
+    /// The directory of a box, by the box's id.
+    Box,
+    /// An immutable base, by its file name.
+    Base,
+}
+
 /// What a box record pins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoxPin<'a> {
@@ -38,6 +47,22 @@ pub trait Catalog: Send + Sync {
     fn blob_is_referenced(&self, blob: &str) -> Result<bool>;
     /// Whether there is a record of the box now.
     fn has_box(&self, id: &str) -> Result<bool>;
+    /// Visits what is meant to be removed.
+    fn intents(&self, _visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+        Ok(())
+    }
+    /// Writes down that what `id` names is to be removed because a person said so.
+    fn intend(&self, _kind: IntentKind, _id: &str) -> Result<()> {
+        Ok(())
+    }
+    /// Drops the intent for what is gone.
+    fn drop_intent(&self, _kind: IntentKind, _id: &str) -> Result<()> {
+        Ok(())
+    }
+    /// Why these records cannot be believed about this home, if that is so.
+    fn stranger(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
     /// Takes the image away unless a box uses it or it was used after `idle_since`; says whether it did.
     fn forget_image(&self, digest: &str, idle_since: SystemTime) -> Result<bool>;
 }

@@ -77,3 +77,19 @@ pub struct RunOutcome {
     /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
     pub exit_code: Option<i32>,
 }
+
+/// What a box's directory says of its box, in `box.json`: enough to give the box its record back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoxDescription {
+    /// Counts up with every change that older builds must not meet.
+    pub format: u32,
+    /// Id of the home it was written in, if that had one.
+    pub home: Option<String>,
+    /// The record, its phase left out of account.
+    pub record: BoxRecord,
+}
+
+impl BoxDescription {
+    /// What this build writes.
+    pub const FORMAT: u32 = 1;
+}

@@ -32,7 +32,7 @@ pub mod wire;
 pub use activity::{Activity, Consumption};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPolicy};
-pub use box_record::{BoxRecord, Phase, RunOutcome};
+pub use box_record::{BoxDescription, BoxRecord, Phase, RunOutcome};
 pub use boxlite_proto::GuestMetrics;
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorKind, Result, Shortage};
@@ -43,7 +43,9 @@ pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
 pub use progress::{Progress, ProgressSink};
-pub use requests::{BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, RemoveOptions, StopOptions};
+pub use requests::{
+    Adoption, BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions, StopOptions,
+};
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};
 pub use volume::Volume;

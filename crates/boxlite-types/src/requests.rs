@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxState, OutputStream, WindowSize};
+use crate::{BoxInfo, BoxState, OutputStream, WindowSize};
 
 /// A command to run in a running box.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,4 +86,22 @@ pub struct LogLine {
     pub stream: OutputStream,
     /// The bytes, with the line's end if it had one.
     pub bytes: bytes::Bytes,
+}
+
+/// A box that was given its record back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// The box.
+    pub info: BoxInfo,
+    /// What is not as it was, as sentences.
+    pub notices: Vec<String>,
+}
+
+/// What was removed for good because a person named it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// The box's id, or the base's file name.
+    pub name: String,
+    /// Allocated bytes.
+    pub reclaimed: u64,
 }

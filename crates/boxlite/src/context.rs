@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use boxlite_home::Home;
 use boxlite_home::settings::Settings;
+use boxlite_home::{Home, Reserve};
 use boxlite_storage::gc::{Automatic, Catalog, GcMetrics};
 use boxlite_storage::store::Store;
 use boxlite_types::Result;
 use boxlite_vm::shim::Accel;
 
 use crate::assets::AssetSearch;
-use crate::options::RuntimeOptions;
+use crate::options::{MissingHome, RuntimeOptions};
 
 /// An opened home with its database, its settings and this host's assets; cheap to share, holds no lock.
 #[derive(Debug)]
@@ -26,9 +26,15 @@ pub(crate) struct LocalContext {
 impl LocalContext {
     /// Opens the home that `options` name.
     pub(crate) fn open(options: &RuntimeOptions) -> Result<Self> {
-        let home = Home::open(&options.home)?;
+        let home = match options.missing_home {
+            MissingHome::Create => Home::open(&options.home)?,
+            MissingHome::Refuse => Home::open_existing(&options.home)?,
+        };
         let settings = Settings::load(&home, &options.variables, &options.settings)?;
-        let store = Store::open(&home.database())?;
+        let store = Store::open_in(&home)?;
+        if let Err(error) = Reserve::for_database(&home).fill(settings.emergency_floor.value.0) {
+            tracing::debug!(error = %error.chain(), "no space could be reserved for the database");
+        }
         let assets = options.assets.clone();
         Ok(Self { home, store, settings, assets, accel: options.accel, gc_metrics: Arc::default() })
     }

@@ -7,14 +7,26 @@ use boxlite_vm::shim::Accel;
 
 use crate::assets::AssetSearch;
 
+/// What to do where there is no home.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MissingHome {
+    /// Create one.
+    #[default]
+    Create,
+    /// Answer `NotFound`, and leave the path as it is.
+    Refuse,
+}
+
 /// How to open a local runtime.
 ///
 /// The library reads no environment: a program that wants its user's variables to count passes what they say, as the
 /// command line does.
 #[derive(Debug, Clone)]
 pub struct RuntimeOptions {
-    /// The home; it is created if it does not exist.
+    /// The home.
     pub home: PathBuf,
+    /// What to do where there is none.
+    pub missing_home: MissingHome,
     /// Where the guest's kernel and agent and the programs are.
     pub assets: AssetSearch,
     /// What runs the guests' code.
@@ -32,6 +44,7 @@ impl RuntimeOptions {
     pub fn new(home: impl Into<PathBuf>) -> Self {
         Self {
             home: home.into(),
+            missing_home: MissingHome::default(),
             assets: AssetSearch::default(),
             accel: Accel::default(),
             registry_config: None,

@@ -26,6 +26,15 @@ pub(crate) struct GcArgs {
     /// until=TIME: spare what was used since then; a time, or a duration before now such as 24h
     #[arg(long, value_name = "until=TIME", value_parser = until)]
     filter: Option<Duration>,
+    /// Give a box that the database does not know its record back: the name of its directory, or a beginning of it
+    #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter"])]
+    adopt: Option<String>,
+    /// Remove for good what nothing explains: a box directory or a base, by its whole name
+    #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "adopt"])]
+    purge: Option<String>,
+    /// Declare that home and database belong together although their ids differ
+    #[arg(long, conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "adopt", "purge"])]
+    adopt_home: bool,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -54,6 +63,22 @@ pub(super) fn until(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn gc(runtime: &Runtime, args: GcArgs) -> Result<Exit, CommandFailure> {
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Collection);
+    if let Some(id) = &args.adopt {
+        let adopted = runtime.adopt(id).await.map_err(failed)?;
+        for notice in &adopted.notices {
+            eprintln!("boxlite: {notice}");
+        }
+        return print(&format!("{}\n", adopted.info.name)).map(|()| Exit::OK);
+    }
+    if let Some(id) = &args.purge {
+        let purged = runtime.purge(id).await.map_err(failed)?;
+        return print(&format!("{} removed, {} freed\n", purged.name, Bytes(purged.reclaimed)))
+            .map(|()| Exit::OK);
+    }
+    if args.adopt_home {
+        return runtime.adopt_home().await.map(|()| Exit::OK).map_err(failed);
+    }
     let report = runtime
         .collect_garbage(args.options())
         .await

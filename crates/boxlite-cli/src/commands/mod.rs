@@ -116,7 +116,9 @@ pub(crate) enum CliCommand {
 /// Runs a command line.
 pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, CommandFailure> {
     let global = cli.global;
-    let runtime = || open::runtime(&global, environment);
+    let runtime = || open::runtime(&global, environment, boxlite::MissingHome::Create);
+    // What a mistyped home has is nothing, and that is not worth a new one.
+    let existing = || open::runtime(&global, environment, boxlite::MissingHome::Refuse);
     match cli.command {
         CliCommand::Completion { shell } => {
             let mut script = Vec::new();
@@ -145,8 +147,8 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
             info::info(&runtime()?, args).await
         }
         CliCommand::Serve(args) => serve::serve(&global, environment, args).await,
-        CliCommand::Gc(args) => gc::gc(&runtime()?, args).await,
-        CliCommand::System(system::SystemCommand::Df(args)) => system::df(&runtime()?, args).await,
+        CliCommand::Gc(args) => gc::gc(&existing()?, args).await,
+        CliCommand::System(system::SystemCommand::Df(args)) => system::df(&existing()?, args).await,
         CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use boxlite::{Accel, RemoteOptions, Runtime};
+use boxlite::{Accel, MissingHome, RemoteOptions, Runtime};
 
 use crate::args::{AccelArg, GlobalArgs};
 use crate::environment::Environment;
@@ -10,25 +10,34 @@ use crate::report::{CommandFailure, Topic};
 
 /// Opens the runtime: of the server that `--url` or, without `--home` and `--accel`, the environment names; otherwise of a
 /// home of this host.
-pub(super) fn runtime(global: &GlobalArgs, environment: &Environment) -> Result<Runtime, CommandFailure> {
+pub(super) fn runtime(
+    global: &GlobalArgs,
+    environment: &Environment,
+    missing_home: MissingHome,
+) -> Result<Runtime, CommandFailure> {
     match server(global, environment.rest_url())? {
         Some(url) => remote(url, api_key(global, environment)?),
         None if global.api_key_file.is_some() => {
             Err(CommandFailure::local("--api-key-file has no effect without a server")
                 .hint("--url or BOXLITE_REST_URL name one"))
         }
-        None => local(global, environment),
+        None => local(global, environment, missing_home),
     }
 }
 
 /// Opens the runtime of a home of this host.
-pub(super) fn local(global: &GlobalArgs, environment: &Environment) -> Result<Runtime, CommandFailure> {
+pub(super) fn local(
+    global: &GlobalArgs,
+    environment: &Environment,
+    missing_home: MissingHome,
+) -> Result<Runtime, CommandFailure> {
     let accel = match global.accel.unwrap_or_default() {
         AccelArg::Auto => Accel::Auto,
         AccelArg::Kvm => Accel::Kvm,
         AccelArg::Tcg => Accel::Tcg,
     };
-    let options = environment.runtime_options(global.home.clone(), accel)?;
+    let mut options = environment.runtime_options(global.home.clone(), accel)?;
+    options.missing_home = missing_home;
     Runtime::local(options).map_err(|error| CommandFailure::of(&error, Topic::Host))
 }
 

@@ -73,7 +73,7 @@ pub(super) async fn serve(
         gc_interval: args.gc_interval.0,
     })
     .map_err(failed)?;
-    let runtime = open::local(global, environment)?;
+    let runtime = open::local(global, environment, boxlite::MissingHome::Create)?;
     let stop = stop_on_signal()
         .map_err(|error| CommandFailure::local(format!("watching for signals failed: {error}")))?;
     let server = server.bind(runtime).await.map_err(failed)?;

@@ -1,10 +1,12 @@
 //! The output of `gc`.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use boxlite::GcReport;
 use boxlite::gc::{Fate, Holder, HolderKind, Item, Skip};
-use boxlite::settings::Bytes;
+use boxlite::settings::{Bytes, format_duration};
+use jiff::Timestamp;
 
 use super::TextTable;
 
@@ -36,6 +38,10 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
     if !report.unreadable.is_empty() {
         text.push_str("nothing that an unreadable file might need was removed\n");
     }
+    let now = Timestamp::now().as_second();
+    for item in report.unexplained() {
+        let _ = writeln!(text, "{}", unexplained(item, now));
+    }
     for failure in &report.failures {
         let _ = writeln!(text, "not removed: {}: {}", failure.path.display(), failure.reason);
     }
@@ -52,6 +58,24 @@ fn row(kind: &str, item: &Item, dry_run: bool) -> [String; 5] {
         Fate::Failed { reason } => ("not removed", reason.clone()),
     };
     [kind.to_owned(), short(&item.name), Bytes(item.allocated).to_string(), fate.to_owned(), why]
+}
+
+/// Says what an item that nothing explains is, and what can be done about it.
+fn unexplained(item: &Item, now: i64) -> String {
+    let is_base = item.name.as_bytes().ends_with(b".qcow2");
+    let image = match &item.image {
+        Some(image) => format!(" of a box of {image}"),
+        None if is_base => String::new(),
+        None => " of a box of unknown image".to_owned(),
+    };
+    let age = format_duration(Duration::from_secs(now.saturating_sub(item.modified).max(0).unsigned_abs()));
+    let adopt = if is_base { String::new() } else { format!("`boxlite gc --adopt {}`, ", item.name) };
+    format!(
+        "unexplained: {}{image}, {}, last modified {age} ago; {adopt}`boxlite gc --purge {}`",
+        item.path.display(),
+        Bytes(item.allocated),
+        item.name
+    )
 }
 
 /// Shortens a digest as the other commands do; leaves other names whole.
@@ -89,6 +113,7 @@ fn skipped(why: Skip) -> &'static str {
         Skip::Recent => "used recently",
         Skip::Current => "the last used of its kind",
         Skip::Enough => "enough was removed already",
+        Skip::Unexplained => "unexplained: nobody is known to have asked for its removal",
     }
 }
 

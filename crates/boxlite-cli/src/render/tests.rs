@@ -148,7 +148,7 @@ fn a_cell_can_not_talk_to_the_terminal() {
 }
 
 fn item(name: &str, allocated: u64, fate: Fate) -> Item {
-    Item { name: name.into(), path: "/h/x".into(), allocated, modified: 0, last_used: 0, fate }
+    Item { name: name.into(), path: "/h/x".into(), allocated, modified: 0, last_used: 0, image: None, fate }
 }
 
 fn report() -> GcReport {

@@ -185,7 +185,7 @@ fn a_copy_that_stalls_keeps_nobody_from_ending_it() {
     assert!(Home::processes(id.trim()).is_none());
 }
 
-/// It was refused, although it is how a full disk is emptied. Mutation tried: a maintenance boot that is always admitted as a start.
+/// It was refused, although it is how a full disk is emptied.
 #[test]
 fn files_come_out_of_a_resting_box_below_the_floor() {
     let Some(home) = Home::able() else { return };

@@ -4,6 +4,7 @@
 
 mod bad_host;
 mod bad_input;
+mod btrfs;
 mod clones;
 mod copying;
 mod edges;
@@ -20,3 +21,4 @@ mod storage;
 mod survival;
 mod templates;
 mod terminal;
+mod unexplained;

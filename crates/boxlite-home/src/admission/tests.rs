@@ -386,7 +386,7 @@ fn another_filesystem_that_the_box_writes_to_is_judged_too() {
     start.also = vec![elsewhere.to_owned(), start.home.root().to_owned(), PathBuf::from("/nonexistent")];
     let task = |measure: &(dyn Fn(&Path) -> Result<FreeSpace> + Sync)| {
         let (home, settings, also) = (&start.home, &start.settings, &start.also);
-        StartAdmission { home, settings, claim: 0, reads_only: false, also, keep: &[] }
+        StartAdmission { home, settings, claim: 0, also, reads_only: false, keep: &[] }
             .run_measuring(&Frees::default(), measure)
     };
     let error = task(&|path| Ok(free(if path == elsewhere { 1 } else { 20 * GIB }))).unwrap_err();
@@ -445,7 +445,7 @@ fn a_start_knows_the_best_that_gc_can_bring() {
     let asks = [bytes(3 * GIB / 2 - 1), bytes(3 * GIB / 2), bytes(11 * GIB / 2 - 1), bytes(11 * GIB / 2)];
     let collector = Asks(Mutex::default(), asks.to_vec());
     let (home, settings, also, keep) = (&start.home, &start.settings, &start.also, &start.keep);
-    let task = StartAdmission { home, settings, claim: 128 << 20, reads_only: false, also, keep };
+    let task = StartAdmission { home, settings, claim: 128 << 20, also, reads_only: false, keep };
     task.run_measuring(&collector, &|_| Ok(free(GIB / 2))).unwrap_err();
     assert_eq!(*collector.0.lock().unwrap(), [Verdict::Reject, Verdict::Warn, Verdict::Warn, Verdict::Ok]);
 
@@ -491,7 +491,7 @@ fn a_start_is_refused_what_it_claims_and_cannot_have() {
     let start = Start::new();
     let verdict = |claim, reads_only, had| {
         let (home, settings, also, keep) = (&start.home, &start.settings, &start.also, &start.keep);
-        let task = StartAdmission { home, settings, claim, reads_only, also, keep };
+        let task = StartAdmission { home, settings, claim, also, reads_only, keep };
         let outcome = task.run_measuring(&Frees::default(), &|_| Ok(free(had)));
         outcome.map(|admitted| admitted.verdict()).map_err(|error| error.shortage().unwrap().need)
     };

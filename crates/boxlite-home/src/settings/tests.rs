@@ -125,14 +125,15 @@ fn a_settings_file_that_is_not_a_file_is_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::open(&dir.path().join("home")).unwrap();
     let refused = |what: &str| {
-        let error = Settings::load(&home, &SettingsOptions::default()).unwrap_err();
+        let error =
+            Settings::load(&home, &SettingsVariables::default(), &SettingsOptions::default()).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains("config.toml") && error.contains("not a regular file"), "{what}: {error}");
         std::fs::remove_file(home.config()).or_else(|_| std::fs::remove_dir(home.config())).unwrap();
     };
     rustix::fs::mknodat(
         rustix::fs::CWD,
-        &home.config(),
+        home.config(),
         rustix::fs::FileType::Fifo,
         rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
         0,

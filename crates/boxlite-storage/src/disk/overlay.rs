@@ -1,6 +1,6 @@
 //! Copy-on-write overlays: what a box writes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,8 @@ pub struct Below {
     pub virtual_size: u64,
     /// The bases between it and the disk image, nearest first.
     pub bases: Vec<PathBuf>,
+    /// File name of the disk image; `None` for one that stands on none.
+    pub disk_image: Option<OsString>,
 }
 
 /// Reads what the overlay of a box of `home` stands on. Bases are found by name, so a home may have been moved.
@@ -80,16 +82,17 @@ pub struct Below {
 /// # Errors
 /// `Corrupt` when a header cannot be read or a base is missing.
 pub fn below(home: &Home, overlay: &Path) -> Result<Below> {
-    let (virtual_size, mut next) = read(home, overlay)?;
+    let (virtual_size, mut next) = read(overlay)?;
     let mut bases = Vec::new();
-    while let Some(base) = next {
+    while let Some((BackingFormat::Qcow2, name)) = &next {
         if bases.len() == DEEPEST {
             return Err(unreadable(overlay, &format!("it stands on more than {DEEPEST} bases")));
         }
-        next = read(home, &base)?.1;
+        let base = home.bases().join(name);
+        next = read(&base)?.1;
         bases.push(base);
     }
-    Ok(Below { virtual_size, bases })
+    Ok(Below { virtual_size, bases, disk_image: next.map(|(_, name)| name) })
 }
 
 /// Whether nothing was ever written to the overlay, whose header [`below`] has read.
@@ -100,21 +103,17 @@ pub fn is_pristine(overlay: &Leased) -> Result<bool> {
     qcow2::is_pristine(overlay.file()).map_err(|error| unreadable(overlay.path(), &error.to_string()))
 }
 
-/// The virtual size of an overlay or base, and the base that it names.
-fn read(home: &Home, path: &Path) -> Result<(u64, Option<PathBuf>)> {
+/// The virtual size of an overlay or base, and the format and file name of what it stands on.
+fn read(path: &Path) -> Result<(u64, Option<(BackingFormat, OsString)>)> {
     let opened = open_at(rustix::fs::CWD, path);
     let file = opened.map_err(|errno| unreadable(path, &errno.to_string()).because(errno))?;
     let mut start = [0; BOUND];
     let filled = read_start(&file, &mut start).doing("reading", path)?;
     let header = Qcow2Header::parse(&start[..filled]).map_err(|bad| unreadable(path, &bad.to_string()))?;
-    let base = match header.backing {
-        Some(backing) if backing.format == BackingFormat::Qcow2 => {
-            let name = Path::new(OsStr::from_bytes(backing.name)).file_name();
-            Some(home.bases().join(name.ok_or_else(|| unreadable(path, "its backing file has no name"))?))
-        }
-        _ => None,
-    };
-    Ok((header.virtual_size, base))
+    let Some(backing) = header.backing else { return Ok((header.virtual_size, None)) };
+    let name = Path::new(OsStr::from_bytes(backing.name)).file_name();
+    let name = name.ok_or_else(|| unreadable(path, "its backing file has no name"))?;
+    Ok((header.virtual_size, Some((backing.format, name.to_owned()))))
 }
 
 fn unreadable(path: &Path, why: &str) -> Error {

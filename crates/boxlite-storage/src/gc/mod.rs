@@ -20,9 +20,15 @@
 //! before it relies on it and checks after locking that the path still names it (`boxlite_home::lease`), so either the
 //! second look finds the lease or the overlay, or the start finds the image gone and makes it anew.
 //!
+//! # Data that cannot be made again
+//!
+//! A box directory and a base are removed only where an intent says so (`crate::store`), or where the base is only
+//! another name of a box's overlay. All others that nobody needs are kept as unexplained, until a person adopts or
+//! [`purge`]s them.
+//!
 //! # Unknown means keep
 //!
-//! When a directory, a chain or the database cannot be read, no disk image, base or box directory is removed in this
+//! When a directory, a chain or the database cannot be read, or the database is another home's, no disk image, base or box directory is removed in this
 //! pass, and the report names what was unreadable.
 
 mod attempt;
@@ -37,6 +43,7 @@ mod measure;
 mod memory;
 mod metrics;
 mod plan;
+mod purge;
 mod rules;
 mod sweep;
 #[cfg(test)]
@@ -47,6 +54,7 @@ pub use automatic::Automatic;
 pub use collect::collect;
 pub use memory::note_release;
 pub use metrics::GcMetrics;
+pub use purge::purge;
 pub use usage::usage;
 
 pub use crate::catalog::{BoxPin, Catalog, ImagePin};

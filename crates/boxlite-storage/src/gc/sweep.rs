@@ -20,6 +20,7 @@ use super::category::Category;
 use super::confirm::{Confirmed, ConfirmedItem, SecondLook, confirm_blob};
 use super::plan::{Planned, failed, skipped};
 use super::rules::GcScope;
+use crate::catalog::IntentKind;
 use crate::image;
 
 impl Confirmed {
@@ -69,7 +70,11 @@ impl StepSweep<'_> {
         let (path, tmp) = (&planned.item.path, self.scope.home.tmp());
         let removed = Some(planned.item.fate.clone());
         match planned.category {
-            Category::Unfinished if path.is_dir() => durable::remove_trash_dir(path)?,
+            Category::Unfinished if path.is_dir() => {
+                if !durable::sweep_staged_dir(path, false)? {
+                    return Ok(path.exists().then(|| skipped(Skip::InUse)));
+                }
+            }
             Category::Unfinished => {
                 if durable::sweep_staged(path, false)?.is_none() {
                     return Ok(path.exists().then(|| skipped(Skip::InUse)));
@@ -77,11 +82,21 @@ impl StepSweep<'_> {
             }
             Category::Blob => locks.into_iter().try_for_each(|lock| image::remove_blob(lock, &tmp))?,
             Category::BootFile => locks.into_iter().try_for_each(|lock| discard_boot_file(lock, &tmp))?,
-            Category::BoxDirectory => durable::discard_dir(path, &tmp)?,
+            Category::BoxDirectory => {
+                durable::discard_dir(path, &tmp)?;
+                self.drop_intent(IntentKind::Box, planned);
+            }
             Category::CatalogEntry => return self.forget(planned),
             Category::Base | Category::DiskImage => {}
         }
         Ok(removed)
+    }
+
+    /// Drops the intent for what is gone. One that stays, on a full disk say, names nothing any more.
+    fn drop_intent(&self, kind: IntentKind, planned: &Planned) {
+        if let Err(error) = self.scope.catalog.drop_intent(kind, &planned.item.name) {
+            tracing::debug!(error = %error.chain(), "an intent for what is gone stays");
+        }
     }
 
     /// Takes an image out of the catalogue.
@@ -167,6 +182,9 @@ impl StepSweep<'_> {
             }
         }
         for planned in deleted.into_iter().flatten() {
+            if planned.category == Category::Base {
+                self.drop_intent(IntentKind::Base, &planned);
+            }
             let fate = planned.item.fate.clone();
             self.report(planned, fate);
         }

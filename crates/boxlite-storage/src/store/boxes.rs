@@ -44,30 +44,8 @@ impl Store {
     /// # Errors
     /// `Conflict` when another box has its name; `NotFound` when its image has gone from the catalogue.
     pub fn insert_box(&self, record: &BoxRecord) -> Result<()> {
-        self.write(|transaction| {
-            let taken: Option<String> = transaction
-                .query_row("SELECT id FROM boxes WHERE name = ?1", [&record.name], |row| row.get(0))
-                .optional()?;
-            if let Some(id) = taken {
-                let message = format!("the name '{}' is taken by box {id}", record.name);
-                return Err(Error::conflict(message).into());
-            }
-            let values = params![
-                record.id,
-                record.name,
-                record.image,
-                record.disk_digest,
-                record.created_at.as_millisecond(),
-                encode(record)?
-            ];
-            transaction.execute("INSERT INTO boxes VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
-            if use_image(transaction, &record.image, record.created_at)? {
-                return Ok(());
-            }
-            // gc or `rmi` took the image between its resolution and now: the box could never start.
-            let message = format!("the image {} was removed meanwhile; try again", record.image_reference);
-            Err(Error::not_found(message).into())
-        })
+        const NO_BASES: [&std::path::Path; 0] = [];
+        self.insert_box_on(record, &NO_BASES)
     }
 
     /// Writes a record's present contents, and with a start the use of its image; the caller holds the box's state lock.
@@ -84,14 +62,6 @@ impl Store {
             if let Phase::Started { at, .. } = &record.phase {
                 use_image(transaction, &record.image, *at)?;
             }
-            Ok(())
-        })
-    }
-
-    /// Takes a record away; one that is gone already is a success.
-    pub fn delete_box(&self, id: &str) -> Result<()> {
-        self.write(|transaction| {
-            transaction.execute("DELETE FROM boxes WHERE id = ?1", [id])?;
             Ok(())
         })
     }
@@ -140,6 +110,38 @@ impl Store {
             ))),
         }
     }
+}
+
+/// Adds a record whose image is in the catalogue.
+pub(super) fn insert(transaction: &Transaction<'_>, record: &BoxRecord) -> TransactionResult<()> {
+    add(transaction, record)?;
+    if use_image(transaction, &record.image, record.created_at)? {
+        return Ok(());
+    }
+    // gc or `rmi` took the image between its resolution and now: the box could never start.
+    let message = format!("the image {} was removed meanwhile; try again", record.image_reference);
+    Err(Error::not_found(message).into())
+}
+
+/// Adds a record, whether or not its image is in the catalogue.
+pub(super) fn add(transaction: &Transaction<'_>, record: &BoxRecord) -> TransactionResult<()> {
+    let taken: Option<String> = transaction
+        .query_row("SELECT id FROM boxes WHERE name = ?1", [&record.name], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = taken {
+        let message = format!("the name '{}' is taken by box {id}", record.name);
+        return Err(Error::conflict(message).into());
+    }
+    let values = params![
+        record.id,
+        record.name,
+        record.image,
+        record.disk_digest,
+        record.created_at.as_millisecond(),
+        encode(record)?
+    ];
+    transaction.execute("INSERT INTO boxes VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
+    Ok(())
 }
 
 fn ids(transaction: &Transaction<'_>, condition: &str, wanted: &str) -> TransactionResult<Vec<String>> {

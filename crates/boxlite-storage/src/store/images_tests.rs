@@ -39,7 +39,7 @@ fn with_box(store: &Store, image: &Image) {
     let sql =
         "INSERT INTO boxes (id, name, image, disk_digest, created_at, record) VALUES (?1, ?2, ?3, '', 0, '')";
     let values = ["0123456789abcdef".to_owned(), "web".to_owned(), image.digest.to_string()];
-    store.write(|transaction| Ok(transaction.execute(sql, values)?)).unwrap();
+    store.write(|transaction| Ok(transaction.execute(sql, values.clone())?)).unwrap();
 }
 
 #[test]

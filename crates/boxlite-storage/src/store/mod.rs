@@ -7,10 +7,13 @@
 
 mod boxes;
 mod failure;
+mod identity;
 mod images;
+mod intents;
 mod roots;
 mod schema;
 
+pub use crate::catalog::IntentKind;
 pub use boxes::ListedBox;
 pub use images::Document;
 
@@ -18,9 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxlite_types::Result;
+use boxlite_home::{Home, HomeIdentity, Reserve, durable};
+use boxlite_types::{ErrorKind, Result};
 use failure::{TransactionError, TransactionResult, sqlite_error};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use schema::Schema;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -29,6 +34,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
     path: PathBuf,
+    schema: Schema,
+    /// Where the database lies; `None` for one without a home.
+    home: Option<Home>,
 }
 
 impl Store {
@@ -37,6 +45,14 @@ impl Store {
     /// # Errors
     /// `Corrupt` when it is no database, `Unsupported` when a newer boxlite wrote it.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    fn open_as(path: &Path, identity: Option<&HomeIdentity>) -> Result<Self> {
+        // Options may be secrets, and SQLite would let everybody read them.
+        if path.parent().is_some_and(Path::is_dir) {
+            durable::ensure_file(path)?;
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -49,8 +65,9 @@ impl Store {
                  PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0;",
             )
             .map_err(named)?;
-        schema::bring_up_to_date(&mut connection, path)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.to_owned() })
+        let schema = schema::bring_up_to_date(&mut connection, path, identity)?;
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(Self { connection, path: path.to_owned(), schema, home: None })
     }
 
     /// Runs `body` in a read transaction: one consistent state throughout.
@@ -59,8 +76,16 @@ impl Store {
     }
 
     /// Runs `body` in a write transaction and commits it durably; nothing happens when `body` fails.
-    pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> TransactionResult<T>) -> Result<T> {
-        self.transact(TransactionBehavior::Immediate, body)
+    ///
+    /// On a full disk the home's reserve is released and `body` runs once more: what frees space is recorded here.
+    pub(crate) fn write<T>(&self, body: impl Fn(&Transaction<'_>) -> TransactionResult<T>) -> Result<T> {
+        let written = self.transact(TransactionBehavior::Immediate, &body);
+        match (&written, &self.home) {
+            (Err(error), Some(home)) if error.kind() == ErrorKind::ResourceExhausted && released(home) => {
+                self.transact(TransactionBehavior::Immediate, &body)
+            }
+            _ => written,
+        }
     }
 
     fn transact<T>(
@@ -77,4 +102,12 @@ impl Store {
         })();
         committed.map_err(|error: TransactionError| error.at(&self.path))
     }
+}
+
+/// Gives the space back that is kept for the database; says whether there was any.
+fn released(home: &Home) -> bool {
+    Reserve::for_database(home).release().unwrap_or_else(|error| {
+        tracing::warn!(error = %error.chain(), "the space kept for the database could not be given back");
+        false
+    })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_types::Result;
 
 use super::Store;
-use crate::catalog::{BoxPin, Catalog, ImagePin};
+use crate::catalog::{BoxPin, Catalog, ImagePin, IntentKind};
 
 fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
@@ -72,6 +72,22 @@ impl Catalog for Store {
             let query = "SELECT EXISTS (SELECT 1 FROM boxes WHERE id = ?1)";
             Ok(transaction.prepare_cached(query)?.query_row([id], |row| row.get(0))?)
         })
+    }
+
+    fn intents(&self, visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+        self.visit_intents(visit)
+    }
+
+    fn intend(&self, kind: IntentKind, id: &str) -> Result<()> {
+        Self::intend(self, kind, id, "a person purged it")
+    }
+
+    fn drop_intent(&self, kind: IntentKind, id: &str) -> Result<()> {
+        Self::drop_intent(self, kind, id)
+    }
+
+    fn stranger(&self) -> Result<Option<String>> {
+        Self::stranger(self)
     }
 
     fn forget_image(&self, digest: &str, idle_since: SystemTime) -> Result<bool> {

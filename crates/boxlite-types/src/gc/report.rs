@@ -54,6 +54,11 @@ impl GcReport {
         stored.into_iter().chain([&self.boot_files, &self.unfinished, &self.images]).flatten()
     }
 
+    /// Items that are kept because nothing explains them: see [`Skip::Unexplained`].
+    pub fn unexplained(&self) -> impl Iterator<Item = &Item> {
+        self.items().filter(|item| item.fate == Fate::Skipped { why: Skip::Unexplained })
+    }
+
     /// Items removed, or that would be.
     pub fn removed(&self) -> impl Iterator<Item = &Item> {
         self.items().filter(|item| matches!(item.fate, Fate::Removed { .. }))
@@ -73,6 +78,9 @@ pub struct Item {
     pub modified: i64,
     /// Last used, seconds since 1970.
     pub last_used: i64,
+    /// The image of the box that an unexplained directory belonged to, as its user named it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// What became of it.
     #[serde(flatten)]
     pub fate: Fate,
@@ -145,6 +153,9 @@ pub enum Skip {
     Current,
     /// Enough was removed already.
     Enough,
+    /// It may be somebody's data, and nobody is known to have asked for its removal. A person decides: `gc --adopt` or
+    /// `gc --purge`.
+    Unexplained,
 }
 
 /// Something that could not be read.

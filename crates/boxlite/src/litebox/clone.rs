@@ -18,7 +18,7 @@ use boxlite_storage::disk::qcow2::BackingFormat;
 use boxlite_types::{BoxRecord, CloneOptions, Doing, Error, Phase, Result};
 use jiff::Timestamp;
 
-use super::create::{insert, make_directory};
+use super::create::establish;
 use super::{BoxGuard, Observed, name};
 use crate::context::LocalContext;
 
@@ -63,26 +63,18 @@ pub(crate) fn clone(
     record.created_at = Timestamp::now();
     record.phase = Phase::Created;
 
-    let paths = context.home.of_box(&record.id);
-    let cloned = make_directory(&paths).and_then(|state_lock| {
-        share_disk(context, source, &paths)?;
-        insert(context, &mut record)?;
-        drop(state_lock);
-        Ok(())
-    });
-    if let Err(error) = cloned {
-        // What cannot be removed now has no record, and gc recognises it as garbage.
-        let _ = durable::discard_dir(paths.root(), &context.home.tmp());
-        return Err(error);
-    }
+    establish(context, &mut record, |paths| share_disk(context, source, paths))?;
     Ok(record)
 }
 
-/// Puts both boxes above one base. A box that was never started has no disk yet, and neither has its clone.
-fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Result<()> {
+/// Puts both boxes above one base and returns the bases that the clone stands on, nearest first. A box that was never
+/// started has no disk yet, and neither has its clone.
+///
+/// What the clone stands on the source stands on as well, so gc keeps it while nobody sees the clone yet.
+fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Result<Vec<PathBuf>> {
     let own = source.paths.overlay();
     // Leased: the new base is this very file, and gc leaves it alone until an overlay stands on it.
-    let Some(lease) = Leased::acquire(&own)? else { return Ok(()) };
+    let Some(lease) = Leased::acquire(&own)? else { return Ok(Vec::new()) };
     let below = overlay::below(&context.home, &own)?;
     let stand_clone_on = |backing: &Path, format| {
         // The source's own overlay pins it meanwhile.
@@ -92,10 +84,11 @@ fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Re
         overlay::create(&context.home, &leased, format, &clone.overlay(), below.virtual_size)
     };
     if overlay::is_pristine(&lease)? {
-        return match below.bases.first() {
-            Some(base) => stand_clone_on(base, BackingFormat::Qcow2),
-            None => stand_clone_on(&context.home.disk_image(&source.record.disk_digest), BackingFormat::Raw),
-        };
+        match below.bases.first() {
+            Some(base) => stand_clone_on(base, BackingFormat::Qcow2)?,
+            None => stand_clone_on(&context.home.disk_image(&source.record.disk_digest), BackingFormat::Raw)?,
+        }
+        return Ok(below.bases);
     }
     if below.bases.len() >= MAX_BASES {
         let message = format!(
@@ -104,17 +97,22 @@ fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Re
         );
         return Err(Error::conflict(message));
     }
-    let base = if let Some(base) = other_name(context, &lease)? {
-        base
-    } else {
-        let base = context.home.bases().join(format!("{}.qcow2", name::new_id()));
-        durable::link(&own, &base)?;
-        base
+    let made = other_name(context, &lease)?;
+    let base = match &made {
+        Some(base) => base.clone(),
+        None => context.home.bases().join(format!("{}.qcow2", name::new_id())),
     };
+    // Before there is a base: one without any user belongs to nobody that boxlite knows of.
+    context.store.note_base(&base, &source.record.id)?;
+    if made.is_none() {
+        durable::link(&own, &base)?;
+    }
     stand_clone_on(&base, BackingFormat::Qcow2)?;
     overlay::replace(&context.home, &own, &base, below.virtual_size)?;
     drop(lease);
-    Ok(())
+    let mut bases = below.bases;
+    bases.insert(0, base);
+    Ok(bases)
 }
 
 /// The base that a clone which was killed has already made of the overlay: one file is one base.

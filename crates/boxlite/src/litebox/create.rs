@@ -1,17 +1,21 @@
 //! A new box: checked, given its directory, and recorded.
 
+use std::path::PathBuf;
+
 use boxlite_home::BoxPaths;
-use boxlite_home::durable::{self, Lock};
+use boxlite_home::durable::{self, Lock, StagedDir, fault};
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
 use boxlite_storage::disk_image;
+use boxlite_storage::store::IntentKind;
 use boxlite_types::{
     BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase, PortForward, Result, Volume,
 };
 use boxlite_vm::volume;
 use jiff::Timestamp;
 
-use super::{name, process, release_name};
+use super::remove::{forget, release_name};
+use super::{description, name, process};
 use crate::context::LocalContext;
 
 /// The least memory that the guest's kernel boots in.
@@ -74,7 +78,7 @@ fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> 
     specs.iter().map(|spec| volume::resolve(spec, &here, context.home.root())).collect()
 }
 
-/// Makes the box's directory and then its record; a crash in between leaves garbage that gc recognises.
+/// Makes the box's directory and then its record.
 pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image) -> Result<BoxRecord> {
     let disk_image_size = context.settings.disk_size.value.0;
     let mut record = BoxRecord {
@@ -90,40 +94,70 @@ pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image)
         created_at: Timestamp::now(),
         phase: Phase::Created,
     };
-    let paths = context.home.of_box(&record.id);
-    let made = make_directory(&paths);
     // A disk image that is there already is not collected while the record that pins it comes to be.
-    let lease = Leased::acquire(&context.home.disk_image(&record.disk_digest));
-    let recorded = made.and_then(|state_lock| {
-        let _lease = lease?;
-        insert(context, &mut record)?;
-        drop(state_lock);
-        Ok(())
-    });
-    if let Err(error) = recorded {
-        // What cannot be removed now has no record, and gc recognises it as garbage.
-        let _ = durable::discard_dir(paths.root(), &context.home.tmp());
-        return Err(error);
-    }
+    let _lease = Leased::acquire(&context.home.disk_image(&record.disk_digest))?;
+    establish(context, &mut record, |_| Ok(Vec::new()))?;
     Ok(record)
 }
 
-/// Makes the box's directory with its locks and returns the state's, held: gc leaves a directory alone whose lock is
-/// held.
+/// Makes the directory of a new box out of sight, `furnish`es it with the box's disk, publishes it and records the box
+/// as one that stands on the bases that `furnish` returns.
 ///
-/// The locks exist from the beginning, so that a start that is refused has written nothing.
-pub(super) fn make_directory(paths: &BoxPaths) -> Result<Lock> {
-    durable::create_dir(paths.root())?;
-    let state_lock = Lock::exclusive(&paths.state_lock())?;
-    durable::create_dir(&paths.disks())?;
-    Lock::exclusive(&paths.shim_lock())?;
-    Ok(state_lock)
+/// The locks exist from the beginning, so that a start that is refused has written nothing, and the state's is held
+/// until the box is recorded: gc leaves a directory alone whose lock is held.
+///
+/// # Crash safety
+/// Before the directory is published it is trash in `images/tmp`; between that and the record the intent, which is
+/// written first and dropped with the record, says that nobody's data is in it.
+pub(super) fn establish(
+    context: &LocalContext,
+    record: &mut BoxRecord,
+    furnish: impl FnOnce(&BoxPaths) -> Result<Vec<PathBuf>>,
+) -> Result<()> {
+    let id = record.id.clone();
+    context.store.intend(IntentKind::Box, &id, "its creation was cut short")?;
+    let paths = context.home.of_box(&id);
+    let established = publish(context, record, &paths, furnish);
+    if established.is_err() {
+        // What cannot be taken away now has an intent, and gc removes it.
+        match durable::discard_dir(paths.root(), &context.home.tmp()) {
+            Ok(()) => forget(context, &id),
+            Err(error) => tracing::warn!(error = %error.chain(), "an unfinished box is left to gc"),
+        }
+    }
+    established
+}
+
+fn publish(
+    context: &LocalContext,
+    record: &mut BoxRecord,
+    paths: &BoxPaths,
+    furnish: impl FnOnce(&BoxPaths) -> Result<Vec<PathBuf>>,
+) -> Result<()> {
+    let staged = StagedDir::create(&context.home.tmp())?;
+    let unseen = BoxPaths::new(staged.path().to_owned());
+    let _state_lock = Lock::exclusive(&unseen.state_lock())?;
+    durable::create_dir(&unseen.disks())?;
+    Lock::exclusive(&unseen.shim_lock())?;
+    let bases = furnish(&unseen)?;
+    description::write(context, &unseen, record)?;
+    staged.publish(paths.root())?;
+    fault::point("create.unrecorded").doing("creating", paths.root())?;
+    let name = record.name.clone();
+    insert(context, record, &bases)?;
+    // The name was taken, and another was made up. The box is recorded by now, whatever becomes of its description.
+    if record.name != name
+        && let Err(error) = description::write(context, paths, record)
+    {
+        tracing::warn!(error = %error.chain(), "the box's description has another name than the box");
+    }
+    Ok(())
 }
 
 /// Inserts the record, under another made-up name where the first is taken.
-pub(super) fn insert(context: &LocalContext, record: &mut BoxRecord) -> Result<()> {
+fn insert(context: &LocalContext, record: &mut BoxRecord, bases: &[PathBuf]) -> Result<()> {
     loop {
-        match context.store.insert_box(record) {
+        match context.store.insert_box_on(record, bases) {
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
                 record.name = name::made_up();
             }

@@ -1,8 +1,9 @@
 //! Removing boxes.
 
+use boxlite_home::Reserve;
 use boxlite_home::durable::{self, Lock, fault};
 use boxlite_storage::gc;
-use boxlite_storage::store::ListedBox;
+use boxlite_storage::store::{IntentKind, ListedBox};
 use boxlite_types::{BoxRecord, Doing, Error, ErrorKind, Phase, Result};
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,7 +16,7 @@ const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// Removes a box that does not run: first its record, which releases its disk image, then its directory.
 ///
-/// After a crash in between the directory has no record, and gc removes it.
+/// The intent for the directory is written with the end of the record; after a crash gc acts on it.
 ///
 /// # Errors
 /// `Busy` when processes of the box keep running.
@@ -24,7 +25,8 @@ pub(crate) fn remove(context: &LocalContext, guard: &BoxGuard) -> Result<()> {
     context.store.delete_box(&guard.record.id)?;
     fault::point("rm.unrecorded").doing("removing", guard.paths.root())?;
     durable::discard_dir(guard.paths.root(), &context.home.tmp())?;
-    gc::note_release(&context.home);
+    forget(context, &guard.record.id);
+    released(context);
     Ok(())
 }
 
@@ -44,8 +46,24 @@ pub(crate) fn remove_damaged(context: &LocalContext, id: &str) -> Result<()> {
     }
     context.store.delete_box(id)?;
     durable::discard_dir(paths.root(), &context.home.tmp())?;
-    gc::note_release(&context.home);
+    forget(context, id);
+    released(context);
     Ok(())
+}
+
+/// Something was removed: gc looks again, and the space that this may have taken from the reserve is put back.
+fn released(context: &LocalContext) {
+    gc::note_release(&context.home);
+    if let Err(error) = Reserve::for_database(&context.home).fill(0) {
+        tracing::debug!(error = %error.chain(), "no space could be reserved for the database");
+    }
+}
+
+/// Drops the intent for a directory that is gone; one that stays says nothing about any other.
+pub(super) fn forget(context: &LocalContext, id: &str) {
+    if let Err(error) = context.store.drop_intent(IntentKind::Box, id) {
+        tracing::debug!(error = %error.chain(), "the intent for a box that is gone stays");
+    }
 }
 
 /// Removes the auto-remove boxes that exited a while ago and were not removed by their own client.

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use boxlite_types::{
-    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, Execution, ExitStatus, GcOptions,
-    GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Removal,
-    RemoveOptions, Result, StopOptions, Usage,
+    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, Execution, ExitStatus,
+    GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Purge,
+    Removal, RemoveOptions, Result, StopOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -89,6 +89,32 @@ home_operations! {
         /// # Errors
         /// `Unsupported` on a remote runtime: a host's disk is collected on that host.
         async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport>;
+
+        /// Gives a box that the database does not know its record back, from the `box.json` in its directory; a box that
+        /// has its record is left as it is. `id` is the directory's name, or a beginning that only one has.
+        ///
+        /// A name that is taken meanwhile is replaced by a made-up one, and a box that was to remove itself stays: the
+        /// notices say so.
+        ///
+        /// # Errors
+        /// `NotFound` for an unknown directory, or one without a `box.json`; `Corrupt` when that contradicts the box's
+        /// disk; `Busy` while processes of the box are alive; `Unsupported` on a remote runtime.
+        async fn adopt(&self, id: &str) -> Result<Adoption>;
+
+        /// Removes for good what nothing explains and gc therefore keeps: the directory of a box without a record, or a
+        /// base, by its name in full. The data cannot be made again.
+        ///
+        /// # Errors
+        /// `Conflict` for a box that has its record (remove it instead) and while something stands on the disk;
+        /// `NotFound`; `Busy` while somebody is at it; `Unsupported` on a remote runtime.
+        async fn purge(&self, id: &str) -> Result<Purge>;
+
+        /// Declares that home and database belong together although their ids differ (a restored database): gc believes
+        /// its records again.
+        ///
+        /// # Errors
+        /// `Unsupported` on a remote runtime.
+        async fn adopt_home(&self) -> Result<()>;
 
         /// Measures what takes how much of the disk, in allocated bytes, by kind, box and image.
         async fn disk_usage(&self) -> Result<Usage>;

@@ -1,5 +1,6 @@
 //! Boxes: their directories, their records, and their overlays.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::Census;
 use super::directory::{each_entry, each_entry_in, os};
 use super::files::StoredFile;
 use super::holders::Holders;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, IntentKind};
 use crate::disk::qcow2::chain::nanoseconds;
 use crate::disk::qcow2::{ChainLink, header};
 
@@ -24,6 +25,8 @@ pub(in crate::gc) struct BoxEntry {
     pub(in crate::gc) id: Box<str>,
     pub(in crate::gc) recorded: bool,
     pub(in crate::gc) directory: bool,
+    /// Whether it is meant to be removed.
+    pub(in crate::gc) intended: bool,
     /// Whose chains run through its overlays, if it has no record; empty until the mark.
     pub(in crate::gc) holders: Holders,
 }
@@ -40,7 +43,7 @@ pub(in crate::gc) struct Overlay {
 
 impl BoxEntry {
     fn new(id: &str, recorded: bool, directory: bool) -> Self {
-        Self { id: id.into(), recorded, directory, holders: Holders::default() }
+        Self { id: id.into(), recorded, directory, intended: false, holders: Holders::default() }
     }
 
     /// Whether only `create` makes directories of that name: all else in `boxes/` is not gc's to remove.
@@ -100,6 +103,28 @@ impl Census {
         self.pins = pins;
         if let Err(error) = read {
             self.trouble(&home.database(), error);
+        }
+    }
+
+    /// Notes what is meant to be removed.
+    pub(super) fn read_intents(&mut self, home: &Home, catalog: &dyn Catalog) {
+        let mut intended: HashSet<(IntentKind, String)> = HashSet::new();
+        let read = catalog.intents(&mut |kind, id| {
+            intended.insert((kind, id.to_owned()));
+        });
+        if !intended.is_empty() {
+            let is_intended = |kind, name: &str| intended.contains(&(kind, name.to_owned()));
+            for entry in &mut self.boxes {
+                entry.intended = is_intended(IntentKind::Box, &entry.id);
+            }
+            for file in self.files.iter_mut().filter(|file| file.kind.stands_on_others()) {
+                file.intended = is_intended(IntentKind::Base, &file.name);
+            }
+        }
+        match read.and_then(|()| catalog.stranger()) {
+            Ok(None) => {}
+            Ok(Some(why)) => self.trouble(&home.database(), why),
+            Err(error) => self.trouble(&home.database(), error),
         }
     }
 

@@ -29,6 +29,9 @@ pub(in crate::gc) trait StoredKind: std::fmt::Debug + Sync {
     /// their name must be readable: what is not might pin anything.
     fn stands_on_others(&self) -> bool;
 
+    /// Whether it can be made again, so that it needs no intent.
+    fn can_be_made_again(&self) -> bool;
+
     /// Why one is removed.
     fn why_unneeded(&self) -> &'static str;
 }
@@ -59,6 +62,10 @@ impl StoredKind for DiskImages {
         false
     }
 
+    fn can_be_made_again(&self) -> bool {
+        true
+    }
+
     fn why_unneeded(&self) -> &'static str {
         "no box, base or lease needs it"
     }
@@ -81,6 +88,10 @@ impl StoredKind for Bases {
         true
     }
 
+    fn can_be_made_again(&self) -> bool {
+        false
+    }
+
     fn why_unneeded(&self) -> &'static str {
         "no box and no other base stands on it"
     }
@@ -98,6 +109,8 @@ pub(in crate::gc) struct StoredFile {
     pub(in crate::gc) used: i64,
     /// What it stands on.
     pub(in crate::gc) backing: ChainLink,
+    /// Whether it is meant to be removed.
+    pub(in crate::gc) intended: bool,
     /// Who needs it; empty until the mark.
     pub(in crate::gc) holders: Holders,
 }
@@ -188,6 +201,7 @@ fn stat(kind: &'static dyn StoredKind, handle: &OwnedFd, name: &CStr) -> Result<
         modified,
         used: modified.max(nanoseconds(stat.st_atime, stat.st_atime_nsec as i64)),
         backing: ChainLink::End,
+        intended: false,
         holders: Holders::default(),
     }))
 }

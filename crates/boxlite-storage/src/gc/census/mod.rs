@@ -84,6 +84,8 @@ impl Census {
         }
         // Bases come after overlays: a snapshot turns an overlay into a base, never the other way round.
         census.list_files(home, &Bases);
+        // Intents come last: what there is was there when one was written for it.
+        census.read_intents(home, catalog);
         census
     }
 

@@ -4,13 +4,14 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use boxlite_home::durable;
 use boxlite_types::{Doing, Result};
 
 use super::Caches;
 use crate::disk::qcow2::chain::nanoseconds;
 use crate::gc::measure;
 
-/// A file, or a directory that is trash; times in nanoseconds since 1970.
+/// A file, or a directory that is staged or trash; times in nanoseconds since 1970.
 #[derive(Debug)]
 pub(in crate::gc) struct StagedEntry {
     pub(in crate::gc) path: PathBuf,
@@ -20,6 +21,8 @@ pub(in crate::gc) struct StagedEntry {
     /// When it came here.
     pub(in crate::gc) changed: i64,
     pub(in crate::gc) is_directory: bool,
+    /// It was moved here to be removed.
+    pub(in crate::gc) is_trash: bool,
 }
 
 impl Caches {
@@ -43,16 +46,17 @@ fn examine(path: PathBuf) -> Option<StagedEntry> {
     let modified = time(|found| nanoseconds(found.mtime(), found.mtime_nsec()));
     let changed = time(|found| nanoseconds(found.ctime(), found.ctime_nsec()));
     let is_directory = found.as_ref().is_ok_and(Metadata::is_dir);
-    if is_directory && !is_trash(&path)
+    let is_trash = is_trash(&path);
+    if is_directory && !is_trash && !durable::is_staged_dir(&path)
         || found.as_ref().is_ok_and(|found| !found.is_dir() && !found.is_file())
     {
         return None;
     }
     let allocated = found.and_then(|_| measure::allocated_tree(&path));
-    Some(StagedEntry { path, allocated, modified, changed, is_directory })
+    Some(StagedEntry { path, allocated, modified, changed, is_directory, is_trash })
 }
 
-/// Whether `durable::discard_dir` moved it here: no other directory in the staging area is ours.
+/// Whether `durable` moved it here to remove it.
 fn is_trash(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("trash-"))
 }

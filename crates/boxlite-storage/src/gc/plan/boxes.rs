@@ -1,6 +1,7 @@
-//! Box directories without a record: what a crash in `create` or `rm` leaves behind.
+//! Box directories without a record: what a crash in `create` or `rm` leaves behind, and what nothing explains.
 
-use boxlite_types::gc::{Item, Skip};
+use boxlite_home::durable;
+use boxlite_types::gc::{Fate, Item, Skip};
 use boxlite_types::{Error, Result};
 
 use super::judge::{Judgement, kept, skipped};
@@ -11,7 +12,7 @@ use crate::gc::census::{Census, box_modified};
 use crate::gc::measure;
 use crate::gc::rules::{GcScope, seconds};
 
-const WHY_UNNEEDED: &str = "a box directory without a record";
+const WHY_UNNEEDED: &str = "the directory of a box that was removed or never finished";
 
 /// Judges the directory of a box without a record.
 ///
@@ -20,6 +21,9 @@ pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &P
     let entry = &census.boxes[index];
     if !entry.holders.is_empty() {
         return Judgement::Settled(kept(census, &entry.holders));
+    }
+    if !entry.intended && !census.is_blind() {
+        return Judgement::skip(Skip::Unexplained);
     }
     match modified(census, index, scope) {
         Err(error) => return Judgement::Failed(error),
@@ -52,6 +56,13 @@ fn unless_locked(scope: &GcScope<'_>, id: &str) -> Judgement {
     Judgement::Removable(WHY_UNNEEDED)
 }
 
+/// The image that `box.json` names, if that can be read.
+fn described_image(scope: &GcScope<'_>, id: &str) -> Option<String> {
+    let text = durable::read_text(&scope.home.of_box(id).description()).ok()?;
+    let described: serde_json::Value = serde_json::from_str(&text).ok()?;
+    Some(described.get("record")?.get("image_reference")?.as_str()?.to_owned())
+}
+
 impl GcPlan {
     pub(super) fn add_box(&mut self, index: usize, judgement: Judgement, scope: &GcScope<'_>) {
         let name = self.census.boxes[index].id.to_string();
@@ -60,8 +71,11 @@ impl GcPlan {
         self.partial |= allocated.is_err();
         let used = modified(&self.census, index, scope).unwrap_or(0);
         let (allocated, modified) = (allocated.unwrap_or(0), seconds(used));
-        let item =
-            Item { name, path, allocated, modified, last_used: modified, fate: skipped(Skip::Unknown) };
+        let is_unexplained =
+            matches!(judgement, Judgement::Settled(Fate::Skipped { why: Skip::Unexplained }));
+        let image = if is_unexplained { described_image(scope, &name) } else { None };
+        let fate = skipped(Skip::Unknown);
+        let item = Item { name, path, allocated, modified, last_used: modified, image, fate };
         let category = Category::BoxDirectory;
         self.add(Planned { category, item, id: None, used, digest: None, blobs: Vec::new() }, judgement);
     }

@@ -83,22 +83,27 @@ impl GcPlan {
     }
 }
 
-/// A file's lock says at once whether its maker is alive; a directory has none, so it must be past the grace.
+/// Its lock says at once whether its maker or remover is alive.
 fn judge_staged(entry: &StagedEntry, scope: &GcScope<'_>) -> Judgement {
     if let Err(error) = &entry.allocated {
         return Judgement::Failed(error.clone());
     }
-    if entry.is_directory {
-        return if scope.rules.is_young(entry.changed) {
-            Judgement::skip(Skip::Grace)
-        } else {
+    let free = if entry.is_directory {
+        // An earlier boxlite locks no trash while it removes it.
+        if entry.is_trash && scope.rules.is_young(entry.changed) {
+            return Judgement::skip(Skip::Grace);
+        }
+        durable::sweep_staged_dir(&entry.path, true)
+    } else {
+        durable::sweep_staged(&entry.path, true).map(|swept| swept.is_some())
+    };
+    match free {
+        Ok(true) if entry.is_trash && entry.is_directory => {
             Judgement::Removable("a removed box whose removal was cut short")
-        };
-    }
-    match durable::sweep_staged(&entry.path, true) {
-        Ok(Some(_)) => Judgement::Removable("unfinished, and whoever made it is gone"),
-        Ok(None) if entry.path.exists() => Judgement::skip(Skip::InUse),
-        Ok(None) => Judgement::Gone,
+        }
+        Ok(true) => Judgement::Removable("unfinished, and whoever made it is gone"),
+        Ok(false) if entry.path.exists() => Judgement::skip(Skip::InUse),
+        Ok(false) => Judgement::Gone,
         Err(error) => Judgement::Failed(error),
     }
 }
@@ -153,6 +158,7 @@ fn planned(category: Category, path: PathBuf, allocated: u64, modified: i64) -> 
         allocated,
         modified: seconds(modified),
         last_used: seconds(modified),
+        image: None,
         fate: skipped(Skip::InUse),
     };
     Planned { category, item, id: None, used: modified, digest: None, blobs: Vec::new() }

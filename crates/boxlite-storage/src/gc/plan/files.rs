@@ -4,7 +4,7 @@ use boxlite_types::gc::{Item, Skip};
 
 use super::judge::{Judgement, kept, skipped};
 use super::{GcPlan, PlanLook, Planned};
-use crate::gc::census::Census;
+use crate::gc::census::{Census, StoredFile};
 use crate::gc::rules::{GcScope, seconds};
 
 /// Judges a file. Never by age or size alone: what is needed stays whatever its age.
@@ -14,6 +14,8 @@ pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &P
         Judgement::Settled(kept(census, &file.holders))
     } else if census.is_blind() {
         Judgement::skip(Skip::Unknown)
+    } else if !census.may_lose(file) {
+        Judgement::skip(Skip::Unexplained)
     } else if rules.is_protected(&file.name) {
         Judgement::skip(Skip::Protected)
     } else if rules.is_young(file.modified) {
@@ -31,6 +33,15 @@ pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &P
     }
 }
 
+impl Census {
+    /// Whether removing an unneeded file loses nothing that somebody may want: it can be made again, its removal was
+    /// intended, or it is only another name of a box's overlay.
+    fn may_lose(&self, file: &StoredFile) -> bool {
+        let is_overlay = || self.overlays.iter().any(|overlay| overlay.id == file.id);
+        file.kind.can_be_made_again() || file.intended || (file.links > 1 && is_overlay())
+    }
+}
+
 impl GcPlan {
     pub(super) fn add_file(&mut self, index: usize, judgement: Judgement, scope: &GcScope<'_>) {
         let file = &self.census.files[index];
@@ -40,6 +51,7 @@ impl GcPlan {
             allocated: file.freed(),
             modified: seconds(file.modified),
             last_used: seconds(file.used),
+            image: None,
             fate: skipped(Skip::Unknown),
         };
         let category = file.kind.category();

@@ -12,7 +12,7 @@ use boxlite_types::gc::Fate;
 
 use super::place::{AGED, digest};
 use crate::gc::{Automatic, Catalog, collect, usage};
-use crate::store::Store;
+use crate::store::{IntentKind, Store};
 
 /// A small filesystem of its own, unmounted at the end.
 struct Small(tempfile::TempDir);
@@ -221,7 +221,9 @@ fn blobs_go_at_0_bytes_free_where_a_directory_is_full() {
 #[test]
 fn box_directories_go_at_0_bytes_free_where_a_directory_is_full() {
     frees_where_directories_cannot_grow(true, |home| {
-        let lost = home.of_box("0123456789abcdef0123456789abcdef");
+        const LOST: &str = "0123456789abcdef0123456789abcdef";
+        let lost = home.of_box(LOST);
+        Store::open(&home.database()).unwrap().intend(IntentKind::Box, LOST, "a test").unwrap();
         std::fs::create_dir_all(lost.disks()).unwrap();
         std::fs::write(lost.shim_lock(), b"").unwrap();
         age(&lost.disks());

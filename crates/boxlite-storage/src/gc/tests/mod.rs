@@ -1,5 +1,6 @@
 mod boot_files;
 mod full;
+mod intents;
 mod place;
 
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +20,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::rules::Rules;
 use super::{Catalog, usage};
+use crate::catalog::IntentKind;
 use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
 
 fn fate<'a>(report: &'a GcReport, name: &str) -> &'a Fate {
@@ -346,6 +348,7 @@ fn unfinished_files_go_when_their_owner_is_gone() {
 fn box_directories_without_a_record_go_when_aged_and_idle() {
     const LOST: &str = "0123456789abcdef0123456789abcdef";
     let place = Place::new();
+    place.intend(IntentKind::Box, LOST);
     place.image("i", 4096, AGED);
     let overlay = place.overlay(LOST, &place.image_path("i"), Raw);
     place.overlay("clone", &overlay, Qcow2);
@@ -619,6 +622,7 @@ fn a_dry_run_is_in_nobodys_way() {
     place.image("x", 4096, AGED);
     place.base("b", &place.image_path("x"), Raw, AGED);
     let blob = place.blob("l", AGED);
+    place.intend(IntentKind::Box, "0123456789abcdef0123456789abcdef");
     let lost = place.home.of_box("0123456789abcdef0123456789abcdef");
     std::fs::create_dir_all(lost.disks()).unwrap();
     for lock in [lost.state_lock(), lost.shim_lock()] {

@@ -12,6 +12,7 @@ use boxlite_home::admission::Goal;
 use boxlite_home::settings::Settings;
 use boxlite_types::{Error, GcOptions, GcReport, Result, Verdict};
 
+use crate::catalog::IntentKind;
 use crate::disk::qcow2::{BackingFormat, Qcow2Header, overlay_header};
 use crate::gc::bounds::Bounds;
 use crate::gc::collect::carry_out;
@@ -34,6 +35,8 @@ struct Records {
     broken: Mutex<bool>,
     boxes: Mutex<BTreeMap<String, (String, String)>>,
     images: Mutex<BTreeMap<String, (SystemTime, Vec<String>)>>,
+    intents: Mutex<BTreeSet<(IntentKind, String)>>,
+    stranger: Mutex<Option<String>>,
     watched: Mutex<Vec<PathBuf>>,
     held: Mutex<BTreeSet<PathBuf>>,
 }
@@ -106,7 +109,25 @@ impl Place {
         self.age(&self.image_path(name), age);
     }
 
+    /// A base whose last box was removed.
     pub(super) fn base(&self, name: &str, on: &Path, format: BackingFormat, age: Duration) {
+        self.unexplained_base(name, on, format, age);
+        self.intend(IntentKind::Base, &format!("{name}.qcow2"));
+    }
+
+    pub(super) fn intend(&self, kind: IntentKind, id: &str) {
+        self.records.intents.lock().unwrap().insert((kind, id.to_owned()));
+    }
+
+    pub(super) fn intents(&self) -> BTreeSet<(IntentKind, String)> {
+        self.records.intents.lock().unwrap().clone()
+    }
+
+    pub(super) fn estrange(&self, why: Option<&str>) {
+        *self.records.stranger.lock().unwrap() = why.map(str::to_owned);
+    }
+
+    pub(super) fn unexplained_base(&self, name: &str, on: &Path, format: BackingFormat, age: Duration) {
         std::fs::write(self.base_path(name), overlay_header(on, format, 1 << 30).unwrap().head).unwrap();
         self.age(&self.base_path(name), age);
     }
@@ -228,6 +249,25 @@ impl Catalog for Records {
     fn has_box(&self, id: &str) -> Result<bool> {
         self.check()?;
         Ok(self.boxes.lock().unwrap().contains_key(id))
+    }
+
+    fn intents(&self, visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+        self.intents.lock().unwrap().iter().for_each(|(kind, id)| visit(*kind, id));
+        self.check()
+    }
+
+    fn intend(&self, kind: IntentKind, id: &str) -> Result<()> {
+        self.intents.lock().unwrap().insert((kind, id.to_owned()));
+        self.check()
+    }
+
+    fn drop_intent(&self, kind: IntentKind, id: &str) -> Result<()> {
+        self.intents.lock().unwrap().remove(&(kind, id.to_owned()));
+        self.check()
+    }
+
+    fn stranger(&self) -> Result<Option<String>> {
+        Ok(self.stranger.lock().unwrap().clone())
     }
 
     fn forget_image(&self, digest: &str, idle_since: SystemTime) -> Result<bool> {

@@ -10,7 +10,7 @@ use boxlite_storage::disk_image;
 use boxlite_types::{BoxRecord, Error, ErrorKind, Result};
 
 use super::{AdmittedBox, StartContext};
-use crate::litebox::BoxGuard;
+use crate::litebox::{BoxGuard, description};
 
 /// A box whose disk image exists, is the right one, and cannot be collected.
 pub(crate) struct ImagedBox<'a> {
@@ -77,6 +77,7 @@ impl<'a> ImagedBox<'a> {
     pub(super) fn overlay(self) -> Result<OverlaidBox<'a>> {
         let Self { context, guard, room, image } = self;
         let path = guard.paths.overlay();
+        description::ensure(context.local, &guard.paths, &guard.record)?;
         if !path.exists() {
             let options = &guard.record.options;
             let virtual_size = options.disk_size.unwrap_or(guard.record.disk_image_size);

@@ -5,7 +5,8 @@ use std::time::Instant;
 use boxlite_home::admission::{Claims, Thresholds, judge};
 use boxlite_storage::gc;
 use boxlite_types::{
-    Acceleration, Activity, BoxState, Error, GcOptions, GcReport, HostInfo, Result, SpaceInfo, Usage,
+    Acceleration, Activity, Adoption, BoxState, Error, GcOptions, GcReport, HostInfo, Purge, Result,
+    SpaceInfo, Usage,
 };
 use boxlite_vm::shim::accel;
 
@@ -59,6 +60,21 @@ impl HostOperations for Local {
             collected
         })
         .await
+    }
+
+    async fn adopt(&self, id: &str) -> Result<Adoption> {
+        let id = id.to_owned();
+        self.in_context(move |context| litebox::adopt(context, &id)).await
+    }
+
+    async fn purge(&self, id: &str) -> Result<Purge> {
+        let id = id.to_owned();
+        self.in_context(move |context| gc::purge(&context.home, &context.catalog(), &context.settings, &id))
+            .await
+    }
+
+    async fn adopt_home(&self) -> Result<()> {
+        self.in_context(|context| context.store.adopt_home()).await
     }
 
     async fn disk_usage(&self) -> Result<Usage> {

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use boxlite_storage::reference::Reference;
 use boxlite_types::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
 use boxlite_types::{
-    Activity, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution, ExitStatus,
-    GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions,
-    Removal, RemoveOptions, Result, StopOptions, Usage,
+    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution,
+    ExitStatus, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink,
+    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -91,6 +91,18 @@ impl HostOperations for Remote {
 
     async fn collect_garbage(&self, _: GcOptions) -> Result<GcReport> {
         Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc` there"))
+    }
+
+    async fn adopt(&self, _: &str) -> Result<Adoption> {
+        Err(Error::unsupported("a host's boxes are adopted on that host; run `boxlite gc --adopt` there"))
+    }
+
+    async fn purge(&self, _: &str) -> Result<Purge> {
+        Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc --purge` there"))
+    }
+
+    async fn adopt_home(&self) -> Result<()> {
+        Err(Error::unsupported("a host's home is adopted on that host; run `boxlite gc --adopt-home` there"))
     }
 
     async fn disk_usage(&self) -> Result<Usage> {

@@ -1,0 +1,114 @@
+//! The removal of something that nothing explains, because a person named it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use boxlite_home::Home;
+use boxlite_home::durable::{self, Lock};
+use boxlite_home::settings::Settings;
+use boxlite_types::gc::{Fate, Item};
+use boxlite_types::{Error, ErrorKind, GcOptions, Purge, Result};
+
+use super::{collect, note_release};
+use crate::catalog::{Catalog, IntentKind};
+
+/// Removes the directory of a box without a record, or a base, by its name in full. Blocks.
+///
+/// The intent is written first, so a crash leaves the rest to gc; what stands on the disk keeps it all the same.
+///
+/// # Errors
+/// `NotFound` when nothing is called that; `Conflict` for a box with a record, and while something stands on the disk;
+/// `Busy` while somebody is at it.
+pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Purge> {
+    let of_box = home.of_box(name);
+    let base = home.bases().join(name);
+    let purged = if is_box_id(name) && is(of_box.root(), std::fs::Metadata::is_dir) {
+        if catalog.has_box(name)? {
+            return Err(Error::conflict(format!("box {name} has a record; `boxlite rm {name}` removes it")));
+        }
+        let _locks = (lock(&of_box.state_lock())?, lock(&of_box.shim_lock())?);
+        let item = unneeded(home, catalog, settings, name)?;
+        catalog.intend(IntentKind::Box, name)?;
+        durable::discard_dir(of_box.root(), &home.tmp())?;
+        catalog.drop_intent(IntentKind::Box, name)?;
+        item
+    } else if is_base_name(name) && !name.contains('/') && is(&base, std::fs::Metadata::is_file) {
+        let held = lock(&base)?;
+        let item = unneeded(home, catalog, settings, name)?;
+        catalog.intend(IntentKind::Base, name)?;
+        let trash = durable::discard(&base, &home.tmp())?;
+        drop(held);
+        trash.delete()?;
+        catalog.drop_intent(IntentKind::Base, name)?;
+        item
+    } else {
+        return purged_before(home, catalog, name);
+    };
+    note_release(home);
+    Ok(Purge { name: name.to_owned(), reclaimed: purged.allocated })
+}
+
+/// Whether only `create` makes directories of that name: all else in `boxes/` is not boxlite's to remove.
+fn is_box_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_base_name(name: &str) -> bool {
+    name.as_bytes().ends_with(b".qcow2")
+}
+
+fn is(path: &Path, kind: impl Fn(&std::fs::Metadata) -> bool) -> bool {
+    path.symlink_metadata().is_ok_and(|found| kind(&found))
+}
+
+fn lock(path: &Path) -> Result<Lock> {
+    let busy = || Error::new(ErrorKind::Busy, format!("{} is in use; try again", path.display())).at(path);
+    Lock::try_exclusive(path)?.ok_or_else(busy)
+}
+
+/// What a dry run says of the item of that `name`, unless something needs it.
+///
+/// The caller holds its locks, so nothing comes to stand on it meanwhile.
+fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Item> {
+    let report = collect(home, catalog, settings, &GcOptions { dry_run: true, ..GcOptions::default() })?;
+    let mut items = report.box_directories.iter().chain(&report.bases);
+    let vanished = || Error::not_found(format!("{name} has vanished meanwhile"));
+    let item = items.find(|item| item.name == name).ok_or_else(vanished)?;
+    match &item.fate {
+        Fate::Kept { by, .. } => {
+            let by: Vec<&str> = by.iter().map(|holder| &*holder.name).collect();
+            let message = format!("{name} is needed by {}; purge or remove that first", by.join(", "));
+            Err(Error::conflict(message).at(&item.path))
+        }
+        // A chain that cannot be read might run through a base; through a box's overlay only a crafted one does.
+        _ if is_base_name(name) && !report.unreadable.is_empty() => {
+            let trouble = &report.unreadable[0];
+            let message = format!(
+                "it is unknown who needs {name}, because {} cannot be read: {}",
+                trouble.path.display(),
+                trouble.reason
+            );
+            Err(Error::conflict(message).at(&item.path))
+        }
+        _ => Ok(item.clone()),
+    }
+}
+
+/// A purge that was cut short, and whose rest is gone by now, is a success.
+fn purged_before(home: &Home, catalog: &Arc<dyn Catalog>, name: &str) -> Result<Purge> {
+    let mut intended = None;
+    catalog.intents(&mut |kind, id| {
+        if id == name {
+            intended = Some(kind);
+        }
+    })?;
+    let Some(kind) = intended else {
+        let message = format!(
+            "there is neither a box directory nor a base '{name}' in {}; `boxlite gc --dry-run` lists them",
+            home.root().display()
+        );
+        return Err(Error::not_found(message));
+    };
+    catalog.drop_intent(kind, name)?;
+    Ok(Purge { name: name.to_owned(), reclaimed: 0 })
+}

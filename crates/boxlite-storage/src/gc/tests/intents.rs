@@ -1,0 +1,117 @@
+//! What no intent explains, and what a person then does about it.
+
+use boxlite_types::ErrorKind;
+use boxlite_types::gc::{Fate, Skip};
+
+use super::place::{AGED, FRESH, Place, digest};
+use super::{dry_run, fate, skipped};
+use crate::catalog::IntentKind;
+use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
+use crate::gc::purge;
+use boxlite_types::GcOptions;
+
+const LOST: &str = "0123456789abcdef0123456789abcdef";
+
+/// A box without a record above the disk image `i`, as one that a restored database does not know.
+fn lost_box(place: &Place) {
+    let overlay = place.overlay(LOST, &place.image_path("i"), Raw);
+    let paths = place.home.of_box(LOST);
+    let described = r#"{"format":1,"record":{"image_reference":"alpine:3"}}"#;
+    std::fs::write(paths.description(), described).unwrap();
+    for path in [overlay, paths.disks(), paths.root().to_owned()] {
+        place.age(&path, AGED);
+    }
+}
+
+/// It was deleted, and its disk image with it. Mutation tried: leaving out the look at the intent.
+#[test]
+fn a_box_that_no_record_and_no_intent_explains_is_kept_and_shown() {
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    lost_box(&place);
+    for options in [dry_run(), GcOptions::default()] {
+        let report = place.gc(&options);
+        assert_eq!((skipped(&report, LOST), report.failed()), (Skip::Unexplained, false));
+        assert!(matches!(fate(&report, &digest("i")), Fate::Kept { .. }), "{report:#?}");
+        let item = report.unexplained().next().unwrap();
+        assert_eq!(item.image.as_deref(), Some("alpine:3"));
+        assert!(item.allocated >= 4096 && item.modified > 0, "{item:?}");
+    }
+    place.intend(IntentKind::Box, LOST);
+    assert_eq!(place.gc(&GcOptions::default()).removed().count(), 2);
+    assert_eq!(place.intents().len(), 0, "what is gone needs no intent");
+}
+
+/// Mutations tried: leaving out the look at the intent; taking every second name for a box's overlay, which removed
+/// both names of the last base.
+#[test]
+fn a_base_goes_on_an_intent_or_where_it_is_only_another_name() {
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    place.unexplained_base("old", &place.image_path("i"), Raw, AGED);
+    let report = place.gc(&GcOptions::default());
+    assert_eq!(skipped(&report, "old.qcow2"), Skip::Unexplained);
+    assert!(matches!(fate(&report, &digest("i")), Fate::Kept { .. }), "{report:#?}");
+
+    // A clone that was killed: the base is another name of the origin's overlay.
+    let overlay = place.overlay("origin", &place.image_path("i"), Raw);
+    place.record("origin", "i");
+    place.age(&overlay, AGED);
+    std::fs::hard_link(&overlay, place.base_path("made")).unwrap();
+    // Two names of one base, which no box has.
+    std::fs::hard_link(place.base_path("old"), place.base_path("second")).unwrap();
+    let report = place.gc(&GcOptions::default());
+    let removed: Vec<&str> = report.removed().map(|item| item.name.as_str()).collect();
+    assert_eq!(removed, ["made.qcow2"]);
+    assert!(overlay.exists() && place.base_path("old").exists() && place.base_path("second").exists());
+}
+
+/// Mutation tried: leaving out the look at the catalogue's home.
+#[test]
+fn the_records_of_another_home_are_not_believed() {
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    place.base("b", &place.image_path("i"), Raw, AGED);
+    place.estrange(Some("that of another home"));
+    let report = place.gc(&GcOptions::default());
+    assert!(report.failed() && report.unreadable[0].reason.contains("another home"), "{report:#?}");
+    assert_eq!((skipped(&report, "b.qcow2"), report.removed().count()), (Skip::Unknown, 0));
+    place.estrange(None);
+    assert_eq!(place.gc(&GcOptions::default()).removed().count(), 2);
+}
+
+/// Mutation tried: removing what is needed.
+#[test]
+fn a_purge_removes_what_nothing_needs_whatever_its_age() {
+    let place = Place::new();
+    let purge = |name: &str| purge(&place.home, &place.catalog(), &place.settings, name);
+    let refused = |name: &str| purge(name).unwrap_err().kind();
+    place.image("i", 4096, FRESH);
+    lost_box(&place);
+    place.unexplained_base("low", &place.image_path("i"), Raw, FRESH);
+    place.unexplained_base("high", &place.base_path("low"), Qcow2, FRESH);
+    assert_eq!(refused("low.qcow2"), ErrorKind::Conflict, "a base stands on it");
+    for unknown in ["nobody.qcow2", "../high.qcow2", "", &LOST[..30], &"0".repeat(32)] {
+        assert_eq!(refused(unknown), ErrorKind::NotFound, "{unknown}");
+    }
+    assert!(purge("high.qcow2").unwrap().reclaimed > 0);
+    purge("low.qcow2").unwrap();
+    assert_eq!(refused("low.qcow2"), ErrorKind::NotFound);
+
+    let shim = boxlite_home::durable::Lock::exclusive(&place.home.of_box(LOST).shim_lock()).unwrap();
+    assert_eq!(refused(LOST), ErrorKind::Busy);
+    shim.release();
+    place.record(LOST, "i");
+    assert_eq!(refused(LOST), ErrorKind::Conflict, "it has a record");
+    place.forget(LOST);
+    // A broken overlay keeps everything that it might pin, and can be purged itself.
+    std::fs::write(place.home.of_box(LOST).overlay(), b"QFI").unwrap();
+    assert!(purge(LOST).unwrap().reclaimed > 0);
+    assert!(!place.home.of_box(LOST).root().exists());
+    assert_eq!(place.intents().len(), 0);
+
+    // One that was cut short after its last removal.
+    place.intend(IntentKind::Box, LOST);
+    assert_eq!(purge(LOST).unwrap().reclaimed, 0);
+    assert_eq!(place.intents().len(), 0);
+}

@@ -1,0 +1,193 @@
+//! What was decided to be removed, written down before it is: gc deletes data that cannot be made again on such an
+//! intent alone.
+//!
+//! `rm` writes the intent for a box's directory in the transaction that takes its record away, and with the last box
+//! that was put on a base the intent for that base. A box that is being created has an intent until it is recorded, so
+//! that what a kill leaves of it is nobody's data. An intent is dropped when what it names is gone.
+
+use std::path::Path;
+
+use boxlite_types::{BoxRecord, Error, Result};
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::Store;
+use super::boxes::insert;
+use super::failure::TransactionResult;
+use super::schema::Schema;
+use crate::catalog::IntentKind;
+
+/// A base's name in the database: its file name.
+fn base_name(base: &Path) -> String {
+    base.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+impl Store {
+    /// Writes down that what `id` names is to be removed, and why. Durable when this returns.
+    pub fn intend(&self, kind: IntentKind, id: &str, why: &str) -> Result<()> {
+        self.write_intents(|transaction| write_intent(transaction, kind, id, why))
+    }
+
+    /// Drops the intent for what is gone.
+    pub fn drop_intent(&self, kind: IntentKind, id: &str) -> Result<()> {
+        self.write_intents(|transaction| {
+            transaction
+                .execute("DELETE FROM intents WHERE kind = ?1 AND id = ?2", params![column(kind), id])?;
+            Ok(())
+        })
+    }
+
+    /// Whether there is an intent for what `id` names.
+    pub fn has_intent(&self, kind: IntentKind, id: &str) -> Result<bool> {
+        let query = "SELECT EXISTS (SELECT 1 FROM intents WHERE kind = ?1 AND id = ?2)";
+        self.read_intents(|transaction| {
+            Ok(transaction.prepare_cached(query)?.query_row([column(kind), id], |row| row.get(0))?)
+        })
+    }
+
+    /// Visits every intent.
+    pub(super) fn visit_intents(&self, visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+        self.read_intents(|transaction| {
+            let mut statement = transaction.prepare_cached("SELECT kind, id FROM intents")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+                match text(0)? {
+                    "box" => visit(IntentKind::Box, text(1)?),
+                    "base" => visit(IntentKind::Base, text(1)?),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Notes that the box `id` is about to stand on `base`, which this home is about to make of its overlay.
+    pub fn note_base(&self, base: &Path, id: &str) -> Result<()> {
+        self.write_intents(|transaction| use_base(transaction, &base_name(base), id))
+    }
+
+    /// Adds the record of a box that stands on `bases`, as [`Store::insert_box`] does.
+    ///
+    /// # Errors
+    /// As for [`Store::insert_box`].
+    pub fn insert_box_on(&self, record: &BoxRecord, bases: &[impl AsRef<Path>]) -> Result<()> {
+        self.write(|transaction| {
+            insert(transaction, record)?;
+            self.explain(transaction, record, bases)
+        })
+    }
+
+    /// Gives a box its record back; its image need not be in the catalogue any more.
+    ///
+    /// # Errors
+    /// `Conflict` when another box has its name, or the box has a record.
+    pub fn adopt_box(&self, record: &BoxRecord, bases: &[impl AsRef<Path>]) -> Result<()> {
+        self.write(|transaction| {
+            let taken = transaction
+                .query_row("SELECT 1 FROM boxes WHERE id = ?1", [&record.id], |_| Ok(()))
+                .optional()?;
+            if taken.is_some() {
+                return Err(Error::conflict(format!("box {} has a record", record.id)).into());
+            }
+            super::boxes::add(transaction, record)?;
+            self.explain(transaction, record, bases)
+        })
+    }
+
+    /// From now on the record says what the box's directory and bases are for.
+    fn explain(
+        &self,
+        transaction: &Transaction<'_>,
+        record: &BoxRecord,
+        bases: &[impl AsRef<Path>],
+    ) -> TransactionResult<()> {
+        if self.schema == Schema::WithoutIntents {
+            return Ok(());
+        }
+        transaction.execute("DELETE FROM intents WHERE kind = 'box' AND id = ?1", [&record.id])?;
+        for base in bases {
+            let base = base_name(base.as_ref());
+            // Of a base without a user nobody knows who else stood on it.
+            let known: bool = transaction.query_row(
+                "SELECT EXISTS (SELECT 1 FROM base_users WHERE base = ?1)",
+                [&base],
+                |row| row.get(0),
+            )?;
+            if known {
+                use_base(transaction, &base, &record.id)?;
+            }
+            transaction.execute("DELETE FROM intents WHERE kind = 'base' AND id = ?1", [&base])?;
+        }
+        Ok(())
+    }
+
+    /// Takes a record away and writes the intents to remove the box's directory, and the bases that nobody else was
+    /// put on, in one transaction; a record that is gone already is a success.
+    pub fn delete_box(&self, id: &str) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM boxes WHERE id = ?1", [id])?;
+            if self.schema == Schema::Current {
+                release(transaction, id)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn write_intents(&self, body: impl Fn(&Transaction<'_>) -> TransactionResult<()>) -> Result<()> {
+        match self.schema {
+            Schema::Current => self.write(body),
+            Schema::WithoutIntents => Ok(()),
+        }
+    }
+
+    fn read_intents<T: Default>(
+        &self,
+        body: impl FnOnce(&Transaction<'_>) -> TransactionResult<T>,
+    ) -> Result<T> {
+        match self.schema {
+            Schema::Current => self.read(body),
+            Schema::WithoutIntents => Ok(T::default()),
+        }
+    }
+}
+
+fn column(kind: IntentKind) -> &'static str {
+    match kind {
+        IntentKind::Box => "box",
+        IntentKind::Base => "base",
+    }
+}
+
+fn release(transaction: &Transaction<'_>, id: &str) -> TransactionResult<()> {
+    write_intent(transaction, IntentKind::Box, id, "it was removed")?;
+    let now = Timestamp::now().as_millisecond();
+    transaction.execute(
+        "INSERT OR REPLACE INTO intents
+         SELECT 'base', base, ?2, 'the last box on it was removed' FROM base_users AS mine WHERE box = ?1
+         AND NOT EXISTS (SELECT 1 FROM base_users AS other WHERE other.base = mine.base AND other.box <> ?1)",
+        params![id, now],
+    )?;
+    transaction.execute("DELETE FROM base_users WHERE box = ?1", [id])?;
+    Ok(())
+}
+
+fn write_intent(
+    transaction: &Transaction<'_>,
+    kind: IntentKind,
+    id: &str,
+    why: &str,
+) -> TransactionResult<()> {
+    let values = params![column(kind), id, Timestamp::now().as_millisecond(), why];
+    transaction.execute("INSERT OR REPLACE INTO intents VALUES (?1, ?2, ?3, ?4)", values)?;
+    Ok(())
+}
+
+fn use_base(transaction: &Transaction<'_>, base: &str, id: &str) -> TransactionResult<()> {
+    transaction.execute("INSERT OR IGNORE INTO base_users VALUES (?1, ?2)", [base, id])?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "intents_tests.rs"]
+mod tests;
