@@ -1,7 +1,6 @@
 //! Copy-on-write overlays: what a box writes.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use boxlite_types::{Doing, Error, Result};
 
 use super::qcow2::chain::{DEEPEST, open_at, read_start};
 use super::qcow2::header::BOUND;
-use super::qcow2::{self, BackingFormat, CLUSTER, Qcow2Header, overlay_header};
+use super::qcow2::{self, BackingDirectories, BackingFormat, CLUSTER, Qcow2Header, overlay_header};
 
 /// Creates an empty overlay of `virtual_size` bytes (virtual) at `destination`, above the leased `backing` file.
 ///
@@ -82,17 +81,17 @@ pub struct Below {
 /// # Errors
 /// `Corrupt` when a header cannot be read or a base is missing.
 pub fn below(home: &Home, overlay: &Path) -> Result<Below> {
-    let (virtual_size, mut next) = read(overlay)?;
+    let (virtual_size, mut next) = read(home, overlay)?;
     let mut bases = Vec::new();
-    while let Some((BackingFormat::Qcow2, name)) = &next {
+    while let Some((BackingFormat::Qcow2, base)) = next {
         if bases.len() == DEEPEST {
             return Err(unreadable(overlay, &format!("it stands on more than {DEEPEST} bases")));
         }
-        let base = home.bases().join(name);
-        next = read(&base)?.1;
+        next = read(home, &base)?.1;
         bases.push(base);
     }
-    Ok(Below { virtual_size, bases, disk_image: next.map(|(_, name)| name) })
+    let disk_image = next.and_then(|(_, image)| image.file_name().map(ToOwned::to_owned));
+    Ok(Below { virtual_size, bases, disk_image })
 }
 
 /// Whether nothing was ever written to the overlay, whose header [`below`] has read.
@@ -103,17 +102,17 @@ pub fn is_pristine(overlay: &Leased) -> Result<bool> {
     qcow2::is_pristine(overlay.file()).map_err(|error| unreadable(overlay.path(), &error.to_string()))
 }
 
-/// The virtual size of an overlay or base, and the format and file name of what it stands on.
-fn read(path: &Path) -> Result<(u64, Option<(BackingFormat, OsString)>)> {
+/// The virtual size of an overlay or base, and the format and path of the file of this home that it stands on.
+fn read(home: &Home, path: &Path) -> Result<(u64, Option<(BackingFormat, PathBuf)>)> {
     let opened = open_at(rustix::fs::CWD, path);
     let file = opened.map_err(|errno| unreadable(path, &errno.to_string()).because(errno))?;
     let mut start = [0; BOUND];
     let filled = read_start(&file, &mut start).doing("reading", path)?;
     let header = Qcow2Header::parse(&start[..filled]).map_err(|bad| unreadable(path, &bad.to_string()))?;
     let Some(backing) = header.backing else { return Ok((header.virtual_size, None)) };
-    let name = Path::new(OsStr::from_bytes(backing.name)).file_name();
-    let name = name.ok_or_else(|| unreadable(path, "its backing file has no name"))?;
-    Ok((header.virtual_size, Some((backing.format, name.to_owned()))))
+    let own = BackingDirectories::of_home(home).own(backing.name, backing.format);
+    let own = own.ok_or_else(|| unreadable(path, "its backing file has no name"))?;
+    Ok((header.virtual_size, Some((backing.format, own))))
 }
 
 fn unreadable(path: &Path, why: &str) -> Error {

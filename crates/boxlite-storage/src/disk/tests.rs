@@ -102,7 +102,7 @@ fn an_overlay_pins_its_image_by_chain() {
     let lease = Leased::acquire(&image).unwrap().unwrap();
     let path = place.home.of_box("b").overlay();
     overlay::create(&place.home, &lease, BackingFormat::Raw, &path, 1 << 30).unwrap();
-    let mut chains = Chains::new(vec![]);
+    let mut chains = Chains::new(None);
     let followed = follow_file(&mut chains, &path).unwrap().unwrap();
     let expected = FileId::of(&std::fs::metadata(&image).unwrap());
     assert_eq!(chains.below(followed.backing), (vec![expected], qcow2::ChainLink::End));

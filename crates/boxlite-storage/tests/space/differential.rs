@@ -116,7 +116,7 @@ fn every_overlay_that_qemu_img_makes_is_read_as_qemu_img_reads_it() {
             assert_eq!(std::str::from_utf8(found.name).unwrap(), info["backing-filename"], "{option}");
             let named = if format == "raw" { BackingFormat::Raw } else { BackingFormat::Qcow2 };
             assert_eq!(found.format, named, "{option}");
-            let mut chains = Chains::new(vec![]);
+            let mut chains = Chains::new(None);
             let followed = follow_file(&mut chains, &at("top.qcow2")).unwrap().unwrap();
             let expected = chain_of(directory.path(), Path::new("top.qcow2"));
             assert_eq!(chains.below(followed.backing), (expected, ChainLink::End), "{option} over {backing}");
@@ -140,7 +140,7 @@ fn what_qemu_img_can_name_but_we_do_not_follow_is_unknown() {
         let _ = std::fs::remove_file(at("top.qcow2"));
         qemu_img(directory.path(), arguments).map(|_| ())
     };
-    let unknown = || match follow_file(&mut Chains::new(vec![]), &at("top.qcow2")) {
+    let unknown = || match follow_file(&mut Chains::new(None), &at("top.qcow2")) {
         Err(_) => true,
         Ok(found) => matches!(found.unwrap().backing, ChainLink::Unknown(_)),
     };
@@ -193,7 +193,7 @@ fn the_corpus_is_read_or_refused() {
         let directory = tempfile::tempdir().unwrap();
         let top = directory.path().join("top.qcow2");
         std::fs::copy(&path, &top).unwrap();
-        let mut chains = Chains::new(vec![]);
+        let mut chains = Chains::new(None);
         let read = follow_file(&mut chains, &top)
             .is_ok_and(|found| !matches!(found.unwrap().backing, ChainLink::Unknown(_)));
         assert_eq!(read, name.starts_with("seed-qemu"), "{name}");

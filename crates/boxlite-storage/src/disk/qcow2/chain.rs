@@ -1,10 +1,13 @@
 //! Following backing chains by file identity.
 //!
+//! A backing name leads to the home's own file of that name and to the literal target ([`BackingDirectories`]); where
+//! these are two files, the chain forks, and everything on either branch counts.
+//!
 //! Only regular files are opened, without following a symlink in the last component and without ever blocking.
 //! One `pread` reads a header. Files that several overlays share are resolved once per [`Chains`], so a pass over
 //! many boxes costs one open and one read per overlay. Depth and cycles are bounded by [`DEEPEST`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,13 +18,16 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::header::{BOUND, BackingFormat, Qcow2Header, is_qcow2};
-use super::name::local_path;
+use super::name::{BackingDirectories, local_path};
 
 /// The longest chain that is followed, in files below the overlay.
 pub const DEEPEST: usize = 64;
 
 /// Distinct backing names that are remembered; beyond it names are resolved again, which bounds memory.
 const REMEMBERED_NAMES: usize = 4096;
+
+/// Files that are read for one overlay at most, in all branches.
+const MAX_FILES: usize = 4 * DEEPEST;
 
 /// A chain that could not be read to its end: everything it might reach must be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +36,14 @@ pub struct Unknown {
     pub path: PathBuf,
     /// Why, as the end of a sentence.
     pub why: String,
+    /// Nothing is at the path now.
+    pub missing: bool,
+}
+
+impl Unknown {
+    fn new(path: &Path, why: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), why: why.into(), missing: false }
+    }
 }
 
 /// Where a file's backing reference leads.
@@ -39,11 +53,35 @@ pub enum ChainLink {
     End,
     /// To this file.
     File(NodeIndex),
-    /// To a name that nothing has any more; there is nothing to keep.
-    Dangling,
+    /// To two files that have the name, the home's own first.
+    Fork(ForkIndex),
+    /// To a raw file that is not there now. It stands on nothing, so that there is nothing to keep.
+    Missing(UnknownIndex),
     /// Nobody knows.
     Unknown(UnknownIndex),
 }
+
+impl ChainLink {
+    /// Why the chain is not whole, if this is an end of that kind.
+    pub fn problem(self) -> Option<UnknownIndex> {
+        match self {
+            Self::Missing(index) | Self::Unknown(index) => Some(index),
+            Self::End | Self::File(_) | Self::Fork(_) => None,
+        }
+    }
+
+    /// Of two ends of branches, the one about which less is known.
+    fn or_worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown(_), _) | (Self::Missing(_), Self::End) => self,
+            (_, other) => other,
+        }
+    }
+}
+
+/// Where a chain forks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkIndex(u32);
 
 /// A file below some overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,21 +116,25 @@ pub struct Chains {
     nodes: Vec<Node>,
     by_id: HashMap<FileId, NodeIndex>,
     by_name: HashMap<Box<[u8]>, (BackingFormat, ChainLink)>,
+    forks: Vec<[ChainLink; 2]>,
     unknown: Vec<Unknown>,
-    moved_to: Vec<PathBuf>,
+    home: Option<BackingDirectories>,
+    /// Files read for the present overlay.
+    files_read: usize,
     buffer: Box<[u8; BOUND]>,
 }
 
 impl Chains {
-    /// No chains yet. A backing file whose directory is gone (a home that was moved) is looked for by its file
-    /// name in `moved_to`.
-    pub fn new(moved_to: Vec<PathBuf>) -> Self {
+    /// No chains yet. A backing name stands for a file of `home` too, if there is one.
+    pub fn new(home: Option<BackingDirectories>) -> Self {
         Self {
             nodes: Vec::new(),
             by_id: HashMap::new(),
             by_name: HashMap::new(),
+            forks: Vec::new(),
             unknown: Vec::new(),
-            moved_to,
+            home,
+            files_read: 0,
             buffer: Box::new([0; BOUND]),
         }
     }
@@ -106,7 +148,8 @@ impl Chains {
         name: &CStr,
         path: &dyn Fn() -> PathBuf,
     ) -> Result<Option<Followed>, Unknown> {
-        let unknown = |why: String| Unknown { path: path(), why };
+        let unknown = |why: String| Unknown::new(&path(), why);
+        self.files_read = 0;
         let file = match open_at(directory, name) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
@@ -149,7 +192,8 @@ impl Chains {
         (files, end)
     }
 
-    /// Calls `visit` for every file below an overlay, nearest first; returns how the chain ends.
+    /// Calls `visit` for every file below an overlay, nearest first and each once; returns how the chain ends: of
+    /// several branches, the end about which least is known.
     pub fn visit_below(&self, first: ChainLink, mut visit: impl FnMut(FileId)) -> ChainLink {
         let mut link = first;
         // Links point at nodes that were complete before, or to `Unknown`: there is no cycle among nodes.
@@ -158,18 +202,44 @@ impl Chains {
             visit(node.id);
             link = node.next;
         }
-        link
+        let ChainLink::Fork(fork) = link else { return link };
+        // Branches can meet again, so that following each by itself could take for ever.
+        let mut seen = HashSet::new();
+        let mut end = ChainLink::End;
+        let mut branches = self.forks[fork.0 as usize].to_vec();
+        branches.reverse();
+        while let Some(link) = branches.pop() {
+            match link {
+                ChainLink::File(index) if seen.insert(index.0) => {
+                    let node = &self.nodes[index.0 as usize];
+                    visit(node.id);
+                    branches.push(node.next);
+                }
+                ChainLink::File(_) => {}
+                ChainLink::Fork(fork) => branches.extend(self.forks[fork.0 as usize].iter().rev()),
+                other => end = end.or_worse(other),
+            }
+        }
+        end
     }
 
-    /// Why a link is [`ChainLink::Unknown`].
+    /// Why a link is [`ChainLink::Unknown`] or [`ChainLink::Missing`].
     pub fn unknown(&self, index: UnknownIndex) -> &Unknown {
         &self.unknown[index.0 as usize]
     }
 
+    /// Whether this end is one that is missing now.
+    pub(crate) fn is_missing(&self, end: ChainLink) -> bool {
+        end.problem().is_some_and(|index| self.unknown(index).missing)
+    }
+
     fn give_up(&mut self, path: &Path, why: impl Into<String>) -> ChainLink {
-        let index = UnknownIndex(self.unknown.len() as u32);
-        self.unknown.push(Unknown { path: path.to_owned(), why: why.into() });
-        ChainLink::Unknown(index)
+        ChainLink::Unknown(self.note(Unknown::new(path, why)))
+    }
+
+    fn note(&mut self, unknown: Unknown) -> UnknownIndex {
+        self.unknown.push(unknown);
+        UnknownIndex(self.unknown.len() as u32 - 1)
     }
 
     /// Resolves the reference `name` in the header of the file `holder`; `trail` are the files above.
@@ -190,30 +260,51 @@ impl Chains {
         if format == BackingFormat::Other {
             return self.give_up(holder, "its backing format is neither raw nor qcow2");
         }
-        let path = holder.parent().unwrap_or(Path::new("/")).join(local);
-        let link = self.resolve_path(&path, format, trail);
-        if local.is_absolute() && self.by_name.len() < REMEMBERED_NAMES {
+        self.files_read += 1;
+        if self.files_read > MAX_FILES {
+            return self
+                .give_up(holder, format!("its chain has more than {MAX_FILES} files in all branches"));
+        }
+        let literal = holder.parent().unwrap_or(Path::new("/")).join(local);
+        let own = self.home.as_ref().and_then(|home| home.own(name, format)).filter(|own| *own != literal);
+        let own_link = own.as_deref().and_then(|own| self.resolve_existing(own, format, trail));
+        // Another user's home, of which this one is a copy, need not be readable.
+        let is_foreign = own_link.is_some() && is_denied(&literal);
+        let literal_link = if is_foreign { None } else { self.resolve_existing(&literal, format, trail) };
+        let link = match (own_link, literal_link) {
+            (Some(own), Some(literal)) if self.same_file(own, literal) => own,
+            (Some(own), Some(literal)) => self.fork(own, literal),
+            (Some(link), None) | (None, Some(link)) => link,
+            (None, None) => self.missing(own.as_deref().unwrap_or(&literal), holder, format),
+        };
+        let is_whole = self.visit_below(link, |_| {}) == ChainLink::End;
+        if is_whole && local.is_absolute() && self.by_name.len() < REMEMBERED_NAMES {
             self.by_name.insert(name.into(), (format, link));
         }
         link
     }
 
-    fn resolve_path(&mut self, path: &Path, format: BackingFormat, trail: &mut Vec<FileId>) -> ChainLink {
-        match self.resolve_existing(path, format, trail) {
-            Some(link) => link,
-            None => self.resolve_moved(path, format, trail),
-        }
+    /// Whether both links lead to the same file, and to the same below it.
+    fn same_file(&self, one: ChainLink, other: ChainLink) -> bool {
+        let node = |link| match link {
+            ChainLink::File(index) => Some(&self.nodes[index.0 as usize]),
+            _ => None,
+        };
+        let (one, other) = (node(one), node(other));
+        one.zip(other).is_some_and(|(one, other)| one.id == other.id && one.next == other.next)
     }
 
-    /// Looks for the file name of a vanished path where the home is now.
-    fn resolve_moved(&mut self, gone: &Path, format: BackingFormat, trail: &mut Vec<FileId>) -> ChainLink {
-        let Some(name) = gone.file_name() else { return ChainLink::Dangling };
-        for candidate in self.moved_to.clone() {
-            if let Some(link) = self.resolve_existing(&candidate.join(name), format, trail) {
-                return link;
-            }
-        }
-        ChainLink::Dangling
+    fn fork(&mut self, own: ChainLink, literal: ChainLink) -> ChainLink {
+        self.forks.push([own, literal]);
+        ChainLink::Fork(ForkIndex(self.forks.len() as u32 - 1))
+    }
+
+    /// A file that is not there now may be there again in a moment: an unmounted disk, a directory being restored.
+    fn missing(&mut self, path: &Path, holder: &Path, format: BackingFormat) -> ChainLink {
+        let why = format!("it is missing, and {} stands on it", holder.display());
+        let index = self.note(Unknown { missing: true, ..Unknown::new(path, why) });
+        let stands_on_nothing = format == BackingFormat::Raw;
+        if stands_on_nothing { ChainLink::Missing(index) } else { ChainLink::Unknown(index) }
     }
 
     /// `None` when nothing is there.
@@ -269,7 +360,8 @@ impl Chains {
         };
         // What a relative name means, and whether a chain is too deep or a cycle, depends on where one comes
         // from, so such a file is not shared between chains.
-        if relative || matches!(next, ChainLink::Unknown(_)) {
+        let is_whole = self.visit_below(next, |_| {}) == ChainLink::End;
+        if relative || !is_whole {
             return Some(self.fresh_node(id, next));
         }
         Some(self.node(id, next))
@@ -329,6 +421,11 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Whether this process may not even look at what is at the path.
+fn is_denied(path: &Path) -> bool {
+    rustix::fs::statat(rustix::fs::CWD, path, AtFlags::empty()).is_err_and(|errno| errno == Errno::ACCESS)
+}
+
 /// A time of `stat` in nanoseconds since 1970, saturating.
 pub(crate) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
@@ -355,14 +452,14 @@ pub(in crate::disk) fn read_start(file: &OwnedFd, buffer: &mut [u8; BOUND]) -> R
 /// Follows the one overlay at `path`.
 pub fn follow_file(chains: &mut Chains, path: &Path) -> Result<Option<Followed>, Unknown> {
     let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
-    let name = std::ffi::CString::new(name)
-        .map_err(|_| Unknown { path: path.to_owned(), why: "its name contains a NUL byte".to_owned() })?;
+    let name =
+        std::ffi::CString::new(name).map_err(|_| Unknown::new(path, "its name contains a NUL byte"))?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(parent, flags, Mode::empty())
-        .map_err(|errno| Unknown { path: parent.to_owned(), why: format!("it cannot be opened: {errno}") })?;
+        .map_err(|errno| Unknown::new(parent, format!("it cannot be opened: {errno}")))?;
     chains.follow(directory.as_fd(), &name, &|| path.to_owned())
 }

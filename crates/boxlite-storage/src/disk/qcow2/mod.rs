@@ -16,4 +16,5 @@ mod tests;
 pub use chain::{ChainLink, Chains, Followed, Unknown};
 pub use content::is_pristine;
 pub use header::{BackingFormat, HeaderError, Qcow2Header};
+pub use name::BackingDirectories;
 pub use write::{CLUSTER, overlay_header};

@@ -1,8 +1,47 @@
-//! What a backing file name means to QEMU: a path, or something this reader does not follow.
+//! What a backing file name means: to QEMU a path, to a home the file of its own that has this name.
+//!
+//! A header holds the absolute path at which the backing file was when the header was written. A home can be copied,
+//! moved, restored beside its original, or be mounted at another place since, so a start goes by the file name alone:
+//! [`BackingDirectories::own`]. gc asks the same function, and pins the path's literal target as well where there is
+//! one.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use boxlite_home::Home;
+
+use super::header::BackingFormat;
+
+/// The directories of a home in which the files are that overlays stand on.
+#[derive(Debug, Clone)]
+pub struct BackingDirectories {
+    /// Raw files: disk images.
+    pub raw: PathBuf,
+    /// qcow2 files: bases.
+    pub qcow2: PathBuf,
+}
+
+impl BackingDirectories {
+    /// Those of `home`.
+    pub fn of_home(home: &Home) -> Self {
+        Self { raw: home.disk_images(), qcow2: home.bases() }
+    }
+
+    /// The file of this home that a header means by `name`, wherever the name's directory is; it need not exist.
+    ///
+    /// `None` for what is not a path and for a format that boxlite never names.
+    pub fn own(&self, name: &[u8], format: BackingFormat) -> Option<PathBuf> {
+        let file = local_path(name)?.file_name()?;
+        let is_raw = match format {
+            BackingFormat::Raw => true,
+            BackingFormat::Qcow2 => false,
+            BackingFormat::Unnamed => file.as_bytes().ends_with(b".ext4"),
+            BackingFormat::Other => return None,
+        };
+        Some(if is_raw { &self.raw } else { &self.qcow2 }.join(file))
+    }
+}
 
 /// The path that the backing name stands for; `None` for `json:`, `nbd:` and every other protocol.
 ///

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::Census;
 use super::directory::{each_entry, each_entry_in, os};
-use super::files::StoredFile;
+use super::files::{StoredFile, vanished};
 use super::holders::Holders;
 use crate::catalog::{Catalog, IntentKind};
 use crate::disk::qcow2::chain::nanoseconds;
@@ -160,7 +160,7 @@ impl Census {
 
     fn read_disks(&mut self, owner: u32, boxes: &Path, disks: &OwnedFd, buffer: &mut Vec<u8>) {
         let directory = || boxes.join(&*self.boxes[owner as usize].id).join("disks");
-        let mut troubles = Vec::new();
+        let (mut troubles, mut ends) = (Vec::new(), Vec::new());
         let (chains, overlays) = (&mut self.chains, &mut self.overlays);
         let listed = each_entry_in(disks, buffer, |name, kind| {
             let path = || directory().join(os(name));
@@ -177,6 +177,13 @@ impl Census {
             match chains.follow(disks.as_fd(), name, &path) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
+                    let end = chains.visit_below(found.backing, |_| {});
+                    if chains.is_missing(end) && vanished(disks, name, found.id) {
+                        return;
+                    }
+                    if end.problem().is_some() {
+                        ends.push((end, path()));
+                    }
                     overlays.push(Overlay {
                         owner,
                         backing: found.backing,
@@ -184,11 +191,6 @@ impl Census {
                         allocated: found.allocated,
                         modified: found.modified,
                     });
-                    if let ChainLink::Unknown(index) = chains.visit_below(found.backing, |_| {}) {
-                        let unknown = chains.unknown(index);
-                        let reason = format!("{} has no readable chain: {}", path().display(), unknown.why);
-                        troubles.push((unknown.path.clone(), reason));
-                    }
                 }
                 Err(unknown) => troubles.push((unknown.path, unknown.why)),
             }
@@ -200,6 +202,9 @@ impl Census {
         }
         for (path, reason) in troubles {
             self.trouble(&path, reason);
+        }
+        for (end, path) in ends {
+            self.note_end(end, &path);
         }
     }
 }

@@ -171,10 +171,11 @@ impl Census {
         match self.chains.follow(handle.as_fd(), name, &|| path.clone()) {
             Ok(None) => None,
             Ok(Some(found)) => {
-                if let ChainLink::Unknown(index) = self.chains.visit_below(found.backing, |_| {}) {
-                    let unknown = self.chains.unknown(index).clone();
-                    self.trouble(&unknown.path, format!("base {}: {}", path.display(), unknown.why));
+                let end = self.chains.visit_below(found.backing, |_| {});
+                if self.chains.is_missing(end) && vanished(handle, name, found.id) {
+                    return None;
                 }
+                self.note_end(end, &path);
                 Some(StoredFile { backing: found.backing, ..file })
             }
             Err(unknown) => {
@@ -182,6 +183,14 @@ impl Census {
                 None
             }
         }
+    }
+}
+
+/// Whether the file was removed since it was read: what it stood on may be gone with it.
+pub(super) fn vanished(directory: &OwnedFd, name: &CStr, id: FileId) -> bool {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => id != FileId { device: stat.st_dev, inode: stat.st_ino },
+        Err(errno) => errno == Errno::NOENT,
     }
 }
 

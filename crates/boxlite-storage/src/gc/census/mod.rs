@@ -28,7 +28,7 @@ pub(super) use staging::StagedEntry;
 use files::{Bases, DiskImages};
 
 use crate::catalog::Catalog;
-use crate::disk::qcow2::Chains;
+use crate::disk::qcow2::{BackingDirectories, ChainLink, Chains};
 
 /// Everything that decides what is needed, and everything that can be removed.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(super) struct Census {
     pub(super) caches: Caches,
     /// What could not be read and might pin anything.
     pub(super) unreadable: Vec<Unreadable>,
+    /// What is missing or unreadable and pins nothing.
+    pub(super) harmless: Vec<Unreadable>,
 }
 
 /// What is judged without chains.
@@ -71,9 +73,10 @@ impl Census {
             boxes: Vec::new(),
             overlays: Vec::new(),
             pins: Vec::new(),
-            chains: Chains::new(vec![home.disk_images(), home.bases()]),
+            chains: Chains::new(Some(BackingDirectories::of_home(home))),
             caches: Caches::default(),
             unreadable: Vec::new(),
+            harmless: Vec::new(),
         };
         census.list_files(home, &DiskImages);
         let boxes = census.list_boxes(&home.boxes());
@@ -104,6 +107,17 @@ impl Census {
 
     fn trouble(&mut self, path: &Path, reason: impl Display) {
         self.unreadable.push(unreadable(path, reason));
+    }
+
+    /// Notes how the chain of the overlay or base at `holder` ends, if it is not whole.
+    fn note_end(&mut self, end: ChainLink, holder: &Path) {
+        let Some(index) = end.problem() else { return };
+        let unknown = self.chains.unknown(index);
+        let found = unreadable(&unknown.path, format!("{} ({})", unknown.why, holder.display()));
+        match end {
+            ChainLink::Missing(_) => self.harmless.push(found),
+            _ => self.unreadable.push(found),
+        }
     }
 
     fn open_directory(&mut self, path: &Path) -> Option<OwnedFd> {

@@ -202,7 +202,10 @@ impl GcPlan {
     }
 
     fn note_unreadable(&mut self) {
-        for trouble in self.census.unreadable.iter().chain(&self.census.caches.unreadable) {
+        for trouble in {
+            let census = &self.census;
+            census.unreadable.iter().chain(&census.harmless).chain(&census.caches.unreadable)
+        } {
             if !self.unreadable.contains(trouble) {
                 self.unreadable.push(trouble.clone());
             }

@@ -1,5 +1,6 @@
 mod boot_files;
 mod full;
+mod homes;
 mod intents;
 mod place;
 

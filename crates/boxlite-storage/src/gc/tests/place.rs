@@ -24,7 +24,7 @@ pub(super) const AGED: Duration = Duration::from_secs(86_400);
 pub(super) const FRESH: Duration = Duration::ZERO;
 
 pub(super) struct Place {
-    _directory: tempfile::TempDir,
+    directory: Option<tempfile::TempDir>,
     pub(super) home: Home,
     pub(super) settings: Settings,
     records: Arc<Records>,
@@ -59,7 +59,18 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(&directory.path().join("home")).unwrap();
         let records = Arc::new(Records::default());
-        Self { _directory: directory, home, settings: Settings::default(), records }
+        Self { directory: Some(directory), home, settings: Settings::default(), records }
+    }
+
+    /// The home at `root` with the same records.
+    pub(super) fn same_records_at(&self, root: &Path) -> Self {
+        let home = Home::open(root).unwrap();
+        Self { directory: None, home, settings: self.settings.clone(), records: Arc::clone(&self.records) }
+    }
+
+    /// A path beside the home.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.as_ref().unwrap().path().join(name)
     }
 
     pub(super) fn catalog(&self) -> Arc<dyn Catalog> {
