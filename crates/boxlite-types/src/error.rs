@@ -72,7 +72,7 @@ pub struct Shortage {
     pub have: u64,
     /// Whether the figures count inodes rather than bytes.
     pub inodes: bool,
-    /// Allocated bytes that `boxlite gc` could free on this filesystem, where that is known.
+    /// Allocated bytes (or inodes) that `boxlite gc` could free on this filesystem, where that is known.
     pub reclaimable: Option<u64>,
 }
 

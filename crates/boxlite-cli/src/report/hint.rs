@@ -96,10 +96,18 @@ fn of_server(kind: ErrorKind) -> Option<&'static str> {
 }
 
 fn shortage(error: &Error) -> Vec<String> {
-    let gc = match error.shortage().and_then(|shortage| shortage.reclaimable) {
-        Some(0) => "`boxlite gc` would free nothing now; `boxlite rm` unneeded boxes or free space otherwise"
-            .to_owned(),
-        Some(bytes) => format!("`boxlite gc` can free about {}", Bytes(bytes)),
+    let figures = error.shortage().and_then(|shortage| Some((shortage, shortage.reclaimable?)));
+    let gc = match figures {
+        Some((_, 0)) => {
+            "`boxlite gc` would free nothing now; `boxlite rm` unneeded boxes or free space otherwise"
+                .to_owned()
+        }
+        Some((shortage, most)) if most < shortage.need.saturating_sub(shortage.have) => {
+            "`boxlite gc` alone would not help; `boxlite rm` unneeded boxes or free space otherwise"
+                .to_owned()
+        }
+        Some((shortage, most)) if shortage.inodes => format!("`boxlite gc` can free about {most} inodes"),
+        Some((_, bytes)) => format!("`boxlite gc` can free about {}", Bytes(bytes)),
         None => "`boxlite gc` removes disk images that no box needs (`boxlite gc --dry-run` shows which)"
             .to_owned(),
     };

@@ -15,5 +15,5 @@ mod tests;
 
 pub use claim::{Claim, Claims, LiveClaim};
 pub use classify::{Missing, Reclaimable, Thresholds, classify, classify_inodes, judge, missing, outlook};
-pub use start::{Admission, Collected, Collector, Goal, Notice, StartAdmission};
+pub use start::{Admission, Collectable, Collected, Collector, Goal, Notice, StartAdmission};
 pub use stream::SpaceGuard;

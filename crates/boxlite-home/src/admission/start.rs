@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use boxlite_types::{Error, FreeSpace, Result, Shortage, Verdict};
 use serde::{Deserialize, Serialize};
@@ -40,12 +41,21 @@ pub struct Collected {
     pub failures: Vec<String>,
 }
 
+/// What gc could free for an operation that is about to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collectable {
+    /// What it could free now.
+    pub now: Reclaimable,
+    /// When more becomes eligible, as far as that is known by now.
+    pub more_at: Option<SystemTime>,
+}
+
 /// Frees space on behalf of an operation that finds it short.
 pub trait Collector: Send + Sync {
     /// Collects garbage, least recently used first, until `goal` is reached or nothing is left to collect.
     fn collect(&self, goal: &Goal<'_>) -> Result<Collected>;
-    /// Allocated bytes that gc could free now, if that can be told. Waits for a pass that runs on others' behalf.
-    fn reclaimable(&self, keep: &[String]) -> Option<u64>;
+    /// What gc could free now, if that can be told. Waits for a pass that runs on others' behalf.
+    fn collectable(&self, keep: &[String]) -> Option<Collectable>;
 }
 
 /// Something to tell the user about an admitted start.
@@ -177,8 +187,8 @@ impl StartAdmission<'_> {
                 Verdict::Warn
             }
             Ok((promised, space)) => {
-                let reclaimable = || collector.reclaimable(self.keep);
-                if let Some(refusal) = shortage(&space, promised, 0, &thresholds, root, &reclaimable) {
+                let collectable = || collector.collectable(self.keep);
+                if let Some(refusal) = shortage(&space, promised, 0, &thresholds, root, &collectable) {
                     return Err(refusal);
                 }
                 let verdict = judge(&space, promised, &thresholds);
@@ -247,12 +257,12 @@ pub(super) fn shortage(
     wanted: u64,
     thresholds: &Thresholds,
     path: &Path,
-    reclaimable: &dyn Fn() -> Option<u64>,
+    collectable: &dyn Fn() -> Option<Collectable>,
 ) -> Option<Error> {
     let spoken_for = promised.saturating_add(wanted);
     let need = thresholds.hard_floor.saturating_add(spoken_for);
     if space.bytes < need {
-        let reclaimable = reclaimable();
+        let collectable = collectable();
         let mut message = format!(
             "not enough disk space at {}: needs {} free ({} bytes), has {} ({} bytes)",
             path.display(),
@@ -264,28 +274,44 @@ pub(super) fn shortage(
         if promised > 0 {
             let _ = write!(message, ", of which concurrent operations claim {}", Bytes(promised));
         }
-        message += &advice(reclaimable);
+        message += &advice(need - space.bytes, false, collectable);
+        let reclaimable = collectable.map(|found| found.now.bytes);
         let shortage = Shortage { need, have: space.bytes, inodes: false, reclaimable };
         return Some(Error::exhausted(message, shortage).at(path));
     }
     if classify_inodes(space.inodes, space.inodes_total, thresholds) == Verdict::Reject {
-        let reclaimable = reclaimable();
+        let collectable = collectable();
         let (need, have) = (thresholds.inode_floor, space.inodes);
         let shown = path.display();
-        let message =
-            format!("not enough inodes at {shown}: needs {need} free, has {have}{}", advice(reclaimable));
+        let advice = advice(need - have, true, collectable);
+        let message = format!("not enough inodes at {shown}: needs {need} free, has {have}{advice}");
+        let reclaimable = collectable.map(|found| found.now.inodes);
         let shortage = Shortage { need, have, inodes: true, reclaimable };
         return Some(Error::exhausted(message, shortage).at(path));
     }
     None
 }
 
-fn advice(reclaimable: Option<u64>) -> String {
-    match reclaimable {
-        None => String::new(),
-        Some(0) => "; `boxlite gc` could free nothing, so remove boxes or other files".to_owned(),
-        Some(bytes) => format!("; `boxlite gc` could free {}", Bytes(bytes)),
+/// Says by how much an operation falls short, whether gc makes up for it, and if not, when it can free more.
+fn advice(short_by: u64, inodes: bool, collectable: Option<Collectable>) -> String {
+    let show = |amount: u64| if inodes { format!("{amount} inodes") } else { Bytes(amount).to_string() };
+    let mut text = format!("; short by {}", show(short_by));
+    let Some(Collectable { now, more_at }) = collectable else { return text };
+    let reclaimable = if inodes { now.inodes } else { now.bytes };
+    text += &match (reclaimable, short_by.saturating_sub(reclaimable)) {
+        (0, _) => "; `boxlite gc` could free nothing, so remove boxes or other files".to_owned(),
+        (_, 0) => format!("; `boxlite gc` could free {}, which is enough", show(reclaimable)),
+        (_, lacking) => {
+            let (freed, lacking) = (show(reclaimable), show(lacking));
+            format!("; `boxlite gc` could free {freed}, {lacking} too little, so remove boxes or other files")
+        }
+    };
+    let wait = more_at.and_then(|at| at.duration_since(SystemTime::now()).ok());
+    if let Some(wait) = wait.filter(|_| reclaimable < short_by) {
+        let minutes = wait.as_secs().div_ceil(60);
+        let _ = write!(text, "; more becomes eligible in {minutes} min");
     }
+    text
 }
 
 fn warning(path: &Path, space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Notice {

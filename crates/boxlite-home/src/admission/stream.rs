@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use boxlite_types::{Error, Result, Verdict};
 
 use super::claim::{Claim, Claims};
-use super::classify::{Missing, Thresholds};
+use super::classify::{Missing, Reclaimable, Thresholds};
 use super::start::{Collector, Goal, shortage};
 use crate::home::Home;
 use crate::settings::Settings;
@@ -98,16 +98,23 @@ impl SpaceGuard {
         }
         let missing = || self.missing(claim, wanted).unwrap_or_default();
         // The new measurement decides, whatever gc managed to do.
-        let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing, outlook: &|_| Verdict::Ok });
+        let outlook = |reclaimable: Reclaimable| match self.missing(claim, wanted) {
+            Ok(missing) if missing.bytes > reclaimable.bytes || missing.inodes > reclaimable.inodes => {
+                Verdict::Reject
+            }
+            _ => Verdict::Ok,
+        };
+        let _ = collector.collect(&Goal { keep: &self.keep, missing: &missing, outlook: &outlook });
         self.refuse(claim.promised_before()?, wanted)
     }
 
     /// Whether not even all that gc could free makes room: then nothing is to be evicted in vain.
     fn is_hopeless(&self, refusal: &Error, claim: &Claim, wanted: u64) -> bool {
-        let reclaimable = refusal.shortage().and_then(|shortage| shortage.reclaimable);
+        let Some(shortage) = refusal.shortage() else { return false };
         // Measured after that figure, for which a pass of somebody else may have been waited.
-        let missing = self.missing(claim, wanted);
-        reclaimable.zip(missing.ok()).is_some_and(|(reclaimable, missing)| missing.bytes > reclaimable)
+        let Ok(missing) = self.missing(claim, wanted) else { return false };
+        let lacking = if shortage.inodes { missing.inodes } else { missing.bytes };
+        shortage.reclaimable.is_some_and(|reclaimable| lacking > reclaimable)
     }
 
     /// Looks again when another 4 MiB have been written; `written` counts the operation's bytes so far.
@@ -151,7 +158,7 @@ impl SpaceGuard {
         let Ok(space) = crate::durable::free_space(&self.path) else { return Ok(()) };
         let collector = self.collector.as_deref();
         match shortage(&space, promised, wanted, &self.thresholds, &self.path, &|| {
-            collector.and_then(|collector| collector.reclaimable(&self.keep))
+            collector.and_then(|collector| collector.collectable(&self.keep))
         }) {
             None => Ok(()),
             Some(error) => Err(error),

@@ -237,8 +237,9 @@ impl Collector for Frees {
         Ok(Collected { ran: true, bytes: self.freed.load(Ordering::SeqCst), failures: vec![] })
     }
 
-    fn reclaimable(&self, _keep: &[String]) -> Option<u64> {
-        Some(10 * self.per_call - self.freed.load(Ordering::SeqCst))
+    fn collectable(&self, _keep: &[String]) -> Option<Collectable> {
+        let bytes = 10 * self.per_call - self.freed.load(Ordering::SeqCst);
+        Some(Collectable { now: Reclaimable { bytes, inodes: 3 }, more_at: None })
     }
 }
 
@@ -435,7 +436,7 @@ fn a_start_knows_the_best_that_gc_can_bring() {
             self.0.lock().unwrap().extend(self.1.iter().map(|reclaimable| (goal.outlook)(*reclaimable)));
             Ok(Collected::default())
         }
-        fn reclaimable(&self, _keep: &[String]) -> Option<u64> {
+        fn collectable(&self, _keep: &[String]) -> Option<Collectable> {
             None
         }
     }
@@ -469,6 +470,50 @@ fn a_stream_that_cannot_fit_evicts_nothing() {
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
         assert_eq!(collector.calls.load(Ordering::SeqCst), calls);
     }
+}
+
+/// An inode refusal that cost every aged image, for 3 inodes of 2 000 that were missing.
+/// Mutations tried: comparing bytes whatever is short; an outlook that is always Ok.
+#[test]
+fn a_stream_short_of_inodes_evicts_nothing_in_vain() {
+    struct Asks(Mutex<Vec<Verdict>>);
+    impl Collector for Asks {
+        fn collect(&self, goal: &Goal<'_>) -> Result<Collected> {
+            let missing = (goal.missing)();
+            let inodes = [missing.inodes - 1, missing.inodes];
+            let verdict = |inodes| (goal.outlook)(Reclaimable { bytes: u64::MAX, inodes });
+            self.0.lock().unwrap().extend(inodes.map(verdict));
+            Ok(Collected::default())
+        }
+        fn collectable(&self, _keep: &[String]) -> Option<Collectable> {
+            None
+        }
+    }
+    // A filesystem of many inodes, of which files that others make meanwhile take a few.
+    let (_directory, home) = home();
+    let have = crate::durable::free_space(home.root()).unwrap().inodes;
+    if have == 0 {
+        eprintln!("SKIPPED: this filesystem does not count inodes");
+        return;
+    }
+    let mut settings = Settings::default();
+    settings.inode_floor.value = have * 2;
+    let frees = Arc::new(Frees { per_call: 1 << 40, ..Frees::default() });
+    let guard = SpaceGuard::new(&home, &settings).unwrap();
+    let guard = guard.collecting(Arc::clone(&frees) as Arc<dyn Collector>, vec![]);
+    let error = guard.check_before(1).unwrap_err();
+    let shortage = error.shortage().unwrap();
+    assert_eq!((shortage.inodes, shortage.reclaimable), (true, Some(3)));
+    assert_eq!(frees.calls.load(Ordering::SeqCst), 0, "evicted in vain");
+    assert!(error.to_string().contains("could free 3 inodes"), "{error}");
+    assert!(error.to_string().contains("too little"), "{error}");
+
+    let asks = Arc::new(Asks(Mutex::default()));
+    let guard = SpaceGuard::new(&home, &settings).unwrap();
+    let guard = guard.collecting(Arc::clone(&asks) as Arc<dyn Collector>, vec![]);
+    guard.check_before(1).unwrap_err();
+    let seen = asks.0.lock().unwrap().clone();
+    assert_eq!(seen[0], Verdict::Reject, "{seen:?}");
 }
 
 /// Mutation tried: aiming at the share from the start; all of it was taken for a floor.

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use boxlite_home::admission::{Collected, Collector, Goal};
+use boxlite_home::admission::{Collectable, Collected, Collector, Goal};
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, durable};
 use boxlite_types::gc::{Fate, Item, Skip};
@@ -70,7 +70,7 @@ impl Automatic {
         let began = Instant::now();
         let plan = GcPlan::make(&scope);
         // What is unreadable keeps every disk image anyway.
-        let outlook = if plan.has_trouble() { Verdict::Ok } else { (goal.outlook)(plan.reclaimable()) };
+        let outlook = if plan.is_blind() { Verdict::Ok } else { (goal.outlook)(plan.reclaimable()) };
         let bounds = Bounds::of_goal(goal, outlook, &scope.rules);
         let report = carry_out(plan, bounds, &scope, false);
         self.metrics.count(&report, began.elapsed());
@@ -115,13 +115,17 @@ impl Collector for Automatic {
         Ok(Collected { ran: true, bytes: report.reclaimed, failures: unreadable.chain(failed).collect() })
     }
 
-    fn reclaimable(&self, keep: &[String]) -> Option<u64> {
+    fn collectable(&self, keep: &[String]) -> Option<Collectable> {
         // What a running pass has its hands on would count as in use.
         let running = File::open(self.home.claims());
         let _waited = running.and_then(|file| file.lock().map(|()| file));
         let plan = GcPlan::make(&self.scope(keep));
-        let bytes = plan.reclaimable().bytes;
-        (!plan.has_trouble() || bytes > 0).then_some(bytes)
+        let now = plan.reclaimable();
+        let grown = plan.settled.iter().filter_map(|planned| {
+            grown_at(&planned.item, self.settings.grace.value).filter(|_| planned.item.allocated > 0)
+        });
+        let more_at = grown.min();
+        (!plan.has_trouble() || now.bytes > 0).then_some(Collectable { now, more_at })
     }
 }
 
@@ -133,7 +137,10 @@ fn spared(report: &GcReport) -> bool {
 /// Whether the last pass found all there was, and nothing has changed since; `asked` is when this caller came.
 fn is_fruitless(memory: PassMemory, home: &Home, asked: SystemTime, critical: bool) -> Result<bool> {
     let PassMemory::Fruitless { ended, again, stored, spared } = memory else { return Ok(false) };
-    if again <= SystemTime::now() || (spared && critical) {
+    let now = SystemTime::now();
+    // Stamps that no pass writes are not believed: whoever sets a time in the future must not suppress gc.
+    let is_forged = ended > now || again > ended + REPEAT_INTERVAL;
+    if is_forged || again <= now || (spared && critical) {
         return Ok(false);
     }
     Ok(ended >= asked || stored == StoredState::of(home)?)
@@ -146,10 +153,13 @@ fn look_again(report: &GcReport, now: SystemTime, grace: Duration) -> SystemTime
     if stored.into_iter().flatten().any(|item| matches!(item.fate, Fate::Skipped { why: Skip::InUse })) {
         return now;
     }
-    let young = report.items().filter(|item| matches!(item.fate, Fate::Skipped { why: Skip::Grace }));
-    let grown = young.filter_map(|item: &Item| {
-        let modified = Duration::from_secs(u64::try_from(item.modified).ok()?);
-        SystemTime::UNIX_EPOCH.checked_add(modified)?.checked_add(grace)
-    });
+    let grown = report.items().filter_map(|item| grown_at(item, grace));
     grown.fold(now + REPEAT_INTERVAL, std::cmp::min)
+}
+
+/// When an item that is skipped for its age has outgrown the grace.
+fn grown_at(item: &Item, grace: Duration) -> Option<SystemTime> {
+    let Fate::Skipped { why: Skip::Grace } = item.fate else { return None };
+    let modified = Duration::from_secs(u64::try_from(item.modified).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(modified)?.checked_add(grace)
 }
