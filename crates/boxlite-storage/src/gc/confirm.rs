@@ -83,7 +83,7 @@ impl GcPlan {
         let mut eligible = same;
         if category == Category::DiskImage {
             let (spared, now) = (bounds.spares_used_within(), self.now);
-            let is_idle = |planned: &Planned| now.saturating_sub(planned.used) >= spared;
+            let is_idle = |planned: &Planned| now.saturating_sub(planned.used).max(0) >= spared;
             eligible = self.candidates[..same].partition_point(is_idle);
         }
         if eligible == 0 {

@@ -28,8 +28,9 @@
 //!
 //! # Unknown means keep
 //!
-//! When a directory, a chain or the database cannot be read, or the database is another home's, no disk image, base or box directory is removed in this
-//! pass, and the report names what was unreadable.
+//! When a directory, a chain or the database cannot be read, or the database is another home's, only unfinished files
+//! are removed in this pass, and the report names what was unreadable. A missing disk image is named too, and blocks
+//! nothing, since it stands on nothing.
 
 mod attempt;
 mod automatic;

@@ -45,14 +45,19 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// How long ago that was; a time in the future counts as now.
+    pub(super) fn age(&self, time: i64) -> i64 {
+        self.now.saturating_sub(time).max(0)
+    }
+
     /// Whether something modified then is too young to be collected.
     pub(super) fn is_young(&self, modified: i64) -> bool {
-        self.now.saturating_sub(modified) < self.grace
+        self.age(modified) < self.grace
     }
 
     /// Whether something used then was used within `until`.
     pub(super) fn is_recent(&self, used: i64) -> bool {
-        self.until.is_some_and(|until| self.now.saturating_sub(used) < until)
+        self.until.is_some_and(|until| self.age(used) < until)
     }
 
     /// Whether the disk image of this file name must stay.

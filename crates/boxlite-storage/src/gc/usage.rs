@@ -97,6 +97,10 @@ impl<'a> Measuring<'a> {
         self.usage.overlays.allocated += own;
         self.usage.logs.count += 1;
         self.usage.logs.allocated += logs;
+        if self.removed.contains(home.of_box(&entry.id).root()) {
+            self.usage.overlays.reclaimable += own;
+            self.usage.logs.reclaimable += logs;
+        }
         self.usage.boxes.push(BoxUsage { id: entry.id.to_string(), overlays: own, logs, below });
     }
 

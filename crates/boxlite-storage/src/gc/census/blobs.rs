@@ -8,6 +8,7 @@ use boxlite_home::{Home, durable};
 use boxlite_types::{Doing, Error, Result};
 
 use super::Caches;
+use super::files::is_digest;
 use crate::catalog::Catalog;
 use crate::disk::qcow2::chain::nanoseconds;
 
@@ -94,7 +95,7 @@ fn list(directory: &Path) -> Result<Vec<BlobFile>> {
     for entry in std::fs::read_dir(directory).doing(doing, directory)? {
         let entry = entry.doing(doing, directory)?;
         let Some(name) = entry.file_name().to_str().map(ToOwned::to_owned) else { continue };
-        if name.len() != 64 || !name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if !is_digest(name.as_bytes()) {
             continue;
         }
         let metadata = match entry.metadata() {

@@ -54,8 +54,7 @@ impl StoredKind for DiskImages {
     }
 
     fn is_named(&self, name: &CStr) -> bool {
-        let name = name.to_bytes();
-        name.ends_with(b".ext4") && !name.starts_with(b".") && std::str::from_utf8(name).is_ok()
+        name.to_bytes().strip_suffix(b".ext4").is_some_and(is_digest)
     }
 
     fn stands_on_others(&self) -> bool {
@@ -184,6 +183,11 @@ impl Census {
             }
         }
     }
+}
+
+/// Whether these are the 64 lower-case hex digits with which boxlite names what it stores.
+pub(super) fn is_digest(name: &[u8]) -> bool {
+    name.len() == 64 && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether the file was removed since it was read: what it stood on may be gone with it.

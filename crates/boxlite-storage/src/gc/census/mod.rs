@@ -92,9 +92,10 @@ impl Census {
         census
     }
 
-    /// Whether something could not be read that might pin anything.
+    /// Whether something could not be read that might pin anything. A blob directory or a page of the database that
+    /// cannot be read counts too: what would be removed could perhaps not be made again.
     pub(super) fn is_blind(&self) -> bool {
-        !self.unreadable.is_empty()
+        !self.unreadable.is_empty() || !self.caches.unreadable.is_empty()
     }
 
     /// The overlays of the box at this place.

@@ -38,6 +38,9 @@ impl Caches {
 
 /// `None` for what vanished, and for what boxlite never puts there.
 fn examine(path: PathBuf) -> Option<StagedEntry> {
+    if !is_ours(&path) {
+        return None;
+    }
     let found = match std::fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         found => found.doing("examining", &path),
@@ -54,6 +57,18 @@ fn examine(path: PathBuf) -> Option<StagedEntry> {
     }
     let allocated = found.and_then(|_| measure::allocated_tree(&path));
     Some(StagedEntry { path, allocated, modified, changed, is_directory, is_trash })
+}
+
+/// Whether `durable` gives such names: those of staged directories and of trash, `NAME.partial`, or `NAME.` and 32 hex
+/// digits.
+fn is_ours(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let is_unique = |suffix: &str| {
+        suffix.len() == 32 && suffix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    is_trash(path)
+        || durable::is_staged_dir(path)
+        || name.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "partial" || is_unique(suffix))
 }
 
 /// Whether `durable` moved it here to remove it.

@@ -14,6 +14,7 @@ use crate::gc::rules::{A_DAY, GcScope, Rules, seconds};
 
 impl GcPlan {
     pub(super) fn add_caches(&mut self, scope: &GcScope<'_>) {
+        let is_blind = self.is_blind();
         let caches = std::mem::take(&mut self.census.caches);
         for entry in &caches.staged {
             let allocated = *entry.allocated.as_ref().unwrap_or(&0);
@@ -22,15 +23,16 @@ impl GcPlan {
         }
         for blob in caches.blobs.iter().filter(|blob| blob.users.is_empty()) {
             let (planned, judgement) = judge_blob(blob, scope);
-            self.add(planned, judgement);
+            self.add(planned, if is_blind { Judgement::skip(Skip::Unknown) } else { judgement });
         }
         for file in &caches.boot_files {
             let path = scope.home.vm().join(&file.name);
             let mut planned = planned(Category::BootFile, path.clone(), file.allocated, file.modified);
             planned.item.last_used = seconds(file.used);
-            self.add(planned, judge_boot_file(file, &path, &scope.rules));
+            let judgement = judge_boot_file(file, &path, &scope.rules);
+            self.add(planned, if is_blind { Judgement::skip(Skip::Unknown) } else { judgement });
         }
-        if scope.rules.all {
+        if scope.rules.all && !is_blind {
             self.add_catalogue(&caches, scope);
         }
         self.census.caches = caches;
@@ -144,7 +146,7 @@ pub(in crate::gc) fn boot_file_in_use(
     let lasting = if pressed { rules.grace } else { A_DAY };
     if rules.is_young(modified) {
         Some(Skip::Grace)
-    } else if rules.now.saturating_sub(used) < rules.until.unwrap_or(0).max(lasting) {
+    } else if rules.age(used) < rules.until.unwrap_or(0).max(lasting) {
         Some(Skip::Recent)
     } else {
         None

@@ -3,6 +3,7 @@ mod full;
 mod homes;
 mod intents;
 mod place;
+mod strangers;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -497,7 +498,7 @@ fn a_refusal_that_gc_cannot_avert_costs_no_disk_image() {
         seen.lock().unwrap().push(reclaimable);
         Verdict::Reject
     };
-    let bytes = place.automatic().reclaimable(&[]).unwrap();
+    let bytes = place.automatic().collectable(&[]).unwrap().now.bytes;
     let goal = Goal { keep: &[], missing: &missing, outlook: &hopeless };
     assert!(place.automatic().collect(&goal).unwrap().ran);
     assert_eq!((place.images(), blob.exists()), (2, false));
