@@ -15,28 +15,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use boxlite_ext4::{BUILDER_VERSION, BuildError, BuildErrorKind, BuildOptions, LayerLimits};
+use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, LayerLimits};
 use boxlite_home::Home;
 use boxlite_home::durable::{Staged, fault};
 use boxlite_home::lease::Leased;
 use boxlite_types::{Digest, Doing, Error, ErrorKind, Image, Progress, ProgressSink, Result, Shortage};
-use sha2::{Digest as _, Sha256};
 
-use crate::image::Images;
+use crate::image::{self, Images};
 
 /// How long to wait before asking again for a disk image that somebody else is building.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The digest (64 hex digits) of the disk image of `image` with `virtual_size` bytes.
 pub fn digest(image: &Image, virtual_size: u64) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(b"boxlite disk image\0");
-    hasher.update(BUILDER_VERSION.to_le_bytes());
-    hasher.update(virtual_size.to_le_bytes());
-    for diff_id in image.diff_ids() {
-        hasher.update(diff_id.bytes());
-    }
-    Digest::finish(hasher).hex()
+    image::disk_digest(&image.diff_ids(), virtual_size)
 }
 
 /// Leases the disk image `digest` if it is there and is the right one.

@@ -26,14 +26,20 @@ pub(crate) struct GcArgs {
     /// until=TIME: spare what was used since then; a time, or a duration before now such as 24h
     #[arg(long, value_name = "until=TIME", value_parser = until)]
     filter: Option<Duration>,
+    /// Stop once so much has been freed: garbage first, then disk images, least recently used first
+    #[arg(long, value_name = "SIZE")]
+    free: Option<Bytes>,
+    /// Derive every chain again with qemu-img, and remove nothing unless the two agree
+    #[arg(long)]
+    verify: bool,
     /// Give a box that the database does not know its record back: the name of its directory, or a beginning of it
-    #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "free", "verify"])]
     adopt: Option<String>,
     /// Remove for good what nothing explains: a box directory or a base, by its whole name
-    #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "adopt"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "free", "verify", "adopt"])]
     purge: Option<String>,
     /// Declare that home and database belong together although their ids differ
-    #[arg(long, conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "adopt", "purge"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "free", "verify", "adopt", "purge"])]
     adopt_home: bool,
     #[command(flatten)]
     format: FormatArgs,
@@ -47,6 +53,8 @@ impl GcArgs {
             all: self.all,
             keep_storage: self.keep_storage.map(|bytes| bytes.0),
             until: self.filter,
+            free: self.free.map(|bytes| bytes.0),
+            verify: self.verify,
         }
     }
 }

@@ -78,7 +78,9 @@ impl Drop for StagedDir {
 
 /// Whether [`StagedDir`] gave the name.
 pub fn is_staged_dir(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.strip_prefix(PREFIX))
+        .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// Removes the staged directory, or the trash of `discard_dir`, at `path` if nobody has it locked; with `dry_run`

@@ -14,6 +14,10 @@ pub(super) struct Bounds<'a> {
     keep_storage: Option<u64>,
     /// Bytes that disk images, bases and blobs still allocate.
     stored: u64,
+    /// Bytes that are to be freed; `None`: all that can be.
+    free: Option<u64>,
+    /// Bytes that were freed so far.
+    freed: u64,
     grace: i64,
 }
 
@@ -45,25 +49,29 @@ impl<'a> Bounds<'a> {
     /// The bounds that a user sets; `stored` as [`GcPlan::stored_bytes`](super::plan::GcPlan::stored_bytes) says.
     pub(super) fn of_options(options: &GcOptions, stored: u64) -> Self {
         let keep_storage = options.keep_storage;
-        Self { goal: None, outlook: Verdict::Ok, keep_storage, stored, grace: 0 }
+        let free = options.free;
+        Self { goal: None, outlook: Verdict::Ok, keep_storage, stored, free, freed: 0, grace: 0 }
     }
 
     /// Removes for `goal`, where `outlook` is the best that this can bring about.
     pub(super) fn of_goal(goal: &'a Goal<'a>, outlook: Verdict, rules: &Rules<'_>) -> Self {
-        Self { goal: Some(goal), outlook, keep_storage: None, stored: 0, grace: rules.grace }
+        let grace = rules.grace;
+        Self { goal: Some(goal), outlook, keep_storage: None, stored: 0, free: None, freed: 0, grace }
     }
 
     /// Counts what a step removed.
     pub(super) fn count(&mut self, step: &GcReport) {
+        self.freed += step.removed().map(|item| item.allocated).sum::<u64>();
         let stored = [&step.disk_images, &step.bases, &step.blobs].into_iter().flatten();
         for item in stored.filter(|item| matches!(item.fate, Fate::Removed { .. })) {
             self.stored = self.stored.saturating_sub(item.allocated);
         }
     }
 
-    /// Whether automatic gc has reached its goal: then not even garbage that is of no use to anybody is removed.
+    /// Whether as much was freed as was asked for: then not even garbage that is of no use to anybody is removed.
     pub(super) fn goal_is_reached(&self) -> bool {
-        self.goal.is_some_and(|goal| (goal.missing)().is_nothing())
+        self.free.is_some_and(|free| self.freed >= free)
+            || self.goal.is_some_and(|goal| (goal.missing)().is_nothing())
     }
 
     /// How much more is to be removed of what is removed least recently used first; `None`: enough.
@@ -75,6 +83,13 @@ impl<'a> Bounds<'a> {
                 return None;
             }
             wanted = RemovalTarget { bytes: missing.bytes, items: missing.inodes };
+        }
+        if let Some(free) = self.free {
+            let lacking = free.saturating_sub(self.freed);
+            if lacking == 0 {
+                return None;
+            }
+            wanted.bytes = wanted.bytes.min(lacking);
         }
         if let Some(keep) = self.keep_storage {
             let excess = self.stored.saturating_sub(keep);

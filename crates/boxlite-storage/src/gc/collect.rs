@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 /// except on files that it is about to remove. Several passes may run at once.
 ///
 /// # Errors
-/// None of what could not be read or removed: the report lists that, and [`GcReport::failed`] says so.
+/// `Unsupported` when [`GcOptions::verify`] is asked for without `qemu-img`. None of what could not be read or removed: the report lists that, and [`GcReport::failed`] says so.
 pub fn collect(
     home: &Home,
     catalog: &Arc<dyn Catalog>,
@@ -26,7 +26,10 @@ pub fn collect(
     options: &GcOptions,
 ) -> Result<GcReport> {
     let scope = GcScope { home, catalog: &**catalog, rules: Rules::new(settings, options, &[]) };
-    let plan = GcPlan::make(&scope);
+    let mut plan = GcPlan::make(&scope);
+    if options.verify {
+        plan.verify(&scope)?;
+    }
     let bounds = Bounds::of_options(options, plan.stored_bytes());
     Ok(carry_out(plan, bounds, &scope, options.dry_run))
 }

@@ -39,6 +39,7 @@ mod category;
 mod census;
 mod collect;
 mod confirm;
+mod explain;
 mod marks;
 mod measure;
 mod memory;
@@ -50,9 +51,11 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod verify;
 
 pub use automatic::Automatic;
 pub use collect::collect;
+pub use explain::explain;
 pub use memory::note_release;
 pub use metrics::GcMetrics;
 pub use purge::purge;

@@ -10,11 +10,13 @@ mod space;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use boxlite_ext4::BUILDER_VERSION;
 use boxlite_home::admission::Collector;
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, blocking};
 use boxlite_types::{Digest, Error, Image, Layer, Removal, Result};
+use sha2::{Digest as _, Sha256};
 
 use crate::reference::Reference;
 use crate::store::Store;
@@ -126,6 +128,19 @@ impl Images {
     pub(crate) fn home(&self) -> &Home {
         &self.home
     }
+}
+
+/// The digest (64 hex digits) of the disk image with these layers and `virtual_size` bytes: of everything that its bytes
+/// depend on.
+pub(crate) fn disk_digest(diff_ids: &[Digest], virtual_size: u64) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(b"boxlite disk image\0");
+    hasher.update(BUILDER_VERSION.to_le_bytes());
+    hasher.update(virtual_size.to_le_bytes());
+    for diff_id in diff_ids {
+        hasher.update(diff_id.bytes());
+    }
+    Digest::finish(hasher).hex()
 }
 
 /// The image, and the canonical reference if `wanted` is one.

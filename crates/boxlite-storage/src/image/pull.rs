@@ -14,7 +14,7 @@ use tracing::debug;
 use super::blobs::{BUSY_PAUSE, WantedBlob};
 use super::manifest::{self, Descriptor, Manifest, ParsedConfig};
 use super::source::ImageSource;
-use super::{Images, WriteSpace};
+use super::{Images, WriteSpace, disk_digest};
 use crate::catalog::Catalog;
 use crate::reference::Reference;
 use crate::store::Document;
@@ -107,7 +107,9 @@ impl Images {
             digest: found.digest,
             layers: layers.iter().map(|layer| (layer.digest, layer.length)).collect(),
         });
-        let job = PullJob { room: self.room(Vec::new())?, written: Arc::default() };
+        // A pull makes room for a box of this image: not at the expense of its own disk image.
+        let keep = vec![disk_digest(&found.parsed.diff_ids, self.settings().disk_size.value.0)];
+        let job = PullJob { room: self.room(keep.clone())?, keep, written: Arc::default() };
         let outcome = self.store_image(reference, &source, found, &job, &progress).await;
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::ResourceExhausted
@@ -177,7 +179,8 @@ impl Images {
         loop {
             let (this, digest, length) = (self.clone(), layer.digest, layer.length);
             // Each layer reserves by itself, so that pulls which share the work do not add up.
-            let want = move || this.blobs.want(digest, length, || this.room(Vec::new()));
+            let keep = job.keep.clone();
+            let want = move || this.blobs.want(digest, length, || this.room(keep));
             match blocking(want).await? {
                 WantedBlob::Present(lease) => {
                     let layer = layer.digest;
@@ -252,6 +255,8 @@ impl Images {
 #[derive(Clone)]
 struct PullJob {
     room: WriteSpace,
+    /// Digests of the disk images that must not be evicted for it.
+    keep: Vec<String>,
     written: Arc<Mutex<Vec<Digest>>>,
 }
 

@@ -2,7 +2,10 @@
 //!
 //! One disk image path, boxes that start from it, a clone of the first box, and two passes of gc at once. Each
 //! step below is one that the kernel makes atomic; a mark reads one overlay per step, so a box may change before
-//! or after it is looked at. What the model says is what `disk::lease`, `gc::stage` and `overlay::create` do.
+//! or after it is looked at. What the model says is what `boxlite_home::lease`, `gc::confirm` and `overlay::create` do.
+//!
+//! One name, two files: in half of the homes the absolute path in every header leads to a file of another home, and
+//! at some time the base is missing for a while. A start means the file of its own home all the same.
 
 use stateright::{Checker, Model, Property};
 
@@ -87,6 +90,12 @@ struct State {
     passes: [Pass; PASSES],
     live_deleted: bool,
     collected: bool,
+    /// The absolute paths in the headers lead into another home, of which this one is a copy.
+    copied: bool,
+    /// The base is missing just now.
+    unplugged: bool,
+    /// How often it will still go missing or come back.
+    replugs: u8,
 }
 
 /// What is left out of the protocol.
@@ -100,6 +109,8 @@ enum Mutation {
     FailOpenRoots,
     LeaseReleasedBeforeOverlay,
     CloneMovesAndBasesAreReadFirst,
+    FollowsThePathAlone,
+    MissingIsTheEnd,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +127,8 @@ enum Action {
     KillGc(usize),
     /// Time passes: what was built is past its grace.
     Age,
+    /// The base goes missing, or is there again.
+    Replug,
 }
 
 struct Protocol {
@@ -255,7 +268,19 @@ impl Protocol {
                     if self.mutated(Mutation::CloneMovesAndBasesAreReadFirst) { 0 } else { OVERLAYS };
                 let at = usize::from(read);
                 let overlay = if at < bases_at { at } else { at.wrapping_sub(1) };
-                let found = if at == bases_at { state.base } else { Self::needed(state.overlays[overlay]) };
+                let stands_on_missing =
+                    at != bases_at && state.overlays[overlay] == On::Base && state.unplugged;
+                if stands_on_missing && !self.mutated(Mutation::MissingIsTheEnd) {
+                    Self::let_go(state, who);
+                    state.passes[who] = Pass::Done;
+                    return Some(());
+                }
+                let stands_on_image = if at == bases_at {
+                    state.base && !state.unplugged
+                } else {
+                    Self::needed(state.overlays[overlay]) && !stands_on_missing
+                };
+                let found = stands_on_image && !(state.copied && self.mutated(Mutation::FollowsThePathAlone));
                 let (read, needed) = (read + 1, needed || found);
                 if usize::from(read) <= OVERLAYS {
                     Pass::Marking { second, read, needed, candidate }
@@ -331,7 +356,7 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State {
+        let state = |copied| State {
             path: Some(0),
             next: 1,
             young: 0,
@@ -344,14 +369,18 @@ impl Model for Protocol {
             passes: [Pass::Idle; PASSES],
             live_deleted: false,
             collected: false,
-        }]
+            copied,
+            unplugged: false,
+            replugs: 2,
+        };
+        vec![state(false), state(true)]
     }
 
     fn actions(&self, _state: &State, actions: &mut Vec<Action>) {
         for who in 0..STARTS {
             actions.extend([Action::Start(who), Action::Kill(who), Action::Remove(who)]);
         }
-        actions.extend([Action::Clone, Action::KillClone, Action::Age]);
+        actions.extend([Action::Clone, Action::KillClone, Action::Age, Action::Replug]);
         for who in 0..PASSES {
             actions.extend([Action::Gc(who), Action::GcBlind(who), Action::KillGc(who)]);
         }
@@ -384,6 +413,13 @@ impl Model for Protocol {
                 }
                 Self::let_go(&mut state, who);
                 state.passes[who] = Pass::Done;
+            }
+            Action::Replug => {
+                if !state.base || state.replugs == 0 {
+                    return None;
+                }
+                state.replugs -= 1;
+                state.unplugged = !state.unplugged;
             }
             Action::Age => {
                 if state.young == 0 {
@@ -427,6 +463,8 @@ fn every_mutation_of_the_protocol_is_rejected() {
         Mutation::FailOpenRoots,
         Mutation::LeaseReleasedBeforeOverlay,
         Mutation::CloneMovesAndBasesAreReadFirst,
+        Mutation::FollowsThePathAlone,
+        Mutation::MissingIsTheEnd,
     ] {
         let checker = Protocol { mutation }.checker().threads(2).spawn_bfs().join();
         let found = checker

@@ -1,5 +1,6 @@
 //! What garbage collection is asked, and what it reports.
 
+mod explain;
 mod report;
 mod usage;
 
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use explain::{ExplainedItem, Explanation, SubjectKind};
 pub use report::{Fate, GcReport, Holder, HolderKind, Item, RemovalFailure, Skip, Unreadable};
 pub use usage::{BoxUsage, ImageUsage, KindUsage, Usage};
 
@@ -23,6 +25,10 @@ pub struct GcOptions {
     pub keep_storage: Option<u64>,
     /// Spare disk images and catalogue entries that were used more recently than this.
     pub until: Option<Duration>,
+    /// Stop once so many bytes have been freed: cheapest garbage first, then disk images least recently used first.
+    pub free: Option<u64>,
+    /// Derive every chain a second time through `qemu-img`, and remove nothing unless the two agree.
+    pub verify: bool,
 }
 
 /// What gc has done since a runtime was opened; every figure only grows.

@@ -1,4 +1,5 @@
 mod boot_files;
+mod explaining;
 mod full;
 mod homes;
 mod intents;

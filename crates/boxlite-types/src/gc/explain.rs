@@ -1,0 +1,49 @@
+//! Why something is kept or removed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Item, Unreadable};
+
+/// What is known of everything that a name means.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What has the name.
+    pub subjects: Vec<ExplainedItem>,
+    /// What needs to stay because a box or base of that name needs it.
+    pub needs: Vec<ExplainedItem>,
+    /// What could not be read; while it is, more may be needed than is known.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// One item, its fate, and when that may change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedItem {
+    /// What it is.
+    pub kind: SubjectKind,
+    /// The item; its fate says who pins it and by which source, or why it is skipped.
+    #[serde(flatten)]
+    pub item: Item,
+    /// When it becomes eligible for removal if nobody needs it then, in seconds since 1970; absent where only a change
+    /// of what needs it can make it so.
+    pub eligible_at: Option<i64>,
+}
+
+/// What an explained item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectKind {
+    /// A disk image.
+    DiskImage,
+    /// A snapshot or clone base.
+    Base,
+    /// The directory of a box without a record.
+    BoxDirectory,
+    /// A blob that no image refers to.
+    Blob,
+    /// A kernel, initramfs or template.
+    BootFile,
+    /// An unfinished file, or trash.
+    Unfinished,
+    /// A catalogue entry.
+    CatalogEntry,
+}
