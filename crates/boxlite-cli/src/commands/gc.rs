@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::args::{FormatArgs, moment};
-use crate::render::{formatted, gc_text, print};
+use crate::render::{explanation_text, formatted, gc_text, print};
 use crate::report::{CommandFailure, Exit, Topic};
 
 /// `gc`.
@@ -32,6 +32,9 @@ pub(crate) struct GcArgs {
     /// Derive every chain again with qemu-img, and remove nothing unless the two agree
     #[arg(long)]
     verify: bool,
+    /// Delete nothing; say who pins an image's disk image, a box's files or a base, by which source and until when
+    #[arg(long, value_name = "IMAGE|BOX|BASE", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "free", "verify", "adopt", "purge", "adopt_home"])]
+    explain: Option<String>,
     /// Give a box that the database does not know its record back: the name of its directory, or a beginning of it
     #[arg(long, value_name = "ID", conflicts_with_all = ["dry_run", "all", "keep_storage", "filter", "free", "verify"])]
     adopt: Option<String>,
@@ -72,6 +75,12 @@ pub(super) fn until(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn gc(runtime: &Runtime, args: GcArgs) -> Result<Exit, CommandFailure> {
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Collection);
+    if let Some(name) = &args.explain {
+        let explanation = runtime.explain_garbage(name).await.map_err(failed)?;
+        let now = Timestamp::now();
+        print(&formatted(args.format.format, &explanation, |found| explanation_text(found, now))?)?;
+        return Ok(if explanation.unreadable.is_empty() { Exit::OK } else { Exit::INCOMPLETE });
+    }
     if let Some(id) = &args.adopt {
         let adopted = runtime.adopt(id).await.map_err(failed)?;
         for notice in &adopted.notices {

@@ -166,8 +166,20 @@ fn filters_speak_docker_too() {
 
 #[test]
 fn gc_is_told_what_to_spare() {
-    let CliCommand::Gc(args) =
-        parse(&["gc", "--dry-run", "-a", "--keep-storage", "2g", "--filter", "until=36h"]).unwrap().command
+    let CliCommand::Gc(args) = parse(&[
+        "gc",
+        "--dry-run",
+        "-a",
+        "--keep-storage",
+        "2g",
+        "--filter",
+        "until=36h",
+        "--free",
+        "1g",
+        "--verify",
+    ])
+    .unwrap()
+    .command
     else {
         panic!()
     };
@@ -176,6 +188,8 @@ fn gc_is_told_what_to_spare() {
         all: true,
         keep_storage: Some(2 << 30),
         until: Some(std::time::Duration::from_secs(36 * 3600)),
+        free: Some(1 << 30),
+        verify: true,
     };
     assert_eq!(args.options(), expected);
     assert!(gc::until("until=2020-01-01T00:00:00Z").unwrap().as_secs() > 86_400 * 365);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use boxlite::GcReport;
-use boxlite::gc::{Fate, Holder, HolderKind, Item, Skip};
+use boxlite::gc::{Explanation, Fate, Holder, HolderKind, Item, Skip, SubjectKind};
 use boxlite::settings::{Bytes, format_duration};
 use jiff::Timestamp;
 
@@ -58,6 +58,48 @@ fn row(kind: &str, item: &Item, dry_run: bool) -> [String; 5] {
         Fate::Failed { reason } => ("not removed", reason.clone()),
     };
     [kind.to_owned(), short(&item.name), Bytes(item.allocated).to_string(), fate.to_owned(), why]
+}
+
+/// Returns an explanation for people.
+pub(crate) fn explanation_text(found: &Explanation, now: Timestamp) -> String {
+    let mut text = String::new();
+    for (heading, items) in [("", &found.subjects), ("needs:\n", &found.needs)] {
+        if items.is_empty() {
+            continue;
+        }
+        let mut table = TextTable::new(&["KIND", "NAME", "SIZE", "FATE", "WHY", "ELIGIBLE"]);
+        for explained in items {
+            let [kind, name, size, fate, why] = row(subject(explained.kind), &explained.item, true);
+            let eligible = match explained.eligible_at.map(|at| at - now.as_second()) {
+                None => "not by itself".to_owned(),
+                Some(seconds) if seconds <= 0 => "now".to_owned(),
+                Some(seconds) => format!("in {} min", (seconds + 59) / 60),
+            };
+            table.row([kind, name, size, fate, why, eligible]);
+        }
+        text.push_str(heading);
+        text.push_str(&table.text());
+    }
+    if text.is_empty() {
+        text.push_str("nothing that gc judges is behind this name\n");
+    }
+    // Writing to a string cannot fail.
+    for unreadable in &found.unreadable {
+        let _ = writeln!(text, "unreadable: {}: {}", unreadable.path.display(), unreadable.reason);
+    }
+    text
+}
+
+fn subject(kind: SubjectKind) -> &'static str {
+    match kind {
+        SubjectKind::DiskImage => "disk image",
+        SubjectKind::Base => "base",
+        SubjectKind::BoxDirectory => "box directory",
+        SubjectKind::Blob => "blob",
+        SubjectKind::BootFile => "boot file",
+        SubjectKind::Unfinished => "unfinished",
+        SubjectKind::CatalogEntry => "image",
+    }
 }
 
 /// Says what an item that nothing explains is, and what can be done about it.

@@ -8,7 +8,7 @@ mod progress;
 mod table;
 mod usage;
 
-pub(crate) use gc::gc_text;
+pub(crate) use gc::{explanation_text, gc_text};
 pub(crate) use info::{info_text, is_complete};
 pub(crate) use lists::{BoxColumns, box_table, familiar, image_table};
 pub(crate) use logs::LogWriter;

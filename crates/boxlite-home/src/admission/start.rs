@@ -37,6 +37,9 @@ pub struct Collected {
     pub ran: bool,
     /// Allocated bytes removed.
     pub bytes: u64,
+    /// Disk images evicted from the cache, each by the beginning of its digest.
+    #[serde(default)]
+    pub evicted: Vec<String>,
     /// Removals that failed and files that could not be read, as sentences.
     pub failures: Vec<String>,
 }
@@ -169,6 +172,13 @@ impl StartAdmission<'_> {
                 Ok(done) => {
                     let failures = done.failures.iter().map(|failure| format!("automatic gc: {failure}"));
                     notices.extend(failures.map(|message| Notice { path: root.to_owned(), message }));
+                    if !done.evicted.is_empty() {
+                        let (freed, names) = (Bytes(done.bytes), done.evicted.join(", "));
+                        let message = format!(
+                            "automatic gc freed {freed}; these disk images are built again when needed: {names}"
+                        );
+                        notices.push(Notice { path: root.to_owned(), message });
+                    }
                     collected = Some(done);
                 }
                 Err(error) => {
@@ -298,7 +308,7 @@ fn advice(short_by: u64, inodes: bool, collectable: Option<Collectable>) -> Stri
     let mut text = format!("; short by {}", show(short_by));
     let Some(Collectable { now, more_at }) = collectable else { return text };
     let reclaimable = if inodes { now.inodes } else { now.bytes };
-    text += &match (reclaimable, short_by.saturating_sub(reclaimable)) {
+    let remedy = match (reclaimable, short_by.saturating_sub(reclaimable)) {
         (0, _) => "; `boxlite gc` could free nothing, so remove boxes or other files".to_owned(),
         (_, 0) => format!("; `boxlite gc` could free {}, which is enough", show(reclaimable)),
         (_, lacking) => {
@@ -306,6 +316,7 @@ fn advice(short_by: u64, inodes: bool, collectable: Option<Collectable>) -> Stri
             format!("; `boxlite gc` could free {freed}, {lacking} too little, so remove boxes or other files")
         }
     };
+    text.push_str(&remedy);
     let wait = more_at.and_then(|at| at.duration_since(SystemTime::now()).ok());
     if let Some(wait) = wait.filter(|_| reclaimable < short_by) {
         let minutes = wait.as_secs().div_ceil(60);

@@ -234,7 +234,8 @@ impl Collector for Frees {
         while !(goal.missing)().is_nothing() && self.freed.load(Ordering::SeqCst) < 10 * self.per_call {
             self.freed.fetch_add(self.per_call, Ordering::SeqCst);
         }
-        Ok(Collected { ran: true, bytes: self.freed.load(Ordering::SeqCst), failures: vec![] })
+        let bytes = self.freed.load(Ordering::SeqCst);
+        Ok(Collected { ran: true, bytes, ..Collected::default() })
     }
 
     fn collectable(&self, _keep: &[String]) -> Option<Collectable> {

@@ -112,7 +112,14 @@ impl Collector for Automatic {
             report.unreadable.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
         let failed =
             report.failures.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
-        Ok(Collected { ran: true, bytes: report.reclaimed, failures: unreadable.chain(failed).collect() })
+        let evicted = report.disk_images.iter().filter(|item| matches!(item.fate, Fate::Removed { .. }));
+        let evicted: Vec<String> =
+            evicted.map(|item| item.name.get(..12).unwrap_or(&item.name).to_owned()).collect();
+        if !evicted.is_empty() {
+            tracing::info!(?evicted, bytes = report.reclaimed, "automatic gc evicted disk images");
+        }
+        let failures = unreadable.chain(failed).collect();
+        Ok(Collected { ran: true, bytes: report.reclaimed, evicted, failures })
     }
 
     fn collectable(&self, keep: &[String]) -> Option<Collectable> {

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, Execution, ExitStatus,
     GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Purge,
@@ -115,6 +116,16 @@ home_operations! {
         /// # Errors
         /// `Unsupported` on a remote runtime.
         async fn adopt_home(&self) -> Result<()>;
+
+        /// Explains what becomes of an image's disk image, a box's directory or a base: who pins it, by which source,
+        /// until when; of a box or base, also what it needs. Changes nothing.
+        ///
+        /// `name` is as for [`Runtime::image`] and [`Runtime::find`], or what `gc` lists: the name of a file, or the
+        /// digest of a disk image, or the beginning of one.
+        ///
+        /// # Errors
+        /// `NotFound` when nothing that gc judges has the name; `Unsupported` on a remote runtime.
+        async fn explain_garbage(&self, name: &str) -> Result<Explanation>;
 
         /// Measures what takes how much of the disk, in allocated bytes, by kind, box and image.
         async fn disk_usage(&self) -> Result<Usage>;

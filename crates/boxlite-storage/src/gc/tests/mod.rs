@@ -548,6 +548,7 @@ fn automatic_gc_takes_the_least_recently_used_until_there_is_enough() {
         .collect(&Goal { keep: &keep, missing: &missing, outlook: &|_| Verdict::Ok })
         .unwrap();
     assert!(collected.ran);
+    assert_eq!(collected.evicted, [digest("a")[..12].to_owned(), digest("z")[..12].to_owned()]);
     let left = |name: &str| place.image_path(name).exists();
     assert_eq!([left("m"), left("z"), left("a"), left("k")], [true, false, false, true]);
 }

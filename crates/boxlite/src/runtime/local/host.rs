@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use boxlite_home::admission::{Claims, Thresholds, judge};
-use boxlite_storage::gc;
+use boxlite_storage::{disk_image, gc};
+use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Acceleration, Activity, Adoption, BoxState, Error, GcOptions, GcReport, HostInfo, Purge, Result,
     SpaceInfo, Usage,
@@ -75,6 +76,23 @@ impl HostOperations for Local {
 
     async fn adopt_home(&self) -> Result<()> {
         self.in_context(|context| context.store.adopt_home()).await
+    }
+
+    async fn explain_garbage(&self, name: &str) -> Result<Explanation> {
+        let (images, name) = (self.images.clone(), name.to_owned());
+        self.in_context(move |context| {
+            let mut names = vec![name.clone()];
+            names.extend(context.store.find_box_id(&name));
+            if let Ok(image) = images.find_blocking(&name) {
+                names.push(disk_image::digest(&image, context.settings.disk_size.value.0));
+            }
+            let explanation = gc::explain(&context.home, &context.catalog(), &context.settings, &names)?;
+            if explanation.subjects.is_empty() && explanation.needs.is_empty() && names.len() == 1 {
+                return Err(Error::not_found(format!("no image, box or base is called '{name}'")));
+            }
+            Ok(explanation)
+        })
+        .await
     }
 
     async fn disk_usage(&self) -> Result<Usage> {

@@ -10,6 +10,7 @@ mod options;
 use std::sync::Arc;
 
 use boxlite_storage::reference::Reference;
+use boxlite_types::gc::Explanation;
 use boxlite_types::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution,
@@ -103,6 +104,10 @@ impl HostOperations for Remote {
 
     async fn adopt_home(&self) -> Result<()> {
         Err(Error::unsupported("a host's home is adopted on that host; run `boxlite gc --adopt-home` there"))
+    }
+
+    async fn explain_garbage(&self, _: &str) -> Result<Explanation> {
+        Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc --explain` there"))
     }
 
     async fn disk_usage(&self) -> Result<Usage> {
