@@ -114,7 +114,13 @@ impl Census {
     fn note_end(&mut self, end: ChainLink, holder: &Path) {
         let Some(index) = end.problem() else { return };
         let unknown = self.chains.unknown(index);
-        let found = unreadable(&unknown.path, format!("{} ({})", unknown.why, holder.display()));
+        let shown = holder.display().to_string();
+        let reason = if unknown.why.contains(&shown) || unknown.path == holder {
+            unknown.why.clone()
+        } else {
+            format!("{} ({shown} needs it)", unknown.why)
+        };
+        let found = unreadable(&unknown.path, reason);
         match end {
             ChainLink::Missing(_) => self.harmless.push(found),
             _ => self.unreadable.push(found),

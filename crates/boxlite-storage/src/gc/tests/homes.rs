@@ -59,7 +59,8 @@ fn a_copied_home_keeps_its_own_files() {
     assert_startable(&place, "the original");
 }
 
-/// The original's files are what the copy's headers name, so they are pinned too where both lie in one home.
+/// The literal target is pinned besides the file that a start opens, where both lie in one home.
+/// Mutation tried: of the two branches of a fork, the home's own alone; `renamed.qcow2` was removed.
 #[test]
 fn a_literal_target_in_this_home_is_pinned_too() {
     let place = cloned();
@@ -72,6 +73,17 @@ fn a_literal_target_in_this_home_is_pinned_too() {
     let report = place.gc(&GcOptions::default());
     assert!(matches!(fate(&report, "renamed"), Fate::Kept { .. }), "{report:?}");
     assert!(place.image_path("i").exists());
+
+    // With a file of that name in `bases/` as well, a start opens that one, and both stay.
+    place.base("b", &place.image_path("i"), Raw, AGED);
+    let report = place.gc(&GcOptions::default());
+    assert_eq!(
+        overlay::below(&place.home, &place.home.of_box("c").overlay()).unwrap().bases,
+        [place.base_path("b")]
+    );
+    for name in ["renamed", "b.qcow2"] {
+        assert!(matches!(fate(&report, name), Fate::Kept { .. }), "{report:?}");
+    }
 }
 
 #[test]
