@@ -46,10 +46,7 @@ fn fill(directory: &Path) {
         let chunk = vec![0x5a; size];
         loop {
             count += 1;
-            let mut file = match File::create(directory.join(format!("fill-{count}"))) {
-                Ok(file) => file,
-                Err(_) => break,
-            };
+            let Ok(mut file) = File::create(directory.join(format!("fill-{count}"))) else { break };
             if file.write_all(&chunk).and_then(|()| file.sync_all()).is_err() {
                 break;
             }

@@ -191,7 +191,9 @@ fn boxes_are_created_and_removed_beside_gc_without_grace() {
             .collect();
         let made: Vec<_> = makers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         over.store(true, std::sync::atomic::Ordering::Relaxed);
-        made.into_iter().for_each(|made| made.unwrap());
+        for made in made {
+            made.unwrap();
+        }
     });
 }
 
