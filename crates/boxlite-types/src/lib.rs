@@ -44,7 +44,8 @@ pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
 pub use progress::{Progress, ProgressSink};
 pub use requests::{
-    Adoption, BoxFilter, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions, StopOptions,
+    Adoption, BoxFilter, CopyOptions, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions,
+    StopOptions,
 };
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};

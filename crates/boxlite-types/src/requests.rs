@@ -63,6 +63,16 @@ pub struct RemoveOptions {
     pub force: bool,
 }
 
+/// How files are copied between a box and the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CopyOptions {
+    /// Keep the owners that the archive names; without it the copy belongs to whoever unpacks it.
+    pub archive: bool,
+    /// Copy what a symbolic link points to when the source is one.
+    pub follow_link: bool,
+}
+
 /// Which of the main process's output to return.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use boxlite::Runtime;
 use boxlite::settings::Bytes;
+use boxlite::{CopyOptions, Runtime};
 use clap::Args;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -18,6 +18,12 @@ pub(crate) struct CopyArgs {
     /// Do not say what was copied
     #[arg(short, long)]
     quiet: bool,
+    /// Keep owner and mode as they are
+    #[arg(short, long)]
+    archive: bool,
+    /// Copy what a link SOURCE points to, not the link
+    #[arg(short = 'L', long)]
+    follow_link: bool,
     /// A path, BOX:PATH, or `-` for a tar stream on standard input
     #[arg(value_name = "SOURCE", allow_hyphen_values = true)]
     source: String,
@@ -27,28 +33,37 @@ pub(crate) struct CopyArgs {
 }
 
 impl CopyArgs {
+    fn options(&self) -> CopyOptions {
+        CopyOptions { archive: self.archive, follow_link: self.follow_link }
+    }
+
     /// Appended to the command's help.
     pub(super) const RULES: &'static str = "\
 A destination that is a directory receives the source under its own name; one that does not exist becomes the copy, \
 unless it ends in `/`. A source directory that ends in `/.` stands for its contents. A local path with a colon \
-is written as ./PATH. The box need not run: a guest is then brought up for its files alone, and the box stays as it is.";
+is written as ./PATH. No link below the copied name is followed. The box need not run: a guest is then brought up for its files alone, and the box stays as it is.";
 }
 
 pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, CommandFailure> {
     match (Endpoint::parse(&args.source), Endpoint::parse(&args.destination)) {
         (Endpoint::Host(path), Endpoint::Box { id, path: to }) => {
-            let bytes = copy_in(runtime, CopySource::find(&path)?, &id, &to).await?;
+            let bytes =
+                copy_in(runtime, CopySource::find(&path, args.follow_link)?, &id, &to, args.options())
+                    .await?;
             report_copied(&args, bytes);
         }
         (Endpoint::Box { id, path }, Endpoint::Host(to)) => {
-            let bytes = copy_out(runtime, &id, path, to).await?;
+            let bytes = copy_out(runtime, &id, path, to, args.options()).await?;
             report_copied(&args, bytes);
         }
         (Endpoint::Stream, Endpoint::Box { id, path }) => {
-            runtime.copy_in(&id, &path, standard_input()?).await.map_err(|error| failed(&error))?;
+            runtime
+                .copy_in(&id, &path, args.options(), standard_input()?)
+                .await
+                .map_err(|error| failed(&error))?;
         }
         (Endpoint::Box { id, path }, Endpoint::Stream) => {
-            let tar = runtime.copy_out(&id, &path).await.map_err(|error| failed(&error))?;
+            let tar = runtime.copy_out(&id, &path, args.options()).await.map_err(|error| failed(&error))?;
             pass_on(tar, tokio::io::stdout()).await?;
         }
         (Endpoint::Box { .. }, Endpoint::Box { .. }) => {
@@ -101,11 +116,17 @@ fn warn_of_skipped(skipped: &[std::path::PathBuf]) {
     }
 }
 
-async fn copy_in(runtime: &Runtime, source: CopySource, id: &str, to: &str) -> Result<u64, CommandFailure> {
+async fn copy_in(
+    runtime: &Runtime,
+    source: CopySource,
+    id: &str,
+    to: &str,
+    options: CopyOptions,
+) -> Result<u64, CommandFailure> {
     let (read, write) = make_pipe()?;
     let read = pipe::Receiver::from_owned_fd(read).map_err(|error| pipe_failed(&error))?;
     let packing = tokio::task::spawn_blocking(move || pack(&source, std::fs::File::from(write)));
-    let copied = runtime.copy_in(id, to, Box::new(read)).await;
+    let copied = runtime.copy_in(id, to, options, Box::new(read)).await;
     let packed = packing.await.map_err(|error| CommandFailure::local(format!("packing failed: {error}")))?;
     match (packed, copied) {
         (Ok(packed), Ok(())) => {
@@ -121,11 +142,21 @@ async fn copy_in(runtime: &Runtime, source: CopySource, id: &str, to: &str) -> R
     }
 }
 
-async fn copy_out(runtime: &Runtime, id: &str, path: String, to: String) -> Result<u64, CommandFailure> {
-    let mut tar = runtime.copy_out(id, &path).await.map_err(|error| failed(&error))?;
+async fn copy_out(
+    runtime: &Runtime,
+    id: &str,
+    path: String,
+    to: String,
+    options: CopyOptions,
+) -> Result<u64, CommandFailure> {
+    let keep = options.archive;
+    if keep && !rustix::process::geteuid().is_root() {
+        note("boxlite: warning: only root can keep owners; the copy belongs to you");
+    }
+    let mut tar = runtime.copy_out(id, &path, options).await.map_err(|error| failed(&error))?;
     let (read, write) = make_pipe()?;
     let mut write = pipe::Sender::from_owned_fd(write).map_err(|error| pipe_failed(&error))?;
-    let unpacking = tokio::task::spawn_blocking(move || unpack(std::fs::File::from(read), &path, &to));
+    let unpacking = tokio::task::spawn_blocking(move || unpack(std::fs::File::from(read), &path, &to, keep));
     let sent = tokio::io::copy(&mut tar, &mut write).await;
     drop(write);
     let unpacked =

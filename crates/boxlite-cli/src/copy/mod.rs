@@ -3,8 +3,11 @@
 //! The files written here are the user's own, so they do not go through `boxlite_home::durable`. A box is not trusted:
 //! `DestinationTree` keeps every entry of its stream inside the destination.
 
+mod archive;
 mod endpoint;
 mod pack;
+mod space;
+mod sparse;
 mod target;
 mod tree;
 mod unpack;

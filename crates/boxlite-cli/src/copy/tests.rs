@@ -5,7 +5,10 @@ use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
 use super::endpoint::copied_name;
+use super::space::DestinationSpace;
 use super::target::{DestinationState, decide};
+use super::tree::KeptAttributes;
+use super::unpack::unpack_within;
 use super::*;
 
 #[test]
@@ -58,9 +61,11 @@ fn the_destination_decides_between_into_and_as() {
 /// Packs `source` and unpacks it again, as if it came from a box's path of the same form.
 fn round(source: &str, destination: &Path) -> Result<(), String> {
     let mut tar = Vec::new();
-    let found = CopySource::find(source).map_err(|failure| failure.to_string())?;
+    let found = CopySource::find(source, false).map_err(|failure| failure.to_string())?;
     pack(&found, &mut tar).map_err(|error| error.to_string())?;
-    unpack(&tar[..], source, destination.to_str().unwrap()).map(drop).map_err(|failure| failure.to_string())
+    unpack(&tar[..], source, destination.to_str().unwrap(), false)
+        .map(drop)
+        .map_err(|failure| failure.to_string())
 }
 
 #[test]
@@ -105,11 +110,11 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     fs::write(&old, b"precious").unwrap();
     fs::write(&new, b"fresh contents").unwrap();
     let mut tar = Vec::new();
-    pack(&CopySource::find(new.to_str().unwrap()).unwrap(), &mut tar).unwrap();
+    pack(&CopySource::find(new.to_str().unwrap(), false).unwrap(), &mut tar).unwrap();
     let destination = old.to_str().unwrap();
-    unpack(&tar[..520], "/new", destination).unwrap_err();
+    unpack(&tar[..520], "/new", destination, false).unwrap_err();
     assert_eq!(fs::read(&old).unwrap(), b"precious");
-    unpack(&tar[..], "/new", destination).unwrap();
+    unpack(&tar[..], "/new", destination, false).unwrap();
     assert_eq!(fs::read(&old).unwrap(), b"fresh contents");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2, "nothing else is left behind");
 }
@@ -147,18 +152,20 @@ fn archive(tricks: &[Trick<'_>]) -> Vec<u8> {
 #[test]
 fn no_entry_leaves_the_destination() {
     use Trick::{Directory, File, Link, Symlink};
-    // Mutation tried: without ResolveFlags::BENEATH in DestinationTree::enter, attack 2 goes unnoticed.
-    let attacks: [&[Trick<'_>]; 8] = [
-        &[Directory("s"), File("s/../../victim")],
-        &[Directory("s"), File("/tmp/../victim")],
-        &[Directory("s"), Symlink("s/out", ".."), Symlink("s/up", "../.."), File("s/up/victim")],
-        &[Directory("s"), Symlink("s/out", "OUTSIDE"), File("s/out/victim")],
-        &[Directory("s"), Symlink("s/a", "../.."), Directory("s/a/b"), File("s/a/victim")],
-        &[Directory("s"), Link("s/got", "../secret")],
-        &[Directory("s"), Symlink("s/up", "../.."), Link("s/got", "s/up/secret")],
-        &[Directory("s"), File("other/victim")],
+    // The second half of each pair says whether the copy is refused; otherwise the link gives way to a directory.
+    // Mutation tried: without the unlink in `enter_or_make` and NO_SYMLINKS, attack 2 writes outside of `s`.
+    let attacks: [(&[Trick<'_>], bool); 9] = [
+        (&[Directory("s"), File("s/../../victim")], true),
+        (&[Directory("s"), File("/tmp/../victim")], true),
+        (&[Directory("s"), Symlink("s/out", ".."), File("s/out/victim")], false),
+        (&[Directory("s"), Symlink("s/out", "OUTSIDE"), File("s/out/victim")], false),
+        (&[Directory("s"), Symlink("s/a", "../.."), Directory("s/a/b"), File("s/a/victim")], false),
+        (&[Directory("s"), Link("s/got", "../secret")], true),
+        (&[Directory("s"), Symlink("s/up", "../.."), Link("s/got", "s/up/secret")], true),
+        (&[Directory("s"), File("other/victim")], true),
+        (&[Directory("s"), Directory("s/d"), Symlink("s/d/l", ".."), File("s/d/l/victim")], false),
     ];
-    for (number, attack) in attacks.iter().enumerate() {
+    for (number, (attack, refused)) in attacks.iter().enumerate() {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("secret"), b"secret").unwrap();
         let inside = home.path().join("inside");
@@ -175,45 +182,211 @@ fn no_entry_leaves_the_destination() {
                 Link(name, to) => Link(name, to),
             })
             .collect();
-        unpack(&archive(&attack)[..], "/x/s", inside.to_str().unwrap())
-            .expect_err(&format!("attack {number} went unnoticed"));
+        let copied = unpack(&archive(&attack)[..], "/x/s", inside.to_str().unwrap(), false);
+        assert_eq!(copied.is_err(), *refused, "attack {number}: {copied:?}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "attack {number}");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2, "attack {number}");
-        assert!(!inside.join("s/got").exists(), "attack {number}");
+        let stays = ["s/got", "s/victim", "victim"];
+        assert!(stays.iter().all(|name| !inside.join(name).exists()), "attack {number}");
     }
 }
 
+/// A link that one copy brought is not followed by the next, at the top no more than below it.
+/// Mutation tried: the unlink in `enter_or_make` left out, and `NO_SYMLINKS` too: both files land outside.
 #[test]
-fn links_within_the_tree_are_kept() {
-    use Trick::{Directory, File, Link, Symlink};
+fn a_link_of_an_earlier_copy_leads_nowhere() {
+    use Trick::{Directory, File, Symlink};
     let home = tempfile::tempdir().unwrap();
-    let stream = archive(&[
-        Directory("s"),
-        File("s/a"),
-        Link("s/b", "s/a"),
-        Directory("s/d"),
-        Symlink("s/l", "d"),
-        File("s/l/in"),
-    ]);
-    unpack(&stream[..], "/s", home.path().join("t").to_str().unwrap()).unwrap();
-    let inode = |name: &str| fs::metadata(home.path().join("t").join(name)).unwrap().ino();
+    let project = home.path().join("project");
+    fs::create_dir(&project).unwrap();
+    fs::write(project.join("Makefile"), b"mine").unwrap();
+    let copy = |tricks: &[Trick<'_>]| {
+        unpack(&archive(tricks)[..], "/out", project.to_str().unwrap(), false).unwrap();
+    };
+    copy(&[Directory("out"), Symlink("out/logs", "..")]);
+    copy(&[Directory("out"), Directory("out/logs"), File("out/logs/Makefile")]);
+    assert_eq!(fs::read(project.join("Makefile")).unwrap(), b"mine");
+    assert_eq!(fs::read(project.join("out/logs/Makefile")).unwrap(), b"evil");
+    fs::remove_dir_all(project.join("out")).unwrap();
+    copy(&[Symlink("out", "..")]);
+    copy(&[Directory("out"), File("out/Makefile")]);
+    assert_eq!(fs::read(project.join("out/Makefile")).unwrap(), b"evil");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn hard_links_within_the_tree_are_kept_both_ways() {
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("s");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("a"), vec![7; 100_000]).unwrap();
+    fs::hard_link(source.join("a"), source.join("b")).unwrap();
+    symlink("nowhere", source.join("l")).unwrap();
+    let copy = home.path().join("t");
+    // Mutation tried: without `linked` in `append`, the copies are two files.
+    round(source.to_str().unwrap(), &copy).unwrap();
+    let inode = |name: &str| fs::metadata(copy.join(name)).unwrap().ino();
     assert_eq!(inode("a"), inode("b"));
-    assert_eq!(fs::read(home.path().join("t/d/in")).unwrap(), b"evil");
+    assert_eq!(fs::read(copy.join("b")).unwrap(), vec![7; 100_000]);
     // Over what is there already, too.
-    unpack(&stream[..], "/s/.", home.path().join("t").to_str().unwrap()).unwrap();
+    round(&format!("{}/.", source.display()), &copy).unwrap();
+    assert_eq!(inode("a"), inode("b"));
+}
+
+/// Mutation tried: the further headers of the map left out.
+#[test]
+fn holes_stay_holes_both_ways() {
+    use std::os::unix::fs::FileExt;
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("sparse");
+    let file = fs::File::create(&source).unwrap();
+    // More runs than one header has room for, and a hole at the end.
+    for run in 0..60_u64 {
+        file.write_all_at(&[run as u8 + 1; 4096], run * (16 << 20)).unwrap();
+    }
+    file.set_len(8 << 30).unwrap();
+    let all_hole = home.path().join("hole");
+    fs::File::create(&all_hole).unwrap().set_len(1 << 30).unwrap();
+    let mut tar = Vec::new();
+    pack(&CopySource::find(source.to_str().unwrap(), false).unwrap(), &mut tar).unwrap();
+    assert!(tar.len() < 1 << 20, "{} bytes", tar.len());
+    for (path, copy) in [(&source, "a"), (&all_hole, "b")] {
+        round(path.to_str().unwrap(), &home.path().join(copy)).unwrap();
+        let copy = fs::File::open(home.path().join(copy)).unwrap();
+        let metadata = copy.metadata().unwrap();
+        assert_eq!(metadata.len(), fs::metadata(path).unwrap().len());
+        assert!(metadata.blocks() * 512 < 2 << 20, "{} blocks", metadata.blocks());
+    }
+    let copy = fs::File::open(home.path().join("a")).unwrap();
+    let mut block = [0; 4096];
+    for run in 0..60_u64 {
+        copy.read_exact_at(&mut block, run * (16 << 20)).unwrap();
+        assert_eq!(block, [run as u8 + 1; 4096]);
+    }
+}
+
+/// A header of an archive that claims more than it holds.
+fn claiming(kind: EntryType, size: u64, real_size: u64) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.as_mut_bytes()[..1].copy_from_slice(b"s");
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_size(size);
+    if kind == EntryType::GNUSparse {
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.set_real_size(real_size);
+        gnu.sparse[0].set_offset(real_size - size);
+        gnu.sparse[0].set_length(size);
+    }
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.resize(bytes.len() + 2048, b'x');
+    bytes
+}
+
+/// Mutations tried: `MAX_NAME` left out, which allocates 1.5 GB; a `check` that never refuses.
+#[test]
+fn claims_of_an_archive_take_neither_memory_nor_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().to_str().unwrap();
+    let failure = |bytes: &[u8]| unpack(bytes, "/s", to, false).unwrap_err();
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let text = failure(&claiming(kind, 1_500_000_000, 0)).to_string();
+        assert!(text.contains("1500000000 bytes"), "{text}");
+    }
+    let huge = failure(&claiming(EntryType::Regular, 1 << 60, 0));
+    assert!(huge.to_string().contains("stay free"), "{huge}");
+    assert_eq!(huge.exit(), crate::report::Exit::NO_ROOM);
+    // A hole, whatever its length, is written as a hole.
+    let mut sparse = claiming(EntryType::GNUSparse, 2048, 2 << 30);
+    sparse.resize(sparse.len() + 1024, 0);
+    unpack(&sparse[..], "/s", to, false).unwrap();
+    let copy = fs::metadata(home.path().join("s")).unwrap();
+    assert_eq!(copy.len(), 2 << 30);
+    assert!(copy.blocks() * 512 < 1 << 20);
+    // A map that does not fit its file.
+    let mut lying = Header::from_byte_slice(&claiming(EntryType::GNUSparse, 2048, 2 << 30)[..512]).clone();
+    lying.as_gnu_mut().unwrap().set_real_size(100);
+    lying.set_cksum();
+    assert!(failure(lying.as_bytes()).to_string().contains("map"));
+}
+
+/// Mutation tried: `check` that never refuses.
+#[test]
+fn a_copy_stops_at_the_floor_and_leaves_no_file() {
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().to_str().unwrap();
+    let kept = KeptAttributes { owners: false, mode: 0o777 };
+    // Of the size of the whole disk, which is never free.
+    let full = DestinationSpace::with_floor(u64::MAX);
+    let failure = unpack_within(&archive(&[Trick::File("s")])[..], "/s", to, kept, full).unwrap_err();
+    assert!(failure.to_string().contains("stay free"), "{failure}");
+    assert_eq!(failure.exit(), crate::report::Exit::NO_ROOM);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_umask_holds_unless_everything_is_to_be_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let mut builder = Builder::new(Vec::new());
+    for (name, kind, mode) in [("s", EntryType::Directory, 0o3777), ("s/f", EntryType::Regular, 0o6777)] {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(12_345);
+        header.set_gid(54_321);
+        header.set_size(0);
+        builder.append_data(&mut header, name, &[][..]).unwrap();
+    }
+    let stream = builder.into_inner().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let masked = KeptAttributes { owners: false, mode: 0o777 & !0o027 };
+    let kept = KeptAttributes { owners: root, mode: 0o1777 };
+    // Mutations tried: the mask left out of `KeptAttributes::new`; the set-id bits let through.
+    for (rules, to, directory, file) in [(masked, "a", 0o750, 0o750), (kept, "b", 0o1777, 0o777)] {
+        let to = home.path().join(to);
+        let space = DestinationSpace::with_floor(0);
+        unpack_within(&stream[..], "/s", to.to_str().unwrap(), rules, space).unwrap();
+        let [above, below] = [to.clone(), to.join("f")].map(|path| fs::metadata(path).unwrap());
+        assert_eq!((above.mode() & 0o7777, below.mode() & 0o7777), (directory, file));
+        assert_eq!(below.uid() == 12_345 && below.gid() == 54_321, rules.owners);
+        assert_eq!(above.uid() == 12_345, rules.owners);
+    }
+    assert_eq!(KeptAttributes::new(false).mode & 0o7002, 0, "the test's own umask takes writing from others");
+}
+
+#[test]
+fn a_link_is_followed_when_asked_and_only_at_the_top() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    fs::create_dir(at("real")).unwrap();
+    symlink("x", at("real/inner")).unwrap();
+    symlink("real", at("link")).unwrap();
+    for (follow, directory) in [(false, false), (true, true)] {
+        let mut tar = Vec::new();
+        let link = at("link");
+        pack(&CopySource::find(link.to_str().unwrap(), follow).unwrap(), &mut tar).unwrap();
+        let to = at(if follow { "followed" } else { "kept" });
+        unpack(&tar[..], "/link", to.to_str().unwrap(), false).unwrap();
+        assert_eq!(fs::symlink_metadata(&to).unwrap().is_dir(), directory);
+    }
+    assert_eq!(fs::read_link(at("followed/inner")).unwrap(), Path::new("x"));
 }
 
 #[test]
 fn what_can_not_be_copied_is_said() {
     let home = tempfile::tempdir().unwrap();
-    let missing = CopySource::find("/no/such/thing").unwrap_err().to_string();
+    let missing = CopySource::find("/no/such/thing", false).unwrap_err().to_string();
     assert_eq!(missing, "/no/such/thing does not exist on this host");
     let socket = home.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(CopySource::find(socket.to_str().unwrap()).unwrap_err().to_string().contains("socket"));
+    assert!(CopySource::find(socket.to_str().unwrap(), false).unwrap_err().to_string().contains("socket"));
     let mut tar = Vec::new();
-    let packed = pack(&CopySource::find(home.path().to_str().unwrap()).unwrap(), &mut tar).unwrap();
+    let packed = pack(&CopySource::find(home.path().to_str().unwrap(), false).unwrap(), &mut tar).unwrap();
     assert_eq!(packed.skipped, [socket]);
-    assert!(unpack(&[][..], "/x", home.path().to_str().unwrap()).is_err(), "an empty stream is no copy");
-    assert!(unpack(&[1; 2000][..], "/x", home.path().to_str().unwrap()).is_err(), "nor is garbage");
+    assert!(
+        unpack(&[][..], "/x", home.path().to_str().unwrap(), false).is_err(),
+        "an empty stream is no copy"
+    );
+    assert!(unpack(&[1; 2000][..], "/x", home.path().to_str().unwrap(), false).is_err(), "nor is garbage");
 }

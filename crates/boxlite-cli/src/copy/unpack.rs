@@ -7,11 +7,13 @@
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
+use super::archive::{ArchiveEntry, ArchiveReader};
 use super::endpoint::copied_name;
+use super::space::DestinationSpace;
 use super::target::{self, CopyTarget, DestinationState};
-use super::tree::DestinationTree;
+use super::tree::{DestinationTree, DirectoryAttributes, KeptAttributes};
 use crate::report::CommandFailure;
 
 /// What was unpacked.
@@ -25,26 +27,44 @@ pub(crate) struct Unpacked {
 
 /// Unpacks the copy of a box's `source` path to `destination`, both as they were written.
 ///
-/// Files get their mode (without set-id bits) and modification time, and belong to the user who copies.
-pub(crate) fn unpack(tar: impl Read, source: &str, destination: &str) -> Result<Unpacked, CommandFailure> {
-    let mut archive = Archive::new(tar);
-    let mut unpacking: Option<Unpacking> = None;
-    for entry in archive.entries().map_err(|error| malformed(&error))? {
-        let mut entry = entry.map_err(|error| malformed(&error))?;
-        let path = entry.path().map_err(|error| malformed(&error))?.into_owned();
-        let unpacking = match &mut unpacking {
-            Some(begun) => begun,
-            none => none.insert(Unpacking::begin(&path, entry.header().entry_type(), source, destination)?),
-        };
-        unpacking.entry(&mut entry, &path).map_err(|error| {
-            CommandFailure::local(format!("copying {} to {destination} failed: {error}", path.display()))
+/// Files get their modification time and, as far as the umask allows, their mode, and belong to the user who copies; with
+/// `keep` they get mode and owner as they were. No copy has set-id bits, and none fills the destination's disk.
+pub(crate) fn unpack(
+    tar: impl Read,
+    source: &str,
+    destination: &str,
+    keep: bool,
+) -> Result<Unpacked, CommandFailure> {
+    unpack_within(tar, source, destination, KeptAttributes::new(keep), DestinationSpace::new())
+}
+
+pub(super) fn unpack_within(
+    tar: impl Read,
+    source: &str,
+    destination: &str,
+    kept: KeptAttributes,
+    space: DestinationSpace,
+) -> Result<Unpacked, CommandFailure> {
+    let mut archive = ArchiveReader::new(tar);
+    let Some(first) = archive.next().map_err(|error| malformed(&error))? else {
+        return Err(CommandFailure::local(format!("nothing arrived of {source}")));
+    };
+    let mut unpacking = Unpacking::begin(&first, source, destination, kept, space)?;
+    let mut next = Some(first);
+    while let Some(entry) = next {
+        unpacking.entry(&entry, &mut archive).map_err(|error| {
+            let failed = format!("copying {} to {destination} failed", entry.path.display());
+            CommandFailure::io(&failed, &error)
         })?;
+        next = archive.next().map_err(|error| malformed(&error))?;
     }
-    let unpacking = unpacking.ok_or_else(|| CommandFailure::local(format!("nothing arrived of {source}")))?;
     unpacking.finish(destination)
 }
 
 fn malformed(error: &io::Error) -> CommandFailure {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return CommandFailure::local("the box's tar stream was broken off");
+    }
     CommandFailure::local(format!("the box sent a malformed tar stream: {error}"))
 }
 
@@ -53,13 +73,20 @@ struct Unpacking {
     /// First component of every entry; empty when only contents are copied.
     top: PathBuf,
     target: CopyTarget,
-    directories: Vec<(PathBuf, u32, Option<u64>)>,
+    directories: Vec<(PathBuf, DirectoryAttributes)>,
     done: Unpacked,
 }
 
 impl Unpacking {
-    fn begin(first: &Path, kind: EntryType, source: &str, destination: &str) -> Result<Self, CommandFailure> {
-        let first = inner(first).map_err(|error| malformed(&error))?;
+    fn begin(
+        first: &ArchiveEntry,
+        source: &str,
+        destination: &str,
+        kept: KeptAttributes,
+        space: DestinationSpace,
+    ) -> Result<Self, CommandFailure> {
+        let kind = first.kind;
+        let first = inner(&first.path).map_err(|error| malformed(&error))?;
         let top = first.components().next().map(|top| PathBuf::from(top.as_os_str())).unwrap_or_default();
         let is_directory = kind.is_dir() || first.components().count() != 1;
         let name = if top.as_os_str().is_empty() { None } else { copied_name(source) };
@@ -70,7 +97,7 @@ impl Unpacking {
                 CommandFailure::local(format!("creating {} failed: {error}", target.root.display()))
             })?;
         }
-        let tree = DestinationTree::open(&target.root).map_err(|error| {
+        let tree = DestinationTree::open(&target.root, kept, space).map_err(|error| {
             CommandFailure::local(format!("opening the directory {} failed: {error}", target.root.display()))
         })?;
         let top = if target.name.is_some() { top } else { PathBuf::new() };
@@ -90,37 +117,33 @@ impl Unpacking {
         }
     }
 
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path) -> io::Result<()> {
-        let place = self.place(path)?;
-        let mode = entry.header().mode()?;
-        let modified = entry.header().mtime().ok();
-        match entry.header().entry_type() {
+    fn entry(&mut self, entry: &ArchiveEntry, contents: &mut impl Read) -> io::Result<()> {
+        let place = self.place(&entry.path)?;
+        match entry.kind {
             EntryType::Directory => {
                 self.tree.directory(&place)?;
                 if !place.as_os_str().is_empty() {
-                    self.directories.push((place, mode, modified));
+                    self.directories.push((place, entry.into()));
                 }
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let length = entry.size();
-                self.tree.file(&place, mode, modified, length, entry)?;
-                self.done.bytes += length;
+                self.tree.file(&place, entry, contents)?;
+                self.done.bytes += entry.stored;
             }
-            EntryType::Symlink => self.tree.symlink(&place, &link_target(entry)?)?,
+            EntryType::Symlink => self.tree.symlink(&place, link_target(entry)?, entry.owner)?,
             EntryType::Link => {
-                let existing = self.place(&link_target(entry)?)?;
+                let existing = self.place(link_target(entry)?)?;
                 self.tree.hard_link(&place, &existing)?;
             }
-            EntryType::XGlobalHeader => {}
-            _ => self.done.skipped.push(path.to_owned()),
+            _ => self.done.skipped.push(entry.path.clone()),
         }
         Ok(())
     }
 
     fn finish(self, destination: &str) -> Result<Unpacked, CommandFailure> {
         // Innermost first: a directory must have its contents before it becomes read-only.
-        for (path, mode, modified) in self.directories.iter().rev() {
-            self.tree.finish_directory(path, *mode, *modified).map_err(|error| {
+        for (path, attributes) in self.directories.iter().rev() {
+            self.tree.finish_directory(path, *attributes).map_err(|error| {
                 CommandFailure::local(format!(
                     "setting the mode of {} in {destination} failed: {error}",
                     path.display()
@@ -131,11 +154,8 @@ impl Unpacking {
     }
 }
 
-fn link_target(entry: &Entry<'_, impl Read>) -> io::Result<PathBuf> {
-    entry
-        .link_name()?
-        .map(std::borrow::Cow::into_owned)
-        .ok_or_else(|| io::Error::other("it is a link to nothing"))
+fn link_target(entry: &ArchiveEntry) -> io::Result<&Path> {
+    entry.link.as_deref().ok_or_else(|| io::Error::other("it is a link to nothing"))
 }
 
 /// Returns the path without `.` components; refuses an absolute path and `..`.

@@ -56,6 +56,13 @@ impl CommandFailure {
         Self { exit, silent: broken, ..Self::local(format!("writing to standard output failed: {error}")) }
     }
 
+    /// A failure of the operating system in what `doing` says; a full disk has an exit status of its own.
+    pub(crate) fn io(doing: &str, error: &io::Error) -> Self {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let exit = if full { Exit::NO_ROOM } else { Exit::FAILED };
+        Self { exit, ..Self::local(format!("{doing}: {error}")) }
+    }
+
     /// Returns the exit status that it leads to.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

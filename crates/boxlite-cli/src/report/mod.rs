@@ -20,6 +20,8 @@ impl Exit {
     pub(crate) const OK: Self = Self(0);
     /// boxlite did what it could and reported the rest.
     pub(crate) const INCOMPLETE: Self = Self(1);
+    /// Refused for lack of space, inodes or memory; the same command may succeed later (`EX_TEMPFAIL`).
+    pub(crate) const NO_ROOM: Self = Self(75);
     /// boxlite itself failed.
     pub(crate) const FAILED: Self = Self(125);
     /// The reader of our output left: the status of a program that SIGPIPE ended.

@@ -37,6 +37,12 @@ pub struct RemoveQuery {
 pub struct PathQuery {
     /// A path in the box.
     pub path: String,
+    /// See [`crate::CopyOptions::archive`]; `PUT` only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archive: bool,
+    /// See [`crate::CopyOptions::follow_link`]; `GET` only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow_symlinks: bool,
 }
 
 /// The body of `POST /v1/runtime/boxes/{id}/kill`.

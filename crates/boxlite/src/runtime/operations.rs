@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, ExecOptions, Execution, ExitStatus,
-    GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink, PullOptions, Purge,
-    Removal, RemoveOptions, Result, StopOptions, Usage,
+    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, CopyOptions, ExecOptions, Execution,
+    ExitStatus, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink,
+    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -247,7 +247,7 @@ box_operations! {
         /// # Errors
         /// `ResourceExhausted` with the figures where the disk is too full; `Conflict` for a box that has exited and is
         /// being removed.
-        async fn copy_in(&self, path: &str, tar: TarStream) -> Result<()>;
+        async fn copy_in(&self, path: &str, options: CopyOptions, tar: TarStream) -> Result<()>;
 
         /// Packs the file or directory `path` of the box into a tar stream.
         ///
@@ -256,6 +256,6 @@ box_operations! {
         ///
         /// # Errors
         /// `NotFound`; `Conflict` for a box that has exited and is being removed.
-        async fn copy_out(&self, path: &str) -> Result<TarStream>;
+        async fn copy_out(&self, path: &str, options: CopyOptions) -> Result<TarStream>;
     }
 }

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use boxlite::{Error, Result};
+use boxlite::{CopyOptions, Error, Result};
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -32,23 +32,24 @@ pub(super) struct FilesQuery {
     path: String,
     #[serde(default)]
     follow_symlinks: Option<bool>,
+    /// Keep owners; not part of the public API.
+    #[serde(default)]
+    archive: bool,
     #[serde(default)]
     overwrite: Option<bool>,
 }
 
 impl FilesQuery {
-    /// Returns the path in the box.
-    fn checked(self) -> Result<String> {
-        if self.follow_symlinks == Some(true) {
-            return Err(Error::unsupported("this server does not follow symbolic links when it packs"));
-        }
+    /// Returns the path in the box and how it is copied.
+    fn checked(self) -> Result<(String, CopyOptions)> {
         if self.overwrite == Some(false) {
             return Err(Error::unsupported("this server does not copy without overwriting"));
         }
         if !self.path.starts_with('/') || self.path.contains('\0') {
             return Err(Error::invalid(format!("{:?} is not an absolute path in the box", self.path)));
         }
-        Ok(self.path)
+        let follow_link = self.follow_symlinks == Some(true);
+        Ok((self.path, CopyOptions { archive: self.archive, follow_link }))
     }
 }
 
@@ -58,12 +59,12 @@ pub(super) async fn upload(
     QueryParams(query): QueryParams<FilesQuery>,
     request: Request,
 ) -> Result<StatusCode, HttpFailure> {
-    let path = query.checked()?;
+    let (path, options) = query.checked()?;
     let (pieces, arriving) = mpsc::channel(1);
     let arriving =
         stream::unfold(arriving, |mut arriving| async move { Some((arriving.recv().await?, arriving)) });
     let archive = StreamReader::new(Box::pin(arriving));
-    let copying = app.runtime.copy_in(&id, &path, Box::new(archive));
+    let copying = app.runtime.copy_in(&id, &path, options, Box::new(archive));
     let body = moving(request.into_body().into_data_stream());
     let (copied, ()) = tokio::join!(copying, pass_on(Box::pin(body), pieces));
     copied.map_err(HttpFailure::of_archive)?;
@@ -112,8 +113,8 @@ pub(super) async fn download(
     PathParams(id): PathParams<String>,
     QueryParams(query): QueryParams<FilesQuery>,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    let path = query.checked()?;
-    let archive = app.runtime.copy_out(&id, &path).await.map_err(HttpFailure::of_running)?;
+    let (path, options) = query.checked()?;
+    let archive = app.runtime.copy_out(&id, &path, options).await.map_err(HttpFailure::of_running)?;
     // An error in the middle aborts the connection, so that a client never takes half an archive for a whole one.
     let body = Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES));
     Ok(([(header::CONTENT_TYPE, TAR)], body))

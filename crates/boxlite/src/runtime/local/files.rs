@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use boxlite_home::admission::SpaceGuard;
-use boxlite_types::{Error, ErrorKind, Result};
+use boxlite_types::{CopyOptions, Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -22,7 +22,7 @@ const PIECE_SIZE: usize = 64 << 10;
 const MAX_PIECES: usize = 4;
 
 impl BoxFiles for Local {
-    async fn copy_in(&self, id: &str, path: &str, tar: TarStream) -> Result<()> {
+    async fn copy_in(&self, id: &str, path: &str, options: CopyOptions, tar: TarStream) -> Result<()> {
         // The copy lands in the box's overlay, so it asks for space like everything that takes some.
         let guard = self.in_context(|context| {
             let guard = SpaceGuard::new(&context.home, &context.settings)?;
@@ -32,14 +32,14 @@ impl BoxFiles for Local {
         let guard = guard.await?;
         let session = self.open_files(id, false).await?;
         let tar = SpaceGuardedReader { tar, guard, read: 0 };
-        let copied = session.client.copy_in(path, false, tar).await;
+        let copied = session.client.copy_in(path, options.archive, tar).await;
         let closed = session.close().await;
         copied.and(closed)
     }
 
-    async fn copy_out(&self, id: &str, path: &str) -> Result<TarStream> {
+    async fn copy_out(&self, id: &str, path: &str, options: CopyOptions) -> Result<TarStream> {
         let session = self.open_files(id, true).await?;
-        match session.client.copy_out(path, false).await {
+        match session.client.copy_out(path, options.follow_link).await {
             Ok(tar) => Ok(Box::new(closing_with(session, tar))),
             Err(error) => {
                 let _ = session.close().await;

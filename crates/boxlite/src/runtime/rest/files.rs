@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use boxlite_types::wire::PathQuery;
-use boxlite_types::{Error, Result};
+use boxlite_types::{CopyOptions, Error, Result};
 use futures::{Stream, StreamExt};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method};
@@ -19,7 +19,7 @@ const CHUNK_SIZE: usize = 64 * 1024;
 
 impl BoxFiles for Remote {
     /// When reading the archive fails, cuts the transfer off, so that the server sees that it is incomplete.
-    async fn copy_in(&self, id: &str, path: &str, tar: TarStream) -> Result<()> {
+    async fn copy_in(&self, id: &str, path: &str, options: CopyOptions, tar: TarStream) -> Result<()> {
         check_id(id)?;
         let client = &self.client;
         let read_error = Arc::new(Mutex::new(None));
@@ -29,7 +29,7 @@ impl BoxFiles for Remote {
         ));
         let request = client
             .request(Method::PUT, &["boxes", id, "files"])
-            .query(&PathQuery { path: path.to_owned() })
+            .query(&query(path, options))
             .header(CONTENT_TYPE, TAR)
             .body(body);
         let sent = client.send(request).await;
@@ -40,10 +40,10 @@ impl BoxFiles for Remote {
     }
 
     /// A transfer that breaks off ends in an error, unlike a short archive.
-    async fn copy_out(&self, id: &str, path: &str) -> Result<TarStream> {
+    async fn copy_out(&self, id: &str, path: &str, options: CopyOptions) -> Result<TarStream> {
         check_id(id)?;
         let client = &self.client;
-        let request = client.get(&["boxes", id, "files"]).query(&PathQuery { path: path.to_owned() });
+        let request = client.get(&["boxes", id, "files"]).query(&query(path, options));
         let response = client.send(request).await?;
         let server = client.server().to_owned();
         let chunks = response.bytes_stream().map(move |chunk| {
@@ -70,4 +70,8 @@ fn keeping_error(
             io::Error::from(kind)
         })
     })
+}
+
+fn query(path: &str, options: CopyOptions) -> PathQuery {
+    PathQuery { path: path.to_owned(), archive: options.archive, follow_symlinks: options.follow_link }
 }

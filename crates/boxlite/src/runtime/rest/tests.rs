@@ -6,7 +6,7 @@ mod peer;
 use std::sync::Mutex;
 
 use boxlite_types::wire::{ErrorBody, ErrorEnvelope, Event};
-use boxlite_types::{ErrorKind, Progress, Shortage};
+use boxlite_types::{CopyOptions, ErrorKind, Progress, Shortage};
 use futures::TryStreamExt;
 use peer::{Peer, answer, json};
 
@@ -103,7 +103,10 @@ async fn a_name_stays_within_its_segment_of_the_path() {
     assert!(asked.starts_with("GET /behind/v1/runtime/boxes/..%2Finfo%3Fx%23y HTTP/1.1"), "{asked}");
     for id in ["", ".", ".."] {
         assert_eq!(remote.inspect(id).await.unwrap_err().kind(), ErrorKind::NotFound);
-        assert_eq!(remote.copy_out(id, "/").await.err().unwrap().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            remote.copy_out(id, "/", CopyOptions::default()).await.err().unwrap().kind(),
+            ErrorKind::NotFound
+        );
     }
 }
 
@@ -184,7 +187,10 @@ impl tokio::io::AsyncRead for Failing {
 #[tokio::test]
 async fn an_archive_that_can_not_be_read_is_the_readers_trouble() {
     let peer = Peer::answering(answer("204 No Content", "text/plain", b"")).await;
-    let error = remote(&peer.url).copy_in("web", "/a b", Box::new(Failing(false))).await.unwrap_err();
+    let error = remote(&peer.url)
+        .copy_in("web", "/a b", CopyOptions::default(), Box::new(Failing(false)))
+        .await
+        .unwrap_err();
     assert_eq!((error.kind(), error.server()), (ErrorKind::Denied, None), "{error}");
 }
 
@@ -192,7 +198,7 @@ async fn an_archive_that_can_not_be_read_is_the_readers_trouble() {
 async fn an_archive_that_breaks_off_is_not_a_short_one() {
     let begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntar\r\n".to_vec();
     let mut peer = Peer::answering(begun).await;
-    let mut archive = remote(&peer.url).copy_out("web", "/a b").await.unwrap();
+    let mut archive = remote(&peer.url).copy_out("web", "/a b", CopyOptions::default()).await.unwrap();
     assert!(peer.asked().await.starts_with("GET /v1/boxes/web/files?path=%2Fa+b HTTP/1.1"));
     let mut read = Vec::new();
     let error = tokio::io::AsyncReadExt::read_to_end(&mut archive, &mut read).await.unwrap_err();
