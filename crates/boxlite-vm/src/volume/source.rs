@@ -1,7 +1,10 @@
 //! Finding a volume's directory on the host.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use boxlite_types::{Doing, Error, Result, Volume};
 
@@ -10,8 +13,8 @@ use super::VolumeSpec;
 /// The volume that `spec` means: relative to `working_directory`, symlinks followed once and for all.
 ///
 /// A missing directory is [`boxlite_types::ErrorKind::NotFound`] and is not created (unlike Docker's `-v`); a single file is
-/// [`boxlite_types::ErrorKind::Unsupported`]; anything inside the home at `home` is refused, because a guest that writes there
-/// could change other boxes.
+/// [`boxlite_types::ErrorKind::Unsupported`]; a directory inside the home at `home`, or one that contains it, is refused, because a guest that
+/// reads or writes there could change other boxes. This holds for other names of these directories, too: bind mounts.
 pub fn resolve(spec: &VolumeSpec, working_directory: &Path, home: &Path) -> Result<Volume> {
     let path = working_directory.join(&spec.source);
     let source = match std::fs::canonicalize(&path) {
@@ -45,12 +48,80 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
         let message = format!("{} is not a directory, and only directories can be volumes", source.display());
         return Err(Error::unsupported(message).at(source));
     }
-    if source.starts_with(home) {
-        let message =
-            format!("the volume's directory {} lies in boxlite's home {}", source.display(), home.display());
-        return Err(Error::invalid(message).at(source));
+    let relation = if source.starts_with(home) || is_or_lies_below(source, home) {
+        "lies in"
+    } else if home.starts_with(source) || is_or_lies_below(home, source) || mounts_home(source, home) {
+        "contains"
+    } else {
+        return Ok(());
+    };
+    let message =
+        format!("the volume's directory {} {relation} boxlite's home {}", source.display(), home.display());
+    Err(Error::invalid(message).at(source))
+}
+
+/// Tells whether `path` or a directory above it is the same directory as `other`, whatever both are called.
+fn is_or_lies_below(path: &Path, other: &Path) -> bool {
+    let Some(other) = identity(other) else { return false };
+    path.ancestors().any(|ancestor| identity(ancestor) == Some(other))
+}
+
+/// Tells whether a mount at `source`, above or below it shows the home, a directory that contains it, or one in it.
+fn mounts_home(source: &Path, home: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    let mounts: Vec<MountPoint> = text.lines().filter_map(MountPoint::parse).collect();
+    let Some((device, home)) = place_on_device(home, &mounts) else { return false };
+    let below = mounts.iter().filter(|mount| mount.point.starts_with(source));
+    let shown = below.map(|mount| (mount.device.clone(), mount.root.clone()));
+    shown
+        .chain(place_on_device(source, &mounts))
+        .any(|(other, path)| other == device && (path.starts_with(&home) || home.starts_with(&path)))
+}
+
+/// Returns the filesystem that `path` lies on, and its path from that filesystem's root.
+fn place_on_device(path: &Path, mounts: &[MountPoint]) -> Option<(String, PathBuf)> {
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    // Of several mounts at one place the last one is seen.
+    let mount = above.max_by_key(|mount| mount.point.as_os_str().len())?;
+    let below = path.strip_prefix(&mount.point).ok()?;
+    Some((mount.device.clone(), mount.root.join(below)))
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct MountPoint {
+    device: String,
+    /// The directory of the filesystem that is mounted.
+    root: PathBuf,
+    point: PathBuf,
+}
+
+impl MountPoint {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?.to_owned();
+        Some(Self { device, root: unescaped(fields.next()?), point: unescaped(fields.next()?) })
     }
-    Ok(())
+}
+
+/// A path as the kernel lists it, with `\\040` for a space.
+fn unescaped(path: &str) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), path.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|code| std::str::from_utf8(code).ok());
+        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            bytes.push(byte);
+            rest = &after[3..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 #[cfg(test)]
@@ -86,6 +157,45 @@ mod tests {
         assert_eq!(resolved("./file:/x", &root).unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(resolved("./home/boxes:/x", &root).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(resolved("./home:/x", &root).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    /// Mutation tried: `home.starts_with(source)` and both looks at identities left out.
+    #[test]
+    fn a_directory_that_contains_the_home_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("above/home/boxes")).unwrap();
+        std::fs::create_dir(root.join("beside")).unwrap();
+        let home = root.join("above/home");
+        let go = |text: &str| resolve(&parse_volume(text).unwrap(), &root, &home);
+        for inside_or_above in ["/:/x", "./above:/x", "./above/home:/x", "./above/home/boxes:/x"] {
+            let error = go(inside_or_above).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{inside_or_above}: {error}");
+        }
+        go("./beside:/x").unwrap();
+    }
+
+    /// Needs the right to mount. Mutation tried: comparison by path alone.
+    #[test]
+    fn the_home_under_another_name_is_refused() {
+        use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().canonicalize().unwrap();
+        for directory in ["above/home/boxes", "share/in ner", "plain"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let (home, inner) = (root.join("above/home"), root.join("share/in ner"));
+        let go = |text: &str| resolve(&parse_volume(text).unwrap(), &root, &home);
+        for hidden in ["above", "above/home", "above/home/boxes"] {
+            if mount(root.join(hidden), &inner, "", MountFlags::BIND, None).is_err() {
+                eprintln!("skipped: this user may not mount");
+                return;
+            }
+            let results = ["./share:/x", "./share/in ner:/x", "./plain:/x"].map(go);
+            unmount(&inner, UnmountFlags::DETACH).unwrap();
+            let refused = results.map(|result| result.is_err_and(|e| e.kind() == ErrorKind::InvalidInput));
+            assert_eq!(refused, [true, true, false], "{hidden}");
+        }
     }
 
     #[test]
