@@ -15,7 +15,7 @@
 
 use std::path::{Path, PathBuf};
 
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Doing, Error, ErrorKind, Result};
 
 use crate::durable;
 
@@ -28,9 +28,12 @@ pub struct Home {
 impl Home {
     /// Opens the home at `root`, creating what is missing of its layout; writes nothing when it is complete.
     ///
+    /// A home that others could enter is closed to them, with a warning: it holds what boxes were told in secret.
+    ///
     /// # Errors
-    /// `Denied` on a read-only filesystem; `Unsupported` when parts of the home lie on different filesystems
-    /// (publishing is a rename) or on one that lacks the locks and sparse files that boxlite relies on.
+    /// `Denied` on a read-only filesystem and for a home that belongs to another user; `Unsupported` when parts of it lie
+    /// on different filesystems (publishing is a rename) or on one that lacks the locks and sparse files that boxlite
+    /// relies on.
     pub fn open(root: &Path) -> Result<Self> {
         if root.as_os_str().is_empty() {
             return Err(Error::invalid(
@@ -40,6 +43,7 @@ impl Home {
         let absolute = std::path::absolute(root).doing("resolving the home", root)?;
         durable::ensure_dir(&absolute)?;
         let home = Self { root: std::fs::canonicalize(&absolute).doing("resolving the home", &absolute)? };
+        home.check_privacy()?;
         for directory in home.directories() {
             durable::ensure_dir(&directory)?;
         }
@@ -63,6 +67,31 @@ impl Home {
 
     fn directories(&self) -> [PathBuf; 6] {
         [self.blobs(), self.disk_images(), self.tmp(), self.bases(), self.boxes(), self.vm()]
+    }
+
+    /// Sees to it that the home belongs to this user and that nobody else can enter it.
+    fn check_privacy(&self) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::metadata(&self.root).doing("examining the home", &self.root)?;
+        let me = rustix::process::geteuid().as_raw();
+        if found.uid() != me {
+            let message = format!(
+                "the home {} belongs to user {}, not to user {me} who runs boxlite; \
+                 its owner could change what the boxes run",
+                self.root.display(),
+                found.uid()
+            );
+            return Err(Error::new(ErrorKind::Denied, message).at(&self.root));
+        }
+        let mode = found.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            durable::restrict(&self.root, mode & 0o7700)?;
+            tracing::warn!(
+                "the home {} was open to other users (mode {mode:o}); it is now closed to them",
+                self.root.display()
+            );
+        }
+        Ok(())
     }
 
     fn check_filesystem(&self) -> Result<()> {
@@ -230,3 +259,7 @@ fn unsupported_filesystem(magic: u64) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "home_tests.rs"]
+mod tests;

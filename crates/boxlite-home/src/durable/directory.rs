@@ -35,6 +35,12 @@ pub fn ensure_dir(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Sets the mode of the file or directory `path`.
+pub fn restrict(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).doing("setting the mode of", path)
+}
+
 /// Makes the entries of the directory `path` durable.
 pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).doing("syncing the directory", path)

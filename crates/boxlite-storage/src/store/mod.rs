@@ -57,6 +57,7 @@ impl Store {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let named = |error: rusqlite::Error| sqlite_error(error).at(path).while_doing(path.display());
+        make_private(path)?;
         let mut connection = Connection::open_with_flags(path, flags).map_err(named)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(named)?;
         connection
@@ -111,3 +112,20 @@ fn released(home: &Home) -> bool {
         false
     })
 }
+
+/// Sees to it that only its owner can read the database, which holds the environments of boxes. SQLite gives the journal
+/// the database's mode when it makes one; one that is there is made private as well.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    for file in [path, Path::new(&journal)] {
+        if std::fs::symlink_metadata(file).is_ok_and(|found| found.is_file() && found.mode() & 0o077 != 0) {
+            durable::restrict(file, 0o600)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
