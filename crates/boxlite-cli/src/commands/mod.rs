@@ -48,7 +48,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit status: that of the command in the box (128 + n when signal n ended it; 127 when it was not found, \
-126 when it could not be run); 125 when boxlite itself failed; 1 when gc or info finished but found trouble.";
+126 when it could not be run); 125 when boxlite itself failed; 75 when it was refused for lack of space, inodes or memory; 1 when gc or info finished but found trouble.";
 
 /// A command.
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::report::visible;
+
 /// Rows under a heading, each column as wide as its widest cell.
 #[derive(Debug)]
 pub(crate) struct TextTable {
@@ -48,16 +50,6 @@ impl TextTable {
         }
         text
     }
-}
-
-fn visible(cell: &str) -> String {
-    cell.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = escaped.is_none().then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
 }
 
 /// Writes a past time, as in `3 minutes ago`.

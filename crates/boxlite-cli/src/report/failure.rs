@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 
-use super::{Exit, Topic, hint, note};
+use super::{Exit, Topic, hint, note, visible};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -46,7 +46,9 @@ impl CommandFailure {
             source = cause.source();
         }
         let (hints, of_server) = (hint::hints(error, topic), error.server().is_some());
-        Self { hints, causes, of_server, ..Self::local(error.chain().to_string()) }
+        let no_room = error.kind() == boxlite::ErrorKind::ResourceExhausted;
+        let exit = if no_room { Exit::NO_ROOM } else { Exit::FAILED };
+        Self { hints, causes, exit, of_server, ..Self::local(error.chain().to_string()) }
     }
 
     /// A failure to write to standard output; silent when its reader left.
@@ -85,10 +87,10 @@ impl CommandFailure {
 
     /// Returns the sentence and the hints as they are printed.
     pub(super) fn text(&self) -> String {
-        let mut text = format!("boxlite: {}", self.message);
+        let mut text = format!("boxlite: {}", visible(&self.message));
         for hint in &self.hints {
             text.push_str("\nhint: ");
-            text.push_str(hint);
+            text.push_str(&visible(hint));
         }
         text
     }

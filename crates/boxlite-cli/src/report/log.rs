@@ -37,9 +37,9 @@ where
         let mut seen = EventFields::default();
         event.record(&mut seen);
         let level = if *event.metadata().level() == Level::ERROR { "error" } else { "warning" };
-        write!(writer, "boxlite: {level}: {}", seen.message)?;
+        write!(writer, "boxlite: {level}: {}", super::visible(&seen.message))?;
         if !seen.fields.is_empty() {
-            write!(writer, " ({})", seen.fields.join(", "))?;
+            write!(writer, " ({})", super::visible(&seen.fields.join(", ")))?;
         }
         writeln!(writer)
     }

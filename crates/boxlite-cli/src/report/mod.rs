@@ -65,9 +65,30 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     Exit::OK.into()
 }
 
-/// Prints one line to standard error, even if that is closed.
-pub(crate) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+/// Prints a note of one line or several to standard error, even if that is closed.
+pub(crate) fn note(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(visible).collect();
+    let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
+}
+
+/// Returns `text` as it is safe to print: one line, whose control characters and marks of direction are escaped.
+///
+/// What boxes, images, archives and servers say passes through here on its way to a terminal or a log, or it could move the
+/// cursor, hide what was printed, or look like another line.
+pub(crate) fn visible(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) && c != '\t' {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 #[cfg(test)]

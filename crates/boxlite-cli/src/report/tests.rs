@@ -52,3 +52,25 @@ fn a_command_s_status_is_passed_on() {
     assert_eq!(ExitCode::from(Exit::of_command(3)), ExitCode::from(3));
     assert_eq!(Exit::of_signal(9), Exit::of_command(137));
 }
+
+/// Mutation tried: `visible` left out of `CommandFailure::text`.
+#[test]
+fn what_a_box_says_is_escaped_wherever_it_is_printed() {
+    let text = "a\u{1b}]0;title\u{7}b\nboxlite: done\u{202e}\u{9b}31m \u{e9}\tend";
+    let shown = r"a\u{1b}]0;title\u{7}b\nboxlite: done\u{202e}\u{9b}31m é".to_owned() + "\tend";
+    assert_eq!(visible(text), shown);
+    assert_eq!(CommandFailure::local(text).text(), format!("boxlite: {shown}"));
+    let error = Error::not_found(text);
+    assert!(CommandFailure::of(&error, Topic::Copy).text().contains(&shown));
+    assert!(!CommandFailure::local("x").hint("a\nb").text().contains("a\nb"));
+}
+
+/// Mutation tried: `Exit::FAILED` for every error.
+#[test]
+fn a_refusal_for_lack_of_room_has_its_own_status() {
+    let shortage = Shortage { need: 1 << 30, have: 5 << 20, inodes: true, reclaimable: None };
+    let exit = |error| CommandFailure::of(&error, Topic::Start).exit();
+    assert_eq!(exit(Error::exhausted("x", shortage)), Exit::NO_ROOM);
+    assert_eq!(exit(Error::conflict("x")), Exit::FAILED);
+    assert_eq!(ExitCode::from(Exit::NO_ROOM), ExitCode::from(75));
+}

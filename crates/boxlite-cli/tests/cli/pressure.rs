@@ -125,12 +125,12 @@ fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
     disk.leave(HARD - 8 * MIB);
     let before = boxlite(&["inspect", "kept"]).text();
     let refused = boxlite(&["start", "kept"]);
-    assert_eq!(refused.code(), Some(125));
+    assert_eq!(refused.code(), Some(75));
     assert!(refused.err.contains("needs 1 GiB free"), "{}", refused.err);
     assert!(refused.err.contains("boxlite gc"), "{}", refused.err);
     assert_eq!(boxlite(&["inspect", "kept"]).text(), before);
     let refused = boxlite(&["run", "--name", "new", &mini, "true"]);
-    assert_eq!(refused.code(), Some(125));
+    assert_eq!(refused.code(), Some(75));
 
     // Room again: the same box starts.
     disk.leave(SOFT);
@@ -169,7 +169,7 @@ fn a_copy_that_crosses_the_floor_leaves_nothing() {
 
     for (source, target) in [(big, "copied:/in/big"), (tree, "copied:/in/new")] {
         let broken = boxlite(&["cp", source.to_str().unwrap(), target]);
-        assert_eq!(broken.code(), Some(125), "{broken:?}");
+        assert_eq!(broken.code(), Some(75), "{broken:?}");
         assert!(broken.err.contains("not enough disk space"), "{}", broken.err);
         // The agent takes it back once it sees the archive's early end.
         let listed = "until [ \"$(ls -A /in)\" = big ]; do sleep 0.2; done; cat /in/big; sync";
