@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use boxlite_storage::reference::Reference;
+use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_types::{ErrorKind, PullOptions};
 
 use crate::child;
@@ -112,41 +113,13 @@ async fn work_that_was_done_meanwhile_is_not_done_again() {
     }
 }
 
-/// A tmpfs of its own, unmounted at the end; `None`, loudly, where that is not possible.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(scratch: &Scratch, megabytes: u32) -> Option<Self> {
-        let path = scratch.path("small");
-        std::fs::create_dir(&path).unwrap();
-        let size = format!("size={megabytes}m");
-        let at = path.to_str().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "boxlite-test", at])
-            .status()
-            .is_ok_and(|status| status.success());
-        if !mounted {
-            assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a tmpfs");
-            eprintln!("SKIPPED: a tmpfs cannot be mounted here");
-        }
-        mounted.then_some(Self(path))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: for an instant a process that another test starts has a copy of each of our descriptors.
-        run("umount", &["-l", self.0.to_str().unwrap()]);
-    }
-}
-
 /// Mutation tried: without `take_back` the small layer stays behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_ends_a_pull_and_leaves_nothing_of_it() {
     let scratch = Scratch::new();
     let registry = served(&scratch, &[]);
-    let Some(small) = Small::mount(&scratch, 64) else { return };
-    let home = boxlite_home::Home::open(&small.0.join("home")).unwrap();
+    let Some(small) = SmallFilesystem::tmpfs("size=64m") else { return };
+    let home = boxlite_home::Home::open(&small.path().join("home")).unwrap();
     let settings =
         "hard_floor = \"32MiB\"\nsoft_floor = \"33MiB\"\nemergency_floor = \"1MiB\"\ninode_floor = 10\n";
     std::fs::write(home.config(), settings).unwrap();
@@ -156,7 +129,7 @@ async fn a_disk_that_fills_up_ends_a_pull_and_leaves_nothing_of_it() {
         images.pull(&reference, &PullOptions::default(), Arc::new(())).await
     };
 
-    let filler = small.0.join("filler");
+    let filler = small.path().join("filler");
     let fill = |megabytes: usize| std::fs::write(&filler, vec![1; megabytes << 20]).unwrap();
     fill(29);
     let error = pull(&registry.address).await.unwrap_err();

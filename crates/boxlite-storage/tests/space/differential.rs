@@ -6,6 +6,7 @@ use std::process::Command;
 use boxlite_home::durable::FileId;
 use boxlite_storage::disk::qcow2::chain::follow_file;
 use boxlite_storage::disk::qcow2::{BackingFormat, ChainLink, Chains, HeaderError, Qcow2Header};
+use boxlite_testkit::oracle;
 
 fn qemu_img(directory: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("qemu-img").current_dir(directory).args(arguments).output().unwrap();
@@ -14,15 +15,6 @@ fn qemu_img(directory: &Path, arguments: &[&str]) -> Result<String, String> {
     } else {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
-}
-
-fn installed() -> bool {
-    let found = Command::new("qemu-img").arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "qemu-img is not installed");
-    if !found {
-        eprintln!("SKIPPED: qemu-img is not installed");
-    }
-    found
 }
 
 /// The identities of the files below `top`, by qemu-img's account.
@@ -41,7 +33,7 @@ fn chain_of(directory: &Path, top: &Path) -> Vec<FileId> {
 
 #[test]
 fn every_overlay_that_qemu_img_makes_is_read_as_qemu_img_reads_it() {
-    if !installed() {
+    if !oracle::require("qemu-img") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -130,7 +122,7 @@ fn every_overlay_that_qemu_img_makes_is_read_as_qemu_img_reads_it() {
 /// What cannot be followed is unknown, never nothing.
 #[test]
 fn what_qemu_img_can_name_but_we_do_not_follow_is_unknown() {
-    if !installed() {
+    if !oracle::require("qemu-img") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

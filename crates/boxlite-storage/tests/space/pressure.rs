@@ -4,13 +4,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use boxlite_home::Home;
 use boxlite_home::admission::{Admission, Claims, SpaceGuard, StartAdmission};
 use boxlite_home::settings::{Bytes, Percent, Settings, SettingsOptions, SettingsVariables};
 use boxlite_storage::gc::{Automatic, Catalog};
+use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_types::{ErrorKind, GcOptions, Result, Verdict};
 
 use crate::place::{NoRecords, age, collect, digest, images};
@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 const LARGEST: u64 = 8 << 30;
 
 enum Disk {
-    Mounted(tempfile::TempDir),
+    Mounted(SmallFilesystem),
     Named(PathBuf),
 }
 
@@ -34,37 +34,13 @@ impl Disk {
             );
             return Some(Self::Named(named));
         }
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("disk");
-        File::create(&image).unwrap().set_len(1536 * MIB).unwrap();
-        let mount = directory.path().join("mount");
-        std::fs::create_dir(&mount).unwrap();
-        let run = |program: &str, arguments: &[&str], paths: &[&Path]| {
-            let output = Command::new(program).args(arguments).args(paths).output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        if !run("mkfs.ext4", &["-q", "-m", "0", "-N", "8192"], &[&image])
-            || !run("mount", &["-o", "loop"], &[&image, &mount])
-        {
-            assert!(std::env::var_os("CI").is_none(), "an ext4 cannot be loop-mounted here");
-            eprintln!("SKIPPED: loop-mounting an ext4 needs root; or set BOXLITE_DISKTEST_HOME");
-            return None;
-        }
-        Some(Self::Mounted(directory))
+        SmallFilesystem::ext4(1536 * MIB, &["-m", "0", "-N", "8192"]).map(Self::Mounted)
     }
 
-    fn path(&self) -> PathBuf {
+    fn path(&self) -> &Path {
         match self {
-            Self::Mounted(directory) => directory.path().join("mount"),
-            Self::Named(path) => path.clone(),
-        }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if let Self::Mounted(_) = self {
-            let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+            Self::Mounted(filesystem) => filesystem.path(),
+            Self::Named(path) => path,
         }
     }
 }

@@ -2,59 +2,17 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use boxlite_home::Home;
 use boxlite_home::settings::Settings;
+use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_types::GcOptions;
 use boxlite_types::gc::Fate;
 
 use super::place::{AGED, digest};
 use crate::gc::{Automatic, Catalog, collect, usage};
 use crate::store::{IntentKind, Store};
-
-/// A small filesystem of its own, unmounted at the end.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount(options: &str) -> Option<Self> {
-        Self::mounted(Command::new("mount").args(["-t", "tmpfs", "-o", options, "boxlite-test"]))
-    }
-
-    /// An ext4 whose blocks, and so whose directories at first, are of 1 KiB.
-    fn ext4() -> Option<Self> {
-        let image = tempfile::NamedTempFile::new().unwrap();
-        image.as_file().set_len(24 << 20).unwrap();
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-b", "1024", "-m", "0", "-N", "2000"])
-            .arg(image.path())
-            .status()
-            .is_ok_and(|status| status.success());
-        if !made {
-            assert!(std::env::var_os("CI").is_none(), "mkfs.ext4 does not work here");
-            eprintln!("SKIPPED: mkfs.ext4 does not work here");
-            return None;
-        }
-        Self::mounted(Command::new("mount").args(["-o", "loop"]).arg(image.path()))
-    }
-
-    fn mounted(mount: &mut Command) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        if !mount.arg(directory.path()).output().is_ok_and(|output| output.status.success()) {
-            assert!(std::env::var_os("CI").is_none(), "a filesystem cannot be mounted here");
-            eprintln!("SKIPPED: mounting needs root");
-            return None;
-        }
-        Some(Self(directory))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
 
 fn age(path: &Path) {
     let then = std::time::SystemTime::now() - AGED;
@@ -86,8 +44,8 @@ fn fill_inodes(directory: &Path) {
 /// Mutation tried: a census that opens its files for writing a note (`Lock::try_exclusive` on a lock file in
 /// `images/`) fails here with no space left.
 fn frees_when(fill: &[fn(&Path)]) {
-    let Some(small) = Small::mount("size=24m,nr_inodes=400") else { return };
-    let home = Home::open(&small.0.path().join("home")).unwrap();
+    let Some(small) = SmallFilesystem::tmpfs("size=24m,nr_inodes=400") else { return };
+    let home = Home::open(&small.path().join("home")).unwrap();
     let settings = Settings::default();
     {
         let store = Store::open(&home.database()).unwrap();
@@ -102,7 +60,7 @@ fn frees_when(fill: &[fn(&Path)]) {
     age(&home.blobs().join(digest("loose")));
     std::fs::write(home.tmp().join("dead.partial"), vec![1; 1 << 16]).unwrap();
     for fill in fill {
-        fill(small.0.path());
+        fill(small.path());
     }
 
     // A process that begins now opens everything anew.
@@ -169,12 +127,14 @@ fn gc_works_at_0_bytes_and_0_inodes_free() {
 ///
 /// Mutation tried: renaming alone; in all four tests removals failed with no space left.
 fn frees_where_directories_cannot_grow(crowded: bool, make: fn(&Home) -> usize) {
-    let Some(small) = Small::ext4() else { return };
-    let home = Home::open(&small.0.path().join("home")).unwrap();
+    let Some(small) = SmallFilesystem::ext4(24 << 20, &["-b", "1024", "-m", "0", "-N", "2000"]) else {
+        return;
+    };
+    let home = Home::open(&small.path().join("home")).unwrap();
     let settings = Settings::default();
     let catalog: Arc<dyn Catalog> = Arc::new(Store::open(&home.database()).unwrap());
     let made = make(&home);
-    fill_bytes(small.0.path());
+    fill_bytes(small.path());
     let mut alive = Vec::new();
     while crowded && let Ok(staged) = boxlite_home::durable::Staged::create(&home.tmp(), "a") {
         alive.push(staged);
