@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use boxlite_testkit::assets::Assets;
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite_vm::shim::Accelerator;
 
@@ -71,10 +72,10 @@ fn main() -> Outcome<()> {
 impl Bench {
     fn prepare() -> Outcome<Self> {
         let directory = tempfile::tempdir()?;
-        let assets = PathBuf::from(std::env::var("BOXLITE_ASSETS")?);
-        let image = format!("oci:{}:mini", std::env::var("BOXLITE_TEST_IMAGE")?);
+        let assets = Assets::locate();
+        let image = assets.reference("mini");
         let home = boxlite_home::Home::open(&directory.path().join("home"))?;
-        let sources = BootSources { kernel_dir: assets.join("kernel"), agent: assets.join("boxlite-guest") };
+        let sources = BootSources { kernel_dir: assets.kernel(), agent: assets.agent() };
         let devices = GuestDevices { network: false, shares: false, pci: false };
         let boot = boot_files(&sources, devices, &home.vm(), &home.tmp())?;
         let trivial = trivial_initramfs(directory.path())?;
@@ -87,6 +88,7 @@ impl Bench {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.boxlite);
         command.args(arguments).env("BOXLITE_HOME", self.directory.path().join("home")).stdin(Stdio::null());
+        command.env("BOXLITE_ASSETS", Assets::locate().directory());
         command
     }
 

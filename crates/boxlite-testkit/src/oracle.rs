@@ -1,11 +1,13 @@
 //! Whether a test can run on this machine.
 //!
 //! A test that cannot run says so on standard error, in a line that starts with `SKIPPED`, and returns. Where `CI` is set,
-//! the machine is expected to have everything, and the same test fails instead.
+//! the machine is expected to have everything, and the same test fails instead; [`skip_even_in_ci`] is for the little that
+//! `scripts/setup --test` cannot provide.
 
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Says that the calling test is skipped, and why.
 ///
@@ -15,7 +17,57 @@ use std::path::{Path, PathBuf};
 #[track_caller]
 pub fn skip(reason: impl Display) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");
+    skip_even_in_ci(reason);
+}
+
+/// Says that the calling test is skipped, and why, also where `CI` is set.
+pub fn skip_even_in_ci(reason: impl Display) {
     eprintln!("SKIPPED: {reason}");
+}
+
+/// Returns whether the calling test is to be skipped for want of root, which `what` needs, and says so; a user without
+/// privileges may skip it also where `CI` is set.
+#[must_use]
+pub fn skip_unless_root(what: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip_even_in_ci(format_args!("{what} needs root"));
+    }
+    !is_root
+}
+
+/// Returns whether this process is root, which `what` needs; calls [`skip`] if it is not.
+///
+/// # Panics
+///
+/// If it is not root and `CI` is set.
+#[track_caller]
+#[must_use]
+pub fn require_root(what: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip(format_args!("{what} needs root"));
+    }
+    is_root
+}
+
+/// Returns what `prepare` makes once for all tests of a process; `None`, after [`skip`], where it could not be made.
+///
+/// # Panics
+///
+/// If it could not be made and `CI` is set.
+#[track_caller]
+pub fn prepared<T>(
+    once: &'static OnceLock<Result<T, String>>,
+    prepare: impl FnOnce() -> Result<T, String>,
+) -> Option<&'static T> {
+    match once.get_or_init(prepare) {
+        Ok(value) => Some(value),
+        Err(reason) => {
+            skip(reason);
+            None
+        }
+    }
 }
 
 /// Returns whether `program` (a name to find in `PATH`, or a path) is installed; calls [`skip`] if it is not.

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use boxlite_testkit::program::hinted;
+
 use crate::home::Home;
-use crate::output::hinted;
 
 /// Names, lengths and times of everything in the home but the database, whose pages may be touched by a reader.
 fn contents(directory: &Path) -> Vec<String> {

@@ -5,8 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boxlite_testkit::program::Output;
+
 use crate::home::Home;
-use crate::output::Output;
 
 /// Appends its host name to a file, so that each run shows whose disk it found.
 const DIARY: &str = "hostname >>/root/diary; cat /root/diary";

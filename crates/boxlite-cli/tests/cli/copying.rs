@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::Output;
+
 use crate::home::Home;
-use crate::output::{Output, eventually};
 
 #[test]
 fn files_are_copied_both_ways_by_docker_s_rules() {

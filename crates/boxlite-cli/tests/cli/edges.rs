@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::Output;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::home::Home;
-use crate::output::{Output, eventually};
 
 /// Waits until the box has run and ended, whoever starts it.
 fn until_ended(home: &Home, name: &str) {

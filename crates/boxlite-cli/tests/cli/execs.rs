@@ -2,8 +2,9 @@
 
 use std::thread;
 
+use boxlite_testkit::deadline::eventually;
+
 use crate::home::Home;
-use crate::output::eventually;
 
 #[test]
 fn commands_run_beside_each_other_in_a_box() {

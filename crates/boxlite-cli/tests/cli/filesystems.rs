@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boxlite_testkit::oracle;
+use boxlite_testkit::program::{Output, hinted};
+
 use crate::home::Home;
-use crate::output::{Output, hinted};
 
 /// What this test has mounted, unmounted at its end.
 struct Mounted(PathBuf);
@@ -13,9 +15,7 @@ struct Mounted(PathBuf);
 impl Mounted {
     /// `None`, after saying so, where nothing can be mounted.
     fn new(arguments: &[&str], source: &Path, at: &Path) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "mounting needs root");
-            println!("SKIPPED: mounting a filesystem needs root");
+        if !oracle::require_root("mounting a filesystem") {
             return None;
         }
         fs::create_dir_all(at).unwrap();

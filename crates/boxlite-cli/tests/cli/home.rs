@@ -1,45 +1,17 @@
-//! A home of its own for each test, and the machine they all need.
+//! A home of its own for each test.
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use boxlite_testkit::assets::Assets;
+use boxlite_testkit::program::Output;
 use rustix::process::Pid;
 use tempfile::TempDir;
 
-use crate::output::Output;
 use crate::reach::Reach;
-
-/// What `scripts/test` sets up.
-#[derive(Debug, Clone)]
-pub(crate) struct Machine {
-    pub(crate) assets: PathBuf,
-    pub(crate) layout: PathBuf,
-}
-
-impl Machine {
-    /// What this machine has; `None`, after saying so, where virtual machines can't be run.
-    pub(crate) fn find() -> Option<Self> {
-        let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        // Programs are in target/PROFILE, assets in target/assets.
-        let usual = Path::new(program()).ancestors().nth(2).map(|target| target.join("assets"));
-        let assets = named("BOXLITE_ASSETS").or(usual)?;
-        let layout = named("BOXLITE_TEST_IMAGE").unwrap_or_else(|| assets.join("test-image"));
-        if assets.join("kernel").exists() && layout.join("index.json").exists() {
-            return Some(Self { assets, layout });
-        }
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "run scripts/test: {} lacks assets",
-            assets.display()
-        );
-        println!("SKIPPED: {} or {} is incomplete; run scripts/test", assets.display(), layout.display());
-        None
-    }
-}
 
 pub(crate) fn program() -> &'static str {
     env!("CARGO_BIN_EXE_boxlite")
@@ -50,20 +22,20 @@ pub(crate) struct Home {
     /// How commands find it, from the first one on.
     reach: OnceLock<Reach>,
     directory: TempDir,
-    machine: Option<Machine>,
+    assets: Option<Assets>,
 }
 
 impl Home {
     /// A home on a machine that may lack everything.
     pub(crate) fn bare() -> Self {
         let directory = TempDir::with_prefix("boxlite-cli-").expect("making a home");
-        Self { reach: OnceLock::new(), directory, machine: None }
+        Self { reach: OnceLock::new(), directory, assets: None }
     }
 
     /// A home where boxes can run.
     pub(crate) fn able() -> Option<Self> {
         let mut home = Self::bare();
-        home.machine = Some(Machine::find()?);
+        home.assets = Some(Assets::require()?);
         Some(home)
     }
 
@@ -72,17 +44,16 @@ impl Home {
     }
 
     pub(crate) fn reach(&self) -> &Reach {
-        self.reach.get_or_init(|| Reach::of(self.path(), self.machine.as_ref()))
+        self.reach.get_or_init(|| Reach::of(self.path(), self.assets.as_ref()))
     }
 
     /// The test image of that tag.
     pub(crate) fn image(&self, tag: &str) -> String {
-        let layout = self.machine.as_ref().map(|machine| machine.layout.display().to_string());
-        format!("oci:{}:{tag}", layout.expect("an able home"))
+        self.assets.as_ref().expect("an able home").reference(tag)
     }
 
     pub(crate) fn layout(&self) -> &Path {
-        &self.machine.as_ref().expect("an able home").layout
+        self.assets.as_ref().expect("an able home").test_image()
     }
 
     /// `boxlite ARGUMENTS`, not yet started, with pipes and no standard input.
@@ -90,8 +61,8 @@ impl Home {
         let mut command = Command::new(program());
         command.args(arguments).env_remove("BOXLITE_LOG");
         self.reach().lead(&mut command);
-        if let Some(machine) = &self.machine {
-            command.env("BOXLITE_ASSETS", &machine.assets);
+        if let Some(assets) = &self.assets {
+            command.env("BOXLITE_ASSETS", assets.directory());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -2,8 +2,10 @@
 
 use std::thread;
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::Output;
+
 use crate::home::Home;
-use crate::output::{Output, eventually};
 
 #[test]
 fn files_outlive_the_run_and_logs_its_end() {

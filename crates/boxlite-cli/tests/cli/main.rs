@@ -13,7 +13,6 @@ mod filesystems;
 mod home;
 mod lifecycle;
 mod listing;
-mod output;
 mod pressure;
 mod reach;
 mod runs;

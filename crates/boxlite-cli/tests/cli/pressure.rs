@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use boxlite_testkit::filesystem::SmallFilesystem;
+use boxlite_testkit::program::{Output, run};
+use boxlite_testkit::{deadline, oracle};
+
 use crate::home::Home;
 
 const MIB: u64 = 1 << 20;
@@ -18,30 +22,24 @@ const LARGEST: u64 = 8192 * MIB;
 /// A small filesystem that holds a home.
 struct Disk {
     root: PathBuf,
-    /// Mounted by this test, and unmounted at its end.
-    mounted: bool,
-    _image: tempfile::TempDir,
+    /// What this test has mounted there, unless `BOXLITE_DISKTEST_HOME` names a filesystem.
+    _mounted: Option<SmallFilesystem>,
 }
 
 impl Disk {
-    /// `BOXLITE_DISKTEST_HOME`, or a loop-mounted ext4 of 1.5 GiB at `directory`; `None`, after saying so, without root.
-    fn small(directory: &Path) -> Option<Self> {
-        let image = tempfile::tempdir().unwrap();
+    /// `BOXLITE_DISKTEST_HOME`, or a loop-mounted ext4 of 1.5 GiB; `None`, after saying so, without root.
+    fn small() -> Option<Self> {
         if let Some(named) = std::env::var_os("BOXLITE_DISKTEST_HOME") {
             let root = PathBuf::from(named);
             let total = boxlite_home::durable::free_space(&root).unwrap().bytes_total;
             assert!(total <= LARGEST, "{} holds {total} bytes, too many to fill", root.display());
-            return Some(Self { root, mounted: false, _image: image });
+            return Some(Self { root, _mounted: None });
         }
-        if !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: mounting a small filesystem needs root; BOXLITE_DISKTEST_HOME names one");
+        if oracle::skip_unless_root("mounting a small filesystem (BOXLITE_DISKTEST_HOME names one)") {
             return None;
         }
-        let file = image.path().join("disk.ext4");
-        File::create(&file).unwrap().set_len(1536 * MIB).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&file));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(directory));
-        Some(Self { root: directory.to_owned(), mounted: true, _image: image })
+        let mounted = SmallFilesystem::ext4(1536 * MIB, &["-m", "0"])?;
+        Some(Self { root: mounted.path().to_owned(), _mounted: Some(mounted) })
     }
 
     fn free(&self) -> u64 {
@@ -64,15 +62,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.root.join("filler"));
-        if self.mounted {
-            let _ = Command::new("umount").arg("-l").arg(&self.root).status();
-        }
     }
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}");
 }
 
 fn disk_images(home: &Path) -> Vec<PathBuf> {
@@ -85,11 +75,11 @@ fn disk_images(home: &Path) -> Vec<PathBuf> {
 #[test]
 fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
     let Some(home) = Home::able() else { return };
-    let Some(disk) = Disk::small(home.path()) else { return };
+    let Some(disk) = Disk::small() else { return };
     let boxlite = |arguments: &[&str]| {
         let mut command = home.command(arguments);
         command.env("BOXLITE_SOFT_FLOOR", SOFT.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
-        crate::output::Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
+        Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
     };
 
     // Ok: nothing is said.
@@ -146,11 +136,11 @@ fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
 #[test]
 fn a_copy_that_crosses_the_floor_leaves_nothing() {
     let Some(home) = Home::able() else { return };
-    let Some(disk) = Disk::small(home.path()) else { return };
+    let Some(disk) = Disk::small() else { return };
     let boxlite = |arguments: &[&str]| {
         let mut command = home.command(arguments);
         command.env("BOXLITE_SOFT_FLOOR", HARD.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
-        crate::output::Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
+        Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
     };
     let mini = home.image("mini");
     boxlite(&["run", "-d", "--name", "copied", &mini, "sleep", "1000"]).ok();
@@ -174,11 +164,9 @@ fn a_copy_that_crosses_the_floor_leaves_nothing() {
         // The agent takes it back once it sees the archive's early end.
         let listed = "until [ \"$(ls -A /in)\" = big ]; do sleep 0.2; done; cat /in/big; sync";
         assert_eq!(boxlite(&["exec", "copied", "timeout", "60", "sh", "-c", listed]).ok(), "old\n");
-        let began = std::time::Instant::now();
-        while overlay() > before + 32 * MIB {
-            assert!(began.elapsed() < Duration::from_secs(90), "{} bytes stay allocated", overlay());
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        deadline::until(Duration::from_secs(90), "the overlay's blocks to be given back", || {
+            overlay() <= before + 32 * MIB
+        });
     }
     boxlite(&["rm", "-f", "copied"]);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::home::Machine;
+use boxlite_testkit::assets::Assets;
 
 /// The home is on this host, and nobody is in between.
 pub(crate) struct Reach {
@@ -11,7 +11,7 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn of(home: &Path, _: Option<&Machine>) -> Self {
+    pub(crate) fn of(home: &Path, _: Option<&Assets>) -> Self {
         Self { home: home.to_owned() }
     }
 

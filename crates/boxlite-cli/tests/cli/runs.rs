@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::{Output, noise};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
 use crate::home::Home;
-use crate::output::{Output, eventually};
 
 #[test]
 fn a_command_runs_as_asked_and_its_box_goes() {
@@ -119,18 +120,4 @@ fn a_reader_that_goes_away_ends_the_writer_quietly() {
     let output = Output::of(child);
     assert_eq!((output.code(), output.err.as_str()), (Some(141), ""), "{output:?}");
     assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
-}
-
-/// Bytes that neither compress nor repeat.
-pub(crate) fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }

@@ -12,7 +12,7 @@ fn what_a_box_needs_is_kept_and_goes_after_it() {
     let grown = |arguments: &[&str]| {
         let mut command = home.command(arguments);
         command.env("BOXLITE_GRACE", "0s");
-        crate::output::Output::of(command.spawn().unwrap())
+        boxlite_testkit::program::Output::of(command.spawn().unwrap())
     };
     let kept = grown(&["gc", "--format", "json"]).json();
     assert_eq!(kept["reclaimed"], 0, "{kept}");
@@ -49,7 +49,7 @@ fn the_host_is_described_and_what_is_missing_is_an_exit_status() {
     assert!(info["space"]["free"]["bytes"].as_u64().unwrap() > 0, "{info}");
     let mut command = home.command(["doctor"]);
     command.env("BOXLITE_ASSETS", home.path()).env("BOXLITE_HARD_FLOOR", "2GiB");
-    let lacking = crate::output::Output::of(command.spawn().unwrap());
+    let lacking = boxlite_testkit::program::Output::of(command.spawn().unwrap());
     assert_eq!(lacking.code(), Some(1), "{lacking:?}");
     let text = lacking.text();
     assert!(text.contains("missing: run scripts/setup"), "{text}");

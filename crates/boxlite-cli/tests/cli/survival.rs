@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::Output;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::home::Home;
-use crate::output::{Output, eventually};
 
 fn state(home: &Home, name: &str) -> (String, serde_json::Value) {
     let info = home.run(&["inspect", name]).json();

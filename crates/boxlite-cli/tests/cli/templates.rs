@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use boxlite_testkit::deadline::eventually;
 use rustix::process::{Signal, kill_process};
 
 use crate::home::Home;
-use crate::output::eventually;
 
 const MEMORY: u64 = 128 << 20;
 

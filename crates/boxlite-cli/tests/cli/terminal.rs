@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
+use boxlite_testkit::deadline::{TEST_TIMEOUT, eventually};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::home::Home;
-use crate::output::{PATIENCE, eventually};
 
 /// A program on a terminal, seen from the user's side.
 struct Session {
@@ -55,7 +55,7 @@ impl Session {
     #[track_caller]
     fn see(&mut self, text: &str) {
         while !self.seen.contains(text) {
-            match self.screen.recv_timeout(PATIENCE) {
+            match self.screen.recv_timeout(TEST_TIMEOUT) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
                 Err(error) => panic!("{text:?} does not appear ({error}): {:?}", self.seen),
             }

@@ -4,12 +4,14 @@ use std::io::ErrorKind::WouldBlock;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use boxlite_testkit::deadline;
 
 use crate::guest::{TestBox, ground};
 use crate::outside::{Outside, tcp_echo, udp_echo, v4};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 // Mutations tried, each of which fails here: a filter that passes everything (QEMU ends); without 127/8; without 0/8;
 // without the limited broadcast; SYN to the gateway from a published port; unsolicited UDP from a published port.
@@ -92,13 +94,12 @@ async fn published_ports_carry_both_ways_and_only_where_they_are_bound() {
         let there = Arc::clone(&outside);
         let talk = tokio::task::spawn_blocking(move || {
             let connect = || TcpStream::connect(address).unwrap();
-            let begun = Instant::now();
             // slirp accepts before the guest does: only an echo tells that the guest listens.
-            while !echoes(&if address == tcp { connect() } else { there.inside(connect) }) {
-                assert!(begun.elapsed() < PATIENCE, "the guest does not listen");
-            }
+            deadline::until(TIMEOUT, "the guest to listen", || {
+                echoes(&if address == tcp { connect() } else { there.inside(connect) })
+            });
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
             socket.connect(udp).unwrap();
             socket.send(b"question").unwrap();
             let mut answer = [0; 100];
@@ -120,7 +121,7 @@ async fn published_ports_carry_both_ways_and_only_where_they_are_bound() {
 fn echoes(stream: &TcpStream) -> bool {
     let sent: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 251) as u8).collect();
     let mut received = Vec::new();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut writing = stream.try_clone().unwrap();
     let read = std::thread::scope(|scope| {
         scope.spawn(|| writing.write_all(&sent).and_then(|()| writing.shutdown(Shutdown::Write)));
@@ -140,7 +141,7 @@ async fn a_busy_port_is_a_conflict_before_anything_boots() {
     let error = guest.start().unwrap_err();
     assert_eq!(error.kind(), boxlite::ErrorKind::Conflict, "{error}");
     assert!(error.to_string().contains(&port.to_string()), "{error}");
-    wait_for(|| guest.lock_is_free());
+    deadline::until(TIMEOUT, "the box to be gone", || guest.lock_is_free());
     drop(held);
     guest.start().unwrap();
 }
@@ -153,12 +154,4 @@ async fn without_a_network_there_is_no_network_card() {
     let said = guest.python("import os; print(sorted(os.listdir('/sys/class/net')))", &[]).await;
     assert_eq!(said, "['lo']\n");
     guest.stop().await;
-}
-
-pub(crate) fn wait_for(mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain");
-        std::thread::yield_now();
-    }
 }

@@ -7,9 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
+use boxlite_testkit::program::run;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use crate::guest::run;
 
 /// A network namespace, reachable from the host under `address`; it is removed when this is dropped.
 pub(crate) struct Outside {

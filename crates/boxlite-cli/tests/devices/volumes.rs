@@ -4,10 +4,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use boxlite::ErrorKind;
+use boxlite_testkit::deadline;
 use sha2::{Digest, Sha256};
 
 use crate::guest::ground;
-use crate::network::wait_for;
+use crate::network::TIMEOUT;
 
 const COPY: &str = r#"
 import hashlib, os, shutil, sys
@@ -108,9 +109,9 @@ async fn a_killed_shim_leaves_no_virtiofsd_and_no_qemu() {
     let pid = rustix::process::Pid::from_raw(shim as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     for mark in marks {
-        wait_for(|| processes_naming(mark) == 0);
+        deadline::until(TIMEOUT, "no process of it", || processes_naming(mark) == 0);
     }
-    wait_for(|| guest.lock_is_free());
+    deadline::until(TIMEOUT, "the box to be gone", || guest.lock_is_free());
 }
 
 /// Processes on whose command line `path` appears.
@@ -131,5 +132,5 @@ async fn a_directory_that_vanished_is_said_before_anything_boots() {
     let error = guest.start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-    wait_for(|| guest.lock_is_free());
+    deadline::until(TIMEOUT, "the box to be gone", || guest.lock_is_free());
 }

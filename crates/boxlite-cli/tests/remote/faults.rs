@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::{Output, noise};
 use rustix::process::{Pid, Signal};
 use sha2::{Digest, Sha256};
 
 use crate::home::Home;
-use crate::output::{Output, eventually};
 use crate::proxy::Proxy;
-use crate::runs::noise;
 
 /// Mutation tried: see the comments in `boxlite`'s `runtime/rest/tests/executions.rs`.
 #[test]

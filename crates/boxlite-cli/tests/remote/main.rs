@@ -18,8 +18,6 @@ mod home;
 mod lifecycle;
 #[path = "../cli/listing.rs"]
 mod listing;
-#[path = "../cli/output.rs"]
-mod output;
 mod proxy;
 mod reach;
 #[path = "../cli/runs.rs"]

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use boxlite_testkit::assets::Assets;
+use boxlite_testkit::deadline::eventually;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::home::{Machine, program};
-use crate::output::eventually;
+use crate::home::program;
 
 /// A `boxlite serve` of its own, with what it complains in a file that is shown when a test fails.
 pub(crate) struct Reach {
@@ -20,18 +21,18 @@ pub(crate) struct Reach {
 
 impl Reach {
     /// Serves `home` on a free port, with the whole filesystem for images and volumes.
-    pub(crate) fn of(home: &Path, machine: Option<&Machine>) -> Self {
-        Self::with(home, machine, &["--allow-path", "/"])
+    pub(crate) fn of(home: &Path, assets: Option<&Assets>) -> Self {
+        Self::with(home, assets, &["--allow-path", "/"])
     }
 
     /// Serves `home` on a free port with these arguments.
-    pub(crate) fn with(home: &Path, machine: Option<&Machine>, arguments: &[&str]) -> Self {
+    pub(crate) fn with(home: &Path, assets: Option<&Assets>, arguments: &[&str]) -> Self {
         let complaints = home.with_extension("served");
         let mut command = Command::new(program());
         command.args(["serve", "--port", "0", "--gc-interval", "off"]).args(arguments);
         command.env("BOXLITE_HOME", home);
-        if let Some(machine) = machine {
-            command.env("BOXLITE_ASSETS", &machine.assets);
+        if let Some(assets) = assets {
+            command.env("BOXLITE_ASSETS", assets.directory());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::options().create(true).append(true).open(&complaints).expect("a file"));

@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 
+use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::program::{Output, hinted};
 use rustix::process::Signal;
 
 use crate::home::Home;
-use crate::output::{Output, eventually, hinted};
 use crate::reach::Reach;
 
 #[test]

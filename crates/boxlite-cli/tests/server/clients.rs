@@ -2,9 +2,11 @@
 
 use std::process::{Command, Stdio};
 
+use boxlite_testkit::oracle;
+use boxlite_testkit::program::Output;
+
 use crate::home::Home;
-use crate::output::Output;
-use crate::serving::{Registry, Server, beside, client_program};
+use crate::serving::{Server, beside, client_program, registry_with_mini};
 
 /// Runs a client's script, which fails where the server does not do what it must.
 fn session(program: &std::path::Path, script: &str, arguments: &[&str]) -> Output {
@@ -22,11 +24,10 @@ fn session(program: &std::path::Path, script: &str, arguments: &[&str]) -> Outpu
 fn the_published_python_client_runs_a_whole_session() {
     let Some(home) = Home::able() else { return };
     let Some(python) = client_program("bin/python") else { return };
-    let registry = Registry::with_mini(&home);
+    let (_registry, image) = registry_with_mini(&home);
     let scratch = tempfile::tempdir().unwrap();
     let server = Server::start(&home, &[]);
-    let done =
-        session(&python, "session.py", &[&server.url, &registry.image, scratch.path().to_str().unwrap()]);
+    let done = session(&python, "session.py", &[&server.url, &image, scratch.path().to_str().unwrap()]);
     assert!(done.ok().ends_with("done\n"));
 }
 
@@ -49,14 +50,14 @@ fn the_published_python_client_understands_what_went_wrong() {
 fn the_published_node_client_runs_a_session() {
     let Some(home) = Home::able() else { return };
     if ["node", "npm"].iter().any(|program| Command::new(program).arg("--version").output().is_err()) {
-        println!("SKIPPED: there is no node, or no npm, on this machine");
+        oracle::skip_even_in_ci("there is no node, or no npm, on this machine");
         return;
     }
     let Some(package) = client_program("node/node_modules/@boxlite-ai/boxlite") else { return };
-    let registry = Registry::with_mini(&home);
+    let (_registry, image) = registry_with_mini(&home);
     let scratch = tempfile::tempdir().unwrap();
     let server = Server::start(&home, &[]);
     let entry = package.join("dist/index.js");
-    let arguments = [entry.to_str().unwrap(), &server.url, &registry.image, scratch.path().to_str().unwrap()];
+    let arguments = [entry.to_str().unwrap(), &server.url, &image, scratch.path().to_str().unwrap()];
     assert!(session(std::path::Path::new("node"), "session.mjs", &arguments).ok().ends_with("done\n"));
 }

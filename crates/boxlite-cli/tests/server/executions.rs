@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use boxlite_testkit::deadline::{self, TEST_TIMEOUT};
 use futures::future::join_all;
 use futures::{SinkExt, StreamExt};
 use reqwest::Method;
@@ -148,9 +149,10 @@ async fn one_client_at_a_time_and_late_ones_get_everything() {
 
     // Ended before anybody came: its output waits.
     let path = server.exec("box-0", "echo early; kill -9 $$").await;
-    while server.get(&path).await["status"] == "running" {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    deadline::within_async(TEST_TIMEOUT, "the command to end", async || {
+        (server.get(&path).await["status"] != "running").then_some(())
+    })
+    .await;
     assert_eq!(collect(attach(&server, &path).await).await, ("early\n".into(), String::new(), Some(137)));
 
     // Killed: gone for everybody but the client that was on its way.

@@ -15,8 +15,5 @@ mod watching;
 #[path = "../cli/home.rs"]
 #[allow(dead_code, reason = "shared with the command line's tests, which need more of it")]
 mod home;
-#[path = "../cli/output.rs"]
-#[allow(dead_code, reason = "shared with the command line's tests, which need more of it")]
-mod output;
 #[path = "../cli/reach.rs"]
 mod reach;

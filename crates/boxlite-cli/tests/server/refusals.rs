@@ -4,11 +4,11 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use boxlite_testkit::program::hinted;
 use reqwest::Method;
 use serde_json::json;
 
 use crate::home::Home;
-use crate::output::hinted;
 use crate::serving::{Server, answer};
 
 fn key(home: &Home, text: &str, mode: u32) -> PathBuf {

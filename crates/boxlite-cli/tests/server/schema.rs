@@ -2,10 +2,11 @@
 
 use std::process::{Command, Stdio};
 
+use boxlite_testkit::deadline::TEST_TIMEOUT;
+use boxlite_testkit::program::Output;
 use reqwest::Method;
 
 use crate::home::Home;
-use crate::output::{Output, PATIENCE};
 use crate::serving::{Server, answer, client_program};
 
 /// What schemathesis is told: real names, so that more than "not found" is tested.
@@ -46,6 +47,6 @@ async fn every_answer_is_as_described() {
     // One worker: with several, CPython 3.11's parser confuses the depths of their recursions and fails now and then.
     command.args(["--continue-on-failure", "--no-color", "--workers", "1", "--request-timeout", "60"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let report = Output::within(command.spawn().expect("starting schemathesis"), 4 * PATIENCE);
+    let report = Output::within(command.spawn().expect("starting schemathesis"), 4 * TEST_TIMEOUT);
     assert_eq!(report.code(), Some(0), "{}{}", report.text(), report.err);
 }

@@ -2,14 +2,16 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
+use boxlite_testkit::assets::Assets;
+use boxlite_testkit::deadline::TEST_TIMEOUT;
+use boxlite_testkit::registry::Registry;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::home::Home;
-use crate::output::PATIENCE;
 
 /// A running `boxlite serve`; killed when dropped.
 pub(crate) struct Server {
@@ -32,7 +34,8 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("its first line");
         let url = line.trim().strip_prefix("boxlite: serving on ").expect("where it serves").to_owned();
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(TEST_TIMEOUT).build().expect("an HTTP client");
         Self { child, url, http }
     }
 
@@ -97,18 +100,9 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
 
 /// A program of the published clients; `None`, after saying so, where they are not installed.
 pub(crate) fn client_program(name: &str) -> Option<PathBuf> {
-    let path = crate::home::Machine::find()?.assets.join("clients").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(
-        std::env::var("CI").as_deref(),
-        Ok("true"),
-        "there is no {}; run scripts/test",
-        path.display()
-    );
-    println!("SKIPPED: there is no {}; run scripts/test", path.display());
-    None
+    let assets = Assets::require()?;
+    let path = assets.directory().join("clients").join(name);
+    assets.has(&[&path]).then_some(path)
 }
 
 /// A file beside these tests.
@@ -116,33 +110,10 @@ pub(crate) fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server").join(name)
 }
 
-/// A real registry on loopback that has the image `mini`.
-pub(crate) struct Registry {
-    directory: tempfile::TempDir,
-    /// What the image is called there.
-    pub(crate) image: String,
-}
-
-impl Registry {
-    pub(crate) fn with_mini(home: &Home) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let at = directory.path().to_str().expect("a path").to_owned();
-        let layout = home.layout().to_str().expect("a path");
-        let address = script(&["start", &at]);
-        script(&["push", &at, layout, "mini", "library/mini:1"]);
-        Self { directory, image: format!("{}/library/mini:1", address.trim()) }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        script(&["stop", self.directory.path().to_str().unwrap_or_default()]);
-    }
-}
-
-fn script(arguments: &[&str]) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/registry");
-    let output = Command::new(script).args(arguments).output().expect("running scripts/registry");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
+/// Starts a registry that has the image `mini`, and returns it with what the image is called there.
+pub(crate) fn registry_with_mini(home: &Home) -> (Registry, String) {
+    let registry = Registry::start(&[]);
+    registry.push(home.layout(), "mini", "library/mini:1");
+    let image = format!("{}/library/mini:1", registry.address);
+    (registry, image)
 }

@@ -1,12 +1,12 @@
 //! Metrics, readiness and garbage collection by the clock.
 
 use std::fs::File;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use boxlite_testkit::deadline::{self, TEST_TIMEOUT, eventually};
 use reqwest::Method;
 
 use crate::home::Home;
-use crate::output::{PATIENCE, eventually};
 use crate::serving::Server;
 
 /// A disk image that no box needs and nobody touched for an hour.
@@ -25,15 +25,11 @@ async fn metrics(server: &Server) -> String {
 
 /// The page once `shown` says that it shows what has just happened.
 async fn metrics_once(server: &Server, shown: impl Fn(&str) -> bool) -> String {
-    let began = Instant::now();
-    loop {
+    deadline::within_async(TEST_TIMEOUT, "the metrics to show it", async || {
         let page = metrics(server).await;
-        if shown(&page) {
-            return page;
-        }
-        assert!(began.elapsed() < PATIENCE, "{page}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        shown(&page).then_some(page)
+    })
+    .await
 }
 
 fn figure(page: &str, name: &str) -> u64 {

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use boxlite_home::durable::Lock;
+use boxlite_testkit::deadline;
 use boxlite_vm::shim::{MainLog, OutcomeCause, wait_until_gone};
 use futures::StreamExt;
 
 use crate::bench::{bench, shell};
-use crate::life::read_all;
+use crate::ground::read_all;
 
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
@@ -28,12 +29,8 @@ fn is_alive(pid: u32) -> bool {
 
 /// Waits until nothing of the process is left: its locks go an instant before its id does.
 async fn until_dead(pid: u32) {
-    let dead = async {
-        while is_alive(pid) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), dead).await.expect("the process is left behind");
+    let limit = Duration::from_secs(20);
+    deadline::within_async(limit, "the process to be gone", async || (!is_alive(pid)).then_some(())).await;
 }
 
 /// Mutation tried: without the parent-death signal QEMU stays, the lock with it, and this times out.

@@ -2,26 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use boxlite::{Execution, OutputStream};
 use boxlite_home::admission::Claims;
 use boxlite_proto::ProcessExit;
 use boxlite_vm::shim::{MainLog, OutcomeCause};
-use futures::StreamExt;
 
 use crate::bench::{bench, shell};
-
-/// All of an execution's output by stream.
-pub(crate) async fn read_all(execution: &mut Execution) -> (Vec<u8>, Vec<u8>) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    while let Some(chunk) = execution.output.next().await {
-        let chunk = chunk.unwrap();
-        match chunk.stream {
-            OutputStream::Stdout => out.extend_from_slice(&chunk.bytes),
-            OutputStream::Stderr => err.extend_from_slice(&chunk.bytes),
-        }
-    }
-    (out, err)
-}
+use crate::ground::read_all;
 
 #[tokio::test]
 async fn the_main_process_is_heard_and_its_status_published() {

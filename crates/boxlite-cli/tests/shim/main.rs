@@ -2,6 +2,8 @@
 
 mod bench;
 mod death;
+#[path = "../common/ground.rs"]
+mod ground;
 mod life;
 mod space;
 mod streams;

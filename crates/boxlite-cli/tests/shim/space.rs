@@ -4,38 +4,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use boxlite_testkit::filesystem::SmallFilesystem;
+use boxlite_testkit::program::run;
+use boxlite_testkit::{deadline, oracle};
 use boxlite_vm::shim::{DiskFloors, OutcomeCause, ShimClient};
 use futures::StreamExt;
 
-use crate::bench::{bench, run};
-use crate::life::read_all;
+use crate::bench::bench;
+use crate::ground::read_all;
 
 /// A small filesystem of its own, unmounted when dropped.
 struct SmallDisk {
-    dir: tempfile::TempDir,
+    mounted: SmallFilesystem,
     filler: PathBuf,
 }
 
 impl SmallDisk {
-    /// `None` (said aloud, a failure in CI) where this process may not mount.
+    /// `None`, after saying so, where this process may not mount.
     fn mount(mebibytes: u32) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={mebibytes}m");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            assert!(
-                std::env::var_os("CI").is_none() || !rustix::process::geteuid().is_root(),
-                "cannot mount"
-            );
-            eprintln!("skipped: this process may not mount a small filesystem");
+        if oracle::skip_unless_root("mounting a small filesystem") {
             return None;
         }
-        Some(Self { filler: dir.path().join("filler"), dir })
+        let mounted = SmallFilesystem::tmpfs(&format!("size={mebibytes}m"))?;
+        Some(Self { filler: mounted.path().join("filler"), mounted })
     }
 
     fn path(&self) -> &Path {
-        self.dir.path()
+        self.mounted.path()
     }
 
     /// Takes room until `left` bytes are free.
@@ -51,19 +46,11 @@ impl SmallDisk {
     }
 }
 
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
-    }
-}
-
 async fn until_out_of_space(client: &ShimClient) {
-    let paused = async {
-        while !client.status().await.unwrap().expect("the box runs").out_of_space {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), paused).await.expect("the guest is paused in time");
+    deadline::within_async(Duration::from_secs(120), "the guest to be paused", async || {
+        client.status().await.unwrap().expect("the box runs").out_of_space.then_some(())
+    })
+    .await;
 }
 
 const WRITE: &str = "echo begin; yes boxlite | head -c 40000000 > /file; sync; \

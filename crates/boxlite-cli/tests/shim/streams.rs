@@ -3,23 +3,11 @@
 use std::process::Command;
 
 use boxlite_proto::WinSize;
+use boxlite_testkit::program::{noise, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::bench::{bench, run, shell};
-use crate::life::read_all;
-
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
+use crate::bench::{bench, shell};
+use crate::ground::read_all;
 
 #[tokio::test]
 async fn several_large_binary_streams_pass_at_once_unharmed() {

@@ -12,8 +12,10 @@ use boxlite_ext4::{
     build_delta,
 };
 
+use boxlite_testkit::program::run;
+
 use crate::archive::{Blob, sha256};
-use crate::oracle::{Mount, able, assert_same, build_at, check, now, run, unpack};
+use crate::oracle::{Mount, able, assert_same, build_at, check, now, unpack};
 
 /// The blocks that a delta holds.
 #[derive(Debug, Clone, Default, PartialEq)]

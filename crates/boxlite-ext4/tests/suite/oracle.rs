@@ -8,32 +8,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use boxlite_ext4::{BuildError, BuildOptions, BuildReport, build};
+
+use boxlite_testkit::program::run;
+use boxlite_testkit::{deadline, oracle};
 
 use crate::archive::{Blob, Compression, sha256};
 
 pub(crate) const IDENTITY: [u8; 32] = [7; 32];
 
-/// Whether what needs root, loop devices and umoci can run; says so if not, and fails where it must.
+/// Returns whether what needs root, loop devices and umoci can run; calls [`skip`](boxlite_testkit::oracle::skip) if not.
+#[track_caller]
 pub(crate) fn able(test: &str) -> bool {
-    let found = |program: &str| {
-        Command::new(program).arg("--version").output().is_ok()
-            || Command::new(program).arg("-V").output().is_ok()
-    };
-    let missing: Vec<_> = ["umoci", "e2fsck"].into_iter().filter(|program| !found(program)).collect();
-    let root = rustix_is_root();
-    if missing.is_empty() && root {
-        return true;
-    }
-    let reason = format!("needs root (have: {root}) and {missing:?}");
-    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{test}: {reason}");
-    eprintln!("SKIPPED {test}: {reason}");
-    false
-}
-
-fn rustix_is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+    oracle::require("umoci") && oracle::require("e2fsck") && oracle::require_root(test)
 }
 
 pub(crate) fn options() -> BuildOptions {
@@ -74,17 +63,10 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Busy for an instant: a process that another test starts has a copy of each of our descriptors.
-        let unmount = || Command::new("umount").arg(&self.at).output().unwrap().status.success();
-        let mut tries = (0..100).map(|_| std::thread::sleep(std::time::Duration::from_millis(50)));
-        while !unmount() {
-            tries.next().unwrap_or_else(|| panic!("{} stays busy", self.at.display()));
-        }
+        deadline::until(Duration::from_secs(5), &format!("unmounting {}", self.at.display()), || {
+            Command::new("umount").arg(&self.at).output().unwrap().status.success()
+        });
     }
-}
-
-pub(crate) fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Writes an OCI image layout with these layers, tagged `test`.

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
+use boxlite_testkit::program::run;
+
 use crate::archive::{Archive, Blob, Compression, Meta, meta};
-use crate::oracle::{Mount, able, assert_same, build_at, check, now, options, run, verify};
+use crate::oracle::{Mount, able, assert_same, build_at, check, now, options, verify};
 
 fn one(archive: &Archive) -> Vec<Blob> {
     vec![Blob::new(&archive.finish(), Compression::Gzip)]

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use boxlite_proto::{
     BootConfig, Decoder, ExecSpec, Frame, FromGuest, Op, OpEvent, ProcessExit, SendWindow, Stream, ToGuest,
 };
+use boxlite_testkit::assets::{self, Assets};
+use boxlite_testkit::deadline;
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 
 /// Software emulation on a loaded machine is slow, and no test measures how slow.
@@ -20,11 +22,9 @@ pub(crate) const GUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Returns what this machine lacks to run the tests, if anything.
 pub(crate) fn missing() -> Option<String> {
-    let assets = assets();
-    let needed =
-        [assets.join("kernel/vmlinuz"), assets.join("kernel/modules"), PathBuf::from("/usr/bin/busybox")];
-    if let Some(absent) = needed.iter().find(|path| !path.exists()) {
-        return Some(format!("{} is missing; run scripts/setup --test", absent.display()));
+    let (kernel, busybox) = (Assets::locate().kernel(), Path::new("/usr/bin/busybox"));
+    if let Some(reason) = assets::missing(&[&kernel.join("vmlinuz"), &kernel.join("modules"), busybox]) {
+        return Some(reason);
     }
     ["qemu-system-x86_64", "mke2fs", "e2fsck", "setpriv"].into_iter().find_map(|program| {
         let found = Command::new(program)
@@ -35,12 +35,6 @@ pub(crate) fn missing() -> Option<String> {
             .is_ok();
         (!found).then(|| format!("{program} is missing; run scripts/setup --test"))
     })
-}
-
-fn assets() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/share");
-    let default = || std::env::var_os("XDG_DATA_HOME").map_or_else(home, PathBuf::from).join("boxlite");
-    std::env::var_os("BOXLITE_ASSETS").map_or_else(default, PathBuf::from)
 }
 
 /// The agent, linked statically as it is shipped.
@@ -78,7 +72,7 @@ fn agent() -> &'static Path {
 fn files(devices: GuestDevices) -> BootFiles {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-boot");
     std::fs::create_dir_all(&cache).unwrap();
-    let sources = BootSources { kernel_dir: assets().join("kernel"), agent: agent().to_owned() };
+    let sources = BootSources { kernel_dir: Assets::locate().kernel(), agent: agent().to_owned() };
     boot_files(&sources, devices, &cache, &cache).expect("making the boot files")
 }
 
@@ -326,14 +320,7 @@ fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String>
 }
 
 fn connect(socket: &Path) -> UnixStream {
-    let deadline = Instant::now() + GUEST_TIMEOUT;
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return stream,
-            Err(error) => assert!(Instant::now() < deadline, "QEMU's socket: {error}"),
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    deadline::within(GUEST_TIMEOUT, "QEMU's socket", || UnixStream::connect(socket).ok())
 }
 
 fn read(mut stream: UnixStream, shared: &Shared, main: &Sender<FromGuest>) {

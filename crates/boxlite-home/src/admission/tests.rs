@@ -381,8 +381,7 @@ fn another_filesystem_that_the_box_writes_to_is_judged_too() {
     let mut start = Start::new();
     let elsewhere = Path::new("/dev/shm");
     if !elsewhere.is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "/dev/shm is missing");
-        eprintln!("SKIPPED: there is no /dev/shm");
+        boxlite_testkit::oracle::skip("there is no /dev/shm");
         return;
     }
     start.also = vec![elsewhere.to_owned(), start.home.root().to_owned(), PathBuf::from("/nonexistent")];

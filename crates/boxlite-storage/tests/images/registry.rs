@@ -1,9 +1,10 @@
 //! A real registry on loopback, and what networks do to it.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxlite_storage::reference::Reference;
+use boxlite_testkit::oracle;
+use boxlite_testkit::registry::Registry;
 use boxlite_types::{ErrorKind, Image, Progress, PullOptions};
 
 use crate::child;
@@ -11,81 +12,6 @@ use crate::fixture::*;
 use crate::proxy::{Fate, Proxy, Request};
 
 const BIG: usize = 5_000_000;
-
-pub(crate) struct Registry {
-    pub(crate) directory: tempfile::TempDir,
-    pub(crate) address: String,
-    child: Option<std::process::Child>,
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/registry")
-}
-
-impl Registry {
-    pub(crate) fn start(more: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut arguments = vec!["start", directory.path().to_str().unwrap()];
-        arguments.extend_from_slice(more);
-        let address = run(script().to_str().unwrap(), &arguments).trim().to_owned();
-        Self { directory, address, child: None }
-    }
-
-    /// The data of `plain`, served over HTTPS.
-    fn with_tls(plain: &Self, key: &str, certificate: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let config = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: \"{}\"}}}}\n\
-             http: {{addr: \"127.0.0.1:0\", tls: {{certificate: {certificate}, key: {key}}}}}\n",
-            plain.directory.path().join("data").display()
-        );
-        let (config_path, log) = (directory.path().join("config.yml"), directory.path().join("log"));
-        std::fs::write(&config_path, config).unwrap();
-        let output = std::fs::File::create(&log).unwrap();
-        let child = std::process::Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config_path)
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        let mut registry = Self { directory, address: String::new(), child: Some(child) };
-        for _ in 0..300 {
-            let text = std::fs::read_to_string(&log).unwrap();
-            let at = text.find("listening on 127.0.0.1:").map(|at| &text[at + 13..]);
-            let address = at.and_then(|rest| rest.split([',', '"', '\n']).next());
-            if let Some(address) = address.filter(|_| text.contains('\n')) {
-                address.clone_into(&mut registry.address);
-                return registry;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        panic!("docker-registry did not start: {}", std::fs::read_to_string(&log).unwrap());
-    }
-
-    fn push(&self, layout: &Path, tag: &str, name: &str) {
-        let (at, layout) = (self.directory.path().to_str().unwrap(), layout.to_str().unwrap());
-        run(script().to_str().unwrap(), &["push", at, layout, tag, name]);
-    }
-
-    /// Completed GETs whose address contains `part`.
-    pub(crate) fn gets(&self, part: &str) -> usize {
-        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
-        let completed = log.lines().filter(|line| line.contains("response completed"));
-        completed.filter(|line| line.contains("http.request.method=GET") && line.contains(part)).count()
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return;
-        }
-        run(script().to_str().unwrap(), &["stop", self.directory.path().to_str().unwrap()]);
-    }
-}
 
 /// A registry with `app:1` of two layers, one of them big, and the layout it was pushed from.
 pub(crate) fn served(scratch: &Scratch, more: &[&str]) -> Registry {
@@ -443,7 +369,7 @@ async fn plain_http_beyond_loopback_has_to_be_asked_for() {
     let registry = served(&scratch, &[]);
     let addresses = run("hostname", &["-I"]);
     let Some(address) = addresses.split_whitespace().find(|address| !address.contains(':')) else {
-        eprintln!("SKIPPED: this host has no address besides loopback");
+        oracle::skip_even_in_ci("this host has no address besides loopback");
         return;
     };
     let proxy = Proxy::on(address, &registry.address, |_: &Request| Fate::Pass);

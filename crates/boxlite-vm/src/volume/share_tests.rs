@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use boxlite_testkit::assets::Assets;
+use boxlite_testkit::deadline;
 use boxlite_types::ErrorKind;
 
 use super::*;
@@ -30,17 +32,9 @@ fn spawn(mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
 }
 
 fn virtiofsd() -> Option<PathBuf> {
-    let assets = std::env::var_os("BOXLITE_ASSETS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".local/share/boxlite"),
-        PathBuf::from,
-    );
-    let program = assets.join("bin/virtiofsd");
-    if program.exists() {
-        return Some(program);
-    }
-    assert!(std::env::var_os("CI").is_none(), "no virtiofsd at {}", program.display());
-    eprintln!("skipped: no virtiofsd at {}", program.display());
-    None
+    let assets = Assets::locate();
+    let program = assets.virtiofsd();
+    assets.has(&[&program]).then_some(program)
 }
 
 /// The processes of a process group, zombies not counted.
@@ -54,12 +48,8 @@ fn members(group: u32) -> usize {
     stats.filter(in_group).count()
 }
 
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < DEADLINE, "waiting for: {what}");
-        std::thread::yield_now();
-    }
+fn wait_for(what: &str, holds: impl FnMut() -> bool) {
+    deadline::until(DEADLINE, what, holds);
 }
 
 #[test]
