@@ -1,6 +1,6 @@
 //! The whole of gc's mark against the bare system calls, and against `qemu-img info` per overlay.
 //!
-//! `cargo bench -p boxlite --bench mark [-- --boxes N]` prints all sides of one run and fails when a bound is
+//! `cargo bench -p boxlite-storage --bench mark [-- --boxes N]` prints all sides of one run and fails when a bound is
 //! missed: at most 3 times getdents + open + pread of the same headers, at least 500 times faster than
 //! `qemu-img info --backing-chain`, less than 300 bytes of memory per box.
 
@@ -13,19 +13,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use boxlite_home::Home;
+use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
-use boxlite_storage::disk::qcow2::{BackingFormat, overlay_header};
-use boxlite_storage::gc::{self, BoxPin, Catalog, ImagePin};
-use boxlite_types::{GcOptions, Result};
+use boxlite_storage::disk::overlay;
+use boxlite_storage::disk::qcow2::BackingFormat;
+use boxlite_storage::gc::{self, Catalog};
+use boxlite_types::GcOptions;
+use catalog::NumberedBoxes;
 use rustix::fs::{Mode, OFlags, RawDir};
+
+#[path = "../tests/space/catalog.rs"]
+mod catalog;
 
 const IMAGES: usize = 100;
 const LEVELS: usize = 7;
-
-/// Every box has a record, as in a real home.
-struct Records {
-    boxes: usize,
-}
 
 fn id(index: usize) -> String {
     format!("{index:032x}")
@@ -33,30 +34,6 @@ fn id(index: usize) -> String {
 
 fn digest(index: usize) -> String {
     format!("{index:064x}")
-}
-
-impl Catalog for Records {
-    fn boxes(&self, visit: &mut dyn FnMut(BoxPin<'_>)) -> Result<()> {
-        for index in 0..self.boxes {
-            visit(BoxPin { id: &id(index), image: "sha256:0", disk_digest: &digest(index % IMAGES) });
-        }
-        Ok(())
-    }
-    fn images(&self, _: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
-        Ok(())
-    }
-    fn blobs(&self, _: &mut dyn FnMut(&str, &str)) -> Result<()> {
-        Ok(())
-    }
-    fn blob_is_referenced(&self, _: &str) -> Result<bool> {
-        Ok(false)
-    }
-    fn has_box(&self, _: &str) -> Result<bool> {
-        Ok(true)
-    }
-    fn forget_image(&self, _: &str, _: SystemTime) -> Result<bool> {
-        Ok(false)
-    }
 }
 
 /// Box `n` stands on a chain of `n % 8` bases above image `n % 100`.
@@ -67,7 +44,15 @@ fn populate(root: &Path, boxes: usize) -> Home {
         std::fs::write(path, bytes).unwrap();
         File::open(path).unwrap().set_times(old).unwrap();
     };
-    let head = |on: &Path, format| overlay_header(on, format, 10 << 30).unwrap().head;
+    // One overlay of each kind is made as the product makes it; all others are copies of its head, without a sync each.
+    let head = |on: &Path, format| {
+        let (leased, made) = (Leased::acquire(on).unwrap().unwrap(), home.tmp().join("head.qcow2"));
+        overlay::create(&home, &leased, format, &made, 10 << 30).unwrap();
+        let mut bytes = std::fs::read(&made).unwrap();
+        std::fs::remove_file(&made).unwrap();
+        bytes.truncate(4096);
+        bytes
+    };
     let base = |image: usize, level: usize| home.bases().join(format!("{image:016x}{level:016x}.qcow2"));
     for image in 0..IMAGES {
         write(&home.disk_image(&digest(image)), b"root");
@@ -79,21 +64,23 @@ fn populate(root: &Path, boxes: usize) -> Home {
             write(&base(image, level), &bytes);
         }
     }
+    let tops: Vec<Vec<u8>> = (0..IMAGES * (LEVELS + 1))
+        .map(|kind| match (kind % IMAGES, kind / IMAGES) {
+            (image, 0) => head(&home.disk_image(&digest(image)), BackingFormat::Raw),
+            (image, depth) => head(&base(image, depth - 1), BackingFormat::Qcow2),
+        })
+        .collect();
     for index in 0..boxes {
         let paths = home.of_box(&id(index));
         std::fs::create_dir_all(paths.disks()).unwrap();
-        let image = index % IMAGES;
-        let bytes = match index / IMAGES % (LEVELS + 1) {
-            0 => head(&home.disk_image(&digest(image)), BackingFormat::Raw),
-            depth => head(&base(image, depth - 1), BackingFormat::Qcow2),
-        };
-        write(&paths.overlay(), &bytes);
+        write(&paths.overlay(), &tops[index % tops.len()]);
     }
     home
 }
 
 fn mark(home: &Home, boxes: usize) {
-    let catalog: Arc<dyn Catalog> = Arc::new(Records { boxes });
+    let catalog: Arc<dyn Catalog> =
+        Arc::new(NumberedBoxes { boxes, name: |index| (id(index), digest(index % IMAGES)) });
     let options = GcOptions { dry_run: true, ..GcOptions::default() };
     let report = gc::collect(home, &catalog, &Settings::default(), &options).unwrap();
     assert!(!report.failed() && report.removed().next().is_none(), "everything here is needed");

@@ -9,7 +9,7 @@ use boxlite_testkit::oracle;
 use boxlite_types::ErrorKind;
 
 use super::overlay;
-use super::qcow2::chain::follow_file;
+use super::qcow2::tests::follow_file;
 use super::qcow2::{self, BackingFormat, Chains};
 
 struct Place {

@@ -50,7 +50,9 @@ async fn pull() {
     let build = std::env::var("BOXLITE_TEST_CHILD_BUILD").is_ok_and(|value| !value.is_empty());
     let work = async {
         let home = Home::open(Path::new(&home))?;
-        let images = crate::fixture::open_images(&home)?;
+        let config =
+            std::env::var_os("DOCKER_CONFIG").map(|directory| Path::new(&directory).join("config.json"));
+        let images = crate::fixture::open_images(&home)?.with_registry_config(config);
         let image = images.pull(&reference, &PullOptions::default(), std::sync::Arc::new(())).await?;
         if build {
             boxlite_storage::disk_image::ensure(&images, &image, crate::disk::VIRTUAL, &())?;

@@ -13,38 +13,16 @@ use boxlite_home::lease::Leased;
 use boxlite_home::settings::{Settings, SettingsOptions, SettingsVariables};
 use boxlite_storage::disk::overlay;
 use boxlite_storage::disk::qcow2::BackingFormat;
-use boxlite_storage::gc::{self, BoxPin, Catalog, ImagePin};
-use boxlite_types::{GcOptions, GcReport, Result};
+use boxlite_storage::gc::{self, Catalog};
+use boxlite_types::{GcOptions, GcReport};
+
+use crate::catalog::NumberedBoxes;
 
 const AGED: Duration = Duration::from_secs(86_400);
 
 /// A directory on a tmpfs where there is one: syncs cost nothing there, so races meet more often.
 pub(crate) fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-/// A catalogue without any record, so that nothing but leases and overlays protects an image.
-pub(crate) struct NoRecords;
-
-impl Catalog for NoRecords {
-    fn boxes(&self, _: &mut dyn FnMut(BoxPin<'_>)) -> Result<()> {
-        Ok(())
-    }
-    fn images(&self, _: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
-        Ok(())
-    }
-    fn blobs(&self, _: &mut dyn FnMut(&str, &str)) -> Result<()> {
-        Ok(())
-    }
-    fn blob_is_referenced(&self, _: &str) -> Result<bool> {
-        Ok(false)
-    }
-    fn has_box(&self, _: &str) -> Result<bool> {
-        Ok(false)
-    }
-    fn forget_image(&self, _: &str, _: SystemTime) -> Result<bool> {
-        Ok(false)
-    }
 }
 
 /// A digest for image number `index`.
@@ -61,7 +39,7 @@ pub(crate) fn settings(home: &Home) -> Settings {
 }
 
 pub(crate) fn collect(home: &Home, options: &GcOptions) -> GcReport {
-    let catalog: Arc<dyn Catalog> = Arc::new(NoRecords);
+    let catalog: Arc<dyn Catalog> = Arc::new(NumberedBoxes::none());
     gc::collect(home, &catalog, &settings(home), options).unwrap()
 }
 

@@ -13,7 +13,8 @@ use boxlite_storage::gc::{Automatic, Catalog};
 use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_types::{ErrorKind, GcOptions, Result, Verdict};
 
-use crate::place::{NoRecords, age, collect, digest, images};
+use crate::catalog::NumberedBoxes;
+use crate::place::{age, collect, digest, images};
 
 const MIB: u64 = 1 << 20;
 const LARGEST: u64 = 8 << 30;
@@ -74,7 +75,7 @@ fn orphan(home: &Home, index: u64, bytes: u64) {
 }
 
 fn admit(home: &Home, settings: &Settings) -> Result<Admission> {
-    let catalog: Arc<dyn Catalog> = Arc::new(NoRecords);
+    let catalog: Arc<dyn Catalog> = Arc::new(NumberedBoxes::none());
     let collector = Automatic::new(home.clone(), catalog, settings.clone());
     let keep = [digest(0)];
     let claim = settings.claim.value.0;

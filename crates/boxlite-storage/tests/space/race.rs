@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use boxlite_home::Home;
+use boxlite_testkit::deadline;
 use boxlite_types::GcOptions;
 
 use crate::place::{self, collect, images, is_live, put_image, remove, start};
@@ -114,11 +115,7 @@ fn a_killed_owner_leaves_no_reservation() {
     let home = place::open(&directory.path().join("home"));
     let claims = boxlite_home::admission::Claims::open(&home).unwrap();
     let mut owners: Vec<_> = (0..3).map(|_| place::spawn(&home, "claim 1000", "")).collect();
-    let patience = Instant::now() + Duration::from_secs(60);
-    while claims.promised().unwrap() < 3000 {
-        assert!(Instant::now() < patience, "the owners never reserved");
-        std::thread::yield_now();
-    }
+    deadline::until(Duration::from_secs(60), "the owners' claims", || claims.promised().unwrap() >= 3000);
     let mine = claims.take(10).unwrap();
     assert_eq!(mine.promised_before().unwrap(), 3000);
     for (killed, owner) in owners.iter_mut().enumerate() {

@@ -8,9 +8,8 @@
 //! many boxes costs one open and one read per overlay. Depth and cycles are bounded by [`DEEPEST`].
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use boxlite_home::durable::FileId;
@@ -447,19 +446,4 @@ pub(in crate::disk) fn read_start(file: &OwnedFd, buffer: &mut [u8; BOUND]) -> R
             other => return other,
         }
     }
-}
-
-/// Follows the one overlay at `path`.
-pub fn follow_file(chains: &mut Chains, path: &Path) -> Result<Option<Followed>, Unknown> {
-    let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
-    let name =
-        std::ffi::CString::new(name).map_err(|_| Unknown::new(path, "its name contains a NUL byte"))?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(parent, flags, Mode::empty())
-        .map_err(|errno| Unknown::new(parent, format!("it cannot be opened: {errno}")))?;
-    chains.follow(directory.as_fd(), &name, &|| path.to_owned())
 }

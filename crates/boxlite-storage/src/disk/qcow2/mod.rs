@@ -11,10 +11,10 @@ mod name;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::disk) mod tests;
 
 pub use chain::{ChainLink, Chains, Followed, Unknown};
 pub use content::is_pristine;
-pub use header::{BackingFormat, HeaderError, Qcow2Header};
+pub use header::{BackingFormat, Qcow2Header};
 pub use name::BackingDirectories;
-pub use write::{CLUSTER, overlay_header};
+pub(crate) use write::{CLUSTER, overlay_header};

@@ -1,4 +1,8 @@
-use std::ffi::OsStr;
+mod differential;
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -6,9 +10,16 @@ use std::path::{Path, PathBuf};
 use boxlite_home::durable::FileId;
 use proptest::prelude::*;
 
-use super::chain::{DEEPEST, follow_file};
-use super::header::{BOUND, Backing, LONGEST_NAME};
+use super::chain::DEEPEST;
+use super::header::{BOUND, Backing, HeaderError, LONGEST_NAME};
 use super::*;
+
+/// Follows the one overlay at `path`.
+pub(in crate::disk) fn follow_file(chains: &mut Chains, path: &Path) -> Result<Option<Followed>, Unknown> {
+    let directory = File::open(path.parent().unwrap()).unwrap();
+    let name = CString::new(path.file_name().unwrap().as_bytes()).unwrap();
+    chains.follow(directory.as_fd(), &name, &|| path.to_owned())
+}
 
 fn bytes(backing: &Path, format: BackingFormat) -> Vec<u8> {
     overlay_header(backing, format, 10 << 30).unwrap().head

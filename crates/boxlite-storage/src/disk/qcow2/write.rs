@@ -8,7 +8,7 @@ use boxlite_types::{Error, Result};
 use super::header::{BackingFormat, LONGEST_NAME};
 
 /// Bytes per cluster of the overlays that boxlite makes.
-pub const CLUSTER: u64 = 64 << 10;
+pub(crate) const CLUSTER: u64 = 64 << 10;
 
 /// One L1 entry points to an L2 table of `CLUSTER / 8` clusters.
 const PER_L1_ENTRY: u64 = CLUSTER * (CLUSTER / 8);
@@ -16,7 +16,7 @@ const PER_L1_ENTRY: u64 = CLUSTER * (CLUSTER / 8);
 /// The metadata of an empty overlay. Cluster 0 holds the header, 1 the refcount table, 2 the only refcount
 /// block, 3 and on the L1 table, which is all zeros.
 #[derive(Debug)]
-pub struct OverlayHeader {
+pub(crate) struct OverlayHeader {
     /// What to write at the start of the file: header, extensions, backing name.
     pub head: Vec<u8>,
     /// What to write at offset [`CLUSTER`]: the refcount table's one entry.
@@ -32,7 +32,11 @@ pub struct OverlayHeader {
 /// # Errors
 /// `InvalidInput` when the backing path is relative, longer than 1 023 bytes or contains NUL, when
 /// its format is neither raw nor qcow2, or when the size is 0 or above 16 TiB.
-pub fn overlay_header(backing: &Path, format: BackingFormat, virtual_size: u64) -> Result<OverlayHeader> {
+pub(crate) fn overlay_header(
+    backing: &Path,
+    format: BackingFormat,
+    virtual_size: u64,
+) -> Result<OverlayHeader> {
     let name = backing.as_os_str().as_bytes();
     if !backing.is_absolute() || name.len() > LONGEST_NAME || name.contains(&0) {
         let shown = backing.display();

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use boxlite_home::durable::FileId;
-use boxlite_storage::disk::qcow2::chain::follow_file;
-use boxlite_storage::disk::qcow2::{BackingFormat, ChainLink, Chains, HeaderError, Qcow2Header};
 use boxlite_testkit::oracle;
+
+use super::super::header::HeaderError;
+use super::super::{BackingFormat, ChainLink, Chains, Qcow2Header};
+use super::follow_file;
 
 fn qemu_img(directory: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("qemu-img").current_dir(directory).args(arguments).output().unwrap();
