@@ -5,7 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::home::{Home, Machine, program};
+use boxlite_testkit::assets::Assets;
+use boxlite_testkit::oracle;
+
+use crate::home::{Home, program};
 
 /// A btrfs on a loop device, gone at the end; none where it cannot be made.
 struct Btrfs {
@@ -23,7 +26,7 @@ impl Btrfs {
         let made = done(Command::new("mkfs.btrfs").arg("-q").args(options).arg(&image))
             && done(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
         if !made {
-            println!("SKIPPED: no btrfs can be made and mounted here");
+            oracle::skip_even_in_ci("no btrfs can be made and mounted here");
         }
         made.then_some(disk)
     }
@@ -58,13 +61,13 @@ fn fill(directory: &Path) {
 /// reserve that is made empty instead of unlinked, which a full btrfs refuses.
 #[test]
 fn what_frees_space_works_on_a_full_btrfs() {
-    let Some(machine) = Machine::find() else { return };
+    let Some(assets) = Assets::require() else { return };
     for options in [&["-M"][..], &[]] {
         let Some(disk) = Btrfs::new(options) else { return };
         let home = disk.path().join("home");
         let run = |arguments: &[&str]| {
             let mut command = Command::new(program());
-            command.arg("--home").arg(&home).args(arguments).env("BOXLITE_ASSETS", &machine.assets);
+            command.arg("--home").arg(&home).args(arguments).env("BOXLITE_ASSETS", assets.directory());
             for (name, value) in [
                 ("HARD_FLOOR", "4MiB"),
                 ("SOFT_FLOOR", "4MiB"),
@@ -80,7 +83,7 @@ fn what_frees_space_works_on_a_full_btrfs() {
             assert!(output.status.success(), "{options:?}: {arguments:?}: {said}");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
-        let image = format!("oci:{}:mini", machine.layout.display());
+        let image = assets.reference("mini");
         for name in ["one", "two", "three"] {
             run(&["create", "--name", name, &image, "true"]);
         }

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use boxlite_testkit::program::Output;
 use serde_json::Value;
 
 use crate::home::Home;
-use crate::output::Output;
 
 fn at_once(home: &Home, arguments: &[&str]) -> Output {
     Output::of(home.command(arguments).env("BOXLITE_GRACE", "0s").spawn().unwrap())
