@@ -58,14 +58,14 @@ struct EntryOverrides {
 
 /// A tar stream, entry after entry. Reading from it reads the contents of the current entry.
 #[derive(Debug)]
-pub(super) struct ArchiveReader<R> {
+pub(super) struct IncomingArchive<R> {
     inner: R,
     /// Bytes of the current entry that have not been read.
     left: u64,
     padding: u64,
 }
 
-impl<R: Read> ArchiveReader<R> {
+impl<R: Read> IncomingArchive<R> {
     pub(super) fn new(inner: R) -> Self {
         Self { inner, left: 0, padding: 0 }
     }
@@ -175,7 +175,7 @@ impl<R: Read> ArchiveReader<R> {
     }
 }
 
-impl<R: Read> Read for ArchiveReader<R> {
+impl<R: Read> Read for IncomingArchive<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let count = self.inner.read(&mut buffer[..most])?;

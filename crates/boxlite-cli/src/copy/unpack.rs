@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tar::EntryType;
 
-use super::archive::{ArchiveEntry, ArchiveReader};
+use super::archive::{ArchiveEntry, IncomingArchive};
 use super::endpoint::copied_name;
 use super::space::DestinationSpace;
 use super::target::{self, CopyTarget, DestinationState};
@@ -45,7 +45,7 @@ pub(super) fn unpack_within(
     kept: KeptAttributes,
     space: DestinationSpace,
 ) -> Result<Unpacked, CommandFailure> {
-    let mut archive = ArchiveReader::new(tar);
+    let mut archive = IncomingArchive::new(tar);
     let Some(first) = archive.next().map_err(|error| malformed(&error))? else {
         return Err(CommandFailure::local(format!("nothing arrived of {source}")));
     };
