@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::place::{AGED, FRESH, Place, digest, du};
 use super::{skipped, without_privileges};
+use crate::catalog::IntentKind;
 use crate::disk::qcow2::BackingFormat::Raw;
 use crate::gc::{Catalog, collect, usage};
 use crate::store::Store;
@@ -137,6 +138,7 @@ fn the_rows_of_usage_add_up() {
     place.base("b", &place.image_path("i"), Raw, AGED);
     place.blob("loose", AGED);
     std::fs::write(place.home.tmp().join("dead.partial"), vec![1; 5000]).unwrap();
+    place.intend(IntentKind::Box, LOST);
     let overlay = place.overlay(LOST, &place.image_path("i"), Raw);
     std::fs::write(place.home.of_box(LOST).console_log(), vec![b'x'; 10_000]).unwrap();
     for path in [overlay, place.home.of_box(LOST).disks(), place.home.of_box(LOST).root().to_owned()] {
