@@ -120,7 +120,7 @@ home_operations! {
         /// Explains what becomes of an image's disk image, a box's directory or a base: who pins it, by which source,
         /// until when; of a box or base, also what it needs. Changes nothing.
         ///
-        /// `name` is as for [`Runtime::image`] and [`Runtime::find`], or what `gc` lists: the name of a file, or the
+        /// `name` is as for [`Runtime::image`] and [`Runtime::inspect`], or what `gc` lists: the name of a file, or the
         /// digest of a disk image, or the beginning of one.
         ///
         /// # Errors
