@@ -1,6 +1,6 @@
 //! What a home stores: images, disk images, overlays, the database, and the collector of what nobody needs.
 //!
-//! - [`reference`]: what users write to name an image.
+//! - [`mod@reference`]: what users write to name an image.
 //! - [`image`]: sources, verified blobs and the catalogue.
 //! - [`disk`]: copy-on-write overlays, qcow2 headers and backing chains.
 //! - [`disk_image`]: read-only disk images, built once from an image's layers.
