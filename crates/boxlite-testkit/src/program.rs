@@ -68,7 +68,18 @@ impl Output {
     /// Returns standard error; fails the test unless boxlite itself failed and said `part` and, if anything, a hint.
     #[track_caller]
     pub fn refused(self, part: &str) -> String {
-        assert_eq!(self.code(), Some(125), "{self:?}");
+        self.failed_with(125, part)
+    }
+
+    /// Returns standard error; fails the test unless boxlite refused for lack of room and said `part`.
+    #[track_caller]
+    pub fn lacks_room(self, part: &str) -> String {
+        self.failed_with(75, part)
+    }
+
+    #[track_caller]
+    fn failed_with(self, code: i32, part: &str) -> String {
+        assert_eq!(self.code(), Some(code), "{self:?}");
         assert!(self.err.starts_with("boxlite: "), "{self:?}");
         assert!(self.err.contains(part), "{part:?} is not said: {self:?}");
         self.err

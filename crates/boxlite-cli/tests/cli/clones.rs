@@ -101,10 +101,10 @@ fn what_cannot_be_cloned_is_left_as_it_was() {
     home.run(&["clone", "--name", "no/name", "fresh"]).refused("no/name");
     let floors = [("BOXLITE_HARD_FLOOR", "8000TiB"), ("BOXLITE_SOFT_FLOOR", "8000TiB")];
     let refused = { home.command(["clone", "fresh"]) }.envs(floors).spawn().unwrap();
-    Output::of(refused).refused("free");
+    Output::of(refused).lacks_room("free");
     home.run(&["run", "-d", "--rm", "--name", "passing", &image, "true"]).ok();
     home.run(&["wait", "passing"]).ok();
-    home.run(&["clone", "passing"]).refused("ended");
+    home.run(&["clone", "passing"]).refused("has exited");
     home.run(&["rm", "passing"]).ok();
     assert_eq!(home.run(&["ls", "-aq"]).ok().lines().count(), 2);
     // Nothing was written to that box yet, so there is nothing to share.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -28,7 +29,13 @@ pub(crate) struct Home {
 impl Home {
     /// A home on a machine that may lack everything.
     pub(crate) fn bare() -> Self {
-        let directory = TempDir::with_prefix("boxlite-cli-").expect("making a home");
+        // As boxlite makes homes: one that is open to other users would be reported on standard error.
+        let private = std::fs::Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new()
+            .prefix("boxlite-cli-")
+            .permissions(private)
+            .tempdir()
+            .expect("making a home");
         Self { reach: OnceLock::new(), directory, assets: None }
     }
 

@@ -170,3 +170,18 @@ fn a_copy_that_crosses_the_floor_leaves_nothing() {
     }
     boxlite(&["rm", "-f", "copied"]);
 }
+
+/// It was refused, although it is how a full disk is emptied.
+#[test]
+fn files_come_out_of_a_resting_box_below_the_floor() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    home.run(&["run", "--name", "web", &image, "sh", "-c", "echo kept >/root/file"]).ok();
+    let floors = [("BOXLITE_HARD_FLOOR", "8000TiB"), ("BOXLITE_SOFT_FLOOR", "8000TiB")];
+    let below = |arguments: &[&str]| Output::of(home.command(arguments).envs(floors).spawn().unwrap());
+    let copied = home.path().join("copied");
+    below(&["cp", "web:/root/file", copied.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read_to_string(&copied).unwrap(), "kept\n");
+    below(&["cp", copied.to_str().unwrap(), "web:/root/back"]).lacks_room("free");
+    below(&["start", "web"]).lacks_room("free");
+}

@@ -10,7 +10,7 @@ use crate::reference::Reference;
 
 /// A blob that an image refers to besides its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
@@ -21,7 +21,7 @@ impl Store {
     /// Records an image and lets `references` name it from now on, whatever they named before.
     ///
     /// The caller holds a lease on each of its blobs. An image that is recorded already keeps its other names.
-    pub fn insert_image(&self, image: &Image, manifest: Document, config: Document) -> Result<()> {
+    pub(crate) fn insert_image(&self, image: &Image, manifest: Document, config: Document) -> Result<()> {
         self.write(|transaction| {
             let digest = image.digest.to_string();
             transaction.execute(

@@ -15,7 +15,7 @@ mod schema;
 
 pub use crate::catalog::IntentKind;
 pub use boxes::ListedBox;
-pub use images::Document;
+pub(crate) use images::Document;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

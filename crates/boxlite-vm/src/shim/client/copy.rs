@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio_util::io::StreamReader;
 
-use super::session::{Control, Ended, Output, Session, again};
+use super::session::{Control, Output, Session, StreamEnd};
 
 pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead + Unpin) -> Result<u64> {
     let Session { output, mut stdin, control } = session;
@@ -30,9 +30,9 @@ pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead +
     let ended = control.ended().await;
     drop(output);
     match ended {
-        Ended::Copied(bytes) => Ok(bytes),
-        Ended::Failed(error) => Err(again(&error)),
-        Ended::Process(_) => Err(Error::bug("a copy ended like a process")),
+        StreamEnd::Copied(bytes) => Ok(bytes),
+        StreamEnd::Failed(error) => Err(error),
+        StreamEnd::Process(_) => Err(Error::bug("a copy ended like a process")),
     }
 }
 
@@ -79,8 +79,8 @@ fn rest_of(
 
 async fn failure_of(control: &Control) -> Result<()> {
     match control.ended().await {
-        Ended::Copied(_) => Ok(()),
-        Ended::Failed(error) => Err(again(&error)),
-        Ended::Process(_) => Err(Error::bug("a copy ended like a process")),
+        StreamEnd::Copied(_) => Ok(()),
+        StreamEnd::Failed(error) => Err(error),
+        StreamEnd::Process(_) => Err(Error::bug("a copy ended like a process")),
     }
 }

@@ -217,8 +217,8 @@ impl ShimClient {
         let Some(stream) = socket::connect(&path).await? else { return Ok(None) };
         let connection = ShimConnection::new(stream);
         for message in [&ShimRequest::Hello { version: PROTOCOL_VERSION }, request] {
-            let frame =
-                Frame::control(message).map_err(|error| Error::invalid(error.to_string()).because(error))?;
+            let frame = Frame::control(message)
+                .map_err(|error| Error::invalid("the request does not fit a frame").because(error))?;
             connection.sink.send(frame);
         }
         Ok(Some(connection))

@@ -67,10 +67,10 @@ impl ShimConnection {
 
 /// How an operation ended, shared by everybody who waits for it.
 #[derive(Debug, Clone)]
-pub(super) enum Ended {
+pub(super) enum StreamEnd {
     Process(ExitStatus),
     Copied(u64),
-    Failed(Arc<Error>),
+    Failed(Error),
 }
 
 /// One operation and its streams.
@@ -138,15 +138,15 @@ struct Listener {
 }
 
 impl Listener {
-    async fn listen(self, ended: watch::Sender<Option<Ended>>) {
+    async fn listen(self, ended: watch::Sender<Option<StreamEnd>>) {
         let Self { connection, input, chunks, started, mut position, from, log } = self;
         let ShimConnection { sink, mut frames } = connection;
         drop(sink);
         let end = loop {
             let frame = match frames.next().await {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break Ended::Failed(Arc::new(gone())),
-                Err(error) => break Ended::Failed(Arc::new(connection_lost(error))),
+                Ok(None) => break StreamEnd::Failed(gone()),
+                Err(error) => break StreamEnd::Failed(connection_lost(error)),
             };
             match frame {
                 Frame::Control(payload) => match Frame::parse_control(&payload) {
@@ -158,7 +158,7 @@ impl Listener {
                             break end;
                         }
                     }
-                    Err(error) => break Ended::Failed(Arc::new(connection_lost(error))),
+                    Err(error) => break StreamEnd::Failed(connection_lost(error)),
                 },
                 Frame::Data { stream, bytes, .. } => {
                     position = position.map(|position| position + bytes.len() as u64);
@@ -167,7 +167,7 @@ impl Listener {
                 }
                 Frame::Credit { stream: Stream::Stdin, bytes, .. } => {
                     if let Err(error) = input.granted(bytes) {
-                        break Ended::Failed(Arc::new(connection_lost(error)));
+                        break StreamEnd::Failed(connection_lost(error));
                     }
                 }
                 Frame::Close { stream: Stream::Stdin, .. } => input.close(),
@@ -175,7 +175,7 @@ impl Listener {
             }
         };
         input.close();
-        if let (Some(log), Some(position), Ended::Failed(_)) = (log, position.or(from), &end) {
+        if let (Some(log), Some(position), StreamEnd::Failed(_)) = (log, position.or(from), &end) {
             read_rest(&log, position, &chunks).await;
         }
         // The end is known before the output's end is seen, so that reading to the end and then asking never waits.
@@ -214,9 +214,9 @@ fn judge(
     reply: ShimReply,
     position: &mut Option<u64>,
     chunks: &mpsc::UnboundedSender<Result<OutputChunk>>,
-) -> Option<Ended> {
+) -> Option<StreamEnd> {
     match reply {
-        ShimReply::Event(OpEvent::Exited { status, .. }) => Some(Ended::Process(ExitStatus {
+        ShimReply::Event(OpEvent::Exited { status, .. }) => Some(StreamEnd::Process(ExitStatus {
             code: status.shell_code(),
             reason: match status {
                 ProcessExit::Code(_) => None,
@@ -224,14 +224,14 @@ fn judge(
             },
         })),
         ShimReply::Event(OpEvent::ExecFailed { kind, message, .. }) => {
-            Some(Ended::Process(ExitStatus { code: kind.exit_code(), reason: Some(message) }))
+            Some(StreamEnd::Process(ExitStatus { code: kind.exit_code(), reason: Some(message) }))
         }
-        ShimReply::Event(OpEvent::Copied { bytes, .. }) => Some(Ended::Copied(bytes)),
+        ShimReply::Event(OpEvent::Copied { bytes, .. }) => Some(StreamEnd::Copied(bytes)),
         ShimReply::Event(OpEvent::Failed { kind, message, .. }) => {
-            Some(Ended::Failed(Arc::new(failure(kind, message))))
+            Some(StreamEnd::Failed(failure(kind, message)))
         }
-        ShimReply::Stopped { .. } => Some(Ended::Failed(Arc::new(gone()))),
-        ShimReply::Error { kind, message } => Some(Ended::Failed(Arc::new(refusal(kind, message)))),
+        ShimReply::Stopped { .. } => Some(StreamEnd::Failed(gone())),
+        ShimReply::Error { kind, message } => Some(StreamEnd::Failed(refusal(kind, message))),
         ShimReply::Attached { position: now, .. } => {
             if let Some(lost) = position.and_then(|before| now.checked_sub(before)).filter(|&lost| lost > 0) {
                 let message = format!("{lost} bytes of output were lost because they were not read in time");
@@ -290,16 +290,16 @@ pub(super) struct Control {
     channel: u32,
     sink: FrameSink,
     started: watch::Receiver<bool>,
-    ended: watch::Receiver<Option<Ended>>,
+    ended: watch::Receiver<Option<StreamEnd>>,
 }
 
 impl Control {
     /// Waits for the operation's last word.
-    pub(super) async fn ended(&self) -> Ended {
+    pub(super) async fn ended(&self) -> StreamEnd {
         let mut receiver = self.ended.clone();
         match receiver.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone().unwrap_or_else(|| Ended::Failed(Arc::new(gone()))),
-            Err(_) => Ended::Failed(Arc::new(gone())),
+            Ok(ended) => ended.clone().unwrap_or_else(|| StreamEnd::Failed(gone())),
+            Err(_) => StreamEnd::Failed(gone()),
         }
     }
 
@@ -326,21 +326,16 @@ impl ExecutionControl for Control {
             return Ok(true);
         }
         match self.ended().await {
-            Ended::Failed(error) => Err(again(&error)),
-            Ended::Process(_) | Ended::Copied(_) => Ok(false),
+            StreamEnd::Failed(error) => Err(error),
+            StreamEnd::Process(_) | StreamEnd::Copied(_) => Ok(false),
         }
     }
 
     async fn wait(&self) -> Result<ExitStatus> {
         match self.ended().await {
-            Ended::Process(status) => Ok(status),
-            Ended::Copied(_) => Err(Error::bug("a process ended like a copy")),
-            Ended::Failed(error) => Err(again(&error)),
+            StreamEnd::Process(status) => Ok(status),
+            StreamEnd::Copied(_) => Err(Error::bug("a process ended like a copy")),
+            StreamEnd::Failed(error) => Err(error),
         }
     }
-}
-
-/// The same failure once more, for another waiter.
-pub(super) fn again(error: &Arc<Error>) -> Error {
-    Error::new(error.kind(), error.chain().to_string()).because(Arc::clone(error))
 }

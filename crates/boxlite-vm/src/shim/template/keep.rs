@@ -76,8 +76,7 @@ pub(crate) async fn keep(
     match writing.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            let message = format!("QEMU did not tell the state of its devices: {error}");
-            return Err(Error::unsupported(message).because(error));
+            return Err(Error::unsupported("QEMU did not tell the state of its devices").because(error));
         }
         Err(_) => {
             let _ = qmp.execute("migrate_cancel", Value::Null).await;
@@ -87,7 +86,7 @@ pub(crate) async fn keep(
     let kept = Kept { staged, path: keep.path };
     tokio::task::spawn_blocking(move || {
         copy_memory(&memory, kept.staged.file(), &guard, deadline)
-            .map_err(|error| Error::new(error.kind(), format!("keeping a template failed: {error}")))?;
+            .map_err(|error| error.while_doing("keeping a template"))?;
         Ok(Some(kept))
     })
     .await

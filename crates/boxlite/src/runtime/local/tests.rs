@@ -1,33 +1,53 @@
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite_storage::store::Document;
-use boxlite_types::{BoxOptions, Digest, Image, ImageConfig, ListOptions, Platform};
-use jiff::Timestamp;
+use boxlite_types::{BoxOptions, Digest, ListOptions, Platform};
 
 use super::*;
 use crate::runtime::operations::BoxOperations;
 
-/// A home with the box `web`, which nothing runs in.
-fn with_a_box(directory: &tempfile::TempDir) -> Local {
-    let local = Local::open(RuntimeOptions::new(directory.path().join("home"))).unwrap();
-    let now = Timestamp::now();
-    let image = Image {
-        digest: Digest::of(b"image"),
-        references: vec!["docker.io/library/a:1".to_owned()],
-        platform: Platform::host(),
-        config: ImageConfig { cmd: vec!["sh".to_owned()], ..ImageConfig::default() },
-        layers: Vec::new(),
-        pulled_at: now,
-        last_used_at: now,
+/// An OCI layout of one image with an empty layer, at `root`.
+fn make_layout(root: &Path) {
+    let blobs = root.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let put = |media_type: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        std::fs::write(blobs.join(digest.hex()), bytes).unwrap();
+        serde_json::json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
     };
-    let document = || Document { digest: Digest::of(b"document"), length: 8 };
-    local.context.store.insert_image(&image, document(), document()).unwrap();
+    let tar = [0; 1024];
+    let layer = put("application/vnd.oci.image.layer.v1.tar", &tar);
+    let config = serde_json::json!({
+        "architecture": Platform::host().architecture, "os": "linux", "config": { "Cmd": ["sh"] },
+        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&tar)] },
+    });
+    let config = put("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer],
+    });
+    let manifest = put(media_type, manifest.to_string().as_bytes());
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [manifest] });
+    std::fs::write(root.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// A home with the stopped box `web`.
+async fn with_a_box(directory: &tempfile::TempDir) -> Local {
+    let mut options = RuntimeOptions::new(directory.path().join("home"));
+    // A test of a few kilobytes must not depend on how full the machine's disk is.
+    options.settings.hard_floor = Some(boxlite_home::settings::Bytes(0));
+    options.settings.emergency_floor = Some(boxlite_home::settings::Bytes(0));
+    let local = Local::open(options).unwrap();
+    let layout = directory.path().join("layout");
+    make_layout(&layout);
     let options = BoxOptions {
-        image: image.references[0].clone(),
+        image: format!("oci:{}", layout.display()),
         name: Some("web".to_owned()),
         ..BoxOptions::default()
     };
-    litebox::create(&local.context, options, &image).unwrap();
+    local.create(options, Arc::new(())).await.unwrap();
     local
 }
 
@@ -38,7 +58,7 @@ fn many_who_wait_for_one_box_keep_nobody_from_the_others() {
     let tokio = tokio.worker_threads(2).max_blocking_threads(2).enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     tokio.block_on(async {
-        let local = with_a_box(&directory);
+        let local = with_a_box(&directory).await;
         let held = local.acquire("web").await.unwrap();
         let waiting: Vec<_> = (0..8)
             .map(|_| {
