@@ -1,0 +1,281 @@
+//! A control group for each box, in either version of the kernel's interface.
+//!
+//! Groups lie in `boxlite/<name>` below the root of each hierarchy, as those of container engines do: a box outlives the
+//! session that started it, and so must its group. The jail's stage stays outside of the group, puts the two processes
+//! of the jail into it and removes it once both have gone.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::report::JailReport;
+use crate::spec::CgroupSpec;
+
+/// The directory of all groups.
+const PARENT: &str = "boxlite";
+
+/// One processor's time in microseconds of each period.
+const CPU_PERIOD: u64 = 100_000;
+
+/// How often a group is made again that somebody else swept away in between.
+const ATTEMPTS: usize = 8;
+
+/// The control group of one box, in one or several hierarchies.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    name: String,
+    seats: Vec<Seat>,
+}
+
+/// The group in one hierarchy.
+#[derive(Debug)]
+struct Seat {
+    /// The directory of all groups: to remove this one when its path is out of reach.
+    parent: OwnedFd,
+    /// The directory itself, locked while its box lives.
+    claim: OwnedFd,
+    /// What a process writes `0` to in order to join.
+    procs: File,
+}
+
+/// One controller and what is written to its files.
+struct Controller {
+    name: &'static str,
+    measure: &'static str,
+    /// Files of version 2 with their contents.
+    unified: Vec<(&'static str, String)>,
+    /// Files of version 1.
+    legacy: Vec<(&'static str, String)>,
+    words: String,
+}
+
+fn controllers(spec: &CgroupSpec) -> [Controller; 3] {
+    let quota = u64::from(spec.cpu_percent) * CPU_PERIOD / 100;
+    [
+        Controller {
+            name: "memory",
+            measure: "memory limit",
+            unified: vec![("memory.max", spec.memory_max.to_string()), ("memory.oom.group", "1".into())],
+            legacy: vec![("memory.limit_in_bytes", spec.memory_max.to_string())],
+            words: format!("{} MiB", spec.memory_max >> 20),
+        },
+        Controller {
+            name: "pids",
+            measure: "task limit",
+            unified: vec![("pids.max", spec.tasks_max.to_string())],
+            legacy: vec![("pids.max", spec.tasks_max.to_string())],
+            words: format!("{} threads", spec.tasks_max),
+        },
+        Controller {
+            name: "cpu",
+            measure: "processor limit",
+            unified: vec![("cpu.max", format!("{quota} {CPU_PERIOD}"))],
+            legacy: vec![
+                ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
+                ("cpu.cfs_quota_us", quota.to_string()),
+            ],
+            words: format!("{} % of one processor", spec.cpu_percent),
+        },
+    ]
+}
+
+impl Cgroup {
+    /// Makes the group of `spec` wherever this host lets it, and reports each of its limits.
+    pub(crate) fn make(spec: &CgroupSpec, report: &mut JailReport) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let hierarchies = Hierarchies::of(&mounts);
+        let mut group = Self { name: spec.name.clone(), seats: Vec::new() };
+        if spec.name.is_empty() || spec.name.contains('/') || spec.name.starts_with('.') {
+            report.missing_because("control group", format!("{:?} is not a name for one", spec.name));
+            return group;
+        }
+        let mut unified: Option<Result<PathBuf, String>> = None;
+        for controller in controllers(spec) {
+            let legacy = hierarchies.legacy.iter().find(|(name, _)| name == controller.name);
+            let made = match (legacy, &hierarchies.unified) {
+                (Some((_, root)), _) => group.sit_legacy(root, &controller),
+                (None, Some(root)) => {
+                    let directory = unified.get_or_insert_with(|| group.sit_unified(root)).clone();
+                    directory.and_then(|directory| {
+                        write_all(&directory, &controller.unified).map_err(|error| {
+                            format!("the controller {} is not to be had here: {error}", controller.name)
+                        })
+                    })
+                }
+                (None, None) => Err("no control groups are mounted".into()),
+            };
+            match made {
+                Ok(()) => report.in_force(controller.measure, controller.words),
+                Err(why) => report.missing_because(controller.measure, why),
+            }
+        }
+        group
+    }
+
+    /// Puts the calling process into the group.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        self.seats.iter().try_for_each(|seat| (&seat.procs).write_all(b"0"))
+    }
+
+    /// The descriptors through which it is joined and removed.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.seats
+            .iter()
+            .flat_map(|seat| [seat.parent.as_raw_fd(), seat.claim.as_raw_fd(), seat.procs.as_raw_fd()])
+    }
+
+    /// Removes the group, which no process is in any more.
+    pub(crate) fn remove(&self) {
+        for seat in &self.seats {
+            remove_at(&seat.parent, &self.name);
+        }
+    }
+
+    fn sit_legacy(&mut self, root: &Path, controller: &Controller) -> Result<(), String> {
+        let directory = self.directory(root).map_err(|error| cannot_make(root, &error))?;
+        write_all(&directory, &controller.legacy).map_err(|error| cannot_make(&directory, &error))
+    }
+
+    fn sit_unified(&mut self, root: &Path) -> Result<PathBuf, String> {
+        let parent = root.join(PARENT);
+        make_directory(&parent).map_err(|error| cannot_make(root, &error))?;
+        // Each for itself: a controller may be bound to a hierarchy of version 1, or not be delegated.
+        for controller in ["memory", "pids", "cpu"] {
+            for directory in [root, &parent] {
+                let _ = write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"));
+            }
+        }
+        self.directory(root).map_err(|error| cannot_make(root, &error))
+    }
+
+    /// The fresh directory of this group below `root`.
+    #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
+    fn directory(&mut self, root: &Path) -> io::Result<PathBuf> {
+        let parent_path = root.join(PARENT);
+        make_directory(&parent_path)?;
+        let parent = open_directory(CWD, &parent_path)?;
+        sweep(&parent_path, &parent);
+        for _ in 0..ATTEMPTS {
+            match rustix::fs::mkdirat(&parent, &self.name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // Somebody's sweep may take it for a dead one's until it is locked.
+            let Ok(claim) = open_directory(&parent, &self.name) else { continue };
+            rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive)?;
+            let directory = parent_path.join(&self.name);
+            if let Ok(procs) = File::options().write(true).open(directory.join("cgroup.procs")) {
+                self.seats.push(Seat { parent, claim, procs });
+                return Ok(directory);
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+fn open_directory(parent: impl AsFd, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::openat(parent, path, flags, Mode::empty())?)
+}
+
+/// Removes the groups of boxes whose stage was killed: nobody holds their lock, and nobody is in them.
+fn sweep(path: &Path, parent: &OwnedFd) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Ok(claim) = open_directory(parent, entry.file_name())
+            && rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            remove_at(parent, entry.file_name());
+        }
+    }
+}
+
+/// Removes a group; the kernel refuses while anybody is in it.
+#[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
+fn remove_at(parent: &OwnedFd, name: impl rustix::path::Arg) {
+    let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+}
+
+#[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
+fn make_directory(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn write_all(directory: &Path, files: &[(&'static str, String)]) -> io::Result<()> {
+    files.iter().try_for_each(|(name, text)| write(&directory.join(name), text))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn cannot_make(directory: &Path, error: &io::Error) -> String {
+    format!("no group can be made in {}: {error}", directory.display())
+}
+
+/// The control group hierarchies that are mounted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Hierarchies {
+    /// Version 1: a controller and where it is.
+    legacy: Vec<(String, PathBuf)>,
+    /// Version 2.
+    unified: Option<PathBuf>,
+}
+
+impl Hierarchies {
+    /// Reads the text of `/proc/self/mounts`.
+    fn of(mounts: &str) -> Self {
+        let mut found = Self::default();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(1);
+            let (Some(place), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            match kind {
+                "cgroup2" => found.unified = found.unified.or_else(|| Some(place.into())),
+                "cgroup" => {
+                    let controllers =
+                        options.split(',').filter(|name| ["memory", "pids", "cpu"].contains(name));
+                    found.legacy.extend(controllers.map(|name| (name.to_owned(), PathBuf::from(place))));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_are_found_beside_each_other() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0\n\
+                      cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let found = Hierarchies::of(mounts);
+        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        let legacy: Vec<_> = found.legacy.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(legacy, ["cpu", "memory"]);
+        assert_eq!(Hierarchies::of(""), Hierarchies::default());
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused_and_said() {
+        for name in ["", "..", "a/b"] {
+            let mut report = JailReport::default();
+            let group = Cgroup::make(&CgroupSpec::of_box(name, 1 << 20, 1), &mut report);
+            assert!(group.seats.is_empty() && report.missing().count() == 1, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The starter's side: hands a spec to the jailer and hears what became of it.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command};
+
+use crate::error::{JailDoing, JailError, JailResult as Result};
+use crate::message::{self, JAILER, JailAnswer, JailOrder};
+use crate::report::JailReport;
+use crate::spec::JailSpec;
+
+/// A program that runs in its jail.
+#[derive(Debug)]
+pub struct Jailed {
+    /// The jailer: it ends as the program ended, and only once nothing of the jail is left. Killing it ends the program
+    /// too.
+    pub jailer: Child,
+    /// The program itself, to be killed or watched.
+    pub handle: OwnedFd,
+    /// The program's process id on the host.
+    pub pid: u32,
+    /// What is in force.
+    pub report: JailReport,
+}
+
+/// Starts the program of `spec` in its jail.
+///
+/// `jailer` is a program that calls [`crate::jailer`] first; stdio is the jailed program's. `spawn` starts it with the
+/// given descriptors (and may add a death signal, which the jailer replaces by its own). Those that `spec` names must be
+/// open here. Blocks for some milliseconds.
+///
+/// # Errors
+/// What of the jail could not be built, or why the program could not be executed; nothing of either is left then.
+pub fn launch(
+    mut jailer: Command,
+    spec: &JailSpec,
+    spawn: impl FnOnce(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
+) -> Result<Jailed> {
+    let program = jailer.get_program().to_owned();
+    let starter = rustix::process::getpid().as_raw_pid();
+    let order = order_file(&JailOrder { spec: spec.clone(), starter })?;
+    let (answer, answer_end) = message::pair().doing("making a socket for the jail")?;
+    jailer.arg(JAILER).args([order.as_raw_fd(), answer_end.as_raw_fd()].map(|number| number.to_string()));
+    let named = spec.descriptors.iter().chain(spec.openings.iter().map(|opening| &opening.descriptor));
+    let mut keep = vec![order.as_fd(), answer_end.as_fd()];
+    for &descriptor in named.chain(&spec.guard) {
+        // SAFETY: the caller names descriptors that are open; one that is not fails to be inherited.
+        #[allow(unsafe_code)]
+        keep.push(unsafe { BorrowedFd::borrow_raw(descriptor) });
+    }
+    let doing = format!("starting the jailer {}", program.display());
+    let mut child = spawn(jailer, &keep).doing(doing)?;
+    drop(answer_end);
+    let answered = message::receive(&answer).doing("hearing of the jail").and_then(understand);
+    match answered {
+        Ok((pid, report, handle)) => Ok(Jailed { jailer: child, handle, pid, report }),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+fn understand(answer: Option<(Vec<u8>, Option<OwnedFd>)>) -> Result<(u32, JailReport, OwnedFd)> {
+    let nothing = || JailError::new("the jailer ended without a word");
+    let (text, handle) = answer.ok_or_else(nothing)?;
+    match (serde_json::from_slice(&text), handle) {
+        (Ok(JailAnswer::Started { pid, report }), Some(handle)) => Ok((pid, report, handle)),
+        (Ok(JailAnswer::Failed(why)), _) => Err(JailError::new(format!("the jail cannot be built: {why}"))),
+        _ => Err(JailError::new("the jailer's answer cannot be understood")),
+    }
+}
+
+fn order_file(order: &JailOrder) -> Result<File> {
+    let doing = "writing down what the jail is to be";
+    let text = serde_json::to_vec(order).map_err(io::Error::from).doing(doing)?;
+    let file = rustix::fs::memfd_create("boxlite-jail", rustix::fs::MemfdFlags::CLOEXEC).doing(doing)?;
+    let mut file = File::from(file);
+    file.write_all(&text).and_then(|()| file.rewind()).doing(doing)?;
+    Ok(file)
+}

@@ -1,0 +1,45 @@
+//! What a process that touches guest-controlled bytes may do, and nothing else.
+//!
+//! A [`JailSpec`] is the policy, a plain value; [`launch()`] carries it out through the [`jailer()`], and the
+//! [`JailReport`] says what is in force. A jail that cannot be built is an error: nothing runs in half of one.
+//!
+//! # The jail
+//!
+//! | measure | what it is |
+//! | --- | --- |
+//! | namespaces | mount, pid, ipc, uts, cgroup; net, unless the program needs the host's; user for an ordinary user |
+//! | root | an empty tmpfs, read-only, with read-only mounts of just the files that [`View`] names; neither `/proc` nor `/sys` |
+//! | user | as root an id of its own and no group; else the user alone in a user namespace |
+//! | capabilities | none in any of the five sets; `no_new_privs` |
+//! | Landlock | reading and executing what the root has, nothing else; no TCP, no abstract sockets, no signals outwards |
+//! | system calls | an allow-list, on top of the program's own sandbox; the program is executed once and nothing after it |
+//! | limits | descriptors, size of files, locked memory, no core dumps |
+//! | descriptors | those that the spec names, and stdio |
+//! | control group | memory, tasks, processor time (root) |
+//! | lock | the lock that says that the box runs is held by the jail's own processes |
+//!
+//! # Why a program is executed for it
+//!
+//! The shim has threads, and a child that it forks may not allocate; building a jail takes hundreds of calls and a parser.
+//! So the shim executes itself anew as the jailer, which has one thread, and which stays as the parent of the jail.
+
+mod cgroup;
+mod error;
+mod filter;
+mod launch;
+mod libraries;
+mod message;
+pub mod qemu;
+mod report;
+mod spec;
+mod stage;
+
+pub use error::{JailError, JailResult};
+pub use launch::{Jailed, launch};
+pub use libraries::code_of;
+pub use report::{JailReport, Measure, MeasureState};
+pub use spec::{
+    Bound, CgroupSpec, JailIdentity, JailSpec, Limits, MEMORY_OVERHEAD, NetworkScope, Opening, Profile,
+    TASKS_OVERHEAD, View,
+};
+pub use stage::jailer;

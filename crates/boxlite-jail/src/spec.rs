@@ -1,0 +1,195 @@
+//! What a program in a jail may do, as a value: nothing here makes a system call.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One program and everything that it may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailSpec {
+    /// The program, absolute; it must be part of [`view`](Self::view).
+    pub program: PathBuf,
+    /// Everything after `argv[0]`.
+    pub arguments: Vec<OsString>,
+    /// The whole environment.
+    pub environment: Vec<(String, OsString)>,
+    /// Descriptors that the program inherits under their numbers, besides its stdio.
+    pub descriptors: Vec<RawFd>,
+    /// Files that the program opens by name and that are descriptors in truth.
+    pub openings: Vec<Opening>,
+    /// The files of the host that the program sees, all of them read-only.
+    pub view: View,
+    /// Whose files and processes the program may touch, where there were any.
+    pub identity: JailIdentity,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Which system calls the program may make.
+    pub profile: Profile,
+    /// Whether the program sits in a network.
+    pub network: NetworkScope,
+    /// Whether the program keeps the one capability that binds ports below 1024: for a box of root whose user-mode network
+    /// is in QEMU and that publishes such a port.
+    pub low_ports: bool,
+    /// What the program may take of the host's memory, processes and processors; `None` asks for no control group.
+    pub cgroup: Option<CgroupSpec>,
+    /// A descriptor whose lock says that the program runs: the program never has it, and it is closed only once the
+    /// program has ended.
+    pub guard: Option<RawFd>,
+}
+
+/// A name that the program opens, and the descriptor whose file it gets.
+///
+/// The descriptor's own access mode decides what the program can do with it: a file that was opened read-only stays
+/// read-only, although the program asked for more. This is how a QEMU that insists on opening guest memory for writing
+/// maps a template that it cannot change, how it reads a kernel that only its owner may read, and how it gets `/dev/kvm`
+/// without a right to the device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The name, exactly as the program spells it.
+    pub path: PathBuf,
+    /// The descriptor of which it gets a copy.
+    pub descriptor: RawFd,
+}
+
+/// The files of the host that a program sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Files and directories whose contents may be executed: the program, its loader and libraries.
+    pub code: Vec<PathBuf>,
+    /// Files and directories that are data: firmware.
+    pub data: Vec<Bound>,
+    /// Device nodes.
+    pub devices: Vec<PathBuf>,
+}
+
+/// A file or directory of the host under a name of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Where it is on the host, absolute.
+    pub source: PathBuf,
+    /// Where the program sees it, absolute.
+    pub target: PathBuf,
+}
+
+impl Bound {
+    /// A file under the name that it has on the host.
+    pub fn same(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { source: path.clone(), target: path }
+    }
+}
+
+/// Who a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JailIdentity {
+    /// The user that starts it, alone in a user namespace: what an ordinary user can have.
+    Own,
+    /// The user and group with this id, which belong to nobody else: what root can have.
+    Reserved(u32),
+}
+
+impl JailIdentity {
+    /// The identity of box number `index` of the reserved ids `first..first + count`, where the caller is root.
+    pub fn of_box(is_root: bool, first: u32, count: u32, index: u32) -> Self {
+        if is_root && count > 0 { Self::Reserved(first + index % count) } else { Self::Own }
+    }
+}
+
+/// Resource limits that are not about all of a box but about one process. No core is ever dumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Most open descriptors; also the highest number that one may have.
+    pub open_files: u64,
+    /// Most bytes that a file may have after a write.
+    pub file_size: u64,
+    /// Most bytes of locked memory.
+    pub locked_memory: u64,
+}
+
+/// Which system calls a program may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// QEMU that translates the guest's code.
+    Tcg,
+    /// QEMU that has the guest's code run by the kernel: with the ioctls of `/dev/kvm`.
+    Kvm,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcg => "TCG",
+            Self::Kvm => "KVM",
+        })
+    }
+}
+
+/// Whether a program sits in a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkScope {
+    /// In an empty network namespace, and without a system call that makes a socket.
+    None,
+    /// In the host's, because QEMU's user-mode stack still runs inside of QEMU.
+    Host,
+}
+
+/// What all of a box's jailed processes together may take of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSpec {
+    /// The name of the control group below `boxlite`: one path component.
+    pub name: String,
+    /// Most bytes of memory.
+    pub memory_max: u64,
+    /// Most threads.
+    pub tasks_max: u32,
+    /// Most processor time, in hundredths of one processor.
+    pub cpu_percent: u32,
+}
+
+/// Bytes of memory that a box may take besides its guest's: QEMU itself (60 MiB), its translation cache (64 MiB, see
+/// `tb-size`), its threads' stacks and buffers, and what the kernel keeps for it.
+pub const MEMORY_OVERHEAD: u64 = 256 << 20;
+
+/// Threads that a box may have besides one for each virtual processor: QEMU's pool for disk requests has up to 64, each
+/// volume's device two, and a migration some; the jail itself has one.
+pub const TASKS_OVERHEAD: u32 = 96;
+
+impl CgroupSpec {
+    /// The group of the box `name` with a guest of `memory` bytes on `cpus` processors.
+    ///
+    /// A guest's page tables, and QEMU's bookkeeping of dirty pages, grow with its memory: a 32nd of it is added.
+    pub fn of_box(name: &str, memory: u64, cpus: u32) -> Self {
+        Self {
+            name: name.into(),
+            memory_max: memory + memory / 32 + MEMORY_OVERHEAD,
+            tasks_max: cpus.saturating_add(TASKS_OVERHEAD),
+            cpu_percent: cpus.saturating_mul(100),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_box_of_root_has_an_id_of_the_range_and_nobody_elses() {
+        assert_eq!(JailIdentity::of_box(true, 100_000, 10, 3), JailIdentity::Reserved(100_003));
+        assert_eq!(JailIdentity::of_box(true, 100_000, 10, 13), JailIdentity::Reserved(100_003));
+        assert_eq!(JailIdentity::of_box(false, 100_000, 10, 3), JailIdentity::Own);
+        assert_eq!(JailIdentity::of_box(true, 100_000, 0, 3), JailIdentity::Own);
+    }
+
+    #[test]
+    fn a_group_holds_the_guest_and_the_stated_overhead() {
+        let group = CgroupSpec::of_box("b", 1 << 30, 2);
+        assert_eq!(group.memory_max, (1 << 30) + (32 << 20) + (256 << 20));
+        assert_eq!((group.tasks_max, group.cpu_percent), (98, 200));
+    }
+}

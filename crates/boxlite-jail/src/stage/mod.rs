@@ -1,0 +1,270 @@
+//! The jailer: a program of one thread that builds the jail around itself and starts a program in it.
+//!
+//! It is executed, not forked from the shim: between `fork` and `exec` a process with threads may make system calls and
+//! nothing else, and a jail takes more than that. It reads what it is to do from one descriptor, says on another how that
+//! went, and from then on only waits; see [`processes`].
+
+mod namespaces;
+mod opener;
+mod processes;
+mod seal;
+mod signals;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, Signal};
+
+use crate::cgroup::Cgroup;
+use crate::error::{JailDoing, JailError, JailResult as Result};
+use crate::message::{self, JAILER, JailAnswer, JailOrder};
+use crate::report::JailReport;
+use crate::spec::{JailIdentity, JailSpec, NetworkScope};
+use opener::{Opener, OwnDescriptors};
+use processes::Waited;
+
+/// Is the jailer, if that is what the program was started for: a program calls this first of all, with its arguments
+/// (without its name), before it has a second thread.
+///
+/// `None` means that the program was started for something else.
+pub fn jailer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if arguments.next()? != JAILER {
+        return None;
+    }
+    let Some((order, answer)) = given(arguments) else {
+        eprintln!("{JAILER} is started by boxlite, not by hand");
+        return Some(ExitCode::from(2));
+    };
+    let Err(error) = build_and_wait(order, &answer);
+    let failed = serde_json::to_vec(&JailAnswer::Failed(error.to_string())).unwrap_or_default();
+    let _ = message::send(&answer, &failed, None);
+    Some(ExitCode::from(125))
+}
+
+/// The two descriptors that the arguments name.
+fn given(arguments: impl Iterator<Item = OsString>) -> Option<(OwnedFd, OwnedFd)> {
+    let numbers: Vec<RawFd> = arguments.map(|text| text.to_str()?.parse().ok()).collect::<Option<_>>()?;
+    let &[order, answer] = numbers.as_slice() else { return None };
+    seal::borrow(order).and_then(|_| seal::borrow(answer)).ok()?;
+    // SAFETY: both are open, and were passed to be owned by whoever started this program for it.
+    #[allow(unsafe_code)]
+    unsafe {
+        Some((OwnedFd::from_raw_fd(order), OwnedFd::from_raw_fd(answer)))
+    }
+}
+
+/// Builds the jail and starts its program, answers, and ends as the program ends: it returns only before all that.
+fn build_and_wait(order: OwnedFd, answer: &OwnedFd) -> Result<std::convert::Infallible> {
+    let mut text = Vec::new();
+    let mut file = File::from(order);
+    file.rewind().and_then(|()| file.read_to_end(&mut text)).doing("reading what the jail is to be")?;
+    // What is open from here on is closed by number.
+    drop(file);
+    let JailOrder { spec, starter } = serde_json::from_slice(&text)
+        .map_err(std::io::Error::from)
+        .doing("reading what the jail is to be")?;
+    check(&spec)?;
+    let signals = signals::hold()?;
+    let mut report = JailReport::default();
+    // While the hierarchies can be seen.
+    let cgroup = spec.cgroup.as_ref().map(|spec| Cgroup::make(spec, &mut report));
+    let own = [signals.as_raw_fd(), answer.as_raw_fd()];
+    let built = Jail::build(&spec, starter, cgroup.as_ref(), &own, report);
+    let jail = match built {
+        Ok(jail) => jail,
+        Err(error) => {
+            if let Some(cgroup) = &cgroup {
+                cgroup.remove();
+            }
+            return Err(error);
+        }
+    };
+    let started =
+        JailAnswer::Started { pid: jail.program.0.as_raw_pid() as u32, report: jail.report.clone() };
+    let started = serde_json::to_vec(&started).map_err(std::io::Error::from).doing("reporting the jail")?;
+    // A starter that has gone is noticed below.
+    let _ = message::send(answer, &started, Some(jail.handle.as_fd()));
+    let status = jail.wait(&signals);
+    if let Some(cgroup) = &cgroup {
+        cgroup.remove();
+    }
+    processes::end_as(status?)
+}
+
+/// Refuses what could not be kept.
+fn check(spec: &JailSpec) -> Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    match spec.identity {
+        JailIdentity::Reserved(0) => Err(JailError::new("a jailed program can't be root")),
+        JailIdentity::Reserved(_) if !is_root => {
+            Err(JailError::new("only root can give a jailed program a user id of its own"))
+        }
+        JailIdentity::Own if is_root => {
+            Err(JailError::new("root can't be a jailed program's user: a reserved user id is needed"))
+        }
+        _ => Ok(()),
+    }?;
+    if spec.low_ports && (!is_root || spec.network == NetworkScope::None) {
+        return Err(JailError::new("only root's program in the host's network can bind ports below 1024"));
+    }
+    let named = spec.descriptors.iter().chain(&spec.guard).chain(spec.openings.iter().map(|o| &o.descriptor));
+    for &descriptor in named {
+        if descriptor < 3 || descriptor >= filter_limit(spec) {
+            return Err(JailError::new(format!("descriptor {descriptor} can't be one of a jailed program")));
+        }
+        seal::borrow(descriptor)?;
+    }
+    match spec.guard {
+        Some(guard) if spec.descriptors.contains(&guard) => {
+            Err(JailError::new("the jailed program would have the descriptor that guards it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn filter_limit(spec: &JailSpec) -> RawFd {
+    RawFd::try_from(spec.limits.open_files).unwrap_or(RawFd::MAX)
+}
+
+/// A jail whose program has started.
+struct Jail {
+    init: Waited,
+    program: Waited,
+    /// The program, for whoever is to end it.
+    handle: OwnedFd,
+    opener: Option<Opener>,
+    /// Init notices when this is closed.
+    life: OwnedFd,
+    report: JailReport,
+}
+
+impl Jail {
+    /// Builds the jail for a child of `starter`; the stage's `own` descriptors stay open.
+    fn build(
+        spec: &JailSpec,
+        starter: i32,
+        cgroup: Option<&Cgroup>,
+        own: &[RawFd],
+        mut report: JailReport,
+    ) -> Result<Self> {
+        let own_descriptors = OwnDescriptors::find().doing("finding this process's descriptors")?;
+        namespaces::leave_host(spec, &mut report)?;
+        namespaces::enter_root(&spec.view, &mut report)?;
+        seal::report(spec, &mut report);
+        let (life_end, life) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe of the jail")?;
+        let Some(init) = processes::fork()? else { processes::be_init(spec, cgroup, &life_end) };
+        let init = Waited(init);
+        let finished = Self::start_program(spec, cgroup, life_end).and_then(|started| {
+            // What the program was given is its own from here on, above all its disks and their locks.
+            let mut keep = started.descriptors(spec, cgroup, &life);
+            keep.extend_from_slice(own);
+            keep.push(own_descriptors.as_raw_fd());
+            seal::close_all_but(&keep)?;
+            seal::become_nobody(spec.identity, seal::KeptPrivilege::Root)?;
+            follow(starter)?;
+            let opener = started.opener(spec, own_descriptors)?;
+            processes::complaint(&started.complaints)?;
+            Ok((started, opener))
+        });
+        match finished {
+            Ok((Started { program, handle, .. }, opener)) => {
+                Ok(Self { init, program, handle, opener, life, report })
+            }
+            Err(error) => {
+                // With it everything in the jail; the program is waited for too, without which init does not end.
+                init.kill();
+                processes::wait_for_all();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_program(spec: &JailSpec, cgroup: Option<&Cgroup>, life_end: OwnedFd) -> Result<Started> {
+        let (complaints, complaints_end) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe of the jail")?;
+        let (channel, channel_end) = message::pair().doing("making a socket of the jail")?;
+        let Some(program) = processes::fork()? else {
+            processes::be_program(spec, cgroup, &complaints_end, &channel_end)
+        };
+        drop((complaints_end, channel_end, life_end));
+        let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())
+            .doing("making a handle of the program")?;
+        Ok(Started { program: Waited(program), handle, complaints, channel })
+    }
+
+    /// Answers the program until it has ended, and ends it when its starter has: its end, when nothing of the jail is left.
+    fn wait(self, signals: &OwnedFd) -> Result<rustix::process::WaitStatus> {
+        let mut opener = self.opener;
+        let status = loop {
+            if let Some(status) = self.program.try_wait()? {
+                break status;
+            }
+            let mut ready = vec![PollFd::new(signals, PollFlags::IN)];
+            ready.extend(
+                opener.as_ref().map(|opener| PollFd::from_borrowed_fd(opener.as_fd(), PollFlags::IN)),
+            );
+            if poll(&mut ready, None).is_err() {
+                continue;
+            }
+            let events: Vec<PollFlags> = ready.iter().map(PollFd::revents).collect();
+            if events[0].contains(PollFlags::IN) && signals::is_end_wanted(signals) {
+                self.init.kill();
+            }
+            match (events.get(1), &opener) {
+                (Some(events), Some(held)) if events.contains(PollFlags::IN) => held.answer(),
+                // Nobody is left whose calls could be held.
+                (Some(events), Some(_)) if !events.is_empty() => opener = None,
+                _ => {}
+            }
+        };
+        drop(self.life);
+        self.init.wait()?;
+        Ok(status)
+    }
+}
+
+/// A program that is on its way.
+struct Started {
+    program: Waited,
+    handle: OwnedFd,
+    complaints: OwnedFd,
+    channel: OwnedFd,
+}
+
+impl Started {
+    /// What the stage goes on with: everything else is closed.
+    fn descriptors(&self, spec: &JailSpec, cgroup: Option<&Cgroup>, life: &OwnedFd) -> Vec<RawFd> {
+        let own = [&self.handle, &self.complaints, &self.channel, life];
+        let mut keep: Vec<RawFd> = own.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+        keep.extend(spec.openings.iter().map(|opening| opening.descriptor).chain(spec.guard));
+        keep.extend(cgroup.into_iter().flat_map(Cgroup::descriptors));
+        keep
+    }
+
+    /// What the program's held calls are answered through.
+    fn opener(&self, spec: &JailSpec, own: OwnDescriptors) -> Result<Option<Opener>> {
+        if spec.openings.is_empty() {
+            return Ok(None);
+        }
+        let received = message::receive(&self.channel).doing("having opened files answered")?;
+        // Without one, the program has failed and says why.
+        let listener = received.and_then(|(_, listener)| listener);
+        Ok(listener.map(|listener| Opener::new(listener, spec.openings.clone(), own)))
+    }
+}
+
+/// Has the kernel tell this process when its starter ends, and looks whether that has happened already.
+///
+/// A change of user or capabilities undoes the request, so this comes after the last one.
+fn follow(starter: i32) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).doing("following the starter")?;
+    match rustix::process::getppid() {
+        Some(parent) if parent.as_raw_pid() == starter => Ok(()),
+        _ => Err(JailError::new("whoever started the jail has ended")),
+    }
+}

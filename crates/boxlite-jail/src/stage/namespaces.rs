@@ -1,0 +1,196 @@
+//! Namespaces, and the only files that are in the mount namespace.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+use rustix::thread::UnshareFlags;
+
+use crate::error::{JailDoing, JailError, JailResult as Result};
+use crate::report::JailReport;
+use crate::spec::{JailIdentity, JailSpec, NetworkScope, View};
+
+/// A directory that every Linux host has: the jail's root is mounted there for a moment, out of everybody else's sight.
+const SCAFFOLD: &str = "/proc";
+
+/// Leaves the host's namespaces for fresh ones; a process that is forked from now on is in the new process namespace.
+pub(super) fn leave_host(spec: &JailSpec, report: &mut JailReport) -> Result<()> {
+    let mut flags = UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    let mut words = String::from("mount, pid, ipc, uts, cgroup");
+    if spec.network == NetworkScope::None {
+        flags |= UnshareFlags::NEWNET;
+        words.push_str(", net");
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if spec.identity == JailIdentity::Own {
+        flags |= UnshareFlags::NEWUSER;
+        words.push_str(", user");
+    }
+    // SAFETY: this process has one thread, so nobody shares what is left here; the file table is not among it.
+    #[allow(unsafe_code)]
+    let left = unsafe { rustix::thread::unshare_unsafe(flags) };
+    left.doing(format_args!("making the namespaces {words}"))?;
+    if spec.identity == JailIdentity::Own {
+        map_alone(uid, gid)?;
+    }
+    rustix::system::sethostname(b"boxlite").doing("naming the jail")?;
+    report.in_force("namespaces", words);
+    match spec.network {
+        NetworkScope::None => report.in_force("network", "none"),
+        NetworkScope::Host => report.missing_because(
+            "network",
+            "the box has a network, and its user-mode stack runs inside of QEMU, which is in the host's network",
+        ),
+    }
+    Ok(())
+}
+
+/// Maps the one user and the one group that this process has, and no other.
+fn map_alone(uid: u32, gid: u32) -> Result<()> {
+    let write = |file: &str, text: String| {
+        let path = format!("/proc/self/{file}");
+        rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, text.as_bytes()))
+            .doing(format_args!("writing {path}"))
+    };
+    write("setgroups", "deny".into())?;
+    write("uid_map", format!("{uid} {uid} 1"))?;
+    write("gid_map", format!("{gid} {gid} 1"))?;
+    Ok(())
+}
+
+/// Makes what `view` names the only files, read-only, and leaves the host's root for good.
+pub(super) fn enter_root(view: &View, report: &mut JailReport) -> Result<()> {
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .doing("making mounts private")?;
+    let pieces = pieces(view)?;
+    let root = empty_root(pieces.len())?;
+    rustix::mount::move_mount(&root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .doing("mounting the jail's root")?;
+    rustix::process::fchdir(&root).doing("entering the jail's root")?;
+    for piece in &pieces {
+        piece.put(&root)?;
+    }
+    set_attributes(&root, MountAttrFlags::MOUNT_ATTR_RDONLY).doing("making the jail's root read-only")?;
+    rustix::process::pivot_root(".", ".").doing("entering the jail's root")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).doing("leaving the host's root")?;
+    rustix::process::chdir("/").doing("entering the jail's root")?;
+    report.in_force("root", format!("an empty one with {} files of the host, read-only", pieces.len()));
+    Ok(())
+}
+
+/// Something of the host, cut loose from where it was, and where it is to be.
+struct Piece {
+    tree: OwnedFd,
+    target: PathBuf,
+    is_directory: bool,
+}
+
+fn pieces(view: &View) -> Result<Vec<Piece>> {
+    let fixed = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let data = fixed | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let code = view.code.iter().map(|path| (path, path, fixed | MountAttrFlags::MOUNT_ATTR_NODEV));
+    let data = view.data.iter().map(|bound| (&bound.source, &bound.target, data));
+    // A device is written to, which is not writing to the filesystem that its node is on.
+    let devices = fixed | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let devices = view.devices.iter().map(|path| (path, path, devices));
+    code.chain(data).chain(devices).map(|(source, target, flags)| Piece::cut(source, target, flags)).collect()
+}
+
+impl Piece {
+    fn cut(source: &Path, target: &Path, attributes: MountAttrFlags) -> Result<Self> {
+        let doing = || format!("giving the jail {}", source.display());
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(CWD, source, flags).doing(doing())?;
+        set_attributes(&tree, attributes).doing(doing())?;
+        let kind = rustix::fs::fstat(&tree).doing(doing())?.st_mode;
+        let is_directory = rustix::fs::FileType::from_raw_mode(kind).is_dir();
+        Ok(Self { tree, target: target.to_owned(), is_directory })
+    }
+
+    /// Mounts it at its place below `root`, where that is made.
+    #[allow(clippy::disallowed_methods, reason = "the jail's root is in memory and no durable file")]
+    fn put(&self, root: &OwnedFd) -> Result<()> {
+        let doing = || format!("giving the jail {}", self.target.display());
+        let below = self.target.strip_prefix("/").map_err(|_| {
+            JailError::new(format!("{} is not an absolute path in a jail", self.target.display()))
+        })?;
+        let mode = Mode::from_raw_mode(0o755);
+        let mut directory = PathBuf::new();
+        let parents = if self.is_directory { Some(below) } else { below.parent() };
+        for name in parents.into_iter().flat_map(Path::components) {
+            directory.push(name);
+            match rustix::fs::mkdirat(root, &directory, mode) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error).doing(doing()),
+            }
+        }
+        if !self.is_directory {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            rustix::fs::openat(root, below, flags, Mode::from_raw_mode(0o444)).doing(doing())?;
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&self.tree, "", root, below, flags).doing(doing())
+    }
+}
+
+/// A filesystem in memory with room for the places of `pieces` mounts, and no file in it that could be executed.
+fn empty_root(pieces: usize) -> Result<OwnedFd> {
+    let doing = "making the jail's root";
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    let context = context.as_fd();
+    rustix::mount::fsconfig_set_string(context, "mode", "0755").doing(doing)?;
+    rustix::mount::fsconfig_set_string(context, "size", "64k").doing(doing)?;
+    // Each place has at most some directories of its own above it.
+    rustix::mount::fsconfig_set_string(context, "nr_inodes", (pieces * 8 + 16).to_string()).doing(doing)?;
+    rustix::mount::fsconfig_create(context).doing(doing)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(doing)
+}
+
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Adds `attributes` to those of the mount `mount` and takes none away.
+fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags) -> std::io::Result<()> {
+    let wanted = MountAttributes { set: u64::from(attributes.bits()), ..MountAttributes::default() };
+    let empty = CString::default();
+    // SAFETY: the path is a string, and the size is that of the structure, which lives as long as the call.
+    #[allow(unsafe_code)]
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(&wanted),
+            size_of::<MountAttributes>(),
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// `path` for a system call.
+pub(super) fn c_string(path: impl AsRef<std::ffi::OsStr>) -> Result<CString> {
+    let path = path.as_ref();
+    CString::new(path.as_bytes()).map_err(|_| JailError::new(format!("{} has a zero byte", path.display())))
+}
