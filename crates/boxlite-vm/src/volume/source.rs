@@ -48,6 +48,16 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
         let message = format!("{} is not a directory, and only directories can be volumes", source.display());
         return Err(Error::unsupported(message).at(source));
     }
+    // A box that writes to a directory above it could have put a link there since.
+    let found = std::fs::canonicalize(source).doing("resolving the volume's directory", source)?;
+    if found != *source {
+        let message = format!(
+            "the volume's directory {} leads through a symlink to {} by now; create the box again if that is meant",
+            source.display(),
+            found.display()
+        );
+        return Err(Error::conflict(message).at(source));
+    }
     let relation = if source.starts_with(home) || is_or_lies_below(source, home) {
         "lies in"
     } else if home.starts_with(source) || is_or_lies_below(home, source) || mounts_home(source, home) {
@@ -144,6 +154,22 @@ mod tests {
         for text in ["./data:/x", "./link:/x", absolute.as_str()] {
             assert_eq!(resolved(text, &root).unwrap().source, root.join("data"));
         }
+    }
+
+    /// Mutation tried: without the second look the start shares whatever the link leads to.
+    #[test]
+    fn a_directory_above_that_became_a_link_is_refused_at_the_start() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("shared/app/etc")).unwrap();
+        std::fs::create_dir_all(root.join("elsewhere/etc")).unwrap();
+        let volume = resolved("./shared/app/etc:/x", &root).unwrap();
+        check(&volume, &root.join("home")).unwrap();
+        // As root of a box that has all of `shared` as its volume.
+        std::fs::rename(root.join("shared/app"), root.join("shared/old")).unwrap();
+        std::os::unix::fs::symlink(root.join("elsewhere"), root.join("shared/app")).unwrap();
+        let refused = check(&volume, &root.join("home")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     }
 
     #[test]

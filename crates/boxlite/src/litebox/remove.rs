@@ -1,5 +1,7 @@
 //! Removing boxes.
 
+use std::path::Path;
+
 use boxlite_home::Reserve;
 use boxlite_home::durable::{self, Lock, fault};
 use boxlite_storage::gc;
@@ -22,6 +24,7 @@ const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// `Busy` when processes of the box keep running.
 pub(crate) fn remove(context: &LocalContext, guard: &BoxGuard) -> Result<()> {
     let _at_rest = guard.shim_lock()?;
+    refuse_link(guard.paths.root())?;
     context.store.delete_box(&guard.record.id)?;
     fault::point("rm.unrecorded").doing("removing", guard.paths.root())?;
     durable::discard_dir(guard.paths.root(), &context.home.tmp())?;
@@ -37,6 +40,7 @@ pub(crate) fn remove(context: &LocalContext, guard: &BoxGuard) -> Result<()> {
 pub(crate) fn remove_damaged(context: &LocalContext, id: &str) -> Result<()> {
     let paths = context.home.of_box(id);
     let mut locks = Vec::new();
+    refuse_link(paths.root())?;
     if paths.root().is_dir() {
         let path = paths.state_lock();
         let busy =
@@ -49,6 +53,18 @@ pub(crate) fn remove_damaged(context: &LocalContext, id: &str) -> Result<()> {
     forget(context, id);
     released(context);
     Ok(())
+}
+
+/// Refuses a box whose directory was replaced by a link, before its record goes: what the link leads to is not removed.
+fn refuse_link(root: &Path) -> Result<()> {
+    if !root.is_symlink() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is a symlink, and only directories of the home are removed; move the directory back in its place",
+        root.display()
+    );
+    Err(Error::conflict(message).at(root))
 }
 
 /// Something was removed: gc looks again, and the space that this may have taken from the reserve is put back.
