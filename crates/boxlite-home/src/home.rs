@@ -202,7 +202,7 @@ impl BoxPaths {
         &self.root
     }
 
-    /// What is needed to give the box its record back.
+    /// The file from which the box can be given its record back.
     pub fn description(&self) -> PathBuf {
         self.root.join("box.json")
     }

@@ -26,7 +26,7 @@ pub struct HomeIdentity {
     pub id: String,
     /// Counts up with every change of the layout that older builds must not meet.
     pub format: u32,
-    /// What else a build must know to open this home.
+    /// Features that a build must know to open this home.
     #[serde(default)]
     pub incompatible_features: Vec<String>,
 }

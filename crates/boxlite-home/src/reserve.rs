@@ -25,7 +25,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// What the database of `home` needs at most for one transaction that removes something.
+    /// The reserve for the database of `home`: the most that one transaction needs that removes something.
     pub fn for_database(home: &Home) -> Self {
         Self::new(home, "database", 2 << 20)
     }
@@ -44,7 +44,7 @@ impl Reserve {
     /// Fills the reserve, or a part of it, as far as at least `spare` bytes stay free; writes nothing when it is full.
     ///
     /// # Errors
-    /// When the file cannot be made; a filesystem that is too full or cannot preallocate is no error.
+    /// When the file cannot be made; a filesystem that is too full or cannot preallocate is not an error.
     pub fn fill(&self, spare: u64) -> Result<()> {
         // A copy of the home may have made it a hole of the same length.
         let had = durable::allocated_of(&self.path).unwrap_or(0).min(self.bytes);

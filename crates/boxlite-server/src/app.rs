@@ -1,4 +1,4 @@
-//! What every request has at hand.
+//! The state that every request can use.
 
 use std::sync::Arc;
 

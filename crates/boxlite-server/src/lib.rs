@@ -1,8 +1,8 @@
 //! The HTTP server of boxlite: a [`Runtime`] for programs on this and on other hosts.
 //!
-//! The server is thin over [`Runtime`]. What it decides itself is who is answered, which paths of its host a request may
-//! name, how much may go on at once, and how an answer is written. It knows no terminal and no command line; `boxlite
-//! serve` passes it plain [`ServerOptions`].
+//! The server is thin over [`Runtime`]. It decides only who is answered, which paths of its host a request may name,
+//! how much may run at once, and how an answer is written. It knows no terminal and no command line; `boxlite serve`
+//! passes it plain [`ServerOptions`].
 //!
 //! ```no_run
 //! use boxlite::{Runtime, RuntimeOptions};

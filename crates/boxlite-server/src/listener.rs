@@ -18,7 +18,7 @@ use crate::routes;
 const MAX_CONNECTIONS: usize = 4096;
 /// How long the head of a request may take, and how long a kept-alive connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long running answers and attached clients may go on after the server was told to stop.
+/// How long running answers and attached clients may continue after the server was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long attached clients then have for their closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

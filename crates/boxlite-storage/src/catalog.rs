@@ -1,10 +1,10 @@
-//! What gc asks of the database.
+//! The questions that gc asks the database.
 
 use std::time::SystemTime;
 
 use boxlite_types::Result;
 
-/// What an intent, the durable decision to remove something that cannot be made again, is about.
+/// The subject of an intent, which is the durable decision to remove something that cannot be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IntentKind {
     /// The directory of a box, by the box's id.
@@ -13,7 +13,7 @@ pub enum IntentKind {
     Base,
 }
 
-/// What a box record pins.
+/// The files and the image that a box record pins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoxPin<'a> {
     /// The box's id, which is the name of its directory.

@@ -4,8 +4,8 @@
 //! is built again at its old path is the same, byte for byte, and overlays above it stay valid. Its file
 //! system's UUID is derived from that digest; a start compares the two before it relies on the file.
 //!
-//! Whoever builds holds the lock of one staged file of a fixed name; whoever else wants the same disk image
-//! waits for it and then leases what was published. A build reads the layers' blobs under leases of their own
+//! A builder holds the lock of one staged file of a fixed name. Others that want the same disk image wait for
+//! that lock and then lease the published file. A build reads the layers' blobs under leases of their own
 //! and writes to the staged file alone: a `kill -9` leaves nothing else behind.
 
 use std::io::{self, Read};

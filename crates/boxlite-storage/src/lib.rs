@@ -1,6 +1,6 @@
-//! What a home stores: images, disk images, overlays, the database, and the collector of what nobody needs.
+//! The storage of a home: images, disk images, overlays, the database, and garbage collection.
 //!
-//! - [`mod@reference`]: what users write to name an image.
+//! - [`mod@reference`]: image references, as users write them.
 //! - [`image`]: sources, verified blobs and the catalogue.
 //! - [`disk`]: copy-on-write overlays, qcow2 headers and backing chains.
 //! - [`disk_image`]: read-only disk images, built once from an image's layers.

@@ -1,11 +1,11 @@
-//! What a runtime has done, and what a box consumes.
+//! The activity of a runtime, and the consumption of a box.
 
 use boxlite_proto::GuestMetrics;
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxState, GcActivity};
 
-/// What this runtime, not other processes, has done since it was opened; every figure only grows.
+/// Counts of what this runtime, not other processes, has done since it was opened; every figure only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Activity {
     /// Boxes created.
@@ -22,19 +22,19 @@ pub struct Activity {
     pub commands: u64,
     /// Commands that could not be handed to a box.
     pub commands_failed: u64,
-    /// What gc has done, on request and automatically.
+    /// Passes of gc, requested and automatic.
     pub gc: GcActivity,
 }
 
-/// What a box consumes.
+/// The resources that a box consumes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consumption {
     /// The box's id.
     pub id: String,
-    /// What it is doing.
+    /// Its state.
     pub state: BoxState,
     /// Bytes allocated to its overlays; `None` when they cannot be measured.
     pub disk_allocated: Option<u64>,
-    /// What its guest reports; `None` unless it runs and answers. A hostile guest may lie.
+    /// The guest's own report; `None` unless it runs and answers. A hostile guest may lie.
     pub guest: Option<GuestMetrics>,
 }

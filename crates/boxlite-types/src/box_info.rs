@@ -1,4 +1,4 @@
-//! What callers see of a box.
+//! A box, as callers see it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub struct BoxInfo {
     pub image_digest: String,
     /// The disk image below its overlay.
     pub disk_digest: String,
-    /// What it is doing, observed and not merely recorded.
+    /// Its state, observed and not merely recorded.
     pub state: BoxState,
     /// Why it failed, or how it ended when not by an ordinary exit.
     pub reason: Option<String>,
@@ -34,7 +34,7 @@ pub struct BoxInfo {
     pub disk_allocated: Option<u64>,
     /// Published ports of the present run, the host's ports chosen; none unless it runs.
     pub ports: Vec<PortForward>,
-    /// What was asked for.
+    /// The options that were asked for.
     pub options: BoxOptions,
 }
 

@@ -1,4 +1,4 @@
-//! What a caller asks of a new box.
+//! The options of a new box.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct BoxOptions {
     pub insecure: bool,
     /// A unique name; made up when absent.
     pub name: Option<String>,
-    /// What runs as the box's main process.
+    /// The box's main process.
     pub main: MainProcess,
     /// Environment of the main process and of execs, `NAME=value`, over the image's.
     pub env: Vec<String>,
@@ -83,7 +83,7 @@ impl Default for BoxOptions {
     }
 }
 
-/// What runs as a box's main process.
+/// The main process of a box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MainProcess {

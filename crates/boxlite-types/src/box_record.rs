@@ -1,4 +1,4 @@
-//! What the database keeps of a box.
+//! The record of a box, as the database keeps it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct BoxRecord {
     pub image_config: ImageConfig,
     /// Its shared folders, as they were resolved when it was created.
     pub volumes: Vec<Volume>,
-    /// What was asked for.
+    /// The options that were asked for.
     pub options: BoxOptions,
     /// When it was created.
     pub created_at: Timestamp,
@@ -78,7 +78,7 @@ pub struct RunOutcome {
     pub exit_code: Option<i32>,
 }
 
-/// What a box's directory says of its box, in `box.json`: enough to give the box its record back.
+/// The contents of `box.json` in a box's directory: enough to give the box its record back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BoxDescription {
     /// Counts up with every change that older builds must not meet.
@@ -90,6 +90,6 @@ pub struct BoxDescription {
 }
 
 impl BoxDescription {
-    /// What this build writes.
+    /// The format that this build writes.
     pub const FORMAT: u32 = 1;
 }

@@ -19,7 +19,7 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// What `hasher` has seen.
+    /// Returns the digest of everything that `hasher` was given.
     pub fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }

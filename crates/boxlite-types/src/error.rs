@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, coarsely; programs decide by this and never by message text.
+/// The kind of a failure; programs decide by this and never by message text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -191,7 +191,7 @@ impl Error {
     }
 
     /// Displays the sentence and what caused it, each after a colon: errors of boxlite down to the first that is not,
-    /// whose own causes mostly repeat it. What the text quotes already is left out.
+    /// whose own causes mostly repeat it. Causes that the text already quotes are left out.
     pub fn chain(&self) -> impl fmt::Display {
         let mut text = self.0.message.clone();
         let mut source = std::error::Error::source(self);

@@ -21,7 +21,7 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// What a guest writes is standard output unless it says that it is standard error.
+/// Output is standard output unless the guest says that it is standard error.
 impl From<boxlite_proto::Stream> for OutputStream {
     fn from(stream: boxlite_proto::Stream) -> Self {
         match stream {

@@ -20,7 +20,7 @@ pub struct HostInfo {
     pub running: usize,
     /// Images in the catalogue.
     pub images: usize,
-    /// What runs guests' code, and why; absent when nothing can.
+    /// The accelerator that runs guests' code, and why; absent when nothing can.
     pub acceleration: Option<Acceleration>,
     /// Why `acceleration` is absent.
     pub acceleration_problem: Option<String>,
@@ -32,7 +32,7 @@ pub struct HostInfo {
     pub settings: Vec<SettingLine>,
 }
 
-/// What runs guests' code.
+/// The accelerator that runs guests' code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceleration {
     /// `kvm` or `tcg`.
@@ -57,13 +57,13 @@ pub struct SpaceInfo {
 /// One asset as `boxlite info` reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetReport {
-    /// What it is.
+    /// Its name.
     pub name: String,
     /// Where it was found.
     pub path: Option<PathBuf>,
     /// Whether boxes start without it.
     pub optional: bool,
-    /// What to do when it was not found.
+    /// The remedy when it was not found.
     pub remedy: String,
 }
 
@@ -76,7 +76,7 @@ pub struct SettingLine {
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
-    /// What it does, in one sentence.
+    /// Its meaning, in one sentence.
     pub meaning: String,
 }
 

@@ -14,7 +14,7 @@ pub struct Image {
     pub digest: Digest,
     /// Canonical references that name it, sorted; none for an image whose tags have moved on.
     pub references: Vec<String>,
-    /// What it is for.
+    /// The platform that it is built for.
     pub platform: Platform,
     /// How it wants to be run.
     pub config: ImageConfig,
@@ -56,7 +56,7 @@ impl Image {
     }
 }
 
-/// What removing an image did.
+/// One effect of removing an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removal {
@@ -100,6 +100,6 @@ pub struct PullOptions {
     pub policy: PullPolicy,
     /// Allows plain HTTP, and certificates that nobody vouches for, with a registry that is not on loopback.
     pub insecure: bool,
-    /// What the image must be for; the host's platform when absent.
+    /// The platform that the image must be built for; the host's when absent.
     pub platform: Option<Platform>,
 }

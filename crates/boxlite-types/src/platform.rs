@@ -20,7 +20,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// What boxes on this host run: Linux on the host's architecture.
+    /// Returns the platform of boxes on this host: Linux on the host's architecture.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! What a pull and a build say of themselves while they go on.
+//! Progress of pulls and builds.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ pub enum Progress {
     },
     /// A transfer broke off and is tried again after a pause.
     Retrying {
-        /// What went wrong.
+        /// The failure, in one sentence.
         why: String,
     },
     /// The disk image is being made.
@@ -72,7 +72,7 @@ pub trait ProgressSink: Send + Sync {
     fn report(&self, progress: Progress);
 }
 
-/// Nobody is interested.
+/// Ignores all progress.
 impl ProgressSink for () {
     fn report(&self, _: Progress) {}
 }

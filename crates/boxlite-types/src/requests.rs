@@ -1,4 +1,4 @@
-//! What callers pass along with a request: the options of each operation.
+//! The options of each operation, as callers pass them along with a request.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -103,11 +103,11 @@ pub struct LogLine {
 pub struct Adoption {
     /// The box.
     pub info: BoxInfo,
-    /// What is not as it was, as sentences.
+    /// Everything that is not as it was, as sentences.
     pub notices: Vec<String>,
 }
 
-/// What was removed for good because a person named it.
+/// The report of a removal for good, which a person asked for by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purge {
     /// The box's id, or the base's file name.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What `statvfs` says a caller without privileges may still use (`f_bavail`, `f_favail`), in bytes and inodes.
+/// Space that a caller without privileges may still use, by `statvfs` (`f_bavail`, `f_favail`): bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreeSpace {
     /// Bytes available.

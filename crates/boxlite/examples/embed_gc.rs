@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     println!("reclaimed {} bytes", report.reclaimed);
-    // What could not be read keeps everything that it might need; the report names it.
+    // An unreadable path keeps everything that it might need; the report names it.
     for unreadable in &report.unreadable {
         println!("kept what it may need: {}: {}", unreadable.path.display(), unreadable.reason);
     }

@@ -1,4 +1,4 @@
-//! What every local operation works with.
+//! The context that every local operation works with.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use boxlite_vm::shim::Accel;
 
 use crate::assets::AssetSearch;
 
-/// What to do where there is no home.
+/// The behaviour where there is no home.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MissingHome {
     /// Create one.
@@ -25,11 +25,11 @@ pub enum MissingHome {
 pub struct RuntimeOptions {
     /// The home.
     pub home: PathBuf,
-    /// What to do where there is none.
+    /// The behaviour where there is none.
     pub missing_home: MissingHome,
     /// Where the guest's kernel and agent and the programs are.
     pub assets: AssetSearch,
-    /// What runs the guests' code.
+    /// The accelerator that runs the guests' code.
     pub accel: Accel,
     /// Docker's `config.json` with the credentials for registries; without one, pulls are anonymous.
     pub registry_config: Option<PathBuf>,

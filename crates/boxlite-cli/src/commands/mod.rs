@@ -117,7 +117,7 @@ pub(crate) enum CliCommand {
 pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, CommandFailure> {
     let global = cli.global;
     let runtime = || open::runtime(&global, environment, boxlite::MissingHome::Create);
-    // What a mistyped home has is nothing, and that is not worth a new one.
+    // A mistyped home has nothing to show, so none is created for it.
     let existing = || open::runtime(&global, environment, boxlite::MissingHome::Refuse);
     match cli.command {
         CliCommand::Completion { shell } => {

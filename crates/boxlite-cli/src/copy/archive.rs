@@ -47,7 +47,7 @@ pub(super) struct DataRun {
     pub(super) length: u64,
 }
 
-/// What headers before an entry's own say about it.
+/// Values for an entry from the headers before its own.
 #[derive(Debug, Default)]
 struct EntryOverrides {
     path: Option<Vec<u8>>,

@@ -12,7 +12,7 @@ use super::endpoint::means_contents;
 use super::sparse;
 use crate::report::CommandFailure;
 
-/// What to pack, checked to exist.
+/// A file or directory to pack, checked to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CopySource {
     path: PathBuf,
@@ -22,7 +22,7 @@ pub(crate) struct CopySource {
     follow: bool,
 }
 
-/// What was packed.
+/// Totals of a packed archive.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Packed {
     /// Bytes of file contents, holes left out.

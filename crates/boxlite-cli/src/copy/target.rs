@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::report::CommandFailure;
 
-/// What is at the destination, after following links.
+/// The state of the destination, after following links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DestinationState {
     Nothing,

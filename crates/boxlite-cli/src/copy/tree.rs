@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use super::archive::{ArchiveEntry, DataRun};
 use super::space::{CHECK_INTERVAL, DestinationSpace};
 
-/// What a copied file keeps of the original.
+/// The attributes that a copied file keeps of the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeptAttributes {
     /// Whether owners are kept; only root can.

@@ -16,7 +16,7 @@ use super::target::{self, CopyTarget, DestinationState};
 use super::tree::{DestinationTree, DirectoryAttributes, KeptAttributes};
 use crate::report::CommandFailure;
 
-/// What was unpacked.
+/// Totals of an unpacked archive.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Unpacked {
     /// Bytes of file contents.

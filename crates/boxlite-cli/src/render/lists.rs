@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{TextTable, ago, span};
 
-/// What `ls` shows of each box.
+/// The columns that `ls` shows of each box.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BoxColumns {
     /// Do not shorten ids and commands.

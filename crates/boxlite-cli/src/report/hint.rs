@@ -3,7 +3,7 @@
 use boxlite::settings::Bytes;
 use boxlite::{Error, ErrorKind};
 
-/// What a command is about; decides which hint helps.
+/// The topic of a command; decides which hint helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Topic {
     /// A box that should exist.

@@ -73,8 +73,8 @@ pub(crate) fn note(text: &str) {
 
 /// Returns `text` as it is safe to print: one line, whose control characters and marks of direction are escaped.
 ///
-/// What boxes, images, archives and servers say passes through here on its way to a terminal or a log, or it could move the
-/// cursor, hide what was printed, or look like another line.
+/// Text of boxes, images, archives and servers passes through here on its way to a terminal or a log. Otherwise it
+/// could move the cursor, hide what was printed, or look like another line.
 pub(crate) fn visible(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()

@@ -44,10 +44,10 @@ pub struct Collected {
     pub failures: Vec<String>,
 }
 
-/// What gc could free for an operation that is about to be refused.
+/// Space that gc could free for an operation that is about to be refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collectable {
-    /// What it could free now.
+    /// Space that it could free now.
     pub now: Reclaimable,
     /// When more becomes eligible, as far as that is known by now.
     pub more_at: Option<SystemTime>,
@@ -57,7 +57,7 @@ pub struct Collectable {
 pub trait Collector: Send + Sync {
     /// Collects garbage, least recently used first, until `goal` is reached or nothing is left to collect.
     fn collect(&self, goal: &Goal<'_>) -> Result<Collected>;
-    /// What gc could free now, if that can be told. Waits for a pass that runs on others' behalf.
+    /// Tells how much gc could free now, if that is known. Waits for a pass that runs on others' behalf.
     fn collectable(&self, keep: &[String]) -> Option<Collectable>;
 }
 
@@ -70,7 +70,7 @@ pub struct Notice {
     pub message: String,
 }
 
-/// A start that may go on: proof for the later stages, and the holder of its claim.
+/// Proof for the later stages that a start may proceed, and the holder of its claim.
 #[derive(Debug)]
 #[must_use = "the claim ends when this is dropped"]
 pub struct Admission {

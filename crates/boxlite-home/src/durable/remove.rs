@@ -90,7 +90,7 @@ pub(super) fn discard_locked_dir(path: &Path, tmp: &Path) -> Result<()> {
 
 /// Deletes a directory that [`discard_dir`] had renamed into the staging directory when it was killed.
 ///
-/// Others may delete the same tree at the same time: what they were faster at is no error.
+/// Others may delete the same tree at the same time: an entry that they removed first is not an error.
 pub fn remove_trash_dir(trash: &Path) -> Result<()> {
     loop {
         match std::fs::remove_dir_all(trash) {

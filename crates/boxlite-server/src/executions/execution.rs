@@ -16,7 +16,7 @@ use super::buffer::{OutputBuffer, OutputPiece};
 use super::input::ExecutionInput;
 use crate::failure::HttpFailure;
 
-/// What happens to a command that no client is attached to for long.
+/// The treatment of a command that no client is attached to for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnattendedPolicy {
     /// It gets HUP, TERM and KILL: its public client was expected back.

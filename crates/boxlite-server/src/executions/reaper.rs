@@ -13,7 +13,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between HUP, TERM, KILL and giving up.
 const SIGNAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What to do with an execution.
+/// The step that the reaper takes with an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReapAction {
     Keep,
@@ -59,7 +59,7 @@ pub(super) fn action(
 mod tests {
     use super::*;
 
-    /// What happens to an execution, second by second in steps of five seconds, that is unattended from second 7 on.
+    /// Returns what happens to an execution that is unattended from second 7 on, in steps of five seconds.
     fn story(policy: UnattendedPolicy, ended: Option<u64>) -> Vec<(u64, ReapAction)> {
         let zero = Instant::now();
         let at = |second: u64| zero + Duration::from_secs(second);

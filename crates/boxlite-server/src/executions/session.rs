@@ -26,7 +26,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Remarks that wait to be sent to the client.
 const MAX_QUEUED_REMARKS: usize = 16;
 
-/// What a client asked for when it attached.
+/// The terms that a client asked for when it attached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttachTerms {
     /// Its binary messages are standard input.

@@ -65,7 +65,7 @@ fn stage(
     Ok(staged)
 }
 
-/// What one of a home's own overlays stands on.
+/// The files that one of a home's own overlays stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Below {
     /// Its virtual size in bytes.

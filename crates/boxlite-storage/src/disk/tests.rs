@@ -57,7 +57,7 @@ fn qemu_accepts_our_overlays_of_every_size() {
     assert!(place.directory.path().exists());
 }
 
-/// What `qemu-img` writes through an overlay of ours and reads back, above and below the first cluster.
+/// `qemu-img` writes through an overlay of ours and reads it back, above and below the first cluster.
 #[test]
 fn qemu_writes_and_reads_through_our_overlay() {
     let place = place();

@@ -6,7 +6,7 @@ use std::path::Path;
 use boxlite_home::durable::Lock;
 use boxlite_types::{Error, Result};
 
-/// What came of trying to lock a candidate.
+/// The result of trying to lock a candidate.
 pub(super) enum LockAttempt {
     /// The lock is ours.
     Locked(Lock),
@@ -34,7 +34,7 @@ impl LockAttempt {
     }
 }
 
-/// What a look at a candidate's lock says; the lock is released at once.
+/// The state of a candidate's lock at one moment; the lock is released at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     Free,

@@ -69,12 +69,12 @@ impl Automatic {
         scope.rules.pressed = pressed;
         let began = Instant::now();
         let plan = GcPlan::make(&scope);
-        // What is unreadable keeps every disk image anyway.
+        // While something is unreadable, every disk image stays anyway.
         let outlook = if plan.is_blind() { Verdict::Ok } else { (goal.outlook)(plan.reclaimable()) };
         let bounds = Bounds::of_goal(goal, outlook, &scope.rules);
         let report = carry_out(plan, bounds, &scope, false);
         self.metrics.count(&report, began.elapsed());
-        // What a pass spared because nothing could help its own caller may well help another.
+        // Disk images that a pass spared because nothing could help its own caller may well help another.
         let tells = !(outlook == Verdict::Reject && spared(&report));
         (report, tells)
     }
@@ -104,7 +104,7 @@ impl Collector for Automatic {
                 Err(_) => PassMemory::Unknown,
             }
         };
-        // What was released meanwhile may have come too late for this pass, so its note stays.
+        // Something released meanwhile may have come too late for this pass, so its note stays.
         if PassMemory::read(&file, &path).is_ok_and(|now| now == PassMemory::UnderWay) {
             memory.write(&file);
         }
@@ -123,7 +123,7 @@ impl Collector for Automatic {
     }
 
     fn collectable(&self, keep: &[String]) -> Option<Collectable> {
-        // What a running pass has its hands on would count as in use.
+        // Items that a running pass has locked would count as in use.
         let running = File::open(self.home.claims());
         let _waited = running.and_then(|file| file.lock().map(|()| file));
         let plan = GcPlan::make(&self.scope(keep));

@@ -3,7 +3,7 @@
 use boxlite_types::GcReport;
 use boxlite_types::gc::Item;
 
-/// What an item of a plan is. Cheaper garbage comes first.
+/// The category of an item of a plan. Cheaper garbage comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Category {
     Unfinished,

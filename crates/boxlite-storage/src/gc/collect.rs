@@ -18,7 +18,8 @@ use crate::catalog::Catalog;
 /// except on files that it is about to remove. Several passes may run at once.
 ///
 /// # Errors
-/// `Unsupported` when [`GcOptions::verify`] is asked for without `qemu-img`. None of what could not be read or removed: the report lists that, and [`GcReport::failed`] says so.
+/// `Unsupported` when [`GcOptions::verify`] is asked for without `qemu-img`. Anything that could not be read or removed
+/// is not an error: the report lists it, and [`GcReport::failed`] says so.
 pub fn collect(
     home: &Home,
     catalog: &Arc<dyn Catalog>,

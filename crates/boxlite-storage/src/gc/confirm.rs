@@ -32,7 +32,7 @@ const LOCKED_AT_ONCE: std::ops::RangeInclusive<u64> = 256..=8192;
 pub(super) struct Confirmed {
     pub(super) dry_run: bool,
     pub(super) items: Vec<ConfirmedItem>,
-    /// What the step has settled so far.
+    /// Items that the step has settled so far.
     pub(super) report: GcReport,
     /// Something could not be read that might pin anything.
     pub(super) blind: bool,
@@ -43,7 +43,7 @@ pub(super) struct ConfirmedItem {
     pub(super) planned: Planned,
     /// None in a dry run, and for what protects itself otherwise.
     pub(super) locks: Vec<Lock>,
-    /// What it stands on, nearest first.
+    /// The files that it stands on, nearest first.
     pub(super) below: Vec<FileId>,
 }
 
@@ -195,7 +195,7 @@ impl PlanStep {
                 items.push(ConfirmedItem { planned, locks: vec![lock], below });
             }
         }
-        // What is not there any more was removed by somebody else, unless it only cannot be seen.
+        // A file that is not there any more was removed by somebody else, unless it only cannot be seen.
         let mut fates: HashMap<FileId, Fate> = HashMap::new();
         for found in &second.settled {
             fates.extend(found.id.map(|id| (id, found.item.fate.clone())));
@@ -241,7 +241,7 @@ impl PlanStep {
             } else if let Some(other) = second.settled.iter().find(is_it) {
                 self.settle(planned, other.item.fate.clone());
             } else if planned.item.path.exists() {
-                // It has a record by now.
+                // It has got a record meanwhile.
                 self.settle(planned, skipped(Skip::InUse));
             }
         }
@@ -275,7 +275,7 @@ fn lock_box(planned: &Planned, scope: &GcScope<'_>) -> Result<Option<Vec<Lock>>>
     Ok(Some(locks))
 }
 
-/// What the second look at one candidate says.
+/// The verdict of the second look at one candidate.
 pub(super) enum SecondLook {
     Agrees(Vec<Lock>),
     Skips(Skip),

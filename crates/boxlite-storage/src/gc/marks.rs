@@ -18,7 +18,7 @@ pub(super) struct Marks {
     targets: HashMap<FileId, MarkTarget>,
 }
 
-/// What a chain can run through; the place in the census.
+/// An item that a chain can run through; the place in the census.
 #[derive(Debug, Clone, Copy)]
 enum MarkTarget {
     File(usize),
@@ -71,7 +71,7 @@ impl Marks {
         found.into_iter().map(|(_, dependent)| dependent).collect()
     }
 
-    /// Who needs the dependent, as far as it is known.
+    /// Returns who needs the dependent, as far as it is known.
     pub(super) fn holders(&self, dependent: Dependent) -> &Holders {
         match dependent {
             Dependent::File(index) => &self.census.files[index].holders,

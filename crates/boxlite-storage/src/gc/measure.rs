@@ -15,7 +15,7 @@ pub(super) fn entries(path: &Path) -> u64 {
 }
 
 /// Bytes allocated to a file, or to a directory and everything in it; equals `du --block-size=1`: symlinks are
-/// not followed and a file with several names counts once. What vanishes meanwhile counts nothing.
+/// not followed and a file with several names counts once. A file that vanishes meanwhile counts nothing.
 pub(super) fn allocated_tree(path: &Path) -> Result<u64> {
     let mut seen = HashSet::new();
     let mut total: u64 = 0;

@@ -1,4 +1,4 @@
-//! What automatic gc remembers between passes, in any process.
+//! The memory of automatic gc between passes, in any process.
 //!
 //! # Encoding
 //!
@@ -27,7 +27,7 @@ use rustix::fs::{Timespec, Timestamps};
 
 const UNDER_WAY: i64 = 1;
 
-/// What is known of earlier passes.
+/// The outcome of earlier passes, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PassMemory {
     /// Nothing.
@@ -39,7 +39,7 @@ pub(super) enum PassMemory {
         ended: SystemTime,
         /// From when another pass may find more; written in whole seconds.
         again: SystemTime,
-        /// What was stored when it ended.
+        /// The stored files when it ended.
         stored: StoredState,
         /// Disk images were left that a pass with a more urgent goal may take.
         spared: bool,
@@ -79,7 +79,7 @@ impl PassMemory {
         })
     }
 
-    /// Writes this down. What cannot be written costs a superfluous pass, nothing else.
+    /// Writes this down. A failure to write costs a superfluous pass, nothing else.
     pub(super) fn write(self, file: &File) {
         let times = match self {
             Self::Unknown => timestamps(seconds(0), seconds(0)),

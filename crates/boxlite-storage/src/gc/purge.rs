@@ -66,9 +66,9 @@ fn lock(path: &Path) -> Result<Lock> {
     Lock::try_exclusive(path)?.ok_or_else(busy)
 }
 
-/// What a dry run says of the item of that `name`, unless something needs it.
+/// Finds the item of that `name` in a dry run and returns it unless something needs it.
 ///
-/// The caller holds its locks, so nothing comes to stand on it meanwhile.
+/// The caller holds its locks, so nothing can start to rely on it meanwhile.
 fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Item> {
     let report = collect(home, catalog, settings, &GcOptions { dry_run: true, ..GcOptions::default() })?;
     let mut items = report.box_directories.iter().chain(&report.bases);

@@ -1,4 +1,4 @@
-//! What every item of a plan is judged by; times in nanoseconds since 1970.
+//! The rules by which every item of a plan is judged; times in nanoseconds since 1970.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

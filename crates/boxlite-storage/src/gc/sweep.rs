@@ -2,9 +2,9 @@
 //!
 //! # Crash safety
 //!
-//! What is removed is renamed out of sight under its lock, the lock is released, and only then comes the slow unlink,
-//! so that nobody waits for it. What stands on something else is renamed first: no crash leaves an overlay or a base
-//! without its base. What a crash leaves in the staging directory the next pass removes.
+//! Each item is renamed out of sight under its lock, the lock is released, and only then comes the slow unlink, so that
+//! nobody waits for it. Items that stand on others are renamed first: no crash leaves an overlay or a base without its
+//! base. The next pass removes what a crash left in the staging directory.
 //!
 //! A pass writes nothing but its removals, so it works with 0 bytes and 0 inodes free. On a disk too full for another
 //! name in the staging directory, what is there already makes room; failing that, a file is unlinked where it is.
@@ -46,7 +46,7 @@ struct StepSweep<'a> {
     report: GcReport,
 }
 
-/// What was renamed out of sight.
+/// Items that were renamed out of sight.
 type Discarded = Vec<(Planned, Trash)>;
 
 impl StepSweep<'_> {

@@ -34,7 +34,7 @@ pub(crate) struct Blobs {
     home: Home,
 }
 
-/// What a caller who wants a blob gets.
+/// The answer to a caller who wants a blob.
 #[derive(Debug)]
 pub(crate) enum WantedBlob {
     /// It is there.

@@ -24,7 +24,7 @@ const PARALLEL_LAYERS: usize = 3;
 /// How deep indexes may be nested.
 const INDEX_DEPTH: usize = 3;
 
-/// What the source says the image is, verified.
+/// An image as its source describes it, verified.
 struct ResolvedImage {
     digest: Digest,
     document: Vec<u8>,

@@ -10,7 +10,7 @@ use boxlite_types::Result;
 
 /// Asked before one transfer or build writes into the home and while it does; cheap to clone.
 ///
-/// Its reservation lives until the last clone is gone. Whoever shares the work of a transfer holds none: only
+/// Its claim lives until the last clone is dropped. Callers that only share another's transfer hold none: only
 /// the one that writes does.
 #[derive(Debug, Clone)]
 pub(crate) struct WriteSpace {

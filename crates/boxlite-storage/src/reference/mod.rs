@@ -1,4 +1,4 @@
-//! What users write to name an image.
+//! Image references, as users write them.
 
 mod registry;
 #[cfg(test)]

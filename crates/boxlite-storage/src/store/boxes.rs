@@ -16,7 +16,7 @@ pub enum ListedBox {
     Damaged(DamagedBox),
 }
 
-/// What the database's columns say of a box whose record cannot be read. Its disk image stays pinned by them.
+/// A box whose record cannot be read, by the database's columns. Its disk image stays pinned by them.
 #[derive(Debug, Clone)]
 pub struct DamagedBox {
     pub id: String,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use boxlite_types::{Error, ErrorKind};
 
-/// What the body of a transaction returns.
+/// The result of a transaction's body.
 pub(crate) type TransactionResult<T> = Result<T, TransactionError>;
 
 /// A failure inside a transaction, which is then rolled back.

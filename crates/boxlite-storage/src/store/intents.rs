@@ -1,5 +1,5 @@
-//! What was decided to be removed, written down before it is: gc deletes data that cannot be made again on such an
-//! intent alone.
+//! Intents: decisions to remove something, written down before the removal. gc deletes data that cannot be made again
+//! only on such an intent.
 //!
 //! `rm` writes the intent for a box's directory in the transaction that takes its record away, and with the last box
 //! that was put on a base the intent for that base. A box that is being created has an intent until it is recorded, so

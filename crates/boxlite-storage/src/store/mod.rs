@@ -43,7 +43,7 @@ impl Store {
     /// Opens the database at `path`, creating it if it is missing; writes nothing when its schema is current.
     ///
     /// # Errors
-    /// `Corrupt` when it is no database, `Unsupported` when a newer boxlite wrote it.
+    /// `Corrupt` when it is not a database, `Unsupported` when a newer boxlite wrote it.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_as(path, None)
     }

@@ -47,8 +47,8 @@ CREATE TABLE boxes (
 ) STRICT;
 ";
 
-/// What version 2 adds. `base_users` says which boxes were put on a base that this home made: a base from before has
-/// no rows, and nothing is known about it.
+/// The additions of version 2. `base_users` says which boxes were put on a base that this home made: a base from
+/// before has no rows, and nothing is known about it.
 const INTENTS: &str = "
 CREATE TABLE intents (
     kind       TEXT NOT NULL,

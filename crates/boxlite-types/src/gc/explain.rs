@@ -4,21 +4,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Item, Unreadable};
 
-/// What is known of everything that a name means.
+/// An explanation of everything that a name means.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// What has the name.
+    /// The items of that name.
     pub subjects: Vec<ExplainedItem>,
-    /// What needs to stay because a box or base of that name needs it.
+    /// The items that stay because a box or base of that name needs them.
     pub needs: Vec<ExplainedItem>,
-    /// What could not be read; while it is, more may be needed than is known.
+    /// Paths that could not be read; while there are any, more may be needed than is known.
     pub unreadable: Vec<Unreadable>,
 }
 
 /// One item, its fate, and when that may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedItem {
-    /// What it is.
+    /// Its kind.
     pub kind: SubjectKind,
     /// The item; its fate says who pins it and by which source, or why it is skipped.
     #[serde(flatten)]
@@ -28,7 +28,7 @@ pub struct ExplainedItem {
     pub eligible_at: Option<i64>,
 }
 
-/// What an explained item is.
+/// The kind of an explained item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectKind {

@@ -1,4 +1,4 @@
-//! What garbage collection is asked, and what it reports.
+//! Requests and reports of garbage collection.
 
 mod explain;
 mod report;
@@ -12,7 +12,7 @@ pub use explain::{ExplainedItem, Explanation, SubjectKind};
 pub use report::{Fate, GcReport, Holder, HolderKind, Item, RemovalFailure, Skip, Unreadable};
 pub use usage::{BoxUsage, ImageUsage, KindUsage, Usage};
 
-/// What a pass may do.
+/// Options of a pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GcOptions {
@@ -31,7 +31,7 @@ pub struct GcOptions {
     pub verify: bool,
 }
 
-/// What gc has done since a runtime was opened; every figure only grows.
+/// Counts of gc's passes since a runtime was opened; every figure only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct GcActivity {
     /// Passes, automatic ones included, dry runs not.

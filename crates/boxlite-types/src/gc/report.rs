@@ -1,4 +1,4 @@
-//! What a pass found and did.
+//! The report of a pass.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub struct GcReport {
     pub boot_files: Vec<Item>,
     /// Catalogue entries considered because of `all`.
     pub images: Vec<Item>,
-    /// What could not be read; while there is any, no disk image, base or box directory is removed.
+    /// Paths that could not be read; while there are any, no disk image, base or box directory is removed.
     pub unreadable: Vec<Unreadable>,
     /// Removals that failed.
     pub failures: Vec<RemovalFailure>,
@@ -81,12 +81,12 @@ pub struct Item {
     /// The image of the box that an unexplained directory belonged to, as its user named it, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// What became of it.
+    /// Its fate.
     #[serde(flatten)]
     pub fate: Fate,
 }
 
-/// What became of an item.
+/// The fate of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fate", rename_all = "snake_case")]
 pub enum Fate {
@@ -114,7 +114,7 @@ pub enum Fate {
     },
 }
 
-/// Who needs something.
+/// A box or base that needs an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Id of a box, or file name of a base.
@@ -161,7 +161,7 @@ pub enum Skip {
 /// Something that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
-    /// What.
+    /// The path that could not be read.
     pub path: PathBuf,
     /// Why.
     pub reason: String,

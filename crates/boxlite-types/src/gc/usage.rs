@@ -34,13 +34,13 @@ pub struct Usage {
     pub unfinished: KindUsage,
     /// Bytes of disk images and bases that more than one box stands on.
     pub shared: u64,
-    /// What `gc` would free now.
+    /// Allocated bytes that `gc` would free now.
     pub reclaimable: u64,
     /// Each box, by id.
     pub boxes: Vec<BoxUsage>,
     /// Each disk image, by digest.
     pub images: Vec<ImageUsage>,
-    /// What could not be read; the figures are then lower bounds.
+    /// Paths that could not be read; the figures are then lower bounds.
     pub unreadable: Vec<Unreadable>,
 }
 

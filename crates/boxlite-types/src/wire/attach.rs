@@ -61,7 +61,7 @@ impl Channel {
     }
 }
 
-/// What a client says in a text frame.
+/// A client's message in a text frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame {
@@ -87,7 +87,7 @@ pub enum ClientFrame {
     },
 }
 
-/// What the server says in a text frame.
+/// A message of the server in a text frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame {
@@ -111,7 +111,7 @@ pub enum ServerFrame {
     /// The execution ended without a status, because its box went away or could not be reached, and all its output
     /// was sent; a normal close follows. To a client without `received` the server says [`Self::Error`] instead.
     Failed {
-        /// What its waiter was told.
+        /// The error that its waiter was told.
         error: ErrorBody,
     },
     /// Something the client asked for could not be done; the connection stays open.

@@ -21,17 +21,17 @@ pub struct ErrorBody {
     /// The public API's name of the kind, such as `NotFoundError`.
     #[serde(rename = "type")]
     pub name: String,
-    /// What clients decide by, such as `not_found`.
+    /// The code that clients decide by, such as `not_found`.
     pub code: String,
     /// The request's id, as in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// What this library's clients get besides.
+    /// Details for this library's clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<ErrorDetail>,
 }
 
-/// What [`Error`] says beyond the public API.
+/// The parts of an [`Error`] that the public API has no field for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
     /// Its kind.

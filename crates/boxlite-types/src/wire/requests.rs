@@ -7,7 +7,7 @@ use crate::PullOptions;
 /// The body of `POST /v1/runtime/images`, answered with events that end in an [`crate::Image`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PullRequest {
-    /// What to fetch.
+    /// The image to fetch.
     pub reference: String,
     /// How.
     #[serde(default)]
@@ -65,7 +65,7 @@ pub struct ExecutionCreated {
     pub stdin: bool,
 }
 
-/// What a server does not say is as it is for the public API's executions.
+/// The default of fields that a server leaves out: the behaviour of the public API's executions.
 fn yes() -> bool {
     true
 }

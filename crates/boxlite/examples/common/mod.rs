@@ -1,4 +1,4 @@
-//! What the examples share.
+//! Helpers that the examples share.
 
 use std::env;
 use std::path::PathBuf;

@@ -94,7 +94,7 @@ pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image)
         created_at: Timestamp::now(),
         phase: Phase::Created,
     };
-    // A disk image that is there already is not collected while the record that pins it comes to be.
+    // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = Leased::acquire(&context.home.disk_image(&record.disk_digest))?;
     establish(context, &mut record, |_| Ok(Vec::new()))?;
     Ok(record)
@@ -119,7 +119,7 @@ pub(super) fn establish(
     let paths = context.home.of_box(&id);
     let established = publish(context, record, &paths, furnish);
     if established.is_err() {
-        // What cannot be taken away now has an intent, and gc removes it.
+        // A directory that cannot be removed now has an intent, so gc removes it later.
         match durable::discard_dir(paths.root(), &context.home.tmp()) {
             Ok(()) => forget(context, &id),
             Err(error) => tracing::warn!(error = %error.chain(), "an unfinished box is left to gc"),
@@ -145,7 +145,7 @@ fn publish(
     fault::point("create.unrecorded").doing("creating", paths.root())?;
     let name = record.name.clone();
     insert(context, record, &bases)?;
-    // The name was taken, and another was made up. The box is recorded by now, whatever becomes of its description.
+    // The name was taken, and another was made up. The box is recorded already, even if its description stays stale.
     if record.name != name
         && let Err(error) = description::write(context, paths, record)
     {

@@ -39,7 +39,7 @@ impl BoxGuard {
         Ok(Self { record, paths: context.home.of_box(id), _state_lock: state_lock })
     }
 
-    /// What the box is doing, with the record brought up to date where the last run has ended.
+    /// Observes the box, and brings the record up to date where the last run has ended.
     pub(crate) fn settle(&mut self, context: &LocalContext) -> Result<Observed> {
         let observed = Observed::of(&context.home, &self.record)?;
         if let Observed::Resting(phase) = &observed

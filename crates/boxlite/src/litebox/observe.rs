@@ -1,4 +1,4 @@
-//! What a box is doing now: its record read in the light of its shim's lock and outcome.
+//! The present state of a box: its record read in the light of its shim's lock and outcome.
 //!
 //! Nothing here writes. A box recorded as started runs exactly while its shim or its QEMU holds `shim.lock`;
 //! once the lock is free the outcome is final, and a run without an outcome was killed. A box that is not running may
@@ -70,7 +70,7 @@ fn after_run(started_at: Timestamp, outcome: Option<Outcome>) -> Phase {
     }
 }
 
-/// What callers see of the box of `record`.
+/// Describes the box of `record` for callers.
 pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
     let observed = Observed::of(home, record)?;
     let (state, started_at, finished_at, exit_code, reason) = match &observed {
@@ -104,7 +104,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
     })
 }
 
-/// What callers see of a box in a listing; of a damaged one, what the database's columns and its locks tell.
+/// Describes a box of a listing for callers; a damaged one by the database's columns and its locks alone.
 pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo> {
     let damaged = match listed {
         ListedBox::Whole(record) => return describe(home, record),

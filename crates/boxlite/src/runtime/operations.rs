@@ -1,7 +1,7 @@
 //! The operations of the façade: each signature and its documentation, written once.
 //!
 //! Each trait below is one topic. A macro makes it the contract of both backends, whose futures must be `Send`, and
-//! gives [`Runtime`] one method per operation, which asks its backend. What is about one box becomes a method of
+//! gives [`Runtime`] one method per operation, which asks its backend. An operation on one box becomes a method of
 //! [`LiteBox`] as well, without the id.
 //!
 //! `id` is a name, an id or a unique prefix of an id throughout.
@@ -84,8 +84,8 @@ home_operations! {
 
         /// Removes what no box needs, and only what is provably unneeded; with `dry_run`, reports what it would remove.
         ///
-        /// What could not be read or removed is in the report, whose [`GcReport::failed`] then says so; the rest is
-        /// still collected. Works with 0 bytes and 0 inodes free, beside any number of starts.
+        /// The report names anything that could not be read or removed, and [`GcReport::failed`] then says so; the rest
+        /// is still collected. Works with 0 bytes and 0 inodes free, beside any number of starts.
         ///
         /// # Errors
         /// `Unsupported` on a remote runtime: a host's disk is collected on that host.

@@ -49,7 +49,7 @@ pub(super) struct OutputBuffer {
 #[derive(Debug, Default)]
 struct BufferState {
     output: ByteRuns,
-    /// What was lost before the byte at that position.
+    /// Losses, each before the byte at its position.
     losses: VecDeque<(u64, String)>,
     /// Position of the first byte of `output`.
     position: u64,

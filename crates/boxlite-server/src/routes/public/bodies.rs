@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_box_without_a_command_idles_and_one_with_it_runs_it() {
-        // What the published Python client sends.
+        // The body that the published Python client sends.
         let idle = options(json!({"image": "x", "network": {"mode": "enabled"}, "detach": false})).unwrap();
         assert_eq!((idle.main, idle.network, idle.stdin), (MainProcess::Idle, NetworkMode::User, false));
         let body = json!({"image": "x", "cmd": ["a"], "env": {"K": "V=1"}, "memory_mib": 128, "disk_size_gb": 3,

@@ -1,4 +1,4 @@
-//! What this server is and can do, in the public API.
+//! The version and the capabilities of this server, in the public API.
 
 use std::sync::Arc;
 

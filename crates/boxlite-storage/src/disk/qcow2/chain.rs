@@ -56,7 +56,7 @@ pub enum ChainLink {
     Fork(ForkIndex),
     /// To a raw file that is not there now. It stands on nothing, so that there is nothing to keep.
     Missing(UnknownIndex),
-    /// Nobody knows.
+    /// To something that could not be found out.
     Unknown(UnknownIndex),
 }
 
@@ -357,7 +357,7 @@ impl Chains {
                 (next, local_path(&name).is_none_or(Path::is_relative))
             }
         };
-        // What a relative name means, and whether a chain is too deep or a cycle, depends on where one comes
+        // The meaning of a relative name, and whether a chain is too deep or a cycle, depend on where one comes
         // from, so such a file is not shared between chains.
         let is_whole = self.visit_below(next, |_| {}) == ChainLink::End;
         if relative || !is_whole {

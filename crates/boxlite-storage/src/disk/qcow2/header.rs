@@ -79,7 +79,7 @@ pub struct Backing<'a> {
     pub format: BackingFormat,
 }
 
-/// What a header says.
+/// A parsed header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Qcow2Header<'a> {
     /// 2 or 3.

@@ -1,7 +1,7 @@
 //! qcow2 as far as boxlite needs it: the header, and the chains of backing files.
 //!
 //! Format: QEMU's `docs/interop/qcow2`. The reader is for hostile input: it reads at most [`header::BOUND`] bytes
-//! of a file, never probes a format that is named, and answers "unknown" rather than guess. What it says may only
+//! of a file, never probes a format that is named, and answers "unknown" rather than guess. Its answers may only
 //! ever *keep* a file.
 
 pub mod chain;

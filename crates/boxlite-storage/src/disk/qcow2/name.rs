@@ -1,4 +1,4 @@
-//! What a backing file name means: to QEMU a path, to a home the file of its own that has this name.
+//! The meaning of a backing file name: to QEMU a path, to a home the file of its own that has this name.
 //!
 //! A header holds the absolute path at which the backing file was when the header was written. A home can be copied,
 //! moved, restored beside its original, or be mounted at another place since, so a start goes by the file name alone:

@@ -17,11 +17,11 @@ const PER_L1_ENTRY: u64 = CLUSTER * (CLUSTER / 8);
 /// block, 3 and on the L1 table, which is all zeros.
 #[derive(Debug)]
 pub(crate) struct OverlayHeader {
-    /// What to write at the start of the file: header, extensions, backing name.
+    /// Bytes for the start of the file: header, extensions, backing name.
     pub head: Vec<u8>,
-    /// What to write at offset [`CLUSTER`]: the refcount table's one entry.
+    /// Bytes for offset [`CLUSTER`]: the refcount table's one entry.
     pub refcount_table: [u8; 8],
-    /// What to write at offset `2 * CLUSTER`: a refcount of 1 for every cluster in use.
+    /// Bytes for offset `2 * CLUSTER`: a refcount of 1 for every cluster in use.
     pub refcount_block: Vec<u8>,
     /// The file's length in bytes; what is not written stays a hole.
     pub length: u64,

@@ -64,7 +64,8 @@ fn list(directory: &Path) -> Result<Vec<BootFile>> {
     Ok(files)
 }
 
-/// What a boot file's name begins with: `vmlinux`, or `initramfs` or `template` and its devices; `None` for any other file.
+/// The beginning of a boot file's name: `vmlinux`, or `initramfs` or `template` and its devices; `None` for any
+/// other file.
 fn kind(name: &str) -> Option<&str> {
     let (kind, key) = name.rsplit_once('-')?;
     let is_key = key.len() == 24 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

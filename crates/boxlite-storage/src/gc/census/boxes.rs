@@ -27,7 +27,7 @@ pub(in crate::gc) struct BoxEntry {
     pub(in crate::gc) directory: bool,
     /// Whether it is meant to be removed.
     pub(in crate::gc) intended: bool,
-    /// Whose chains run through its overlays, if it has no record; empty until the mark.
+    /// The owners of chains that run through its overlays, if it has no record; empty until the mark.
     pub(in crate::gc) holders: Holders,
 }
 

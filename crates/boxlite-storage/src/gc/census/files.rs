@@ -106,11 +106,11 @@ pub(in crate::gc) struct StoredFile {
     pub(in crate::gc) links: u64,
     pub(in crate::gc) modified: i64,
     pub(in crate::gc) used: i64,
-    /// What it stands on.
+    /// The file that it stands on.
     pub(in crate::gc) backing: ChainLink,
     /// Whether it is meant to be removed.
     pub(in crate::gc) intended: bool,
-    /// Who needs it; empty until the mark.
+    /// The boxes and bases that need it; empty until the mark.
     pub(in crate::gc) holders: Holders,
 }
 

@@ -1,11 +1,11 @@
-//! Who needs an item.
+//! The boxes and bases that need an item.
 
 use boxlite_types::gc::HolderKind;
 
 /// How many holders of an item are remembered by name.
 const MAX_NAMED: usize = 8;
 
-/// Who needs an item.
+/// The boxes and bases that need an item.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::gc) struct Holders {
     /// The first few: index of a box, or for [`HolderKind::Base`] of a file, in the census.

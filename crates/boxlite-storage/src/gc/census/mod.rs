@@ -1,4 +1,4 @@
-//! What is there: one look at the home, without a lock and without a write.
+//! The census: one look at everything in the home, without a lock and without a write.
 //!
 //! A directory, header or record that cannot be read becomes an entry of [`Census::unreadable`], never an empty list.
 
@@ -42,13 +42,13 @@ pub(super) struct Census {
     pub(super) pins: Vec<(u32, u32)>,
     pub(super) chains: Chains,
     pub(super) caches: Caches,
-    /// What could not be read and might pin anything.
+    /// Paths that could not be read and might pin anything.
     pub(super) unreadable: Vec<Unreadable>,
-    /// What is missing or unreadable and pins nothing.
+    /// Files that are missing or unreadable and pin nothing.
     pub(super) harmless: Vec<Unreadable>,
 }
 
-/// What is judged without chains.
+/// Items that are judged without chains.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
     pub(super) staged: Vec<StagedEntry>,

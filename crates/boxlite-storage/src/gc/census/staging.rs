@@ -15,7 +15,7 @@ use crate::gc::measure;
 #[derive(Debug)]
 pub(in crate::gc) struct StagedEntry {
     pub(in crate::gc) path: PathBuf,
-    /// What it allocates, or why that cannot be told.
+    /// Bytes that it allocates, or why they cannot be told.
     pub(in crate::gc) allocated: Result<u64>,
     pub(in crate::gc) modified: i64,
     /// When it came here.

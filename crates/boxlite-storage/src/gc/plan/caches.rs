@@ -1,4 +1,4 @@
-//! What is judged without chains: staged files, blobs and catalogue entries, boot files.
+//! Items that are judged without chains: staged files, blobs and catalogue entries, boot files.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl GcPlan {
             } else if is_recent(&place) {
                 self.add(planned, Judgement::skip(Skip::Recent));
             } else {
-                // A blob goes with the last of its images.
+                // A blob is removed with the last of its images.
                 let is_last = |blob: &&BlobFile| {
                     blob.users.last() == Some(&place) && blob.users.iter().all(|user| gone.contains(user))
                 };

@@ -8,7 +8,7 @@ use boxlite_types::gc::{Fate, Holder, HolderKind, RemovalFailure, Skip};
 use crate::gc::attempt::Probe;
 use crate::gc::census::{Census, Holders};
 
-/// What a look at an item says.
+/// The judgement on one item.
 #[derive(Debug)]
 pub(super) enum Judgement {
     /// It stays.

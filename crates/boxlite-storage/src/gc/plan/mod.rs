@@ -1,8 +1,8 @@
 //! The plan: what becomes of each item, decided from one census.
 //!
 //! `--dry-run`, `system df`, the "could free" of a refusal and the removal itself all read a plan. It writes nothing
-//! and keeps no lock: it only looks whether somebody holds one. What it says can be outdated a moment later, so
-//! nothing is removed before [`GcPlan::confirm`](super::confirm) has looked again with the candidates locked.
+//! and keeps no lock: it only looks whether somebody holds one. A plan can be outdated a moment later, so nothing is
+//! removed before [`GcPlan::confirm`](super::confirm) has looked again with the candidates locked.
 
 mod boxes;
 mod caches;
@@ -67,18 +67,18 @@ pub(super) enum PlanLook<'a> {
     UnderLocks(&'a HeldSet),
 }
 
-/// What is locked by us.
+/// Files and boxes that this pass has locked.
 #[derive(Debug, Default)]
 pub(super) struct HeldSet {
     pub(super) files: HashSet<FileId>,
     pub(super) boxes: HashSet<String>,
 }
 
-/// What one pass may remove, keeps and skips.
+/// The plan of one pass: items to remove, to keep and to skip.
 #[derive(Debug)]
 pub(super) struct GcPlan {
     pub(super) census: Census,
-    /// What is to be removed, in that order.
+    /// Items to remove, in that order.
     pub(super) candidates: Vec<Planned>,
     /// Everything else.
     pub(super) settled: Vec<Planned>,
@@ -165,7 +165,7 @@ impl GcPlan {
         !self.unreadable.is_empty() || !self.failures.is_empty()
     }
 
-    /// What carrying out the whole plan would free.
+    /// Space that carrying out the whole plan would free.
     pub(super) fn reclaimable(&self) -> Reclaimable {
         let inodes = |item: &Item| match std::fs::symlink_metadata(&item.path) {
             Ok(found) if found.is_dir() => measure::entries(&item.path),

@@ -122,7 +122,7 @@ fn a_home_behind_symlinks_keeps_its_files() {
     assert_startable(&place.same_records_at(&link), "symlinked parts");
 }
 
-/// What is mounted for a test, unmounted at its end.
+/// A mount for a test, unmounted at its end.
 struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {

@@ -1,4 +1,4 @@
-//! What no intent explains, and what a person then does about it.
+//! Tests of data that no intent explains, and of what a person can do about it.
 
 use boxlite_types::ErrorKind;
 use boxlite_types::gc::{Fate, Skip};

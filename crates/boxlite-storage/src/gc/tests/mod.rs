@@ -468,7 +468,7 @@ fn a_small_share_alone_spares_what_was_used_within_a_day() {
     }
 }
 
-/// What a hopeless start spared, one that is merely warned may still take.
+/// A start that is merely warned may still evict what a hopeless start spared.
 /// Mutation tried: noting a hopeless pass down as any other that spared something.
 #[test]
 fn a_hopeless_pass_counts_for_nobody_else() {
@@ -485,7 +485,7 @@ fn a_hopeless_pass_counts_for_nobody_else() {
     assert_eq!(place.images(), 0);
 }
 
-/// What nobody can use again goes all the same, and a later goal within reach is not told to wait.
+/// Garbage is removed all the same, and a later goal within reach is not told to wait.
 /// Mutations tried: evicting whatever the outlook; taking that pass for a fruitless one.
 #[test]
 fn a_refusal_that_gc_cannot_avert_costs_no_disk_image() {

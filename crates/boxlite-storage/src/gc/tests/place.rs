@@ -47,7 +47,7 @@ pub(super) fn digest(name: &str) -> String {
     format!("{hex:f<64}")
 }
 
-/// What `du` says.
+/// The figure of `du`.
 pub(super) fn du(path: &Path) -> u64 {
     let output = std::process::Command::new("du").args(["-s", "--block-size=1"]).arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

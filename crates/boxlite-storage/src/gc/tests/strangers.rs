@@ -1,4 +1,4 @@
-//! What gc must not believe, must not touch, and must not remove while something cannot be read.
+//! Tests of what gc must not believe, must not touch, and must not remove while something cannot be read.
 
 use std::fs::FileTimes;
 use std::os::unix::fs::PermissionsExt;

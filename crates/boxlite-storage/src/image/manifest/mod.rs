@@ -50,7 +50,7 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
-/// What stands at a reference.
+/// The document that a reference leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ManifestDocument {
     Manifest(Manifest),
@@ -71,7 +71,7 @@ struct RawManifest {
     manifests: Option<Vec<RawEntry>>,
 }
 
-/// An entry of an index; those that boxlite cannot read (another digest algorithm) are no candidates.
+/// An entry of an index; those that boxlite cannot read (another digest algorithm) are not candidates.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RawEntry {

@@ -22,7 +22,7 @@ pub(super) struct ArchiveExtent {
 /// Reads the headers of the tar file `source`, which lies at `path`.
 ///
 /// # Errors
-/// `Corrupt` when it is no tar file, is cut off, or has more entries than an image's archive can have.
+/// `Corrupt` when it is not a tar file, is cut off, or has more entries than an image's archive can have.
 pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<String, ArchiveExtent>> {
     let broken =
         |why: &str| Error::corrupt(format!("{} is no usable image archive: {why}", path.display())).at(path);
@@ -83,7 +83,7 @@ fn normalise(name: &str) -> String {
     parts.join("/")
 }
 
-/// What a link at `name` to `target` stands for: names within the archive and nothing else.
+/// Resolves a link at `name` to `target` to a name within the archive, never to one outside.
 fn resolve(name: &str, target: &str, relative: bool) -> String {
     let mut parts: Vec<&str> = match name.rsplit_once('/') {
         Some((directory, _)) if relative => directory.split('/').collect(),

@@ -1,6 +1,6 @@
-//! What `docker save` writes: a tar file with `manifest.json`, configs and uncompressed layers.
+//! Archives of `docker save`: a tar file with `manifest.json`, configs and uncompressed layers.
 //!
-//! It has no manifest in OCI's sense, so that one is made from its config and layers, always the same for the
+//! It has no manifest in OCI's sense, so one is made from its config and layers, always the same for the
 //! same contents.
 
 use std::collections::HashMap;

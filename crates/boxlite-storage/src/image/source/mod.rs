@@ -29,7 +29,7 @@ pub(crate) struct LocalSource {
     made_up: HashMap<Digest, Vec<u8>>,
     /// Entry names of contents, where they are not `blobs/sha256/<hex>`.
     names: HashMap<Digest, String>,
-    /// What to call it in messages.
+    /// Its name in messages.
     name: String,
 }
 

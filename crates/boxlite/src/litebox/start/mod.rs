@@ -32,7 +32,7 @@ pub(crate) struct AdmittedBox<'a> {
     room: admission::Admission,
 }
 
-/// What every stage works with.
+/// The context that every stage works with.
 #[derive(Clone, Copy)]
 struct StartContext<'a> {
     local: &'a LocalContext,

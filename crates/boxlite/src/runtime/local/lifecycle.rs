@@ -6,7 +6,7 @@
 //! look again afterwards: it may have ended, been started again or been removed by another process at any moment.
 //!
 //! # Locking
-//! Whatever changes a box holds its [`BoxGuard`]. A start gives the guard back before it waits for the guest, so a
+//! Every change of a box holds its [`BoxGuard`]. A start gives the guard back before it waits for the guest, so a
 //! guest that comes up slowly never keeps a `stop` out. A stop ends the guest *before* it waits for the guard: the
 //! guard's holder may be a copy that ends only with its guest, and a second, more urgent stop must not queue behind the
 //! first.

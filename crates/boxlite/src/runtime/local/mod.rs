@@ -58,13 +58,13 @@ impl Local {
         self.in_context(move |context| context.store.find_box(&id)).await
     }
 
-    /// What callers see of the box that `id` names.
+    /// Describes the box that `id` names for callers.
     async fn describe(&self, id: &str) -> Result<BoxInfo> {
         let id = id.to_owned();
         self.in_context(move |context| litebox::describe(&context.home, &context.store.find_box(&id)?)).await
     }
 
-    /// What the box is doing now.
+    /// Observes the box's present state.
     async fn observe(&self, record: &BoxRecord) -> Result<Observed> {
         let record = record.clone();
         self.in_context(move |context| Observed::of(&context.home, &record)).await

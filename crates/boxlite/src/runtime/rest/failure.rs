@@ -58,7 +58,7 @@ pub(super) fn of_status(status: StatusCode, body: &[u8], url: &str, keyed: bool)
     }
 }
 
-/// What answers is not `boxlite serve`, or one that lacks what was asked for.
+/// The error for an answer of something that is not `boxlite serve`, or of one that lacks what was asked for.
 pub(super) fn foreign(url: &str, status: StatusCode) -> Error {
     let message = format!(
         "what answers at {url} is no boxlite server, or one of another version: it says {status} to what every such server has"

@@ -121,7 +121,7 @@ fn every_overlay_that_qemu_img_makes_is_read_as_qemu_img_reads_it() {
     assert!(compared >= 80, "only {compared} overlays were compared: {refused:#?}");
 }
 
-/// What cannot be followed is unknown, never nothing.
+/// A chain that cannot be followed is unknown, never empty.
 #[test]
 fn what_qemu_img_can_name_but_we_do_not_follow_is_unknown() {
     if !oracle::require("qemu-img") {

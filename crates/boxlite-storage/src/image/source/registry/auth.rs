@@ -16,7 +16,7 @@ use crate::reference::RegistryReference;
 /// The most bytes a token server's answer may have.
 const TOKEN_LIMIT: usize = 1 << 20;
 
-/// What is sent with each request to one repository.
+/// The authorization that each request to one repository carries.
 #[derive(Debug)]
 pub(super) struct Authorization {
     credentials: Credentials,

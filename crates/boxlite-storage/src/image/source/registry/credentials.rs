@@ -18,7 +18,7 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The user name by which a helper says that the secret is an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// What a registry may be told about who is asking.
+/// The credentials that a registry may be told.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
     Anonymous,

@@ -1,4 +1,4 @@
-//! What went wrong with a registry, and whether to try again.
+//! Failures of a registry, and whether to try again.
 
 use std::fmt;
 use std::time::Duration;
@@ -166,7 +166,7 @@ struct Said {
     message: String,
 }
 
-/// What the registry says itself, in brackets, harmless to print; empty when it says nothing.
+/// The registry's own message in brackets, harmless to print; empty when there is none.
 fn said(body: &[u8]) -> String {
     let Ok(Envelope { errors }) = serde_json::from_slice(body) else { return String::new() };
     let Some(first) = errors.into_iter().map(|said| said.message).find(|text| !text.is_empty()) else {

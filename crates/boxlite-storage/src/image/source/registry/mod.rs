@@ -195,7 +195,7 @@ impl Repository {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
-        // What it says besides the status is decoration.
+        // The status decides; the body only adds to the message.
         let (_, body) = self.bounded(response, 64 << 10).await.unwrap_or_default();
         Err(failure::of_status(status, &headers, &body, &self.reference, path))
     }

@@ -17,8 +17,8 @@ const BATCH: usize = 1 << 20;
 const BREAKS: u32 = 100;
 
 impl Repository {
-    /// Fetches what `ingest` lacks of a layer. What arrived before the registry became unavailable is kept for
-    /// the next pull; on any other error it is removed.
+    /// Fetches the bytes that `ingest` lacks of a layer. Bytes that arrived before the registry became unavailable
+    /// are kept for the next pull; on any other error they are removed.
     pub(crate) async fn fetch(&self, layer: &Descriptor, mut ingest: Ingest) -> Result<Ingest> {
         let mut attempts = Attempts::later();
         for _ in 0..BREAKS {

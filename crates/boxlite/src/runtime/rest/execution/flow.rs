@@ -60,7 +60,7 @@ struct OutputWindow {
     discarded: bool,
 }
 
-/// What there is to send.
+/// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
     Frame(ClientFrame),

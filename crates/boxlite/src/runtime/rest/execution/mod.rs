@@ -38,7 +38,7 @@ enum RemoteOutcome {
     Failed(Error),
 }
 
-/// What the attachment is asked to do; the sender is told when it is done.
+/// A request to the attachment; the sender is told when it is done.
 #[derive(Debug)]
 enum AttachmentCommand {
     Send(ClientFrame, oneshot::Sender<()>),
