@@ -23,8 +23,8 @@
 //! # Output
 //!
 //! Results go to standard output, everything else to standard error. The exit status is the one of the command in the box
-//! where there is one, 125 when boxlite itself failed, 75 when it refused for lack of space, inodes or memory, and 1 when
-//! `gc`, `info` or `system df` finished but found trouble.
+//! where there is one, 125 when boxlite itself failed, 75 when it refused for lack of space, inodes or memory, and 1
+//! when `gc`, `info` or `system df` finished but found trouble.
 
 mod args;
 mod commands;
