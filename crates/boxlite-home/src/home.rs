@@ -1,4 +1,4 @@
-//! Where things live: the layout of `$BOXLITE_HOME`, checked when it is opened.
+//! The layout of `$BOXLITE_HOME`, checked when the home is opened.
 //!
 //! ```text
 //! home.json                        which home this is; the database carries the same id
@@ -28,7 +28,7 @@ pub struct Home {
 impl Home {
     /// Opens the home at `root`, creating what is missing of its layout; writes nothing when it is complete.
     ///
-    /// A home that others could enter is closed to them, with a warning: it holds what boxes were told in secret.
+    /// A home that others could enter is closed to them, with a warning: it holds the secrets of boxes' environments.
     ///
     /// # Errors
     /// `Denied` on a read-only filesystem and for a home that belongs to another user; `Unsupported` when parts of it lie
@@ -69,7 +69,7 @@ impl Home {
         [self.blobs(), self.disk_images(), self.tmp(), self.bases(), self.boxes(), self.vm()]
     }
 
-    /// Sees to it that the home belongs to this user and that nobody else can enter it.
+    /// Checks that the home belongs to this user, and closes it to all other users.
     fn check_privacy(&self) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
         let found = std::fs::metadata(&self.root).doing("examining the home", &self.root)?;
@@ -179,7 +179,7 @@ impl Home {
         BoxPaths { root: self.boxes().join(id) }
     }
 
-    /// Unpacked kernels, initramfs files and what was learnt of this host.
+    /// The directory of unpacked kernels, initramfs files, templates and findings about this host.
     pub fn vm(&self) -> PathBuf {
         self.root.join("vm")
     }
@@ -242,7 +242,7 @@ impl BoxPaths {
         self.root.join("main.log")
     }
 
-    /// How the last run ended, published by its shim.
+    /// The outcome of the last run, published by its shim.
     pub fn outcome(&self) -> PathBuf {
         self.root.join("outcome.json")
     }

@@ -1,7 +1,7 @@
-//! Which home this is: `home.json`, and the same id in the home's database.
+//! The identity of a home: `home.json`, and the same id in the home's database.
 //!
-//! A database says of each box directory whose it is, so a database of another home (a restored backup, a copied
-//! file) must not be believed. The id binds the two: a whole home that is copied keeps a matching pair.
+//! The database decides to which box each box directory belongs, so the database of another home (a restored backup, a
+//! copied file) must not be believed. The id binds the two: a whole home that is copied keeps a matching pair.
 //!
 //! # Crash safety
 //! The database gets its id first, in the transaction that makes or migrates its tables, and `home.json` is published

@@ -23,7 +23,7 @@ pub struct Leased {
 impl Leased {
     /// Leases the regular file at `path`; `None` when nothing is there (any more): make it, then lease it.
     ///
-    /// Waits only while gc holds the file, which ends with its removal or its reprieve.
+    /// Waits only while gc holds the file; gc then removes it or releases it.
     pub fn acquire(path: &Path) -> Result<Option<Self>> {
         loop {
             let file = match open(path) {
@@ -57,12 +57,12 @@ impl Leased {
         self.lock.file()
     }
 
-    /// Where the file is.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         self.lock.path()
     }
 
-    /// Takes the file away from its path, if that still names it. Other holders of a lease keep using it.
+    /// Unlinks the file's path, if that still names it. Other holders of a lease keep using the file.
     pub fn unlink(self) -> Result<()> {
         durable::unlink_locked(&self.lock)?.map_or(Ok(()), durable::Trash::delete)
     }

@@ -1,8 +1,8 @@
-//! Space that is taken while there is some, to be given back when something that frees space needs a little.
+//! Space that is allocated while there is some, and given back when an operation that frees space needs a little.
 //!
 //! A filesystem that never overwrites in place (btrfs) needs free blocks to record that a box is removed, and so does a
 //! database that grows. At 0 bytes free nothing could be removed then. A reserve is a preallocated file: releasing it
-//! removes it, and whoever next finds ample space fills it again.
+//! removes it, and the next process that finds ample space fills it again.
 
 use std::path::{Path, PathBuf};
 

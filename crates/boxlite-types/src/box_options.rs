@@ -50,7 +50,7 @@ pub struct BoxOptions {
     pub stop_signal: Option<String>,
     /// Seconds between that signal and KILL.
     pub stop_timeout: u32,
-    /// Bytes of disk that a start reserves for the box; the settings' default when absent.
+    /// Bytes of disk that a start claims for the box; the settings' default when absent.
     pub claim: Option<u64>,
 }
 

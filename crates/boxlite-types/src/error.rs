@@ -21,7 +21,7 @@ pub enum ErrorKind {
     ResourceExhausted,
     /// Stored or received data is not what its digest or format claims.
     Corrupt,
-    /// Somebody else is using it right now; trying again may succeed.
+    /// Another process is using it right now; trying again may succeed.
     Busy,
     /// Permissions or credentials are not sufficient.
     Denied,
@@ -33,7 +33,7 @@ pub enum ErrorKind {
     Cancelled,
     /// The operating system refused an operation.
     Io,
-    /// boxlite is wrong.
+    /// boxlite itself has a fault.
     Bug,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for ErrorKind {
 /// The figures behind a [`ErrorKind::ResourceExhausted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
-    /// Bytes (or inodes) that must be free for the operation to go on.
+    /// Bytes (or inodes) that must be free for the operation to continue.
     pub need: u64,
     /// Bytes (or inodes) that are available to it now.
     pub have: u64,
@@ -176,8 +176,8 @@ impl Error {
         self
     }
 
-    /// Attaches a cause of which only the deepest says what went wrong, as with HTTP clients: [`Error::chain`] shows that
-    /// one, and [`std::error::Error::source`] leads through all of them.
+    /// Attaches a chain of causes of which only the deepest is informative, as with HTTP clients: [`Error::chain`]
+    /// shows that one, and [`std::error::Error::source`] leads through all of them.
     #[must_use]
     pub fn because_deepest(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.because(DeepestCause(Box::new(source)))
@@ -216,8 +216,8 @@ impl Error {
         self.0.path.as_deref()
     }
 
-    /// The URL of the server that could not be reached, did not let us in or answered what nobody understands; absent
-    /// where a server answered, whatever it had to say.
+    /// The URL of the server that could not be reached, refused the key or gave an answer that was not understood;
+    /// absent for errors that a server reported itself.
     pub fn server(&self) -> Option<&str> {
         self.0.server.as_deref()
     }
@@ -266,7 +266,7 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Says what was being done, and where, when an `io::Result` fails.
+/// Adds to a failed `io::Result` what was being done, and where.
 pub trait Doing<T> {
     /// Turns the error into [`Error::io`].
     fn doing(self, doing: &str, path: impl Into<PathBuf>) -> Result<T>;

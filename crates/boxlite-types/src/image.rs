@@ -62,7 +62,7 @@ impl Image {
 pub enum Removal {
     /// The reference, in its familiar form, names no image any more.
     Untagged(String),
-    /// The image is no longer in the catalogue; `boxlite gc` frees what only it used.
+    /// The image is no longer in the catalogue; `boxlite gc` frees the files that only it used.
     Deleted(Digest),
 }
 
@@ -98,7 +98,7 @@ pub struct ImageConfig {
 pub struct PullOptions {
     /// Whether to ask the source although the home has the image.
     pub policy: PullPolicy,
-    /// Allows plain HTTP, and certificates that nobody vouches for, with a registry that is not on loopback.
+    /// Allows plain HTTP, and certificates without a trusted issuer, with a registry that is not on loopback.
     pub insecure: bool,
     /// The platform that the image must be built for; the host's when absent.
     pub platform: Option<Platform>,

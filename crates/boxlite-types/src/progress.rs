@@ -9,7 +9,7 @@ use crate::Digest;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Progress {
-    /// The source is being asked what stands at the reference.
+    /// The source is being asked for the document at the reference.
     Resolving {
         /// In its familiar form.
         reference: String,
@@ -59,7 +59,7 @@ pub enum Progress {
     },
     /// The disk image is there.
     Built,
-    /// Something the user should know although the operation goes on.
+    /// Something the user should know although the operation continues.
     Notice {
         /// One sentence.
         message: String,
@@ -68,7 +68,7 @@ pub enum Progress {
 
 /// Takes progress; called from several threads, often, and must not block for long.
 pub trait ProgressSink: Send + Sync {
-    /// Something went on.
+    /// Reports one step.
     fn report(&self, progress: Progress);
 }
 

@@ -23,7 +23,7 @@ pub struct ExecOptions {
     pub stdin: bool,
 }
 
-/// Which boxes a listing returns; all conditions must hold.
+/// The selection of a listing; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListOptions {
@@ -67,7 +67,7 @@ pub struct RemoveOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CopyOptions {
-    /// Keep the owners that the archive names; without it the copy belongs to whoever unpacks it.
+    /// Keep the owners that the archive names; without it the copy belongs to the user who unpacks it.
     pub archive: bool,
     /// Copy what a symbolic link points to when the source is one.
     pub follow_link: bool,

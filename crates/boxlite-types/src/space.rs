@@ -21,7 +21,7 @@ pub struct FreeSpace {
 pub enum Verdict {
     /// Enough.
     Ok,
-    /// Go on, but say so and collect garbage first.
+    /// Proceed, but warn and collect garbage first.
     Warn,
     /// Too little.
     Reject,

@@ -19,15 +19,15 @@ pub enum MissingHome {
 
 /// How to open a local runtime.
 ///
-/// The library reads no environment: a program that wants its user's variables to count passes what they say, as the
-/// command line does.
+/// The library reads no environment variables: a program that wants its user's variables to count passes their values,
+/// as the command line does.
 #[derive(Debug, Clone)]
 pub struct RuntimeOptions {
     /// The home.
     pub home: PathBuf,
     /// The behaviour where there is none.
     pub missing_home: MissingHome,
-    /// Where the guest's kernel and agent and the programs are.
+    /// The directories of the guest's kernel and agent and of the programs.
     pub assets: AssetSearch,
     /// The accelerator that runs the guests' code.
     pub accel: Accel,

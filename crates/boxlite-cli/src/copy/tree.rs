@@ -1,4 +1,4 @@
-//! A destination directory that confines every write, whatever links lie in it.
+//! A destination directory that confines every write, regardless of the links in it.
 //!
 //! # Confinement
 //!

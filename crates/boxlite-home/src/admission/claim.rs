@@ -5,9 +5,9 @@
 //! descriptor is gone. A claim is placed above every live range, and its owner counts only what lies below its
 //! own: of two racers the later one counts the earlier, never both each other, and neither waits.
 //!
-//! Why no later claim can end up below an earlier one unseen: after locking, the owner looks above its range. If
-//! it finds a claim there, it releases its own and begins again; if not, any claim that comes to lie above is locked later,
-//! and its owner, who counts after locking, counts this one.
+//! No later claim can end up below an earlier one unseen: after locking, the owner looks above its range. If it finds
+//! a claim there, it releases its own and begins again. If not, any claim above it is locked later, and that claim's
+//! owner, which counts after locking, counts this one.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -40,7 +40,7 @@ pub struct LiveClaim {
     pub bytes: u64,
 }
 
-/// Reserved disk space: alive for as long as any process has its descriptor open.
+/// Claimed disk space: alive for as long as any process has its descriptor open.
 ///
 /// Dropping it closes this process's descriptor only; a shim that inherited one keeps the claim.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Claims {
         Ok(taken.then(|| Claim { file, path: self.path.clone(), start, bytes }))
     }
 
-    /// Locks the range come what may, which no product code does.
+    /// Locks the range unconditionally, which no product code does.
     #[cfg(test)]
     pub(super) fn force(&self, start: u64, bytes: u64) -> Result<Claim> {
         let file = self.file()?;
@@ -121,7 +121,7 @@ impl Claims {
     }
 }
 
-/// For handing a claim on to a process that outlives this one: it ends with the last copy of the descriptor.
+/// The descriptor, to hand the claim on to a process that outlives this one: the claim ends with the last copy of it.
 impl From<Claim> for OwnedFd {
     fn from(claim: Claim) -> Self {
         claim.file.into()

@@ -40,7 +40,7 @@ impl Thresholds {
         }
     }
 
-    /// The thresholds of what only reads, and writes next to nothing.
+    /// The thresholds of an operation that only reads and writes next to nothing.
     pub(super) fn of_reading() -> Self {
         Self { hard_floor: 0, soft_floor: 0, soft_percent: 0, inode_floor: 0 }
     }
@@ -71,7 +71,7 @@ pub fn classify_inodes(free: u64, total: u64, thresholds: &Thresholds) -> Verdic
     }
 }
 
-/// Judges what a filesystem has left when `promised` bytes of it are spoken for: the stricter of bytes and inodes.
+/// Judges the rest of a filesystem of which `promised` bytes are claimed: the stricter of bytes and inodes.
 pub fn judge(space: &FreeSpace, promised: u64, thresholds: &Thresholds) -> Verdict {
     let bytes = match space.bytes.checked_sub(promised) {
         Some(left) => classify(left, space.bytes_total, thresholds),
@@ -89,7 +89,7 @@ pub struct Missing {
     pub inodes: u64,
     /// Every floor is kept, and only the free share of the filesystem is small: what was used lately may stay.
     pub share_only: bool,
-    /// As it is, the verdict is [`Verdict::Reject`].
+    /// The present verdict is [`Verdict::Reject`].
     pub critical: bool,
 }
 

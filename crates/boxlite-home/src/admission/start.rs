@@ -13,14 +13,14 @@ use super::classify::{Missing, Reclaimable, Thresholds, classify, classify_inode
 use crate::home::Home;
 use crate::settings::{Bytes, Settings};
 
-/// When automatic gc has done enough, and what it must leave alone.
+/// The goal of an automatic gc: when it has done enough, and what it must leave alone.
 pub struct Goal<'a> {
     /// Digests of the disk images that the operation is about to use.
     pub keep: &'a [String],
     /// Measures what is still missing until there is room enough; asked after each batch of removals.
     pub missing: &'a (dyn Fn() -> Missing + Sync),
     /// The best verdict that freeing so much could bring. Where that is [`Verdict::Reject`], no disk image is evicted:
-    /// it would be lost, and the operation refused all the same.
+    /// it would be lost, and the operation would still be refused.
     pub outlook: &'a (dyn Fn(Reclaimable) -> Verdict + Sync),
 }
 
@@ -49,7 +49,7 @@ pub struct Collected {
 pub struct Collectable {
     /// Space that it could free now.
     pub now: Reclaimable,
-    /// When more becomes eligible, as far as that is known by now.
+    /// When more becomes eligible, as far as that is known.
     pub more_at: Option<SystemTime>,
 }
 
@@ -127,8 +127,8 @@ pub struct StartAdmission<'a> {
 impl StartAdmission<'_> {
     /// Measures, collects garbage through `collector` when space is short, measures again and decides.
     ///
-    /// Blocks for the length of a gc pass at most. Free space that cannot be measured is a notice, no obstacle;
-    /// so is a gc that fails.
+    /// Blocks for the length of a gc pass at most. Free space that cannot be measured leads to a notice and does not
+    /// stop the start; neither does a gc that fails.
     ///
     /// # Errors
     /// `ResourceExhausted` with need, have, path and what gc could free. No claim is held then.
@@ -233,7 +233,7 @@ impl StartAdmission<'_> {
     }
 }
 
-/// gc frees nothing outside the home, so this is decided on the first look.
+/// gc frees nothing outside the home, so the first measurement decides.
 fn judge_other(
     directory: &Path,
     thresholds: &Thresholds,

@@ -97,7 +97,7 @@ impl SpaceGuard {
             return refusal;
         }
         let missing = || self.missing(claim, wanted).unwrap_or_default();
-        // The new measurement decides, whatever gc managed to do.
+        // The new measurement decides, not the figures that gc reports.
         let outlook = |reclaimable: Reclaimable| match self.missing(claim, wanted) {
             Ok(missing) if missing.bytes > reclaimable.bytes || missing.inodes > reclaimable.inodes => {
                 Verdict::Reject
@@ -108,10 +108,10 @@ impl SpaceGuard {
         self.refuse(claim.promised_before()?, wanted)
     }
 
-    /// Whether not even all that gc could free makes room: then nothing is to be evicted in vain.
+    /// Whether even all that gc could free would not make room: then nothing should be evicted in vain.
     fn is_hopeless(&self, refusal: &Error, claim: &Claim, wanted: u64) -> bool {
         let Some(shortage) = refusal.shortage() else { return false };
-        // Measured after that figure, for which a pass of somebody else may have been waited.
+        // Measured after that figure, because getting it may have waited for another caller's pass.
         let Ok(missing) = self.missing(claim, wanted) else { return false };
         let lacking = if shortage.inodes { missing.inodes } else { missing.bytes };
         shortage.reclaimable.is_some_and(|reclaimable| lacking > reclaimable)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use boxlite_types::{Doing, Error, Result};
 
-/// Which file it is, whatever it is called: device and inode number.
+/// The identity of a file under all its names: device and inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
     /// `st_dev`.
@@ -25,7 +25,7 @@ impl FileId {
 
 /// A held `flock`; dropping it (or the death of every process that inherited it) releases it.
 ///
-/// A shared lock is never upgraded: `flock` would give it up when the upgrade fails. Let go and take anew.
+/// A shared lock is never upgraded: `flock` would give it up when the upgrade fails. Release it and take it anew.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -96,7 +96,7 @@ impl Lock {
         self
     }
 
-    /// Lets go at once, even while a process that is being started still has a copy of the open file.
+    /// Releases the lock at once, even while a process that is being started still has a copy of the open file.
     pub fn release(self) {
         let _ = self.file.unlock();
     }

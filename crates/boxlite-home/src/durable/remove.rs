@@ -1,4 +1,4 @@
-//! Taking durable files away.
+//! Removing durable files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,9 +20,9 @@ pub fn remove_file(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Takes a large file away in two steps: at once out of sight to a trash name in `tmp`, then off the disk.
+/// Removes a large file in two steps: renames it out of sight to a trash name in `tmp`, then unlinks it.
 ///
-/// The returned trash has no name that anybody looks for; a lock on the file may be released before
+/// The returned trash has no name that anything looks up; a lock on the file may be released before
 /// [`Trash::delete`]. After a crash in between, the sweep of the staging directory removes it. Where the disk is
 /// too full for another name in `tmp`, the file is unlinked at once instead.
 pub fn discard(path: &Path, tmp: &Path) -> Result<Trash> {
@@ -34,8 +34,8 @@ pub fn discard(path: &Path, tmp: &Path) -> Result<Trash> {
 
 /// Renames the file on which `lock` is held as [`discard`] does, but never unlinks it at once.
 ///
-/// `None` when the path had come to name another file (a damaged one was replaced between the last look and the
-/// rename), which is put back unless the path is taken again.
+/// `None` when the path named another file already (a damaged one was replaced between the last look and the
+/// rename); that file is put back unless the path is taken again.
 ///
 /// # Errors
 /// `ResourceExhausted` when the disk is too full for another name in `tmp`: see [`unlink_locked`].
@@ -54,14 +54,14 @@ pub fn discard_locked(lock: &Lock, tmp: &Path) -> Result<Option<Trash>> {
     }
 }
 
-/// Unlinks the file on which `lock` is held where it is; the way out when [`discard_locked`] finds no room.
+/// Unlinks the file on which `lock` is held where it is; the fallback when [`discard_locked`] finds no room.
 ///
-/// `None` when the path names another file by now.
+/// `None` when the path names another file meanwhile.
 pub fn unlink_locked(lock: &Lock) -> Result<Option<Trash>> {
     if lock.still_at_path()? { unlink_in_place(lock.path()).map(Some) } else { Ok(None) }
 }
 
-/// Takes a directory tree away: out of sight by one rename, then off the disk.
+/// Removes a directory tree: out of sight by one rename, then from the disk.
 ///
 /// The tree is locked until it is gone, so that a sweep of the staging directory leaves it to the caller. Where the
 /// disk is too full for another name in `tmp`, it is removed where it is. A tree that is gone already is a success.

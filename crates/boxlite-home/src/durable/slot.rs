@@ -1,4 +1,4 @@
-//! A small file whose room is taken beforehand, so that it can be written when the disk is full.
+//! A small file whose blocks are allocated in advance, so that it can be written when the disk is full.
 //!
 //! Always [`SLOT_LEN`] bytes: the contents, a newline, their SHA-256 in hex, a newline, then spaces. A slot whose
 //! checksum does not fit (never written, or torn by a power loss) reads as empty.

@@ -1,4 +1,4 @@
-//! Files that are being made: invisible until published, gone when their maker is.
+//! Files that are being made: invisible until published, removed once their maker is gone.
 
 use std::fs::File;
 use std::io::Write;
@@ -38,7 +38,7 @@ impl Staged {
         }
     }
 
-    /// Takes over the file `name` in the staging directory `tmp`, with whatever a dead owner left in it, or
+    /// Takes over the file `name` in the staging directory `tmp`, with the bytes that a dead owner left in it, or
     /// creates it; `None` while its owner is alive.
     pub fn take_over(tmp: &Path, name: &str) -> Result<Option<Self>> {
         let lock = Lock::try_exclusive(&tmp.join(name))?;

@@ -2,8 +2,8 @@
 //!
 //! # Locking
 //! A staged directory is locked itself (`flock` on the open directory) by its maker, and a directory that is being
-//! removed by its remover: see `discard_dir`. A sweep takes only what nobody has locked. Between `mkdir` and
-//! the lock a sweep may be faster; the maker notices and begins anew.
+//! removed by its remover: see `discard_dir`. A sweep takes only unlocked directories. Between `mkdir` and the lock
+//! a sweep may be faster; the maker notices and begins anew.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -15,7 +15,7 @@ use rustix::fs::{CWD, RenameFlags};
 use super::remove::{discard_locked_dir, is_trash, lock_dir};
 use super::{Lock, fault, remove_trash_dir, sync_dir};
 
-/// How the names of staged directories begin.
+/// The prefix of the names of staged directories.
 const PREFIX: &str = "dir-";
 
 /// An unfinished directory in the staging directory, exclusively locked by its maker.
@@ -83,7 +83,7 @@ pub fn is_staged_dir(path: &Path) -> bool {
         .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Removes the staged directory, or the trash of `discard_dir`, at `path` if nobody has it locked; with `dry_run`
+/// Removes the staged directory, or the trash of `discard_dir`, at `path` if it is not locked; with `dry_run`
 /// only says that it would.
 ///
 /// Returns false when its maker or remover is alive, when it has vanished, or when its name is not one of boxlite's.

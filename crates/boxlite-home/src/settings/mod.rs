@@ -1,9 +1,9 @@
 //! Settings: thresholds, grace and policy, each with where it came from.
 //!
 //! Later layers win: defaults, `$BOXLITE_HOME/config.toml`, `BOXLITE_*` variables, options of the embedding program or
-//! the command line. Nothing here reads the environment: the caller passes the variables that it wants to count. The file is a flat table of the names below; sizes read `512MiB`, `5G`
-//! or plain bytes, durations `10m` or seconds. An unknown key or a value out of its range is an error that names
-//! the file or the variable, never a silent default.
+//! the command line. Nothing here reads the environment: the caller passes the variables that it wants to count. The
+//! file is a flat table of the names below; sizes read `512MiB`, `5G` or plain bytes, durations `10m` or seconds. An
+//! unknown key or a value out of its range is an error that names the file or the variable, never a silent default.
 
 mod size;
 #[cfg(test)]
@@ -27,7 +27,7 @@ pub use value::Percent;
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting<T> {
-    /// The value in force.
+    /// The effective value.
     pub value: T,
     /// The layer that set it.
     pub origin: Origin,
@@ -163,7 +163,7 @@ impl Settings {
         Self::resolve(file, variables, options)
     }
 
-    /// The settings that these layers amount to; reads nothing but its arguments.
+    /// Combines the layers into settings; reads nothing but its arguments.
     pub fn resolve(
         file: Option<(&Path, &str)>,
         variables: &SettingsVariables,

@@ -70,7 +70,7 @@ pub(crate) async fn serve_client(
         () = attached.replaced.cancelled() => AttachmentClose::Broken,
         () = closing.cancelled() => AttachmentClose::Send(close_frame(close_code::AWAY, "the server is going away")),
     };
-    // The seat is returned before the connection ends, because a client that sees the end may come back at once.
+    // The right to attach is returned before the connection ends: a client that sees the end may come back at once.
     match end {
         AttachmentClose::Closed | AttachmentClose::Broken => {
             if matches!(end, AttachmentClose::Closed)

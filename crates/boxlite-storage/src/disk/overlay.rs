@@ -1,4 +1,4 @@
-//! Copy-on-write overlays: what a box writes.
+//! Copy-on-write overlays, which hold what boxes write.
 
 use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use super::qcow2::{self, BackingDirectories, BackingFormat, CLUSTER, Qcow2Header
 /// Creates an empty overlay of `virtual_size` bytes (virtual) at `destination`, above the leased `backing` file.
 ///
 /// The overlay is durable when this returns: from then on its header pins the backing file, and the lease may be
-/// let go. It allocates 12 KiB. The caller sees to it that `virtual_size` is not below the backing file's.
+/// released. It allocates 12 KiB. The caller ensures that `virtual_size` is not below the backing file's.
 ///
 /// # Errors
 /// `Conflict` when something is at `destination` already, which is left alone; callers that may race hold the
@@ -39,7 +39,7 @@ pub fn create(
     stage(home, backing.path(), format, destination, virtual_size)?.publish(destination).map(drop)
 }
 
-/// Puts an empty overlay above the base `backing` in the place of the one at `destination`, in one rename.
+/// Replaces the overlay at `destination` by an empty one above the base `backing`, in one rename.
 ///
 /// `backing` must hold what the replaced overlay held, and the caller the box's state lock.
 pub fn replace(home: &Home, destination: &Path, backing: &Path, virtual_size: u64) -> Result<()> {

@@ -10,9 +10,9 @@ use boxlite_types::{Error, Result};
 pub(super) enum LockAttempt {
     /// The lock is ours.
     Locked(Lock),
-    /// Somebody holds a lease or a lock on it.
+    /// A lease or a lock on it is held.
     Busy,
-    /// It is gone, or its path names another file by now.
+    /// It is gone, or its path names another file meanwhile.
     Gone,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Probe {
 }
 
 impl Probe {
-    /// Looks whether somebody holds a lock on the regular file at `path`.
+    /// Looks whether a lock is held on the regular file at `path`.
     pub(super) fn of(path: &Path) -> Result<Self> {
         Ok(match LockAttempt::on(path, false)? {
             LockAttempt::Locked(lock) => {

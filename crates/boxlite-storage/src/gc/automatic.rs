@@ -29,7 +29,7 @@ use super::plan::GcPlan;
 use super::rules::{GcScope, Rules};
 use crate::catalog::Catalog;
 
-/// The longest for which a fruitless pass is taken to stay fruitless.
+/// The longest time for which a fruitless pass is assumed to stay fruitless.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Collects garbage in a home on behalf of starts, pulls and builds.
@@ -63,7 +63,7 @@ impl Automatic {
         GcScope { home: &self.home, catalog: &*self.catalog, rules }
     }
 
-    /// Plans and removes for `goal`; whether the pass says something about those that other goals would make.
+    /// Plans and removes for `goal`; the second value says whether the result holds for other goals too.
     fn pass(&self, goal: &Goal<'_>, pressed: bool) -> (GcReport, bool) {
         let mut scope = self.scope(goal.keep);
         scope.rules.pressed = pressed;
@@ -145,7 +145,7 @@ fn spared(report: &GcReport) -> bool {
 fn is_fruitless(memory: PassMemory, home: &Home, asked: SystemTime, critical: bool) -> Result<bool> {
     let PassMemory::Fruitless { ended, again, stored, spared } = memory else { return Ok(false) };
     let now = SystemTime::now();
-    // Stamps that no pass writes are not believed: whoever sets a time in the future must not suppress gc.
+    // Stamps that no pass writes are not believed: a forged time in the future must not suppress gc.
     let is_forged = ended > now || again > ended + REPEAT_INTERVAL;
     if is_forged || again <= now || (spared && critical) {
         return Ok(false);

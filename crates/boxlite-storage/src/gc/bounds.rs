@@ -53,7 +53,7 @@ impl<'a> Bounds<'a> {
         Self { goal: None, outlook: Verdict::Ok, keep_storage, stored, free, freed: 0, grace: 0 }
     }
 
-    /// Removes for `goal`, where `outlook` is the best that this can bring about.
+    /// The bounds of a pass for `goal`, where `outlook` is the best verdict that it can bring about.
     pub(super) fn of_goal(goal: &'a Goal<'a>, outlook: Verdict, rules: &Rules<'_>) -> Self {
         let grace = rules.grace;
         Self { goal: Some(goal), outlook, keep_storage: None, stored: 0, free: None, freed: 0, grace }
@@ -68,7 +68,7 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// Whether as much was freed as was asked for: then not even garbage that is of no use to anybody is removed.
+    /// Whether as much was freed as was asked for: then nothing more is removed, not even useless garbage.
     pub(super) fn goal_is_reached(&self) -> bool {
         self.free.is_some_and(|free| self.freed >= free)
             || self.goal.is_some_and(|goal| (goal.missing)().is_nothing())
@@ -101,10 +101,10 @@ impl<'a> Bounds<'a> {
         Some(wanted)
     }
 
-    /// Disk images that were used within so many nanoseconds are not evicted for the sake of the goal.
+    /// Returns the time, in nanoseconds, within which a used disk image is not evicted for the sake of the goal.
     ///
-    /// All of them where even that could not avert a refusal; a day's where only the free share is small; those in
-    /// play where the start is admitted as it is and no eviction makes its verdict better.
+    /// That is all time where even evicting everything could not avert a refusal, a day where only the free share is
+    /// small, and the grace where the start is admitted anyway and no eviction makes its verdict better.
     pub(super) fn spares_used_within(&self) -> i64 {
         let Some(goal) = self.goal else { return 0 };
         let missing = (goal.missing)();

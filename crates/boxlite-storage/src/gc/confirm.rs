@@ -48,7 +48,7 @@ pub(super) struct ConfirmedItem {
 }
 
 impl GcPlan {
-    /// Takes the next step of the plan: what may be removed once the second look has agreed. `None`: it is done.
+    /// Takes the next step of the plan: the candidates that the second look agrees to remove. `None` when it is done.
     pub(super) fn confirm(&mut self, bounds: &Bounds<'_>, scope: &GcScope<'_>) -> Option<Confirmed> {
         let step = self.next_step(bounds)?;
         let confirmed = match step.category {

@@ -33,7 +33,7 @@ pub(super) enum Dependent {
 }
 
 impl Marks {
-    /// Follows every root that stays whatever the plan says.
+    /// Follows every root that stays under any plan.
     pub(super) fn of(census: Census) -> Self {
         let mut marks = Self { targets: targets(&census), census };
         let Census { pins, files, .. } = &mut marks.census;

@@ -12,7 +12,7 @@
 //! | later | when, and nanoseconds | the pass that ended at *modified* found too little |
 //!
 //! In the third row the seconds of *accessed* are those from which another pass may find more, because a grace ends by
-//! then or because what nobody announces (a crash, an ended lease) is due another look. Its nanoseconds are
+//! then or because events that no process announces (a crash, an ended lease) are due another look. Its nanoseconds are
 //! `2 * digest + spared`: a [`StoredState`], and whether disk images were spared that a more urgent goal may take.
 
 use std::fs::File;
@@ -86,7 +86,7 @@ impl PassMemory {
             Self::UnderWay => timestamps(seconds(UNDER_WAY), seconds(0)),
             Self::Fruitless { ended, again, stored, spared } => {
                 let noted = i64::from(stored.0) * 2 + i64::from(spared);
-                // Rather too early than too late.
+                // Too early is better than too late.
                 let again = Timespec { tv_sec: timespec(again).tv_sec - 1, tv_nsec: noted };
                 timestamps(timespec(ended), again)
             }
@@ -95,7 +95,7 @@ impl PassMemory {
     }
 }
 
-/// Tells automatic gc that something was let go of: a box was removed, an image lost its name.
+/// Tells automatic gc that something was released: a box was removed, an image lost its name.
 ///
 /// Never fails: at worst a pass comes a minute later.
 pub fn note_release(home: &Home) {

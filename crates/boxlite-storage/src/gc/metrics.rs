@@ -1,4 +1,4 @@
-//! How much gc has done in this process, for whoever watches it.
+//! Counters of gc in this process, for observation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The removal of something that nothing explains, because a person named it.
+//! The removal of unexplained data that a person named.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::catalog::{Catalog, IntentKind};
 
 /// Removes the directory of a box without a record, or a base, by its name in full. Blocks.
 ///
-/// The intent is written first, so a crash leaves the rest to gc; what stands on the disk keeps it all the same.
+/// The intent is written first, so a crash leaves the rest to gc. A box or base that stands on the disk still keeps it.
 ///
 /// # Errors
 /// `NotFound` when nothing is called that; `Conflict` for a box with a record, and while something stands on the disk;
-/// `Busy` while somebody is at it.
+/// `Busy` while another process is working on it.
 pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Purge> {
     let of_box = home.of_box(name);
     let base = home.bases().join(name);
@@ -94,7 +94,7 @@ fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: 
     }
 }
 
-/// A purge that was cut short, and whose rest is gone by now, is a success.
+/// A purge that was cut short, and whose rest is gone meanwhile, is a success.
 fn purged_before(home: &Home, catalog: &Arc<dyn Catalog>, name: &str) -> Result<Purge> {
     let mut intended = None;
     catalog.intents(&mut |kind, id| {

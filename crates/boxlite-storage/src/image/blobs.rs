@@ -1,15 +1,15 @@
 //! Blobs: layers, configs and manifests, stored once under the digest of their bytes.
 //!
 //! A blob is written to one partial file of a fixed name, `images/tmp/blob-<hex>.partial`, on which its writer
-//! holds an exclusive lock: whoever else wants the blob waits for that lock and then finds the blob, and
-//! whoever comes after a killed writer goes on from where that one stopped. The blob appears at its path only
-//! when its digest has been verified.
+//! holds an exclusive lock. Others that want the blob wait for that lock and then find the blob; after a killed
+//! writer, the next one continues where that one stopped. The blob appears at its path only when its digest has
+//! been verified.
 //!
 //! **What keeps a blob from gc.** A pull holds a lease ([`Leased`]) on every blob it relies on until
 //! the image is in the catalogue; a build holds one on every layer it reads. gc takes an exclusive lock without
 //! waiting, asks the catalogue *then* whether an image refers to the blob, and only then removes it
 //! ([`Blobs::collect`]): the protocol of disk images. A lease also refreshes the modification time, so that the
-//! grace covers whoever is about to take one.
+//! grace covers a reader that is about to take one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -62,7 +62,7 @@ impl Blobs {
         let found = leased.file().metadata().doing("examining the blob", &path)?.len();
         if length.is_some_and(|length| length != found) {
             drop(leased);
-            // The length is only what somebody's manifest says: the digest decides which of the two is wrong.
+            // The length is only a manifest's claim: the digest decides which of the two is wrong.
             self.remove_if_damaged(digest)?;
             return Ok(None);
         }
@@ -70,14 +70,14 @@ impl Blobs {
             last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
             last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         };
-        // The lease protects the blob by itself, so that a home that refuses this loses nothing.
+        // The lease alone protects the blob, so a home that refuses this loses nothing.
         let _ = rustix::fs::futimens(leased.file(), &now);
         Ok(Some(leased))
     }
 
-    /// Leases the blob, or begins to write it, or says that somebody else is writing it.
+    /// Leases the blob, or begins to write it, or says that another process is writing it.
     ///
-    /// `room` is made for whoever begins to write: asked for all that is missing, and then as it arrives.
+    /// A new writer asks `room` for all that is missing, and again as it arrives.
     pub(crate) fn want(
         &self,
         digest: Digest,

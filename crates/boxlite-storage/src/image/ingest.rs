@@ -17,7 +17,7 @@ pub(crate) const CHUNK: usize = 256 << 10;
 
 /// A blob that is being written: hashed on the way, and checked against the space that must stay free.
 ///
-/// Dropping it removes what was written; [`Ingest::leave`] keeps it for whoever resumes.
+/// Dropping it removes what was written; [`Ingest::leave`] keeps that for a later writer to resume.
 pub(crate) struct Ingest {
     staged: Staged,
     destination: PathBuf,
@@ -68,7 +68,7 @@ impl Ingest {
         Ok(ingest)
     }
 
-    /// Reserves room for what is still to come.
+    /// Claims room for what is still to come.
     pub(super) fn reserve(&self) -> Result<()> {
         self.room.reserve(self.length - self.written)
     }
@@ -148,7 +148,7 @@ impl Ingest {
         self.written == self.length && Digest::finish(self.hasher.clone()) == self.digest
     }
 
-    /// Leaves the bytes for whoever resumes.
+    /// Leaves the bytes for a later writer to resume.
     pub(crate) fn leave(self) {
         if self.written > 0 {
             self.staged.leave();

@@ -76,12 +76,12 @@ impl Images {
         Ok(find(&self.store, wanted)?.0)
     }
 
-    /// Takes a name from an image, and the image out of the catalogue with its last name; the bytes are gc's.
+    /// Removes a name from an image, and the image from the catalogue with its last name; gc frees the bytes.
     ///
     /// `wanted` is as for [`Images::find`]; one that is a reference takes away that name only.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` without `force` when a box uses an image that would go, or when `wanted` is a
+    /// `NotFound`; `Conflict` without `force` when a box uses an image that would be removed, or when `wanted` is a
     /// digest and the image has several names.
     pub async fn remove(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
         let (this, wanted) = (self.clone(), wanted.to_owned());

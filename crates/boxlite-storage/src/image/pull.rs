@@ -37,9 +37,10 @@ struct ResolvedImage {
 impl Images {
     /// Makes sure that the home has the image that `reference` names, and returns its record.
     ///
-    /// Blobs that are there are not fetched again; concurrent pulls fetch each blob once between them. A source is
-    /// asked under [`PullPolicy::Missing`] too when a blob was lost, and files on this host are looked at again under [`PullPolicy::Missing`], as long as they are there. The image is in
-    /// the catalogue when this returns, and not before all its blobs are verified and durable.
+    /// Blobs that are there are not fetched again; concurrent pulls fetch each blob once between them. Under
+    /// [`PullPolicy::Missing`], a source is asked again when a blob was lost, and files on this host are read again as
+    /// long as they are there. The image is in the catalogue when this returns, and not before all its blobs are
+    /// verified and durable.
     ///
     /// # Errors
     /// `NotFound` (no such image, tag or platform, or the policy is `Never`), `Denied` (credentials),
@@ -85,7 +86,7 @@ impl Images {
         Ok(found.filter(serves))
     }
 
-    /// Whether no layer was lost to damage or to a hand that removed it.
+    /// Whether all layers are still there: none was damaged or removed by hand.
     async fn has_all_blobs(&self, image: &Image) -> Result<bool> {
         let (this, layers) = (self.clone(), image.layers.clone());
         let there = move |layer: &Layer| this.blobs.path(layer.digest).exists();
@@ -178,7 +179,7 @@ impl Images {
         let (mut waiting, mut fetched) = (false, false);
         loop {
             let (this, digest, length) = (self.clone(), layer.digest, layer.length);
-            // Each layer reserves by itself, so that pulls which share the work do not add up.
+            // Each layer claims by itself, so that pulls which share the work do not add up.
             let keep = job.keep.clone();
             let want = move || this.blobs.want(digest, length, || this.room(keep));
             match blocking(want).await? {
@@ -236,7 +237,7 @@ impl Images {
         self.blobs.put(bytes, &job.room)
     }
 
-    /// Removes the blobs that a pull has written, except those that somebody else relies on by now.
+    /// Removes the blobs that a pull has written, except those that others rely on meanwhile.
     async fn take_back(&self, job: &PullJob) {
         let (this, digests) = (self.clone(), job.take());
         let result = blocking(move || {

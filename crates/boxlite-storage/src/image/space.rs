@@ -35,7 +35,7 @@ impl WriteSpace {
         Ok(Self { guard: Arc::new(guard), written: Arc::default() })
     }
 
-    /// Whether there is room for about `estimate` bytes, without reserving them.
+    /// Whether there is room for about `estimate` bytes, without claiming them.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures.
@@ -43,7 +43,7 @@ impl WriteSpace {
         self.guard.check_room(estimate)
     }
 
-    /// Reserves about `estimate` bytes.
+    /// Claims about `estimate` bytes.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures.

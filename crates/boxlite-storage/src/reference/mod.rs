@@ -34,7 +34,7 @@ pub enum Reference {
         /// As for [`Reference::Layout`].
         tag: Option<String>,
     },
-    /// `docker-archive:FILE[:name]`: what `docker save` writes.
+    /// `docker-archive:FILE[:name]`: an archive of `docker save`.
     DockerArchive {
         /// The tar file.
         path: PathBuf,
@@ -71,7 +71,7 @@ impl Reference {
         }
     }
 
-    /// The canonical form without what Docker users leave out: `alpine:latest` for
+    /// The canonical form without the parts that Docker users leave out: `alpine:latest` for
     /// `docker.io/library/alpine:latest`.
     pub fn familiar(&self) -> String {
         match self {

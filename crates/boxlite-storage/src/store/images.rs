@@ -18,7 +18,7 @@ pub(crate) struct Document {
 }
 
 impl Store {
-    /// Records an image and lets `references` name it from now on, whatever they named before.
+    /// Records an image and lets `references` name it from now on, even if they named others before.
     ///
     /// The caller holds a lease on each of its blobs. An image that is recorded already keeps its other names.
     pub(crate) fn insert_image(&self, image: &Image, manifest: Document, config: Document) -> Result<()> {
@@ -96,10 +96,10 @@ impl Store {
         self.read(|transaction| select(transaction, clause, &[&whole]))
     }
 
-    /// Takes the canonical `reference`, or all names, from the image, and the image away with its last name.
+    /// Removes the canonical `reference`, or all names, from the image, and the image itself with its last name.
     ///
     /// # Errors
-    /// `NotFound` when it is gone already. Without `force`: `Conflict` when a box uses an image that would go,
+    /// `NotFound` when it is gone already. Without `force`: `Conflict` when a box uses an image that would be removed,
     /// or when `reference` is absent and the image has several names.
     pub(crate) fn remove_image(
         &self,

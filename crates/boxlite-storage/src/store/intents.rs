@@ -3,7 +3,7 @@
 //!
 //! `rm` writes the intent for a box's directory in the transaction that takes its record away, and with the last box
 //! that was put on a base the intent for that base. A box that is being created has an intent until it is recorded, so
-//! that what a kill leaves of it is nobody's data. An intent is dropped when what it names is gone.
+//! that gc may remove what a kill leaves of it. An intent is dropped when the thing that it names is gone.
 
 use std::path::Path;
 
@@ -95,7 +95,7 @@ impl Store {
         })
     }
 
-    /// From now on the record says what the box's directory and bases are for.
+    /// From now on the record explains the box's directory and bases.
     fn explain(
         &self,
         transaction: &Transaction<'_>,
@@ -108,7 +108,7 @@ impl Store {
         transaction.execute("DELETE FROM intents WHERE kind = 'box' AND id = ?1", [&record.id])?;
         for base in bases {
             let base = base_name(base.as_ref());
-            // Of a base without a user nobody knows who else stood on it.
+            // For a base without a recorded user it is unknown who else stood on it.
             let known: bool = transaction.query_row(
                 "SELECT EXISTS (SELECT 1 FROM base_users WHERE base = ?1)",
                 [&base],
@@ -122,8 +122,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a record away and writes the intents to remove the box's directory, and the bases that nobody else was
-    /// put on, in one transaction; a record that is gone already is a success.
+    /// Removes a record and writes the intents to remove the box's directory, and the bases that no other box was put
+    /// on, in one transaction; a record that is gone already is a success.
     pub fn delete_box(&self, id: &str) -> Result<()> {
         self.write(|transaction| {
             transaction.execute("DELETE FROM boxes WHERE id = ?1", [id])?;

@@ -1,4 +1,4 @@
-//! The home's database: what images and boxes there are.
+//! The home's database of images, boxes and intents.
 //!
 //! SQLite with a rollback journal in `PERSIST` mode rather than WAL: a reader creates and writes nothing, so
 //! that gc reads its roots on a disk with 0 bytes and 0 inodes free, and a writer reuses the journal's
@@ -105,7 +105,7 @@ impl Store {
     }
 }
 
-/// Gives the space back that is kept for the database; says whether there was any.
+/// Releases the space that is kept for the database; says whether there was any.
 fn released(home: &Home) -> bool {
     Reserve::for_database(home).release().unwrap_or_else(|error| {
         tracing::warn!(error = %error.chain(), "the space kept for the database could not be given back");
@@ -113,7 +113,7 @@ fn released(home: &Home) -> bool {
     })
 }
 
-/// Sees to it that only its owner can read the database, which holds the environments of boxes. SQLite gives the journal
+/// Makes the database, which holds the environments of boxes, readable only by its owner. SQLite gives the journal
 /// the database's mode when it makes one; one that is there is made private as well.
 fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

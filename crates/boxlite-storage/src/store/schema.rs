@@ -1,4 +1,4 @@
-//! The tables, their version, and what this build may open.
+//! The tables, their version, and the versions that this build may open.
 
 use std::path::Path;
 
@@ -141,8 +141,8 @@ pub(super) fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Optio
     connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
 }
 
-/// A database is made before the first box: boxes beside an empty one mean that it was lost, and gc, which would find
-/// none of their records, must not see it.
+/// A database is made before the first box. Boxes beside an empty one mean that the database was lost, and gc, which
+/// would find none of their records, must not see the empty one.
 fn refuse_lost(path: &Path) -> Result<()> {
     let boxes = path.with_file_name("boxes");
     let is_box = |entry: &std::fs::DirEntry| entry.file_name().len() == 32;

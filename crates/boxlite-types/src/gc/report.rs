@@ -31,7 +31,7 @@ pub struct GcReport {
     pub failures: Vec<RemovalFailure>,
     /// Allocated bytes of everything removed (or that would be).
     pub reclaimed: u64,
-    /// Bytes by which the filesystem's free space grew meanwhile, by anybody's doing; absent in a dry run and
+    /// Bytes by which the filesystem's free space grew meanwhile, for any reason; absent in a dry run and
     /// where it could not be measured.
     pub free_space_change: Option<i64>,
     /// Free space of the home's filesystem before the pass, where it could be measured.
@@ -102,14 +102,14 @@ pub enum Fate {
         /// Why it was not needed.
         reason: String,
     },
-    /// Not needed, and left alone all the same.
+    /// Not needed, but left alone.
     Skipped {
         /// Why.
         why: Skip,
     },
     /// Its removal failed.
     Failed {
-        /// How.
+        /// The reason.
         reason: String,
     },
 }
@@ -141,9 +141,9 @@ pub enum HolderKind {
 pub enum Skip {
     /// Modified within the grace.
     Grace,
-    /// Somebody holds a lease or a lock on it.
+    /// A lease or a lock on it is held.
     InUse,
-    /// Something was unreadable, so nobody knows.
+    /// Something was unreadable, so the item may be needed.
     Unknown,
     /// The operation that collects is about to use it.
     Protected,
@@ -153,7 +153,7 @@ pub enum Skip {
     Current,
     /// Enough was removed already.
     Enough,
-    /// It may be somebody's data, and nobody is known to have asked for its removal. A person decides: `gc --adopt` or
+    /// It may hold a user's data, and no intent asks for its removal. A person decides: `gc --adopt` or
     /// `gc --purge`.
     Unexplained,
 }
@@ -170,8 +170,8 @@ pub struct Unreadable {
 /// A removal that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovalFailure {
-    /// Of what.
+    /// The path that could not be removed.
     pub path: PathBuf,
-    /// How.
+    /// The reason.
     pub reason: String,
 }

@@ -28,7 +28,7 @@ pub struct Usage {
     pub blobs: KindUsage,
     /// Everything else in box directories: logs, sockets, locks.
     pub logs: KindUsage,
-    /// Unpacked kernels and initramfs files, and what was learnt of the host.
+    /// Unpacked kernels and initramfs files, templates, and findings about the host.
     pub boot_files: KindUsage,
     /// Unfinished files and trash.
     pub unfinished: KindUsage,

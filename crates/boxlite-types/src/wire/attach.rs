@@ -3,12 +3,12 @@
 //! Binary frames carry data: from the client, standard input; from the server, output behind one byte that names
 //! its [`Channel`]. Text frames carry the JSON of [`ClientFrame`] and [`ServerFrame`].
 //!
-//! **Resuming.** What one end has handed to its socket may be lost with the connection. A client that says in
+//! **Resuming.** Bytes that one end has handed to its socket may be lost with the connection. A client that says in
 //! [`super::AttachQuery::received`] how much output has reached it therefore acknowledges output as its reader takes
 //! it ([`ClientFrame::Ack`]); the server keeps what is not acknowledged, at most [`WINDOW`] bytes, reads no more than
-//! that ahead, and goes on after `received`. In return the server acknowledges standard input as the process takes it
+//! that ahead, and continues after `received`. In return the server acknowledges standard input as the process takes it
 //! ([`ServerFrame::Ack`]), first of all once at the beginning of each such attachment, and the client sends the rest
-//! again, at most [`WINDOW`] bytes of it. Such an attachment takes the place of one that the server still believes in.
+//! again, at most [`WINDOW`] bytes of it. Such an attachment replaces one that the server still takes for alive.
 //! A normal close by such a client says that it will not come back: the server detaches from the execution, as dropping
 //! an [`crate::Execution`] does, and the process keeps running. After a connection that merely broke, it waits.
 //!
@@ -104,7 +104,7 @@ pub enum ServerFrame {
     Ack {
         /// Bytes.
         stdin: u64,
-        /// The process takes no more; what comes is thrown away.
+        /// The process takes no more input; further input is discarded.
         #[serde(default)]
         closed: bool,
     },

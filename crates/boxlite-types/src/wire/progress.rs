@@ -13,9 +13,9 @@ use crate::{Error, LogLine, OutputStream, Progress, Result};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event<T> {
-    /// It goes on.
+    /// A step of the work.
     Progress(Progress),
-    /// It still goes on; sent where nothing else was for some seconds, so that a dead peer is noticed.
+    /// The work continues; sent after some seconds without another line, so that a dead peer is noticed.
     Beat,
     /// It is done.
     Done(T),
@@ -41,9 +41,9 @@ pub struct LogRecord {
 pub enum LogEvent {
     /// A piece of the log.
     Line(LogRecord),
-    /// It still goes on; sent where nothing else was for some seconds, so that a dead peer is noticed.
+    /// The work continues; sent after some seconds without another line, so that a dead peer is noticed.
     Beat,
-    /// There is no more, and of a followed log there will be none.
+    /// The log's end; a followed log has no further lines either.
     End,
     /// It failed.
     Failed(ErrorBody),

@@ -75,7 +75,7 @@ fn yes() -> bool {
 #[serde(default)]
 pub struct AttachQuery {
     /// The client acknowledges, and so many bytes of output have reached it already: 0 on its first attachment. The
-    /// server goes on after them, or answers 409 when it no longer has what follows.
+    /// server continues after them, or answers 409 when it no longer has the bytes that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub received: Option<u64>,
 }

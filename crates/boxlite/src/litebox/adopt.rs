@@ -1,4 +1,4 @@
-//! A box directory without a record is given its record back.
+//! Adoption: giving a box directory without a record its record back.
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::Lock;
@@ -14,7 +14,7 @@ use crate::context::LocalContext;
 ///
 /// # Errors
 /// `NotFound` when there is no such directory or it says nothing of its box; `Corrupt` when what it says contradicts
-/// the disk; `Busy` while somebody is at it.
+/// the disk; `Busy` while another process is working on it.
 pub(crate) fn adopt(context: &LocalContext, wanted: &str) -> Result<Adoption> {
     let id = find(context, wanted)?;
     let paths = context.home.of_box(&id);

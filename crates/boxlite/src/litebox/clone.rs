@@ -53,7 +53,7 @@ pub(crate) fn clone(
     let guard = SpaceGuard::new(&context.home, &context.settings)?;
     let keep = vec![source.record.disk_digest.clone()];
     guard.collecting(std::sync::Arc::new(context.collector()), keep).check_before(CLONE_COST)?;
-    // Nothing may still write to the disk that becomes the base, whatever the record says.
+    // Nothing may still write to the disk that becomes the base, so the lock is asked and not the record.
     let _at_rest = source.shim_lock()?;
 
     let mut record = source.record.clone();
@@ -102,7 +102,7 @@ fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Re
         Some(base) => base.clone(),
         None => context.home.bases().join(format!("{}.qcow2", name::new_id())),
     };
-    // Before there is a base: one without any user belongs to nobody that boxlite knows of.
+    // Noted before the base exists: gc could not tell to whom a base without any user belongs.
     context.store.note_base(&base, &source.record.id)?;
     if made.is_none() {
         durable::link(&own, &base)?;

@@ -107,8 +107,8 @@ pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image)
 /// until the box is recorded: gc leaves a directory alone whose lock is held.
 ///
 /// # Crash safety
-/// Before the directory is published it is trash in `images/tmp`; between that and the record the intent, which is
-/// written first and dropped with the record, says that nobody's data is in it.
+/// Before the directory is published it is trash in `images/tmp`. Between publication and record, the intent, which is
+/// written first and dropped with the record, says that the directory holds no user's data.
 pub(super) fn establish(
     context: &LocalContext,
     record: &mut BoxRecord,

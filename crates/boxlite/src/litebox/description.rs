@@ -1,6 +1,6 @@
-//! `box.json`: what a box's directory says of its box, should the database not know it any more.
+//! `box.json`: the description of a box in its directory, in case the database does not know the box any more.
 //!
-//! It holds what was asked for, secrets in the environment included, as the database does; only the home's owner may
+//! It holds the box's options, secrets in the environment included, as the database does; only the home's owner may
 //! read it.
 
 use std::io::ErrorKind;

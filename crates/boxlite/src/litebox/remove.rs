@@ -67,7 +67,7 @@ fn refuse_link(root: &Path) -> Result<()> {
     Err(Error::conflict(message).at(root))
 }
 
-/// Something was removed: gc looks again, and the space that this may have taken from the reserve is put back.
+/// Tells gc that something was removed, and refills the reserve that the removal may have used.
 fn released(context: &LocalContext) {
     gc::note_release(&context.home);
     if let Err(error) = Reserve::for_database(&context.home).fill(0) {

@@ -24,7 +24,7 @@ pub struct Runtime {
     backend: Arc<RuntimeBackend>,
 }
 
-/// Where the operations are carried out.
+/// The backend that carries out the operations.
 #[derive(Debug)]
 enum RuntimeBackend {
     Local(local::Local),

@@ -107,7 +107,7 @@ home_operations! {
         ///
         /// # Errors
         /// `Conflict` for a box that has its record (remove it instead) and while something stands on the disk;
-        /// `NotFound`; `Busy` while somebody is at it; `Unsupported` on a remote runtime.
+        /// `NotFound`; `Busy` while another process is working on it; `Unsupported` on a remote runtime.
         async fn purge(&self, id: &str) -> Result<Purge>;
 
         /// Declares that home and database belong together although their ids differ (a restored database): gc believes
@@ -251,8 +251,8 @@ box_operations! {
 
         /// Packs the file or directory `path` of the box into a tar stream.
         ///
-        /// A box that is not running is locked until the stream ends or is dropped, or until somebody stops the box or
-        /// removes it by force.
+        /// A box that is not running is locked until the stream ends or is dropped, or until the box is stopped or
+        /// removed by force.
         ///
         /// # Errors
         /// `NotFound`; `Conflict` for a box that has exited and is being removed.

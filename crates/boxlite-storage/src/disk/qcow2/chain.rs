@@ -45,7 +45,7 @@ impl Unknown {
     }
 }
 
-/// Where a file's backing reference leads.
+/// The target of a file's backing reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChainLink {
     /// To nothing: the file stands alone.
@@ -54,7 +54,7 @@ pub enum ChainLink {
     File(NodeIndex),
     /// To two files that have the name, the home's own first.
     Fork(ForkIndex),
-    /// To a raw file that is not there now. It stands on nothing, so that there is nothing to keep.
+    /// To a raw file that is not there now. It stands on nothing, so there is nothing to keep.
     Missing(UnknownIndex),
     /// To something that could not be found out.
     Unknown(UnknownIndex),

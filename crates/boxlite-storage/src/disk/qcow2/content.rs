@@ -1,4 +1,4 @@
-//! Whether an overlay holds anything of its own.
+//! The check whether an overlay holds anything of its own.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};

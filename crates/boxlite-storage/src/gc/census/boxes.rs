@@ -224,7 +224,7 @@ pub(in crate::gc) fn box_modified(home: &Home, id: &str, overlays: impl Iterator
     Ok(newest)
 }
 
-/// Says no of what vanished and of what is no regular file.
+/// Returns false for a file that vanished and for one that is not a regular file.
 fn looks_like_qcow2(directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut magic = [0; 4];

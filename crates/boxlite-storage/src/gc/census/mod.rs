@@ -87,7 +87,7 @@ impl Census {
         }
         // Bases come after overlays: a snapshot turns an overlay into a base, never the other way round.
         census.list_files(home, &Bases);
-        // Intents come last: what there is was there when one was written for it.
+        // Intents come last: everything that an intent names existed when the intent was written.
         census.read_intents(home, catalog);
         census
     }

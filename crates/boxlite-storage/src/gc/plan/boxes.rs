@@ -1,4 +1,4 @@
-//! Box directories without a record: what a crash in `create` or `rm` leaves behind, and what nothing explains.
+//! Box directories without a record: leftovers of a crash in `create` or `rm`, and unexplained ones.
 
 use boxlite_home::durable;
 use boxlite_types::gc::{Fate, Item, Skip};

@@ -122,7 +122,7 @@ fn judge_blob(blob: &BlobFile, scope: &GcScope<'_>) -> (Planned, Judgement) {
 
 /// A cache that a start fills again from the host's assets: what was not used for a day is removed, but for the last
 /// used of each kind, which the next start would only make again. Where space is short templates are removed sooner,
-/// since without one a box comes up all the same.
+/// since a box comes up without one as well.
 fn judge_boot_file(file: &BootFile, path: &Path, rules: &Rules<'_>) -> Judgement {
     let pressed = rules.pressed && file.is_template();
     if let Some(why) = boot_file_in_use(rules, pressed, file.modified, file.used) {

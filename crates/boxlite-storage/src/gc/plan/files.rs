@@ -7,7 +7,7 @@ use super::{GcPlan, PlanLook, Planned};
 use crate::gc::census::{Census, StoredFile};
 use crate::gc::rules::{GcScope, seconds};
 
-/// Judges a file. Never by age or size alone: what is needed stays whatever its age.
+/// Judges a file, never by age or size alone: a needed file stays at any age.
 pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
     let (file, rules) = (&census.files[index], &scope.rules);
     if !file.holders.is_empty() {
@@ -34,7 +34,7 @@ pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &P
 }
 
 impl Census {
-    /// Whether removing an unneeded file loses nothing that somebody may want: it can be made again, its removal was
+    /// Whether removing an unneeded file loses nothing that a user may want: it can be made again, its removal was
     /// intended, or it is only another name of a box's overlay.
     fn may_lose(&self, file: &StoredFile) -> bool {
         let is_overlay = || self.overlays.iter().any(|overlay| overlay.id == file.id);

@@ -112,7 +112,7 @@ impl GcPlan {
             }
             dependents.push((dependent, judgement));
         }
-        // Hostile chains can run upwards again: whatever turned out to be needed after it was judged stays.
+        // Hostile chains can run upwards again: an item that turned out to be needed after it was judged stays.
         while let Some((dependent, judgement)) = dependents
             .iter_mut()
             .find(|(dependent, judgement)| judgement.removes() && !marks.holders(*dependent).is_empty())

@@ -83,7 +83,7 @@ enum RawEntry {
 ///
 /// # Errors
 /// `Corrupt` when it is neither a manifest nor an index, or both at once (CVE-2021-41190); `Unsupported` for
-/// Docker's schema 1 and for things that are no container image.
+/// Docker's schema 1 and for things that are not a container image.
 pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<ManifestDocument> {
     let broken = |why: String| Error::corrupt(format!("the manifest of {name} is malformed: {why}"));
     if let Ok(Versioned { schema_version: 1 }) = serde_json::from_slice(bytes) {

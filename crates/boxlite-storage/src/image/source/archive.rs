@@ -1,4 +1,4 @@
-//! Where the entries of a tar file begin and end.
+//! The positions of a tar file's entries.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};

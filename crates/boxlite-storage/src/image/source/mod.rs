@@ -1,4 +1,4 @@
-//! Where images come from: registries, layouts and archives.
+//! The sources of images: registries, layouts and archives.
 
 mod archive;
 mod docker_archive;

@@ -51,7 +51,7 @@ impl SourcePlace {
     /// Opens the file `name`.
     ///
     /// # Errors
-    /// `Corrupt` when it is missing: whoever asks was told by the image that it is there.
+    /// `Corrupt` when it is missing, because the image names it.
     pub(super) fn open(&self, name: &str) -> Result<Slice> {
         match self {
             Self::Directory(root) => {
@@ -100,7 +100,7 @@ impl Slice {
         self.end - self.offset
     }
 
-    /// Passes over `bytes` bytes.
+    /// Skips `bytes` bytes.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.offset = self.offset.saturating_add(bytes).min(self.end);
     }

@@ -25,7 +25,7 @@ pub(crate) struct RestingBox<'a> {
     guard: BoxGuard,
 }
 
-/// A box for whose start there is room, with the claim on that room.
+/// A box whose start was admitted, with the claim on its disk space.
 pub(crate) struct AdmittedBox<'a> {
     context: StartContext<'a>,
     guard: BoxGuard,
@@ -38,7 +38,7 @@ struct StartContext<'a> {
     local: &'a LocalContext,
     images: &'a Images,
     progress: &'a dyn ProgressSink,
-    /// Files are only copied out of the box: no floor forbids that.
+    /// Files are only copied out of the box, which no floor forbids.
     reads_only: bool,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct MaintenanceBoot {
 
 /// Boots a guest for the files of the guarded box, in the same stages as a start; `None` when the box runs.
 ///
-/// One that `reads_only` is admitted whatever space is left: it writes a few KiB.
+/// A boot that `reads_only` is admitted at any free space: it writes a few KiB.
 ///
 /// # Errors
 /// As for [`start`]; `Conflict` for an auto-remove box that has exited.

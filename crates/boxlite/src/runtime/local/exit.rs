@@ -1,8 +1,8 @@
-//! How a run ended, as an exit status.
+//! The exit status of a run.
 
 use boxlite_types::{BoxRecord, Error, ExitStatus, MainProcess, Phase, Result};
 
-/// The exit status of a main process whose end nobody saw, because its machine was taken away from under it.
+/// The exit status of a main process whose end was not observed, because its virtual machine ended first.
 const KILLED: i32 = 137;
 
 /// Docker's exit status for a run that the runtime itself, and not the command, broke.

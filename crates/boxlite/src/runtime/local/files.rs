@@ -51,7 +51,7 @@ impl BoxFiles for Local {
 
 /// Passes an archive on and closes its session at the archive's end, or when its reader is dropped.
 ///
-/// A task of its own does so: a reader that stalls keeps nobody from ending the guest.
+/// A task of its own does this, so a stalled reader cannot keep others from ending the guest.
 fn closing_with(
     session: FileSession,
     tar: impl AsyncRead + Send + Unpin + 'static,

@@ -7,7 +7,7 @@
 //!
 //! # Leftovers
 //! A copy with a box that is not running boots a guest that nothing records (see [`super::maintenance`]). When the
-//! copying process was killed, the guest outlives its guard: whoever acquires the box next ends that guest first.
+//! copying process was killed, the guest outlives its guard: the next process that acquires the box ends that guest.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Local {
         }
     }
 
-    /// Acquires the box `id`, ending whatever guest of it runs until then.
+    /// Acquires the box `id`, and ends any guest of it that runs until then.
     ///
     /// The holder of the guard may be a copy that waits for its peer: ending its guest makes it give the box back.
     pub(super) async fn acquire_ending(&self, id: &str, sequence: StopSequence) -> Result<BoxGuard> {

@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //! A box runs in a process of its own, the shim. The record says which run was begun last; the shim's lock says
-//! whether that run lasts, and its outcome file how it ended. Operations therefore observe a box before they act, and
-//! look again afterwards: it may have ended, been started again or been removed by another process at any moment.
+//! whether that run still goes on, and its outcome file how it ended. Operations therefore observe a box before they
+//! act, and look again afterwards: another process may end, start or remove it at any moment.
 //!
 //! # Locking
 //! Every change of a box holds its [`BoxGuard`]. A start gives the guard back before it waits for the guest, so a
@@ -143,7 +143,7 @@ impl Local {
 
 /// The steps of a wait.
 impl Local {
-    /// How the last run of the box `id` ended, as its record and outcome tell.
+    /// Returns how the last run of the box `id` ended, by its record and outcome.
     async fn recorded_exit(&self, id: &str) -> Result<ExitStatus> {
         let observed = match self.find(id).await {
             Ok(record) => self.observe(&record).await,
@@ -166,7 +166,7 @@ impl Local {
 
 /// The steps of a removal.
 impl Local {
-    /// Acquires the box that `wanted` names; by force, whatever runs of it is ended first.
+    /// Acquires the box that `wanted` names; with `force`, anything of it that runs is ended first.
     async fn acquire_for_removal(&self, wanted: &str, force: bool) -> Result<BoxGuard> {
         if !force {
             return self.acquire(wanted).await;

@@ -7,8 +7,8 @@
 //!
 //! # Locking
 //! The [`MaintenanceBoot`] keeps the box's guard until the guest has been stopped and flushed, so nobody starts or
-//! removes the box under it. `stop` and `rm --force` end the guest without the guard. A guest that loses its client ends
-//! by itself, and whoever acquires the box next ends it too.
+//! removes the box under it. `stop` and `rm --force` end the guest without the guard. A guest that loses its client
+//! ends by itself, and the next process that acquires the box ends it too.
 
 use boxlite_types::{Error, ErrorKind, Result};
 use boxlite_vm::shim::{Outcome, ShimClient, wait_until_gone};
@@ -24,7 +24,7 @@ pub(super) struct FileSession {
 }
 
 impl Local {
-    /// Finds or boots a guest with the files of the box `id`; with `reads_only` whatever space is left.
+    /// Finds or boots a guest with the files of the box `id`; with `reads_only`, at any free space.
     ///
     /// # Errors
     /// As for a start; `Conflict` for a box that has exited and is being removed.
@@ -47,7 +47,7 @@ impl Local {
 }
 
 impl FileSession {
-    /// Returns when the maintenance guest has gone, whoever ended it; never for a running box.
+    /// Returns when the maintenance guest has ended, for any reason; never for a running box.
     pub(super) async fn guest_gone(&self) {
         let gone = match &self.boot {
             Some(boot) => wait_until_gone(&boot.guard.paths).await.is_ok(),

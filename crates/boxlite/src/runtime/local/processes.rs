@@ -78,7 +78,7 @@ impl Local {
         self.in_context(move |context| litebox::history(&context.home.of_box(&id), &options)).await
     }
 
-    /// An attachment whose wait falls back on the box's outcome when its shim is gone before it could answer.
+    /// Makes the execution's wait fall back on the box's outcome when the shim ends before it could answer.
     fn outliving_its_shim(&self, record: BoxRecord, execution: Execution) -> Execution {
         let control = MainProcessControl { local: self.clone(), record, control: execution.control };
         Execution { control: Arc::new(control), ..execution }
@@ -94,7 +94,7 @@ fn dated_lines(
     })
 }
 
-/// Controls a main process that exited before anybody attached.
+/// Controls a main process that exited before a client attached.
 struct ExitedProcess {
     status: ExitStatus,
 }

@@ -1,4 +1,4 @@
-//! Ending a guest through its shim, whether or not that answers.
+//! Ending a guest through its shim, or by killing a shim that does not answer.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a forced removal waits for the shim's answer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a guest is ended: what its shim is asked to do, and when the shim itself is killed instead.
+/// The sequence that ends a guest: the request to its shim, and when the shim itself is killed instead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StopSequence {
     /// The main process's first signal; its stop signal when absent.

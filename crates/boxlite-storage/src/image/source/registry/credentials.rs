@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// How Docker Hub is called in Docker's configuration.
+/// The name of Docker Hub in Docker's configuration.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The user name by which a helper says that the secret is an identity token.

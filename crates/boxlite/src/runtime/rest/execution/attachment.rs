@@ -11,7 +11,7 @@
 //! - all handles of the execution were dropped, or one of them asked to detach: the task closes the WebSocket in order,
 //!   which tells the server that no client will come back, and ends;
 //! - the connection breaks or falls silent: the task attaches again after a pause ([`Reconnection`]). When it runs out of
-//!   attempts, the outcome is an error, for nobody knows how the execution ends.
+//!   attempts, the outcome is an error, because the execution's status cannot be known.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ const SILENCE_TIMEOUT: Duration = PING.saturating_mul(3);
 /// How long the orderly close of a WebSocket may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How an attachment came to its end.
+/// The way in which an attachment ended.
 enum ConnectionClose {
     /// The execution's outcome is known.
     Finished(RemoteOutcome),

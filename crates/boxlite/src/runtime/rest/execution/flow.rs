@@ -1,4 +1,4 @@
-//! Flow control of one execution: what is on its way in either direction, and how much of it has arrived.
+//! Flow control of one execution: the bytes on their way in either direction, and how much of them has arrived.
 //!
 //! Both directions keep what was sent until the other end acknowledges it, at most [`WINDOW`] bytes, and survive the
 //! connection: after a breakage a new attachment sends again what was not acknowledged.
@@ -163,7 +163,7 @@ impl FlowControl {
         state.output.received
     }
 
-    /// How far both directions have come, to tell whether a connection was good for anything.
+    /// The positions of both directions, to tell whether a connection made progress.
     pub(super) fn progress(&self) -> (u64, u64) {
         let state = self.state();
         (state.output.received, state.input.acknowledged)
