@@ -107,7 +107,7 @@ pub(crate) async fn admitted(State(gate): State<Arc<AuthGate>>, request: Request
 }
 
 /// Returns why a request to a server without a key may come from a web page. The page's browser is a program of this
-/// host, but the request names another origin, or reached us by a name that somebody pointed here.
+/// host, but the request names another origin, or reached us by a foreign name that resolves to this host.
 fn foreign(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or_default();

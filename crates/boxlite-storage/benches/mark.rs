@@ -87,7 +87,7 @@ fn mark(home: &Home, boxes: usize) {
     assert_eq!(report.disk_images.len(), IMAGES);
 }
 
-/// What any mark must do at least: list each directory, open each header's file and read it.
+/// The least that any mark must do: list each directory, open each header's file and read it.
 fn floor(home: &Home) -> usize {
     let mut read = 0;
     let mut outer = Vec::with_capacity(32 << 10);

@@ -23,7 +23,7 @@ use boxlite_types::{Digest, Doing, Error, ErrorKind, Image, Progress, ProgressSi
 
 use crate::image::{self, Images};
 
-/// How long to wait before asking again for a disk image that somebody else is building.
+/// How long to wait before asking again for a disk image that another process is building.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The digest (64 hex digits) of the disk image of `image` with `virtual_size` bytes.

@@ -1,4 +1,4 @@
-//! What goes wrong before a virtual machine is needed: each case is refused in words that help, and changes nothing.
+//! Failures before a virtual machine is needed: each case is refused in words that help, and changes nothing.
 
 use std::fs;
 use std::path::Path;

@@ -68,7 +68,7 @@ fn files_are_copied_both_ways_by_docker_s_rules() {
     home.run(&["cp", &at("one"), "nobody:/tmp"]).refused("nobody");
 }
 
-/// What `inspect` shows of a box, but for what a copy may change.
+/// The output of `inspect` for a box, without the fields that a copy may change.
 fn shown(home: &Home, name: &str) -> serde_json::Value {
     let mut info = home.run(&["inspect", name]).json()[0].take();
     info.as_object_mut().expect("a box").remove("disk_allocated");

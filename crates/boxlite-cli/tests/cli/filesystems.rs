@@ -9,7 +9,7 @@ use boxlite_testkit::program::{Output, hinted};
 
 use crate::home::Home;
 
-/// What this test has mounted, unmounted at its end.
+/// The mount of this test, unmounted at its end.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -35,7 +35,7 @@ fn at(home: &Home, root: &Path, arguments: &[&str]) -> Output {
     Output::of(home.command(arguments).env("BOXLITE_HOME", root).spawn().unwrap())
 }
 
-/// What only reads works; what writes is refused and says where.
+/// Commands that only read work; commands that write are refused and say where.
 #[test]
 fn a_read_only_home_can_be_looked_at() {
     let Some(home) = Home::able() else { return };

@@ -22,7 +22,7 @@ const LARGEST: u64 = 8192 * MIB;
 /// A small filesystem that holds a home.
 struct Disk {
     root: PathBuf,
-    /// What this test has mounted there, unless `BOXLITE_DISKTEST_HOME` names a filesystem.
+    /// The mount of this test, unless `BOXLITE_DISKTEST_HOME` names a filesystem.
     _mounted: Option<SmallFilesystem>,
 }
 
@@ -131,7 +131,7 @@ fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
     }
 }
 
-/// What a copy has written when the hard floor is crossed is taken back, in the box and on the host.
+/// A copy that crosses the hard floor removes what it has written, in the box and on the host.
 /// Mutation tried: no undoing in the guest's agent; the parts that had arrived stayed.
 #[test]
 fn a_copy_that_crosses_the_floor_leaves_nothing() {

@@ -85,7 +85,7 @@ fn a_disk_image_that_vanished_is_made_again_or_its_absence_explained() {
     assert!(error.contains("keeper") || error.contains(&image), "{error}");
     assert!(error.contains("pull"), "it says how to get the image back: {error}");
     assert_eq!(state(&home, "keeper").0, "stopped", "a refused start changes nothing");
-    // What it says helps.
+    // Its message helps.
     home.run(&["pull", &image]).ok();
     home.run(&["start", "-a", "keeper"]).ok();
 }

@@ -76,7 +76,7 @@ fn restored_boxes_share_nothing_that_should_be_their_own() {
         assert_eq!(home.run(&["exec", name, "cat", clocksource]).ok(), "tsc\n");
         let blocks: u64 = sh("cat /sys/class/block/vda/size").trim().parse().unwrap();
         assert_eq!(blocks * 512, 20 << 30);
-        // What it writes is its own, and whole.
+        // Its writes are its own, and whole.
         sh(&format!("dd if=/dev/urandom of=/blob bs=1M count=8 2>/dev/null; echo {name} >/note; sync"));
         home.run(&["exec", name, "ping", "-c", "1", "-W", "30", "10.0.2.2"]).ok();
     }

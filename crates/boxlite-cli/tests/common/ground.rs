@@ -18,7 +18,7 @@ use futures::StreamExt;
 
 pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
-/// What all tests of a target share.
+/// The ground that all tests of a target share.
 pub(crate) struct Ground {
     pub(crate) home: Home,
     pub(crate) boot: BootFiles,

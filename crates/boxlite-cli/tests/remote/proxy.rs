@@ -1,4 +1,4 @@
-//! Somebody between client and server who cuts connections.
+//! A proxy between client and server that cuts connections.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -105,7 +105,7 @@ async fn no_request_names_a_path_that_was_not_allowed() {
         let body = json!({"image": "x", "volumes": [format!("./{path}:/x"), format!("{path}:/x")]});
         assert_eq!(server.ask(Method::POST, "/v1/runtime/boxes", Some(body)).await.0.as_u16(), 403, "{path}");
     }
-    // What is allowed gets as far as being looked at.
+    // An allowed path gets as far as being examined.
     let missing = json!({"reference": format!("oci:{}/none:x", allowed.display())});
     assert_eq!(server.ask(Method::POST, "/v1/images/pull", Some(missing)).await.0.as_u16(), 404);
 }

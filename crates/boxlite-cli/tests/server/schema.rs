@@ -9,7 +9,7 @@ use reqwest::Method;
 use crate::home::Home;
 use crate::serving::{Server, answer, client_program};
 
-/// What schemathesis is told: real names, so that more than "not found" is tested.
+/// Real names for schemathesis, so that more than "not found" is tested.
 const CONFIG: &str = r#"
 [parameters]
 "path.id" = "kept"

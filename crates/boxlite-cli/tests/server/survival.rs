@@ -1,4 +1,4 @@
-//! What outlives a server, and how it ends.
+//! Boxes and commands that outlive a server, and how a server ends.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ async fn what_is_going_on_at_the_order_to_stop_is_finished() {
         said.push_str(&String::from_utf8_lossy(&message.into_data()));
     }
     assert!(said.contains("done\n") && said.contains("\"exit_code\":6"), "{said}");
-    // What does not end is told that the server goes, and the server goes.
+    // A client whose command does not end is told that the server stops, and the server stops.
     let (_, _, status) = collect(endless).await;
     assert_eq!(status, None);
     assert!(server.wait().success());

@@ -156,7 +156,7 @@ impl Claim {
     /// Takes over an inherited claim on `home`: its descriptor and its range.
     ///
     /// # Errors
-    /// `InvalidInput` when the descriptor is not the claims file of `home` or nobody holds the range.
+    /// `InvalidInput` when the descriptor is not the claims file of `home` or the range is not held.
     pub fn adopt(home: &Home, descriptor: OwnedFd, range: LiveClaim) -> Result<Self> {
         let path = home.claims();
         let file = File::from(descriptor);

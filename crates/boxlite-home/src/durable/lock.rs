@@ -56,7 +56,7 @@ impl Lock {
         }
     }
 
-    /// Takes a shared lock on the open `file`, waiting while somebody holds it exclusively.
+    /// Takes a shared lock on the open `file`, waiting while another holds it exclusively.
     pub fn shared_on(file: File, path: &Path) -> Result<Self> {
         file.lock_shared().doing("leasing", path)?;
         Ok(Self { file, path: path.to_owned() })
@@ -80,7 +80,7 @@ impl Lock {
         }
     }
 
-    /// Whether the path still names the very file that is locked: same device and inode, link count above 0.
+    /// Whether the path still names the locked file: same device and inode, link count above 0.
     pub fn still_at_path(&self) -> Result<bool> {
         let held = self.file.metadata().doing("examining", &self.path)?;
         match std::fs::symlink_metadata(&self.path) {

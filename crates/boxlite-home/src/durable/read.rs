@@ -11,7 +11,7 @@ const MAX_TEXT: u64 = 4 << 20;
 /// Reads the regular file at `path` as text, following symlinks.
 ///
 /// # Errors
-/// At once for a FIFO, a device or a directory, which could block for ever or never end.
+/// At once for a FIFO, a device or a directory, which could block forever or never end.
 pub fn read_text(path: &Path) -> Result<String> {
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;

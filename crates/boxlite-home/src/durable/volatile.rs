@@ -1,4 +1,4 @@
-//! Files that nobody relies on after a crash: logs and sockets. They are not fsynced, so these calls stay cheap.
+//! Files that nothing relies on after a crash: logs and sockets. They are not fsynced, so these calls stay cheap.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,4 +1,4 @@
-//! Locking a candidate without waiting for anybody.
+//! Locking a candidate without waiting for its holder.
 
 use std::fs::File;
 use std::path::Path;

@@ -195,7 +195,7 @@ impl PlanStep {
                 items.push(ConfirmedItem { planned, locks: vec![lock], below });
             }
         }
-        // A file that is not there any more was removed by somebody else, unless it only cannot be seen.
+        // A file that is not there any more was removed by another process, unless it only cannot be seen.
         let mut fates: HashMap<FileId, Fate> = HashMap::new();
         for found in &second.settled {
             fates.extend(found.id.map(|id| (id, found.item.fate.clone())));
@@ -261,7 +261,7 @@ fn second_look(scope: &GcScope<'_>, held: &HeldSet) -> GcPlan {
     GcPlan::of(marks, scope, &PlanLook::UnderLocks(held))
 }
 
-/// `None` when somebody holds one of the box's locks.
+/// `None` when one of the box's locks is held.
 fn lock_box(planned: &Planned, scope: &GcScope<'_>) -> Result<Option<Vec<Lock>>> {
     let paths = scope.home.of_box(&planned.item.name);
     let mut locks = Vec::new();

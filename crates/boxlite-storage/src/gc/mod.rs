@@ -23,7 +23,7 @@
 //! # Data that cannot be made again
 //!
 //! A box directory and a base are removed only where an intent says so (`crate::store`), or where the base is only
-//! another name of a box's overlay. All others that nobody needs are kept as unexplained, until a person adopts or
+//! another name of a box's overlay. All other unneeded ones are kept as unexplained, until a person adopts or
 //! [`purge`]s them.
 //!
 //! # Unknown means keep

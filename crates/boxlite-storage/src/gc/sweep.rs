@@ -65,7 +65,7 @@ impl StepSweep<'_> {
         }
     }
 
-    /// The fate of an item that was to be removed; `None` when somebody else was faster.
+    /// The fate of an item that was to be removed; `None` when another process was faster.
     fn remove_one(&mut self, planned: &Planned, locks: Vec<Lock>) -> Result<Option<Fate>> {
         let (path, tmp) = (&planned.item.path, self.scope.home.tmp());
         let removed = Some(planned.item.fate.clone());

@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use super::WriteSpace;
 use super::ingest::{Ingest, hash_file};
 
-/// How long to wait before asking again for a blob that somebody else is writing.
+/// How long to wait before asking again for a blob that another process is writing.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The store of blobs of one home.
@@ -39,7 +39,7 @@ pub(crate) struct Blobs {
 pub(crate) enum WantedBlob {
     /// It is there.
     Present(Leased),
-    /// Somebody else is writing it; ask again.
+    /// Another process is writing it; ask again.
     Busy,
     /// It is the caller's to write.
     Missing(Box<Ingest>),
@@ -99,7 +99,7 @@ impl Blobs {
         Ok(WantedBlob::Missing(Box::new(ingest)))
     }
 
-    /// Whether somebody else is writing the blob now.
+    /// Whether another process is writing the blob now.
     pub(crate) fn is_being_written(&self, digest: Digest) -> Result<bool> {
         let path = self.home.tmp().join(partial_name(digest));
         match File::open(&path) {
@@ -133,7 +133,7 @@ impl Blobs {
         }
     }
 
-    /// Removes the blob if nobody holds it and `unneeded` says so under the lock; returns the bytes freed.
+    /// Removes the blob if it is not locked and `unneeded` says so under the lock; returns the bytes freed.
     pub(crate) fn collect(
         &self,
         digest: Digest,
@@ -142,7 +142,7 @@ impl Blobs {
         self.remove_if(digest, |_| unneeded())
     }
 
-    /// Removes the blob if it is damaged and nobody holds it; the next pull fetches it anew.
+    /// Removes the blob if it is damaged and not locked; the next pull fetches it anew.
     pub(crate) fn remove_if_damaged(&self, digest: Digest) -> Result<bool> {
         let path = self.path(digest);
         let freed = self.remove_if(digest, |file| {

@@ -78,7 +78,7 @@ impl Images {
 
     /// Removes a name from an image, and the image from the catalogue with its last name; gc frees the bytes.
     ///
-    /// `wanted` is as for [`Images::find`]; one that is a reference takes away that name only.
+    /// `wanted` is as for [`Images::find`]; a reference removes that name only.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` without `force` when a box uses an image that would be removed, or when `wanted` is a

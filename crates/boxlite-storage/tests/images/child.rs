@@ -7,7 +7,7 @@ use boxlite_home::Home;
 use boxlite_storage::reference::Reference;
 use boxlite_types::PullOptions;
 
-/// What a child came to.
+/// The result of a child process.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) killed: bool,

@@ -33,7 +33,7 @@ async fn a_killed_pull_is_resumed_by_the_next() {
     assert!(ranges.last().unwrap().range.is_some(), "{ranges:?}");
 }
 
-/// What a dead writer left may be anything; it is found out and fetched again.
+/// A dead writer may have left any bytes; damage is detected and the blob is fetched again.
 #[tokio::test]
 async fn a_partial_blob_full_of_rubbish_is_started_over() {
     let scratch = Scratch::new();
@@ -83,7 +83,7 @@ async fn a_kill_at_any_step_leaves_a_home_that_the_next_pull_completes() {
     }
 }
 
-/// Somebody else finishes the work between the look at the path and the lock.
+/// Another process finishes the work between the look at the path and the lock.
 ///
 /// Mutation tried: without the second look, after the lock, in `ensure` or in `Blobs::want`, the file is made
 /// and replaced once more.

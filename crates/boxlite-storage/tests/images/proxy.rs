@@ -20,7 +20,7 @@ impl Request {
     }
 }
 
-/// What happens to a request.
+/// The proxy's treatment of a request.
 pub(crate) enum Fate {
     /// The registry answers.
     Pass,

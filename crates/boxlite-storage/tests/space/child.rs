@@ -1,4 +1,4 @@
-//! What a child process does: see [`crate::place::spawn`].
+//! The tasks of a child process: see [`crate::place::spawn`].
 
 use std::path::Path;
 use std::time::{Duration, Instant};

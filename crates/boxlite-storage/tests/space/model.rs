@@ -66,7 +66,7 @@ enum Pass {
     Done,
 }
 
-/// What an overlay stands on.
+/// The file that an overlay stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum On {
     Nothing,
@@ -76,7 +76,7 @@ enum On {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
-    /// What the path names.
+    /// The file that the path names.
     path: Option<Inode>,
     next: Inode,
     /// Young inodes are within their grace.
@@ -98,7 +98,7 @@ struct State {
     replugs: u8,
 }
 
-/// What is left out of the protocol.
+/// The step that a mutation leaves out of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
     None,

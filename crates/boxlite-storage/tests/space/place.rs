@@ -50,7 +50,7 @@ pub(crate) fn age(path: &Path) {
     File::open(path).unwrap().set_times(times).unwrap();
 }
 
-/// What the disk image of `index` contains.
+/// The contents of the disk image of `index`.
 fn contents(index: u64) -> Vec<u8> {
     index.to_le_bytes().repeat(512)
 }

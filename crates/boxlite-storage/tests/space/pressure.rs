@@ -93,7 +93,7 @@ fn a_filling_disk_goes_from_ok_over_warn_to_reject() {
         ..SettingsOptions::default()
     };
     let settings = Settings::load(&home, &SettingsVariables::default(), &options).unwrap();
-    // What the start is about to use, and three that nobody needs.
+    // The image that the start is about to use, and three unneeded ones.
     orphan(&home, 0, MIB);
     for index in 1..=3 {
         orphan(&home, index, 50 * MIB);

@@ -23,8 +23,8 @@ pub struct ExplainedItem {
     /// The item; its fate says who pins it and by which source, or why it is skipped.
     #[serde(flatten)]
     pub item: Item,
-    /// When it becomes eligible for removal if nobody needs it then, in seconds since 1970; absent where only a change
-    /// of what needs it can make it so.
+    /// When it becomes eligible for removal if nothing needs it then, in seconds since 1970; `None` unless it could be
+    /// removed now or is only within its grace.
     pub eligible_at: Option<i64>,
 }
 

@@ -15,8 +15,8 @@
 //! Without `received`, output counts as delivered once it is in the socket, a second attachment is refused, and there
 //! are no acknowledgements.
 //!
-//! **Silence.** The server sends a ping when it has had nothing to send for [`PING`], whatever it is waiting for; a
-//! client that reads and receives nothing for three times as long takes the server for dead.
+//! **Silence.** The server sends a ping every [`PING`], beside anything else; a client that reads and receives nothing
+//! for three times as long takes the server for dead.
 
 use std::time::Duration;
 

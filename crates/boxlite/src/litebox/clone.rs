@@ -70,7 +70,7 @@ pub(crate) fn clone(
 /// Puts both boxes above one base and returns the bases that the clone stands on, nearest first. A box that was never
 /// started has no disk yet, and neither has its clone.
 ///
-/// The source stands on everything that the clone stands on, so gc keeps that while nobody sees the clone yet.
+/// The source stands on everything that the clone stands on, so gc keeps that while the clone is not published yet.
 fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Result<Vec<PathBuf>> {
     let own = source.paths.overlay();
     // Leased: the new base is this very file, and gc leaves it alone until an overlay stands on it.

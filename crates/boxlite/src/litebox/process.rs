@@ -3,7 +3,7 @@
 use boxlite_proto::{ExecSpec, WinSize};
 use boxlite_types::{BoxOptions, Error, ExecOptions, ImageConfig, MainProcess, Result};
 
-/// The terminal that a main process gets before anybody attaches.
+/// The terminal that a main process gets before a client attaches.
 const DEFAULT_TERMINAL: WinSize = WinSize { rows: 24, cols: 80 };
 
 /// The box's main process; `None` for an idle box.

@@ -202,7 +202,7 @@ impl Chains {
             link = node.next;
         }
         let ChainLink::Fork(fork) = link else { return link };
-        // Branches can meet again, so that following each by itself could take for ever.
+        // Branches can meet again, so following each by itself could take forever.
         let mut seen = HashSet::new();
         let mut end = ChainLink::End;
         let mut branches = self.forks[fork.0 as usize].to_vec();
@@ -366,7 +366,7 @@ impl Chains {
         Some(self.node(id, next))
     }
 
-    /// Whether the remembered node was reached as a raw file, whose header (if it has one) nobody read.
+    /// Whether the remembered node was reached as a raw file, whose header (if it has one) was not read.
     fn ends_raw_at(&self, index: NodeIndex) -> bool {
         self.nodes[index.0 as usize].next == ChainLink::End
     }

@@ -16,7 +16,7 @@ const WHY_UNNEEDED: &str = "the directory of a box that was removed or never fin
 
 /// Judges the directory of a box without a record.
 ///
-/// It stays while another box's chain runs through one of its overlays, or somebody holds one of its locks.
+/// It stays while another box's chain runs through one of its overlays, or one of its locks is held.
 pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
     let entry = &census.boxes[index];
     if !entry.holders.is_empty() {

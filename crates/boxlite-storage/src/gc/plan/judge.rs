@@ -30,7 +30,7 @@ impl Judgement {
         Self::Settled(skipped(why))
     }
 
-    /// Removable for `reason` unless somebody holds a lock on the file.
+    /// Removable for `reason` unless a lock on the file is held.
     pub(super) fn unless_locked(path: &Path, reason: &'static str) -> Self {
         match Probe::of(path) {
             Ok(Probe::Free) => Self::Removable(reason),

@@ -1,7 +1,7 @@
 //! The plan: what becomes of each item, decided from one census.
 //!
 //! `--dry-run`, `system df`, the "could free" of a refusal and the removal itself all read a plan. It writes nothing
-//! and keeps no lock: it only looks whether somebody holds one. A plan can be outdated a moment later, so nothing is
+//! and keeps no lock: it only looks whether one is held. A plan can be outdated a moment later, so nothing is
 //! removed before [`GcPlan::confirm`](super::confirm) has looked again with the candidates locked.
 
 mod boxes;
@@ -61,7 +61,7 @@ impl Planned {
 
 /// Which look at the candidates this is.
 pub(super) enum PlanLook<'a> {
-    /// Without locks: whether somebody holds an item is asked of the item's lock.
+    /// Without locks: each item's lock tells whether the item is held.
     First,
     /// With locks: what is not in the set stays in this step.
     UnderLocks(&'a HeldSet),

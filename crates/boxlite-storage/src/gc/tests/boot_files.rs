@@ -1,4 +1,4 @@
-//! The cache of boot files: what goes, what stays, and that no start loses what it found.
+//! The cache of boot files: which are removed, which stay, and that no start loses those that it found.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;

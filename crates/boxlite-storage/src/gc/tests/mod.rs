@@ -185,7 +185,7 @@ fn bases_pin_what_they_stand_on_and_go_with_it_in_one_pass() {
     assert_eq!(names, ["high.qcow2"]);
     place.age(&place.base_path("young"), AGED);
 
-    // Somebody is about to start from `low`: it stays, and so does the image, while `young` goes.
+    // A start is about to use `low`: it stays, and so does the image, while `young` is removed.
     let lease = Leased::acquire(&place.base_path("low")).unwrap().unwrap();
     let report = place.gc(&GcOptions::default());
     assert_eq!(skipped(&report, "low"), Skip::InUse);
@@ -395,7 +395,7 @@ fn blobs_go_when_no_image_refers_to_them() {
     assert_eq!((skipped(&report, &digest("c")), skipped(&report, &digest("d"))), (Skip::Grace, Skip::InUse));
     drop(lease);
 
-    // A box uses one image, another is young, and the third goes with its own blob alone.
+    // A box uses one image, another is young, and the third is removed with only its own blob.
     place.catalogue("sha256:used", &["a", "d"], AGED);
     place.catalogue("sha256:young", &["a"], FRESH);
     place.catalogue("sha256:idle", &["e", "a"], AGED);

@@ -46,7 +46,7 @@ impl<'a> AdmittedBox<'a> {
     }
 }
 
-/// Builds the very disk image that the record names.
+/// Builds exactly the disk image that the record names.
 fn build(context: StartContext<'_>, record: &BoxRecord) -> Result<Leased> {
     let image = context.images.find_blocking(&record.image)?;
     let virtual_size = record.disk_image_size;

@@ -8,7 +8,7 @@ const KILLED: i32 = 137;
 /// Docker's exit status for a run that the runtime itself, and not the command, broke.
 const RUNTIME_FAILED: i32 = 125;
 
-/// The exit status of the last run of a box that has come to rest in `phase`.
+/// The exit status of the last run of a box that is not running and is in `phase`.
 ///
 /// # Errors
 /// `Conflict` when it was never started.

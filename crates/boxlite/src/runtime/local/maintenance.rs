@@ -1,9 +1,9 @@
 //! A box's files, whether or not it runs.
 //!
 //! # Protocol
-//! Files are reached through a guest. A running box has one. For a box that is not running, one is booted without a main
-//! process, ports or a record of it: a *maintenance boot*. The box stays at rest meanwhile: its state, its logs and what
-//! is known of its last run do not change.
+//! Files are reached through a guest. A running box has one. For a box that is not running, one is booted without a
+//! main process, ports or a record of it: a *maintenance boot*. The box counts as stopped meanwhile: its state, its
+//! logs and the outcome of its last run do not change.
 //!
 //! # Locking
 //! The [`MaintenanceBoot`] keeps the box's guard until the guest has been stopped and flushed, so nobody starts or
@@ -30,7 +30,7 @@ impl Local {
     /// As for a start; `Conflict` for a box that has exited and is being removed.
     pub(super) async fn open_files(&self, id: &str, reads_only: bool) -> Result<FileSession> {
         loop {
-            // Even where the box runs: with the guard, a start that was under way is over, and its shim answers.
+            // Taken even where the box runs: with it, a start that was under way has finished, and its shim answers.
             let (guard, images) = (self.acquire(id).await?, self.images.clone());
             let client = self.client(&guard.record);
             let boot = self
