@@ -36,7 +36,7 @@ pub struct BoxOptions {
     pub memory: u64,
     /// Virtual size of the root disk in bytes; the settings' default when absent.
     pub disk_size: Option<u64>,
-    /// Shared folders, `HOST:BOX[:ro]`.
+    /// Volumes, `HOST:BOX[:ro]`.
     pub volumes: Vec<String>,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
     pub ports: Vec<String>,

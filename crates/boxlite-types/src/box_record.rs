@@ -22,7 +22,7 @@ pub struct BoxRecord {
     pub disk_image_size: u64,
     /// How the image wants to be run; kept here because the image may be untagged and removed.
     pub image_config: ImageConfig,
-    /// Its shared folders, as they were resolved when it was created.
+    /// Its volumes, as they were resolved when it was created.
     pub volumes: Vec<Volume>,
     /// The options that were asked for.
     pub options: BoxOptions,

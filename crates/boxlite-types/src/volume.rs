@@ -1,4 +1,4 @@
-//! Shared folders of a box.
+//! Volumes of a box.
 
 use std::path::PathBuf;
 
