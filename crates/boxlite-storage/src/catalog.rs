@@ -35,6 +35,17 @@ pub struct ImagePin<'a> {
     pub last_used: SystemTime,
 }
 
+/// An intent: a decision to remove data that cannot be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intent<'a> {
+    /// What it is about.
+    pub kind: IntentKind,
+    /// The box's id or the base's file name.
+    pub id: &'a str,
+    /// When it was written, in milliseconds since 1970.
+    pub written_ms: i64,
+}
+
 /// The records that gc takes its roots from. Each call sees one committed state; none writes but the last.
 pub trait Catalog: Send + Sync {
     /// Visits every box record.
@@ -48,7 +59,7 @@ pub trait Catalog: Send + Sync {
     /// Whether there is a record of the box now.
     fn has_box(&self, id: &str) -> Result<bool>;
     /// Visits what is meant to be removed.
-    fn intents(&self, _visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+    fn intents(&self, _visit: &mut dyn FnMut(Intent<'_>)) -> Result<()> {
         Ok(())
     }
     /// Writes down that what `id` names is to be removed because a person said so.

@@ -97,9 +97,9 @@ fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: 
 /// A purge that was cut short, and whose rest is gone meanwhile, is a success.
 fn purged_before(home: &Home, catalog: &Arc<dyn Catalog>, name: &str) -> Result<Purge> {
     let mut intended = None;
-    catalog.intents(&mut |kind, id| {
-        if id == name {
-            intended = Some(kind);
+    catalog.intents(&mut |intent| {
+        if intent.id == name {
+            intended = Some(intent.kind);
         }
     })?;
     let Some(kind) = intended else {

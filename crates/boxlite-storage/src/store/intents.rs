@@ -15,7 +15,7 @@ use super::Store;
 use super::boxes::insert;
 use super::failure::TransactionResult;
 use super::schema::Schema;
-use crate::catalog::IntentKind;
+use crate::catalog::{Intent, IntentKind};
 
 /// A base's name in the database: its file name.
 fn base_name(base: &Path) -> String {
@@ -46,17 +46,18 @@ impl Store {
     }
 
     /// Visits every intent.
-    pub(super) fn visit_intents(&self, visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+    pub(super) fn visit_intents(&self, visit: &mut dyn FnMut(Intent<'_>)) -> Result<()> {
         self.read_intents(|transaction| {
-            let mut statement = transaction.prepare_cached("SELECT kind, id FROM intents")?;
+            let mut statement = transaction.prepare_cached("SELECT kind, id, created_at FROM intents")?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-                match text(0)? {
-                    "box" => visit(IntentKind::Box, text(1)?),
-                    "base" => visit(IntentKind::Base, text(1)?),
-                    _ => {}
-                }
+                let kind = match text(0)? {
+                    "box" => IntentKind::Box,
+                    "base" => IntentKind::Base,
+                    _ => continue,
+                };
+                visit(Intent { kind, id: text(1)?, written_ms: row.get(2)? });
             }
             Ok(())
         })

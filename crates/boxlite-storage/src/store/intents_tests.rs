@@ -17,7 +17,7 @@ fn home() -> (tempfile::TempDir, Home) {
 fn intents(store: &Store) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     store
-        .visit_intents(&mut |kind, id| {
+        .visit_intents(&mut |Intent { kind, id, .. }| {
             found.insert((column(kind).to_owned(), id.to_owned()));
         })
         .unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_types::Result;
 
 use super::Store;
-use crate::catalog::{BoxPin, Catalog, ImagePin, IntentKind};
+use crate::catalog::{BoxPin, Catalog, ImagePin, Intent, IntentKind};
 
 fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
@@ -74,7 +74,7 @@ impl Catalog for Store {
         })
     }
 
-    fn intents(&self, visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
+    fn intents(&self, visit: &mut dyn FnMut(Intent<'_>)) -> Result<()> {
         self.visit_intents(visit)
     }
 

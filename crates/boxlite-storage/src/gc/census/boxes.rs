@@ -1,8 +1,9 @@
 //! Boxes: their directories, their records, and their overlays.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use boxlite_home::Home;
@@ -57,6 +58,18 @@ impl BoxEntry {
     }
 }
 
+/// Tells whether the box has run since an intent was written, or its files were put back: they are then not those that
+/// the intent is about. What cannot be examined counts as such.
+fn ran_since(home: &Home, id: &str, written_ms: i64) -> bool {
+    let paths = home.of_box(id);
+    [paths.console_log(), paths.main_log(), paths.outcome()].iter().any(
+        |path| match std::fs::symlink_metadata(path) {
+            Ok(found) => found.ctime() * 1000 + found.ctime_nsec() / 1_000_000 > written_ms,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        },
+    )
+}
+
 impl Census {
     /// Lists the directories of boxes, by id; returns the handle of `boxes/`.
     pub(super) fn list_boxes(&mut self, directory: &Path) -> Option<OwnedFd> {
@@ -108,14 +121,15 @@ impl Census {
 
     /// Notes what is meant to be removed.
     pub(super) fn read_intents(&mut self, home: &Home, catalog: &dyn Catalog) {
-        let mut intended: HashSet<(IntentKind, String)> = HashSet::new();
-        let read = catalog.intents(&mut |kind, id| {
-            intended.insert((kind, id.to_owned()));
+        let mut intended: HashMap<(IntentKind, String), i64> = HashMap::new();
+        let read = catalog.intents(&mut |intent| {
+            intended.insert((intent.kind, intent.id.to_owned()), intent.written_ms);
         });
         if !intended.is_empty() {
-            let is_intended = |kind, name: &str| intended.contains(&(kind, name.to_owned()));
+            let is_intended = |kind, name: &str| intended.contains_key(&(kind, name.to_owned()));
             for entry in &mut self.boxes {
-                entry.intended = is_intended(IntentKind::Box, &entry.id);
+                let written = intended.get(&(IntentKind::Box, entry.id.to_string()));
+                entry.intended = written.is_some_and(|written| !ran_since(home, &entry.id, *written));
             }
             for file in self.files.iter_mut().filter(|file| file.kind.stands_on_others()) {
                 file.intended = is_intended(IntentKind::Base, &file.name);
@@ -211,7 +225,6 @@ impl Census {
 
 /// Nanoseconds since 1970 at which the newest of a box directory, its `disks` and its overlays was modified.
 pub(in crate::gc) fn box_modified(home: &Home, id: &str, overlays: impl Iterator<Item = i64>) -> Result<i64> {
-    use std::os::unix::fs::MetadataExt;
     let paths = home.of_box(id);
     let mut newest = overlays.max().unwrap_or(i64::MIN);
     for path in [paths.root().to_owned(), paths.disks()] {

@@ -42,6 +42,25 @@ fn a_box_that_no_record_and_no_intent_explains_is_kept_and_shown() {
     assert_eq!(place.intents().len(), 0, "what is gone needs no intent");
 }
 
+/// A database that was copied while the box was being created has such an intent, and so has one after a killed `rm`
+/// whose box was restored from a backup. Mutation tried: every intent counts, however old.
+#[test]
+fn an_intent_is_not_about_a_box_that_ran_since() {
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    lost_box(&place);
+    place.intend_at(IntentKind::Box, LOST, -60);
+    let log = place.home.of_box(LOST).console_log();
+    std::fs::write(&log, "up").unwrap();
+    place.age(&log, AGED);
+    place.age(place.home.of_box(LOST).root(), AGED);
+    let report = place.gc(&GcOptions::default());
+    assert_eq!((skipped(&report, LOST), report.failed()), (Skip::Unexplained, false));
+    // Once a person has said so, the same files go.
+    place.intend_at(IntentKind::Box, LOST, 60);
+    assert!(matches!(fate(&place.gc(&GcOptions::default()), LOST), Fate::Removed { .. }));
+}
+
 /// Mutations tried: leaving out the look at the intent; taking every second name for a box's overlay, which removed
 /// both names of the last base.
 #[test]

@@ -12,6 +12,7 @@ use boxlite_home::admission::Goal;
 use boxlite_home::settings::Settings;
 use boxlite_types::{Error, GcOptions, GcReport, Result, Verdict};
 
+use crate::catalog::Intent;
 use crate::catalog::IntentKind;
 use crate::disk::qcow2::{BackingFormat, Qcow2Header, overlay_header};
 use crate::gc::bounds::Bounds;
@@ -35,7 +36,7 @@ struct Records {
     broken: Mutex<bool>,
     boxes: Mutex<BTreeMap<String, (String, String)>>,
     images: Mutex<BTreeMap<String, (SystemTime, Vec<String>)>>,
-    intents: Mutex<BTreeSet<(IntentKind, String)>>,
+    intents: Mutex<BTreeMap<(IntentKind, String), i64>>,
     stranger: Mutex<Option<String>>,
     watched: Mutex<Vec<PathBuf>>,
     held: Mutex<BTreeSet<PathBuf>>,
@@ -127,11 +128,17 @@ impl Place {
     }
 
     pub(super) fn intend(&self, kind: IntentKind, id: &str) {
-        self.records.intents.lock().unwrap().insert((kind, id.to_owned()));
+        self.records.intend(kind, id).unwrap();
+    }
+
+    /// An intent that was written `seconds` from now.
+    pub(super) fn intend_at(&self, kind: IntentKind, id: &str, seconds: i64) {
+        let written_ms = jiff::Timestamp::now().as_millisecond() + seconds * 1000;
+        self.records.intents.lock().unwrap().insert((kind, id.to_owned()), written_ms);
     }
 
     pub(super) fn intents(&self) -> BTreeSet<(IntentKind, String)> {
-        self.records.intents.lock().unwrap().clone()
+        self.records.intents.lock().unwrap().keys().cloned().collect()
     }
 
     pub(super) fn estrange(&self, why: Option<&str>) {
@@ -262,13 +269,16 @@ impl Catalog for Records {
         Ok(self.boxes.lock().unwrap().contains_key(id))
     }
 
-    fn intents(&self, visit: &mut dyn FnMut(IntentKind, &str)) -> Result<()> {
-        self.intents.lock().unwrap().iter().for_each(|(kind, id)| visit(*kind, id));
+    fn intents(&self, visit: &mut dyn FnMut(Intent<'_>)) -> Result<()> {
+        for ((kind, id), written_ms) in self.intents.lock().unwrap().iter() {
+            visit(Intent { kind: *kind, id, written_ms: *written_ms });
+        }
         self.check()
     }
 
     fn intend(&self, kind: IntentKind, id: &str) -> Result<()> {
-        self.intents.lock().unwrap().insert((kind, id.to_owned()));
+        let written_ms = jiff::Timestamp::now().as_millisecond();
+        self.intents.lock().unwrap().insert((kind, id.to_owned()), written_ms);
         self.check()
     }
 
