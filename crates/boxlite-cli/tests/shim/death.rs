@@ -78,6 +78,25 @@ async fn killing_qemu_is_noticed_and_published() {
     until_dead(launched.vm_pid).await;
 }
 
+/// Before, without a deadline of the whole sequence, such a stop took 66 s.
+#[tokio::test]
+async fn a_stop_kills_a_qemu_that_hangs_and_publishes_the_loss() {
+    let Some(bench) = bench() else { return };
+    let guest = bench.new_box(Some("sleep 1000"));
+    let launched = guest.start();
+    assert!(guest.client().wait_up().await.unwrap());
+    let pid = rustix::process::Pid::from_raw(launched.vm_pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let begun = Instant::now();
+    guest.client().stop(None, 100).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let outcome = guest.outcome().await.unwrap();
+    assert_eq!(
+        (&outcome.end, outcome.main, outcome.exit_code()),
+        (&OutcomeCause::Unflushed, None, Some(137))
+    );
+}
+
 #[tokio::test]
 async fn a_guest_that_panics_is_a_crash_with_words_on_the_console() {
     let Some(bench) = bench() else { return };

@@ -37,6 +37,6 @@ pub use client::{ShimClient, wait_until_gone};
 pub use launch::{DiskFloors, GuestOrigin, LaunchSpec, LogCaps, Purpose, TemplateKeep};
 pub use log::old_path;
 pub use log::{MainLog, Record};
-pub use outcome::{Outcome, OutcomeCause};
+pub use outcome::{LOST_WRITES, Outcome, OutcomeCause};
 pub use spawn::{Detached, HandOver, Launched, detach, spawn};
 pub use start::ShimLaunch;

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Longest reason kept, in bytes; an outcome must fit its slot.
 const REASON_LIMIT: usize = 1024;
 
+/// The reason of a run whose guest was ended before it had flushed its filesystems.
+pub const LOST_WRITES: &str = "unflushed writes were lost";
+
 /// How one run of a box ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -41,6 +44,8 @@ pub enum OutcomeCause {
     },
     /// Somebody stopped the box.
     Stopped,
+    /// The box ended as it should, but its guest did not flush its filesystems in time.
+    Unflushed,
     /// The virtual machine or its agent failed while the box ran.
     VmCrashed {
         /// One sentence.
@@ -60,6 +65,8 @@ impl Outcome {
         match (&self.end, self.main) {
             (_, Some(status)) => Some(status.shell_code()),
             (OutcomeCause::MainNotStarted { failure, .. }, None) => Some(failure.exit_code()),
+            // The guest and whatever ran in it was killed.
+            (OutcomeCause::Unflushed, None) => Some(137),
             _ => None,
         }
     }
@@ -69,6 +76,7 @@ impl Outcome {
         match &self.end {
             OutcomeCause::MainNotStarted { message, .. } => Some(message),
             OutcomeCause::VmCrashed { reason } | OutcomeCause::BootFailed { reason } => Some(reason),
+            OutcomeCause::Unflushed => Some(LOST_WRITES),
             OutcomeCause::MainExited | OutcomeCause::Stopped => None,
         }
     }
@@ -111,7 +119,7 @@ impl OutcomeSlot {
             | OutcomeCause::MainNotStarted { message: reason, .. } => {
                 truncate(reason, REASON_LIMIT);
             }
-            OutcomeCause::MainExited | OutcomeCause::Stopped => {}
+            OutcomeCause::MainExited | OutcomeCause::Stopped | OutcomeCause::Unflushed => {}
         }
         let contents = serde_json::to_vec(&outcome)
             .map_err(|error| Error::bug("an outcome does not serialise").because(error))?;
@@ -171,5 +179,9 @@ mod tests {
         outcome.main = None;
         outcome.end = OutcomeCause::MainNotStarted { failure: ExecFailure::NotFound, message: "no".into() };
         assert_eq!(outcome.exit_code(), Some(127));
+        outcome.end = OutcomeCause::Unflushed;
+        assert_eq!((outcome.exit_code(), outcome.failure()), (Some(137), Some(LOST_WRITES)));
+        outcome.main = Some(ProcessExit::Code(3));
+        assert_eq!(outcome.exit_code(), Some(3), "the main process's own, where its end was seen");
     }
 }

@@ -1,4 +1,7 @@
 //! How a box ends: who wanted it, which step it has reached, and what is published.
+//!
+//! A stop has one deadline for all its steps: its timeout and [`STOP_GRACE`]. Each step leaves the later ones their
+//! reserve of that, and at the deadline QEMU is killed, whatever it or its guest does.
 
 use std::io;
 use std::process::ExitStatus as VmStatus;
@@ -8,9 +11,19 @@ use boxlite_proto::{ExecFailure, MAIN_CHANNEL, MainState, Op, ToGuest};
 use tokio::time::Instant;
 
 use super::{Driver, DriverPhase, boot_limit};
+use crate::shim::launch::Purpose;
 use crate::shim::log::unix_ms;
 use crate::shim::outcome::{Outcome, OutcomeCause};
 use crate::shim::vmm::process;
+
+/// How long, after a stop's own timeout, a box may take to be gone; QEMU is killed then.
+const STOP_GRACE: Duration = Duration::from_secs(8);
+
+/// What of a stop's grace is kept for QEMU's exit.
+const QUIT_RESERVE: Duration = Duration::from_secs(2);
+
+/// What of a stop's grace is kept for the guest's flush and QEMU's exit.
+const FLUSH_RESERVE: Duration = Duration::from_secs(5);
 
 /// How long the guest may take to end its processes and flush its filesystems.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
@@ -21,11 +34,19 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// How long QEMU may take to flush its images and exit.
 const QUIT_LIMIT: Duration = Duration::from_secs(30);
 
+/// The whole sequence's limit where nobody waits for a stop.
+const UNHURRIED: Duration = FLUSH_LIMIT.saturating_add(QUIT_LIMIT);
+
 #[derive(Debug)]
 pub(super) struct ShutdownSequence {
     end: OutcomeCause,
     step: Step,
+    /// When the step has taken too long.
     deadline: Instant,
+    /// When the whole sequence has.
+    last: Instant,
+    /// Whether the guest was up, so that there may be something to flush.
+    was_up: bool,
     flushed: bool,
 }
 
@@ -43,30 +64,55 @@ enum Step {
     VmKilled,
 }
 
+impl ShutdownSequence {
+    /// Shortens the step so that the later ones keep their reserve of the whole.
+    fn hurry(&mut self) {
+        let reserve = match self.step {
+            Step::Signalled | Step::VmKilled => return,
+            Step::Killed => FLUSH_RESERVE,
+            Step::Flushing => QUIT_RESERVE,
+            Step::Quitting => Duration::ZERO,
+        };
+        self.deadline = self.deadline.min(self.last - reserve);
+    }
+
+    /// What ended the run, unless the guest's writes were lost by that.
+    fn cause(&self) -> OutcomeCause {
+        match &self.end {
+            OutcomeCause::Stopped | OutcomeCause::MainExited if self.was_up && !self.flushed => {
+                OutcomeCause::Unflushed
+            }
+            end => end.clone(),
+        }
+    }
+}
+
 impl Driver {
     /// Stops the box on request; a second request can only shorten the first one's timeout.
     pub(super) fn stop(&mut self, signo: Option<i32>, timeout_ms: Option<u64>) {
         let timeout = Duration::from_millis(timeout_ms.unwrap_or(self.spec.stop_timeout_ms));
         let deadline = Instant::now() + timeout;
+        let last = match self.spec.purpose {
+            Purpose::Run => deadline + STOP_GRACE,
+            // What was copied is worth waiting for; whoever waits for the copy can still kill this shim.
+            Purpose::Maintenance => deadline + UNHURRIED,
+        };
         if let DriverPhase::Stopping(ending) = &mut self.phase {
+            ending.last = ending.last.min(last);
             if ending.step == Step::Signalled {
                 ending.deadline = ending.deadline.min(deadline);
             }
+            ending.hurry();
             return;
         }
-        self.vcpus.stopping();
         let has_main = self.spec.main.is_some() && !matches!(self.main.state, MainState::Exited(_));
         if has_main {
             let signo = signo.unwrap_or(self.spec.stop_signal);
             self.for_main(Op::Signal { id: MAIN_CHANNEL, signo });
-            self.phase = DriverPhase::Stopping(ShutdownSequence {
-                end: OutcomeCause::Stopped,
-                step: Step::Signalled,
-                deadline,
-                flushed: false,
-            });
+            self.begin(OutcomeCause::Stopped, Step::Signalled, deadline, last);
         } else {
-            self.flush(OutcomeCause::Stopped, timeout);
+            self.begin(OutcomeCause::Stopped, Step::Flushing, deadline + FLUSH_LIMIT, last);
+            self.ask_to_flush(timeout);
         }
     }
 
@@ -75,19 +121,19 @@ impl Driver {
             DriverPhase::Stopping(ending) if ending.step >= Step::Flushing => return,
             DriverPhase::Stopping(ending) => ending.end.clone(),
             DriverPhase::Booting | DriverPhase::Running if self.spec.discard => {
-                self.begin(OutcomeCause::MainExited, Step::Flushing);
+                self.begin_unhurried(OutcomeCause::MainExited);
                 return self.kill_vm();
             }
             DriverPhase::Booting | DriverPhase::Running => OutcomeCause::MainExited,
         };
-        self.flush(end, Duration::ZERO);
+        self.flush(end);
     }
 
     pub(super) fn main_not_started(&mut self, failure: ExecFailure, message: String) {
         if matches!(&self.phase, DriverPhase::Stopping(ending) if ending.step >= Step::Flushing) {
             return;
         }
-        self.flush(OutcomeCause::MainNotStarted { failure, message }, Duration::ZERO);
+        self.flush(OutcomeCause::MainNotStarted { failure, message });
     }
 
     pub(super) fn guest_is_down(&mut self) {
@@ -99,10 +145,9 @@ impl Driver {
                 }
             }
             DriverPhase::Booting | DriverPhase::Running => {
-                self.begin(
-                    OutcomeCause::VmCrashed { reason: "the guest went down unasked".into() },
-                    Step::Flushing,
-                );
+                self.begin_unhurried(OutcomeCause::VmCrashed {
+                    reason: "the guest went down unasked".into(),
+                });
                 self.guest_is_down();
             }
         }
@@ -118,7 +163,7 @@ impl Driver {
             DriverPhase::Stopping(ending) if ending.step >= Step::Quitting => return,
             DriverPhase::Stopping(ending) => ending.end.clone(),
         };
-        self.begin(end, Step::Flushing);
+        self.begin_unhurried(end);
         self.quit();
     }
 
@@ -145,11 +190,12 @@ impl Driver {
                 Step::Signalled => {
                     ending.step = Step::Killed;
                     ending.deadline = Instant::now() + KILL_LIMIT;
+                    ending.hurry();
                     self.for_main(Op::Signal { id: MAIN_CHANNEL, signo: 9 });
                 }
                 Step::Killed => {
                     let end = ending.end.clone();
-                    self.flush(end, Duration::ZERO);
+                    self.flush(end);
                 }
                 Step::Flushing => {
                     tracing::warn!("the guest did not flush in time and is ended without it");
@@ -163,28 +209,39 @@ impl Driver {
         }
     }
 
-    fn flush(&mut self, end: OutcomeCause, grace: Duration) {
-        self.begin(end, Step::Flushing);
-        if let DriverPhase::Stopping(ending) = &mut self.phase {
-            ending.deadline += grace;
-        }
+    /// Has the guest end what is left at once, and flush.
+    fn flush(&mut self, end: OutcomeCause) {
+        self.begin_unhurried(end);
+        self.ask_to_flush(Duration::ZERO);
+    }
+
+    fn ask_to_flush(&self, grace: Duration) {
         let _ = self.guest.control(&ToGuest::Shutdown { grace_ms: grace.as_millis() as u64 });
     }
 
-    fn begin(&mut self, end: OutcomeCause, step: Step) {
+    /// Begins the flush of an end that is in no hurry by itself; the deadline of a stop that has begun stays.
+    fn begin_unhurried(&mut self, end: OutcomeCause) {
+        let now = Instant::now();
+        self.begin(end, Step::Flushing, now + FLUSH_LIMIT, now + UNHURRIED);
+    }
+
+    fn begin(&mut self, end: OutcomeCause, step: Step, deadline: Instant, last: Instant) {
         self.vcpus.stopping();
-        self.phase = DriverPhase::Stopping(ShutdownSequence {
-            end,
-            step,
-            deadline: Instant::now() + FLUSH_LIMIT,
-            flushed: false,
-        });
+        let (last, was_up) = match &self.phase {
+            DriverPhase::Stopping(ending) => (ending.last.min(last), ending.was_up),
+            DriverPhase::Booting => (last, false),
+            DriverPhase::Running => (last, true),
+        };
+        let mut sequence = ShutdownSequence { end, step, deadline, last, was_up, flushed: false };
+        sequence.hurry();
+        self.phase = DriverPhase::Stopping(sequence);
     }
 
     fn quit(&mut self) {
         let DriverPhase::Stopping(ending) = &mut self.phase else { return };
         ending.step = Step::Quitting;
         ending.deadline = Instant::now() + QUIT_LIMIT;
+        ending.hurry();
         let qmp = std::sync::Arc::clone(&self.qmp);
         tokio::spawn(async move {
             if let Err(error) = qmp.quit().await {
@@ -204,7 +261,9 @@ impl Driver {
     /// The outcome to publish once the virtual machine has ended with `vm`.
     pub(super) fn outcome(&self, vm: &io::Result<VmStatus>) -> Outcome {
         let (end, flushed) = match &self.phase {
-            DriverPhase::Stopping(ending) => (ending.end.clone(), ending.flushed),
+            // What is discarded with its box is not missed.
+            DriverPhase::Stopping(ending) if self.spec.discard => (ending.end.clone(), ending.flushed),
+            DriverPhase::Stopping(ending) => (ending.cause(), ending.flushed),
             DriverPhase::Booting => (OutcomeCause::BootFailed { reason: self.unexpected(vm) }, false),
             DriverPhase::Running => (OutcomeCause::VmCrashed { reason: self.unexpected(vm) }, false),
         };

@@ -3,7 +3,7 @@
 use boxlite_types::{BoxRecord, Error, ExitStatus, MainProcess, Phase, Result};
 
 /// The exit status of a main process whose end was not observed, because its virtual machine ended first.
-const KILLED: i32 = 137;
+pub(super) const KILLED: i32 = 137;
 
 /// Docker's exit status for a run that the runtime itself, and not the command, broke.
 const RUNTIME_FAILED: i32 = 125;

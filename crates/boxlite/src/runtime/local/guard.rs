@@ -67,7 +67,7 @@ impl Local {
             return Ok(());
         }
         let client = self.client(&guard.record);
-        if client.listens().await? { StopSequence::graceful(0).run(&client).await } else { Ok(()) }
+        if client.listens().await? { StopSequence::FLUSH.run(&client).await } else { Ok(()) }
     }
 }
 

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxlite_types::{
-    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, ProgressSink, RemoveOptions,
-    Result, StopOptions,
+    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, Phase, ProgressSink,
+    RemoveOptions, Result, StopOptions,
 };
-use boxlite_vm::shim::wait_until_gone;
+use boxlite_vm::shim::{LOST_WRITES, wait_until_gone};
+use jiff::Timestamp;
 
 use super::stop::StopSequence;
-use super::{Local, exit};
+use super::{Local, LocalContext, exit};
 use crate::litebox::{self, BoxGuard, Observed};
 use crate::runtime::operations::BoxLifecycle;
 
@@ -63,6 +64,7 @@ impl BoxLifecycle for Local {
 
     async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
         let record = self.find(id).await?;
+        let was_running = self.is_running(&record).await?;
         let seconds = options.timeout.unwrap_or(record.options.stop_timeout);
         let sequence = StopSequence::graceful(seconds);
         let mut guard = self.acquire_ending(&record.id, sequence).await?;
@@ -71,9 +73,20 @@ impl BoxLifecycle for Local {
         }
         let stopped = self.in_context(move |context| {
             guard.settle(context)?;
+            if was_running {
+                record_killed(&mut guard, context)?;
+            }
             litebox::describe(&context.home, &guard.record)
         });
-        stopped.await.inspect(|_| self.metrics.box_stopped())
+        let info = stopped.await?;
+        self.metrics.box_stopped();
+        match &info.reason {
+            Some(reason) if was_running => {
+                let message = format!("box {} has ended, but not in order: {reason}", info.name);
+                Err(Error::new(ErrorKind::Io, message))
+            }
+            _ => Ok(info),
+        }
     }
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
@@ -98,6 +111,16 @@ impl BoxLifecycle for Local {
         }
         self.in_context(move |context| litebox::remove(context, &guard)).await
     }
+}
+
+/// Completes the record of a box that was stopped and whose shim could not say how: it was killed, with its guest.
+fn record_killed(guard: &mut BoxGuard, context: &LocalContext) -> Result<()> {
+    let Phase::Failed { started_at, at: None, exit_code: None, reason } = guard.record.phase.clone() else {
+        return Ok(());
+    };
+    let reason = format!("{reason}; {LOST_WRITES}");
+    let (at, exit_code) = (Some(Timestamp::now()), Some(exit::KILLED));
+    guard.enter(context, Phase::Failed { started_at, at, exit_code, reason })
 }
 
 /// The steps of a start.

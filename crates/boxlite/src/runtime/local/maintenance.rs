@@ -61,7 +61,7 @@ impl FileSession {
     /// Closes the session; what was written into a box that is not running is durable then.
     pub(super) async fn close(self) -> Result<()> {
         let Some(boot) = &self.boot else { return Ok(()) };
-        StopSequence::graceful(0).run(&self.client).await?;
+        StopSequence::FLUSH.run(&self.client).await?;
         match outcome(boot)? {
             Some(outcome) if outcome.flushed => Ok(()),
             _ => Err(why_gone(&self.client, boot).await),

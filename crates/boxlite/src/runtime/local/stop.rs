@@ -5,11 +5,14 @@ use std::time::Duration;
 use boxlite_types::Result;
 use boxlite_vm::shim::ShimClient;
 
-/// How long, after the stop's own timeout, a guest and its QEMU may take to flush; the shim itself ends them earlier.
+/// How long, after the stop's own timeout, shim and QEMU may take to be gone; the shim itself kills QEMU 2 s earlier.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The same for a maintenance boot, whose guest may have whole files to flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a forced removal waits for the shim's answer.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The sequence that ends a guest: the request to its shim, and when the shim itself is killed instead.
 #[derive(Debug, Clone, Copy)]
@@ -27,9 +30,12 @@ impl StopSequence {
     pub(super) const KILL: Self =
         Self { signal: Some(libc::SIGKILL), grace_ms: 0, answer_timeout: KILL_TIMEOUT };
 
+    /// For a maintenance boot, which has no main process and is to keep what was written.
+    pub(super) const FLUSH: Self = Self { signal: None, grace_ms: 0, answer_timeout: FLUSH_TIMEOUT };
+
     /// In order: the stop signal, KILL after so many seconds, then a clean unmount.
     pub(super) fn graceful(seconds: u32) -> Self {
-        let answer_timeout = Duration::from_secs(seconds.into()) + FLUSH_TIMEOUT;
+        let answer_timeout = Duration::from_secs(seconds.into()) + STOP_GRACE;
         Self { signal: None, grace_ms: u64::from(seconds) * 1000, answer_timeout }
     }
 
