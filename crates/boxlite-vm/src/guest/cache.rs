@@ -20,7 +20,7 @@ use super::cpio;
 pub(super) const INPUTS: &str = "inputs";
 
 /// How long to wait before asking again for a boot file that another process is making.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Longest list of inputs that is read back, in bytes.
 const LONGEST_LIST: usize = 64 << 10;
@@ -78,7 +78,7 @@ pub(super) fn lease_or_make(
         let mut found = find()?;
         if found.is_none() {
             let Some(staged) = Staged::take_over(staging, &format!("{name}.partial"))? else {
-                std::thread::sleep(BUSY_PAUSE);
+                std::thread::sleep(RETRY_INTERVAL);
                 continue;
             };
             found = match find()? {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long after the client's last datagram the guest may still answer it.
-const LIFETIME: Duration = Duration::from_secs(180);
+const FLOW_TIMEOUT: Duration = Duration::from_secs(180);
 /// More clients at once than this push out the one that has been silent longest.
 const MAX_FLOWS: usize = 1024;
 
@@ -43,7 +43,7 @@ impl Solicited {
 }
 
 fn is_fresh(heard: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(heard) <= LIFETIME
+    now.saturating_duration_since(heard) <= FLOW_TIMEOUT
 }
 
 #[cfg(test)]
@@ -58,12 +58,12 @@ mod tests {
     fn only_what_was_heard_is_allowed_and_only_for_a_while() {
         let (mut table, start) = (Solicited::default(), Instant::now());
         table.heard(flow(1), start);
-        assert!(table.allows(flow(1), start + LIFETIME));
+        assert!(table.allows(flow(1), start + FLOW_TIMEOUT));
         assert!(!table.allows(flow(2), start));
         assert!(!table.allows(Flow { gateway_port: 1, guest_port: 54 }, start));
-        assert!(!table.allows(flow(1), start + LIFETIME + Duration::from_millis(1)));
-        table.heard(flow(1), start + LIFETIME);
-        assert!(table.allows(flow(1), start + LIFETIME * 2));
+        assert!(!table.allows(flow(1), start + FLOW_TIMEOUT + Duration::from_millis(1)));
+        table.heard(flow(1), start + FLOW_TIMEOUT);
+        assert!(table.allows(flow(1), start + FLOW_TIMEOUT * 2));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl DiskClaim {
         let Some(claim) = &mut self.claim else { return };
         let Ok(allocated) = allocated_of(&self.overlay) else { return };
         if let Err(error) = claim.shrink_to(self.used_up_at.saturating_sub(allocated)) {
-            tracing::warn!(error = %error.chain(), "the box's reservation could not be shrunk and stays as it is");
+            tracing::warn!(error = %error.chain(), "the box's claim could not be shrunk and stays as it is");
         }
     }
 }
@@ -46,15 +46,15 @@ mod tests {
         let claims = Claims::open(&home).unwrap();
         let overlay = dir.path().join("overlay");
         std::fs::write(&overlay, vec![1; 64 << 10]).unwrap();
-        let mut reservation = DiskClaim::new(Some(claims.take(10 << 20).unwrap()), &overlay);
-        reservation.follow();
+        let mut claim = DiskClaim::new(Some(claims.take(10 << 20).unwrap()), &overlay);
+        claim.follow();
         assert_eq!(claims.promised().unwrap(), 10 << 20);
         std::fs::write(&overlay, vec![1; (64 << 10) + (4 << 20)]).unwrap();
-        reservation.follow();
+        claim.follow();
         assert!(claims.promised().unwrap() <= (6 << 20) + 4096);
         std::fs::write(&overlay, vec![1; 11 << 20]).unwrap();
-        reservation.follow();
+        claim.follow();
         assert_eq!(claims.promised().unwrap(), 0);
-        drop(reservation);
+        drop(claim);
     }
 }

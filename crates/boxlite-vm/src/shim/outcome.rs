@@ -105,7 +105,7 @@ impl OutcomeSlot {
         Slot::emptied(path).map(Self)
     }
 
-    /// Makes the reservation durable.
+    /// Makes the reserved room durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.0.sync()
     }

@@ -19,7 +19,7 @@ use super::Sandbox;
 const LAST_WORDS: usize = 2048;
 
 /// Between two looks at whether a virtiofsd that closed its stderr has ended.
-const ENDING: Duration = Duration::from_millis(5);
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Every id that the guest may use.
 const ALL_IDS: u32 = u32::MAX;
@@ -121,7 +121,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait()? {
                 return Ok((status, one_line(&words)));
             }
-            tokio::time::sleep(ENDING).await;
+            tokio::time::sleep(EXIT_POLL_INTERVAL).await;
         }
     }
 }

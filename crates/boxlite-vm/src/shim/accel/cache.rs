@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Host;
 
 /// How long to wait for another process that writes findings.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {
@@ -59,7 +59,7 @@ pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
         }
         match try_keep(home, key, &host) {
             Ok(true) => {}
-            Ok(false) => std::thread::sleep(BUSY_PAUSE),
+            Ok(false) => std::thread::sleep(RETRY_INTERVAL),
             Err(error) => {
                 tracing::debug!(error = %error.chain(), "the findings about this host were not kept");
                 return host;

@@ -14,7 +14,7 @@ use boxlite_types::{Doing, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The first usable guest takes 0.1 s; a hanging one is given this long.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// QEMU's exit status after the trial's firmware wrote 0x2a to the exit port: `(0x2a << 1) | 1`.
 const RAN: i32 = 0x55;
@@ -28,7 +28,7 @@ pub(super) fn kvm_trouble(qemu: &Path) -> Option<String> {
     if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
         return Some(format!("/dev/kvm cannot be opened for reading and writing: {error}"));
     }
-    run(qemu, "kvm", TIME_LIMIT).err().map(|error| error.chain().to_string())
+    run(qemu, "kvm", TRIAL_TIMEOUT).err().map(|error| error.chain().to_string())
 }
 
 /// Whether the text of `/proc/cpuinfo` lists Intel's or AMD's virtualisation among the CPU flags.

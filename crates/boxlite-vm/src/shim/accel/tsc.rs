@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-const WINDOW: Duration = Duration::from_millis(50);
+const MEASURE_INTERVAL: Duration = Duration::from_millis(50);
 /// How far apart the two clocks may be read: a thread that was set aside in between tries again.
-const TOGETHER: Duration = Duration::from_micros(5);
+const MAX_READING_GAP: Duration = Duration::from_micros(5);
 
 /// Measures the rate in kHz against the monotonic clock over 50 ms; 0 where there is no such counter.
 pub(super) fn measure_khz() -> u32 {
     let (start, first) = both_clocks();
-    while start.elapsed() < WINDOW {
+    while start.elapsed() < MEASURE_INTERVAL {
         std::hint::spin_loop();
     }
     let (end, last) = both_clocks();
@@ -20,7 +20,7 @@ pub(super) fn measure_khz() -> u32 {
 fn both_clocks() -> (Instant, u64) {
     const TRIES: usize = 100;
     let read = || (Instant::now(), counter());
-    (0..TRIES).map(|_| read()).find(|(time, _)| time.elapsed() < TOGETHER).unwrap_or_else(read)
+    (0..TRIES).map(|_| read()).find(|(time, _)| time.elapsed() < MAX_READING_GAP).unwrap_or_else(read)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 //!
 //! Output is numbered and logged as it arrives, and the guest gets credit for it once every attached client that
 //! keeps up has been sent it, so that a slow reader slows the main process down and nothing is lost. A client that
-//! takes nothing for [`STALL`] no longer holds the box up: it is fed from the log, and told if the log has moved past it.
+//! takes nothing for [`STALL_TIMEOUT`] no longer holds the box up: it is fed from the log, and told if the log has moved past it.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::shim::log::{MainLog, MainLogWriter, Record};
 use crate::shim::sink::FrameSink;
 
 /// How long an attached client that takes nothing may hold up the main process's output.
-const STALL: Duration = Duration::from_secs(10);
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Identifies a connection for the life of the shim.
 pub(super) type ClientId = u64;
@@ -36,7 +36,7 @@ pub(super) struct MainRun {
     unpaid: VecDeque<Record>,
     windows: [ReceiveWindow; 2],
     attached: HashMap<ClientId, Attached>,
-    /// [`STALL`].
+    /// [`STALL_TIMEOUT`].
     patience: Duration,
     stdin: Stdin,
 }
@@ -80,7 +80,7 @@ impl MainRun {
             unpaid: VecDeque::new(),
             windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(MAIN_CHANNEL, stream)),
             attached: HashMap::new(),
-            patience: STALL,
+            patience: STALL_TIMEOUT,
             stdin: Stdin {
                 owner: None,
                 window: SendWindow::new(MAIN_CHANNEL, Stream::Stdin),

@@ -38,16 +38,16 @@ use super::vmm::qmp::{Qmp, QmpEvent};
 pub(super) use keeping::{Gate, Keeping};
 
 /// How often free space is looked at while the guest runs.
-const SPACE_EVERY: Duration = Duration::from_millis(250);
+const SPACE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a guest may take to come up; under TCG on a busy host several seconds are normal.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The same for one that is restored.
-const RESTORE_LIMIT: Duration = Duration::from_secs(60);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long nobody may be connected to an errand.
-const FORSAKEN: Duration = Duration::from_secs(3);
+/// How long a maintenance boot lasts without a connected client.
+const UNATTENDED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes waiting for a client that does not read them, above which it is dropped.
 const CLIENT_QUEUE_LIMIT: usize = 16 << 20;
@@ -94,16 +94,16 @@ pub(super) struct Driver {
     /// When a client was last connected.
     visited: Instant,
     vcpus: Vcpus,
-    reservation: DiskClaim,
+    claim: DiskClaim,
     keeping: Keeping,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
 
-fn boot_limit(origin: &GuestOrigin) -> Duration {
+fn boot_timeout(origin: &GuestOrigin) -> Duration {
     match origin {
-        GuestOrigin::Template(_) => RESTORE_LIMIT,
-        GuestOrigin::Boot | GuestOrigin::BootAndKeep(_) => BOOT_LIMIT,
+        GuestOrigin::Template(_) => RESTORE_TIMEOUT,
+        GuestOrigin::Boot | GuestOrigin::BootAndKeep(_) => BOOT_TIMEOUT,
     }
 }
 
@@ -129,7 +129,7 @@ impl Driver {
         vm_handle: OwnedFd,
         guest: FrameSink,
         qmp: Arc<Qmp>,
-        reservation: DiskClaim,
+        claim: DiskClaim,
         keeping: Keeping,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
@@ -138,7 +138,7 @@ impl Driver {
             Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
         };
         let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
-        let boot_deadline = Instant::now() + boot_limit(&spec.origin);
+        let boot_deadline = Instant::now() + boot_timeout(&spec.origin);
         Ok(Self {
             spec,
             vm_pid,
@@ -152,7 +152,7 @@ impl Driver {
             clients: HashMap::new(),
             visited: Instant::now(),
             vcpus,
-            reservation,
+            claim,
             keeping,
             shutdown_reason: None,
         })
@@ -160,7 +160,7 @@ impl Driver {
 
     /// Runs the box until its virtual machine is gone; returns how that came, and the clients to be told.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> (Outcome, Vec<FrameSink>) {
-        let mut space = interval(SPACE_EVERY);
+        let mut space = interval(SPACE_INTERVAL);
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut agent_open = true;
         let mut qmp_open = true;
@@ -221,17 +221,17 @@ impl Driver {
     fn look_at_space(&mut self) {
         let free = boxlite_home::durable::free_space(&self.spec.overlay).map(|space| space.bytes).ok();
         self.vcpus.measured(free);
-        self.reservation.follow();
+        self.claim.follow();
         self.main.tick(&self.guest);
         self.drop_clients_that_do_not_read();
-        self.end_forsaken_errand();
+        self.end_unattended_maintenance();
     }
 
     /// A maintenance boot is of use only to a connected client.
-    fn end_forsaken_errand(&mut self) {
+    fn end_unattended_maintenance(&mut self) {
         if !self.clients.is_empty() || self.spec.purpose == Purpose::Run {
             self.visited = Instant::now();
-        } else if self.visited.elapsed() > FORSAKEN {
+        } else if self.visited.elapsed() > UNATTENDED_TIMEOUT {
             self.stop(None, None);
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use boxlite_proto::{ExecFailure, MAIN_CHANNEL, MainState, Op, ToGuest};
 use tokio::time::Instant;
 
-use super::{Driver, DriverPhase, boot_limit};
+use super::{Driver, DriverPhase, boot_timeout};
 use crate::shim::launch::Purpose;
 use crate::shim::log::unix_ms;
 use crate::shim::outcome::{Outcome, OutcomeCause};
@@ -26,16 +26,16 @@ const QUIT_RESERVE: Duration = Duration::from_secs(2);
 const FLUSH_RESERVE: Duration = Duration::from_secs(5);
 
 /// How long the guest may take to end its processes and flush its filesystems.
-const FLUSH_LIMIT: Duration = Duration::from_secs(30);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the main process may take to be gone after SIGKILL.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long QEMU may take to flush its images and exit.
-const QUIT_LIMIT: Duration = Duration::from_secs(30);
+const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole sequence's limit where nobody waits for a stop.
-const UNHURRIED: Duration = FLUSH_LIMIT.saturating_add(QUIT_LIMIT);
+const UNREQUESTED_STOP_TIMEOUT: Duration = FLUSH_TIMEOUT.saturating_add(QUIT_TIMEOUT);
 
 #[derive(Debug)]
 pub(super) struct ShutdownSequence {
@@ -95,7 +95,7 @@ impl Driver {
         let last = match self.spec.purpose {
             Purpose::Run => deadline + STOP_GRACE,
             // What was copied is worth waiting for; whoever waits for the copy can still kill this shim.
-            Purpose::Maintenance => deadline + UNHURRIED,
+            Purpose::Maintenance => deadline + UNREQUESTED_STOP_TIMEOUT,
         };
         if let DriverPhase::Stopping(ending) = &mut self.phase {
             ending.last = ending.last.min(last);
@@ -111,7 +111,7 @@ impl Driver {
             self.for_main(Op::Signal { id: MAIN_CHANNEL, signo });
             self.begin(OutcomeCause::Stopped, Step::Signalled, deadline, last);
         } else {
-            self.begin(OutcomeCause::Stopped, Step::Flushing, deadline + FLUSH_LIMIT, last);
+            self.begin(OutcomeCause::Stopped, Step::Flushing, deadline + FLUSH_TIMEOUT, last);
             self.ask_to_flush(timeout);
         }
     }
@@ -180,16 +180,16 @@ impl Driver {
             DriverPhase::Running => {}
             // A guest that is not allowed to run cannot be late.
             DriverPhase::Booting if self.vcpus.out_of_space() => {
-                self.boot_deadline = Instant::now() + boot_limit(&self.spec.origin);
+                self.boot_deadline = Instant::now() + boot_timeout(&self.spec.origin);
             }
             DriverPhase::Booting => {
-                let limit = boot_limit(&self.spec.origin);
+                let limit = boot_timeout(&self.spec.origin);
                 self.fail(format!("the guest did not come up within {} s", limit.as_secs()));
             }
             DriverPhase::Stopping(ending) => match ending.step {
                 Step::Signalled => {
                     ending.step = Step::Killed;
-                    ending.deadline = Instant::now() + KILL_LIMIT;
+                    ending.deadline = Instant::now() + KILL_TIMEOUT;
                     ending.hurry();
                     self.for_main(Op::Signal { id: MAIN_CHANNEL, signo: 9 });
                 }
@@ -222,7 +222,7 @@ impl Driver {
     /// Begins the flush of an end that is in no hurry by itself; the deadline of a stop that has begun stays.
     fn begin_unhurried(&mut self, end: OutcomeCause) {
         let now = Instant::now();
-        self.begin(end, Step::Flushing, now + FLUSH_LIMIT, now + UNHURRIED);
+        self.begin(end, Step::Flushing, now + FLUSH_TIMEOUT, now + UNREQUESTED_STOP_TIMEOUT);
     }
 
     fn begin(&mut self, end: OutcomeCause, step: Step, deadline: Instant, last: Instant) {
@@ -240,7 +240,7 @@ impl Driver {
     fn quit(&mut self) {
         let DriverPhase::Stopping(ending) = &mut self.phase else { return };
         ending.step = Step::Quitting;
-        ending.deadline = Instant::now() + QUIT_LIMIT;
+        ending.deadline = Instant::now() + QUIT_TIMEOUT;
         ending.hurry();
         let qmp = std::sync::Arc::clone(&self.qmp);
         tokio::spawn(async move {
@@ -254,7 +254,7 @@ impl Driver {
     fn kill_vm(&mut self) {
         let DriverPhase::Stopping(ending) = &mut self.phase else { return };
         ending.step = Step::VmKilled;
-        ending.deadline = Instant::now() + KILL_LIMIT;
+        ending.deadline = Instant::now() + KILL_TIMEOUT;
         let _ = rustix::process::pidfd_send_signal(&self.vm_handle, rustix::process::Signal::KILL);
     }
 

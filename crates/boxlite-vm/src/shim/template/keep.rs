@@ -23,7 +23,7 @@ use crate::shim::vmm::qmp::{Qmp, QmpError};
 const STATE: &str = "template";
 
 /// How long the guest may be paused for it.
-const LIMIT: Duration = Duration::from_secs(5);
+const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Memory looked at in one go, in bytes.
 const STRETCH: usize = 1 << 20;
@@ -66,7 +66,7 @@ pub(crate) async fn keep(
     if std::fs::metadata(&keep.path).is_ok_and(|found| found.len() > 0) {
         return Ok(None);
     }
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + KEEP_TIMEOUT;
     let guard = SpaceGuard::under(&home, keep.room)?;
     let found = memory.metadata().doing(doing, &keep.path)?;
     guard.check_before(allocated(&found))?;
@@ -118,7 +118,8 @@ async fn settle(qmp: &Qmp) -> std::result::Result<(), QmpError> {
 }
 
 fn late() -> Error {
-    let message = format!("keeping a template took longer than {} s and was given up", LIMIT.as_secs());
+    let message =
+        format!("keeping a template took longer than {} s and was given up", KEEP_TIMEOUT.as_secs());
     Error::new(ErrorKind::Busy, message)
 }
 

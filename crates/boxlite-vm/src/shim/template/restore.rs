@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::shim::vmm::qmp::{Qmp, QmpError, QmpEvent};
 
 /// How long reading some hundred kilobytes of state may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Lets the QEMU behind `qmp`, which waits for it, go on from the state that it reads from its descriptor `state`.
 ///
@@ -30,9 +30,13 @@ pub(crate) async fn restore(
             .await
             .map_err(|error| Error::new(ErrorKind::Corrupt, "QEMU does not take the template").because(error))
     };
-    let late =
-        || Error::new(ErrorKind::Io, format!("restoring the guest took longer than {} s", LIMIT.as_secs()));
-    tokio::time::timeout(LIMIT, restoring).await.unwrap_or_else(|_| Err(late()))
+    let late = || {
+        Error::new(
+            ErrorKind::Io,
+            format!("restoring the guest took longer than {} s", RESTORE_TIMEOUT.as_secs()),
+        )
+    };
+    tokio::time::timeout(RESTORE_TIMEOUT, restoring).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn take(
