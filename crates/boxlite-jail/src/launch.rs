@@ -20,7 +20,7 @@ pub struct Jailed {
     pub handle: OwnedFd,
     /// The program's process id on the host.
     pub pid: u32,
-    /// What is in force.
+    /// The measures in force.
     pub report: JailReport,
 }
 

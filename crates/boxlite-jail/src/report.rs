@@ -1,4 +1,4 @@
-//! What is in force of a jail, for people: each measure, or why it is missing.
+//! A report on a jail for people: each measure in force, or why it is missing.
 
 use std::fmt;
 

@@ -82,7 +82,7 @@ impl Bound {
     }
 }
 
-/// Who a program is.
+/// The identity of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JailIdentity {

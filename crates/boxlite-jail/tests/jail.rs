@@ -225,7 +225,7 @@ fn root_publishes_low_ports_by_the_one_capability_for_it() {
     assert_eq!(facts["capabilities"], "[0, 0, 0, 0, 0, 0]");
 }
 
-/// Whoever of the three is killed: the lock is free only when the program has ended, and then it is free.
+/// Whichever of the three is killed, the lock becomes free exactly when the program has ended.
 ///
 /// Mutations tried: with a stage that does not hold the guard, killing init left the lock free while the program ran; with
 /// an init that does not notice the stage's end, the lock stayed.

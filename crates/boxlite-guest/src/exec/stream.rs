@@ -15,7 +15,7 @@ pub(crate) const READ_CHUNK: usize = 32 * 1024;
 
 /// How long an output may pause after its process has ended, before it counts as complete.
 ///
-/// A process may leave its output open in a child of its own. What was written before the process ended is always sent.
+/// A process may leave its output open in a child of its own. All output from before the end of the process is sent.
 const OUTPUT_IDLE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long after its process has ended an output is read at most, if it never pauses that long.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);

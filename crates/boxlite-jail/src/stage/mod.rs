@@ -62,7 +62,7 @@ fn build_and_wait(order: OwnedFd, answer: &OwnedFd) -> Result<std::convert::Infa
     let mut text = Vec::new();
     let mut file = File::from(order);
     file.rewind().and_then(|()| file.read_to_end(&mut text)).doing("reading what the jail is to be")?;
-    // What is open from here on is closed by number.
+    // From here on open descriptors are closed by number.
     drop(file);
     let JailOrder { spec, starter } = serde_json::from_slice(&text)
         .map_err(std::io::Error::from)
@@ -217,7 +217,7 @@ impl Jail {
             }
             match (events.get(1), &opener) {
                 (Some(events), Some(held)) if events.contains(PollFlags::IN) => held.answer(),
-                // Nobody is left whose calls could be held.
+                // No process is left whose calls could be held.
                 (Some(events), Some(_)) if !events.is_empty() => opener = None,
                 _ => {}
             }

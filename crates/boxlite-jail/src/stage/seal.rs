@@ -148,7 +148,7 @@ pub(super) fn limit(limits: &Limits) -> Result<()> {
         (Resource::Rtprio, 0),
     ];
     for (resource, most) in fixed {
-        // What is stricter already stays so.
+        // A stricter limit stays in force.
         let most = rustix::process::getrlimit(resource).maximum.map_or(most, |have| have.min(most));
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         setrlimit(resource, limit).doing(format_args!("limiting {resource:?}"))?;

@@ -94,7 +94,7 @@ impl Driver {
         let deadline = Instant::now() + timeout;
         let last = match self.spec.purpose {
             Purpose::Run => deadline + STOP_GRACE,
-            // What was copied is worth waiting for; whoever waits for the copy can still kill this shim.
+            // A copy is worth waiting for; its client can still kill this shim.
             Purpose::Maintenance => deadline + UNREQUESTED_STOP_TIMEOUT,
         };
         if let DriverPhase::Stopping(ending) = &mut self.phase {
@@ -261,7 +261,7 @@ impl Driver {
     /// The outcome to publish once the virtual machine has ended with `vm`.
     pub(super) fn outcome(&self, vm: &io::Result<VmStatus>) -> Outcome {
         let (end, flushed) = match &self.phase {
-            // What is discarded with its box is not missed.
+            // Writes that are discarded with their box are not missed.
             DriverPhase::Stopping(ending) if self.spec.discard => (ending.end.clone(), ending.flushed),
             DriverPhase::Stopping(ending) => (ending.cause(), ending.flushed),
             DriverPhase::Booting => (OutcomeCause::BootFailed { reason: self.unexpected(vm) }, false),
