@@ -192,7 +192,7 @@ impl Census {
                 Ok(None) => {}
                 Ok(Some(found)) => {
                     let end = chains.visit_below(found.backing, |_| {});
-                    if chains.is_missing(end) && vanished(disks, name, found.id) {
+                    if chains.is_missing(end) && vanished(&path(), found.id) {
                         return;
                     }
                     if end.problem().is_some() {
@@ -246,5 +246,35 @@ fn looks_like_qcow2(directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
         Ok(_) => Ok(header::is_qcow2(&magic)),
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::SPIPE) => Ok(false),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::qcow2::{BackingFormat, overlay_header};
+    use crate::store::Store;
+
+    /// A removed box's directory is renamed before it is emptied, and the disk image can go right after that.
+    /// Mutation tried: looking for the overlay in the open directory reported its image as missing.
+    #[test]
+    fn a_box_that_is_removed_while_it_is_read_is_not_missing_anything() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(&directory.path().join("home")).unwrap();
+        let store = Store::open_in(&home).unwrap();
+        let image = home.disk_images().join("gone.ext4");
+        let of_box = home.of_box("00000000000000000000000000000001");
+        std::fs::create_dir_all(of_box.disks()).unwrap();
+        let header = overlay_header(&image, BackingFormat::Raw, 1 << 30).unwrap();
+        std::fs::write(of_box.disks().join("root.qcow2"), header.head).unwrap();
+        let mut census = Census::of_chains(&home, &store);
+        let told = (census.overlays.len(), census.harmless.len());
+        assert_eq!(told, (1, 1), "the image is not there while the box is");
+
+        let disks = crate::gc::census::directory::open_directory(&of_box.disks()).unwrap();
+        std::fs::rename(of_box.root(), home.tmp().join("removed")).unwrap();
+        census.read_disks(0, &home.boxes(), &disks, &mut Vec::with_capacity(8 << 10));
+        assert_eq!((census.overlays.len(), census.harmless.len()), told, "{:?}", census.harmless);
+        assert!(census.unreadable.is_empty(), "{:?}", census.unreadable);
     }
 }

@@ -171,7 +171,7 @@ impl Census {
             Ok(None) => None,
             Ok(Some(found)) => {
                 let end = self.chains.visit_below(found.backing, |_| {});
-                if self.chains.is_missing(end) && vanished(handle, name, found.id) {
+                if self.chains.is_missing(end) && vanished(&path, found.id) {
                     return None;
                 }
                 self.note_end(end, &path);
@@ -190,11 +190,12 @@ pub(super) fn is_digest(name: &[u8]) -> bool {
     name.len() == 64 && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether the file was removed since it was read: what it stood on may be gone with it.
-pub(super) fn vanished(directory: &OwnedFd, name: &CStr, id: FileId) -> bool {
-    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+/// Whether the file is no longer at its path: it was removed since it was read, and what it stood on perhaps with it.
+/// An open directory would not tell, since the directory of a removed box is renamed before it is emptied.
+pub(super) fn vanished(path: &Path, id: FileId) -> bool {
+    match rustix::fs::lstat(path) {
         Ok(stat) => id != FileId { device: stat.st_dev, inode: stat.st_ino },
-        Err(errno) => errno == Errno::NOENT,
+        Err(errno) => matches!(errno, Errno::NOENT | Errno::NOTDIR),
     }
 }
 
