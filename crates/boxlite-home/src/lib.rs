@@ -12,6 +12,7 @@ mod blocking;
 pub mod boot_file;
 pub mod durable;
 mod home;
+mod id;
 mod identity;
 pub mod lease;
 mod reserve;
@@ -19,5 +20,6 @@ pub mod settings;
 
 pub use blocking::blocking;
 pub use home::{BoxPaths, Home};
+pub use id::is_id;
 pub use identity::HomeIdentity;
 pub use reserve::Reserve;

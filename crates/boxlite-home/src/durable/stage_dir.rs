@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::remove::{discard_locked_dir, is_trash, lock_dir};
 use super::{Lock, fault, remove_trash_dir, sync_dir};
+use crate::id::is_id;
 
 /// The prefix of the names of staged directories.
 const PREFIX: &str = "dir-";
@@ -79,8 +80,7 @@ impl Drop for StagedDir {
 /// Whether [`StagedDir`] gave the name.
 pub fn is_staged_dir(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
-    name.and_then(|name| name.strip_prefix(PREFIX))
-        .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+    name.and_then(|name| name.strip_prefix(PREFIX)).is_some_and(is_id)
 }
 
 /// Removes the staged directory, or the trash of `discard_dir`, at `path` if it is not locked; with `dry_run`

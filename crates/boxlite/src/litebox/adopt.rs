@@ -1,7 +1,7 @@
 //! Adoption: giving a box directory without a record its record back.
 
-use boxlite_home::BoxPaths;
 use boxlite_home::durable::Lock;
+use boxlite_home::{BoxPaths, is_id};
 use boxlite_storage::disk::overlay::{self, Below};
 use boxlite_types::{Adoption, BoxDescription, BoxRecord, Error, ErrorKind, Phase, Result, RunOutcome};
 
@@ -57,7 +57,7 @@ fn find(context: &LocalContext, wanted: &str) -> Result<String> {
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !wanted.is_empty() && name.starts_with(wanted) && name::is_id(name))
+        .filter(|name| !wanted.is_empty() && name.starts_with(wanted) && is_id(name))
         .collect();
     found.sort();
     match &found[..] {

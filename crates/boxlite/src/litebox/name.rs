@@ -19,11 +19,6 @@ pub(crate) fn new_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Whether it is an id as [`new_id`] makes them.
-pub(crate) fn is_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 /// A name for a box whose creator gave none; unlikely, but not certain, to be free.
 pub(crate) fn made_up() -> String {
     let mut rng = rand::rng();

@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use boxlite_home::durable;
+use boxlite_home::{durable, is_id};
 use boxlite_types::{Doing, Result};
 
 use super::Caches;
@@ -63,12 +63,9 @@ fn examine(path: PathBuf) -> Option<StagedEntry> {
 /// digits.
 fn is_ours(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    let is_unique = |suffix: &str| {
-        suffix.len() == 32 && suffix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
     is_trash(path)
         || durable::is_staged_dir(path)
-        || name.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "partial" || is_unique(suffix))
+        || name.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "partial" || is_id(suffix))
 }
 
 /// Whether `durable` moved it here to remove it.
