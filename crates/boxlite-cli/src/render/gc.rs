@@ -42,6 +42,9 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
     for item in report.unexplained() {
         let _ = writeln!(text, "{}", unexplained(item, now));
     }
+    if report.items().any(|item| item.fate == Fate::Skipped { why: Skip::MayBeNeeded }) {
+        text.push_str("blobs that no image refers to stay while a box is unexplained, which may need them\n");
+    }
     for failure in &report.failures {
         let _ = writeln!(text, "not removed: {}: {}", failure.path.display(), failure.reason);
     }
@@ -137,6 +140,7 @@ fn kept(by: &[Holder], holders: u64) -> String {
                 HolderKind::Record => format!("box {name}"),
                 HolderKind::Chain => format!("overlay of box {name}"),
                 HolderKind::Base => format!("base {}", holder.name),
+                HolderKind::Description => format!("box.json of box {name}"),
             }
         })
         .collect();
@@ -156,6 +160,8 @@ fn skipped(why: Skip) -> &'static str {
         Skip::Current => "the last used of its kind",
         Skip::Enough => "enough was removed already",
         Skip::Unexplained => "unexplained: nobody is known to have asked for its removal",
+        Skip::MayBeNeeded => "an unexplained box may need it",
+        Skip::Elsewhere => "its directory leads out of the home, where another home may need it",
     }
 }
 

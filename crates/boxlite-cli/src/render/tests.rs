@@ -1,6 +1,7 @@
 use boxlite::FreeSpace;
 use boxlite::gc::{
-    BoxUsage, Fate, Holder, HolderKind, ImageUsage, Item, KindUsage, RemovalFailure, Skip, Unreadable,
+    BoxUsage, ExplainedItem, Explanation, Fate, Holder, HolderKind, ImageUsage, Item, KindUsage,
+    RemovalFailure, Skip, SubjectKind, Unreadable,
 };
 use boxlite::parse_ports;
 use boxlite::{BoxInfo, BoxOptions, BoxState, GcReport, LogLine, MainProcess, OutputStream, Usage};
@@ -194,6 +195,66 @@ not removed: /h/d.ext4: Operation not permitted
     assert!(gc_text(&dry).contains("would be removed   no box needs it"));
     assert!(gc_text(&dry).ends_with("\n1 item would be removed, 1 MiB freed\n"));
     assert_eq!(gc_text(&GcReport::default()), "0 items removed, 0 B freed\n");
+}
+
+/// Mutations tried: no sentence about blobs; the eligible column from the modification time.
+#[test]
+fn an_explanation_says_who_pins_what_by_which_source_and_until_when() {
+    let box_id = "0123456789abcdef0123456789abcdef";
+    let holder = |name: &str, kind| Holder { name: name.to_owned(), kind };
+    let by = vec![
+        holder(box_id, HolderKind::Record),
+        holder(box_id, HolderKind::Chain),
+        holder("b.qcow2", HolderKind::Base),
+        holder(box_id, HolderKind::Description),
+    ];
+    let explained = |kind, item, eligible_at| ExplainedItem { kind, item, eligible_at };
+    let kept = Fate::Kept { by: by.clone(), holders: 4 };
+    let young = Fate::Skipped { why: Skip::Grace };
+    let now_at = now().as_second();
+    let found = Explanation {
+        subjects: vec![
+            explained(
+                SubjectKind::DiskImage,
+                item(&format!("{}.ext4", "ab".repeat(32)), 3 << 20, kept),
+                None,
+            ),
+            explained(SubjectKind::DiskImage, item("c.ext4", 1 << 20, young), Some(now_at + 61)),
+            explained(
+                SubjectKind::BoxDirectory,
+                item(box_id, 4096, Fate::Skipped { why: Skip::Unexplained }),
+                None,
+            ),
+        ],
+        needs: vec![explained(
+            SubjectKind::Base,
+            item("b.qcow2", 4096, Fate::Removed { reason: "nobody needs it".into() }),
+            Some(now_at),
+        )],
+        unreadable: vec![Unreadable { path: "/h/boxes/z".into(), reason: "Permission denied".into() }],
+    };
+    assert_eq!(
+        explanation_text(&found, now()),
+        "\
+KIND            NAME                               SIZE    FATE      WHY                                                                                         ELIGIBLE
+disk image      abababababab                       3 MiB   kept      box 0123456789ab, overlay of box 0123456789ab, base b.qcow2, box.json of box 0123456789ab   not by itself
+disk image      c.ext4                             1 MiB   skipped   modified within the grace                                                                   in 2 min
+box directory   0123456789abcdef0123456789abcdef   4 KiB   skipped   unexplained: nobody is known to have asked for its removal                                  not by itself
+needs:
+KIND   NAME      SIZE    FATE               WHY               ELIGIBLE
+base   b.qcow2   4 KiB   would be removed   nobody needs it   now
+unreadable: /h/boxes/z: Permission denied
+"
+    );
+    assert_eq!(
+        explanation_text(&Explanation::default(), now()),
+        "nothing that gc judges is behind this name\n"
+    );
+    let spared = GcReport {
+        blobs: vec![item("d", 4096, Fate::Skipped { why: Skip::MayBeNeeded })],
+        ..GcReport::default()
+    };
+    assert!(gc_text(&spared).contains("stay while a box is unexplained"), "{}", gc_text(&spared));
 }
 
 #[test]

@@ -9,12 +9,16 @@ use std::collections::HashMap;
 use boxlite_home::durable::FileId;
 use boxlite_types::gc::HolderKind;
 
-use super::census::{Census, Holders, Overlay};
+use super::census::{Census, Doubt, Holders, LostBox, Overlay, StoredFile};
 
 /// A census whose items know who needs them.
 #[derive(Debug)]
 pub(super) struct Marks {
     pub(super) census: Census,
+    /// How much the boxes that stay may need of which nobody can tell.
+    doubt: Doubt,
+    /// Whether a box that is not meant to be removed may need another box's disk.
+    boxes_in_doubt: bool,
     targets: HashMap<FileId, MarkTarget>,
 }
 
@@ -35,7 +39,7 @@ pub(super) enum Dependent {
 impl Marks {
     /// Follows every root that stays under any plan.
     pub(super) fn of(census: Census) -> Self {
-        let mut marks = Self { targets: targets(&census), census };
+        let mut marks = Self { targets: targets(&census), doubt: Doubt::None, boxes_in_doubt: false, census };
         let Census { pins, files, .. } = &mut marks.census;
         for (owner, file) in pins {
             files[*file as usize].holders.add(*owner, HolderKind::Record);
@@ -49,7 +53,8 @@ impl Marks {
         marks
     }
 
-    /// Bases and the directories of boxes without a record, those on which nothing else can stand first.
+    /// Bases and the directories of boxes without a record: boxes that are in doubt first, then those on which nothing
+    /// else can stand.
     pub(super) fn dependents(&self) -> Vec<Dependent> {
         let depth = |link| {
             let mut depth = 0_usize;
@@ -58,16 +63,19 @@ impl Marks {
         };
         let files = self.census.files.iter().enumerate();
         let files = files.filter(|(_, file)| file.kind.stands_on_others());
-        let mut found: Vec<_> =
-            files.map(|(index, file)| (depth(file.backing), Dependent::File(index))).collect();
+        let file = |(index, file): (usize, &StoredFile)| {
+            ((Doubt::None, depth(file.backing)), Dependent::File(index))
+        };
+        let mut found: Vec<_> = files.map(file).collect();
         for (index, entry) in self.census.boxes.iter().enumerate() {
             if entry.is_lost() {
                 let deepest =
                     self.census.overlays_of(index).iter().map(|overlay| depth(overlay.backing)).max();
-                found.push((deepest.unwrap_or(0), Dependent::Box(index)));
+                let first = (self.census.doubt(index), deepest.unwrap_or(0));
+                found.push((first, Dependent::Box(index)));
             }
         }
-        found.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        found.sort_by_key(|(first, _)| std::cmp::Reverse(*first));
         found.into_iter().map(|(_, dependent)| dependent).collect()
     }
 
@@ -77,6 +85,26 @@ impl Marks {
             Dependent::File(index) => &self.census.files[index].holders,
             Dependent::Box(index) => &self.census.boxes[index].holders,
         }
+    }
+
+    /// Whether one of the boxes that stay might need the file, for all that is known.
+    pub(super) fn is_file_in_doubt(&self, index: usize) -> bool {
+        let can_be_made_again = self.census.files[index].kind.can_be_made_again();
+        self.doubt == Doubt::Everything || (self.doubt == Doubt::Bases && !can_be_made_again)
+    }
+
+    /// Whether one of the boxes that stay might stand on a box's disk, for all that is known.
+    pub(super) fn are_boxes_in_doubt(&self) -> bool {
+        self.boxes_in_doubt
+    }
+
+    /// Whether the dependent must stay whatever else becomes of it, as far as it is known.
+    pub(super) fn must_stay(&self, dependent: Dependent) -> bool {
+        let in_doubt = match dependent {
+            Dependent::File(index) => self.is_file_in_doubt(index),
+            Dependent::Box(_) => self.boxes_in_doubt,
+        };
+        in_doubt || !self.holders(dependent).is_empty()
     }
 
     /// The dependent stays: it holds what it stands on.
@@ -89,6 +117,13 @@ impl Marks {
             Dependent::Box(index) => {
                 for overlay in self.census.overlays_of(index).to_vec() {
                     self.follow_overlay(&overlay);
+                }
+                let doubt = self.census.doubt(index);
+                self.doubt = self.doubt.max(doubt);
+                self.boxes_in_doubt |= doubt != Doubt::None && !self.census.boxes[index].intended;
+                if let Some(image) = self.census.lost.get(&index).and_then(LostBox::disk_image) {
+                    let holders = &mut self.census.files[image as usize].holders;
+                    holders.add(index as u32, HolderKind::Description);
                 }
             }
         }

@@ -31,6 +31,13 @@
 //! When a directory, a chain or the database cannot be read, or the database is another home's, only unfinished files
 //! are removed in this pass, and the report names what was unreadable. A missing disk image is named too, and blocks
 //! nothing, since it stands on nothing.
+//!
+//! A box that nothing explains blocks less, since it could otherwise stop every collection for as long as nobody looks
+//! at it. Its `box.json` names the disk image that it needs; where a chain cannot be read, that image stays, and all
+//! bases do, which cannot be made again. Where `box.json` cannot be read either, all disk images stay too. Blobs that
+//! no image refers to stay as long as there is such a box: once adopted it may be built from them.
+//!
+//! Bases whose directory leads out of the home stay, since another home may stand on them.
 
 mod attempt;
 mod automatic;

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use boxlite_home::Home;
 use boxlite_home::durable::{self, Lock};
 use boxlite_home::settings::Settings;
-use boxlite_types::gc::{Fate, Item};
+use boxlite_home::{Home, is_id};
+use boxlite_types::gc::{Fate, Item, Skip};
 use boxlite_types::{Error, ErrorKind, GcOptions, Purge, Result};
 
 use super::{collect, note_release};
@@ -17,12 +17,13 @@ use crate::catalog::{Catalog, IntentKind};
 /// The intent is written first, so a crash leaves the rest to gc. A box or base that stands on the disk still keeps it.
 ///
 /// # Errors
-/// `NotFound` when nothing is called that; `Conflict` for a box with a record, and while something stands on the disk;
-/// `Busy` while another process is working on it.
+/// `NotFound` when nothing is called that; `Conflict` for a box with a record, while something stands on the disk, and
+/// for a base that lies outside the home; `Corrupt` for what is not what its name says; `Busy` while another process is
+/// working on it.
 pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Purge> {
     let of_box = home.of_box(name);
     let base = home.bases().join(name);
-    let purged = if is_box_id(name) && is(of_box.root(), std::fs::Metadata::is_dir) {
+    let purged = if is_id(name) && is(of_box.root(), std::fs::Metadata::is_dir) {
         if catalog.has_box(name)? {
             return Err(Error::conflict(format!("box {name} has a record; `boxlite rm {name}` removes it")));
         }
@@ -48,9 +49,24 @@ pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name:
     Ok(Purge { name: name.to_owned(), reclaimed: purged.allocated })
 }
 
-/// Whether only `create` makes directories of that name: all else in `boxes/` is not boxlite's to remove.
-fn is_box_id(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// Refuses a name behind which there is something that boxlite did not make.
+fn refuse_what_is_something_else(home: &Home, name: &str) -> Result<()> {
+    let (path, wanted) = match name {
+        name if is_id(name) => (home.of_box(name).root().to_owned(), "the directory of a box"),
+        name if is_base_name(name) && !name.contains('/') => (home.bases().join(name), "a base"),
+        _ => return Ok(()),
+    };
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("examining", path, error)),
+        Ok(_) => {
+            let message = format!(
+                "{} is not {wanted}, so boxlite did not make it; move it away by hand",
+                path.display()
+            );
+            Err(Error::corrupt(message).at(path))
+        }
+    }
 }
 
 fn is_base_name(name: &str) -> bool {
@@ -80,6 +96,13 @@ fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: 
             let message = format!("{name} is needed by {}; purge or remove that first", by.join(", "));
             Err(Error::conflict(message).at(&item.path))
         }
+        Fate::Skipped { why: Skip::Elsewhere } => {
+            let message = format!(
+                "{} leads out of the home, so another home may need {name}; remove it by hand once none does",
+                home.bases().display()
+            );
+            Err(Error::conflict(message).at(&item.path))
+        }
         // A chain that cannot be read might run through a base; through a box's overlay only a crafted one does.
         _ if is_base_name(name) && !report.unreadable.is_empty() => {
             let trouble = &report.unreadable[0];
@@ -96,6 +119,7 @@ fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: 
 
 /// A purge that was cut short, and whose rest is gone meanwhile, is a success.
 fn purged_before(home: &Home, catalog: &Arc<dyn Catalog>, name: &str) -> Result<Purge> {
+    refuse_what_is_something_else(home, name)?;
     let mut intended = None;
     catalog.intents(&mut |intent| {
         if intent.id == name {

@@ -25,7 +25,7 @@ pub struct GcReport {
     pub boot_files: Vec<Item>,
     /// Catalogue entries considered because of `all`.
     pub images: Vec<Item>,
-    /// Paths that could not be read; while there are any, no disk image, base or box directory is removed.
+    /// Paths that could not be read; while there are any, nothing that they might need is removed.
     pub unreadable: Vec<Unreadable>,
     /// Removals that failed.
     pub failures: Vec<RemovalFailure>,
@@ -133,6 +133,8 @@ pub enum HolderKind {
     Chain,
     /// It is in the backing chain of a base.
     Base,
+    /// The `box.json` of a box without a record names it.
+    Description,
 }
 
 /// Why an unneeded item was left alone.
@@ -156,6 +158,10 @@ pub enum Skip {
     /// It may hold a user's data, and no intent asks for its removal. A person decides: `gc --adopt` or
     /// `gc --purge`.
     Unexplained,
+    /// A box that nothing explains may need it, and it may not be possible to fetch it again.
+    MayBeNeeded,
+    /// Its directory leads out of the home, so another home may need it.
+    Elsewhere,
 }
 
 /// Something that could not be read.

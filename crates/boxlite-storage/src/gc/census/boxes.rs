@@ -6,15 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use boxlite_home::Home;
 use boxlite_home::durable::FileId;
+use boxlite_home::{Home, is_id};
 use boxlite_types::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Census;
 use super::directory::{each_entry, each_entry_in, os};
-use super::files::{StoredFile, vanished};
+use super::files::{disk_image_named, vanished};
 use super::holders::Holders;
 use crate::catalog::{Catalog, IntentKind};
 use crate::disk::qcow2::chain::nanoseconds;
@@ -47,14 +47,9 @@ impl BoxEntry {
         Self { id: id.into(), recorded, directory, intended: false, holders: Holders::default() }
     }
 
-    /// Whether only `create` makes directories of that name: all else in `boxes/` is not gc's to remove.
-    fn has_box_id(&self) -> bool {
-        self.id.len() == 32 && self.id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    }
-
-    /// Whether it is a box's directory without a record.
+    /// Whether it is a box's directory without a record. All else in `boxes/` is not gc's to remove.
     pub(in crate::gc) fn is_lost(&self) -> bool {
-        self.directory && !self.recorded && self.has_box_id()
+        self.directory && !self.recorded && is_id(&self.id)
     }
 }
 
@@ -98,7 +93,7 @@ impl Census {
     pub(super) fn read_records(&mut self, home: &Home, catalog: &dyn Catalog) {
         let listed = self.boxes.len();
         let mut pins = Vec::new();
-        let (boxes, images) = (&mut self.boxes, &self.files);
+        let (boxes, files) = (&mut self.boxes, &self.files);
         let read = catalog.boxes(&mut |pin| {
             let found = boxes[..listed].binary_search_by(|entry| (*entry.id).cmp(pin.id));
             let index = found.unwrap_or_else(|_| {
@@ -106,12 +101,7 @@ impl Census {
                 boxes.len() - 1
             });
             boxes[index].recorded = true;
-            // Compared as they are sorted: with the suffix.
-            let sought = || pin.disk_digest.bytes().chain(*b".ext4");
-            let named = |image: &StoredFile| image.name.bytes().cmp(sought());
-            if let Ok(image) = images.binary_search_by(named) {
-                pins.push((index as u32, image as u32));
-            }
+            pins.extend(disk_image_named(files, pin.disk_digest).map(|image| (index as u32, image)));
         });
         self.pins = pins;
         if let Err(error) = read {
@@ -166,7 +156,7 @@ impl Census {
                 }
                 Err(errno) => {
                     let path = directory.join(os(relative));
-                    self.trouble(&path, format!("it cannot be opened: {errno}"));
+                    self.trouble_of(owner, &path, format!("it cannot be opened: {errno}"));
                 }
             }
         }
@@ -215,10 +205,10 @@ impl Census {
             Err(errno) => troubles.push((directory(), format!("it cannot be listed: {errno}"))),
         }
         for (path, reason) in troubles {
-            self.trouble(&path, reason);
+            self.trouble_of(owner as usize, &path, reason);
         }
         for (end, path) in ends {
-            self.note_end(end, &path);
+            self.note_end(end, &path, Some(owner as usize));
         }
     }
 }

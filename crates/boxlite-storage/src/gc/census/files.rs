@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use boxlite_home::Home;
 use boxlite_home::durable::FileId;
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 use rustix::io::Errno;
 
 use super::Census;
@@ -110,6 +110,8 @@ pub(in crate::gc) struct StoredFile {
     pub(in crate::gc) backing: ChainLink,
     /// Whether it is meant to be removed.
     pub(in crate::gc) intended: bool,
+    /// Whether its directory leads out of the home.
+    pub(in crate::gc) elsewhere: bool,
     /// The boxes and bases that need it; empty until the mark.
     pub(in crate::gc) holders: Holders,
 }
@@ -141,6 +143,9 @@ impl Census {
             self.trouble(&directory, format!("it cannot be listed: {errno}"));
         }
         files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        if !kind.can_be_made_again() && leads_elsewhere(home, &directory) {
+            files.iter_mut().for_each(|file| file.elsewhere = true);
+        }
         self.files.append(&mut files);
     }
 
@@ -174,7 +179,7 @@ impl Census {
                 if self.chains.is_missing(end) && vanished(&path, found.id) {
                     return None;
                 }
-                self.note_end(end, &path);
+                self.note_end(end, &path, None);
                 Some(StoredFile { backing: found.backing, ..file })
             }
             Err(unknown) => {
@@ -183,6 +188,25 @@ impl Census {
             }
         }
     }
+}
+
+/// Whether another home may have the directory as well: it is reached through a symlink, or something is mounted there.
+/// What cannot be examined counts as such.
+fn leads_elsewhere(home: &Home, directory: &Path) -> bool {
+    let mount = |path: &Path| {
+        let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::MNT_ID);
+        found.map(|found| found.stx_mnt_id)
+    };
+    let is_linked = std::fs::canonicalize(directory).ok().is_none_or(|real| real != directory);
+    is_linked || mount(directory).is_err() || mount(directory) != mount(home.root())
+}
+
+/// The place of the disk image of that digest, among `files` that begin with the disk images by name.
+pub(super) fn disk_image_named(files: &[StoredFile], digest: &str) -> Option<u32> {
+    // Compared as they are sorted: with the suffix.
+    let sought = || digest.bytes().chain(*b".ext4");
+    let found = files.binary_search_by(|file| file.name.bytes().cmp(sought()));
+    found.ok().map(|place| place as u32)
 }
 
 /// Whether these are the 64 lower-case hex digits with which boxlite names what it stores.
@@ -216,6 +240,7 @@ fn stat(kind: &'static dyn StoredKind, handle: &OwnedFd, name: &CStr) -> Result<
         used: modified.max(nanoseconds(stat.st_atime, stat.st_atime_nsec as i64)),
         backing: ChainLink::End,
         intended: false,
+        elsewhere: false,
         holders: Holders::default(),
     }))
 }

@@ -8,8 +8,10 @@ mod boxes;
 mod directory;
 mod files;
 mod holders;
+mod lost;
 mod staging;
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -23,6 +25,7 @@ pub(super) use boxes::{BoxEntry, Overlay, box_modified};
 pub(super) use files::StoredFile;
 
 pub(super) use holders::Holders;
+pub(super) use lost::{Doubt, LostBox};
 pub(super) use staging::StagedEntry;
 
 use files::{Bases, DiskImages};
@@ -38,11 +41,13 @@ pub(super) struct Census {
     /// Those with a directory come first, by id.
     pub(super) boxes: Vec<BoxEntry>,
     pub(super) overlays: Vec<Overlay>,
+    /// What is known of boxes without a record, by their place.
+    pub(super) lost: HashMap<usize, LostBox>,
     /// Which box's record names which disk image, as indices.
     pub(super) pins: Vec<(u32, u32)>,
     pub(super) chains: Chains,
     pub(super) caches: Caches,
-    /// Paths that could not be read and might pin anything.
+    /// Paths that could not be read and might pin anything; what belongs to a box without a record is with that box.
     pub(super) unreadable: Vec<Unreadable>,
     /// Files that are missing or unreadable and pin nothing.
     pub(super) harmless: Vec<Unreadable>,
@@ -72,6 +77,7 @@ impl Census {
             files: Vec::new(),
             boxes: Vec::new(),
             overlays: Vec::new(),
+            lost: HashMap::new(),
             pins: Vec::new(),
             chains: Chains::new(Some(BackingDirectories::of_home(home))),
             caches: Caches::default(),
@@ -82,6 +88,7 @@ impl Census {
         let boxes = census.list_boxes(&home.boxes());
         // The records come after the directories: a box that is being created has its directory first.
         census.read_records(home, catalog);
+        census.read_descriptions(home);
         if let Some(boxes) = boxes {
             census.read_overlays(&home.boxes(), &boxes);
         }
@@ -106,12 +113,30 @@ impl Census {
         &self.overlays[first..first + count]
     }
 
+    /// The doubt that the box at this place causes while it stays.
+    pub(super) fn doubt(&self, index: usize) -> Doubt {
+        self.lost.get(&index).map_or(Doubt::None, |lost| lost.doubt(!self.overlays_of(index).is_empty()))
+    }
+
+    /// Whether there is a box that no record and no intent explains.
+    pub(super) fn has_unexplained(&self) -> bool {
+        self.lost.keys().any(|index| !self.boxes[*index].intended)
+    }
+
     fn trouble(&mut self, path: &Path, reason: impl Display) {
         self.unreadable.push(unreadable(path, reason));
     }
 
-    /// Notes how the chain of the overlay or base at `holder` ends, if it is not whole.
-    fn note_end(&mut self, end: ChainLink, holder: &Path) {
+    /// Notes something of the box at this place that could not be read.
+    fn trouble_of(&mut self, owner: usize, path: &Path, reason: impl Display) {
+        match self.lost.get_mut(&owner) {
+            Some(lost) => lost.unread.push(unreadable(path, lost::advised(&self.boxes[owner].id, reason))),
+            None => self.trouble(path, reason),
+        }
+    }
+
+    /// Notes how the chain of a base, or of an overlay of the box `owner`, at `holder` ends, if it is not whole.
+    fn note_end(&mut self, end: ChainLink, holder: &Path, owner: Option<usize>) {
         let Some(index) = end.problem() else { return };
         let unknown = self.chains.unknown(index);
         let shown = holder.display().to_string();
@@ -120,10 +145,11 @@ impl Census {
         } else {
             format!("{} ({shown} needs it)", unknown.why)
         };
-        let found = unreadable(&unknown.path, reason);
-        match end {
-            ChainLink::Missing(_) => self.harmless.push(found),
-            _ => self.unreadable.push(found),
+        let path = unknown.path.clone();
+        match (end, owner) {
+            (ChainLink::Missing(_), _) => self.harmless.push(unreadable(&path, reason)),
+            (_, Some(owner)) => self.trouble_of(owner, &path, reason),
+            (_, None) => self.trouble(&path, reason),
         }
     }
 

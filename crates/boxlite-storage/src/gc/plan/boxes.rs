@@ -1,6 +1,5 @@
 //! Box directories without a record: leftovers of a crash in `create` or `rm`, and unexplained ones.
 
-use boxlite_home::durable;
 use boxlite_types::gc::{Fate, Item, Skip};
 use boxlite_types::{Error, Result};
 
@@ -8,7 +7,8 @@ use super::judge::{Judgement, kept, skipped};
 use super::{GcPlan, PlanLook, Planned};
 use crate::gc::attempt::LockAttempt;
 use crate::gc::category::Category;
-use crate::gc::census::{Census, box_modified};
+use crate::gc::census::{Census, LostBox, box_modified};
+use crate::gc::marks::Marks;
 use crate::gc::measure;
 use crate::gc::rules::{GcScope, seconds};
 
@@ -17,7 +17,8 @@ const WHY_UNNEEDED: &str = "the directory of a box that was removed or never fin
 /// Judges the directory of a box without a record.
 ///
 /// It stays while another box's chain runs through one of its overlays, or one of its locks is held.
-pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
+pub(super) fn judge(marks: &Marks, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
+    let census = &marks.census;
     let entry = &census.boxes[index];
     if !entry.holders.is_empty() {
         return Judgement::Settled(kept(census, &entry.holders));
@@ -27,7 +28,7 @@ pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &P
     }
     match modified(census, index, scope) {
         Err(error) => return Judgement::Failed(error),
-        Ok(_) if census.is_blind() => return Judgement::skip(Skip::Unknown),
+        Ok(_) if census.is_blind() || marks.are_boxes_in_doubt() => return Judgement::skip(Skip::Unknown),
         Ok(modified) if scope.rules.is_young(modified) => return Judgement::skip(Skip::Grace),
         Ok(_) => {}
     }
@@ -56,13 +57,6 @@ fn unless_locked(scope: &GcScope<'_>, id: &str) -> Judgement {
     Judgement::Removable(WHY_UNNEEDED)
 }
 
-/// The image that `box.json` names, if that can be read.
-fn described_image(scope: &GcScope<'_>, id: &str) -> Option<String> {
-    let text = durable::read_text(&scope.home.of_box(id).description()).ok()?;
-    let described: serde_json::Value = serde_json::from_str(&text).ok()?;
-    Some(described.get("record")?.get("image_reference")?.as_str()?.to_owned())
-}
-
 impl GcPlan {
     pub(super) fn add_box(&mut self, index: usize, judgement: Judgement, scope: &GcScope<'_>) {
         let name = self.census.boxes[index].id.to_string();
@@ -73,7 +67,9 @@ impl GcPlan {
         let (allocated, modified) = (allocated.unwrap_or(0), seconds(used));
         let is_unexplained =
             matches!(judgement, Judgement::Settled(Fate::Skipped { why: Skip::Unexplained }));
-        let image = if is_unexplained { described_image(scope, &name) } else { None };
+        let image =
+            self.census.lost.get(&index).filter(|_| is_unexplained).and_then(LostBox::image_reference);
+        let image = image.map(ToOwned::to_owned);
         let fate = skipped(Skip::Unknown);
         let item = Item { name, path, allocated, modified, last_used: modified, image, fate };
         let category = Category::BoxDirectory;

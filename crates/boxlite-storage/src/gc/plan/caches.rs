@@ -15,6 +15,8 @@ use crate::gc::rules::{A_DAY, GcScope, Rules, seconds};
 impl GcPlan {
     pub(super) fn add_caches(&mut self, scope: &GcScope<'_>) {
         let is_blind = self.is_blind();
+        // A box that is adopted builds its disk image from blobs, and these may be all that is left of its image.
+        let wanted = self.census.has_unexplained();
         let caches = std::mem::take(&mut self.census.caches);
         for entry in &caches.staged {
             let allocated = *entry.allocated.as_ref().unwrap_or(&0);
@@ -22,7 +24,7 @@ impl GcPlan {
             self.add(planned, judge_staged(entry, scope));
         }
         for blob in caches.blobs.iter().filter(|blob| blob.users.is_empty()) {
-            let (planned, judgement) = judge_blob(blob, scope);
+            let (planned, judgement) = judge_blob(blob, scope, wanted);
             self.add(planned, if is_blind { Judgement::skip(Skip::Unknown) } else { judgement });
         }
         for file in &caches.boot_files {
@@ -33,13 +35,13 @@ impl GcPlan {
             self.add(planned, if is_blind { Judgement::skip(Skip::Unknown) } else { judgement });
         }
         if scope.rules.all && !is_blind {
-            self.add_catalogue(&caches, scope);
+            self.add_catalogue(&caches, scope, wanted);
         }
         self.census.caches = caches;
     }
 
     /// Catalogue entries that no box uses, each with the blobs that no image refers to once it is gone.
-    fn add_catalogue(&mut self, caches: &Caches, scope: &GcScope<'_>) {
+    fn add_catalogue(&mut self, caches: &Caches, scope: &GcScope<'_>, wanted: bool) {
         let rules = &scope.rules;
         let is_young = |place: &usize| rules.is_young(caches.images[*place].last_used);
         let is_recent = |place: &usize| rules.is_recent(caches.images[*place].last_used);
@@ -65,7 +67,7 @@ impl GcPlan {
                     blob.users.last() == Some(&place) && blob.users.iter().all(|user| gone.contains(user))
                 };
                 for (blob, judgement) in
-                    caches.blobs.iter().filter(is_last).map(|blob| judge_blob(blob, scope))
+                    caches.blobs.iter().filter(is_last).map(|blob| judge_blob(blob, scope, wanted))
                 {
                     planned.blobs.extend(self.decided(blob, judgement));
                 }
@@ -110,10 +112,13 @@ fn judge_staged(entry: &StagedEntry, scope: &GcScope<'_>) -> Judgement {
     }
 }
 
-fn judge_blob(blob: &BlobFile, scope: &GcScope<'_>) -> (Planned, Judgement) {
+/// With `wanted`, a box without a record may be made of it.
+fn judge_blob(blob: &BlobFile, scope: &GcScope<'_>, wanted: bool) -> (Planned, Judgement) {
     let path = scope.home.blobs().join(&blob.name);
     let judgement = if scope.rules.is_young(blob.modified) {
         Judgement::skip(Skip::Grace)
+    } else if wanted {
+        Judgement::skip(Skip::MayBeNeeded)
     } else {
         Judgement::unless_locked(&path, "no image refers to it")
     };

@@ -5,15 +5,19 @@ use boxlite_types::gc::{Item, Skip};
 use super::judge::{Judgement, kept, skipped};
 use super::{GcPlan, PlanLook, Planned};
 use crate::gc::census::{Census, StoredFile};
+use crate::gc::marks::Marks;
 use crate::gc::rules::{GcScope, seconds};
 
 /// Judges a file, never by age or size alone: a needed file stays at any age.
-pub(super) fn judge(census: &Census, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
-    let (file, rules) = (&census.files[index], &scope.rules);
+pub(super) fn judge(marks: &Marks, index: usize, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Judgement {
+    let (census, rules) = (&marks.census, &scope.rules);
+    let file = &census.files[index];
     if !file.holders.is_empty() {
         Judgement::Settled(kept(census, &file.holders))
-    } else if census.is_blind() {
+    } else if census.is_blind() || marks.is_file_in_doubt(index) {
         Judgement::skip(Skip::Unknown)
+    } else if file.elsewhere {
+        Judgement::skip(Skip::Elsewhere)
     } else if !census.may_lose(file) {
         Judgement::skip(Skip::Unexplained)
     } else if rules.is_protected(&file.name) {

@@ -46,7 +46,9 @@ pub(super) fn kept(census: &Census, holders: &Holders) -> Fate {
     let name = |(index, kind): &(u32, HolderKind)| Holder {
         name: match kind {
             HolderKind::Base => census.files[*index as usize].name.to_string(),
-            HolderKind::Record | HolderKind::Chain => census.boxes[*index as usize].id.to_string(),
+            HolderKind::Record | HolderKind::Chain | HolderKind::Description => {
+                census.boxes[*index as usize].id.to_string()
+            }
         },
         kind: *kind,
     };

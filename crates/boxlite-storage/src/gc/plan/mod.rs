@@ -104,8 +104,8 @@ impl GcPlan {
         let mut dependents: Vec<(Dependent, Judgement)> = Vec::new();
         for dependent in marks.dependents() {
             let judgement = match dependent {
-                Dependent::File(index) => files::judge(&marks.census, index, scope, look),
-                Dependent::Box(index) => boxes::judge(&marks.census, index, scope, look),
+                Dependent::File(index) => files::judge(&marks, index, scope, look),
+                Dependent::Box(index) => boxes::judge(&marks, index, scope, look),
             };
             if !judgement.removes() {
                 marks.keep(dependent);
@@ -115,11 +115,19 @@ impl GcPlan {
         // Hostile chains can run upwards again: an item that turned out to be needed after it was judged stays.
         while let Some((dependent, judgement)) = dependents
             .iter_mut()
-            .find(|(dependent, judgement)| judgement.removes() && !marks.holders(*dependent).is_empty())
+            .find(|(dependent, judgement)| judgement.removes() && marks.must_stay(*dependent))
         {
-            *judgement = Judgement::Settled(judge::kept(&marks.census, marks.holders(*dependent)));
+            let holders = marks.holders(*dependent);
+            *judgement = if holders.is_empty() {
+                Judgement::skip(Skip::Unknown)
+            } else {
+                Judgement::Settled(judge::kept(&marks.census, holders))
+            };
             marks.keep(*dependent);
         }
+        let images =
+            (0..marks.census.files.len()).filter(|index| !marks.census.files[*index].kind.stands_on_others());
+        let images: Vec<_> = images.map(|index| (index, files::judge(&marks, index, scope, look))).collect();
         let mut plan = Self {
             candidates: Vec::new(),
             settled: Vec::new(),
@@ -138,11 +146,8 @@ impl GcPlan {
                 Dependent::Box(index) => plan.add_box(index, judgement, scope),
             }
         }
-        for index in 0..plan.census.files.len() {
-            if !plan.census.files[index].kind.stands_on_others() {
-                let judgement = files::judge(&plan.census, index, scope, look);
-                plan.add_file(index, judgement, scope);
-            }
+        for (index, judgement) in images {
+            plan.add_file(index, judgement, scope);
         }
         plan.candidates.sort_by(|one, other| {
             let order = |planned: &Planned| match planned.category {
@@ -155,7 +160,7 @@ impl GcPlan {
     }
 
     /// Whether something could not be read that might pin anything: then no box directory, base or disk image is
-    /// removed.
+    /// removed. What cannot be read of a box without a record pins less.
     pub(super) fn is_blind(&self) -> bool {
         self.census.is_blind()
     }
@@ -204,7 +209,9 @@ impl GcPlan {
     fn note_unreadable(&mut self) {
         for trouble in {
             let census = &self.census;
-            census.unreadable.iter().chain(&census.harmless).chain(&census.caches.unreadable)
+            let of_boxes = census.lost.iter().flat_map(|(index, lost)| lost.troubles(census.doubt(*index)));
+            let unreadable = census.unreadable.iter().chain(of_boxes);
+            unreadable.chain(&census.harmless).chain(&census.caches.unreadable)
         } {
             if !self.unreadable.contains(trouble) {
                 self.unreadable.push(trouble.clone());

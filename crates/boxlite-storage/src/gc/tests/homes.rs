@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use boxlite_types::GcOptions;
-use boxlite_types::gc::{Fate, HolderKind};
+use boxlite_types::gc::{Fate, HolderKind, Skip};
 
 use super::fate;
 use super::place::{AGED, Place, digest};
@@ -226,4 +226,43 @@ fn forks_at_every_level_are_followed_once() {
     let report = copied.gc(&GcOptions::default());
     assert!(!report.failed(), "{report:?}");
     assert_eq!(report.removed().count(), 1);
+}
+
+/// Two homes with one `bases/`: a box of the other home may stand on a base whose last box here was removed.
+/// Mutations tried: the look at the directory left out; at symlinks alone (the bind mount lost its base).
+#[test]
+fn bases_that_another_home_may_have_stay() {
+    let removed = |place: &Place, how: &str| {
+        place.intend(crate::catalog::IntentKind::Base, "b.qcow2");
+        for options in [super::dry_run(), GcOptions::default()] {
+            let report = place.gc(&options);
+            assert_eq!(super::skipped(&report, "b.qcow2"), Skip::Elsewhere, "{how}");
+            assert!(matches!(fate(&report, &digest("i")), Fate::Kept { .. }), "{how}: {report:?}");
+            assert!(!report.failed() && place.base_path("b").exists(), "{how}");
+        }
+        let purged = crate::gc::purge(&place.home, &place.catalog(), &place.settings, "b.qcow2");
+        assert_eq!(purged.unwrap_err().kind(), boxlite_types::ErrorKind::Conflict, "{how}");
+    };
+    let gone = || {
+        let place = cloned();
+        std::fs::remove_dir_all(place.home.of_box("c").root()).unwrap();
+        place.forget("c");
+        place
+    };
+    let place = gone();
+    let real = place.beside("shared");
+    std::fs::rename(place.home.bases(), &real).unwrap();
+    std::os::unix::fs::symlink(&real, place.home.bases()).unwrap();
+    removed(&place, "a symlink");
+    std::fs::remove_file(place.home.bases()).unwrap();
+    std::fs::create_dir(place.home.bases()).unwrap();
+    {
+        let bases = place.home.bases();
+        let Some(_mounted) = Mounted::new(&bases, &["--bind".as_ref(), real.as_ref()]) else { return };
+        removed(&place, "a bind mount");
+    }
+    std::fs::remove_dir(place.home.bases()).unwrap();
+    std::fs::rename(&real, place.home.bases()).unwrap();
+    place.gc(&GcOptions::default());
+    assert!(!place.base_path("b").exists() && !place.image_path("i").exists());
 }

@@ -14,13 +14,9 @@ const LOST: &str = "0123456789abcdef0123456789abcdef";
 
 /// A box without a record above the disk image `i`, as one that a restored database does not know.
 fn lost_box(place: &Place) {
-    let overlay = place.overlay(LOST, &place.image_path("i"), Raw);
-    let paths = place.home.of_box(LOST);
-    let described = r#"{"format":1,"record":{"image_reference":"alpine:3"}}"#;
-    std::fs::write(paths.description(), described).unwrap();
-    for path in [overlay, paths.disks(), paths.root().to_owned()] {
-        place.age(&path, AGED);
-    }
+    place.overlay(LOST, &place.image_path("i"), Raw);
+    place.describe(LOST, "i");
+    place.age_box(LOST);
 }
 
 /// It was deleted, and its disk image with it. Mutation tried: leaving out the look at the intent.

@@ -1,4 +1,5 @@
 mod boot_files;
+mod doubt;
 mod explaining;
 mod full;
 mod homes;

@@ -168,6 +168,27 @@ impl Place {
         paths.overlay()
     }
 
+    /// Writes the `box.json` of a box above the disk image `disk`.
+    pub(super) fn describe(&self, id: &str, disk: &str) {
+        let paths = self.home.of_box(id);
+        std::fs::create_dir_all(paths.root()).unwrap();
+        let text = format!(
+            r#"{{"format":1,"record":{{"id":"{id}","image_reference":"alpine:3","disk_digest":"{}"}}}}"#,
+            digest(disk)
+        );
+        std::fs::write(paths.description(), text).unwrap();
+    }
+
+    /// Ages the directory of a box and everything in it that says when it was modified.
+    pub(super) fn age_box(&self, id: &str) {
+        let paths = self.home.of_box(id);
+        for path in [paths.overlay(), paths.disks(), paths.root().to_owned()] {
+            if path.exists() {
+                self.age(&path, AGED);
+            }
+        }
+    }
+
     pub(super) fn age(&self, path: &Path, age: Duration) {
         let then = SystemTime::now() - age;
         let times = FileTimes::new().set_modified(then).set_accessed(then);
