@@ -46,7 +46,23 @@ pub struct Intent<'a> {
     pub written_ms: i64,
 }
 
-/// The records that gc takes its roots from. Each call sees one committed state; none writes but the last.
+/// Notes about what is gone.
+#[derive(Debug, Default)]
+pub struct StaleNotes {
+    /// Kind, name, and when it was written, in milliseconds since 1970.
+    pub intents: Vec<(IntentKind, String, i64)>,
+    /// File names of bases that boxes are noted to have been put on.
+    pub used_bases: Vec<String>,
+}
+
+impl StaleNotes {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.intents.is_empty() && self.used_bases.is_empty()
+    }
+}
+
+/// The records that gc takes its roots from. Each call sees one committed state.
 pub trait Catalog: Send + Sync {
     /// Visits every box record.
     fn boxes(&self, visit: &mut dyn FnMut(BoxPin<'_>)) -> Result<()>;
@@ -68,6 +84,14 @@ pub trait Catalog: Send + Sync {
     }
     /// Drops the intent for what is gone.
     fn drop_intent(&self, _kind: IntentKind, _id: &str) -> Result<()> {
+        Ok(())
+    }
+    /// Visits the name of each base that a box is noted to have been put on.
+    fn used_bases(&self, _visit: &mut dyn FnMut(&str)) -> Result<()> {
+        Ok(())
+    }
+    /// Drops notes about what is gone, in one transaction; an intent that was written anew since stays.
+    fn drop_stale(&self, _stale: &StaleNotes) -> Result<()> {
         Ok(())
     }
     /// Why these records cannot be believed about this home, if that is so.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, durable};
 use boxlite_types::gc::{Fate, Item};
-use boxlite_types::{GcOptions, GcReport, Result};
+use boxlite_types::{Error, GcOptions, GcReport, Result};
 
 use super::bounds::Bounds;
 use super::plan::GcPlan;
 use super::rules::{GcScope, Rules};
+use super::stale::drop_stale_notes;
+use super::verify::HeaderReader;
 use crate::catalog::Catalog;
 
 /// Collects garbage in `home`; see the module's description.
@@ -18,21 +20,52 @@ use crate::catalog::Catalog;
 /// except on files that it is about to remove. Several passes may run at once.
 ///
 /// # Errors
-/// `Unsupported` when [`GcOptions::verify`] is asked for without `qemu-img`. Anything that could not be read or removed
-/// is not an error: the report lists it, and [`GcReport::failed`] says so.
+/// `Bug` when [`GcOptions::verify`] is asked for, which is for [`collect_verified`]. Anything that could not be read or
+/// removed is not an error: the report lists it, and [`GcReport::failed`] says so.
 pub fn collect(
     home: &Home,
     catalog: &Arc<dyn Catalog>,
     settings: &Settings,
     options: &GcOptions,
 ) -> Result<GcReport> {
+    if options.verify {
+        return Err(Error::bug("chains are to be verified, and there is no second reader of them"));
+    }
+    pass(home, catalog, settings, options, None)
+}
+
+/// Collects garbage as [`collect`] does, but removes nothing unless `reader` derives the same chains.
+///
+/// # Errors
+/// Whatever keeps `reader` from reading anything.
+pub fn collect_verified(
+    home: &Home,
+    catalog: &Arc<dyn Catalog>,
+    settings: &Settings,
+    options: &GcOptions,
+    reader: HeaderReader<'_>,
+) -> Result<GcReport> {
+    pass(home, catalog, settings, options, Some(reader))
+}
+
+fn pass(
+    home: &Home,
+    catalog: &Arc<dyn Catalog>,
+    settings: &Settings,
+    options: &GcOptions,
+    reader: Option<HeaderReader<'_>>,
+) -> Result<GcReport> {
     let scope = GcScope { home, catalog: &**catalog, rules: Rules::new(settings, options, &[]) };
     let mut plan = GcPlan::make(&scope);
-    if options.verify {
-        plan.verify(&scope)?;
+    if let Some(reader) = reader {
+        plan.verify(&scope, reader)?;
     }
     let bounds = Bounds::of_options(options, plan.stored_bytes());
-    Ok(carry_out(plan, bounds, &scope, options.dry_run))
+    let report = carry_out(plan, bounds, &scope, options.dry_run);
+    if !options.dry_run && report.unreadable.is_empty() {
+        drop_stale_notes(&scope);
+    }
+    Ok(report)
 }
 
 /// Carries out as much of the plan as the bounds want.

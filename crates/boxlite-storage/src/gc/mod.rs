@@ -54,6 +54,7 @@ mod metrics;
 mod plan;
 mod purge;
 mod rules;
+mod stale;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -61,11 +62,12 @@ mod usage;
 mod verify;
 
 pub use automatic::Automatic;
-pub use collect::collect;
+pub use collect::{collect, collect_verified};
 pub use explain::explain;
 pub use memory::note_release;
 pub use metrics::GcMetrics;
 pub use purge::purge;
 pub use usage::usage;
+pub use verify::HeaderReader;
 
 pub use crate::catalog::{BoxPin, Catalog, ImagePin};

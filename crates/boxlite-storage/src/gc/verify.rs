@@ -1,46 +1,51 @@
-//! A second derivation of every chain, through `qemu-img`, that must agree before anything is removed.
+//! A second derivation of every chain, by another reader of headers, that must agree before anything is removed.
 //!
-//! The derivation shares nothing with [`Chains`](crate::disk::qcow2::Chains) but the list of overlays: `qemu-img info`
-//! reads the headers and says which files a chain has. Each of these, and the file of this home that has the same
-//! name, must be among those that the marks reached, and must not be a candidate. Only chains that our own reader
-//! found whole are shown to `qemu-img`, so that it opens nothing but local files.
+//! The derivation shares nothing with [`Chains`](crate::disk::qcow2::Chains) but the list of overlays: a
+//! [`HeaderReader`] says what each file stands on, and each of the two files that a name means, the literal one and the
+//! home's own ([`BackingDirectories`](crate::disk::qcow2::BackingDirectories)), must be among those that the marks
+//! reached, and must not be a candidate while what stands on it stays. Only chains that our own reader found whole are
+//! derived again, so that the other one opens nothing but local files.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use boxlite_home::Home;
 use boxlite_home::durable::FileId;
 use boxlite_types::gc::{Skip, Unreadable};
-use boxlite_types::{Error, Result};
+use boxlite_types::{ErrorKind, Result};
 
 use super::plan::{GcPlan, skipped};
 use super::rules::GcScope;
 use crate::disk::qcow2::ChainLink;
 
+/// Another reader of disk headers: it is told a file and its format, if that is known, and says where the file below it
+/// is by the header, and in which format.
+///
+/// It fails with `Corrupt` on a file that it cannot read; any other failure ends the pass before it removes anything.
+pub type HeaderReader<'a> = &'a dyn Fn(&Path, Option<&str>) -> Result<Option<(PathBuf, Option<String>)>>;
+
 impl GcPlan {
-    /// Drops every candidate unless `qemu-img` derives the same chains.
+    /// Drops every candidate unless `reader` derives the same chains.
     ///
     /// # Errors
-    /// `Unsupported` when `qemu-img` is not installed.
-    pub(super) fn verify(&mut self, scope: &GcScope<'_>) -> Result<()> {
+    /// Whatever keeps `reader` from reading anything.
+    pub(super) fn verify(&mut self, scope: &GcScope<'_>, reader: HeaderReader<'_>) -> Result<()> {
+        let mut derivation = Derivation { home: scope.home, reader, known: HashMap::new() };
         let mut disagreements = Vec::new();
         let removed: HashSet<FileId> = self.candidates.iter().filter_map(|planned| planned.id).collect();
-        for (path, backing) in self.holders(scope.home) {
+        for (top, backing) in self.holders(scope.home) {
             let mut below: HashSet<FileId> = HashSet::new();
             let end = self.census.chains.visit_below(backing, |id| below.extend([id]));
             if end != ChainLink::End {
                 continue;
             }
-            match derive(&path)? {
-                Err(reason) => disagreements.push(Unreadable { path, reason }),
-                Ok(chain) => {
-                    for file in chain.iter().flat_map(|file| meanings(scope.home, file)) {
-                        let Some(id) = identity(&file) else { continue };
-                        if !below.contains(&id) || (removed.contains(&id) && self.stays(&path)) {
-                            let reason = format!("qemu-img says that {} stands on it", path.display());
-                            disagreements.push(Unreadable { path: file, reason });
+            match derivation.below(&top)? {
+                Err(disagreement) => disagreements.push(disagreement),
+                Ok(files) => {
+                    for (path, id) in files {
+                        if !below.contains(&id) || (removed.contains(&id) && self.stays(&top)) {
+                            let reason = format!("by the second reading {} stands on it", top.display());
+                            disagreements.push(Unreadable { path, reason });
                         }
                     }
                 }
@@ -76,35 +81,70 @@ impl GcPlan {
     }
 }
 
-/// The files below `top` by `qemu-img`'s account, or why it cannot tell.
-fn derive(top: &Path) -> Result<std::result::Result<Vec<PathBuf>, String>> {
-    let arguments = ["info", "-U", "--backing-chain", "--output=json", "--"].map(OsStr::new);
-    let output = match Command::new("qemu-img").args(arguments).arg(top).output() {
-        Ok(output) => output,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-            let message = "verifying needs `qemu-img`, which is not installed; install qemu-utils";
-            return Err(Error::unsupported(message).because(source));
+type BelowByHeader = Option<(PathBuf, Option<String>)>;
+
+struct Derivation<'a> {
+    home: &'a Home,
+    reader: HeaderReader<'a>,
+    /// What was read before: bases are shared.
+    known: HashMap<PathBuf, BelowByHeader>,
+}
+
+impl Derivation<'_> {
+    /// The files below the qcow2 file `top`, or what keeps them from being derived.
+    fn below(&mut self, top: &Path) -> Result<std::result::Result<Vec<(PathBuf, FileId)>, Unreadable>> {
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let mut unread = vec![(top.to_owned(), Some("qcow2".to_owned()))];
+        while let Some((file, format)) = unread.pop() {
+            let (name, format) = match self.read(&file, format.as_deref()) {
+                Ok(Some(below)) => below,
+                Ok(None) => continue,
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    let reason = error.chain().to_string();
+                    return Ok(Err(Unreadable { path: file, reason }));
+                }
+                Err(error) => return Err(error),
+            };
+            let meanings = meanings(self.home, &name, format.as_deref());
+            let there: Vec<_> =
+                meanings.into_iter().filter_map(|path| identity(&path).map(|id| (path, id))).collect();
+            if there.is_empty() {
+                let reason =
+                    format!("by the second reading {} stands on it, and it is missing", file.display());
+                return Ok(Err(Unreadable { path: name, reason }));
+            }
+            for (path, id) in there {
+                if seen.insert(id) {
+                    // A raw file stands on nothing, whatever a guest wrote into it.
+                    if format.as_deref() != Some("raw") {
+                        unread.push((path.clone(), format.clone()));
+                    }
+                    found.push((path, id));
+                }
+            }
         }
-        Err(source) => return Err(Error::io("running", "qemu-img", source)),
-    };
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Ok(Err(format!("qemu-img cannot read its chain: {}", said.trim())));
+        Ok(Ok(found))
     }
-    Ok(parse(&output.stdout, top).ok_or_else(|| "qemu-img says something else than a chain".to_owned()))
+
+    fn read(&mut self, file: &Path, format: Option<&str>) -> Result<BelowByHeader> {
+        if let Some(known) = self.known.get(file) {
+            return Ok(known.clone());
+        }
+        let below = (self.reader)(file, format)?;
+        self.known.insert(file.to_owned(), below.clone());
+        Ok(below)
+    }
 }
 
-fn parse(output: &[u8], top: &Path) -> Option<Vec<PathBuf>> {
-    let chain: serde_json::Value = serde_json::from_slice(output).ok()?;
-    let directory = top.parent()?;
-    let below = chain.as_array()?.iter().skip(1);
-    below.map(|node| Some(directory.join(node.get("filename")?.as_str()?))).collect()
-}
-
-/// The file that `qemu-img` names, and the one of this home that a start opens by its name.
-fn meanings(home: &Home, file: &Path) -> Vec<PathBuf> {
-    let name = file.file_name().unwrap_or_default();
-    vec![file.to_owned(), home.bases().join(name), home.disk_images().join(name)]
+/// The file that a header names, and the one of this home that a start opens by that name.
+fn meanings(home: &Home, path: &Path, format: Option<&str>) -> Vec<PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    let is_raw = match format {
+        Some(format) => format == "raw",
+        None => path.extension().is_some_and(|extension| extension == "ext4"),
+    };
+    let own = if is_raw { home.disk_images() } else { home.bases() };
+    vec![path.to_owned(), own.join(name)]
 }
 
 fn identity(path: &Path) -> Option<FileId> {

@@ -15,7 +15,7 @@ use super::Store;
 use super::boxes::insert;
 use super::failure::TransactionResult;
 use super::schema::Schema;
-use crate::catalog::{Intent, IntentKind};
+use crate::catalog::{Intent, IntentKind, StaleNotes};
 
 /// A base's name in the database: its file name.
 fn base_name(base: &Path) -> String {
@@ -63,6 +63,33 @@ impl Store {
         })
     }
 
+    /// Visits the name of each base that has users, each once.
+    pub(super) fn visit_used_bases(&self, visit: &mut dyn FnMut(&str)) -> Result<()> {
+        self.read_intents(|transaction| {
+            let mut statement = transaction.prepare_cached("SELECT DISTINCT base FROM base_users")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                visit(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Drops intents, unless they were written anew since, and all uses of bases that are gone.
+    pub(super) fn drop_stale(&self, stale: &StaleNotes) -> Result<()> {
+        self.write_intents(|transaction| {
+            for (kind, id, written_ms) in &stale.intents {
+                let seen = params![column(*kind), id, written_ms];
+                transaction
+                    .execute("DELETE FROM intents WHERE kind = ?1 AND id = ?2 AND created_at = ?3", seen)?;
+            }
+            for base in &stale.used_bases {
+                transaction.execute("DELETE FROM base_users WHERE base = ?1", [base])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Notes that the box `id` is about to stand on `base`, which this home is about to make of its overlay.
     pub fn note_base(&self, base: &Path, id: &str) -> Result<()> {
         self.write_intents(|transaction| use_base(transaction, &base_name(base), id))
@@ -75,7 +102,7 @@ impl Store {
     pub fn insert_box_on(&self, record: &BoxRecord, bases: &[impl AsRef<Path>]) -> Result<()> {
         self.write(|transaction| {
             insert(transaction, record)?;
-            self.explain(transaction, record, bases)
+            self.explain(transaction, &record.id, bases)
         })
     }
 
@@ -92,31 +119,33 @@ impl Store {
                 return Err(Error::conflict(format!("box {} has a record", record.id)).into());
             }
             super::boxes::add(transaction, record)?;
-            self.explain(transaction, record, bases)
+            self.explain(transaction, &record.id, bases)
         })
     }
 
-    /// From now on the record explains the box's directory and bases.
+    /// From now on the record explains the directory and the bases of the box `id`.
     fn explain(
         &self,
         transaction: &Transaction<'_>,
-        record: &BoxRecord,
+        id: &str,
         bases: &[impl AsRef<Path>],
     ) -> TransactionResult<()> {
         if self.schema == Schema::WithoutIntents {
             return Ok(());
         }
-        transaction.execute("DELETE FROM intents WHERE kind = 'box' AND id = ?1", [&record.id])?;
+        transaction.execute("DELETE FROM intents WHERE kind = 'box' AND id = ?1", [id])?;
         for base in bases {
             let base = base_name(base.as_ref());
-            // For a base without a recorded user it is unknown who else stood on it.
+            // For a base without a recorded user it is unknown who else stood on it; an intent says that all who did
+            // were removed.
             let known: bool = transaction.query_row(
-                "SELECT EXISTS (SELECT 1 FROM base_users WHERE base = ?1)",
+                "SELECT EXISTS (SELECT 1 FROM base_users WHERE base = ?1)
+                 OR EXISTS (SELECT 1 FROM intents WHERE kind = 'base' AND id = ?1)",
                 [&base],
                 |row| row.get(0),
             )?;
             if known {
-                use_base(transaction, &base, &record.id)?;
+                use_base(transaction, &base, id)?;
             }
             transaction.execute("DELETE FROM intents WHERE kind = 'base' AND id = ?1", [&base])?;
         }

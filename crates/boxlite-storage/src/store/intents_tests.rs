@@ -136,3 +136,17 @@ fn nobody_else_may_read_the_database() {
     assert_eq!(mode(home.root().join("boxlite.db-journal")), 0o600);
     assert_eq!(mode(home.identity()), 0o600);
 }
+
+/// All who stood on a base with an intent were removed, so a box that is adopted is its only user, and the base goes
+/// with it. Mutation tried: asking for users alone; the base stayed for ever.
+#[test]
+fn a_base_that_was_released_is_released_again_with_an_adopted_box() {
+    let (_directory, home) = home();
+    let store = Store::open_in(&home).unwrap();
+    let bases = [PathBuf::from("/h/bases/released"), PathBuf::from("/h/bases/unknown")];
+    store.intend(IntentKind::Base, "released", "a test").unwrap();
+    store.write(|transaction| store.explain(transaction, "adopted", &bases)).unwrap();
+    assert_eq!(intents(&store), BTreeSet::new());
+    store.delete_box("adopted").unwrap();
+    assert_eq!(intents(&store), BTreeSet::from([pair("box", "adopted"), pair("base", "released")]));
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_types::Result;
 
 use super::Store;
-use crate::catalog::{BoxPin, Catalog, ImagePin, Intent, IntentKind};
+use crate::catalog::{BoxPin, Catalog, ImagePin, Intent, IntentKind, StaleNotes};
 
 fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
@@ -84,6 +84,14 @@ impl Catalog for Store {
 
     fn drop_intent(&self, kind: IntentKind, id: &str) -> Result<()> {
         Self::drop_intent(self, kind, id)
+    }
+
+    fn used_bases(&self, visit: &mut dyn FnMut(&str)) -> Result<()> {
+        self.visit_used_bases(visit)
+    }
+
+    fn drop_stale(&self, stale: &StaleNotes) -> Result<()> {
+        Self::drop_stale(self, stale)
     }
 
     fn stranger(&self) -> Result<Option<String>> {

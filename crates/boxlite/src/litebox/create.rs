@@ -108,16 +108,20 @@ pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image)
 ///
 /// # Crash safety
 /// Before the directory is published it is trash in `images/tmp`. Between publication and record, the intent, which is
-/// written first and dropped with the record, says that the directory holds no user's data.
+/// dropped with the record, says that the directory holds no user's data. It is written while the directory is staged
+/// and before it is published, so that gc, which drops intents for what is gone, sees that this one is about a box that
+/// is being made.
 pub(super) fn establish(
     context: &LocalContext,
     record: &mut BoxRecord,
     furnish: impl FnOnce(&BoxPaths) -> Result<Vec<PathBuf>>,
 ) -> Result<()> {
     let id = record.id.clone();
-    context.store.intend(IntentKind::Box, &id, "its creation was cut short")?;
     let paths = context.home.of_box(&id);
-    let established = publish(context, record, &paths, furnish);
+    let staged = StagedDir::create(&context.home.tmp())?;
+    refuse_taken(&paths)?;
+    context.store.intend(IntentKind::Box, &id, "its creation was cut short")?;
+    let established = publish(context, staged, record, &paths, furnish);
     if established.is_err() {
         // A directory that cannot be removed now has an intent, so gc removes it later.
         match durable::discard_dir(paths.root(), &context.home.tmp()) {
@@ -128,13 +132,25 @@ pub(super) fn establish(
     established
 }
 
+/// Refuses an id that something in `boxes/` has, before there is an intent that would have it removed.
+fn refuse_taken(paths: &BoxPaths) -> Result<()> {
+    match paths.root().symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("examining", paths.root(), error)),
+        Ok(_) => {
+            let message = format!("{} exists already", paths.root().display());
+            Err(Error::conflict(message).at(paths.root()))
+        }
+    }
+}
+
 fn publish(
     context: &LocalContext,
+    staged: StagedDir,
     record: &mut BoxRecord,
     paths: &BoxPaths,
     furnish: impl FnOnce(&BoxPaths) -> Result<Vec<PathBuf>>,
 ) -> Result<()> {
-    let staged = StagedDir::create(&context.home.tmp())?;
     let unseen = BoxPaths::new(staged.path().to_owned());
     let _state_lock = Lock::exclusive(&unseen.state_lock())?;
     durable::create_dir(&unseen.disks())?;

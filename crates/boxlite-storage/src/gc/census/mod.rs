@@ -11,7 +11,7 @@ mod holders;
 mod lost;
 mod staging;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(super) struct Census {
     pub(super) boxes: Vec<BoxEntry>,
     pub(super) overlays: Vec<Overlay>,
     /// What is known of boxes without a record, by their place.
-    pub(super) lost: HashMap<usize, LostBox>,
+    pub(super) lost: BTreeMap<usize, LostBox>,
     /// Which box's record names which disk image, as indices.
     pub(super) pins: Vec<(u32, u32)>,
     pub(super) chains: Chains,
@@ -77,7 +77,7 @@ impl Census {
             files: Vec::new(),
             boxes: Vec::new(),
             overlays: Vec::new(),
-            lost: HashMap::new(),
+            lost: BTreeMap::new(),
             pins: Vec::new(),
             chains: Chains::new(Some(BackingDirectories::of_home(home))),
             caches: Caches::default(),

@@ -1,12 +1,16 @@
 //! Why something stays, how much is to be freed, and the second derivation.
 
+use std::path::Path;
+
 use boxlite_types::GcOptions;
 use boxlite_types::gc::{Fate, HolderKind, Skip, SubjectKind};
 
-use super::place::{AGED, FRESH, Place, digest, du};
+use super::place::{AGED, FRESH, Place, digest, du, has_qemu_img};
 use super::{dry_run, fate, skipped};
 use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
-use crate::gc::explain;
+use crate::gc::plan::GcPlan;
+use crate::gc::rules::{GcScope, Rules};
+use crate::gc::{collect, explain};
 
 /// Mutations tried: no `needs`; a grace that ends at once.
 #[test]
@@ -63,57 +67,22 @@ fn free_stops_once_enough_was_freed() {
     assert_eq!(skipped(&report, &digest("new")), Skip::Enough);
 }
 
-fn has_qemu_img() -> bool {
-    let found = std::process::Command::new("qemu-img").arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "qemu-img is not installed");
-    if !found {
-        eprintln!("SKIPPED: qemu-img is not installed");
-    }
-    found
-}
-
-/// The two derivations agree on every home of this kind, so that orphans go; a disagreement keeps everything.
-/// Mutation tried: removing what qemu-img knows to be needed; the disk image was lost.
+/// The two derivations agree on every home of these tests ([`Place::gc`] compares them), so that orphans go; a
+/// disagreement keeps everything. Mutation tried: removing what qemu-img knows to be needed; the disk image was lost.
 #[test]
 fn nothing_is_removed_unless_qemu_img_agrees() {
     if !has_qemu_img() {
         return;
     }
     let place = Place::new();
-    let verify = GcOptions { verify: true, ..GcOptions::default() };
     place.sparse_image("i", 1 << 30, AGED);
     place.image("o", 4096, AGED);
-    let qemu_img = |arguments: &[&str]| {
-        let output = std::process::Command::new("qemu-img").args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
     let (image, base) = (place.image_path("i"), place.base_path("b"));
-    qemu_img(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "raw",
-        "-b",
-        image.to_str().unwrap(),
-        base.to_str().unwrap(),
-    ]);
+    make_overlay(&base, "raw", &image);
     place.age(&base, AGED);
     std::fs::create_dir_all(place.home.of_box("one").disks()).unwrap();
-    let overlay = place.home.of_box("one").overlay();
-    qemu_img(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        base.to_str().unwrap(),
-        overlay.to_str().unwrap(),
-    ]);
-    let report = place.gc(&verify);
+    make_overlay(&place.home.of_box("one").overlay(), "qcow2", &base);
+    let report = place.verified(&GcOptions::default());
     assert!(!report.failed(), "{report:?}");
     assert_eq!((report.removed().count(), place.images()), (1, 1));
 
@@ -123,10 +92,49 @@ fn nothing_is_removed_unless_qemu_img_agrees() {
     let mut bytes = std::fs::read(&two).unwrap();
     bytes[96..100].copy_from_slice(&99_u32.to_be_bytes());
     std::fs::write(&two, bytes).unwrap();
-    assert!(!place.gc(&dry_run()).failed());
-    let report = place.gc(&verify);
+    assert!(!collect(&place.home, &place.catalog(), &place.settings, &dry_run()).unwrap().failed());
+    let report = place.verified(&GcOptions::default());
     assert!(report.failed());
     assert_eq!((report.removed().count(), place.images()), (0, 2), "{report:?}");
     let named = report.unreadable.iter().any(|found| found.path == two);
     assert!(named, "{report:?}");
+}
+
+/// Makes an overlay as `qemu-img` makes one.
+fn make_overlay(overlay: &Path, format: &str, backing: &Path) {
+    let output = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
+        .args([backing, overlay])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A plan whose marks are wrong: it would remove a base, or the disk image below it, that a box stands on.
+/// Mutation tried: asking only whether the marks reached the file.
+#[test]
+fn a_wrong_mark_is_noticed_before_anything_is_removed() {
+    if !has_qemu_img() {
+        return;
+    }
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    place.image("o", 4096, AGED);
+    place.base("b", &place.image_path("i"), Raw, AGED);
+    place.overlay("one", &place.base_path("b"), Qcow2);
+    place.record("one", "none");
+    for wrong in [digest("i"), "b.qcow2".to_owned()] {
+        let (catalog, rules) = (place.catalog(), Rules::new(&place.settings, &GcOptions::default(), &[]));
+        let scope = GcScope { home: &place.home, catalog: &*catalog, rules };
+        let mut plan = GcPlan::make(&scope);
+        let at = plan.settled.iter().position(|planned| planned.item.name.starts_with(&wrong)).unwrap();
+        let planned = plan.settled.remove(at);
+        plan.candidates.push(planned.with(Fate::Removed { reason: "a wrong mark".to_owned() }));
+        let read = |disk: &Path, format: Option<&str>| {
+            Ok(boxlite_vm::qemu_img::backing(disk, format)?.map(|below| (below.path, below.format)))
+        };
+        plan.verify(&scope, &read).unwrap();
+        assert!(plan.candidates.is_empty(), "{wrong}: {:?}", plan.candidates);
+        assert!(plan.unreadable.iter().any(|found| found.reason.contains("stands on it")), "{wrong}");
+    }
 }

@@ -5,6 +5,7 @@ mod full;
 mod homes;
 mod intents;
 mod place;
+mod stale;
 mod strangers;
 
 use std::os::unix::fs::PermissionsExt;

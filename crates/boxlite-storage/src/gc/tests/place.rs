@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
 use boxlite_home::Home;
 use boxlite_home::admission::Goal;
 use boxlite_home::settings::Settings;
 use boxlite_types::{Error, GcOptions, GcReport, Result, Verdict};
+use boxlite_vm::qemu_img;
 
 use crate::catalog::Intent;
-use crate::catalog::IntentKind;
+use crate::catalog::{IntentKind, StaleNotes};
 use crate::disk::qcow2::{BackingFormat, Qcow2Header, overlay_header};
 use crate::gc::bounds::Bounds;
 use crate::gc::collect::carry_out;
 use crate::gc::plan::GcPlan;
 use crate::gc::rules::{GcScope, Rules};
-use crate::gc::{Automatic, BoxPin, Catalog, ImagePin, collect};
+use crate::gc::{Automatic, BoxPin, Catalog, ImagePin, collect, collect_verified};
 
 pub(super) const AGED: Duration = Duration::from_secs(86_400);
 pub(super) const FRESH: Duration = Duration::ZERO;
@@ -29,6 +31,7 @@ pub(super) struct Place {
     pub(super) home: Home,
     pub(super) settings: Settings,
     records: Arc<Records>,
+    verified: AtomicBool,
 }
 
 #[derive(Default)]
@@ -37,6 +40,7 @@ struct Records {
     boxes: Mutex<BTreeMap<String, (String, String)>>,
     images: Mutex<BTreeMap<String, (SystemTime, Vec<String>)>>,
     intents: Mutex<BTreeMap<(IntentKind, String), i64>>,
+    used_bases: Mutex<BTreeSet<String>>,
     stranger: Mutex<Option<String>>,
     watched: Mutex<Vec<PathBuf>>,
     held: Mutex<BTreeSet<PathBuf>>,
@@ -46,6 +50,12 @@ struct Records {
 pub(super) fn digest(name: &str) -> String {
     let hex = hex::encode(name);
     format!("{hex:f<64}")
+}
+
+/// Whether `qemu-img` is installed, as it must be where `CI` is set.
+pub(super) fn has_qemu_img() -> bool {
+    static FOUND: LazyLock<bool> = LazyLock::new(|| boxlite_testkit::oracle::require("qemu-img"));
+    *FOUND
 }
 
 /// The figure of `du`.
@@ -60,13 +70,25 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(&directory.path().join("home")).unwrap();
         let records = Arc::new(Records::default());
-        Self { directory: Some(directory), home, settings: Settings::default(), records }
+        Self {
+            directory: Some(directory),
+            home,
+            settings: Settings::default(),
+            records,
+            verified: AtomicBool::new(false),
+        }
     }
 
     /// The home at `root` with the same records.
     pub(super) fn same_records_at(&self, root: &Path) -> Self {
         let home = Home::open(root).unwrap();
-        Self { directory: None, home, settings: self.settings.clone(), records: Arc::clone(&self.records) }
+        Self {
+            directory: None,
+            home,
+            settings: self.settings.clone(),
+            records: Arc::clone(&self.records),
+            verified: AtomicBool::new(false),
+        }
     }
 
     /// A path beside the home.
@@ -82,8 +104,28 @@ impl Place {
         Automatic::new(self.home.clone(), self.catalog(), self.settings.clone())
     }
 
+    /// A pass. Where `BOXLITE_TEST_VERIFY` is set, the home that a test has made up for its first pass must mean the same
+    /// to `qemu-img` as to our reader; not always, since a child has a copy of every lock between its fork and its exec,
+    /// which disturbs tests of locks.
     pub(super) fn gc(&self, options: &GcOptions) -> GcReport {
+        self.assert_qemu_img_agrees(options);
         collect(&self.home, &self.catalog(), &self.settings, options).unwrap()
+    }
+
+    pub(super) fn verified(&self, options: &GcOptions) -> GcReport {
+        let read = |disk: &Path, format: Option<&str>| {
+            Ok(qemu_img::backing(disk, format)?.map(|below| (below.path, below.format)))
+        };
+        collect_verified(&self.home, &self.catalog(), &self.settings, options, &read).unwrap()
+    }
+
+    fn assert_qemu_img_agrees(&self, options: &GcOptions) {
+        let is_asked_for = std::env::var_os("BOXLITE_TEST_VERIFY").is_some();
+        if is_asked_for && !self.verified.swap(true, Ordering::Relaxed) && has_qemu_img() {
+            let options = GcOptions { dry_run: true, ..options.clone() };
+            let ours = collect(&self.home, &self.catalog(), &self.settings, &options).unwrap();
+            assert_eq!(self.verified(&options).unreadable, ours.unreadable, "qemu-img disagrees");
+        }
     }
 
     /// A pass for `goal`, whose outlook is `outlook`, as automatic gc makes one.
@@ -139,6 +181,14 @@ impl Place {
 
     pub(super) fn intents(&self) -> BTreeSet<(IntentKind, String)> {
         self.records.intents.lock().unwrap().keys().cloned().collect()
+    }
+
+    pub(super) fn use_base(&self, name: &str) {
+        self.records.used_bases.lock().unwrap().insert(format!("{name}.qcow2"));
+    }
+
+    pub(super) fn used_bases(&self) -> Vec<String> {
+        self.records.used_bases.lock().unwrap().iter().cloned().collect()
     }
 
     pub(super) fn estrange(&self, why: Option<&str>) {
@@ -305,6 +355,23 @@ impl Catalog for Records {
 
     fn drop_intent(&self, kind: IntentKind, id: &str) -> Result<()> {
         self.intents.lock().unwrap().remove(&(kind, id.to_owned()));
+        self.check()
+    }
+
+    fn used_bases(&self, visit: &mut dyn FnMut(&str)) -> Result<()> {
+        self.used_bases.lock().unwrap().iter().for_each(|base| visit(base));
+        self.check()
+    }
+
+    fn drop_stale(&self, stale: &StaleNotes) -> Result<()> {
+        let mut intents = self.intents.lock().unwrap();
+        for (kind, id, written_ms) in &stale.intents {
+            let key = (*kind, id.clone());
+            if intents.get(&key) == Some(written_ms) {
+                intents.remove(&key);
+            }
+        }
+        self.used_bases.lock().unwrap().retain(|base| !stale.used_bases.contains(base));
         self.check()
     }
 

@@ -1,5 +1,6 @@
 //! This host, its home, and collecting its garbage.
 
+use std::path::Path;
 use std::time::Instant;
 
 use boxlite_home::admission::{Claims, Thresholds, judge};
@@ -9,6 +10,7 @@ use boxlite_types::{
     Acceleration, Activity, Adoption, BoxState, Error, GcOptions, GcReport, HostInfo, Purge, Result,
     SpaceInfo, Usage,
 };
+use boxlite_vm::qemu_img;
 use boxlite_vm::shim::accel;
 
 use super::Local;
@@ -53,7 +55,7 @@ impl HostOperations for Local {
                 tracing::warn!(error = %error.chain(), "ended boxes could not be looked for");
             }
             let began = Instant::now();
-            let collected = gc::collect(&context.home, &context.catalog(), &context.settings, &options);
+            let collected = collect(context, &options);
             match &collected {
                 Ok(report) => context.gc_metrics.count(report, began.elapsed()),
                 Err(_) => context.gc_metrics.count_failure(),
@@ -102,6 +104,17 @@ impl HostOperations for Local {
     async fn activity(&self) -> Result<Activity> {
         Ok(self.metrics.read(self.context.gc_metrics.now()))
     }
+}
+
+fn collect(context: &LocalContext, options: &GcOptions) -> Result<GcReport> {
+    let (home, catalog, settings) = (&context.home, context.catalog(), &context.settings);
+    if !options.verify {
+        return gc::collect(home, &catalog, settings, options);
+    }
+    let reader = |disk: &Path, format: Option<&str>| {
+        Ok(qemu_img::backing(disk, format)?.map(|below| (below.path, below.format)))
+    };
+    gc::collect_verified(home, &catalog, settings, options, &reader)
 }
 
 fn acceleration(context: &LocalContext) -> Result<Acceleration> {
