@@ -19,7 +19,7 @@ use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, LayerLimits};
 use boxlite_home::Home;
 use boxlite_home::durable::{Staged, fault};
 use boxlite_home::lease::Leased;
-use boxlite_types::{Digest, Doing, Error, ErrorKind, Image, Progress, ProgressSink, Result, Shortage};
+use boxlite_types::{Digest, Doing, Error, ErrorCause, ErrorKind, Image, Progress, ProgressSink, Result};
 
 use crate::image::{self, Images};
 
@@ -59,7 +59,7 @@ pub fn lease(home: &Home, digest: &str) -> Result<Option<Leased>> {
 /// Concurrent callers, in any process, build it once between them.
 ///
 /// # Errors
-/// `ResourceExhausted` when there is no room, or the layers expand beyond the setting `max_expanded`; nothing is
+/// `ResourceExhausted` when there is no room, `Unsupported` when the layers expand beyond the setting `max_expanded`; nothing is
 /// left then. `NotFound` when a layer's blob is missing. `Corrupt` when a layer is damaged (its blob is removed,
 /// so that the next pull fetches it anew) or is not what its config says; `InvalidInput` when it is hostile.
 pub fn ensure(
@@ -193,10 +193,10 @@ fn explain(images: &Images, image: &Image, staged: &Staged, error: BuildError) -
             return Error::io("reading the blobs in", images.home().blobs(), source)
                 .while_doing(format!("layer {layer}"));
         }
-        BuildError::TooLarge { need, limit, .. } => {
+        // Not a shortage: the same image would be too large on any host with these settings.
+        BuildError::TooLarge { .. } => {
             let message = format!("{error}; the settings max_expanded and disk_size set the limits");
-            let shortage = Shortage { need, have: limit, inodes: false, reclaimable: None };
-            return Error::exhausted(message, shortage).because(error);
+            return Error::unsupported(message).about(ErrorCause::Limit).because(error);
         }
         _ => {}
     }

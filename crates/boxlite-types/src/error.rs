@@ -63,6 +63,28 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// What a failure is about, where that decides what a person can do: finer than the kind, and as stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCause {
+    /// A registry wants credentials, or refuses those that it got.
+    Credentials,
+    /// The image is for other processors than the platform that is wanted.
+    Platform,
+    /// An archive or directory of this host that was named as an image cannot be used.
+    LocalImage,
+    /// A volume's directory is missing, or cannot be shared.
+    Volume,
+    /// A port of the host cannot be had.
+    Port,
+    /// A limit of boxlite's own is exceeded, which a setting can raise: the host is not short of anything.
+    Limit,
+    /// Something that this build does not know, from a newer server.
+    #[serde(other)]
+    Other,
+}
+
 /// The figures behind a [`ErrorKind::ResourceExhausted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
@@ -89,6 +111,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    cause: Option<ErrorCause>,
     path: Option<PathBuf>,
     shortage: Option<Shortage>,
     server: Option<String>,
@@ -102,7 +125,15 @@ impl Error {
     /// An error of `kind` whose sentence is `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self(Box::new(Inner { kind, message, path: None, shortage: None, server: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message,
+            cause: None,
+            path: None,
+            shortage: None,
+            server: None,
+            source: None,
+        }))
     }
 
     /// [`ErrorKind::NotFound`].
@@ -162,6 +193,13 @@ impl Error {
         self
     }
 
+    /// Says what it is about, where that decides what a person can do.
+    #[must_use]
+    pub fn about(mut self, cause: ErrorCause) -> Self {
+        self.0.cause = Some(cause);
+        self
+    }
+
     /// Says that the server at `url` itself could not be used.
     #[must_use]
     pub fn of_server(mut self, url: impl Into<String>) -> Self {
@@ -209,6 +247,11 @@ impl Error {
     /// The stable kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// What it is about, where that decides what a person can do.
+    pub fn cause(&self) -> Option<ErrorCause> {
+        self.0.cause
     }
 
     /// The path the error is about, if it is about one.

@@ -35,7 +35,7 @@ pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPo
 pub use box_record::{BoxDescription, BoxRecord, Phase, RunOutcome};
 pub use boxlite_proto::GuestMetrics;
 pub use digest::Digest;
-pub use error::{Doing, Error, ErrorKind, Result, Shortage};
+pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use host::{Acceleration, AssetReport, HostInfo, Origin, SettingLine, SpaceInfo};

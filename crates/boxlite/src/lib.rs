@@ -68,12 +68,12 @@ pub use boxlite_home::settings::{self, Settings, SettingsOptions, SettingsVariab
 pub use boxlite_storage::reference::Reference;
 pub use boxlite_types::{
     Acceleration, Activity, Adoption, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions,
-    Consumption, CopyOptions, Digest, Error, ErrorKind, ExecOptions, Execution, ExecutionControl, ExitStatus,
-    FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig, Layer,
-    ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin, OutputChunk, OutputStream, Platform,
-    PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, Removal, RemoveOptions,
-    Result, SettingLine, Shortage, SpaceInfo, StopOptions, Usage, Verdict, WindowSize, gc, parse_ports,
-    parse_signal, wire,
+    Consumption, CopyOptions, Digest, Error, ErrorCause, ErrorKind, ExecOptions, Execution, ExecutionControl,
+    ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig,
+    Layer, ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin, OutputChunk, OutputStream,
+    Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, Removal,
+    RemoveOptions, Result, SettingLine, Shortage, SpaceInfo, StopOptions, Usage, Verdict, WindowSize, gc,
+    parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;

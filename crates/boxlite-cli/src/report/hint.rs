@@ -1,7 +1,7 @@
-//! Hints on what to do about an error, by its kind and by the command's topic.
+//! Hints on what to do about an error: by its cause where that is known, else by its kind and the command's topic.
 
 use boxlite::settings::Bytes;
-use boxlite::{Error, ErrorKind};
+use boxlite::{Error, ErrorCause, ErrorKind};
 
 /// The topic of a command; decides which hint helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +35,13 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
     if error.server().is_some() {
         return of_server(error.kind()).map(ToOwned::to_owned).into_iter().collect();
     }
+    if let Some(cause) = error.cause() {
+        return of_cause(cause, error.kind()).map(ToOwned::to_owned).into_iter().collect();
+    }
     let hint = match (error.kind(), topic) {
         (ErrorKind::ResourceExhausted, _) => return shortage(error),
-        // The path may be a volume's directory as well as an image.
         (ErrorKind::NotFound, Topic::NewBox) if error.path().is_some() => {
-            "a volume's directory must exist, and so must what oci:DIR, oci-archive:FILE or docker-archive:FILE names"
+            "what oci:DIR, oci-archive:FILE or docker-archive:FILE names must exist"
         }
         (ErrorKind::NotFound, Topic::NewBox | Topic::Image) => {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
@@ -82,6 +84,34 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]
+}
+
+/// Returns the hint for what the error is about; `None` where its sentence says all there is to say.
+fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
+    let hint = match (cause, kind) {
+        (ErrorCause::Credentials, _) => {
+            "boxlite uses the credentials that `docker login` leaves in ~/.docker/config.json, and its credential helpers"
+        }
+        (ErrorCause::Platform, _) => {
+            "boxes run on the host's own processors; choose an image that is built for them"
+        }
+        (ErrorCause::LocalImage, _) => {
+            "make it anew, with `skopeo copy` or `docker save` say; an image from a registry can be named instead"
+        }
+        (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
+            "boxlite never creates a volume's directory; put it back where the box expects it, or make another box"
+        }
+        (ErrorCause::Volume, _) => "-v takes HOST:BOX[:ro], where HOST is a directory outside boxlite's home",
+        (ErrorCause::Port, ErrorKind::Denied) => "choose a port from 1024 on for the host, as in -p 8080:80",
+        (ErrorCause::Port, ErrorKind::Conflict) => {
+            "choose another port of the host, or give -p only the box's: one that is free is taken then"
+        }
+        (ErrorCause::Limit, _) => {
+            "raise the setting if the image is trusted: `boxlite info` shows its value and where it is from"
+        }
+        _ => return None,
+    };
+    Some(hint)
 }
 
 /// Returns the hint for a server that cannot be used.

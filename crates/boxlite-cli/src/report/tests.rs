@@ -1,4 +1,4 @@
-use boxlite::{Error, ErrorKind, Shortage};
+use boxlite::{Error, ErrorCause, ErrorKind, Shortage};
 
 use super::*;
 
@@ -25,9 +25,9 @@ fn hints_depend_on_what_the_command_is_about() {
 #[test]
 fn a_hint_is_about_what_the_error_is_about() {
     let hinted = |error: Error, topic| CommandFailure::of(&error, topic).text().contains("hint: ");
-    let volume = Error::not_found("there is no /nonexist").at("/nonexist");
-    let text = CommandFailure::of(&volume, Topic::NewBox).text();
-    assert!(text.contains("a volume's directory") && !text.contains("image's name"), "{text}");
+    let local = Error::not_found("there is no /nonexist").at("/nonexist");
+    let text = CommandFailure::of(&local, Topic::NewBox).text();
+    assert!(text.contains("oci:DIR") && !text.contains("image's name"), "{text}");
     assert!(CommandFailure::of(&Error::not_found("x"), Topic::NewBox).text().contains("image's name"));
     assert!(!hinted(Error::not_found("there is no /nope in the box"), Topic::Copy));
     assert!(!hinted(Error::conflict("/nope is no directory"), Topic::Copy));
@@ -36,6 +36,26 @@ fn a_hint_is_about_what_the_error_is_about() {
         assert!(!hinted(Error::new(kind, "x"), Topic::Copy));
         assert!(hinted(Error::new(kind, "x"), Topic::Image));
         assert!(hinted(Error::new(kind, "x"), Topic::NewBox));
+    }
+}
+
+/// Kinds are coarse: these had hints about owners of paths, the host's abilities, lists of boxes and pulls.
+/// Mutation tried: no look at the cause.
+#[test]
+fn the_cause_decides_before_the_kind_and_the_topic() {
+    let cases = [
+        (ErrorKind::Denied, ErrorCause::Credentials, Topic::Image, "docker login"),
+        (ErrorKind::Unsupported, ErrorCause::Platform, Topic::NewBox, "processors"),
+        (ErrorKind::Unsupported, ErrorCause::Volume, Topic::NewBox, "HOST is a directory"),
+        (ErrorKind::NotFound, ErrorCause::Volume, Topic::Start, "put it back"),
+        (ErrorKind::Corrupt, ErrorCause::LocalImage, Topic::NewBox, "make it anew"),
+        (ErrorKind::Denied, ErrorCause::Port, Topic::Start, "from 1024 on"),
+        (ErrorKind::Conflict, ErrorCause::Port, Topic::NewBox, "another port"),
+        (ErrorKind::Unsupported, ErrorCause::Limit, Topic::NewBox, "raise the setting"),
+    ];
+    for (kind, cause, topic, hint) in cases {
+        let text = CommandFailure::of(&Error::new(kind, "x").about(cause).at("/x"), topic).text();
+        assert!(text.contains(hint) && text.matches("hint: ").count() == 1, "{cause:?}: {text}");
     }
 }
 

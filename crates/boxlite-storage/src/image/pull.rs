@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use boxlite_home::blocking;
 use boxlite_home::lease::Leased;
 use boxlite_types::{
-    Digest, Error, ErrorKind, Image, Layer, Platform, Progress, ProgressSink, PullOptions, PullPolicy, Result,
+    Digest, Error, ErrorCause, ErrorKind, Image, Layer, Platform, Progress, ProgressSink, PullOptions,
+    PullPolicy, Result,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -299,7 +300,8 @@ impl Images {
             let parsed = manifest::parse_config(&config, manifest.layers.len(), &name)?;
             let platform = parsed.platform.clone().unwrap_or_else(|| wanted.clone());
             if !wanted.accepts(&platform) {
-                return Err(Error::unsupported(format!("{name} is for {platform}, and {wanted} is wanted")));
+                let message = format!("{name} is for {platform}, and {wanted} is wanted");
+                return Err(Error::unsupported(message).about(ErrorCause::Platform));
             }
             return Ok(ResolvedImage { digest, document, manifest, config, parsed, platform });
         }

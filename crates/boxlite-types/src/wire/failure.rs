@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Shortage};
+use crate::{Error, ErrorCause, ErrorKind, Shortage};
 
 /// The body of every answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// Its kind.
     pub kind: ErrorKind,
+    /// What it is about, where that decides what a person can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<ErrorCause>,
     /// The path on the server that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
@@ -48,6 +51,7 @@ impl From<&Error> for ErrorDetail {
     fn from(error: &Error) -> Self {
         Self {
             kind: error.kind(),
+            cause: error.cause(),
             path: error.path().map(ToOwned::to_owned),
             shortage: error.shortage().cloned(),
         }
@@ -77,6 +81,10 @@ impl ErrorBody {
             }
             _ => Error::new(detail.kind, self.message),
         };
+        let error = match detail.cause {
+            Some(cause) => error.about(cause),
+            None => error,
+        };
         match detail.path {
             Some(path) => error.at(path),
             None => error,
@@ -105,7 +113,8 @@ mod tests {
     #[test]
     fn an_error_is_the_same_after_the_journey() {
         let shortage = Shortage { need: 1 << 30, have: 5, inodes: false, reclaimable: Some(7) };
-        let error = Error::exhausted("the disk is full", shortage.clone()).at("/home/x");
+        let error =
+            Error::exhausted("the disk is full", shortage.clone()).about(ErrorCause::Port).at("/home/x");
         let body = ErrorBody::new(&error, "ResourceExhaustedError", "resource_exhausted");
         let json = serde_json::to_string(&ErrorEnvelope { error: body }).unwrap();
         let back = serde_json::from_str::<ErrorEnvelope>(&json).unwrap().error.into_error();

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 
-use boxlite_types::{Error, ErrorKind, PortForward, Protocol, Result, refuse_overlaps};
+use boxlite_types::{Error, ErrorCause, ErrorKind, PortForward, Protocol, Result, refuse_overlaps};
 
 use super::Ipv4Net;
 
@@ -72,7 +72,7 @@ fn refused(port: &PortForward, error: io::Error) -> Error {
     let PortForward { bind, host, guest, protocol } = port;
     let what =
         format!("port {bind}:{host}/{protocol} of the host, to be published for port {guest} of the box,");
-    match error.kind() {
+    let refused = match error.kind() {
         io::ErrorKind::AddrInUse => Error::conflict(format!("{what} is in use")).because(error),
         io::ErrorKind::PermissionDenied => {
             Error::new(ErrorKind::Denied, format!("{what} needs privileges")).because(error)
@@ -82,7 +82,8 @@ fn refused(port: &PortForward, error: io::Error) -> Error {
                 .because(error)
         }
         _ => Error::new(ErrorKind::Io, format!("{what} can't be bound")).because(error),
-    }
+    };
+    refused.about(ErrorCause::Port)
 }
 
 /// The addresses outside `127.0.0.0/8` that the host has given to its loopback interfaces.

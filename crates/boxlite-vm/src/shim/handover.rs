@@ -1,7 +1,7 @@
 //! The messages between a starter and its shim, before the control socket answers.
 
 use boxlite_home::admission::LiveClaim;
-use boxlite_types::ErrorKind;
+use boxlite_types::{ErrorCause, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::launch::LaunchSpec;
@@ -21,5 +21,5 @@ pub(super) enum LaunchReport {
     /// QEMU runs and the control socket answers.
     Ready { shim_pid: u32, vm_pid: u32 },
     /// Neither is the case.
-    Failed { kind: ErrorKind, message: String },
+    Failed { kind: ErrorKind, cause: Option<ErrorCause>, message: String },
 }

@@ -65,7 +65,13 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     let ended = first.wait();
     match report {
         Some(LaunchReport::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
-        Some(LaunchReport::Failed { kind, message }) => Err(Error::new(kind, message)),
+        Some(LaunchReport::Failed { kind, cause, message }) => {
+            let error = Error::new(kind, message);
+            Err(match cause {
+                Some(cause) => error.about(cause),
+                None => error,
+            })
+        }
         None => {
             let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             let message =

@@ -67,7 +67,8 @@ impl ShimLaunch {
             runtime.block_on(running.run())
         });
         if let Err(error) = &result {
-            self.report(&LaunchReport::Failed { kind: error.kind(), message: error.chain().to_string() });
+            let (kind, cause, message) = (error.kind(), error.cause(), error.chain().to_string());
+            self.report(&LaunchReport::Failed { kind, cause, message });
         }
         result
     }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use boxlite_types::{Doing, Error, Result, Volume};
+use boxlite_types::{Doing, Error, ErrorCause, Result, Volume};
 
 use super::VolumeSpec;
 
@@ -21,7 +21,7 @@ pub fn resolve(spec: &VolumeSpec, working_directory: &Path, home: &Path) -> Resu
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message =
                 format!("the volume's directory {} does not exist; create it first", path.display());
-            return Err(Error::not_found(message).at(path).because(error));
+            return Err(Error::not_found(message).about(ErrorCause::Volume).at(path).because(error));
         }
         other => other.doing("resolving the volume's directory", &path)?,
     };
@@ -36,17 +36,17 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
     let metadata = match std::fs::symlink_metadata(source) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = format!("the volume's directory {} does not exist any more", source.display());
-            return Err(Error::not_found(message).at(source).because(error));
+            return Err(Error::not_found(message).about(ErrorCause::Volume).at(source).because(error));
         }
         other => other.doing("examining the volume's directory", source)?,
     };
     if metadata.is_symlink() {
         let message = format!("the volume's directory {} has become a symlink", source.display());
-        return Err(Error::conflict(message).at(source));
+        return Err(Error::conflict(message).about(ErrorCause::Volume).at(source));
     }
     if !metadata.is_dir() {
         let message = format!("{} is not a directory, and only directories can be volumes", source.display());
-        return Err(Error::unsupported(message).at(source));
+        return Err(Error::unsupported(message).about(ErrorCause::Volume).at(source));
     }
     // A box that writes to a directory above it could have put a link there since.
     let found = std::fs::canonicalize(source).doing("resolving the volume's directory", source)?;
@@ -56,7 +56,7 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
             source.display(),
             found.display()
         );
-        return Err(Error::conflict(message).at(source));
+        return Err(Error::conflict(message).about(ErrorCause::Volume).at(source));
     }
     let relation = if source.starts_with(home) || is_or_lies_below(source, home) {
         "lies in"
@@ -67,7 +67,7 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
     };
     let message =
         format!("the volume's directory {} {relation} boxlite's home {}", source.display(), home.display());
-    Err(Error::invalid(message).at(source))
+    Err(Error::invalid(message).about(ErrorCause::Volume).at(source))
 }
 
 /// Tells whether `path` or a directory above it is the same directory as `other`, whatever both are called.

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use boxlite_types::{Error, Result};
+use boxlite_types::{Error, ErrorCause, Result};
 
 /// Volumes of a box: they fit on its virtio-mmio bus beside disk, channel and network card.
 pub const MAX_VOLUMES: usize = 16;
@@ -23,7 +23,7 @@ pub struct VolumeSpec {
 /// `HOST` is absolute or begins with `.`; a bare name would be a named volume, which is
 /// [`boxlite_types::ErrorKind::Unsupported`]. A path with a colon can't be written, as in Docker.
 pub fn parse_volume(text: &str) -> Result<VolumeSpec> {
-    parse(text).map_err(|error| error.while_doing(format_args!("volume {text:?}")))
+    parse(text).map_err(|error| error.while_doing(format_args!("volume {text:?}")).about(ErrorCause::Volume))
 }
 
 fn parse(text: &str) -> Result<VolumeSpec> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Doing, Error, ErrorCause, Result};
 
 /// The most entries that are indexed; an image of 512 layers in Docker's old form has about 1 600.
 const ENTRY_LIMIT: usize = 16_384;
@@ -24,8 +24,11 @@ pub(super) struct ArchiveExtent {
 /// # Errors
 /// `Corrupt` when it is not a tar file, is cut off, or has more entries than an image's archive can have.
 pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<String, ArchiveExtent>> {
-    let broken =
-        |why: &str| Error::corrupt(format!("{} is no usable image archive: {why}", path.display())).at(path);
+    let broken = |why: &str| {
+        Error::corrupt(format!("{} is no usable image archive: {why}", path.display()))
+            .about(ErrorCause::LocalImage)
+            .at(path)
+    };
     let length = std::fs::metadata(path).doing("examining", path)?.len();
     let mut archive = tar::Archive::new(source);
     let mut entries = HashMap::new();

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use boxlite_types::{Digest, Doing, Error, Result};
+use boxlite_types::{Digest, Doing, Error, ErrorCause, Result};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -35,12 +35,12 @@ pub(super) fn open(
             "{} is no archive of docker save: it lacks manifest.json (oci-archive: reads OCI layouts)",
             place.path().display()
         );
-        return Err(Error::corrupt(message).at(place.path()));
+        return Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(place.path()));
     }
     let text = place.read("manifest.json", DOCUMENT_LIMIT)?;
     let items: Vec<DockerManifestItem> = serde_json::from_slice(&text).map_err(|error| {
         let message = format!("manifest.json in {} is malformed: {error}", place.path().display());
-        Error::corrupt(message).at(place.path()).because(error)
+        Error::corrupt(message).about(ErrorCause::LocalImage).at(place.path()).because(error)
     })?;
     let item = choose(&items, wanted, &name)?;
     let config = place.read(&item.config, DOCUMENT_LIMIT)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use boxlite_types::{Error, Result};
+use boxlite_types::{Error, ErrorCause, Result};
 
 use super::{LocalSource, SourcePlace};
 use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, ManifestDocument};
@@ -19,7 +19,7 @@ pub(super) fn open(place: SourcePlace, tag: Option<&str>, name: String) -> Resul
     let index = place.read("index.json", DOCUMENT_LIMIT)?;
     let ManifestDocument::Index(entries) = manifest::parse(&index, &format!("{name} (index.json)"))? else {
         let message = format!("index.json of {} is not an index", place.path().display());
-        return Err(Error::corrupt(message).at(place.path()));
+        return Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(place.path()));
     };
     let (top, made_up) = match choose(&entries, tag, &name)? {
         LayoutChoice::Entry(entry) => (entry.digest, HashMap::new()),

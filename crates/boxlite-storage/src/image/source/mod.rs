@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_home::blocking;
-use boxlite_types::{Digest, Error, Progress, ProgressSink, PullOptions, Result};
+use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
 use registry::Repository;
 
@@ -71,7 +71,7 @@ impl LocalSource {
                 self.entry(digest),
                 self.name
             );
-            return Err(Error::corrupt(message).at(self.place.path()));
+            return Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(self.place.path()));
         }
         Ok(bytes)
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Doing, Error, ErrorCause, Result};
 
 use super::archive;
 
@@ -80,7 +80,7 @@ impl SourcePlace {
                 self.path().display(),
                 slice.length()
             );
-            return Err(Error::corrupt(message).at(self.path()));
+            return Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(self.path()));
         }
         let mut bytes = Vec::with_capacity(slice.length() as usize);
         slice.take(limit).read_to_end(&mut bytes).doing("reading", self.path().join(name))?;
@@ -136,5 +136,7 @@ fn open_regular(path: &Path, image: &Path) -> Result<File> {
 }
 
 fn missing(name: &str, image: &Path) -> Error {
-    Error::corrupt(format!("the image at {} is incomplete: it lacks {name}", image.display())).at(image)
+    Error::corrupt(format!("the image at {} is incomplete: it lacks {name}", image.display()))
+        .about(ErrorCause::LocalImage)
+        .at(image)
 }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use boxlite_types::{Error, ErrorKind, Result};
+use boxlite_types::{Error, ErrorCause, ErrorKind, Result};
 use http_auth::ChallengeRef;
 use http_auth::parser::ChallengeParser;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -64,7 +64,9 @@ impl Authorization {
         base: &str,
     ) -> Result<(), Trouble> {
         let host = reference.host();
-        let denied = |message: String| Trouble::Final(Error::new(ErrorKind::Denied, message));
+        let denied = |message: String| {
+            Trouble::Final(Error::new(ErrorKind::Denied, message).about(ErrorCause::Credentials))
+        };
         self.header = match (challenge(headers), &self.credentials) {
             (Some(Challenge::Basic), Credentials::Basic { user, password }) => Some(basic(user, password)?),
             (Some(Challenge::Bearer { realm, service, scope }), credentials) => {
@@ -100,7 +102,7 @@ fn token_url(realm: &str, base: &str, host: &str) -> Result<Url> {
     if base.starts_with("https") && url.scheme() != "https" {
         let message =
             format!("registry {host} names a token server without TLS ({url}); nothing was sent to it");
-        return Err(Error::new(ErrorKind::Denied, message));
+        return Err(Error::new(ErrorKind::Denied, message).about(ErrorCause::Credentials));
     }
     Ok(url)
 }
@@ -149,7 +151,7 @@ async fn fetch_token(
     }
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
         let message = format!("{host} does not accept the credentials at hand; run `docker login {host}`");
-        return Err(Error::new(ErrorKind::Denied, message).into());
+        return Err(Error::new(ErrorKind::Denied, message).about(ErrorCause::Credentials).into());
     }
     if !status.is_success() {
         return Err(failure::of_status(status, &headers, &body, reference, "token"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use boxlite_types::{Error, ErrorKind, Result};
+use boxlite_types::{Error, ErrorCause, ErrorKind, Result};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -150,7 +150,7 @@ fn host_of(key: &str) -> &str {
 
 /// Asks `docker-credential-<helper>`; `None` when it knows nothing of the registry.
 async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
-    let denied = |message: String| Error::new(ErrorKind::Denied, message);
+    let denied = |message: String| Error::new(ErrorKind::Denied, message).about(ErrorCause::Credentials);
     if !helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         return Err(Error::invalid(format!(
             "'{helper}' in Docker's configuration is not a credential helper's name"

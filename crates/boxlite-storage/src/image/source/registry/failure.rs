@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use boxlite_types::{Error, ErrorKind};
+use boxlite_types::{Error, ErrorCause, ErrorKind};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
@@ -137,8 +137,11 @@ pub(super) fn of_status(
                 "{host} does not let these credentials pull {name}{said}; it may not exist, or need `docker login {host}`"
             ),
         )
+        .about(ErrorCause::Credentials)
         .into(),
-        403 => Error::new(ErrorKind::Denied, format!("{host} refuses to hand out {name}{said}")).into(),
+        403 => Error::new(ErrorKind::Denied, format!("{host} refuses to hand out {name}{said}"))
+            .about(ErrorCause::Credentials)
+            .into(),
         404 if path.starts_with("manifests/") => {
             Error::not_found(format!("registry {host} has no image {name}{said}")).into()
         }
