@@ -284,6 +284,10 @@ blobs         0       0 B         0 B
 logs          0       0 B         0 B
 boot files    1       64 MiB      0 B
 unfinished    0       0 B         0 B
+unexplained   0       0 B         0 B
+database      0       0 B         0 B
+reserves      0       0 B         0 B
+other                 0 B         0 B
 
 DISK IMAGE     ALLOCATED   BOXES   LAST USED       RECLAIMABLE
 abcdef012345   3 MiB       1       2 minutes ago   no

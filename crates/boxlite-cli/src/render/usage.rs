@@ -28,6 +28,10 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
     kind("logs", &usage.logs);
     kind("boot files", &usage.boot_files);
     kind("unfinished", &usage.unfinished);
+    kind("unexplained", &usage.unexplained);
+    kind("database", &usage.database);
+    kind("reserves", &usage.reserves);
+    kinds.row(["other".to_owned(), String::new(), Bytes(usage.other).to_string(), Bytes(0).to_string()]);
     let mut text = kinds.text();
     if verbose {
         text.push('\n');

@@ -33,6 +33,8 @@ struct Measuring<'a> {
     removed: HashSet<&'a Path>,
     /// Which boxes need a file.
     users: HashMap<FileId, HashSet<u32>>,
+    /// Files that count in a row: a base may be another name of an overlay.
+    counted: HashSet<FileId>,
 }
 
 impl<'a> Measuring<'a> {
@@ -43,7 +45,8 @@ impl<'a> Measuring<'a> {
             ..Usage::default()
         };
         let removed = plan.candidates.iter().map(|planned| planned.item.path.as_path()).collect();
-        Self { plan, home, usage, removed, users: users(&plan.census) }
+        let counted = plan.census.overlays.iter().map(|overlay| overlay.id).collect();
+        Self { plan, home, usage, removed, users: users(&plan.census), counted }
     }
 
     fn finish(mut self) -> Usage {
@@ -61,7 +64,34 @@ impl<'a> Measuring<'a> {
         self.usage.blobs = self.directory(&self.home.blobs(), Category::Blob);
         self.usage.boot_files = self.directory(&self.home.vm(), Category::BootFile);
         self.usage.unfinished = self.directory(&self.home.tmp(), Category::Unfinished);
+        self.add_files_of_the_home();
+        self.usage.other = self.measure(self.home.root()).saturating_sub(self.rows());
         self.usage
+    }
+
+    /// Bytes of all rows but the last.
+    fn rows(&self) -> u64 {
+        let Usage { disk_images, overlays, bases, blobs, logs, boot_files, unfinished, .. } = &self.usage;
+        let Usage { unexplained, database, reserves, .. } = &self.usage;
+        let rows = [disk_images, overlays, bases, blobs, logs, boot_files, unfinished];
+        rows.into_iter().chain([unexplained, database, reserves]).map(|row| row.allocated).sum()
+    }
+
+    /// The database and the reserves, which lie in the home itself.
+    fn add_files_of_the_home(&mut self) {
+        let database = self.home.database();
+        let database = database.file_name().unwrap_or_default().as_encoded_bytes();
+        for entry in std::fs::read_dir(self.home.root()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_database = name.as_encoded_bytes().starts_with(database);
+            if !is_database && !name.as_encoded_bytes().starts_with(b"reserve-") {
+                continue;
+            }
+            let allocated = self.measure(&entry.path());
+            let row = if is_database { &mut self.usage.database } else { &mut self.usage.reserves };
+            row.count += 1;
+            row.allocated += allocated;
+        }
     }
 
     fn add_file(&mut self, file: &StoredFile) {
@@ -73,7 +103,7 @@ impl<'a> Measuring<'a> {
         let is_image = file.kind.category() == Category::DiskImage;
         let share = if is_image { &mut self.usage.disk_images } else { &mut self.usage.bases };
         share.count += 1;
-        share.allocated += file.allocated;
+        share.allocated += if self.counted.insert(file.id) { file.allocated } else { 0 };
         share.reclaimable += if reclaimable { file.freed() } else { 0 };
         if is_image {
             self.usage.images.push(ImageUsage {
@@ -93,6 +123,12 @@ impl<'a> Measuring<'a> {
         let own = overlays.iter().map(|overlay| overlay.allocated).sum::<u64>();
         let total = if entry.directory { self.measure(home.of_box(&entry.id).root()) } else { 0 };
         let logs = total.saturating_sub(own);
+        self.usage.boxes.push(BoxUsage { id: entry.id.to_string(), overlays: own, logs, below });
+        if entry.is_lost() && !entry.intended {
+            self.usage.unexplained.count += 1;
+            self.usage.unexplained.allocated += total;
+            return;
+        }
         self.usage.overlays.count += overlays.len() as u64;
         self.usage.overlays.allocated += own;
         self.usage.logs.count += 1;
@@ -101,7 +137,6 @@ impl<'a> Measuring<'a> {
             self.usage.overlays.reclaimable += own;
             self.usage.logs.reclaimable += logs;
         }
-        self.usage.boxes.push(BoxUsage { id: entry.id.to_string(), overlays: own, logs, below });
     }
 
     /// The share of everything in a directory, without the directory itself.

@@ -15,7 +15,7 @@ pub struct KindUsage {
     pub reclaimable: u64,
 }
 
-/// The space that a home takes.
+/// The space that a home takes; a file with several names counts in one row, once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Disk images.
@@ -32,6 +32,19 @@ pub struct Usage {
     pub boot_files: KindUsage,
     /// Unfinished files and trash.
     pub unfinished: KindUsage,
+    /// Directories of boxes that nothing explains: `gc` frees nothing of them until a person adopts or purges them.
+    #[serde(default)]
+    pub unexplained: KindUsage,
+    /// The database and its journal.
+    #[serde(default)]
+    pub database: KindUsage,
+    /// Space that is set aside for what frees space on a full disk.
+    #[serde(default)]
+    pub reserves: KindUsage,
+    /// Bytes of everything else in the home: directories, settings, and what boxlite did not make. With this the rows
+    /// add up to all that the home allocates.
+    #[serde(default)]
+    pub other: u64,
     /// Bytes of disk images and bases that more than one box stands on.
     pub shared: u64,
     /// Allocated bytes that `gc` would free now.
