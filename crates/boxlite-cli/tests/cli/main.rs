@@ -9,6 +9,7 @@ mod clones;
 mod copying;
 mod edges;
 mod execs;
+mod explain;
 mod filesystems;
 mod home;
 mod lifecycle;

@@ -29,14 +29,19 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
 
 /// Connects to the socket at `path`; `None` when nobody listens there, or not for long enough to take the connection.
 pub(crate) async fn connect(path: &Path) -> Result<Option<UnixStream>> {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotADirectory, NotFound};
     let connected = match short_name(path) {
         Ok((_directory, short)) => UnixStream::connect(short).await,
         Err(error) => Err(error),
     };
     match connected {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset) => Ok(None),
+        // A file where the box's directory was has no socket in it either.
+        Err(error)
+            if matches!(error.kind(), NotFound | NotADirectory | ConnectionRefused | ConnectionReset) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(Error::io("connecting to", path, error)),
     }
 }

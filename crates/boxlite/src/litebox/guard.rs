@@ -97,7 +97,9 @@ fn without_directory(context: &LocalContext, id: &str, error: Error) -> Error {
         return gone;
     }
     let root = paths.root().display();
-    Error::corrupt(format!("the box has lost its directory {root}; `boxlite rm -f` removes its record"))
-        .at(paths.root())
-        .because(error)
+    let what = match paths.root().symlink_metadata() {
+        Ok(_) => format!("{root}, where the box's directory was, is something else now"),
+        Err(_) => format!("the box has lost its directory {root}"),
+    };
+    Error::corrupt(format!("{what}; `boxlite rm -f` removes its record")).at(paths.root()).because(error)
 }

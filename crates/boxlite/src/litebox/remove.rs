@@ -33,7 +33,8 @@ pub(crate) fn remove(context: &LocalContext, guard: &BoxGuard) -> Result<()> {
     Ok(())
 }
 
-/// Removes the box `id` whose record cannot be read, or which has lost its directory; its shim must have been ended.
+/// Removes the box `id` whose record cannot be read, or which has lost its directory; its shim must have been
+/// ended. What is there in place of the directory stays.
 ///
 /// # Errors
 /// `Busy` when another process is changing it, or it runs.
@@ -49,7 +50,12 @@ pub(crate) fn remove_damaged(context: &LocalContext, id: &str) -> Result<()> {
         locks.push(shim_lock(&paths, id)?);
     }
     context.store.delete_box(id)?;
-    durable::discard_dir(paths.root(), &context.home.tmp())?;
+    if paths.root().is_dir() {
+        durable::discard_dir(paths.root(), &context.home.tmp())?;
+    } else if paths.root().symlink_metadata().is_ok() {
+        // boxlite makes directories alone there, so this is somebody's.
+        tracing::warn!("{} is not a box's directory, and stays where it is", paths.root().display());
+    }
     forget(context, id);
     released(context);
     Ok(())
