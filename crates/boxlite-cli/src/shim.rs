@@ -1,9 +1,10 @@
 //! The process that owns one box's virtual machine; started by boxlite, never by hand.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use boxlite_vm::shim::{Detached, detach};
+use boxlite::{RuntimeOptions, SettingsVariables};
+use boxlite_vm::shim::{CollectGarbage, Detached, ShimLaunch, detach};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -23,11 +24,22 @@ fn main() -> ExitCode {
             .with_writer(Mutex::new(log))
             .init();
     }
-    match assignment.run() {
+    let collect = collector(&assignment);
+    match assignment.run(collect) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %error.chain(), "the shim failed");
             ExitCode::from(125)
         }
     }
+}
+
+/// What collects garbage in the home of the box, under the settings of the user who started it.
+fn collector(assignment: &ShimLaunch) -> CollectGarbage {
+    let variables = SettingsVariables::from_lookup(|name| std::env::var_os(name));
+    let home = assignment.home_root();
+    Arc::new(move |wanted| {
+        let options = RuntimeOptions { variables: variables.clone(), ..RuntimeOptions::new(&home) };
+        boxlite::relieve(&options, wanted)
+    })
 }

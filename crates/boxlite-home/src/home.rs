@@ -242,6 +242,11 @@ impl BoxPaths {
         self.root.join("main.log")
     }
 
+    /// Why the present run is paused, shown by its shim; empty while it is not.
+    pub fn pause(&self) -> PathBuf {
+        self.root.join("pause.json")
+    }
+
     /// The outcome of the last run, published by its shim.
     pub fn outcome(&self) -> PathBuf {
         self.root.join("outcome.json")

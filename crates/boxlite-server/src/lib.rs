@@ -170,6 +170,7 @@ impl BoundServer {
             token.cancel();
         });
         chores.spawn(upkeep::reap(Arc::clone(&app.executions)));
+        chores.spawn(upkeep::report_pauses(app.runtime.clone()));
         chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));

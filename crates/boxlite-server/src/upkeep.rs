@@ -1,15 +1,18 @@
 //! Periodic work: garbage collection, reaping executions without a client, and forgetting boxes that others removed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite::{ErrorKind, GcOptions, Runtime};
+use boxlite::{BoxInfo, BoxState, ErrorKind, GcOptions, ListOptions, Runtime};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::executions::Executions;
 
 /// How often to look for boxes that other processes removed.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+/// How often to look for boxes that were paused or went on.
+const PAUSE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often to look for executions without a client.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,34 @@ async fn forget_removed(runtime: &Runtime, executions: &Executions) {
             executions.forget_box(&id);
         }
     }
+}
+
+/// Logs when a box is paused for want of disk space and when it goes on; never returns.
+pub(crate) async fn report_pauses(runtime: Runtime) {
+    let mut ticks = every(PAUSE_INTERVAL);
+    let mut paused = BTreeMap::new();
+    loop {
+        ticks.tick().await;
+        match runtime.list(ListOptions::default()).await {
+            Ok(boxes) => paused = report_changes(&paused, &boxes),
+            Err(error) => tracing::warn!(error = %error.chain(), "boxes could not be looked at"),
+        }
+    }
+}
+
+/// Logs the difference to the `before` paused boxes, by id and name; returns those that are paused now.
+fn report_changes(before: &BTreeMap<String, String>, boxes: &[BoxInfo]) -> BTreeMap<String, String> {
+    let mut now = BTreeMap::new();
+    for info in boxes.iter().filter(|info| info.state == BoxState::Paused) {
+        if !before.contains_key(&info.id) {
+            tracing::warn!(id = info.id, name = info.name, reason = info.reason, "a box is paused");
+        }
+        now.insert(info.id.clone(), info.name.clone());
+    }
+    for (id, name) in before.iter().filter(|(id, _)| !now.contains_key(*id)) {
+        tracing::info!(id, name, "a box is not paused any more");
+    }
+    now
 }
 
 /// Ends or releases executions that their clients do not come back to; never returns.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, PortForward};
+use crate::{BoxOptions, Error, Pause, PortForward, Result, Shortage};
 
 /// A box as `ls` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,8 +20,11 @@ pub struct BoxInfo {
     pub disk_digest: String,
     /// Its state, observed and not merely recorded.
     pub state: BoxState,
-    /// Why it failed, or how it ended when not by an ordinary exit.
+    /// Why it failed, how it ended when not by an ordinary exit, or why it is paused.
     pub reason: Option<String>,
+    /// The figures of its pause, while it is paused.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// Exit status of the main process of the last run (128 + n for signal n).
     pub exit_code: Option<i32>,
     /// When it was created.
@@ -43,6 +46,19 @@ impl BoxInfo {
     pub fn short_id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
     }
+
+    /// Refuses what would wait for the box to resume, if it is paused.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` with the figures of the pause.
+    pub fn refuse_while_paused(&self) -> Result<()> {
+        let Some(pause) = &self.pause else { return Ok(()) };
+        let reason = self.reason.as_deref().unwrap_or("too little space is free");
+        let message = format!("box {} is paused ({reason})", self.name);
+        let have = pause.free.unwrap_or_default();
+        let shortage = Shortage { need: pause.resumes_at, have, inodes: false, reclaimable: None };
+        Err(Error::exhausted(message, shortage).at(&pause.path))
+    }
 }
 
 /// The state machine's states.
@@ -53,6 +69,8 @@ pub enum BoxState {
     Created,
     /// Its shim and its VM are alive.
     Running,
+    /// As running, but its guest waits for space on the host's disk; `reason` says how much, and it resumes by itself.
+    Paused,
     /// The last run ended.
     Stopped,
     /// The last start or run broke; `reason` says how.
@@ -60,11 +78,20 @@ pub enum BoxState {
 }
 
 impl BoxState {
+    /// Every state, in the order of a box's life.
+    pub const ALL: [Self; 5] = [Self::Created, Self::Running, Self::Paused, Self::Stopped, Self::Failed];
+
+    /// Whether the box's shim and virtual machine are alive.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+
     /// The state's stable name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
         }

@@ -16,8 +16,11 @@ pub struct HostInfo {
     pub home: PathBuf,
     /// Boxes in the home.
     pub boxes: usize,
-    /// Running boxes.
+    /// Running boxes, those that are paused included.
     pub running: usize,
+    /// Running boxes whose guest waits for space on the host's disk.
+    #[serde(default)]
+    pub paused: usize,
     /// Images in the catalogue.
     pub images: usize,
     /// The accelerator that runs guests' code, and why; absent when nothing can.

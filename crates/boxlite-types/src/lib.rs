@@ -20,6 +20,7 @@ mod execution;
 pub mod gc;
 mod host;
 mod image;
+mod pause;
 mod platform;
 mod port;
 mod progress;
@@ -40,6 +41,7 @@ pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, Output
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use host::{Acceleration, AssetReport, HostInfo, Origin, SettingLine, SpaceInfo};
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
+pub use pause::{Pause, PauseCause};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
 pub use progress::{Progress, ProgressSink};

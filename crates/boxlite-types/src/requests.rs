@@ -21,6 +21,8 @@ pub struct ExecOptions {
     pub tty: Option<WindowSize>,
     /// Standard input is connected.
     pub stdin: bool,
+    /// Refuse with `ResourceExhausted` while the box is paused, instead of waiting until it resumes.
+    pub unless_paused: bool,
 }
 
 /// The selection of a listing; all conditions must hold.
@@ -71,6 +73,8 @@ pub struct CopyOptions {
     pub archive: bool,
     /// Copy what a symbolic link points to when the source is one.
     pub follow_link: bool,
+    /// Refuse with `ResourceExhausted` while the box is paused, instead of waiting until it resumes.
+    pub unless_paused: bool,
 }
 
 /// Which of the main process's output to return.

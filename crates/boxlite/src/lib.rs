@@ -60,6 +60,7 @@ mod assets;
 mod context;
 mod litebox;
 mod options;
+mod relief;
 mod runtime;
 mod time;
 
@@ -71,11 +72,12 @@ pub use boxlite_types::{
     Consumption, CopyOptions, Digest, Error, ErrorCause, ErrorKind, ExecOptions, Execution, ExecutionControl,
     ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig,
     Layer, ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin, OutputChunk, OutputStream,
-    Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, Removal,
-    RemoveOptions, Result, SettingLine, Shortage, SpaceInfo, StopOptions, Usage, Verdict, WindowSize, gc,
-    parse_ports, parse_signal, wire,
+    Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy,
+    Purge, Removal, RemoveOptions, Result, SettingLine, Shortage, SpaceInfo, StopOptions, Usage, Verdict,
+    WindowSize, gc, parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;
 pub use options::{MissingHome, RuntimeOptions};
+pub use relief::relieve;
 pub use runtime::{LiteBox, LogStream, RemoteOptions, Runtime, TarStream};

@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
+use super::pause::noting_pause;
 use crate::copy::{CopySource, Endpoint, pack, unpack};
 use crate::report::{CommandFailure, Exit, Topic, note};
 
@@ -24,6 +25,9 @@ pub(crate) struct CopyArgs {
     /// Copy what a link SOURCE points to, not the link
     #[arg(short = 'L', long)]
     follow_link: bool,
+    /// Fail while the box is paused, instead of waiting until it resumes
+    #[arg(long)]
+    no_wait: bool,
     /// A path, BOX:PATH, or `-` for a tar stream on standard input
     #[arg(value_name = "SOURCE", allow_hyphen_values = true)]
     source: String,
@@ -34,7 +38,7 @@ pub(crate) struct CopyArgs {
 
 impl CopyArgs {
     fn options(&self) -> CopyOptions {
-        CopyOptions { archive: self.archive, follow_link: self.follow_link }
+        CopyOptions { archive: self.archive, follow_link: self.follow_link, unless_paused: self.no_wait }
     }
 
     /// Appended to the command's help.
@@ -57,13 +61,12 @@ pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Comman
             report_copied(&args, bytes);
         }
         (Endpoint::Stream, Endpoint::Box { id, path }) => {
-            runtime
-                .copy_in(&id, &path, args.options(), standard_input()?)
-                .await
-                .map_err(|error| failed(&error))?;
+            let copied = runtime.copy_in(&id, &path, args.options(), standard_input()?);
+            noting_pause(runtime, &id, copied).await.map_err(|error| failed(&error))?;
         }
         (Endpoint::Box { id, path }, Endpoint::Stream) => {
-            let tar = runtime.copy_out(&id, &path, args.options()).await.map_err(|error| failed(&error))?;
+            let tar = noting_pause(runtime, &id, runtime.copy_out(&id, &path, args.options()));
+            let tar = tar.await.map_err(|error| failed(&error))?;
             pass_on(tar, tokio::io::stdout()).await?;
         }
         (Endpoint::Box { .. }, Endpoint::Box { .. }) => {
@@ -126,7 +129,7 @@ async fn copy_in(
     let (read, write) = make_pipe()?;
     let read = pipe::Receiver::from_owned_fd(read).map_err(|error| pipe_failed(&error))?;
     let packing = tokio::task::spawn_blocking(move || pack(&source, std::fs::File::from(write)));
-    let copied = runtime.copy_in(id, to, options, Box::new(read)).await;
+    let copied = noting_pause(runtime, id, runtime.copy_in(id, to, options, Box::new(read))).await;
     let packed = packing.await.map_err(|error| CommandFailure::local(format!("packing failed: {error}")))?;
     match (packed, copied) {
         (Ok(packed), Ok(())) => {
@@ -153,7 +156,8 @@ async fn copy_out(
     if keep && !rustix::process::geteuid().is_root() {
         note("boxlite: warning: only root can keep owners; the copy belongs to you");
     }
-    let mut tar = runtime.copy_out(id, &path, options).await.map_err(|error| failed(&error))?;
+    let tar = noting_pause(runtime, id, runtime.copy_out(id, &path, options)).await;
+    let mut tar = tar.map_err(|error| failed(&error))?;
     let (read, write) = make_pipe()?;
     let mut write = pipe::Sender::from_owned_fd(write).map_err(|error| pipe_failed(&error))?;
     let unpacking = tokio::task::spawn_blocking(move || unpack(std::fs::File::from(read), &path, &to, keep));

@@ -3,6 +3,7 @@
 use boxlite::{ExecOptions, Runtime, WindowSize};
 use clap::Args;
 
+use super::pause::noting_pause;
 use crate::args::ProcessArgs;
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic};
@@ -14,6 +15,9 @@ pub(crate) struct ExecArgs {
     /// Do not wait for the command, and do not show its output
     #[arg(short, long)]
     detach: bool,
+    /// Fail while the box is paused, instead of waiting until it resumes
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     process: ProcessArgs,
     /// The box, then the command and its arguments
@@ -38,6 +42,7 @@ impl ExecArgs {
             user: process.user,
             tty: process.tty.then_some(size),
             stdin: process.interactive && !self.detach,
+            unless_paused: self.no_wait,
         };
         Ok((id, options))
     }
@@ -55,11 +60,16 @@ pub(super) async fn exec(
         wiring.check()?;
     }
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
-    let execution = runtime.exec(&id, options).await.map_err(failed)?;
+    let begun = async {
+        let execution = runtime.exec(&id, options).await?;
+        let started = execution.control.started().await?;
+        Ok((execution, started))
+    };
+    let (execution, started) = noting_pause(runtime, &id, begun).await.map_err(failed)?;
     if !detach {
         return connect(execution, wiring).await.map(SessionExit::exit);
     }
-    if execution.control.started().await.map_err(failed)? {
+    if started {
         detach_from(&*execution.control).await;
         return Ok(Exit::OK);
     }

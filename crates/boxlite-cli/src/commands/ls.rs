@@ -76,9 +76,10 @@ fn state(text: &str) -> Result<BoxState, String> {
     match text {
         "created" => Ok(BoxState::Created),
         "running" => Ok(BoxState::Running),
+        "paused" => Ok(BoxState::Paused),
         "stopped" | "exited" => Ok(BoxState::Stopped),
         "failed" | "dead" => Ok(BoxState::Failed),
-        _ => Err(format!("`{text}` is not a status; there are created, running, stopped and failed")),
+        _ => Err(format!("`{text}` is not a status; there are created, running, paused, stopped and failed")),
     }
 }
 

@@ -17,6 +17,7 @@ mod kill;
 mod logs;
 mod ls;
 mod open;
+mod pause;
 mod pull;
 mod restart;
 mod rm;

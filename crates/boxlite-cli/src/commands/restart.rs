@@ -1,6 +1,6 @@
 //! `restart`.
 
-use boxlite::{BoxInfo, BoxState, Error, Runtime, StopOptions};
+use boxlite::{BoxInfo, Error, Runtime, StopOptions};
 
 use super::each::each;
 use super::stop::StopArgs;
@@ -20,7 +20,7 @@ pub(super) async fn restart(runtime: &Runtime, args: StopArgs) -> Result<Exit, C
 async fn stop(runtime: &Runtime, id: &str, options: StopOptions) -> Result<BoxInfo, Error> {
     let Err(error) = runtime.stop(id, options).await else { return runtime.inspect(id).await };
     let info = runtime.inspect(id).await?;
-    if info.state == BoxState::Running {
+    if info.state.is_up() {
         return Err(error);
     }
     note(&format!("boxlite: warning: {}", error.chain()));

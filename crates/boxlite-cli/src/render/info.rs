@@ -14,7 +14,11 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
     let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
     fact("version", info.version.clone());
     fact("home", info.home.display().to_string());
-    fact("boxes", format!("{}, {} running", info.boxes, info.running));
+    let paused = match info.paused {
+        0 => String::new(),
+        paused => format!(", {paused} of them paused for want of disk space"),
+    };
+    fact("boxes", format!("{}, {} running{paused}", info.boxes, info.running));
     fact("images", info.images.to_string());
     match &info.acceleration {
         Some(acceleration) => {

@@ -16,6 +16,7 @@ pub(crate) struct BoxColumns {
 }
 
 const MAX_COMMAND_CHARS: usize = 24;
+const MAX_REASON_CHARS: usize = 60;
 
 /// Returns boxes as a table, with times relative to `now`.
 pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) -> String {
@@ -31,7 +32,7 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
             info.image.clone(),
             command(&info.options.main, columns.whole),
             ago(info.created_at, now),
-            status(info, now),
+            status(info, columns.whole, now),
             ports(info),
             info.name.clone(),
         ];
@@ -46,11 +47,12 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
 }
 
 /// Writes the state of a box and since when it has had it.
-fn status(info: &BoxInfo, now: Timestamp) -> String {
+fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
     let since = |moment: Option<Timestamp>| moment.map(|moment| span(moment, now));
     match info.state {
         BoxState::Created => "Created".to_owned(),
         BoxState::Running => since(info.started_at).map_or("Up".to_owned(), |span| format!("Up {span}")),
+        BoxState::Paused => format!("Paused{}", reason(info, whole)),
         BoxState::Stopped => {
             let code = info.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
             let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
@@ -58,9 +60,22 @@ fn status(info: &BoxInfo, now: Timestamp) -> String {
         }
         BoxState::Failed => {
             let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
-            format!("Failed{when}")
+            format!("Failed{when}{}", reason(info, whole))
         }
     }
+}
+
+/// Writes why the box is in its state, in parentheses after it.
+fn reason(info: &BoxInfo, whole: bool) -> String {
+    let limit = if whole { usize::MAX } else { MAX_REASON_CHARS };
+    info.reason.as_deref().map(|reason| format!(" ({})", shortened(reason, limit))).unwrap_or_default()
+}
+
+fn shortened(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit - 1).chain(['…']).collect()
 }
 
 fn command(main: &MainProcess, whole: bool) -> String {
@@ -72,10 +87,7 @@ fn command(main: &MainProcess, whole: bool) -> String {
         }
     };
     let line = words.join(" ");
-    if whole || line.chars().count() <= MAX_COMMAND_CHARS {
-        return line;
-    }
-    line.chars().take(MAX_COMMAND_CHARS - 1).chain(['…']).collect()
+    if whole { line } else { shortened(&line, MAX_COMMAND_CHARS) }
 }
 
 fn ports(info: &BoxInfo) -> String {

@@ -26,6 +26,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         disk_digest: "bb".into(),
         state,
         reason: None,
+        pause: None,
         exit_code: None,
         created_at: before(7_300),
         started_at: None,

@@ -14,6 +14,7 @@ mod filesystems;
 mod home;
 mod lifecycle;
 mod listing;
+mod paused;
 mod pressure;
 mod reach;
 mod runs;

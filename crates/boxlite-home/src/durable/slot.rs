@@ -57,6 +57,11 @@ impl Slot {
     /// # Errors
     /// `InvalidInput` when the contents are too long or contain a newline.
     pub fn write(&self, contents: &[u8]) -> Result<()> {
+        self.write_volatile(contents)?;
+        self.file.sync_data().doing("syncing", &self.path)
+    }
+
+    fn block(&self, contents: &[u8]) -> Result<[u8; SLOT_LEN]> {
         if contents.len() > SLOT_LEN - OVERHEAD || contents.contains(&b'\n') {
             let message = format!("{} bytes do not fit {} on one line", contents.len(), self.path.display());
             return Err(Error::invalid(message).at(&self.path));
@@ -68,8 +73,21 @@ impl Slot {
         let rest = &mut block[contents.len() + 1..];
         rest[..checksum.len()].copy_from_slice(checksum.as_bytes());
         rest[checksum.len()] = b'\n';
-        self.file.write_all_at(&block, 0).doing("writing", &self.path)?;
-        self.file.sync_data().doing("syncing", &self.path)
+        Ok(block)
+    }
+
+    /// Writes `contents` in place for processes of this boot; what is read after a power loss may be older.
+    ///
+    /// # Errors
+    /// As for [`Slot::write`].
+    pub fn write_volatile(&self, contents: &[u8]) -> Result<()> {
+        let block = self.block(contents)?;
+        self.file.write_all_at(&block, 0).doing("writing", &self.path)
+    }
+
+    /// Empties the slot as [`Slot::write_volatile`] writes it.
+    pub fn clear(&self) -> Result<()> {
+        self.file.write_all_at(&[b' '; SLOT_LEN], 0).doing("emptying", &self.path)
     }
 
     /// Reads what was last written whole to the slot at `path`; `None` when there is no slot or it is empty or torn.
@@ -117,6 +135,10 @@ mod tests {
         assert_eq!(Slot::read(&path).unwrap(), None, "a torn slot must not pass for an outcome");
 
         assert_eq!(slot.write(&[b'x'; SLOT_LEN]).unwrap_err().kind(), boxlite_types::ErrorKind::InvalidInput);
+        slot.write_volatile(b"third").unwrap();
+        assert_eq!(Slot::read(&path).unwrap().as_deref(), Some(&b"third"[..]));
+        slot.clear().unwrap();
+        assert_eq!(Slot::read(&path).unwrap(), None);
         drop(slot);
         Slot::emptied(&path).unwrap();
         assert_eq!(Slot::read(&path).unwrap(), None, "an emptied slot forgets the last run");

@@ -43,6 +43,9 @@ pub struct PathQuery {
     /// See [`crate::CopyOptions::follow_link`]; `GET` only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow_symlinks: bool,
+    /// See [`crate::CopyOptions::unless_paused`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unless_paused: bool,
 }
 
 /// The body of `POST /v1/runtime/boxes/{id}/kill`.

@@ -24,6 +24,8 @@ mod launch;
 mod log;
 mod machine;
 mod outcome;
+mod pause;
+mod relief;
 mod running;
 mod sink;
 mod socket;
@@ -38,5 +40,7 @@ pub use launch::{DiskFloors, GuestOrigin, LaunchSpec, LogCaps, Purpose, Template
 pub use log::old_path;
 pub use log::{MainLog, Record};
 pub use outcome::{LOST_WRITES, Outcome, OutcomeCause};
+pub use pause::read_pause;
+pub use relief::CollectGarbage;
 pub use spawn::{Detached, HandOver, Launched, detach, spawn};
 pub use start::ShimLaunch;

@@ -39,6 +39,8 @@ use super::launch::{GuestOrigin, LaunchSpec};
 use super::log::CappedFile;
 use super::machine::Machine;
 use super::outcome::{Outcome, OutcomeCause, OutcomeSlot};
+use super::pause::PauseSlot;
+use super::relief::SpaceRelief;
 use super::sink::{self, FrameSink, FrameSource};
 
 /// How long the last words of QEMU, and those for clients, may take once the box has ended.
@@ -59,6 +61,8 @@ pub(super) struct RunningBox {
     pub(super) terminate: tokio::signal::unix::Signal,
     pub(super) slot: Arc<OutcomeSlot>,
     pub(super) claim: DiskClaim,
+    pub(super) pause: PauseSlot,
+    pub(super) relief: SpaceRelief,
     /// Its end would release the lock that says that the box runs.
     pub(super) _spawner: ChildSpawner,
 }
@@ -66,7 +70,7 @@ pub(super) struct RunningBox {
 impl RunningBox {
     /// Runs the box to its end and publishes the outcome.
     pub(super) async fn run(self) -> Result<()> {
-        let Self { spec, paths, machine, listener, terminate, slot, claim, _spawner } = self;
+        let Self { spec, paths, machine, listener, terminate, slot, claim, pause, relief, _spawner } = self;
         let Machine { vm, backends, qmp, qmp_events, template, .. } = machine;
         let doing = "attaching to QEMU of";
         let dir = spec.box_dir.clone();
@@ -99,7 +103,7 @@ impl RunningBox {
         let room_synced = tokio::task::spawn_blocking(move || room.sync());
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
-        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, claim, keeping)?;
+        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, claim, pause, relief, keeping)?;
         let (mut outcome, clients) = driver.run(inputs).await;
 
         for device in devices {

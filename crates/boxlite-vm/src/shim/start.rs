@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
@@ -18,6 +19,8 @@ use super::launch::{GuestOrigin, LaunchSpec};
 use super::log::CappedFile;
 use super::machine::Machine;
 use super::outcome::OutcomeSlot;
+use super::pause::PauseSlot;
+use super::relief::{CollectGarbage, SpaceRelief};
 use super::running::RunningBox;
 use super::socket;
 
@@ -55,11 +58,18 @@ impl ShimLaunch {
         Ok(LogFile(CappedFile::start(&path, 256 * 1024, true)?))
     }
 
+    /// The directory of the home that the box lies in.
+    pub fn home_root(&self) -> PathBuf {
+        self.spec.box_dir.ancestors().nth(2).unwrap_or(&self.spec.box_dir).to_owned()
+    }
+
     /// Runs the box to its end; call it on the process's main thread, which QEMU's life hangs on.
     ///
     /// The starter has been told of a failure when this returns one.
-    pub fn run(mut self) -> Result<()> {
-        let result = self.start().and_then(|(runtime, running)| {
+    ///
+    /// `collect` is asked when the guest is about to be paused because the host's disk is nearly full.
+    pub fn run(mut self, collect: CollectGarbage) -> Result<()> {
+        let result = self.start(collect).and_then(|(runtime, running)| {
             self.report(&LaunchReport::Ready {
                 shim_pid: std::process::id(),
                 vm_pid: running.machine.vm.child.id(),
@@ -73,7 +83,7 @@ impl ShimLaunch {
         result
     }
 
-    fn start(&mut self) -> Result<(tokio::runtime::Runtime, RunningBox)> {
+    fn start(&mut self, collect: CollectGarbage) -> Result<(tokio::runtime::Runtime, RunningBox)> {
         // A crash of QEMU must not write the guest's memory to the host's disk.
         let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
         rustix::process::setrlimit(rustix::process::Resource::Core, none).doing("limiting", "core dumps")?;
@@ -92,6 +102,7 @@ impl ShimLaunch {
         let paths = BoxPaths::new(self.spec.box_dir.clone());
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;
+        let pause = PauseSlot::reserve(&paths.pause(), &self.spec.run_id)?;
         let claim = DiskClaim::new(self.claim.take(), &self.spec.overlay);
         let slot = Arc::new(slot);
         let running = RunningBox {
@@ -102,6 +113,8 @@ impl ShimLaunch {
             terminate,
             slot,
             claim,
+            pause,
+            relief: SpaceRelief::new(collect),
             _spawner: spawner,
         };
         Ok((runtime, running))

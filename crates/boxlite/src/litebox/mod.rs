@@ -8,6 +8,7 @@ mod guard;
 mod log;
 mod name;
 mod observe;
+mod pause;
 mod process;
 mod remove;
 mod start;

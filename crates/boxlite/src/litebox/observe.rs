@@ -8,11 +8,13 @@ use boxlite_home::durable::{self, Lock};
 use boxlite_home::{BoxPaths, Home};
 use boxlite_storage::store::ListedBox;
 use boxlite_types::{
-    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Error, ErrorKind, Phase, PortForward, Result, RunOutcome,
+    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Error, ErrorKind, Pause, Phase, PortForward, Result,
+    RunOutcome,
 };
-use boxlite_vm::shim::Outcome;
+use boxlite_vm::shim::{Outcome, read_pause};
 use jiff::Timestamp;
 
+use super::pause::sentence;
 use crate::time;
 
 /// The present truth about a box.
@@ -73,8 +75,15 @@ fn after_run(started_at: Timestamp, outcome: Option<Outcome>) -> Phase {
 /// Describes the box of `record` for callers.
 pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
     let observed = Observed::of(home, record)?;
+    let pause = match &observed {
+        Observed::Running { run, .. } => pause(&home.of_box(&record.id), run),
+        Observed::Resting(_) => None,
+    };
     let (state, started_at, finished_at, exit_code, reason) = match &observed {
-        Observed::Running { since, .. } => (BoxState::Running, Some(*since), None, None, None),
+        Observed::Running { since, .. } => match &pause {
+            Some(pause) => (BoxState::Paused, Some(*since), None, None, Some(sentence(pause))),
+            None => (BoxState::Running, Some(*since), None, None, None),
+        },
         Observed::Resting(Phase::Created) => (BoxState::Created, None, None, None, None),
         Observed::Resting(Phase::Ended { started_at, outcome }) => {
             (BoxState::Stopped, *started_at, outcome.at, outcome.exit_code, None)
@@ -94,6 +103,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         disk_digest: record.disk_digest.clone(),
         state,
         reason,
+        pause,
         exit_code,
         created_at: record.created_at,
         started_at,
@@ -120,6 +130,7 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         disk_digest: damaged.disk_digest.clone(),
         state,
         reason: Some(damaged.why.clone()),
+        pause: None,
         exit_code: None,
         created_at: damaged.created_at,
         started_at: None,
@@ -127,6 +138,14 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         disk_allocated: overlays_allocated(&paths).ok(),
         ports: Vec::new(),
         options: BoxOptions::default(),
+    })
+}
+
+/// The pause that the box's shim shows; a file that cannot be read must not hide the box.
+fn pause(paths: &BoxPaths, run: &str) -> Option<Pause> {
+    read_pause(paths, run).unwrap_or_else(|error| {
+        tracing::warn!(error = %error.chain(), "it is unknown whether a box is paused");
+        None
     })
 }
 

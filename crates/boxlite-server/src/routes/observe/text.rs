@@ -54,7 +54,7 @@ impl MetricsSnapshot<'_> {
             page.sample("boxlite_start_verdict", &[("verdict", name)], u8::from(verdict == which));
         }
         page.head("boxlite_boxes", "gauge", "Boxes by state.");
-        for state in [BoxState::Created, BoxState::Running, BoxState::Stopped, BoxState::Failed] {
+        for state in BoxState::ALL {
             let count = self.boxes.iter().filter(|info| info.state == state).count();
             page.sample("boxlite_boxes", &[("state", state.name())], count);
         }

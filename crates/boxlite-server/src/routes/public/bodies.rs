@@ -216,6 +216,7 @@ fn status(state: BoxState) -> &'static str {
     match state {
         BoxState::Created => "configured",
         BoxState::Running => "running",
+        BoxState::Paused => "paused",
         BoxState::Stopped => "stopped",
         BoxState::Failed => "failed",
     }
@@ -228,7 +229,8 @@ pub(super) fn state(status: &str) -> Result<Option<BoxState>> {
         "running" => Ok(Some(BoxState::Running)),
         "stopped" => Ok(Some(BoxState::Stopped)),
         "failed" => Ok(Some(BoxState::Failed)),
-        "stopping" | "paused" | "unknown" => Ok(None),
+        "paused" => Ok(Some(BoxState::Paused)),
+        "stopping" | "unknown" => Ok(None),
         other => Err(Error::invalid(format!("{other:?} is not a status of a box"))),
     }
 }

@@ -118,7 +118,7 @@ pub(super) async fn start(
 
 /// Returns the box once it runs, starting it where needed.
 pub(super) async fn run(app: &Arc<App>, info: BoxInfo) -> Result<BoxInfo> {
-    if info.state == BoxState::Running {
+    if info.state.is_up() {
         return Ok(info);
     }
     app.start(info, Arc::new(())).await

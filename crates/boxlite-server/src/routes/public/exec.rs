@@ -35,6 +35,9 @@ pub(super) struct ExecRequest {
     user: Option<String>,
     #[serde(default)]
     tty: bool,
+    /// Refuse instead of waiting for a paused box; not part of the public API.
+    #[serde(default)]
+    unless_paused: bool,
 }
 
 impl ExecRequest {
@@ -51,6 +54,7 @@ impl ExecRequest {
             user: self.user,
             tty: self.tty.then_some(DEFAULT_TERMINAL),
             stdin: true,
+            unless_paused: self.unless_paused,
         })
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct FilesQuery {
     /// Keep owners; not part of the public API.
     #[serde(default)]
     archive: bool,
+    /// Refuse instead of waiting for a paused box; not part of the public API.
+    #[serde(default)]
+    unless_paused: bool,
     #[serde(default)]
     overwrite: Option<bool>,
 }
@@ -49,7 +52,8 @@ impl FilesQuery {
             return Err(Error::invalid(format!("{:?} is not an absolute path in the box", self.path)));
         }
         let follow_link = self.follow_symlinks == Some(true);
-        Ok((self.path, CopyOptions { archive: self.archive, follow_link }))
+        let options = CopyOptions { archive: self.archive, follow_link, unless_paused: self.unless_paused };
+        Ok((self.path, options))
     }
 }
 

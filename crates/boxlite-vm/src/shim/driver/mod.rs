@@ -3,6 +3,7 @@
 //! States follow one another: booting → running → stopping → gone. Everything else (the guest's agent, QEMU, clients,
 //! the host's disk, time) only sends it inputs; it never waits for any of them.
 
+mod growth;
 mod guest;
 mod keeping;
 mod main_process;
@@ -11,6 +12,7 @@ mod requests;
 mod shutdown;
 mod space;
 mod vcpus;
+mod watch;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -27,11 +29,14 @@ use shutdown::ShutdownSequence;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use vcpus::Vcpus;
+use watch::SpaceWatch;
 
 use super::claim::DiskClaim;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
+use super::pause::{PauseReason, PauseSlot};
+use super::relief::SpaceRelief;
 use super::sink::FrameSink;
 use super::vmm::qmp::{Qmp, QmpEvent};
 
@@ -94,6 +99,9 @@ pub(super) struct Driver {
     /// When a client was last connected.
     visited: Instant,
     vcpus: Vcpus,
+    watch: SpaceWatch,
+    pause: PauseSlot,
+    relief: SpaceRelief,
     claim: DiskClaim,
     keeping: Keeping,
     /// QEMU's last word on why it ends.
@@ -130,6 +138,8 @@ impl Driver {
         guest: FrameSink,
         qmp: Arc<Qmp>,
         claim: DiskClaim,
+        pause: PauseSlot,
+        relief: SpaceRelief,
         keeping: Keeping,
     ) -> Result<Self> {
         let paths = BoxPaths::new(spec.box_dir.clone());
@@ -137,7 +147,8 @@ impl Driver {
             Purpose::Run => MainLogWriter::start(&paths.main_log(), spec.logs.main)?,
             Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
         };
-        let vcpus = Vcpus::new(spec.floors, Arc::clone(&qmp));
+        let watch = SpaceWatch::new(&spec);
+        let vcpus = Vcpus::new(watch.floors(), Arc::clone(&qmp));
         let boot_deadline = Instant::now() + boot_timeout(&spec.origin);
         Ok(Self {
             spec,
@@ -152,6 +163,9 @@ impl Driver {
             clients: HashMap::new(),
             visited: Instant::now(),
             vcpus,
+            watch,
+            pause,
+            relief,
             claim,
             keeping,
             shutdown_reason: None,
@@ -202,8 +216,9 @@ impl Driver {
     fn qmp_event(&mut self, event: QmpEvent) {
         match event {
             QmpEvent::BlockError { nospace: true, node } => {
-                tracing::warn!(node, "the host's disk is full: the guest is paused until there is room");
+                tracing::warn!(node, "a write met a full disk");
                 self.vcpus.disk_full();
+                self.show_pause();
             }
             QmpEvent::BlockError { nospace: false, node } => {
                 self.fail(format!("the host could not write the block node {node}"));
@@ -219,12 +234,27 @@ impl Driver {
     }
 
     fn look_at_space(&mut self) {
-        let free = boxlite_home::durable::free_space(&self.spec.overlay).map(|space| space.bytes).ok();
-        self.vcpus.measured(free);
+        let readings = self.watch.read();
+        if let Some(wanted) = self.vcpus.wants_space(&readings) {
+            self.relief.ask(wanted);
+        }
+        self.vcpus.measured(&readings);
+        self.show_pause();
         self.claim.follow();
         self.main.tick(&self.guest);
         self.drop_clients_that_do_not_read();
         self.end_unattended_maintenance();
+    }
+
+    /// Shows to the host whether and why the guest is paused.
+    fn show_pause(&mut self) {
+        let reason = self.vcpus.paused_for().and_then(|(index, resumes_at)| {
+            let (cause, path) = self.watch.place(index)?;
+            Some(PauseReason { cause, path, resumes_at })
+        });
+        if let Err(error) = self.pause.show(reason) {
+            tracing::warn!(error = %error.chain(), "the guest's pause is not shown");
+        }
     }
 
     /// A maintenance boot is of use only to a connected client.
@@ -254,7 +284,7 @@ impl Driver {
     fn forget(&mut self, id: ClientId) {
         if self.clients.remove(&id).is_some() {
             self.main.detach(id, &self.guest);
-            self.ops.abandon(id, &self.guest);
+            self.ops.abandon(id, &self.guest, self.vcpus.out_of_space());
         }
     }
 

@@ -13,6 +13,9 @@ use crate::shim::sink::FrameSink;
 /// Operations that one client may have under way.
 const PER_CLIENT: usize = 1024;
 
+/// Signal number of SIGKILL.
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
+
 /// All operations under way, by their number towards the guest.
 #[derive(Debug)]
 pub(super) struct Ops {
@@ -26,6 +29,8 @@ struct RunningOp {
     /// The client that asked, and its number for it; `None` once that client has disconnected.
     asker: Option<(ClientId, u32, FrameSink)>,
     opens_channel: bool,
+    /// The guest has answered.
+    begun: bool,
     /// Input that the guest has granted and the client not yet used, in bytes.
     input: u32,
     /// Output (stdout, stderr) passed on for which the client has not granted credit again, in bytes.
@@ -73,6 +78,7 @@ impl Ops {
         let entry = RunningOp {
             asker: Some((client, theirs, sink.clone())),
             opens_channel: op.opens_channel(),
+            begun: false,
             input: WINDOW,
             output: [0; 2],
             closed: HashSet::new(),
@@ -99,7 +105,8 @@ impl Ops {
     pub(super) fn event(&mut self, event: OpEvent) {
         let ours = event.id();
         let last = event.is_last();
-        let Some(entry) = self.by_guest.get(&ours) else { return };
+        let Some(entry) = self.by_guest.get_mut(&ours) else { return };
+        entry.begun = true;
         if let Some((client, theirs, sink)) = &entry.asker {
             let _ = sink.control(&ShimReply::Event(event.with_id(*theirs)));
             if last {
@@ -197,12 +204,16 @@ impl Ops {
         Ok(())
     }
 
-    /// A client has gone: its execs run on with their input at its end and their output discarded.
-    pub(super) fn abandon(&mut self, client: ClientId, guest: &FrameSink) {
+    /// A client has gone: its execs run on with their input at its end and their output discarded. With `paused`, those
+    /// that have not begun were given up while they waited for the guest, which kills them when it resumes.
+    pub(super) fn abandon(&mut self, client: ClientId, guest: &FrameSink, paused: bool) {
         for (&ours, entry) in &mut self.by_guest {
             if entry.asker.as_ref().is_some_and(|asker| asker.0 == client) {
                 entry.asker = None;
                 if entry.opens_channel {
+                    if paused && !entry.begun {
+                        let _ = guest.control(&ToGuest::Op(Op::Signal { id: ours, signo: SIGKILL }));
+                    }
                     guest.send(Frame::Eof { channel: ours, stream: Stream::Stdin });
                     for stream in [Stream::Stdout, Stream::Stderr] {
                         if entry.closed.insert(stream) {

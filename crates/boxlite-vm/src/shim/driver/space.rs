@@ -1,28 +1,58 @@
 //! When the guest is paused for the sake of the host's disk: a pure decision over measurements and events.
+//!
+//! Every box decides for itself by the same rule, so that no box needs to know of the others: the more a box has
+//! written of late, the more must be free for it to run. The fastest writers are paused first, at the floor; slower
+//! ones may go further down, to half of it; and a box that writes nothing runs on.
 
 use crate::shim::launch::DiskFloors;
 
 /// While a box is being stopped its guest may flush down to this fraction of the floor.
 const STOPPING_DIVISOR: u64 = 4;
 
-/// Whether the host's disk lets the guest run.
+/// Below this fraction of the floor no writer runs.
+const BOTTOM_DIVISOR: u64 = 2;
+
+/// What a box has written of late must fit this many times above the bottom.
+const GROWTH_FACTOR: u64 = 2;
+
+/// A guest that met a full disk needs at least some clusters to make any progress.
+const LEAST_PROGRESS: u64 = 1 << 20;
+
+/// Whether the host's filesystems let the guest run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PausePolicy {
-    floors: DiskFloors,
-    paused: Option<Cause>,
+    /// Those of each watched filesystem; the first is the overlay's.
+    floors: Vec<DiskFloors>,
+    paused: Option<PausedBy>,
     stopping: bool,
 }
 
 /// Why the guest is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// Free space fell below the floor.
-    BelowFloor {
-        /// Bytes that were free then.
-        free: u64,
-    },
+pub(crate) enum PausedBy {
+    /// Too little is free on the watched filesystem of this index.
+    Floor(usize),
     /// A write met a full disk, and QEMU paused the guest by itself.
     DiskFull,
+}
+
+impl PausedBy {
+    /// The index of the filesystem that is short.
+    pub(crate) fn place(self) -> usize {
+        match self {
+            Self::Floor(index) => index,
+            Self::DiskFull => 0,
+        }
+    }
+}
+
+/// A measurement of one watched filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpaceReading {
+    /// Bytes free; `None` when they could not be measured.
+    pub(crate) free: Option<u64>,
+    /// Bytes that the box has taken there of late; `None` when that is not known.
+    pub(crate) grown: Option<u64>,
 }
 
 /// What to do about the guest.
@@ -37,13 +67,13 @@ pub(crate) enum Action {
 }
 
 impl PausePolicy {
-    /// A guard over a guest that runs.
-    pub(crate) fn new(floors: DiskFloors) -> Self {
+    /// A policy for a guest that runs, over filesystems with these floors.
+    pub(crate) fn new(floors: Vec<DiskFloors>) -> Self {
         Self { floors, paused: None, stopping: false }
     }
 
     /// Why the guest is paused, if it is.
-    pub(crate) fn paused(&self) -> Option<Cause> {
+    pub(crate) fn paused(&self) -> Option<PausedBy> {
         self.paused
     }
 
@@ -52,84 +82,74 @@ impl PausePolicy {
         self.stopping = true;
     }
 
-    /// Judges a measurement of the overlay's filesystem; `None` when it could not be measured.
+    /// Judges a measurement of each watched filesystem.
     ///
     /// An unmeasurable filesystem never pauses a guest. A guest that met a full disk resumes at any measurement above
     /// the threshold, and without a measurement: if the disk is still full, QEMU pauses it again and nothing is lost.
-    pub(crate) fn measured(&mut self, free: Option<u64>) -> Action {
-        match (self.paused, free) {
-            (None, Some(free)) if free < self.pause_below() => {
-                self.paused = Some(Cause::BelowFloor { free });
+    pub(crate) fn measured(&mut self, readings: &[SpaceReading]) -> Action {
+        match self.paused {
+            None => {
+                let short = |(index, reading): (usize, &SpaceReading)| {
+                    self.is_short(index, *reading).then_some(index)
+                };
+                let Some(index) = readings.iter().enumerate().find_map(short) else { return Action::None };
+                self.paused = Some(PausedBy::Floor(index));
                 Action::Pause
             }
-            (Some(_), Some(free)) if free >= self.resume_at() => self.resume(),
-            (Some(_), None) => self.resume(),
-            _ => Action::None,
+            Some(by) => {
+                let free = readings.get(by.place()).and_then(|reading| reading.free);
+                if free.is_some_and(|free| free < self.resumes_at(by.place())) {
+                    return Action::None;
+                }
+                self.paused = None;
+                Action::Resume
+            }
         }
     }
 
     /// QEMU reports that a write met a full disk and that it paused the guest.
     pub(crate) fn disk_full(&mut self) {
-        self.paused = Some(Cause::DiskFull);
+        self.paused = Some(PausedBy::DiskFull);
     }
 
-    fn resume(&mut self) -> Action {
-        self.paused = None;
-        Action::Resume
+    /// Whether somebody should look for space on the overlay's filesystem: the guest is paused, or about to be.
+    pub(crate) fn needs_space(&self, readings: &[SpaceReading]) -> bool {
+        if let Some(by) = self.paused {
+            return by.place() == 0;
+        }
+        let soon = |reading: &SpaceReading| {
+            let grown = reading.grown.unwrap_or(u64::MAX);
+            grown > 0
+                && reading
+                    .free
+                    .is_some_and(|free| free < self.floor(0).saturating_add(grown.min(self.floor(0))))
+        };
+        readings.first().is_some_and(soon)
     }
 
-    fn pause_below(&self) -> u64 {
-        if self.stopping { self.floors.pause_below / STOPPING_DIVISOR } else { self.floors.pause_below }
+    /// Free bytes of the watched filesystem `index` at which a guest goes on that was paused for it.
+    pub(crate) fn resumes_at(&self, index: usize) -> u64 {
+        let resume_at = self.floors.get(index).map_or(0, |floors| floors.resume_at);
+        let resume_at = if self.stopping { resume_at / STOPPING_DIVISOR } else { resume_at };
+        resume_at.max(self.floor(index) + 1).max(LEAST_PROGRESS)
     }
 
-    fn resume_at(&self) -> u64 {
-        let floor =
-            if self.stopping { self.floors.resume_at / STOPPING_DIVISOR } else { self.floors.resume_at };
-        // A guest that met a full disk needs at least a cluster to make any progress.
-        floor.max(self.pause_below() + 1).max(1 << 20)
+    fn is_short(&self, index: usize, reading: SpaceReading) -> bool {
+        let floor = self.floor(index);
+        let limit = match reading.grown {
+            Some(0) => 0,
+            Some(grown) => floor.min(floor / BOTTOM_DIVISOR + grown.saturating_mul(GROWTH_FACTOR)),
+            None => floor,
+        };
+        reading.free.is_some_and(|free| free < limit)
+    }
+
+    fn floor(&self, index: usize) -> u64 {
+        let floor = self.floors.get(index).map_or(0, |floors| floors.pause_below);
+        if self.stopping { floor / STOPPING_DIVISOR } else { floor }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-    const FLOORS: DiskFloors = DiskFloors { pause_below: 512 * MIB, resume_at: 768 * MIB };
-
-    /// Mutation tried: `<=` instead of `<` fails the first line, and two more tests.
-    #[test]
-    fn the_guest_is_paused_below_the_floor_and_goes_on_above_the_hysteresis() {
-        let mut guard = PausePolicy::new(FLOORS);
-        assert_eq!(guard.measured(Some(512 * MIB)), Action::None);
-        assert_eq!(guard.measured(Some(512 * MIB - 1)), Action::Pause);
-        assert_eq!(guard.paused(), Some(Cause::BelowFloor { free: 512 * MIB - 1 }));
-        assert_eq!(guard.measured(Some(600 * MIB)), Action::None);
-        assert_eq!(guard.measured(Some(768 * MIB)), Action::Resume);
-        assert_eq!(guard.paused(), None);
-        assert_eq!(guard.measured(Some(700 * MIB)), Action::None);
-    }
-
-    #[test]
-    fn a_full_disk_is_waited_out_and_an_unknown_one_never_blocks() {
-        let mut guard = PausePolicy::new(DiskFloors { pause_below: 0, resume_at: 0 });
-        assert_eq!(guard.measured(Some(0)), Action::None);
-        guard.disk_full();
-        assert_eq!(guard.measured(Some(0)), Action::None);
-        assert_eq!(guard.measured(Some(MIB - 1)), Action::None);
-        assert_eq!(guard.measured(Some(MIB)), Action::Resume);
-        guard.disk_full();
-        assert_eq!(guard.measured(None), Action::Resume);
-        assert_eq!(guard.measured(None), Action::None);
-    }
-
-    #[test]
-    fn a_guest_that_is_stopping_may_flush_further_down() {
-        let mut guard = PausePolicy::new(FLOORS);
-        assert_eq!(guard.measured(Some(300 * MIB)), Action::Pause);
-        guard.stopping();
-        assert_eq!(guard.measured(Some(300 * MIB)), Action::Resume);
-        assert_eq!(guard.measured(Some(128 * MIB)), Action::None);
-        assert_eq!(guard.measured(Some(127 * MIB)), Action::Pause);
-    }
-}
+#[path = "space_tests.rs"]
+mod tests;

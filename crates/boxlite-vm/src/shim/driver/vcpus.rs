@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::space::{Action, Cause, PausePolicy};
+use super::space::{Action, PausePolicy, PausedBy, SpaceReading};
 use crate::shim::launch::DiskFloors;
 use crate::shim::vmm::qmp::Qmp;
 
@@ -15,13 +15,25 @@ pub(super) struct Vcpus {
 }
 
 impl Vcpus {
-    pub(super) fn new(floors: DiskFloors, qmp: Arc<Qmp>) -> Self {
+    /// Those of a running guest that may fill filesystems with these floors; the first is the overlay's.
+    pub(super) fn new(floors: Vec<DiskFloors>, qmp: Arc<Qmp>) -> Self {
         Self { policy: PausePolicy::new(floors), held: false, qmp }
     }
 
     /// Whether the host's disk keeps the guest from running.
     pub(super) fn out_of_space(&self) -> bool {
         self.policy.paused().is_some()
+    }
+
+    /// The filesystem for which the guest is paused, and its free bytes at which it goes on.
+    pub(super) fn paused_for(&self) -> Option<(usize, u64)> {
+        let place = self.policy.paused().map(PausedBy::place)?;
+        Some((place, self.policy.resumes_at(place)))
+    }
+
+    /// Free bytes of the overlay's filesystem that the guest needs in order to run on, where they run short.
+    pub(super) fn wants_space(&self, readings: &[SpaceReading]) -> Option<u64> {
+        self.policy.needs_space(readings).then(|| self.policy.resumes_at(0))
     }
 
     /// Leaves them to the keeper of a template, who has paused them by the time of [`Vcpus::release`].
@@ -44,23 +56,12 @@ impl Vcpus {
         self.policy.disk_full();
     }
 
-    /// Acts on a measurement of free bytes on the overlay's filesystem.
-    pub(super) fn measured(&mut self, free: Option<u64>) {
-        match self.policy.measured(free) {
+    /// Acts on a measurement of each watched filesystem.
+    pub(super) fn measured(&mut self, readings: &[SpaceReading]) {
+        match self.policy.measured(readings) {
             Action::None => {}
-            Action::Pause => {
-                if let Some(Cause::BelowFloor { free }) = self.policy.paused() {
-                    tracing::warn!(
-                        free,
-                        "the host's disk is nearly full: the guest is paused until there is room"
-                    );
-                }
-                self.tell(false);
-            }
-            Action::Resume => {
-                tracing::info!(?free, "the host's disk has room again: the guest resumes");
-                self.tell(true);
-            }
+            Action::Pause => self.tell(false),
+            Action::Resume => self.tell(true),
         }
     }
 

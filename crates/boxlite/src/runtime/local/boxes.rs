@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use boxlite_storage::store::ListedBox;
-use boxlite_types::{
-    BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, ListOptions, ProgressSink, Result,
-};
+use boxlite_types::{BoxFilter, BoxInfo, BoxOptions, CloneOptions, ListOptions, ProgressSink, Result};
 
 use super::Local;
 use crate::litebox;
@@ -53,7 +51,7 @@ impl BoxOperations for Local {
 /// Whether a listing with these options shows the box.
 fn is_listed(info: &BoxInfo, options: &ListOptions) -> bool {
     let by_state = options.filters.iter().any(|filter| matches!(filter, BoxFilter::State(_)));
-    let visible = options.all || by_state || info.state == BoxState::Running;
+    let visible = options.all || by_state || info.state.is_up();
     visible && options.filters.iter().all(|filter| matches_filter(info, filter))
 }
 

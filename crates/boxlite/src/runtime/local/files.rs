@@ -30,6 +30,7 @@ impl BoxFiles for Local {
             Ok(guard)
         });
         let guard = guard.await?;
+        self.check_pause(id, options).await?;
         let session = self.open_files(id, false).await?;
         let tar = SpaceGuardedReader { tar, guard, read: 0 };
         let copied = session.client.copy_in(path, options.archive, tar).await;
@@ -38,6 +39,7 @@ impl BoxFiles for Local {
     }
 
     async fn copy_out(&self, id: &str, path: &str, options: CopyOptions) -> Result<TarStream> {
+        self.check_pause(id, options).await?;
         let session = self.open_files(id, true).await?;
         match session.client.copy_out(path, options.follow_link).await {
             Ok(tar) => Ok(Box::new(closing_with(session, tar))),
@@ -46,6 +48,13 @@ impl BoxFiles for Local {
                 Err(error)
             }
         }
+    }
+}
+
+impl Local {
+    /// Refuses a copy that must not wait for a paused box.
+    async fn check_pause(&self, id: &str, options: CopyOptions) -> Result<()> {
+        if options.unless_paused { self.describe(id).await?.refuse_while_paused() } else { Ok(()) }
     }
 }
 

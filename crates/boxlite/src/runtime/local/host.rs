@@ -22,10 +22,8 @@ impl HostOperations for Local {
     async fn info(&self) -> Result<HostInfo> {
         self.in_context(|context| {
             let boxes = context.store.boxes()?;
-            let runs = |listed| {
-                let info = litebox::describe_listed(&context.home, listed);
-                info.is_ok_and(|info| info.state == BoxState::Running)
-            };
+            let state = |listed| litebox::describe_listed(&context.home, listed).map(|info| info.state);
+            let states: Vec<BoxState> = boxes.iter().flat_map(state).collect();
             let (acceleration, acceleration_problem) = match acceleration(context) {
                 Ok(found) => (Some(found), None),
                 Err(error) => (None, Some(error.chain().to_string())),
@@ -34,7 +32,8 @@ impl HostOperations for Local {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 home: context.home.root().to_owned(),
                 boxes: boxes.len(),
-                running: boxes.iter().filter(|listed| runs(listed)).count(),
+                running: states.iter().filter(|state| state.is_up()).count(),
+                paused: states.iter().filter(|state| **state == BoxState::Paused).count(),
                 images: context.store.images()?.len(),
                 acceleration,
                 acceleration_problem,

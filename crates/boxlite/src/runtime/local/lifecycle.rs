@@ -155,7 +155,7 @@ impl Local {
     async fn describe_started(&self, id: &str) -> Result<BoxInfo> {
         let info = self.describe(id).await?;
         match (&info.reason, info.exit_code) {
-            (Some(reason), None) => {
+            (Some(reason), None) if info.state == BoxState::Failed => {
                 let message = format!("box {} did not come up: {reason}", info.name);
                 Err(Error::new(ErrorKind::Io, message))
             }

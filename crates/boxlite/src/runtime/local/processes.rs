@@ -38,6 +38,9 @@ impl BoxProcesses for Local {
     async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
         let begun = async {
             let record = self.find_running(id).await?;
+            if options.unless_paused {
+                self.describe(&record.id).await?.refuse_while_paused()?;
+            }
             let spec = litebox::exec_process(options, &record.options, &record.image_config)?;
             self.client(&record).exec(spec).await
         };

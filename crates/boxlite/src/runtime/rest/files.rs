@@ -73,5 +73,10 @@ fn keeping_error(
 }
 
 fn query(path: &str, options: CopyOptions) -> PathQuery {
-    PathQuery { path: path.to_owned(), archive: options.archive, follow_symlinks: options.follow_link }
+    PathQuery {
+        path: path.to_owned(),
+        archive: options.archive,
+        follow_symlinks: options.follow_link,
+        unless_paused: options.unless_paused,
+    }
 }

@@ -98,7 +98,7 @@ fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
     let mut rig = rig();
     let ours = rig.exec(1, 1).unwrap();
     let theirs = rig.exec(2, 1).unwrap();
-    rig.ops.abandon(1, &rig.guest);
+    rig.ops.abandon(1, &rig.guest, false);
     let sent = rig.to_guest.take();
     assert_eq!(
         sent,

@@ -1,0 +1,115 @@
+//! Why a box's guest is paused, shown by its shim to whoever looks at the box.
+//!
+//! The room for it is taken before the box runs, so that a pause can be shown on a full disk. What is shown concerns one
+//! run and is not durable: the shim takes it back when the guest resumes, and an observer believes it only while
+//! that run lasts.
+
+use std::path::{Path, PathBuf};
+
+use boxlite_home::BoxPaths;
+use boxlite_home::durable::{self, Slot};
+use boxlite_types::{Error, Pause, PauseCause, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A pause of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ShownPause {
+    run_id: String,
+    pause: Pause,
+}
+
+/// Returns why run `run_id` of the box at `paths` is paused, with the bytes that are free now; `None` while it is not.
+///
+/// # Errors
+/// `Corrupt` for a file that no shim writes.
+pub fn read_pause(paths: &BoxPaths, run_id: &str) -> Result<Option<Pause>> {
+    let path = paths.pause();
+    let Some(contents) = Slot::read(&path)? else { return Ok(None) };
+    let shown: ShownPause = serde_json::from_slice(&contents).map_err(|error| {
+        Error::corrupt(format!("{} does not say why a box is paused", path.display()))
+            .at(&path)
+            .because(error)
+    })?;
+    if shown.run_id != run_id {
+        return Ok(None);
+    }
+    let free = durable::free_space(&shown.pause.path).map(|space| space.bytes).ok();
+    Ok(Some(Pause { free, ..shown.pause }))
+}
+
+/// The place of a pause, from which its figures follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PauseReason<'a> {
+    pub(crate) cause: PauseCause,
+    pub(crate) path: &'a Path,
+    pub(crate) resumes_at: u64,
+}
+
+/// The room in which one run shows its pauses.
+#[derive(Debug)]
+pub(crate) struct PauseSlot {
+    slot: Slot,
+    run_id: String,
+    shown: Option<(PauseCause, PathBuf, u64)>,
+}
+
+impl PauseSlot {
+    /// Takes the room at `path` and forgets what an earlier run showed.
+    pub(crate) fn reserve(path: &Path, run_id: &str) -> Result<Self> {
+        Ok(Self { slot: Slot::emptied(path)?, run_id: run_id.to_owned(), shown: None })
+    }
+
+    /// Shows that the guest is paused for this reason, or that it is not; writes nothing while that stays the same.
+    pub(crate) fn show(&mut self, reason: Option<PauseReason<'_>>) -> Result<()> {
+        let reason = reason.map(|reason| (reason.cause, reason.path.to_owned(), reason.resumes_at));
+        if reason == self.shown {
+            return Ok(());
+        }
+        self.shown = reason;
+        match &self.shown {
+            None => {
+                tracing::info!("there is room again: the guest resumes");
+                self.slot.clear()
+            }
+            Some((cause, path, resumes_at)) => {
+                tracing::warn!(?cause, path = %path.display(), resumes_at, "the guest is paused until there is room");
+                self.slot.write_volatile(&self.text(*cause, path, *resumes_at)?)
+            }
+        }
+    }
+
+    fn text(&self, cause: PauseCause, path: &Path, resumes_at: u64) -> Result<Vec<u8>> {
+        let pause = Pause { since: Timestamp::now(), cause, path: path.to_owned(), free: None, resumes_at };
+        serde_json::to_vec(&ShownPause { run_id: self.run_id.clone(), pause })
+            .map_err(|error| Error::invalid("a pause does not serialise").because(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mutations tried: without the comparison of runs, the pause of a run that was killed is believed of the next;
+    /// without the measurement there are no figures.
+    #[test]
+    fn a_pause_is_shown_for_its_own_run_until_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = BoxPaths::new(directory.path().to_owned());
+        assert_eq!(read_pause(&paths, "r1").unwrap(), None);
+        let mut slot = PauseSlot::reserve(&paths.pause(), "r1").unwrap();
+        let reason = PauseReason { cause: PauseCause::HostDisk, path: directory.path(), resumes_at: 7 };
+        slot.show(Some(reason)).unwrap();
+        let pause = read_pause(&paths, "r1").unwrap().unwrap();
+        assert_eq!((pause.cause, pause.resumes_at), (PauseCause::HostDisk, 7));
+        assert!(pause.free.is_some());
+        slot.show(Some(reason)).unwrap();
+        assert_eq!(read_pause(&paths, "r1").unwrap().unwrap().since, pause.since);
+        assert_eq!(read_pause(&paths, "r2").unwrap(), None);
+        slot.show(None).unwrap();
+        assert_eq!(read_pause(&paths, "r1").unwrap(), None);
+        slot.show(Some(reason)).unwrap();
+        PauseSlot::reserve(&paths.pause(), "r1").unwrap();
+        assert_eq!(read_pause(&paths, "r1").unwrap(), None);
+    }
+}
