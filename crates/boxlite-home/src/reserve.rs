@@ -30,6 +30,11 @@ impl Reserve {
         Self::new(home, "database", 2 << 20)
     }
 
+    /// The reserve for the guests of `home` that are being stopped, whose unsynced data must reach a full disk.
+    pub fn for_flush(home: &Home, bytes: u64) -> Self {
+        Self::new(home, "flush", bytes)
+    }
+
     /// The reserve of `home` for that `purpose`, of so many bytes.
     pub fn new(home: &Home, purpose: &str, bytes: u64) -> Self {
         let path = home.root().join(format!("reserve-{purpose}"));

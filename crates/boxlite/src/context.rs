@@ -32,11 +32,21 @@ impl LocalContext {
         };
         let settings = Settings::load(&home, &options.variables, &options.settings)?;
         let store = Store::open_in(&home)?;
-        if let Err(error) = Reserve::for_database(&home).fill(settings.emergency_floor.value.0) {
-            tracing::debug!(error = %error.chain(), "no space could be reserved for the database");
-        }
         let assets = options.assets.clone();
-        Ok(Self { home, store, settings, assets, accel: options.accel, gc_metrics: Arc::default() })
+        let context =
+            Self { home, store, settings, assets, accel: options.accel, gc_metrics: Arc::default() };
+        context.fill_reserves(context.settings.emergency_floor.value.0);
+        Ok(context)
+    }
+
+    /// Fills the home's reserves as far as `spare` bytes stay free; the one for stops never below the emergency floor.
+    pub(crate) fn fill_reserves(&self, spare: u64) {
+        let floor = self.settings.emergency_floor.value.0;
+        let flush = Reserve::for_flush(&self.home, self.settings.flush_reserve.value.0);
+        let filled = Reserve::for_database(&self.home).fill(spare).and(flush.fill(spare.max(floor)));
+        if let Err(error) = filled {
+            tracing::debug!(error = %error.chain(), "no space could be reserved");
+        }
     }
 
     /// The records, as gc asks for them.

@@ -1,11 +1,16 @@
 //! A disk that fills up under running boxes: who is paused, how that is seen, and how it ends.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_testkit::program::{Output, run};
 use boxlite_testkit::{deadline, oracle};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::home::Home;
 
@@ -65,6 +70,23 @@ impl SmallHome {
         std::fs::remove_file(self.disk.path().join("filler")).unwrap();
     }
 
+    /// Leaves nothing free, down to the last block.
+    fn fill_up(&self) {
+        self.leave(0);
+        let rest = self.disk.path().join("rest");
+        let _ =
+            Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", rest.display())).output();
+        run(&mut Command::new("sync"));
+        assert!(self.free() < 64 << 10, "{} bytes are free", self.free());
+    }
+
+    /// Removes what [`SmallHome::fill_up`] wrote.
+    fn empty(&self) {
+        std::fs::remove_file(self.disk.path().join("rest")).unwrap();
+        self.make_room();
+        run(&mut Command::new("sync"));
+    }
+
     /// The line of `ls` for the box `name`.
     fn line(&self, name: &str) -> String {
         let table = self.run(&["ls", "-a", "--no-trunc"]).ok();
@@ -120,25 +142,15 @@ fn a_box_that_fills_the_disk_is_paused_for_all_to_see_and_resumes_by_itself() {
     ] {
         home.run(refused).lacks_room("box writer is paused (host disk: ");
     }
-    for signal in ["TERM", "INT"] {
-        let script = format!(
-            "timeout -s {signal} 8 \"$0\" exec writer touch /root/ghost; test $? -ge 124 && echo ended"
-        );
-        let mut waiting = home.command(&[]);
-        let program = waiting.get_program().to_owned();
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(script).arg(program);
-        for (name, value) in waiting.get_envs() {
-            if let Some(value) = value {
-                shell.env(name, value);
-            }
-        }
-        waiting = shell;
-        waiting.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let waited = Output::within(waiting.spawn().unwrap(), Duration::from_secs(60));
-        assert!(waited.text().contains("ended"), "{signal}: {waited:?}");
-        assert!(waited.err.contains("box writer is paused (host disk: "), "{}", waited.err);
+    for signal in [Signal::TERM, Signal::INT] {
+        let waiting = home.command(&["exec", "writer", "touch", "/root/ghost"]).spawn().unwrap();
+        let waiter = Pid::from_child(&waiting);
+        let said = Said::of(waiting);
+        said.until("box writer is paused (host disk: ");
+        kill_process(waiter, signal).unwrap();
+        assert_ne!(said.ended().code(), Some(0));
     }
+    through_a_server(&home);
 
     let waiting = home.command(&["exec", "writer", "echo", "after the pause"]).spawn().unwrap();
     home.make_room();
@@ -151,4 +163,119 @@ fn a_box_that_fills_the_disk_is_paused_for_all_to_see_and_resumes_by_itself() {
     let sum = home.run(&["exec", "writer", "sha256sum", "/root/file"]).ok();
     assert_eq!(sum.split(' ').next(), expected.split(' ').next());
     assert_ne!(home.run(&["exec", "writer", "ls", "/root/ghost"]).code(), Some(0), "it was given up");
+}
+
+/// The pause of the box `writer` as a server shows it.
+fn through_a_server(home: &SmallHome) {
+    let mut serving = home.command(&["serve", "--port", "0"]).env("BOXLITE_LOG", "info").spawn().unwrap();
+    let (pid, mut line) = (Pid::from_child(&serving), String::new());
+    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("boxlite: serving on ").unwrap().to_owned();
+    let said = Said::of(serving);
+    let remote = |arguments: &[&str]| {
+        let mut command = home.command(&["--url", &url]);
+        Output::of(command.args(arguments).env_remove("BOXLITE_HOME").spawn().unwrap())
+    };
+    assert!(remote(&["ls"]).ok().contains("Paused (host disk: "));
+    for refused in
+        [&["exec", "--no-wait", "writer", "true"][..], &["cp", "--no-wait", "writer:/etc/passwd", "-"]]
+    {
+        remote(refused).lacks_room("box writer is paused (host disk: ");
+    }
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get("/metrics").contains("boxlite_boxes{state=\"paused\"} 1"));
+    assert!(get("/v1/boxes?status=paused").contains("\"status\":\"paused\""));
+    said.until("a box is paused");
+    kill_process(pid, Signal::TERM).unwrap();
+    said.ended();
+}
+
+/// What a program says on standard error, while it runs.
+struct Said {
+    child: Child,
+    text: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Said {
+    fn of(mut child: Child) -> Self {
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let text = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                heard.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Self { child, text, reader }
+    }
+
+    fn until(&self, part: &str) {
+        deadline::until(Duration::from_secs(60), part, || self.text.lock().unwrap().contains(part));
+    }
+
+    fn ended(mut self) -> ExitStatus {
+        let status = deadline::within(Duration::from_secs(60), "its end", || self.child.try_wait().unwrap());
+        self.reader.join().unwrap();
+        status
+    }
+}
+
+/// Mutation tried: without the request of the shim, the box is paused and stays so.
+#[test]
+fn garbage_is_collected_for_a_box_that_is_about_to_be_paused() {
+    let Some(home) = SmallHome::of(1024 * MIB) else { return };
+    home.start("writer");
+    let orphan = home.disk.path().join("images/disk-images").join("0a".repeat(32) + ".ext4");
+    run(Command::new("fallocate").args(["-l", "300M"]).arg(&orphan));
+    run(Command::new("touch").args(["-d", "2 hours ago"]).arg(&orphan));
+    home.leave(200 * MIB);
+    let script = format!("({WRITE}) >/dev/null 2>&1 &");
+    home.run(&["exec", "writer", "sh", "-c", &script]).ok();
+    deadline::until(WRITE_TIMEOUT, "the orphan to be collected", || !orphan.exists());
+    deadline::until(WRITE_TIMEOUT, "the write to end", || {
+        home.run(&["exec", "writer", "cat", "/root/done"]).text() == "written\n"
+    });
+}
+
+/// Data that stays in the guest's memory until somebody asks for it to be synced, and its checksum.
+const HOLD_BACK: &str = "echo 0 > /proc/sys/vm/dirty_writeback_centisecs; \
+                         echo 90 > /proc/sys/vm/dirty_background_ratio; echo 90 > /proc/sys/vm/dirty_ratio; \
+                         head -c 24000000 /dev/urandom > /root/data; sha256sum /root/data";
+
+/// Mutation tried: without releasing the reserve the second stop fails like the first.
+#[test]
+fn a_stop_on_a_full_disk_keeps_what_was_not_synced_or_says_that_it_was_lost() {
+    let Some(home) = SmallHome::of(1024 * MIB) else { return };
+    let without_reserve = |arguments: &[&str]| {
+        Output::of(home.command(arguments).env("BOXLITE_FLUSH_RESERVE", "0").spawn().unwrap())
+    };
+    let image = home.home.image("mini");
+    without_reserve(&["run", "-d", "--name", "lost", &image, "sleep", "infinity"]).ok();
+    without_reserve(&["exec", "lost", "sh", "-c", HOLD_BACK]).ok();
+    home.fill_up();
+    without_reserve(&["stop", "-t", "1", "lost"]).refused("unflushed writes were lost");
+    assert!(home.line("lost").contains("unflushed writes were lost)"), "{}", home.line("lost"));
+    home.empty();
+
+    home.start("kept");
+    let reserve = home.disk.path().join("reserve-flush");
+    let reserved = || boxlite_home::durable::allocated_of(&reserve).unwrap_or(0);
+    assert_eq!(reserved(), 64 * MIB);
+    let before = home.run(&["exec", "kept", "sh", "-c", HOLD_BACK]).ok();
+    home.fill_up();
+    home.run(&["ls"]).ok();
+    assert_eq!(reserved(), 64 * MIB, "only stops release it");
+    assert_eq!(home.run(&["stop", "-t", "1", "kept"]).ok(), "kept\n");
+    assert_eq!(reserved(), 0);
+    home.empty();
+    home.run(&["start", "kept"]).ok();
+    assert_eq!(home.run(&["exec", "kept", "sha256sum", "/root/data"]).ok(), before);
+    assert_eq!(reserved(), 64 * MIB, "it is filled again once there is room");
 }

@@ -27,7 +27,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// `BOXLITE_DISKTEST_HOME`, or a loop-mounted ext4 of 1.5 GiB; `None`, after saying so, without root.
+    /// `BOXLITE_DISKTEST_HOME`, or a loop-mounted ext4 of 1600 MiB; `None`, after saying so, without root.
     fn small() -> Option<Self> {
         if let Some(named) = std::env::var_os("BOXLITE_DISKTEST_HOME") {
             let root = PathBuf::from(named);
@@ -38,7 +38,7 @@ impl Disk {
         if oracle::skip_unless_root("mounting a small filesystem (BOXLITE_DISKTEST_HOME names one)") {
             return None;
         }
-        let mounted = SmallFilesystem::ext4(1536 * MIB, &["-m", "0"])?;
+        let mounted = SmallFilesystem::ext4(1600 * MIB, &["-m", "0"])?;
         Some(Self { root: mounted.path().to_owned(), _mounted: Some(mounted) })
     }
 

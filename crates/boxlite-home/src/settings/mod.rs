@@ -129,6 +129,9 @@ settings! {
         "Below this many free inodes nothing is started, pulled or built; below twice as many a start warns.";
     emergency_floor: Bytes = Bytes(256 << 20), "BOXLITE_EMERGENCY_FLOOR",
         "Below this many free bytes the writes of running boxes are paused.";
+    // A guest's kernel holds back up to a fifth of its memory: 51 MiB in a box of the usual size.
+    flush_reserve: Bytes = Bytes(64 << 20), "BOXLITE_FLUSH_RESERVE",
+        "Bytes kept aside for the unsynced data of boxes that are stopped on a full disk; 0 keeps none.";
     grace: Duration = Duration::from_secs(600), "BOXLITE_GRACE",
         "What was modified more recently than this is never collected.";
     claim: Bytes = Bytes(128 << 20), "BOXLITE_CLAIM",
@@ -188,6 +191,7 @@ impl Settings {
         ordered("soft_floor", &self.soft_floor, "hard_floor", &self.hard_floor)?;
         ordered("hard_floor", &self.hard_floor, "emergency_floor", &self.emergency_floor)?;
         within("disk_size", &self.disk_size, Bytes(64 << 20), Bytes(16 << 40))?;
+        within("flush_reserve", &self.flush_reserve, Bytes(0), Bytes(1 << 40))?;
         within("claim", &self.claim, Bytes(0), Bytes(1 << 50))?;
         within("main_log_max", &self.main_log_max, Bytes(4096), Bytes(1 << 50))?;
         within("console_log_max", &self.console_log_max, Bytes(4096), Bytes(1 << 50))

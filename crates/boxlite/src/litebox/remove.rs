@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use boxlite_home::Reserve;
 use boxlite_home::durable::{self, Lock, fault};
 use boxlite_storage::gc;
 use boxlite_storage::store::{IntentKind, ListedBox};
@@ -73,12 +72,10 @@ fn refuse_link(root: &Path) -> Result<()> {
     Err(Error::conflict(message).at(root))
 }
 
-/// Tells gc that something was removed, and refills the reserve that the removal may have used.
+/// Tells gc that something was removed, and refills the reserves that the removal may have used.
 fn released(context: &LocalContext) {
     gc::note_release(&context.home);
-    if let Err(error) = Reserve::for_database(&context.home).fill(0) {
-        tracing::debug!(error = %error.chain(), "no space could be reserved for the database");
-    }
+    context.fill_reserves(0);
 }
 
 /// Drops the intent for a directory that is gone; one that stays says nothing about any other.

@@ -20,7 +20,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite_home::BoxPaths;
+use boxlite_home::{BoxPaths, Reserve};
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
 use main_process::{ClientId, MainRun};
@@ -238,7 +238,9 @@ impl Driver {
         if let Some(wanted) = self.vcpus.wants_space(&readings) {
             self.relief.ask(wanted);
         }
-        self.vcpus.measured(&readings);
+        if self.vcpus.measured(&readings) {
+            self.release_reserve();
+        }
         self.show_pause();
         self.claim.follow();
         self.main.tick(&self.guest);
@@ -254,6 +256,20 @@ impl Driver {
         });
         if let Err(error) = self.pause.show(reason) {
             tracing::warn!(error = %error.chain(), "the guest's pause is not shown");
+        }
+    }
+
+    /// Gives the home's flush reserve to a guest that must finish, without waiting for it: syncing a full disk takes time.
+    fn release_reserve(&self) {
+        let home = self.spec.home();
+        let release = move || match home.and_then(|home| Reserve::for_flush(&home, 0).release()) {
+            Ok(released) => {
+                tracing::warn!(released, "the disk is full: the flush reserve is used for the stop")
+            }
+            Err(error) => tracing::warn!(error = %error.chain(), "the flush reserve could not be released"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("boxlite-reserve".into()).spawn(release) {
+            tracing::warn!(%error, "the flush reserve could not be released");
         }
     }
 

@@ -24,7 +24,18 @@ pub(crate) struct PausePolicy {
     /// Those of each watched filesystem; the first is the overlay's.
     floors: Vec<DiskFloors>,
     paused: Option<PausedBy>,
-    stopping: bool,
+    finishing: Finishing,
+}
+
+/// How far a stop has come that lets the guest write below the floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finishing {
+    /// The box is not being stopped.
+    No,
+    /// It is, and a part of the floor is enough for its guest.
+    BelowFloor,
+    /// That was not enough: the reserve was released, and the guest may write until the disk is full.
+    OfReserve,
 }
 
 /// Why the guest is paused.
@@ -64,12 +75,14 @@ pub(crate) enum Action {
     Pause,
     /// Let it go on.
     Resume,
+    /// Release the home's flush reserve: without it the guest cannot finish.
+    Release,
 }
 
 impl PausePolicy {
     /// A policy for a guest that runs, over filesystems with these floors.
     pub(crate) fn new(floors: Vec<DiskFloors>) -> Self {
-        Self { floors, paused: None, stopping: false }
+        Self { floors, paused: None, finishing: Finishing::No }
     }
 
     /// Why the guest is paused, if it is.
@@ -79,14 +92,22 @@ impl PausePolicy {
 
     /// From now on the guest is only finishing.
     pub(crate) fn stopping(&mut self) {
-        self.stopping = true;
+        if self.finishing == Finishing::No {
+            self.finishing = Finishing::BelowFloor;
+        }
     }
 
     /// Judges a measurement of each watched filesystem.
     ///
     /// An unmeasurable filesystem never pauses a guest. A guest that met a full disk resumes at any measurement above
     /// the threshold, and without a measurement: if the disk is still full, QEMU pauses it again and nothing is lost.
+    ///
+    /// A guest that is being stopped is not paused for the overlay's filesystem before the flush reserve was released.
     pub(crate) fn measured(&mut self, readings: &[SpaceReading]) -> Action {
+        if self.finishing == Finishing::BelowFloor && self.is_held_up(readings) {
+            self.finishing = Finishing::OfReserve;
+            return Action::Release;
+        }
         match self.paused {
             None => {
                 let short = |(index, reading): (usize, &SpaceReading)| {
@@ -130,8 +151,17 @@ impl PausePolicy {
     /// Free bytes of the watched filesystem `index` at which a guest goes on that was paused for it.
     pub(crate) fn resumes_at(&self, index: usize) -> u64 {
         let resume_at = self.floors.get(index).map_or(0, |floors| floors.resume_at);
-        let resume_at = if self.stopping { resume_at / STOPPING_DIVISOR } else { resume_at };
+        let resume_at = self.scaled(resume_at);
         resume_at.max(self.floor(index) + 1).max(LEAST_PROGRESS)
+    }
+
+    /// Whether the overlay's filesystem keeps the guest from running, or is about to.
+    fn is_held_up(&self, readings: &[SpaceReading]) -> bool {
+        let Some(reading) = readings.first() else { return false };
+        match self.paused {
+            None => self.is_short(0, *reading),
+            Some(by) => by.place() == 0 && reading.free.is_some_and(|free| free < self.resumes_at(0)),
+        }
     }
 
     fn is_short(&self, index: usize, reading: SpaceReading) -> bool {
@@ -146,7 +176,16 @@ impl PausePolicy {
 
     fn floor(&self, index: usize) -> u64 {
         let floor = self.floors.get(index).map_or(0, |floors| floors.pause_below);
-        if self.stopping { floor / STOPPING_DIVISOR } else { floor }
+        self.scaled(floor)
+    }
+
+    /// The part of a floor that counts by now.
+    fn scaled(&self, floor: u64) -> u64 {
+        match self.finishing {
+            Finishing::No => floor,
+            Finishing::BelowFloor => floor / STOPPING_DIVISOR,
+            Finishing::OfReserve => 0,
+        }
     }
 }
 

@@ -56,13 +56,15 @@ impl Vcpus {
         self.policy.disk_full();
     }
 
-    /// Acts on a measurement of each watched filesystem.
-    pub(super) fn measured(&mut self, readings: &[SpaceReading]) {
+    /// Acts on a measurement of each watched filesystem; says whether the home's flush reserve is to be released.
+    pub(super) fn measured(&mut self, readings: &[SpaceReading]) -> bool {
         match self.policy.measured(readings) {
             Action::None => {}
             Action::Pause => self.tell(false),
             Action::Resume => self.tell(true),
+            Action::Release => return true,
         }
+        false
     }
 
     fn tell(&self, run: bool) {

@@ -55,6 +55,9 @@ impl HostOperations for Local {
             }
             let began = Instant::now();
             let collected = collect(context, &options);
+            if !options.dry_run {
+                context.fill_reserves(context.settings.emergency_floor.value.0);
+            }
             match &collected {
                 Ok(report) => context.gc_metrics.count(report, began.elapsed()),
                 Err(_) => context.gc_metrics.count_failure(),
