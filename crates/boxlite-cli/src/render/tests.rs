@@ -76,6 +76,24 @@ BOX ID         IMAGE      COMMAND                     CREATED       STATUS      
     );
 }
 
+/// Mutation tried: without the reason of a failure, lost writes are only in the JSON.
+#[test]
+fn a_box_that_failed_or_is_paused_says_why() {
+    let table = |reason: &str, state, whole| {
+        let info = BoxInfo { reason: Some(reason.into()), ..info("web", state) };
+        box_table(&[info], BoxColumns { whole, size: false }, now())
+    };
+    let pause = "host disk: 245 MiB free, resumes at 384 MiB";
+    assert!(table(pause, BoxState::Paused, false).contains(&format!(" Paused ({pause}) ")));
+    assert!(
+        table("unflushed writes were lost", BoxState::Failed, false)
+            .contains("Failed (unflushed writes were lost)")
+    );
+    let long = "x".repeat(100);
+    assert!(table(&long, BoxState::Failed, false).contains(&format!("Failed ({}…)", &long[..59])));
+    assert!(table(&long, BoxState::Failed, true).contains(&long));
+}
+
 #[test]
 fn json_names_stay_as_documented() {
     let json = json(&[info("web", BoxState::Created)]).unwrap();
@@ -90,6 +108,7 @@ fn json_names_stay_as_documented() {
         "disk_digest",
         "state",
         "reason",
+        "pause",
         "exit_code",
         "created_at",
         "started_at",

@@ -72,7 +72,7 @@ impl SmallHome {
 
     /// Leaves nothing free, down to the last block.
     fn fill_up(&self) {
-        self.leave(0);
+        self.leave(2 * MIB);
         let rest = self.disk.path().join("rest");
         let _ =
             Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", rest.display())).output();
@@ -225,6 +225,43 @@ impl Said {
         self.reader.join().unwrap();
         status
     }
+}
+
+/// Mutation tried: without watching volumes, the write fails in the box for want of space, and `ls` never says "Paused".
+#[test]
+fn the_filesystem_of_a_volume_is_watched_like_the_homes() {
+    let Some(home) = Home::able() else { return };
+    if oracle::skip_unless_root("mounting a small filesystem") {
+        return;
+    }
+    let Some(disk) = SmallFilesystem::ext4(512 * MIB, &["-m", "0"]) else { return };
+    let volume = format!("{}:/shared", disk.path().display());
+    let image = home.image("mini");
+    let start = ["run", "-d", "--name", "writer", "-v", &volume, &image, "sleep", "infinity"];
+    Output::of(home.command(start).envs(FLOORS).spawn().unwrap()).ok();
+    let filler = disk.path().join("filler");
+    run(Command::new("fallocate").args(["-l", "300M"]).arg(&filler));
+    let status = || home.run(&["ls", "-a", "--no-trunc"]).ok();
+    assert!(status().contains("Up "), "{}", status());
+    home.run(&[
+        "exec",
+        "-d",
+        "writer",
+        "sh",
+        "-c",
+        "yes boxlite | head -c 200000000 > /shared/file; echo $? > /shared/done",
+    ])
+    .ok();
+    deadline::until(WRITE_TIMEOUT, "the box to be paused", || {
+        status().contains(&format!("Paused (disk of volume {}: ", disk.path().display()))
+    });
+    std::fs::remove_file(&filler).unwrap();
+    let done = disk.path().join("done");
+    deadline::until(WRITE_TIMEOUT, "the write to end", || {
+        std::fs::read_to_string(&done).is_ok_and(|text| text == "0\n")
+    });
+    assert_eq!(std::fs::metadata(disk.path().join("file")).unwrap().len(), 200_000_000);
+    assert!(status().contains("Up "), "{}", status());
 }
 
 /// Mutation tried: without the request of the shim, the box is paused and stays so.

@@ -29,8 +29,8 @@ struct Place {
     path: PathBuf,
     device: Option<u64>,
     floors: DiskFloors,
-    /// Whether the box has a volume there, of whose growth nothing is known.
-    has_volume: bool,
+    /// What everybody has taken there, where the box has a volume: how much of it is the box's is not known.
+    volume_growth: Option<GrowthMeter>,
 }
 
 impl SpaceWatch {
@@ -41,13 +41,13 @@ impl SpaceWatch {
             path: spec.box_dir.clone(),
             device: device_of(&spec.box_dir),
             floors: spec.floors,
-            has_volume: false,
+            volume_growth: None,
         };
         let mut places = vec![home];
         for volume in spec.shares.volumes.iter().filter(|volume| !volume.read_only) {
             let device = device_of(&volume.source);
             if let Some(place) = places.iter_mut().find(|place| device.is_some() && place.device == device) {
-                place.has_volume = true;
+                place.volume_growth = Some(GrowthMeter::default());
                 continue;
             }
             let total = durable::free_space(&volume.source).map_or(0, |space| space.bytes_total);
@@ -56,7 +56,7 @@ impl SpaceWatch {
                 path: volume.source.clone(),
                 device,
                 floors: of_volume(spec.floors, total),
-                has_volume: true,
+                volume_growth: Some(GrowthMeter::default()),
             });
         }
         Self { overlay: spec.overlay.clone(), growth: GrowthMeter::default(), places }
@@ -74,13 +74,22 @@ impl SpaceWatch {
 
     /// Measures each watched filesystem.
     pub(super) fn read(&mut self) -> Vec<SpaceReading> {
+        let now = Instant::now();
         let allocated = durable::allocated_of(&self.overlay).ok();
-        let overlay_grown = allocated.map(|bytes| self.growth.grown(Instant::now(), bytes));
-        let read = |(index, place): (usize, &Place)| SpaceReading {
-            free: durable::free_space(&place.path).map(|space| space.bytes).ok(),
-            grown: if place.has_volume || index > 0 { None } else { overlay_grown },
+        let mut overlay_grown = allocated.map(|bytes| self.growth.grown(now, bytes));
+        let read = |place: &mut Place| {
+            let space = durable::free_space(&place.path).ok();
+            let used = space.map(|space| space.bytes_total.saturating_sub(space.bytes));
+            let volume_grown = match &mut place.volume_growth {
+                Some(meter) => used.map(|used| meter.grown(now, used)),
+                None => Some(0),
+            };
+            // The overlay lies on the first one.
+            let own = overlay_grown.replace(0);
+            let grown = own.zip(volume_grown).map(|(own, volume)| own.saturating_add(volume));
+            SpaceReading { free: space.map(|space| space.bytes), grown }
         };
-        self.places.iter().enumerate().map(read).collect()
+        self.places.iter_mut().map(read).collect()
     }
 }
 
@@ -96,6 +105,7 @@ fn of_volume(home: DiskFloors, total: u64) -> DiskFloors {
 
 #[cfg(test)]
 mod tests {
+    use boxlite_testkit::filesystem::SmallFilesystem;
     use boxlite_types::Volume;
 
     use super::*;
@@ -120,7 +130,32 @@ mod tests {
         let watch = SpaceWatch::new(&spec);
         let causes: Vec<PauseCause> = watch.places.iter().map(|place| place.cause).collect();
         assert_eq!(causes, [PauseCause::HostDisk, PauseCause::Volume]);
-        assert!(watch.places[0].has_volume);
+        assert!(watch.places[0].volume_growth.is_some());
+    }
+
+    /// Mutation tried: with the overlay's growth counted for each place, a volume that nobody writes to has grown.
+    #[test]
+    fn a_volume_grows_with_its_filesystem_and_the_first_place_with_the_overlay() {
+        let directory = tempfile::tempdir().unwrap();
+        let overlay = directory.path().join("overlay");
+        std::fs::write(&overlay, [1; 4096]).unwrap();
+        let Some(disk) = SmallFilesystem::tmpfs("size=8m") else { return };
+        let volumes = vec![Volume { source: disk.path().to_owned(), target: "/v".into(), read_only: false }];
+        let spec = LaunchSpec {
+            box_dir: directory.path().to_owned(),
+            overlay: overlay.clone(),
+            shares: Shares { volumes, ..Shares::default() },
+            ..LaunchSpec::sample()
+        };
+        let mut watch = SpaceWatch::new(&spec);
+        let grown =
+            |readings: Vec<SpaceReading>| readings.iter().map(|reading| reading.grown).collect::<Vec<_>>();
+        assert_eq!(grown(watch.read()), [Some(0), Some(0)]);
+        std::fs::write(&overlay, vec![1; 4 << 20]).unwrap();
+        let allocated = durable::allocated_of(&overlay).unwrap();
+        assert_eq!(grown(watch.read()), [Some(allocated - 4096), Some(0)]);
+        std::fs::write(disk.path().join("file"), [1; 8192]).unwrap();
+        assert_eq!(grown(watch.read()), [Some(allocated - 4096), Some(8192)]);
     }
 
     #[test]

@@ -117,6 +117,19 @@ fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
     assert_eq!(rig.guest_sends(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
 }
 
+/// Mutation tried: without looking at what had begun, a running command is killed with its client.
+#[test]
+fn what_was_given_up_before_it_began_is_killed_when_a_paused_guest_resumes() {
+    let mut rig = rig();
+    let begun = rig.exec(1, 1).unwrap();
+    rig.ops.event(OpEvent::Started { id: begun, pid: 7 });
+    let waiting = rig.exec(1, 2).unwrap();
+    rig.ops.abandon(1, &rig.guest, true);
+    let kill = |id| Frame::control(&ToGuest::Op(Op::Signal { id, signo: 9 })).unwrap();
+    let sent = rig.to_guest.take();
+    assert!(sent.contains(&kill(waiting)) && !sent.contains(&kill(begun)));
+}
+
 #[test]
 fn signals_reach_only_ones_own_execs() {
     let mut rig = rig();
