@@ -76,7 +76,6 @@ BOX ID         IMAGE      COMMAND                     CREATED       STATUS      
     );
 }
 
-/// Mutation tried: without the reason of a failure, lost writes are only in the JSON.
 #[test]
 fn a_box_that_failed_or_is_paused_says_why() {
     let table = |reason: &str, state, whole| {

@@ -112,8 +112,6 @@ impl Drop for SmallHome {
 const WRITE: &str = "yes boxlite | head -c 200000000 > /root/file && sync && echo written > /root/done";
 const SUM: &str = "yes boxlite | head -c 200000000 | sha256sum";
 
-/// Mutations tried: without the case of a box that wrote nothing, the idle box is paused as well; without showing the
-/// pause, `ls` says "Up" and the test waits in vain; without killing what was given up, `/root/ghost` appears.
 #[test]
 fn a_box_that_fills_the_disk_is_paused_for_all_to_see_and_resumes_by_itself() {
     let Some(home) = SmallHome::of(1024 * MIB) else { return };
@@ -227,7 +225,6 @@ impl Said {
     }
 }
 
-/// Mutation tried: without watching volumes, the write fails in the box for want of space, and `ls` never says "Paused".
 #[test]
 fn the_filesystem_of_a_volume_is_watched_like_the_homes() {
     let Some(home) = Home::able() else { return };
@@ -264,7 +261,6 @@ fn the_filesystem_of_a_volume_is_watched_like_the_homes() {
     assert!(status().contains("Up "), "{}", status());
 }
 
-/// Mutation tried: without the request of the shim, the box is paused and stays so.
 #[test]
 fn garbage_is_collected_for_a_box_that_is_about_to_be_paused() {
     let Some(home) = SmallHome::of(1024 * MIB) else { return };
@@ -286,7 +282,7 @@ const HOLD_BACK: &str = "echo 0 > /proc/sys/vm/dirty_writeback_centisecs; \
                          echo 90 > /proc/sys/vm/dirty_background_ratio; echo 90 > /proc/sys/vm/dirty_ratio; \
                          head -c 24000000 /dev/urandom > /root/data; sha256sum /root/data";
 
-/// Mutation tried: without releasing the reserve the second stop fails like the first.
+/// The first stop is the second without a reserve: it shows that the data was held back in the guest.
 #[test]
 fn a_stop_on_a_full_disk_keeps_what_was_not_synced_or_says_that_it_was_lost() {
     let Some(home) = SmallHome::of(1024 * MIB) else { return };

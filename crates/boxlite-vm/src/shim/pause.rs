@@ -90,8 +90,6 @@ impl PauseSlot {
 mod tests {
     use super::*;
 
-    /// Mutations tried: without the comparison of runs, the pause of a run that was killed is believed of the next;
-    /// without the measurement there are no figures.
     #[test]
     fn a_pause_is_shown_for_its_own_run_until_it_ends() {
         let directory = tempfile::tempdir().unwrap();

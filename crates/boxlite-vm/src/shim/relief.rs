@@ -64,7 +64,6 @@ mod tests {
 
     use super::*;
 
-    /// Mutations tried: without the interval the second request collects; without `under_way` the third one does.
     #[tokio::test(start_paused = true)]
     async fn a_shim_asks_once_at_a_time_and_not_all_the_time() {
         let (asked, requests) = mpsc::channel();

@@ -105,7 +105,7 @@ fn space_is_asked_for_before_the_pause_and_during_it() {
 }
 
 proptest! {
-    /// Mutation tried: with the least instead of the most for fast writers, slower ones are paused first.
+    /// Mutation tried: a limit that falls with what was written pauses the slower ones first.
     #[test]
     fn whoever_writes_more_is_paused_no_later(free in 0..800u64, grown in 0..800u64, more in 0..800u64) {
         let pauses = |grown| policy().measured(&reading(free * MIB, grown * MIB)) == Action::Pause;
@@ -119,7 +119,7 @@ proptest! {
     }
 
     /// Whatever happens, a box that is paused resumes with the room that it is said to resume at, and stays running
-    /// there. Mutation tried: a threshold of half the floor for the resumption makes it flutter.
+    /// there. Mutation tried: a resumption at half the figure makes it flutter.
     #[test]
     fn every_pause_ends_at_the_figure_that_was_shown(
         steps in proptest::collection::vec((0..1000u64, 0..1000u64, any::<bool>(), any::<bool>()), 0..20),

@@ -113,7 +113,6 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Mutations tried: a watch of read-only volumes, and one that adds a place for a volume on the home's filesystem.
     #[test]
     fn each_filesystem_that_the_guest_writes_to_is_watched_once() {
         let directory = tempfile::tempdir().unwrap();
@@ -133,7 +132,6 @@ mod tests {
         assert!(watch.places[0].volume_growth.is_some());
     }
 
-    /// Mutation tried: with the overlay's growth counted for each place, a volume that nobody writes to has grown.
     #[test]
     fn a_volume_grows_with_its_filesystem_and_the_first_place_with_the_overlay() {
         let directory = tempfile::tempdir().unwrap();

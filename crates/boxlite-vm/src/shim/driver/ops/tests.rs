@@ -117,7 +117,6 @@ fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
     assert_eq!(rig.guest_sends(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
 }
 
-/// Mutation tried: without looking at what had begun, a running command is killed with its client.
 #[test]
 fn what_was_given_up_before_it_began_is_killed_when_a_paused_guest_resumes() {
     let mut rig = rig();
