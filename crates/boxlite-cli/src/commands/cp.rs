@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 use super::pause::noting_pause;
-use crate::copy::{CopySource, Endpoint, pack, unpack};
-use crate::report::{CommandFailure, Exit, Topic, note};
+use crate::copy::{CopySource, Endpoint, SkippedPaths, pack, unpack};
+use crate::report::{CommandFailure, Exit, Topic, note, visible};
 
 /// `cp`.
 #[derive(Debug, Args)]
@@ -44,7 +44,8 @@ impl CopyArgs {
     /// Appended to the command's help.
     pub(super) const RULES: &'static str = "\
 A destination that is a directory receives the source under its own name; one that does not exist becomes the copy, \
-unless it ends in `/`. A source directory that ends in `/.` stands for its contents. A local path with a colon \
+unless it ends in `/`. A destination that is a link to a directory is followed only if it ends in `/`, \
+because an earlier copy may have brought the link from a box. A source directory that ends in `/.` stands for its contents. A local path with a colon \
 is written as ./PATH. No link below the copied name is followed. The box need not run: a guest is then brought up for its files alone, and the box stays as it is.";
 }
 
@@ -110,12 +111,13 @@ fn report_copied(args: &CopyArgs, bytes: u64) {
     }
 }
 
-fn warn_of_skipped(skipped: &[std::path::PathBuf]) {
-    for path in skipped {
-        note(&format!(
-            "boxlite: warning: {} was skipped: it is not a file, directory or link",
-            path.display()
-        ));
+fn warn_of_skipped(skipped: &SkippedPaths) {
+    for path in skipped.named() {
+        let path = visible(&path.display().to_string());
+        note(&format!("boxlite: warning: {path} was skipped: it is not a file, directory or link"));
+    }
+    if skipped.unnamed() > 0 {
+        note(&format!("boxlite: warning: {} more were skipped", skipped.unnamed()));
     }
 }
 

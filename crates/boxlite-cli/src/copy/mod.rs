@@ -6,6 +6,7 @@
 mod archive;
 mod endpoint;
 mod pack;
+mod skipped;
 mod space;
 mod sparse;
 mod target;
@@ -14,6 +15,7 @@ mod unpack;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use pack::{CopySource, pack};
+pub(crate) use skipped::SkippedPaths;
 pub(crate) use unpack::unpack;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
 use super::endpoint::means_contents;
+use super::skipped::SkippedPaths;
 use super::sparse;
 use crate::report::CommandFailure;
 
@@ -28,7 +29,7 @@ pub(crate) struct Packed {
     /// Bytes of file contents, holes left out.
     pub(crate) bytes: u64,
     /// Sockets, which a tar stream cannot hold.
-    pub(crate) skipped: Vec<PathBuf>,
+    pub(crate) skipped: SkippedPaths,
 }
 
 impl CopySource {
@@ -74,7 +75,7 @@ pub(crate) fn pack(source: &CopySource, to: impl Write) -> io::Result<Packed> {
         let found = if follow { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
         let metadata = found.map_err(|error| naming(&path, &error))?;
         if metadata.file_type().is_socket() {
-            packed.skipped.push(path);
+            packed.skipped.add(&path);
             continue;
         }
         packed.bytes += append(&mut archive, &path, &name, &metadata, follow, &mut linked)

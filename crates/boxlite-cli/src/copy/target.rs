@@ -1,15 +1,23 @@
-//! The destination of a copy on the host, by Docker's rules.
+//! The destination of a copy on the host, by Docker's rules, but for links.
+//!
+//! Docker copies into the directory that a link at the destination leads to. Here the user has to ask for that with a
+//! trailing `/`: the link may have come from a box in an earlier copy, as `./out` of `cp BOX:/out ./out`, and the next
+//! copy would write wherever the box chose. A link to anything else is replaced, not followed.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::report::CommandFailure;
 
-/// The state of the destination, after following links.
+/// What is at the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DestinationState {
+    /// Nothing, or a link to nothing.
     Nothing,
     Directory,
+    /// A link that leads to a directory, written without a trailing `/`.
+    DirectoryLink,
+    /// A file, or a link to one.
     File,
     Special,
 }
@@ -35,6 +43,10 @@ pub(super) fn decide(
         (DestinationState::Directory, _) => {
             Ok(CopyTarget { root: path.to_owned(), name: name.map(OsString::from) })
         }
+        (DestinationState::DirectoryLink, _) => Err(CommandFailure::local(format!(
+            "{destination} is a symbolic link to a directory, which an earlier copy may have brought from a box"
+        ))
+        .hint(format!("write {destination}/ to copy into that directory, or remove the link"))),
         (DestinationState::Special, _) => {
             Err(CommandFailure::local(format!("{destination} is neither a file nor a directory"))
                 .hint("`-` as the destination writes a tar stream to standard output"))
@@ -67,7 +79,10 @@ pub(super) fn decide(
 
 /// Returns what is at `path` now.
 pub(super) fn present(path: &str) -> Result<DestinationState, CommandFailure> {
+    // The kernel follows a link that a trailing `/` or `/.` comes after.
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() && is_link => Ok(DestinationState::DirectoryLink),
         Ok(metadata) if metadata.is_dir() => Ok(DestinationState::Directory),
         Ok(metadata) if metadata.is_file() => Ok(DestinationState::File),
         Ok(_) => Ok(DestinationState::Special),

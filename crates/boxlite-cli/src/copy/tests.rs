@@ -214,6 +214,80 @@ fn a_link_of_an_earlier_copy_leads_nowhere() {
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
 }
 
+/// The box chooses where the top entry leads; a copy goes there only if the user writes a `/`.
+/// Mutation tried: `DirectoryLink` taken for a directory; the second copy overwrote the file beside the link.
+#[test]
+fn a_destination_that_an_earlier_copy_made_a_link_is_not_followed() {
+    use Trick::{Directory, File, Symlink};
+    let home = tempfile::tempdir().unwrap();
+    let (out, real) = (home.path().join("out"), home.path().join("real"));
+    fs::create_dir_all(real.join("out")).unwrap();
+    fs::write(real.join("out/Makefile"), b"mine").unwrap();
+    let copy = |tricks: &[Trick<'_>], to: &str| {
+        let to = format!("{}{to}", home.path().display());
+        unpack(&archive(tricks)[..], "/out", &to, false).map(drop)
+    };
+    copy(&[Symlink("out", "real")], "/out").unwrap();
+    let refused = copy(&[Directory("out"), File("out/Makefile")], "/out").unwrap_err();
+    assert!(refused.to_string().contains("is a symbolic link to a directory"), "{refused}");
+    assert_eq!(fs::read(real.join("out/Makefile")).unwrap(), b"mine");
+    // A link to a file, or to nothing, is replaced.
+    fs::remove_file(&out).unwrap();
+    for target in ["real/out/Makefile", "nowhere"] {
+        symlink(target, &out).unwrap();
+        copy(&[File("out")], "/out").unwrap();
+        assert_eq!(fs::read(&out).unwrap(), b"evil");
+        fs::remove_file(&out).unwrap();
+    }
+    assert_eq!(fs::read(real.join("out/Makefile")).unwrap(), b"mine");
+    assert!(!home.path().join("nowhere").exists());
+    // The user asks for it.
+    symlink("real", &out).unwrap();
+    copy(&[Directory("out"), File("out/asked")], "/out/").unwrap();
+    assert!(real.join("out/asked").exists());
+}
+
+/// Looks at what has been done when everything before it has been read.
+struct Probe<F>(F);
+
+impl<F: FnMut()> std::io::Read for Probe<F> {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        self.0();
+        Ok(0)
+    }
+}
+
+/// What waits for its mode is the way to the present entry, and not every directory of the archive.
+/// Mutation tried: directories finished only at the end.
+#[test]
+fn many_entries_take_no_memory_and_directories_are_finished_on_the_way() {
+    use Trick::{Directory, File};
+    use std::io::Read;
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().to_str().unwrap().to_owned();
+    let attributes = |directory: &str| {
+        let found = fs::metadata(home.path().join(directory)).unwrap();
+        (found.mode() & 0o700, found.mtime())
+    };
+    let mut begin = archive(&[Directory("s"), Directory("s/a"), File("s/a/f"), Directory("s/b")]);
+    begin.truncate(begin.len() - 1024);
+    let mut rest = Builder::new(Vec::new());
+    for number in 0..1000 {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Fifo);
+        header.set_mode(0o600);
+        header.set_size(0);
+        rest.append_data(&mut header, format!("s/b/pipe{number}"), &[][..]).unwrap();
+    }
+    let rest = rest.into_inner().unwrap();
+    let probe = Probe(|| assert_eq!(attributes("s/a"), (0o700, 0), "the archive has gone on to s/b"));
+    let unpacked = unpack((&begin[..]).chain(probe).chain(&rest[..]), "/s", &to, false).unwrap();
+    assert_eq!((unpacked.skipped.named().len(), unpacked.skipped.unnamed()), (20, 980));
+    for directory in ["s", "s/a", "s/b"] {
+        assert_eq!(attributes(directory), (0o700, 0), "{directory}");
+    }
+}
+
 #[test]
 fn hard_links_within_the_tree_are_kept_both_ways() {
     let home = tempfile::tempdir().unwrap();
@@ -383,7 +457,7 @@ fn what_can_not_be_copied_is_said() {
     assert!(CopySource::find(socket.to_str().unwrap(), false).unwrap_err().to_string().contains("socket"));
     let mut tar = Vec::new();
     let packed = pack(&CopySource::find(home.path().to_str().unwrap(), false).unwrap(), &mut tar).unwrap();
-    assert_eq!(packed.skipped, [socket]);
+    assert_eq!((packed.skipped.named(), packed.skipped.unnamed()), (&[socket][..], 0));
     assert!(
         unpack(&[][..], "/x", home.path().to_str().unwrap(), false).is_err(),
         "an empty stream is no copy"

@@ -11,6 +11,7 @@ use tar::EntryType;
 
 use super::archive::{ArchiveEntry, IncomingArchive};
 use super::endpoint::copied_name;
+use super::skipped::SkippedPaths;
 use super::space::DestinationSpace;
 use super::target::{self, CopyTarget, DestinationState};
 use super::tree::{DestinationTree, DirectoryAttributes, KeptAttributes};
@@ -22,7 +23,7 @@ pub(crate) struct Unpacked {
     /// Bytes of file contents.
     pub(crate) bytes: u64,
     /// Entries that were skipped: devices, FIFOs and the like.
-    pub(crate) skipped: Vec<PathBuf>,
+    pub(crate) skipped: SkippedPaths,
 }
 
 /// Unpacks the copy of a box's `source` path to `destination`, both as they were written.
@@ -73,7 +74,9 @@ struct Unpacking {
     /// First component of every entry; empty when only contents are copied.
     top: PathBuf,
     target: CopyTarget,
-    directories: Vec<(PathBuf, DirectoryAttributes)>,
+    /// The directory that is being filled and those above it, outermost first. A box can send any number of directories,
+    /// so each is finished as soon as an entry lies outside of it.
+    open: Vec<(PathBuf, DirectoryAttributes)>,
     done: Unpacked,
 }
 
@@ -101,7 +104,7 @@ impl Unpacking {
             CommandFailure::local(format!("opening the directory {} failed: {error}", target.root.display()))
         })?;
         let top = if target.name.is_some() { top } else { PathBuf::new() };
-        Ok(Self { tree, top, target, directories: Vec::new(), done: Unpacked::default() })
+        Ok(Self { tree, top, target, open: Vec::new(), done: Unpacked::default() })
     }
 
     /// Returns where a path of the archive lies below the root of the tree.
@@ -119,11 +122,12 @@ impl Unpacking {
 
     fn entry(&mut self, entry: &ArchiveEntry, contents: &mut impl Read) -> io::Result<()> {
         let place = self.place(&entry.path)?;
+        self.finish_directories(|open| !place.starts_with(open) || place == open)?;
         match entry.kind {
             EntryType::Directory => {
                 self.tree.directory(&place)?;
                 if !place.as_os_str().is_empty() {
-                    self.directories.push((place, entry.into()));
+                    self.open.push((place, entry.into()));
                 }
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
@@ -135,21 +139,25 @@ impl Unpacking {
                 let existing = self.place(link_target(entry)?)?;
                 self.tree.hard_link(&place, &existing)?;
             }
-            _ => self.done.skipped.push(entry.path.clone()),
+            _ => self.done.skipped.add(&entry.path),
         }
         Ok(())
     }
 
-    fn finish(self, destination: &str) -> Result<Unpacked, CommandFailure> {
-        // Innermost first: a directory must have its contents before it becomes read-only.
-        for (path, attributes) in self.directories.iter().rev() {
-            self.tree.finish_directory(path, *attributes).map_err(|error| {
-                CommandFailure::local(format!(
-                    "setting the mode of {} in {destination} failed: {error}",
-                    path.display()
-                ))
+    /// Finishes the open directories for which `is_full`, innermost first: a directory must have its contents before it
+    /// becomes read-only.
+    fn finish_directories(&mut self, is_full: impl Fn(&Path) -> bool) -> io::Result<()> {
+        while let Some((path, attributes)) = self.open.pop_if(|(path, _)| is_full(path)) {
+            self.tree.finish_directory(&path, attributes).map_err(|error| {
+                io::Error::new(error.kind(), format!("setting the mode of {}: {error}", path.display()))
             })?;
         }
+        Ok(())
+    }
+
+    fn finish(mut self, destination: &str) -> Result<Unpacked, CommandFailure> {
+        self.finish_directories(|_| true)
+            .map_err(|error| CommandFailure::io(&format!("copying to {destination} failed"), &error))?;
         Ok(self.done)
     }
 }
