@@ -83,6 +83,11 @@ impl AssetSearch {
         ]
     }
 
+    /// The paths of the assets that are there.
+    pub(crate) fn found(&self) -> Vec<PathBuf> {
+        self.all().into_iter().filter_map(|(_, path, _)| path).collect()
+    }
+
     /// Every asset, found or not.
     pub(crate) fn report(&self) -> Vec<AssetReport> {
         self.all()

@@ -14,7 +14,7 @@ use boxlite_types::parse_ports;
 use boxlite_vm::guest::GuestDevices;
 use boxlite_vm::net::{MacAddr, Network, RESOLVER, guest_config};
 use boxlite_vm::shim::{HandOver, LaunchSpec, Launched, ShimClient, spawn};
-use boxlite_vm::volume::{Shares, mounts, parse_volume, resolve};
+use boxlite_vm::volume::{OffLimits, Shares, mounts, parse_volume, resolve};
 
 use crate::ground::{Ground, make_ext4, read_all};
 
@@ -67,8 +67,9 @@ impl Ground {
     /// A box without a main process, with these published ports (`None`: no network card) and volumes.
     pub(crate) fn new_box(&self, ports: Option<&[&str]>, volumes: &[String]) -> TestBox {
         let (paths, mut spec) = self.launch_spec(&self.home.boxes());
+        let off_limits = OffLimits { home: self.home.root().to_owned(), assets: Vec::new() };
         let volume =
-            |text: &String| resolve(&parse_volume(text).unwrap(), Path::new("/"), self.home.root()).unwrap();
+            |text: &String| resolve(&parse_volume(text).unwrap(), Path::new("/"), &off_limits).unwrap();
         let volumes: Vec<_> = volumes.iter().map(volume).collect();
         spec.boot.mounts = mounts(&volumes);
         if let Some(texts) = ports {
@@ -77,8 +78,7 @@ impl Ground {
             let ports = texts.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
             spec.network = Some(Network { ports });
         }
-        spec.shares =
-            Shares { volumes, virtiofsd: Assets::locate().virtiofsd(), home: self.home.root().to_owned() };
+        spec.shares = Shares { volumes, virtiofsd: Assets::locate().virtiofsd(), off_limits };
         TestBox { paths, spec, launched: None }
     }
 }

@@ -81,6 +81,11 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Whether it has ended; [`Daemon::watch`] says how.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits until it ends, which it does by itself when QEMU closes its connection; needs a tokio runtime.
     ///
     /// Any other end is an error with its last words; dropping the future kills it.

@@ -10,7 +10,10 @@
 //! root's. Extended attributes and ACLs are not passed on.
 
 mod daemon;
+mod mounts;
+mod off_limits;
 mod sandbox;
+mod served;
 mod share;
 mod socket;
 mod source;
@@ -23,6 +26,7 @@ use boxlite_types::Volume;
 use serde::{Deserialize, Serialize};
 
 pub use daemon::Daemon;
+pub use off_limits::OffLimits;
 pub use sandbox::Sandbox;
 pub use share::{Share, start};
 pub use source::resolve;
@@ -35,8 +39,8 @@ pub struct Shares {
     pub volumes: Vec<Volume>,
     /// The program that serves them; needed when there is one.
     pub virtiofsd: PathBuf,
-    /// The home, in which nothing may be shared.
-    pub home: PathBuf,
+    /// What none of them may show.
+    pub off_limits: OffLimits,
 }
 
 /// What the guest agent is told to mount, in the order of `volumes`.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use boxlite_types::{Doing, Result};
 
 use super::daemon::{self, Identity};
+use super::served::ServedDirectory;
 use super::{Daemon, Sandbox, Shares, socket, source, tag};
 
 /// A started volume.
@@ -24,12 +25,13 @@ pub struct Share {
 /// Starts a virtiofsd for each volume of `shares`.
 ///
 /// `spawn` starts a command that inherits the given descriptors and nothing else, and that dies with this process.
-/// The directories are checked again, because they may have changed since they were resolved.
+/// The directories are checked again, because they may have changed since they were resolved; each virtiofsd that is
+/// returned serves the directory that was checked, or has ended.
 pub fn start(
     shares: &Shares,
     mut spawn: impl FnMut(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
 ) -> Result<Vec<Share>> {
-    let Shares { volumes, virtiofsd, home } = shares;
+    let Shares { volumes, virtiofsd, off_limits } = shares;
     if volumes.is_empty() {
         return Ok(Vec::new());
     }
@@ -38,8 +40,10 @@ pub fn start(
     let owner =
         Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let mut started = Vec::with_capacity(volumes.len());
+    let mut directories = Vec::with_capacity(volumes.len());
     for (index, volume) in volumes.iter().enumerate() {
-        source::check(volume, home)?;
+        source::check(volume, off_limits)?;
+        directories.push(ServedDirectory::open(&volume.source)?);
         let connection = socket::connection().doing("making a socket for the volume", &volume.source)?;
         let mut command = Command::new(virtiofsd);
         command.args(daemon::arguments(volume, connection.listener.as_raw_fd(), sandbox, owner));
@@ -51,6 +55,9 @@ pub fn start(
             descriptor: connection.connected,
             daemon: Daemon::new(child, volume.clone()),
         });
+    }
+    for ((share, directory), volume) in started.iter_mut().zip(&directories).zip(volumes) {
+        directory.confirm(&mut share.daemon, &volume.source)?;
     }
     Ok(started)
 }

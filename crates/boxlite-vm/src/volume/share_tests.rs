@@ -5,6 +5,7 @@ use boxlite_testkit::assets::Assets;
 use boxlite_testkit::deadline;
 use boxlite_types::ErrorKind;
 
+use super::super::OffLimits;
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -16,7 +17,8 @@ fn shares(virtiofsd: &Path, sources: &[&Path]) -> Shares {
         read_only: false,
     };
     let volumes = sources.iter().enumerate().map(volume).collect();
-    Shares { volumes, virtiofsd: virtiofsd.into(), home: "/nonexistent".into() }
+    let off_limits = OffLimits { home: "/nonexistent".into(), assets: Vec::new() };
+    Shares { volumes, virtiofsd: virtiofsd.into(), off_limits }
 }
 
 fn no_spawn(_: Command, _: &[BorrowedFd<'_>]) -> io::Result<Child> {
@@ -110,4 +112,25 @@ async fn a_virtiofsd_that_fails_says_why() {
     let share = start(&shares, failing).unwrap().pop().unwrap();
     let error = share.daemon.watch().await.unwrap_err();
     assert!(error.to_string().contains("exited with status 3: no such thing"), "{error}");
+}
+
+/// What a box that writes above a volume can do between the check and virtiofsd's own look at the path.
+/// Mutation tried: `confirm` left out.
+#[test]
+fn a_directory_that_is_replaced_after_the_check_is_not_served() {
+    let Some(program) = virtiofsd() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().canonicalize().unwrap();
+    let (shared, secret) = (root.join("above/shared"), root.join("secret/shared"));
+    for directory in [&shared, &secret] {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    let replacing = |command: Command, keep: &[BorrowedFd<'_>]| {
+        std::fs::rename(root.join("above"), root.join("away")).unwrap();
+        std::os::unix::fs::symlink(root.join("secret"), root.join("above")).unwrap();
+        spawn(command, keep)
+    };
+    let error = start(&shares(&program, &[&shared]), replacing).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("was replaced"), "{error}");
 }

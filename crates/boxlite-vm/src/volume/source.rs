@@ -1,21 +1,18 @@
 //! Finding a volume's directory on the host.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use boxlite_types::{Doing, Error, ErrorCause, Result, Volume};
 
-use super::VolumeSpec;
+use super::{OffLimits, VolumeSpec};
 
 /// The volume that `spec` means: relative to `working_directory`, symlinks followed once and for all.
 ///
 /// A missing directory is [`boxlite_types::ErrorKind::NotFound`] and is not created (unlike Docker's `-v`); a single file is
-/// [`boxlite_types::ErrorKind::Unsupported`]; a directory inside the home at `home`, or one that contains it, is refused, because a guest that
-/// reads or writes there could change other boxes. This holds for other names of these directories, too: bind mounts.
-pub fn resolve(spec: &VolumeSpec, working_directory: &Path, home: &Path) -> Result<Volume> {
+/// [`boxlite_types::ErrorKind::Unsupported`]; a directory that shows what is `off_limits` is refused as
+/// [`boxlite_types::ErrorKind::InvalidInput`], also under another name.
+pub fn resolve(spec: &VolumeSpec, working_directory: &Path, off_limits: &OffLimits) -> Result<Volume> {
     let path = working_directory.join(&spec.source);
     let source = match std::fs::canonicalize(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -26,12 +23,12 @@ pub fn resolve(spec: &VolumeSpec, working_directory: &Path, home: &Path) -> Resu
         other => other.doing("resolving the volume's directory", &path)?,
     };
     let volume = Volume { source, target: spec.target.clone(), read_only: spec.read_only };
-    check(&volume, home)?;
+    check(&volume, off_limits)?;
     Ok(volume)
 }
 
 /// What must hold whenever the box starts, as the directory may have changed since it was resolved.
-pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
+pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
     let source = &volume.source;
     let metadata = match std::fs::symlink_metadata(source) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -58,90 +55,23 @@ pub(super) fn check(volume: &Volume, home: &Path) -> Result<()> {
         );
         return Err(Error::conflict(message).about(ErrorCause::Volume).at(source));
     }
-    let relation = if source.starts_with(home) || is_or_lies_below(source, home) {
-        "lies in"
-    } else if home.starts_with(source) || is_or_lies_below(home, source) || mounts_home(source, home) {
-        "contains"
-    } else {
-        return Ok(());
-    };
-    let message =
-        format!("the volume's directory {} {relation} boxlite's home {}", source.display(), home.display());
-    Err(Error::invalid(message).about(ErrorCause::Volume).at(source))
-}
-
-/// Tells whether `path` or a directory above it is the same directory as `other`, whatever both are called.
-fn is_or_lies_below(path: &Path, other: &Path) -> bool {
-    let Some(other) = identity(other) else { return false };
-    path.ancestors().any(|ancestor| identity(ancestor) == Some(other))
-}
-
-/// Tells whether a mount at `source`, above or below it shows the home, a directory that contains it, or one in it.
-fn mounts_home(source: &Path, home: &Path) -> bool {
-    let Ok(text) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
-    let mounts: Vec<MountPoint> = text.lines().filter_map(MountPoint::parse).collect();
-    let Some((device, home)) = place_on_device(home, &mounts) else { return false };
-    let below = mounts.iter().filter(|mount| mount.point.starts_with(source));
-    let shown = below.map(|mount| (mount.device.clone(), mount.root.clone()));
-    shown
-        .chain(place_on_device(source, &mounts))
-        .any(|(other, path)| other == device && (path.starts_with(&home) || home.starts_with(&path)))
-}
-
-/// Returns the filesystem that `path` lies on, and its path from that filesystem's root.
-fn place_on_device(path: &Path, mounts: &[MountPoint]) -> Option<(String, PathBuf)> {
-    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
-    // Of several mounts at one place the last one is seen.
-    let mount = above.max_by_key(|mount| mount.point.as_os_str().len())?;
-    let below = path.strip_prefix(&mount.point).ok()?;
-    Some((mount.device.clone(), mount.root.join(below)))
-}
-
-/// A line of `/proc/self/mountinfo`.
-struct MountPoint {
-    device: String,
-    /// The directory of the filesystem that is mounted.
-    root: PathBuf,
-    point: PathBuf,
-}
-
-impl MountPoint {
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.split(' ').skip(2);
-        let device = fields.next()?.to_owned();
-        Some(Self { device, root: unescaped(fields.next()?), point: unescaped(fields.next()?) })
-    }
-}
-
-/// A path as the kernel lists it, with `\\040` for a space.
-fn unescaped(path: &str) -> PathBuf {
-    let (mut bytes, mut rest) = (Vec::new(), path.as_bytes());
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|code| std::str::from_utf8(code).ok());
-        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
-            bytes.push(byte);
-            rest = &after[3..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    OsString::from_vec(bytes).into()
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+    off_limits.refuse(source, volume.read_only)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::volume::parse_volume;
     use boxlite_types::ErrorKind;
 
     fn resolved(text: &str, directory: &Path) -> Result<Volume> {
-        resolve(&parse_volume(text)?, directory, &directory.join("home"))
+        resolve(&parse_volume(text)?, directory, &only(directory.join("home")))
+    }
+
+    fn only(home: PathBuf) -> OffLimits {
+        OffLimits { home, assets: Vec::new() }
     }
 
     #[test]
@@ -164,11 +94,11 @@ mod tests {
         std::fs::create_dir_all(root.join("shared/app/etc")).unwrap();
         std::fs::create_dir_all(root.join("elsewhere/etc")).unwrap();
         let volume = resolved("./shared/app/etc:/x", &root).unwrap();
-        check(&volume, &root.join("home")).unwrap();
+        check(&volume, &only(root.join("home"))).unwrap();
         // As root of a box that has all of `shared` as its volume.
         std::fs::rename(root.join("shared/app"), root.join("shared/old")).unwrap();
         std::os::unix::fs::symlink(root.join("elsewhere"), root.join("shared/app")).unwrap();
-        let refused = check(&volume, &root.join("home")).unwrap_err();
+        let refused = check(&volume, &only(root.join("home"))).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     }
 
@@ -193,7 +123,7 @@ mod tests {
         std::fs::create_dir_all(root.join("above/home/boxes")).unwrap();
         std::fs::create_dir(root.join("beside")).unwrap();
         let home = root.join("above/home");
-        let go = |text: &str| resolve(&parse_volume(text).unwrap(), &root, &home);
+        let go = |text: &str| resolve(&parse_volume(text).unwrap(), &root, &only(home.clone()));
         for inside_or_above in ["/:/x", "./above:/x", "./above/home:/x", "./above/home/boxes:/x"] {
             let error = go(inside_or_above).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{inside_or_above}: {error}");
@@ -211,7 +141,7 @@ mod tests {
             std::fs::create_dir_all(root.join(directory)).unwrap();
         }
         let (home, inner) = (root.join("above/home"), root.join("share/in ner"));
-        let go = |text: &str| resolve(&parse_volume(text).unwrap(), &root, &home);
+        let go = |text: &str| resolve(&parse_volume(text).unwrap(), &root, &only(home.clone()));
         for hidden in ["above", "above/home", "above/home/boxes"] {
             if mount(root.join(hidden), &inner, "", MountFlags::BIND, None).is_err() {
                 eprintln!("skipped: this user may not mount");
@@ -231,8 +161,8 @@ mod tests {
         std::fs::create_dir(root.join("data")).unwrap();
         let volume = resolved("./data:/x", &root).unwrap();
         std::fs::remove_dir(root.join("data")).unwrap();
-        assert_eq!(check(&volume, &root.join("home")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(check(&volume, &only(root.join("home"))).unwrap_err().kind(), ErrorKind::NotFound);
         std::os::unix::fs::symlink("/etc", root.join("data")).unwrap();
-        assert_eq!(check(&volume, &root.join("home")).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(check(&volume, &only(root.join("home"))).unwrap_err().kind(), ErrorKind::Conflict);
     }
 }

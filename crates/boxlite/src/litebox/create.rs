@@ -11,7 +11,7 @@ use boxlite_storage::store::IntentKind;
 use boxlite_types::{
     BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase, PortForward, Result, Volume,
 };
-use boxlite_vm::volume;
+use boxlite_vm::volume::{self, OffLimits};
 use jiff::Timestamp;
 
 use super::remove::{forget, release_name};
@@ -75,7 +75,13 @@ fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> 
     let specs: Vec<_> =
         options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
     volume::check_set(&specs)?;
-    specs.iter().map(|spec| volume::resolve(spec, &here, context.home.root())).collect()
+    let off_limits = off_limits(context);
+    specs.iter().map(|spec| volume::resolve(spec, &here, &off_limits)).collect()
+}
+
+/// What no volume of a box may show.
+pub(super) fn off_limits(context: &LocalContext) -> OffLimits {
+    OffLimits { home: context.home.root().to_owned(), assets: context.assets.found() }
 }
 
 /// Makes the box's directory and then its record.

@@ -133,7 +133,7 @@ fn specification(
         shares: Shares {
             volumes: record.volumes.clone(),
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
-            home: local.home.root().to_owned(),
+            off_limits: create::off_limits(local),
         },
         origin: GuestOrigin::Boot,
         boot: boot_config(record, networked),
