@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use boxlite_archive::DataRun;
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header, PaxExtensions};
 
 /// Length of a block; headers and contents begin at multiples of it.
@@ -38,13 +39,6 @@ pub(super) struct ArchiveEntry {
     pub(super) stored: u64,
     /// The parts of the file that follow, in ascending order; the rest is holes.
     pub(super) runs: Vec<DataRun>,
-}
-
-/// Bytes of a file that are not a hole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DataRun {
-    pub(super) offset: u64,
-    pub(super) length: u64,
 }
 
 /// Values for an entry from the headers before its own.

@@ -8,7 +8,6 @@ mod endpoint;
 mod pack;
 mod skipped;
 mod space;
-mod sparse;
 mod target;
 mod tree;
 mod unpack;

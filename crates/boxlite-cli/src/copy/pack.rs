@@ -10,7 +10,6 @@ use tar::{Builder, EntryType, Header};
 
 use super::endpoint::means_contents;
 use super::skipped::SkippedPaths;
-use super::sparse;
 use crate::report::CommandFailure;
 
 /// A file or directory to pack, checked to exist.
@@ -119,7 +118,7 @@ fn append(
     if metadata.is_file() {
         let link = if follow { 0 } else { libc::O_NOFOLLOW };
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | link).open(path)?;
-        return sparse::append_file(archive, header, name, file, metadata.len());
+        return boxlite_archive::append_file(archive, header, name, file, metadata.len());
     }
     header.set_size(0);
     if metadata.is_symlink() {

@@ -20,10 +20,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path};
 
+use boxlite_archive::DataRun;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::archive::{ArchiveEntry, DataRun};
+use super::archive::ArchiveEntry;
 use super::space::{CHECK_INTERVAL, DestinationSpace};
 
 /// The attributes that a copied file keeps of the original.

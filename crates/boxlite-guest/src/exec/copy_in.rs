@@ -17,13 +17,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use boxlite_proto::OpFailure;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry, EntryType, Header};
 
 use super::op_error::OpError;
 use destination::UnpackDestination;
@@ -31,6 +31,9 @@ pub(super) use upload::Upload;
 
 /// Length in bytes of the block of zeros that ends an archive.
 const BLOCK: u64 = 512;
+
+/// Bytes of a file with holes that are looked at together: if all are zero, they become a hole.
+const SPARSE_CHUNK: usize = 64 << 10;
 
 /// Unpacks `archive` at `dest` and returns its length in bytes. It is read to its end even if unpacking needs less.
 ///
@@ -192,6 +195,10 @@ impl Unpacker {
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 self.make_node(entry, partial).map_err(failed)?;
             }
+            EntryType::GNUSparse => {
+                refuse_change_of_kind(path, false, name)?;
+                self.make_sparse_file(entry, partial).map_err(|e| unpacking_failed(doing, &e))?;
+            }
             _ => {
                 refuse_change_of_kind(path, false, name)?;
                 entry.unpack(partial).map_err(|e| unpacking_failed(doing, &e))?;
@@ -250,6 +257,29 @@ impl Unpacker {
         Ok(Some(placed).filter(|placed| placed.parent().is_some() || !self.destination.existed))
     }
 
+    /// Makes a file of an entry with holes: the archive reader fills them with zeros, and zeros are not written.
+    fn make_sparse_file<R: Read>(&self, entry: &mut Entry<'_, R>, path: &Path) -> io::Result<()> {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let (mut buffer, mut at) = (vec![0; SPARSE_CHUNK], 0);
+        loop {
+            let count = entry.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            let read = &buffer[..count];
+            if read.iter().any(|byte| *byte != 0) {
+                file.write_all_at(read, at)?;
+            }
+            at += count as u64;
+        }
+        if at != entry.size() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.set_len(at)?;
+        drop(file);
+        self.set_attributes(entry.header(), path)
+    }
+
     fn make_node<R: Read>(&self, entry: &Entry<'_, R>, path: &Path) -> io::Result<()> {
         let header = entry.header();
         let kind = match header.entry_type() {
@@ -263,10 +293,15 @@ impl Unpacker {
         );
         let mode = header.mode()? & 0o7777;
         rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(mode), device)?;
+        self.set_attributes(header, path)
+    }
+
+    /// Sets owner, mode and time of a file or node.
+    fn set_attributes(&self, header: &Header, path: &Path) -> io::Result<()> {
         if self.keep_owners {
             chown(path, Some(header.uid()? as u32), Some(header.gid()? as u32))?;
         }
-        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        std::fs::set_permissions(path, Permissions::from_mode(header.mode()? & 0o7777))?;
         set_mtime(path, header.mtime()? as i64)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::op_error::OpError;
 /// Packs `path` into `out` and returns the bytes written.
 ///
 /// The top-level entry is named after the path, or `.` for a path that ends in `/.`. Hard links within the tree stay
-/// linked. Left out are sockets, which mean nothing elsewhere, and the contents of filesystems that are mounted below the
+/// linked, and holes stay holes. Left out are sockets, which mean nothing elsewhere, and the contents of filesystems that are mounted below the
 /// path and are not part of the box.
 pub(super) fn pack(out: impl Write, path: &str, follow: bool) -> Result<u64, OpError> {
     if !path.starts_with('/') || path.contains('\0') {
@@ -153,11 +153,8 @@ impl<W: Write> Packer<W> {
     }
 
     /// Packs a regular file with the length it had when it was examined, even if it has grown or shrunk since.
-    fn file(&mut self, mut header: Header, at: &Path, name: &Path, metadata: &Metadata) -> io::Result<()> {
+    fn file(&mut self, header: Header, at: &Path, name: &Path, metadata: &Metadata) -> io::Result<()> {
         let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(at)?;
-        let length = metadata.len();
-        header.set_size(length);
-        let exactly = file.take(length).chain(io::repeat(0)).take(length);
-        self.builder.append_data(&mut header, name, exactly)
+        boxlite_archive::append_file(&mut self.builder, header, name, file, metadata.len()).map(drop)
     }
 }

@@ -333,6 +333,26 @@ fn a_tree_goes_out_and_comes_back_the_same() {
     machine.sh("rm -r /out");
 }
 
+/// Mutation tried: zeros written by `make_sparse_file`.
+#[test]
+fn holes_stay_holes_both_ways() {
+    let Some(machine) = shared() else { return };
+    machine.sh(
+        "mkdir -p /holes; cd /holes; truncate -s 64M s; printf middle | dd of=s bs=1 seek=33554432 conv=notrunc 2>&1; \
+         truncate -s 16M empty; chmod 640 s; chown 5:6 s",
+    );
+    let out = copy_out(machine, "/holes/.", false).unwrap();
+    assert!(out.len() < 1 << 20, "{} bytes", out.len());
+    machine.sh("mkdir /back");
+    assert!(matches!(copy_in(machine, "/back/.", true, &out), OpEvent::Copied { .. }));
+    let look =
+        |at: &str| machine.sh(&format!("cd {at}; stat -c '%n %s %a %u %g %Y' s empty; sha256sum s empty"));
+    assert_eq!(look("/holes"), look("/back"));
+    let kib = machine.sh("du -k /back/s /back/empty | awk '{sum += $1} END {print sum}'");
+    assert!(kib.trim().parse::<u64>().unwrap() < 256, "{kib} KiB");
+    machine.sh("rm -r /holes /back");
+}
+
 fn names(bytes: &[u8]) -> Vec<String> {
     let mut archive = tar::Archive::new(bytes);
     archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect()

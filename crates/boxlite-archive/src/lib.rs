@@ -1,4 +1,6 @@
-//! Files with holes, packed as GNU sparse entries.
+//! Files in tar streams between host and guest: holes stay holes.
+//!
+//! A file with holes is a GNU sparse entry: a map of the runs that hold bytes, and those bytes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -7,14 +9,21 @@ use std::path::Path;
 use rustix::fs::SeekFrom;
 use tar::{Builder, EntryType, GnuExtSparseHeader, Header};
 
-use super::archive::DataRun;
-
 /// A file with more runs than this is packed whole.
 const MAX_RUNS: usize = 1 << 16;
 
-/// Packs `file`, which had `length` bytes when it was examined, as `name`; a file that grows or shrinks meanwhile does
+/// Bytes of a file that are not a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataRun {
+    /// Where they begin in the file.
+    pub offset: u64,
+    /// How many they are.
+    pub length: u64,
+}
+
+/// Packs the regular `file`, which had `length` bytes when it was examined, as `name`; a file that grows or shrinks meanwhile does
 /// not shift what follows it. Returns the bytes that were stored.
-pub(super) fn append_file(
+pub fn append_file(
     archive: &mut Builder<impl Write>,
     mut header: Header,
     name: &Path,
