@@ -9,7 +9,6 @@ pub fn is_id(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Mutations tried: no look at the length; upper-case digits.
     #[test]
     fn only_what_looks_made_up_is_an_id() {
         assert!(is_id(&uuid::Uuid::new_v4().simple().to_string()) && is_id(&"0".repeat(32)));

@@ -216,7 +216,7 @@ not removed: /h/d.ext4: Operation not permitted
     assert_eq!(gc_text(&GcReport::default()), "0 items removed, 0 B freed\n");
 }
 
-/// Mutations tried: no sentence about blobs; the eligible column from the modification time.
+/// Mutation tried: no sentence about blobs.
 #[test]
 fn an_explanation_says_who_pins_what_by_which_source_and_until_when() {
     let box_id = "0123456789abcdef0123456789abcdef";

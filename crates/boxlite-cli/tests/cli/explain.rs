@@ -18,7 +18,7 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Mutations tried: names of images not looked up; the box's needs left out.
+/// Mutation tried: names of images not looked up.
 #[test]
 fn an_image_a_box_and_a_base_are_explained_by_name() {
     let Some(home) = Home::able() else { return };

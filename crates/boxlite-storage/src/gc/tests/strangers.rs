@@ -171,6 +171,7 @@ fn the_rows_of_usage_add_up() {
     let all = rows.iter().map(|row| row.allocated).sum::<u64>() + found.other;
     assert_eq!(all, du(place.home.root()));
     assert_eq!(found.unexplained.allocated, du(place.home.of_box(&unexplained).root()));
+    assert_eq!(found.bases.allocated, du(&place.base_path("b")), "the other is an overlay");
     assert_eq!((found.database.count, found.reserves.count), (2, 1));
     assert_eq!(rows.iter().map(|row| row.reclaimable).sum::<u64>(), found.reclaimable);
     assert!(rows.iter().all(|row| row.reclaimable <= row.allocated));
