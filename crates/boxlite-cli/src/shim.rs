@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use boxlite::{RuntimeOptions, SettingsVariables};
-use boxlite_vm::shim::{CollectGarbage, Detached, ShimLaunch, detach};
+use boxlite::{ErrorKind, MissingHome, Runtime, RuntimeOptions, SettingsVariables};
+use boxlite_vm::shim::{CollectGarbage, Detached, EndedBox, ShimLaunch, detach};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -26,7 +26,14 @@ fn main() -> ExitCode {
     }
     let collect = collector(&assignment);
     match assignment.run(collect) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(ended)) => match remove(&ended) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::error!(error = %error.chain(), "the ended box is left to the next command");
+                ExitCode::from(125)
+            }
+            _ => ExitCode::SUCCESS,
+        },
         Err(error) => {
             tracing::error!(error = %error.chain(), "the shim failed");
             ExitCode::from(125)
@@ -42,4 +49,14 @@ fn collector(assignment: &ShimLaunch) -> CollectGarbage {
         let options = RuntimeOptions { variables: variables.clone(), ..RuntimeOptions::new(&home) };
         boxlite::relieve(&options, wanted)
     })
+}
+
+/// Removes a box whose run has ended. The shim holds nothing of it any more and is a caller like any other.
+fn remove(ended: &EndedBox) -> boxlite::Result<()> {
+    let options =
+        RuntimeOptions { missing_home: MissingHome::Refuse, ..RuntimeOptions::new(ended.home.clone()) };
+    let runtime = Runtime::local(options)?;
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let tokio = tokio.map_err(|error| boxlite::Error::io("starting the runtime for", &ended.home, error))?;
+    tokio.block_on(runtime.remove_ended(&ended.id))
 }

@@ -29,6 +29,20 @@ pub(crate) fn measure() -> GuestMetrics {
     }
 }
 
+/// Returns how many processes the kernel has killed for want of memory since it booted; 0 where it does not count them.
+///
+/// The kernel counts before it kills, so the count includes a process that was just reaped.
+pub(crate) fn memory_kills() -> u32 {
+    counter(&std::fs::read_to_string("/proc/vmstat").unwrap_or_default(), "oom_kill")
+        .try_into()
+        .unwrap_or(u32::MAX)
+}
+
+fn counter(vmstat: &str, name: &str) -> u64 {
+    let value = vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
 /// Returns the milliseconds not spent idle or waiting for input and output, and the number of processors.
 fn processor_time(stat: &str) -> (u64, u32) {
     let busy = stat.lines().find_map(|line| line.strip_prefix("cpu ")).map_or(0, |times| {
@@ -80,6 +94,15 @@ mod tests {
         assert_eq!(memory_field(text, "MemTotal:"), 16 << 20);
         assert_eq!(memory_field(text, "MemAvailable:"), 43008);
         assert_eq!(memory_field(text, "Swap:"), 0);
+    }
+
+    #[test]
+    fn counters_of_vmstat() {
+        let text = "oom_kill_other 7\npgfault 12\noom_kill 3\n";
+        assert_eq!(
+            (counter(text, "oom_kill"), counter(text, "pgfault"), counter(text, "absent")),
+            (3, 12, 0)
+        );
     }
 
     #[test]

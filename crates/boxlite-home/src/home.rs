@@ -227,6 +227,11 @@ impl BoxPaths {
         self.root.join("shim.lock")
     }
 
+    /// Held shared by callers that still need what a run of an auto-remove box leaves.
+    pub fn attendance_lock(&self) -> PathBuf {
+        self.root.join("attendance.lock")
+    }
+
     /// The shim's control socket.
     pub fn socket(&self) -> PathBuf {
         self.root.join("shim.sock")

@@ -165,6 +165,9 @@ pub enum OpEvent {
         id: u32,
         /// How it ended.
         status: ProcessExit,
+        /// Processes that the guest's kernel has killed for want of memory since it booted.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        memory_kills: u32,
     },
     /// A copy is complete; last event of the id. For a copy out, the archive's end was sent before this.
     Copied {
@@ -359,6 +362,12 @@ pub struct GuestMetrics {
     pub root_total: u64,
     /// Bytes in use on the root filesystem.
     pub root_used: u64,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

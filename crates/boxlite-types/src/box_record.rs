@@ -76,6 +76,9 @@ pub struct RunOutcome {
     pub at: Option<Timestamp>,
     /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
     pub exit_code: Option<i32>,
+    /// What else there is to say, such as that the guest was out of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The contents of `box.json` in a box's directory: enough to give the box its record back.

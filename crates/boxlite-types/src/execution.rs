@@ -74,7 +74,10 @@ impl From<boxlite_proto::ProcessExit> for ExitStatus {
 /// Acts on a running command; cheap to share between tasks.
 #[async_trait]
 pub trait ExecutionControl: Send + Sync {
-    /// Sends signal number `signal` to the process.
+    /// Sends signal number `signal` to the process, and returns once its guest has it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the guest does not answer within some seconds; the signal may still arrive.
     async fn signal(&self, signal: i32) -> Result<()>;
     /// Tells the process's terminal its new size.
     async fn resize(&self, size: WindowSize) -> Result<()>;

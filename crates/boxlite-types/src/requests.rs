@@ -23,6 +23,8 @@ pub struct ExecOptions {
     pub stdin: bool,
     /// Refuse with `ResourceExhausted` while the box is paused, instead of waiting until it resumes.
     pub unless_paused: bool,
+    /// Milliseconds after which the command is killed, and then ends with status 124.
+    pub timeout_ms: Option<u64>,
 }
 
 /// The selection of a listing; all conditions must hold.
@@ -87,6 +89,10 @@ pub struct LogOptions {
     pub tail: Option<usize>,
     /// Only what was written from then on.
     pub since: Option<Timestamp>,
+    /// Only what was written before then.
+    pub until: Option<Timestamp>,
+    /// Only one run: counted from the box's first, which is 1, or back from its last, which is -1. All runs when absent.
+    pub run: Option<i64>,
     /// The guest's console instead of the main process's output.
     pub console: bool,
 }
@@ -94,6 +100,8 @@ pub struct LogOptions {
 /// A piece of the log, a line or less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
+    /// The run that wrote it, counted from the box's first, which is 1; 0 for the console and where it is not known.
+    pub run: u64,
     /// When the host received it.
     pub at: Timestamp,
     /// Which output it came from.

@@ -1,11 +1,13 @@
 //! `attach`.
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use boxlite::Runtime;
 use clap::Args;
 
 use super::pause::note_pause;
 use crate::report::{CommandFailure, Exit, Topic};
-use crate::terminal::{SessionExit, Wiring, connect};
+use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
 
 /// `attach`.
 #[derive(Debug, Args)]
@@ -22,13 +24,21 @@ pub(crate) struct AttachArgs {
 }
 
 pub(super) async fn attach(runtime: &Runtime, args: AttachArgs) -> Result<Exit, CommandFailure> {
+    let mut interruptions = Interruptions::watch()?;
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
-    let info = runtime.inspect(&args.id).await.map_err(|error| CommandFailure::of(&error, Topic::Box))?;
+    let info = match interruptions.before(runtime.inspect(&args.id)).await {
+        Continue(found) => found.map_err(|error| CommandFailure::of(&error, Topic::Box))?,
+        Break(exit) => return Ok(exit),
+    };
     if args.no_wait {
         info.refuse_while_paused().map_err(failed)?;
     }
     note_pause(&info);
     let wiring = Wiring { tty: info.options.tty, stdin: info.options.stdin && !args.no_stdin };
-    let execution = runtime.attach(&info.id).await.map_err(failed)?;
-    connect(execution, wiring).await.map(SessionExit::exit)
+    match interruptions.before(runtime.attach(&info.id)).await {
+        Continue(attached) => {
+            connect(attached.map_err(failed)?, wiring, interruptions).await.map(SessionExit::exit)
+        }
+        Break(exit) => Ok(exit),
+    }
 }

@@ -1,5 +1,8 @@
 //! `exec`.
 
+use std::ops::ControlFlow::{Break, Continue};
+use std::time::Duration;
+
 use boxlite::{ExecOptions, Runtime, WindowSize};
 use clap::Args;
 
@@ -7,7 +10,9 @@ use super::pause::noting_pause;
 use crate::args::ProcessArgs;
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic};
-use crate::terminal::{SessionExit, Wiring, conclude, connect, detach_from, window_size_or_default};
+use crate::terminal::{
+    Interruptions, SessionExit, Wiring, conclude, connect, detach_from, window_size_or_default,
+};
 
 /// `exec`.
 #[derive(Debug, Args)]
@@ -18,6 +23,9 @@ pub(crate) struct ExecArgs {
     /// Fail while the box is paused, instead of waiting until it resumes
     #[arg(long)]
     no_wait: bool,
+    /// Kill the command after so many seconds and end with 124
+    #[arg(long, value_name = "SECONDS", conflicts_with = "detach", value_parser = seconds)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     process: ProcessArgs,
     /// The box, then the command and its arguments
@@ -43,9 +51,16 @@ impl ExecArgs {
             tty: process.tty.then_some(size),
             stdin: process.interactive && !self.detach,
             unless_paused: self.no_wait,
+            timeout_ms: self.timeout.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
         };
         Ok((id, options))
     }
+}
+
+/// Reads a time limit in seconds, which may have a fraction.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let limit = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| "write a number of seconds above 0".into())
 }
 
 pub(super) async fn exec(
@@ -53,6 +68,7 @@ pub(super) async fn exec(
     environment: &Environment,
     args: ExecArgs,
 ) -> Result<Exit, CommandFailure> {
+    let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
     let (id, options) = args.options(|name| environment.text(name), window_size_or_default())?;
     let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin };
@@ -65,14 +81,23 @@ pub(super) async fn exec(
         let started = execution.control.started().await?;
         Ok((execution, started))
     };
-    let (execution, started) = noting_pause(runtime, &id, begun).await.map_err(failed)?;
+    let (execution, started) = match interruptions.before(noting_pause(runtime, &id, begun)).await {
+        Continue(begun) => begun.map_err(failed)?,
+        Break(exit) => return Ok(exit),
+    };
     if !detach {
-        return connect(execution, wiring).await.map(SessionExit::exit);
+        return connect(execution, wiring, interruptions).await.map(SessionExit::exit);
     }
-    if started {
-        detach_from(&*execution.control).await;
-        return Ok(Exit::OK);
+    let detaching = async {
+        if started {
+            detach_from(&*execution.control).await;
+            return Ok(Exit::OK);
+        }
+        let status = execution.control.wait().await.map_err(failed)?;
+        Ok(conclude(&status))
+    };
+    match interruptions.before(detaching).await {
+        Continue(exit) => exit,
+        Break(exit) => Ok(exit),
     }
-    let status = execution.control.wait().await.map_err(failed)?;
-    Ok(conclude(&status))
 }

@@ -18,7 +18,10 @@ pub(super) async fn restart(runtime: &Runtime, args: StopArgs) -> Result<Exit, C
 
 /// Stops the box; where that lost writes the box has stopped all the same, and a warning says so.
 async fn stop(runtime: &Runtime, id: &str, options: StopOptions) -> Result<BoxInfo, Error> {
-    let Err(error) = runtime.stop(id, options).await else { return runtime.inspect(id).await };
+    let error = match runtime.stop(id, options).await {
+        Err(error) => error,
+        stopped => return stopped,
+    };
     let info = runtime.inspect(id).await?;
     if info.state.is_up() {
         return Err(error);

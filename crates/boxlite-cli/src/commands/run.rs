@@ -1,15 +1,16 @@
 //! `run`: creates a box, starts it and attaches to it.
 
-use std::ops::ControlFlow;
+use std::ops::ControlFlow::{self, Break, Continue};
 
-use boxlite::{BoxInfo, BoxOptions, ErrorKind, RemoveOptions, Runtime, StopOptions};
+use boxlite::{ErrorKind, RemoveOptions, Runtime, StopOptions};
 use clap::Args;
+use futures::FutureExt;
 
 use crate::args::BoxArgs;
 use crate::environment::Environment;
 use crate::render::{print_line, progress};
 use crate::report::{CommandFailure, Exit, Topic, note};
-use crate::terminal::{SessionExit, Wiring, connect, interruption};
+use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -29,100 +30,126 @@ pub(super) async fn run(
     environment: &Environment,
     args: RunArgs,
 ) -> Result<Exit, CommandFailure> {
+    let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
     let options = args.options.options(|name| environment.text(name))?;
     let wiring = Wiring { tty: options.tty, stdin: options.stdin };
-    let remove = options.auto_remove;
     if !detach {
         wiring.check()?;
     }
-    let id = match begin(runtime, options, args.quiet).await? {
-        ControlFlow::Continue(id) => id,
-        ControlFlow::Break(exit) => return Ok(exit),
+    let remove = options.auto_remove;
+    let creating = runtime.create(options, progress(args.quiet));
+    let new = match interruptions.before(creating).await {
+        Continue(Ok(info)) => NewRun { runtime, id: info.id, remove },
+        Continue(Err(error)) => return Err(CommandFailure::of(&error, Topic::NewBox)),
+        Break(exit) => return Ok(exit),
     };
-    if detach {
-        return print_line(&id).map(|()| Exit::OK);
+    if let Break(exit) = new.start(args.quiet, &mut interruptions).await? {
+        return Ok(exit);
     }
-    let end = match runtime.attach(&id).await {
-        Ok(execution) => connect(execution, wiring).await,
-        Err(error) => Err(CommandFailure::of(&error, Topic::Start)),
+    if detach {
+        return print_line(&new.id).map(|()| Exit::OK);
+    }
+    let ended = match interruptions.before(runtime.attach(&new.id)).await {
+        Continue(Ok(execution)) => connect(execution, wiring, interruptions).await,
+        Continue(Err(error)) => Err(CommandFailure::of(&error, Topic::Start)),
+        Break(exit) => {
+            new.call_off(std::future::ready(()), &mut interruptions).await;
+            return Ok(exit);
+        }
     };
     // A box that may still run removes itself when it ends.
-    let may_run = match &end {
+    let may_run = match &ended {
         Ok(SessionExit::LeftRunning(_)) => true,
         Ok(SessionExit::Ended(_)) => false,
         Err(failure) => failure.is_of_server(),
     };
     if remove && !may_run {
-        unless_interrupted(&id, remove_ended(runtime, &id)).await;
+        // Signals that were meant for the command do not count any more.
+        new.unless_interrupted(&mut Interruptions::watch()?, new.remove_ended()).await;
     }
-    end.map(SessionExit::exit)
+    ended.map(SessionExit::exit)
 }
 
-/// Cleans up after a box until the user interrupts.
-async fn unless_interrupted(id: &str, cleaning: impl Future<Output = ()>) {
-    tokio::select! {
-        () = cleaning => {}
-        _ = interruption() => note(&format!("boxlite: warning: box {id} is left as it is")),
-    }
+/// A box that this command has created to run it.
+struct NewRun<'a> {
+    runtime: &'a Runtime,
+    id: String,
+    /// It is removed when it ends.
+    remove: bool,
 }
 
-/// Stops a box whose start was interrupted.
-async fn call_off(
-    runtime: &Runtime,
-    id: &str,
-    starting: impl Future<Output = Result<BoxInfo, boxlite::Error>>,
-) {
-    let stop = || runtime.stop(id, StopOptions { timeout: Some(0) });
-    let mut stopped = stop().await;
-    // The start continues in the background and may have locked the box only after that stop.
-    if starting.await.is_ok() {
-        stopped = stop().await;
-    }
-    if let Err(error) = stopped
-        && error.kind() != ErrorKind::NotFound
-    {
-        CommandFailure::of(&error, Topic::Box).print();
-    }
-}
-
-/// Removes a box that has ended, unless another process already did.
-async fn remove_ended(runtime: &Runtime, id: &str) {
-    if let Err(error) = runtime.remove(id, RemoveOptions { force: true }).await
-        && error.kind() != ErrorKind::NotFound
-    {
-        CommandFailure::of(&error, Topic::Removal).print();
-    }
-}
-
-/// Creates and starts a box; returns its id, or the exit status after an interruption.
-///
-/// A box that fails or is interrupted before it runs is stopped, and removed if it was to remove itself.
-async fn begin(
-    runtime: &Runtime,
-    options: BoxOptions,
-    quiet: bool,
-) -> Result<ControlFlow<Exit, String>, CommandFailure> {
-    let info = tokio::select! {
-        created = runtime.create(options, progress(quiet)) => created.map_err(|error| CommandFailure::of(&error, Topic::NewBox))?,
-        signal = interruption() => return Ok(ControlFlow::Break(Exit::of_signal(signal))),
-    };
-    let mut starting = std::pin::pin!(runtime.start(&info.id, progress(quiet)));
-    let outcome = tokio::select! {
-        started = &mut starting => {
-            started.map(|_| ControlFlow::Continue(info.id.clone())).map_err(|error| CommandFailure::of(&error, Topic::Start))
+impl NewRun<'_> {
+    /// Starts the box; returns our exit status if that was interrupted.
+    ///
+    /// A box that is interrupted before it runs is called off; one that fails is removed if it was to remove itself.
+    async fn start(
+        &self,
+        quiet: bool,
+        interruptions: &mut Interruptions,
+    ) -> Result<ControlFlow<Exit>, CommandFailure> {
+        let mut starting = Box::pin(self.runtime.start(&self.id, progress(quiet)));
+        match interruptions.before(&mut starting).await {
+            Continue(Ok(_)) => Ok(Continue(())),
+            Continue(Err(error)) => {
+                if self.remove {
+                    self.unless_interrupted(interruptions, self.remove_ended()).await;
+                }
+                Err(CommandFailure::of(&error, Topic::Start))
+            }
+            Break(exit) => {
+                self.call_off(starting.map(drop), interruptions).await;
+                Ok(Break(exit))
+            }
         }
-        signal = interruption() => Ok(ControlFlow::Break(Exit::of_signal(signal))),
-    };
-    match &outcome {
-        Ok(ControlFlow::Continue(_)) => {}
-        _ if info.options.auto_remove => {
-            unless_interrupted(&info.id, remove_ended(runtime, &info.id)).await;
-        }
-        Ok(ControlFlow::Break(_)) => {
-            unless_interrupted(&info.id, call_off(runtime, &info.id, starting)).await;
-        }
-        Err(_) => {}
     }
-    outcome
+
+    /// Stops the box, whose start was interrupted, and removes it if it was to remove itself.
+    ///
+    /// The start goes on meanwhile, because it may hold the box's lock.
+    async fn call_off(&self, starting: impl Future<Output = ()>, interruptions: &mut Interruptions) {
+        let ending = async {
+            if self.remove {
+                return self.remove_ended().await;
+            }
+            self.stop().await;
+        };
+        let both = async {
+            tokio::join!(starting, ending);
+            // The start may have locked the box only after that stop.
+            if !self.remove {
+                self.stop().await;
+            }
+        };
+        self.unless_interrupted(interruptions, both).await;
+    }
+
+    /// Stops the box at once, unless another process has removed it.
+    async fn stop(&self) {
+        if let Err(error) = self.runtime.stop(&self.id, StopOptions { timeout: Some(0) }).await
+            && error.kind() != ErrorKind::NotFound
+        {
+            CommandFailure::of(&error, Topic::Box).print();
+        }
+    }
+
+    /// Removes the box, unless another process already did.
+    async fn remove_ended(&self) {
+        if let Err(error) = self.runtime.remove(&self.id, RemoveOptions { force: true }).await
+            && error.kind() != ErrorKind::NotFound
+        {
+            CommandFailure::of(&error, Topic::Removal).print();
+        }
+    }
+
+    /// Cleans up after the box until the user interrupts.
+    async fn unless_interrupted(
+        &self,
+        interruptions: &mut Interruptions,
+        cleaning: impl Future<Output = ()>,
+    ) {
+        if interruptions.before(cleaning).await.is_break() {
+            note(&format!("boxlite: warning: box {} is left as it is", self.id));
+        }
+    }
 }

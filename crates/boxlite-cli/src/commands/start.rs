@@ -1,12 +1,14 @@
 //! `start`.
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use boxlite::Runtime;
 use clap::Args;
 
 use super::each::each;
 use crate::render::progress;
 use crate::report::{CommandFailure, Exit, Topic};
-use crate::terminal::{SessionExit, Wiring, connect};
+use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
 
 /// `start`.
 #[derive(Debug, Args)]
@@ -37,10 +39,18 @@ pub(super) async fn start(runtime: &Runtime, args: StartArgs) -> Result<Exit, Co
 }
 
 async fn attached(runtime: &Runtime, id: &str, interactive: bool) -> Result<Exit, CommandFailure> {
-    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Start);
-    let info = runtime.start(id, progress(false)).await.map_err(failed)?;
-    let execution = runtime.attach(&info.id).await.map_err(failed)?;
-    connect(execution, Wiring { tty: info.options.tty, stdin: interactive && info.options.stdin })
-        .await
-        .map(SessionExit::exit)
+    let mut interruptions = Interruptions::watch()?;
+    let attaching = async {
+        let info = runtime.start(id, progress(false)).await?;
+        let execution = runtime.attach(&info.id).await?;
+        Ok((execution, info.options))
+    };
+    let (execution, options) = match interruptions.before(attaching).await {
+        Continue(attached) => {
+            attached.map_err(|error: boxlite::Error| CommandFailure::of(&error, Topic::Start))?
+        }
+        Break(exit) => return Ok(exit),
+    };
+    let wiring = Wiring { tty: options.tty, stdin: interactive && options.stdin };
+    connect(execution, wiring, interruptions).await.map(SessionExit::exit)
 }

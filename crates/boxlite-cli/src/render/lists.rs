@@ -54,7 +54,15 @@ fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
         BoxState::Running => since(info.started_at).map_or("Up".to_owned(), |span| format!("Up {span}")),
         BoxState::Paused => format!("Paused{}", reason(info, whole)),
         BoxState::Stopped => {
-            let code = info.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
+            // The sentence's beginning says what it is about, such as `out of memory`.
+            let about = info.reason.iter().filter_map(|reason| reason.split(':').next());
+            let notes: Vec<String> = info
+                .exit_code
+                .map(|code| code.to_string())
+                .into_iter()
+                .chain(about.map(str::to_owned))
+                .collect();
+            let code = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
             format!("Stopped{code}{when}")
         }

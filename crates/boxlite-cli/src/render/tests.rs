@@ -149,7 +149,7 @@ fn log_lines_keep_their_stream_and_get_one_stamp_each() {
     {
         let mut writer = LogWriter::new(&mut out, &mut err, true);
         let mut write = |stream, bytes: &'static [u8]| {
-            writer.write(&LogLine { at: now(), stream, bytes: bytes.into() }).unwrap();
+            writer.write(&LogLine { run: 1, at: now(), stream, bytes: bytes.into() }).unwrap();
         };
         write(OutputStream::Stdout, b"half ");
         write(OutputStream::Stderr, b"oops\n");

@@ -1,7 +1,7 @@
 //! Our standard streams, connected to a command in a box.
 //!
 //! `session` moves output and decides when the session ends; `stdin` pumps input and looks for the `detach` keys; `signals`
-//! passes signals and window sizes on; `tty` is our own terminal.
+//! watches for signals and passes them and window sizes on; `tty` is our own terminal.
 
 mod detach;
 mod session;
@@ -10,5 +10,5 @@ mod stdin;
 mod tty;
 
 pub(crate) use session::{SessionExit, Wiring, conclude, connect, detach_from};
-pub(crate) use signals::interruption;
+pub(crate) use signals::Interruptions;
 pub(crate) use tty::window_size_or_default;

@@ -8,8 +8,9 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::signals::{self, Interruptions, LastSignal};
+use super::stdin;
 use super::tty::{RawMode, stdin_is_terminal};
-use super::{signals, stdin};
 use crate::report::{CommandFailure, Exit, Topic, note};
 
 /// How long telling the runtime that we detach may take.
@@ -57,8 +58,12 @@ impl Wiring {
 
 /// Passes input, output, signals and size between us and a command until it ends.
 ///
-/// The command is left running when the detach keys are typed or a third INT or TERM arrives.
-pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<SessionExit, CommandFailure> {
+/// The command is left running when the detach keys are typed, a third INT or TERM arrives, or one cannot be delivered.
+pub(crate) async fn connect(
+    execution: Execution,
+    wiring: Wiring,
+    interruptions: Interruptions,
+) -> Result<SessionExit, CommandFailure> {
     let Execution { stdin, mut output, control } = execution;
     let raw = (wiring.tty && wiring.stdin).then(RawMode::enter).flatten();
     let (detach, detached) = oneshot::channel();
@@ -67,7 +72,11 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<Sess
     let (mut detached, mut given_up) = (detached.fuse(), given_up.fuse());
     // Dropping the set, when this function returns, aborts its tasks.
     let mut tasks = JoinSet::new();
-    tasks.spawn(signals::proxy(control.clone(), give_up));
+    let passing_on = signals::pass_on(interruptions, control.clone());
+    tasks.spawn(async move {
+        // The session may just have ended.
+        let _ = give_up.send(passing_on.await);
+    });
     if wiring.tty {
         tasks.spawn(signals::follow_size(control.clone()));
     }
@@ -84,9 +93,9 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<Sess
                 detach_from(&*control).await;
                 return Ok(SessionExit::LeftRunning(Exit::OK));
             }
-            Ok(signal) = &mut given_up => {
+            Ok(last) = &mut given_up => {
                 drop(raw);
-                return Ok(leave_running(&*control, signal).await);
+                return Ok(leave_running(&*control, last).await);
             }
             chunk = output.next() => match chunk {
                 None => break,
@@ -110,7 +119,7 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<Sess
     drop(raw);
     tokio::select! {
         biased;
-        Ok(signal) = &mut given_up => Ok(leave_running(&*control, signal).await),
+        Ok(last) = &mut given_up => Ok(leave_running(&*control, last).await),
         ended = control.wait() => {
             let status = ended.map_err(|error| CommandFailure::of(&error, Topic::RunningBox))?;
             Ok(SessionExit::Ended(conclude(&status)))
@@ -118,10 +127,18 @@ pub(crate) async fn connect(execution: Execution, wiring: Wiring) -> Result<Sess
     }
 }
 
-async fn leave_running(control: &dyn ExecutionControl, signal: i32) -> SessionExit {
-    note("boxlite: detached; the command keeps running");
+async fn leave_running(control: &dyn ExecutionControl, last: LastSignal) -> SessionExit {
+    if last.delivered {
+        note("boxlite: detached; the command keeps running");
+    } else {
+        note(&format!(
+            "boxlite: the box does not answer, so signal {} could not be delivered; detached, and the command may keep \
+             running",
+            last.number
+        ));
+    }
     detach_from(control).await;
-    SessionExit::LeftRunning(Exit::of_signal(signal))
+    SessionExit::LeftRunning(Exit::of_signal(last.number))
 }
 
 /// Tells the runtime that we do not come back to the command, unless that takes too long.

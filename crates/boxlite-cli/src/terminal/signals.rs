@@ -1,43 +1,142 @@
-//! Signals to us, passed on to a command in a box.
+//! Signals to us: they interrupt what we are preparing, and are passed on to a command in a box once there is one.
 
-use std::io;
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use boxlite::ExecutionControl;
+use futures::{Stream, StreamExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::tty::window_size;
+use crate::report::{CommandFailure, Exit};
 
-/// The signals that are passed on.
-const PROXIED: [i32; 6] =
+/// The signals that are watched for: each can be passed on.
+const WATCHED: [i32; 6] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
 
 /// The INT or TERM of this number ends us although the command keeps running.
 const MAX_URGENT_SIGNALS: u32 = 3;
 
-/// How long delivering a signal may take before it counts as failed.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long delivering a signal may take before it counts as failed; the runtime itself gives a guest up 1 s earlier.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Passes signals on until dropped; `give_up` is sent the signal at which we leave the command running.
-pub(super) async fn proxy(control: Arc<dyn ExecutionControl>, give_up: oneshot::Sender<i32>) {
-    let Ok(arriving) = subscribe(&PROXIED) else { return };
+/// How often each signal has arrived, by its number.
+///
+/// tokio loses a signal that arrives after it has installed its handler and before it has registered the first listener.
+/// Our own handler, which is there earlier and which tokio's calls first, counts that one too.
+static ARRIVED: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
+
+/// The handlers are installed once: to install ours again would replace tokio's.
+static COUNTING: Once = Once::new();
+
+extern "C" fn count(number: libc::c_int) {
+    if let Some(arrived) = ARRIVED.get(number as usize) {
+        arrived.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn arrived(number: i32) -> u32 {
+    ARRIVED[number as usize].load(Ordering::Acquire)
+}
+
+/// The signals to this process since [`Interruptions::watch`], which from then on do not end the process any more.
+///
+/// A command makes one before it awaits anything and uses it for all of its phases, so that no signal falls between two
+/// of them.
+#[derive(Debug)]
+pub(crate) struct Interruptions {
+    sources: Vec<SignalSource>,
+}
+
+/// The signals of one number.
+#[derive(Debug)]
+struct SignalSource {
+    number: i32,
+    /// Wakes us; [`ARRIVED`] has the count.
+    wakes: Signal,
+    /// How many were taken.
+    taken: u32,
+}
+
+impl Interruptions {
+    /// Begins to watch.
+    pub(crate) fn watch() -> Result<Self, CommandFailure> {
+        let taken = WATCHED.map(arrived);
+        COUNTING.call_once(|| {
+            for number in WATCHED {
+                // SAFETY: the handler does nothing but add to an atomic integer, which is allowed at any moment.
+                #[allow(unsafe_code)]
+                unsafe {
+                    libc::signal(number, count as *const () as libc::sighandler_t);
+                }
+            }
+        });
+        let source = |(number, taken)| {
+            Ok(SignalSource { number, wakes: signal(SignalKind::from_raw(number))?, taken })
+        };
+        let sources = WATCHED.into_iter().zip(taken).map(source).collect::<Result<_, _>>();
+        let sources = sources.map_err(|error| CommandFailure::io("listening for signals failed", &error))?;
+        Ok(Self { sources })
+    }
+
+    /// Returns what `work` returns, or our exit status if a signal that would end a program arrives first; `work` then
+    /// stands still.
+    pub(crate) async fn before<T>(&mut self, work: impl Future<Output = T>) -> ControlFlow<Exit, T> {
+        tokio::select! {
+            biased;
+            done = work => ControlFlow::Continue(done),
+            Some(number) = self.next() => ControlFlow::Break(Exit::of_signal(number)),
+        }
+    }
+}
+
+impl Stream for Interruptions {
+    type Item = i32;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<i32>> {
+        for source in &mut self.sources {
+            // Asked until it has nothing to tell, because only then does it wake us again.
+            while let Poll::Ready(Some(())) = source.wakes.poll_recv(context) {}
+            if arrived(source.number) != source.taken {
+                source.taken = source.taken.wrapping_add(1);
+                return Poll::Ready(Some(source.number));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A signal after which a session leaves its command running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastSignal {
+    pub(super) number: i32,
+    /// It has reached the command's guest.
+    pub(super) delivered: bool,
+}
+
+/// Passes signals on to a command, until one cannot be delivered or the user insists on leaving.
+pub(super) async fn pass_on(interruptions: Interruptions, control: Arc<dyn ExecutionControl>) -> LastSignal {
     let deliver = |number| {
         let control = Arc::clone(&control);
         async move { control.signal(number).await }
     };
-    pass_on(arriving, deliver, give_up).await;
+    match pass_on_each(interruptions, deliver).await {
+        Some(last) => last,
+        None => std::future::pending().await,
+    }
 }
 
-async fn pass_on<F: Future<Output = boxlite::Result<()>>>(
-    mut arriving: mpsc::Receiver<i32>,
+async fn pass_on_each<F: Future<Output = boxlite::Result<()>>>(
+    mut arriving: impl Stream<Item = i32> + Unpin,
     deliver: impl Fn(i32) -> F,
-    give_up: oneshot::Sender<i32>,
-) {
+) -> Option<LastSignal> {
     let mut urgent = 0;
-    while let Some(number) = arriving.recv().await {
+    while let Some(number) = arriving.next().await {
         if matches!(number, libc::SIGINT | libc::SIGTERM) {
             urgent += 1;
         }
@@ -53,11 +152,10 @@ async fn pass_on<F: Future<Output = boxlite::Result<()>>>(
             }
         };
         if urgent == MAX_URGENT_SIGNALS || (urgent > 0 && !delivered) {
-            // The session may just have ended.
-            let _ = give_up.send(number);
-            return;
+            return Some(LastSignal { number, delivered });
         }
     }
+    None
 }
 
 /// Sets the size of the command's terminal to ours, now and whenever ours changes.
@@ -75,57 +173,23 @@ pub(super) async fn follow_size(control: Arc<dyn ExecutionControl>) {
     }
 }
 
-/// Resolves to the number of the first INT, TERM or HUP; until then they do not end this process.
-pub(crate) async fn interruption() -> i32 {
-    let arriving = subscribe(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
-    match arriving {
-        Ok(mut arriving) => match arriving.recv().await {
-            Some(number) => number,
-            None => std::future::pending().await,
-        },
-        Err(_) => std::future::pending().await,
-    }
-}
-
-fn subscribe(numbers: &[i32]) -> io::Result<mpsc::Receiver<i32>> {
-    let (send, receive) = mpsc::channel(8);
-    for &number in numbers {
-        let mut source: Signal = signal(SignalKind::from_raw(number))?;
-        let send = send.clone();
-        tokio::spawn(async move {
-            while source.recv().await.is_some() {
-                if send.send(number).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    Ok(receive)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::stream;
 
-    async fn given_up<F: Future<Output = boxlite::Result<()>>>(
+    async fn left_after<F: Future<Output = boxlite::Result<()>>>(
         numbers: &[i32],
         deliver: impl Fn(i32) -> F,
-    ) -> Option<i32> {
-        let (send, arriving) = mpsc::channel(8);
-        for &number in numbers {
-            send.send(number).await.unwrap();
-        }
-        drop(send);
-        let (give_up, receiver) = oneshot::channel();
-        pass_on(arriving, deliver, give_up).await;
-        receiver.await.ok()
+    ) -> Option<LastSignal> {
+        pass_on_each(stream::iter(numbers.iter().copied()), deliver).await
     }
 
     /// Mutation tried: without the timeout this test never ends.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_command_that_takes_no_signal_is_left_running() {
-        let signal = given_up(&[libc::SIGINT], |_| std::future::pending()).await;
-        assert_eq!(signal, Some(libc::SIGINT));
+        let last = left_after(&[libc::SIGINT], |_| std::future::pending()).await;
+        assert_eq!(last, Some(LastSignal { number: libc::SIGINT, delivered: false }));
     }
 
     #[tokio::test]
@@ -135,10 +199,32 @@ mod tests {
             delivered.borrow_mut().push(number);
             std::future::ready(Ok(()))
         };
-        assert_eq!(given_up(&[libc::SIGINT, libc::SIGUSR1, libc::SIGINT], &deliver).await, None);
+        assert_eq!(left_after(&[libc::SIGINT, libc::SIGUSR1, libc::SIGINT], &deliver).await, None);
         delivered.borrow_mut().clear();
         let numbers = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGTERM];
-        assert_eq!(given_up(&numbers, &deliver).await, Some(libc::SIGTERM));
+        let last = LastSignal { number: libc::SIGTERM, delivered: true };
+        assert_eq!(left_after(&numbers, &deliver).await, Some(last));
         assert_eq!(*delivered.borrow(), numbers);
+    }
+
+    /// Before: each phase subscribed anew, and what arrived between two was lost.
+    #[tokio::test]
+    async fn a_signal_that_arrives_between_two_phases_interrupts_the_second() {
+        let mut interruptions = Interruptions::watch().unwrap();
+        assert_eq!(interruptions.before(async { 7 }).await, ControlFlow::Continue(7));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT).unwrap();
+        let second = interruptions.before(std::future::pending::<()>()).await;
+        assert_eq!(second, ControlFlow::Break(Exit::of_signal(libc::SIGINT)));
+    }
+
+    /// Before: one of 2,000 interruptions was lost, most likely in that instant.
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_that_arrives_before_tokio_listens_is_not_lost() {
+        let mut interruptions = Interruptions::watch().unwrap();
+        count(libc::SIGUSR2);
+        let work = tokio::time::sleep(Duration::from_secs(60));
+        assert_eq!(interruptions.before(work).await, ControlFlow::Break(Exit::of_signal(libc::SIGUSR2)));
+        let work = tokio::time::sleep(Duration::from_secs(60));
+        assert_eq!(interruptions.before(work).await, ControlFlow::Continue(()), "it counts once");
     }
 }

@@ -15,6 +15,7 @@ fn commands_run_beside_each_other_in_a_box() {
     streams(&home);
     concurrently(&home);
     detached(&home);
+    limited(&home);
     home.run(&["stop", "-t", "0", "server"]).ok();
     home.run(&["exec", "server", "true"]).refused("not running");
 }
@@ -99,4 +100,16 @@ fn detached(home: &Home) {
     eventually("the detached command", || {
         (home.run(&["exec", "server", "cat", "/tmp/late"]).text() == "late\n").then_some(())
     });
+}
+
+fn limited(home: &Home) {
+    let output = home.run(&["exec", "--timeout", "0.5", "server", "sleep", "6060"]);
+    assert_eq!(output.code(), Some(124), "{output:?}");
+    assert!(output.err.contains("exceeded its limit of 500ms"), "{output:?}");
+    let running = home.run(&["exec", "server", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]).ok();
+    assert!(!running.contains("sleep 6060 "), "{running}");
+    let output = home.run(&["exec", "--timeout", "600", "server", "sh", "-c", "exit 3"]);
+    assert_eq!((output.code(), output.err.as_str()), (Some(3), ""));
+    home.run(&["exec", "-d", "--timeout", "5", "server", "true"]).refused("--timeout");
+    home.run(&["exec", "--timeout", "0", "server", "true"]).refused("above 0");
 }

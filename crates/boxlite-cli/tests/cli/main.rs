@@ -12,6 +12,7 @@ mod execs;
 mod explain;
 mod filesystems;
 mod home;
+mod interrupts;
 mod lifecycle;
 mod listing;
 mod paused;

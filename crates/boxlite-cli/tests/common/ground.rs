@@ -84,6 +84,7 @@ impl Ground {
             boot: BootConfig { hostname: id, ..BootConfig::default() },
             main: None,
             discard: false,
+            auto_remove: false,
             stop_signal: 15,
             stop_timeout_ms: 2_000,
             logs: LogCaps::default(),

@@ -154,7 +154,7 @@ async fn a_client_that_vanishes_leaves_the_box_running() {
     let outcome = guest.outcome().await.unwrap();
     assert_eq!(outcome.end, OutcomeCause::MainExited);
     let logged: Vec<u8> =
-        MainLog::open(&guest.paths.main_log(), 0).unwrap().flat_map(|r| r.unwrap().bytes).collect();
+        MainLog::open(&guest.paths.main_log()).unwrap().flat_map(|r| r.unwrap().bytes).collect();
     assert!(logged == out, "the log holds what was read: {} and {} bytes", logged.len(), out.len());
 }
 

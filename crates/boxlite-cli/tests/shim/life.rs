@@ -29,7 +29,7 @@ async fn the_main_process_is_heard_and_its_status_published() {
     assert!(guest.lock_is_free());
     assert!(!guest.paths.socket().exists());
     let logged: Vec<u8> =
-        MainLog::open(&guest.paths.main_log(), 0).unwrap().flat_map(|r| r.unwrap().bytes).collect();
+        MainLog::open(&guest.paths.main_log()).unwrap().flat_map(|r| r.unwrap().bytes).collect();
     assert_eq!(logged.len(), 8);
 }
 

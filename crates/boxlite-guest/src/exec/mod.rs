@@ -37,8 +37,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use crate::linux;
 use crate::port::{Port, PortError};
+use crate::{linux, metrics};
 pub(crate) use stream::READ_CHUNK;
 use stream::{ProcessInput, ProcessOutput};
 
@@ -249,7 +249,7 @@ impl Task {
             return None;
         }
         if self.is_exec && self.report_bytes.is_empty() {
-            return Some(OpEvent::Exited { id: self.id, status });
+            return Some(OpEvent::Exited { id: self.id, status, memory_kills: metrics::memory_kills() });
         }
         let reported = serde_json::from_slice::<OpEvent>(&self.report_bytes).ok();
         Some(reported.filter(|event| event.id() == self.id).unwrap_or_else(|| {

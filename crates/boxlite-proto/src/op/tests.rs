@@ -43,8 +43,12 @@ fn the_text_of_messages_is_pinned() {
     );
     pinned(&FromGuest::Down, r#""down""#);
     pinned(
-        &FromGuest::Event(OpEvent::Exited { id: 7, status: ProcessExit::Signal(9) }),
+        &FromGuest::Event(OpEvent::Exited { id: 7, status: ProcessExit::Signal(9), memory_kills: 0 }),
         r#"{"event":{"exited":{"id":7,"status":{"signal":9}}}}"#,
+    );
+    pinned(
+        &OpEvent::Exited { id: 7, status: ProcessExit::Code(1), memory_kills: 2 },
+        r#"{"exited":{"id":7,"status":{"code":1},"memory_kills":2}}"#,
     );
     pinned(
         &ShimReply::Event(OpEvent::ExecFailed {

@@ -26,6 +26,9 @@ pub enum Event<T> {
 /// A piece of a box's log; see [`LogLine`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRecord {
+    /// The run that wrote it, counted from 1; 0 where it is not known.
+    #[serde(default)]
+    pub run: u64,
     /// When the server's host received it.
     pub at: Timestamp,
     /// Which output it came from.
@@ -51,7 +54,7 @@ pub enum LogEvent {
 
 impl From<LogLine> for LogRecord {
     fn from(line: LogLine) -> Self {
-        Self { at: line.at, stream: line.stream, data: STANDARD.encode(&line.bytes) }
+        Self { run: line.run, at: line.at, stream: line.stream, data: STANDARD.encode(&line.bytes) }
     }
 }
 
@@ -64,6 +67,6 @@ impl LogRecord {
         let bytes = STANDARD.decode(&self.data).map_err(|source| {
             Error::corrupt("the server sent a log line that is not base64").because(source)
         })?;
-        Ok(LogLine { at: self.at, stream: self.stream, bytes: bytes.into() })
+        Ok(LogLine { run: self.run, at: self.at, stream: self.stream, bytes: bytes.into() })
     }
 }

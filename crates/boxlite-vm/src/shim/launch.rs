@@ -56,6 +56,8 @@ pub struct LaunchSpec {
     pub main: Option<ExecSpec>,
     /// Whether the disk goes with the box once its main process has ended: nothing is flushed to it then.
     pub discard: bool,
+    /// Whether the box is removed once this run has ended: [`super::ShimLaunch::run`] returns it for that.
+    pub auto_remove: bool,
     /// Signal number that begins a stop.
     pub stop_signal: i32,
     /// Milliseconds between that signal and SIGKILL, where the stopper does not say.
@@ -155,6 +157,7 @@ impl LaunchSpec {
             boot: BootConfig::default(),
             main: None,
             discard: false,
+            auto_remove: false,
             stop_signal: 15,
             stop_timeout_ms: 10_000,
             logs: LogCaps::default(),

@@ -43,4 +43,4 @@ pub use outcome::{LOST_WRITES, Outcome, OutcomeCause};
 pub use pause::read_pause;
 pub use relief::CollectGarbage;
 pub use spawn::{Detached, HandOver, Launched, detach, spawn};
-pub use start::ShimLaunch;
+pub use start::{EndedBox, ShimLaunch};

@@ -27,6 +27,12 @@ pub struct Outcome {
     pub main: Option<ProcessExit>,
     /// Whether the guest's filesystems were flushed before the virtual machine ended.
     pub flushed: bool,
+    /// Processes that the guest's kernel had killed for want of memory when the main process ended.
+    #[serde(default)]
+    pub memory_kills: u32,
+    /// How long after the stop signal the main process was killed because it had not ended; `None` when it was not.
+    #[serde(default)]
+    pub killed_after_ms: Option<u64>,
 }
 
 /// What ended a run.
@@ -79,6 +85,23 @@ impl Outcome {
             OutcomeCause::Unflushed => Some(LOST_WRITES),
             OutcomeCause::MainExited | OutcomeCause::Stopped => None,
         }
+    }
+
+    /// What else there is to say of how the main process ended, unless it was successful.
+    pub fn remark(&self) -> Option<String> {
+        if self.main.is_some_and(|main| main.shell_code() == 0) {
+            return None;
+        }
+        let memory = match self.memory_kills {
+            0 => None,
+            1 => Some("out of memory: the guest's kernel killed a process of the box".to_owned()),
+            kills => Some(format!("out of memory: the guest's kernel killed {kills} processes of the box")),
+        };
+        let stop = self.killed_after_ms.map(|after| {
+            format!("killed: the main process had not ended {} s after the stop signal", after / 1000)
+        });
+        let said: Vec<String> = memory.into_iter().chain(stop).collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 
     /// Reads the outcome of run `run_id` of the box at `paths`.
@@ -144,7 +167,15 @@ mod tests {
 
     fn crashed(reason: &str) -> Outcome {
         let end = OutcomeCause::VmCrashed { reason: reason.into() };
-        Outcome { run_id: "r1".into(), at_unix_ms: 5, end, main: None, flushed: false }
+        Outcome {
+            run_id: "r1".into(),
+            at_unix_ms: 5,
+            end,
+            main: None,
+            flushed: false,
+            memory_kills: 0,
+            killed_after_ms: None,
+        }
     }
 
     #[test]
@@ -183,5 +214,18 @@ mod tests {
         assert_eq!((outcome.exit_code(), outcome.failure()), (Some(137), Some(LOST_WRITES)));
         outcome.main = Some(ProcessExit::Code(3));
         assert_eq!(outcome.exit_code(), Some(3), "the main process's own, where its end was seen");
+    }
+
+    #[test]
+    fn want_of_memory_is_told_unless_the_run_was_successful() {
+        let ended = |main, memory_kills, killed_after_ms| {
+            let end = OutcomeCause::MainExited;
+            Outcome { end, main: Some(main), memory_kills, killed_after_ms, ..crashed("") }.remark()
+        };
+        assert_eq!(ended(ProcessExit::Code(0), 3, None), None);
+        assert_eq!(ended(ProcessExit::Signal(9), 0, None), None);
+        assert!(ended(ProcessExit::Code(1), 2, None).unwrap().starts_with("out of memory: "));
+        let both = ended(ProcessExit::Signal(9), 1, Some(2_003)).unwrap();
+        assert!(both.contains("killed a process") && both.contains("2 s after the stop signal"), "{both}");
     }
 }

@@ -89,7 +89,7 @@ impl RunningBox {
         let (guest_sender, guest_inputs) = mpsc::channel(MAX_WAITING_INPUTS);
         tokio::spawn(control::read_agent(agent_reader, guest_sender));
 
-        let console = CappedFile::start(&paths.console_log(), spec.logs.console, true)?;
+        let console = CappedFile::start(&paths.console_log(), spec.logs.console)?;
         tokio::spawn(keep_console(asynchronous(vm.console).doing(doing, &dir)?, console));
         let complaints = Complaints::collect(vm.stderr).doing(doing, &dir)?;
         let (vm_pid, vm_handle, vm_end) = watch(vm.child).doing(doing, &dir)?;

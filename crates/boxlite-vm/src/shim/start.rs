@@ -33,6 +33,15 @@ pub struct ShimLaunch {
     claim: Option<Claim>,
 }
 
+/// A box that is to be removed because its run has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedBox {
+    /// The home's directory.
+    pub home: PathBuf,
+    /// The box's id.
+    pub id: String,
+}
+
 impl ShimLaunch {
     /// Takes what the starter sent; the descriptors are this process's own from here on.
     pub(super) fn receive(
@@ -55,7 +64,7 @@ impl ShimLaunch {
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
     pub fn log(&self) -> Result<impl Write + Send + 'static> {
         let path = self.spec.box_dir.join("shim.log");
-        Ok(LogFile(CappedFile::start(&path, 256 * 1024, true)?))
+        Ok(LogFile(CappedFile::start(&path, 256 * 1024)?))
     }
 
     /// The directory of the home that the box lies in.
@@ -63,12 +72,13 @@ impl ShimLaunch {
         self.spec.box_dir.ancestors().nth(2).unwrap_or(&self.spec.box_dir).to_owned()
     }
 
-    /// Runs the box to its end; call it on the process's main thread, which QEMU's life hangs on.
+    /// Runs the box to its end; call it on the process's main thread, which QEMU's life hangs on. Returns the box if it is
+    /// to be removed now; its lock is released then.
     ///
     /// The starter has been told of a failure when this returns one.
     ///
     /// `collect` is asked when the guest is about to be paused because the host's disk is nearly full.
-    pub fn run(mut self, collect: CollectGarbage) -> Result<()> {
+    pub fn run(mut self, collect: CollectGarbage) -> Result<Option<EndedBox>> {
         let result = self.start(collect).and_then(|(runtime, running)| {
             self.report(&LaunchReport::Ready {
                 shim_pid: std::process::id(),
@@ -80,7 +90,12 @@ impl ShimLaunch {
             let (kind, cause, message) = (error.kind(), error.cause(), error.chain().to_string());
             self.report(&LaunchReport::Failed { kind, cause, message });
         }
-        result
+        result?;
+        if !self.spec.auto_remove {
+            return Ok(None);
+        }
+        let home = self.spec.home()?.root().to_owned();
+        Ok(Some(EndedBox { home, id: self.spec.box_id.clone() }))
     }
 
     fn start(&mut self, collect: CollectGarbage) -> Result<(tokio::runtime::Runtime, RunningBox)> {

@@ -98,7 +98,8 @@ fn consistent(
         );
         return Err(Error::corrupt(message).at(overlay));
     }
-    record.phase = Phase::Ended { started_at: None, outcome: RunOutcome { at: None, exit_code: None } };
+    record.phase =
+        Phase::Ended { started_at: None, outcome: RunOutcome { at: None, exit_code: None, reason: None } };
     if std::mem::take(&mut record.options.auto_remove) {
         notices.push("the box was to be removed once it ended; it is not any more".to_owned());
     }

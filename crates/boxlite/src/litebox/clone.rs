@@ -8,6 +8,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::admission::SpaceGuard;
@@ -15,10 +16,11 @@ use boxlite_home::durable::{self, FileId};
 use boxlite_home::lease::Leased;
 use boxlite_storage::disk::overlay;
 use boxlite_storage::disk::qcow2::BackingFormat;
-use boxlite_types::{BoxRecord, CloneOptions, Doing, Error, Phase, Result};
+use boxlite_types::{CloneOptions, Doing, Error, Phase, Result};
 use jiff::Timestamp;
 
 use super::create::establish;
+use super::new_box::NewBox;
 use super::{BoxGuard, Observed, name};
 use crate::context::LocalContext;
 
@@ -34,10 +36,10 @@ const MAX_BASES: usize = 32;
 /// `Conflict` when the box runs, has been cloned and written to too often, or the name is taken;
 /// `ResourceExhausted` with the figures.
 pub(crate) fn clone(
-    context: &LocalContext,
+    context: &Arc<LocalContext>,
     source: &mut BoxGuard,
     options: CloneOptions,
-) -> Result<BoxRecord> {
+) -> Result<NewBox> {
     if let Some(name) = &options.name {
         name::check(name)?;
     }
@@ -52,7 +54,7 @@ pub(crate) fn clone(
     }
     let guard = SpaceGuard::new(&context.home, &context.settings)?;
     let keep = vec![source.record.disk_digest.clone()];
-    guard.collecting(std::sync::Arc::new(context.collector()), keep).check_before(CLONE_COST)?;
+    guard.collecting(Arc::new(context.collector()), keep).check_before(CLONE_COST)?;
     // Nothing may still write to the disk that becomes the base, so the lock is asked and not the record.
     let _at_rest = source.shim_lock()?;
 
@@ -64,7 +66,7 @@ pub(crate) fn clone(
     record.phase = Phase::Created;
 
     establish(context, &mut record, |paths| share_disk(context, source, paths))?;
-    Ok(record)
+    Ok(NewBox::of(context, record))
 }
 
 /// Puts both boxes above one base and returns the bases that the clone stands on, nearest first. A box that was never

@@ -1,6 +1,7 @@
 //! A new box: checked, given its directory, and recorded.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Lock, StagedDir, fault};
@@ -14,6 +15,7 @@ use boxlite_types::{
 use boxlite_vm::volume::{self, OffLimits};
 use jiff::Timestamp;
 
+use super::new_box::NewBox;
 use super::remove::{forget, release_name};
 use super::{description, name, process};
 use crate::context::LocalContext;
@@ -85,7 +87,7 @@ pub(super) fn off_limits(context: &LocalContext) -> OffLimits {
 }
 
 /// Makes the box's directory and then its record.
-pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image) -> Result<BoxRecord> {
+pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &Image) -> Result<NewBox> {
     let disk_image_size = context.settings.disk_size.value.0;
     let mut record = BoxRecord {
         id: name::new_id(),
@@ -103,7 +105,9 @@ pub(crate) fn create(context: &LocalContext, options: BoxOptions, image: &Image)
     // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = Leased::acquire(&context.home.disk_image(&record.disk_digest))?;
     establish(context, &mut record, |_| Ok(Vec::new()))?;
-    Ok(record)
+    let new = NewBox::of(context, record);
+    fault::point("create.recorded").doing("creating", &new.record().name)?;
+    Ok(new)
 }
 
 /// Makes the directory of a new box out of sight, `furnish`es it with the box's disk, publishes it and records the box
@@ -161,6 +165,7 @@ fn publish(
     let _state_lock = Lock::exclusive(&unseen.state_lock())?;
     durable::create_dir(&unseen.disks())?;
     Lock::exclusive(&unseen.shim_lock())?;
+    Lock::exclusive(&unseen.attendance_lock())?;
     let bases = furnish(&unseen)?;
     description::write(context, &unseen, record)?;
     staged.publish(paths.root())?;

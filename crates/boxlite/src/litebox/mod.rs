@@ -1,12 +1,14 @@
 //! One box on this host: its record, what it is doing, and each change of its state.
 
 mod adopt;
+mod attendance;
 mod clone;
 mod create;
 mod description;
 mod guard;
 mod log;
 mod name;
+mod new_box;
 mod observe;
 mod pause;
 mod process;
@@ -14,11 +16,12 @@ mod remove;
 mod start;
 
 pub(crate) use adopt::adopt;
+pub(crate) use attendance::Attendance;
 pub(crate) use clone::clone;
 pub(crate) use create::{check, create};
 pub(crate) use guard::BoxGuard;
-pub(crate) use log::history;
+pub(crate) use log::{LogHistory, history};
 pub(crate) use observe::{Observed, describe, describe_listed};
 pub(crate) use process::exec_process;
-pub(crate) use remove::{reap, remove, remove_damaged};
+pub(crate) use remove::{ended, reap, remove, remove_damaged};
 pub(crate) use start::{MaintenanceBoot, boot_for_maintenance, start};

@@ -66,9 +66,14 @@ fn after_run(started_at: Timestamp, outcome: Option<Outcome>) -> Phase {
         return Phase::Failed { started_at, at: None, exit_code: None, reason };
     };
     let at = time::from_unix_ms(outcome.at_unix_ms);
-    match (outcome.failure(), outcome.exit_code()) {
-        (Some(reason), exit_code) => Phase::Failed { started_at, at, exit_code, reason: reason.to_owned() },
-        (None, exit_code) => Phase::Ended { started_at, outcome: RunOutcome { at, exit_code } },
+    let (exit_code, remark) = (outcome.exit_code(), outcome.remark());
+    match outcome.failure() {
+        Some(failure) => {
+            let reason =
+                [Some(failure.to_owned()), remark].into_iter().flatten().collect::<Vec<_>>().join("; ");
+            Phase::Failed { started_at, at, exit_code, reason }
+        }
+        None => Phase::Ended { started_at, outcome: RunOutcome { at, exit_code, reason: remark } },
     }
 }
 
@@ -86,7 +91,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         },
         Observed::Resting(Phase::Created) => (BoxState::Created, None, None, None, None),
         Observed::Resting(Phase::Ended { started_at, outcome }) => {
-            (BoxState::Stopped, *started_at, outcome.at, outcome.exit_code, None)
+            (BoxState::Stopped, *started_at, outcome.at, outcome.exit_code, outcome.reason.clone())
         }
         Observed::Resting(Phase::Failed { started_at, at, exit_code, reason }) => {
             (BoxState::Failed, *started_at, *at, *exit_code, Some(reason.clone()))

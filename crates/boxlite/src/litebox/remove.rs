@@ -102,6 +102,13 @@ pub(crate) fn release_name(context: &LocalContext, name: &str) -> Result<bool> {
     remove_ended(context, &context.store.find_box(name)?, |_| true)
 }
 
+/// Whether the guarded box was to be removed with the end of its run, and that has come.
+pub(crate) fn ended(context: &LocalContext, guard: &BoxGuard) -> Result<bool> {
+    let record = &guard.record;
+    let at_rest = matches!(Observed::of(&context.home, record)?, Observed::Resting(_));
+    Ok(record.options.auto_remove && record.phase != Phase::Created && at_rest)
+}
+
 /// Removes an auto-remove box whose run has ended in a way that `suits`; says whether it did.
 fn remove_ended(context: &LocalContext, record: &BoxRecord, suits: impl Fn(&Phase) -> bool) -> Result<bool> {
     if !record.options.auto_remove || record.phase == Phase::Created {

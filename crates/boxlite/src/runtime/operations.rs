@@ -166,6 +166,8 @@ home_operations! {
     trait BoxOperations {
         /// Creates a box: finds or pulls its image and records it; nothing runs yet.
         ///
+        /// A caller that drops the future leaves no box behind, even if the box was recorded in the background.
+        ///
         /// # Errors
         /// `Conflict` when the name is taken, `NotFound` when the image does not exist, `InvalidInput` for options
         /// that contradict each other or the image.
@@ -216,6 +218,15 @@ box_operations! {
         /// # Errors
         /// `Conflict` when it runs and `force` is not set.
         async fn remove(&self, options: RemoveOptions) -> Result<()>;
+
+        /// Removes an auto-remove box whose run has ended, as soon as nobody attends it: no caller has just started it, waits
+        /// for it or is attached to it. A box that runs again stays, and so does one that is not to remove itself.
+        ///
+        /// The shim calls this at its end; after a crash the next listing or gc does its work.
+        ///
+        /// # Errors
+        /// `NotFound` when it was removed meanwhile; `Unsupported` on a remote runtime.
+        async fn remove_ended(&self) -> Result<()>;
     }
 }
 
@@ -232,7 +243,10 @@ box_operations! {
         /// 127.
         async fn exec(&self, options: ExecOptions) -> Result<Execution>;
 
-        /// Reads what the main process of the box's last run wrote, as far as the bounded log still has it.
+        /// Reads what the main process wrote in all runs of the box, or in one, as far as the bounded log still has it.
+        ///
+        /// # Errors
+        /// `NotFound` for a run that the box has not had, or whose output is not kept any more.
         async fn logs(&self, options: LogOptions) -> Result<LogStream>;
     }
 }

@@ -55,6 +55,7 @@ impl ExecRequest {
             tty: self.tty.then_some(DEFAULT_TERMINAL),
             stdin: true,
             unless_paused: self.unless_paused,
+            timeout_ms: None,
         })
     }
 }

@@ -8,6 +8,7 @@ mod stdin;
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::Lock;
@@ -23,6 +24,9 @@ use super::socket;
 
 /// The number of the only operation on a connection.
 const CHANNEL: u32 = 1;
+
+/// How long a guest may take to confirm that it has what was sent to it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A running box's shim, reached anew by each call.
 #[derive(Debug, Clone)]
@@ -77,7 +81,7 @@ impl ShimClient {
     pub async fn exec(&self, spec: ExecSpec) -> Result<Execution> {
         let stdin = spec.stdin;
         let connection = self.connect(&ShimRequest::Op(Op::Exec { id: CHANNEL, spec })).await?;
-        Ok(Session::start(connection, CHANNEL).into_execution(stdin))
+        Ok(Session::start(connection, CHANNEL).into_execution(stdin, self.clone()))
     }
 
     /// Connects to the main process: its output from position `from` on (`None`: from now on) as far as the log
@@ -88,7 +92,7 @@ impl ShimClient {
     /// `Conflict` when the box does not run.
     pub async fn attach(&self, from: Option<u64>, stdin: bool, tty: Option<WinSize>) -> Result<Execution> {
         let connection = self.connect(&ShimRequest::Attach { id: CHANNEL, from, stdin, tty }).await?;
-        Ok(Session::attach(connection, CHANNEL, from, self.paths.clone()).into_execution(stdin))
+        Ok(Session::attach(connection, CHANNEL, from, self.paths.clone()).into_execution(stdin, self.clone()))
     }
 
     /// Sends a signal to the main process.
@@ -187,6 +191,21 @@ impl ShimClient {
     /// A round trip to the guest's agent.
     pub async fn ping(&self) -> Result<()> {
         self.one_event(Op::Ping { id: CHANNEL }).await.map(drop)
+    }
+
+    /// Waits until the guest shows that it is alive, and so has taken what was sent before; a box that is ending needs not.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not within some seconds.
+    pub async fn answers(&self) -> Result<()> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.ping()).await {
+            Ok(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(()),
+            Ok(answered) => answered,
+            Err(_) => {
+                let message = format!("the box has not answered for {} s", ANSWER_TIMEOUT.as_secs());
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+        }
     }
 
     async fn one_event(&self, op: Op) -> Result<OpEvent> {

@@ -18,7 +18,7 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, watch};
 
 use super::stdin::{StdinSink, StdinWriter};
-use super::{connection_lost, failure, refusal, wait_until_gone};
+use super::{ShimClient, connection_lost, failure, refusal, wait_until_gone};
 use crate::shim::MainLog;
 use crate::shim::frames::FrameReader;
 use crate::shim::sink::{self, FrameSink};
@@ -113,11 +113,12 @@ impl Session {
         }
     }
 
-    pub(super) fn into_execution(self, stdin: bool) -> Execution {
+    /// The process of the box that `client` reaches, as callers see it.
+    pub(super) fn into_execution(self, stdin: bool, client: ShimClient) -> Execution {
         Execution {
             stdin: if stdin { Some(Box::pin(self.stdin)) } else { None },
             output: Box::pin(self.output),
-            control: Arc::new(self.control),
+            control: Arc::new(ProcessControl { control: self.control, client }),
         }
     }
 }
@@ -191,7 +192,8 @@ async fn read_rest(paths: &BoxPaths, position: u64, chunks: &mpsc::UnboundedSend
     }
     let (path, chunks) = (paths.main_log(), chunks.clone());
     let reading = tokio::task::spawn_blocking(move || -> Result<()> {
-        for record in MainLog::open(&path, position)? {
+        let Some(last) = MainLog::runs(&path)?.map(|runs| *runs.end()) else { return Ok(()) };
+        for record in MainLog::open_run(&path, last, position)? {
             let record = record?;
             let stream = OutputStream::from(record.stream);
             if chunks.send(Ok(OutputChunk { stream, bytes: record.bytes })).is_err() {
@@ -309,30 +311,37 @@ impl Control {
     }
 }
 
+/// Controls a process in the guest.
+struct ProcessControl {
+    control: Control,
+    client: ShimClient,
+}
+
 #[async_trait]
-impl ExecutionControl for Control {
+impl ExecutionControl for ProcessControl {
     async fn signal(&self, signal: i32) -> Result<()> {
-        self.ask(Op::Signal { id: self.channel, signo: signal })
+        self.control.ask(Op::Signal { id: self.control.channel, signo: signal })?;
+        self.client.answers().await
     }
 
     async fn resize(&self, size: WindowSize) -> Result<()> {
         let size = WinSize { rows: size.rows, cols: size.columns };
-        self.ask(Op::Resize { id: self.channel, size })
+        self.control.ask(Op::Resize { id: self.control.channel, size })
     }
 
     async fn started(&self) -> Result<bool> {
-        let mut started = self.started.clone();
+        let mut started = self.control.started.clone();
         if started.wait_for(|started| *started).await.is_ok() {
             return Ok(true);
         }
-        match self.ended().await {
+        match self.control.ended().await {
             StreamEnd::Failed(error) => Err(error),
             StreamEnd::Process(_) | StreamEnd::Copied(_) => Ok(false),
         }
     }
 
     async fn wait(&self) -> Result<ExitStatus> {
-        match self.ended().await {
+        match self.control.ended().await {
             StreamEnd::Process(status) => Ok(status),
             StreamEnd::Copied(_) => Err(Error::bug("a process ended like a copy")),
             StreamEnd::Failed(error) => Err(error),

@@ -64,7 +64,10 @@ impl Driver {
         self.main.event(event);
         match event {
             OpEvent::ExecFailed { kind, message, .. } => self.main_not_started(*kind, message.clone()),
-            OpEvent::Exited { .. } => self.main_exited(),
+            OpEvent::Exited { memory_kills, .. } => {
+                self.memory_kills = *memory_kills;
+                self.main_exited();
+            }
             _ => {}
         }
     }

@@ -5,7 +5,6 @@
 //! takes nothing for [`STALL_TIMEOUT`] no longer holds the box up: it is fed from the log, and told if the log has moved past it.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use boxlite_proto::{
@@ -15,7 +14,7 @@ use boxlite_proto::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::shim::log::{MainLog, MainLogWriter, Record};
+use crate::shim::log::{MainLog, MainLogWriter, Record, RunLog};
 use crate::shim::sink::FrameSink;
 
 /// How long an attached client that takes nothing may hold up the main process's output.
@@ -31,7 +30,6 @@ pub(super) struct MainRun {
     /// The last event that a client attaching later must still learn.
     told: Option<OpEvent>,
     log: MainLogWriter,
-    log_path: PathBuf,
     /// Output for which the guest has no credit yet, because a client has not taken it.
     unpaid: VecDeque<Record>,
     windows: [ReceiveWindow; 2],
@@ -71,12 +69,11 @@ struct Stdin {
 }
 
 impl MainRun {
-    pub(super) fn new(log: MainLogWriter, log_path: PathBuf) -> Self {
+    pub(super) fn new(log: MainLogWriter) -> Self {
         Self {
             state: MainState::Booting,
             told: None,
             log,
-            log_path,
             unpaid: VecDeque::new(),
             windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(MAIN_CHANNEL, stream)),
             attached: HashMap::new(),
@@ -112,7 +109,7 @@ impl MainRun {
         self.told = Some(event.clone());
         for attached in self.attached.values_mut() {
             if event.is_last() {
-                attached.feed(&self.unpaid, &self.log_path, self.log.position(), self.told.as_ref());
+                attached.feed(&self.unpaid, self.log.kept(), self.log.position(), self.told.as_ref());
             } else {
                 attached.tell(event);
             }
@@ -129,9 +126,10 @@ impl MainRun {
         self.windows[index(stream)?].received(bytes.len())?;
         let position = self.log.position();
         self.log.append(stream, &bytes);
-        self.unpaid.push_back(Record { stream, position, at_unix_ms: 0, bytes: Bytes::from(bytes) });
+        let run = self.log.kept().run();
+        self.unpaid.push_back(Record { run, stream, position, at_unix_ms: 0, bytes: Bytes::from(bytes) });
         for attached in self.attached.values_mut() {
-            attached.feed(&self.unpaid, &self.log_path, self.log.position(), None);
+            attached.feed(&self.unpaid, self.log.kept(), self.log.position(), None);
         }
         self.pay(guest);
         Ok(())
@@ -190,7 +188,7 @@ impl MainRun {
         if let Some(started @ OpEvent::Started { .. }) = &self.told {
             attached.tell(started);
         }
-        attached.feed(&self.unpaid, &self.log_path, end, self.told.as_ref());
+        attached.feed(&self.unpaid, self.log.kept(), end, self.told.as_ref());
         self.attached.insert(client, attached);
         if stdin && self.stdin.owner.is_none() && !self.stdin.ended {
             let window = ReceiveWindow::new(channel, Stream::Stdin);
@@ -218,7 +216,7 @@ impl MainRun {
                 if let Some(attached) = self.attached.get_mut(&client) {
                     attached.windows[index(stream)?].granted(bytes)?;
                     attached.behind_since = None;
-                    attached.feed(&self.unpaid, &self.log_path, self.log.position(), self.told.as_ref());
+                    attached.feed(&self.unpaid, self.log.kept(), self.log.position(), self.told.as_ref());
                 }
                 self.pay(guest);
             }
@@ -227,7 +225,7 @@ impl MainRun {
             Frame::Close { stream: Stream::Stdout, .. } => {
                 if let Some(attached) = self.attached.get_mut(&client) {
                     attached.discards = true;
-                    attached.feed(&self.unpaid, &self.log_path, self.log.position(), self.told.as_ref());
+                    attached.feed(&self.unpaid, self.log.kept(), self.log.position(), self.told.as_ref());
                 }
                 self.pay(guest);
             }
@@ -282,7 +280,7 @@ impl Attached {
 
     /// Sends as much as the windows allow of what the client has not had, from memory or from the log; then the end,
     /// if `told` is one.
-    fn feed(&mut self, unpaid: &VecDeque<Record>, log: &Path, end: u64, told: Option<&OpEvent>) {
+    fn feed(&mut self, unpaid: &VecDeque<Record>, log: &RunLog, end: u64, told: Option<&OpEvent>) {
         if self.discards {
             (self.position, self.rest, self.backlog, self.behind_since) = (end, None, None, None);
         }
@@ -319,7 +317,7 @@ impl Attached {
         }
     }
 
-    fn next(&mut self, unpaid: &VecDeque<Record>, log: &Path) -> Option<Record> {
+    fn next(&mut self, unpaid: &VecDeque<Record>, log: &RunLog) -> Option<Record> {
         if unpaid.front().is_some_and(|first| first.position <= self.position) {
             self.backlog = None;
             let place = unpaid.partition_point(|record| record.position <= self.position).checked_sub(1)?;
@@ -334,7 +332,7 @@ impl Attached {
         if let Some(record) = self.backlog.as_mut().and_then(|backlog| backlog.next()?.ok()) {
             return Some(record);
         }
-        let mut backlog = MainLog::open(log, self.position).ok()?;
+        let mut backlog = log.read_from(self.position).ok()?;
         let record = backlog.next()?.ok();
         self.backlog = Some(backlog);
         record

@@ -94,6 +94,8 @@ pub(super) struct Driver {
     phase: DriverPhase,
     boot_deadline: Instant,
     main: MainRun,
+    /// Processes that the guest's kernel killed for want of memory until the main process ended.
+    memory_kills: u32,
     ops: Ops,
     clients: HashMap<ClientId, Client>,
     /// When a client was last connected.
@@ -158,7 +160,8 @@ impl Driver {
             qmp,
             phase: DriverPhase::Booting,
             boot_deadline,
-            main: MainRun::new(log, paths.main_log()),
+            main: MainRun::new(log),
+            memory_kills: 0,
             ops: Ops::new(),
             clients: HashMap::new(),
             visited: Instant::now(),

@@ -47,6 +47,9 @@ pub(super) struct ShutdownSequence {
     last: Instant,
     /// Whether the guest was up, so that there may be something to flush.
     was_up: bool,
+    /// When the main process was signalled, and after how long it was killed.
+    signalled: Instant,
+    killed_after: Option<Duration>,
     flushed: bool,
 }
 
@@ -189,6 +192,8 @@ impl Driver {
             DriverPhase::Stopping(ending) => match ending.step {
                 Step::Signalled => {
                     ending.step = Step::Killed;
+                    ending.killed_after =
+                        Some(ending.signalled.elapsed()).filter(|after| after.as_secs() > 0);
                     ending.deadline = Instant::now() + KILL_TIMEOUT;
                     ending.hurry();
                     self.for_main(Op::Signal { id: MAIN_CHANNEL, signo: 9 });
@@ -227,12 +232,16 @@ impl Driver {
 
     fn begin(&mut self, end: OutcomeCause, step: Step, deadline: Instant, last: Instant) {
         self.vcpus.stopping();
-        let (last, was_up) = match &self.phase {
-            DriverPhase::Stopping(ending) => (ending.last.min(last), ending.was_up),
-            DriverPhase::Booting => (last, false),
-            DriverPhase::Running => (last, true),
+        let now = Instant::now();
+        let (last, was_up, signalled, killed_after) = match &self.phase {
+            DriverPhase::Stopping(ending) => {
+                (ending.last.min(last), ending.was_up, ending.signalled, ending.killed_after)
+            }
+            DriverPhase::Booting => (last, false, now, None),
+            DriverPhase::Running => (last, true, now, None),
         };
-        let mut sequence = ShutdownSequence { end, step, deadline, last, was_up, flushed: false };
+        let mut sequence =
+            ShutdownSequence { end, step, deadline, last, was_up, signalled, killed_after, flushed: false };
         sequence.hurry();
         self.phase = DriverPhase::Stopping(sequence);
     }
@@ -271,7 +280,19 @@ impl Driver {
             OutcomeCause::MainNotStarted { .. } => None,
             _ => self.main.status(),
         };
-        Outcome { run_id: self.spec.run_id.clone(), at_unix_ms: unix_ms(), end, main, flushed }
+        let killed_after_ms = match &self.phase {
+            DriverPhase::Stopping(ending) => ending.killed_after.map(|after| after.as_millis() as u64),
+            DriverPhase::Booting | DriverPhase::Running => None,
+        };
+        Outcome {
+            run_id: self.spec.run_id.clone(),
+            at_unix_ms: unix_ms(),
+            end,
+            main,
+            flushed,
+            memory_kills: self.memory_kills,
+            killed_after_ms,
+        }
     }
 
     fn unexpected(&self, vm: &io::Result<VmStatus>) -> String {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use boxlite_home::durable;
-use boxlite_types::Result;
+use boxlite_types::{Doing, Result};
 
 /// An append-only file of at most `cap` bytes beside an old one of at most as many.
 ///
@@ -21,22 +21,21 @@ pub(crate) struct CappedFile {
 }
 
 impl CappedFile {
-    /// Starts the log at `path` anew; that of the last run, if there is one, becomes the old log when `keep_last`.
-    pub(crate) fn start(path: &Path, cap: u64, keep_last: bool) -> Result<Self> {
-        let mut log = Self { path: path.to_owned(), cap: cap.max(4096), file: None, written: 0, lost: 0 };
-        let file = durable::open_log(path)?;
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        if length > 0 && keep_last {
+    /// Starts the log at `path` anew; that of the last run, if there is one, becomes the old log.
+    pub(crate) fn start(path: &Path, cap: u64) -> Result<Self> {
+        let mut file = durable::open_log(path)?;
+        if file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
             durable::rotate_log(path, &old_path(path))?;
-            log.file = Some(durable::open_log(path)?);
-        } else {
-            if !keep_last {
-                durable::remove_volatile(&old_path(path))?;
-            }
-            let _ = file.set_len(0);
-            log.file = Some(file);
+            file = durable::open_log(path)?;
         }
-        Ok(log)
+        Ok(Self { path: path.to_owned(), cap: cap.max(4096), file: Some(file), written: 0, lost: 0 })
+    }
+
+    /// Continues the log at `path` behind its first `length` bytes.
+    pub(crate) fn resume(path: &Path, cap: u64, length: u64) -> Result<Self> {
+        let file = durable::open_log(path)?;
+        file.set_len(length).doing("shortening the log", path)?;
+        Ok(Self { path: path.to_owned(), cap: cap.max(4096), file: Some(file), written: length, lost: 0 })
     }
 
     /// A log at `path` that is left as it is: nothing can be written to it.
@@ -46,7 +45,7 @@ impl CappedFile {
 
     /// Appends `bytes` as one piece, setting the file aside first if they do not fit; whether it was written.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        if self.written > 0 && self.written + bytes.len() as u64 > self.cap {
+        if !self.has_room_for(bytes.len()) {
             self.set_aside();
         }
         match self.write(bytes) {
@@ -55,10 +54,20 @@ impl CappedFile {
                 if self.lost == 0 {
                     tracing::warn!(%error, path = %self.path.display(), "a log could not be written; what follows is left out until it can");
                 }
-                self.lost += bytes.len() as u64;
+                self.lose(bytes.len());
                 false
             }
         }
+    }
+
+    /// Whether a piece of `length` bytes fits without setting the file aside.
+    pub(crate) fn has_room_for(&self, length: usize) -> bool {
+        self.written == 0 || self.written + length as u64 <= self.cap
+    }
+
+    /// Counts `length` bytes that are left out.
+    pub(crate) fn lose(&mut self, length: usize) {
+        self.lost += length as u64;
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -76,7 +85,8 @@ impl CappedFile {
         }
     }
 
-    fn set_aside(&mut self) {
+    /// Makes the file the old one, in the place of that, and continues with an empty one.
+    pub(crate) fn set_aside(&mut self) {
         let renewed = durable::rotate_log(&self.path, &old_path(&self.path))
             .and_then(|()| durable::open_log(&self.path));
         match renewed {
@@ -108,7 +118,7 @@ mod tests {
     fn a_flood_takes_no_more_than_two_caps() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let mut log = CappedFile::start(&path, 10_000, true).unwrap();
+        let mut log = CappedFile::start(&path, 10_000).unwrap();
         for i in 0..1000_u32 {
             assert!(log.append(format!("{i:0>99}\n").as_bytes()));
         }
@@ -118,7 +128,7 @@ mod tests {
         assert!(tail.ends_with("999\n"), "the newest words are kept");
 
         drop(log);
-        CappedFile::start(&path, 10_000, true).unwrap();
+        CappedFile::start(&path, 10_000).unwrap();
         assert_eq!(std::fs::read_to_string(old_path(&path)).unwrap(), tail);
         assert_eq!(length(&path), 0);
     }

@@ -143,6 +143,7 @@ fn specification(
         },
         // Data of a volume that is still in the guest's memory must reach the host.
         discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
+        auto_remove: purpose == Purpose::Run && options.auto_remove,
         stop_signal: boxlite_types::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
         logs: LogCaps {

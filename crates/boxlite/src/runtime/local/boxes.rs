@@ -14,19 +14,25 @@ impl BoxOperations for Local {
         let image = self.image_for(&options, progress).await?;
         let created = self.in_context(move |context| {
             litebox::check(&options, &image, &context.settings)?;
-            let record = litebox::create(context, options, &image)?;
-            litebox::describe(&context.home, &record)
+            let new = litebox::create(context, options, &image)?;
+            Ok((litebox::describe(&context.home, new.record())?, new))
         });
-        created.await.inspect(|_| self.metrics.box_created())
+        let (info, new) = created.await?;
+        new.keep();
+        self.metrics.box_created();
+        Ok(info)
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
         let mut guard = self.acquire(id).await?;
         let cloned = self.in_context(move |context| {
-            let record = litebox::clone(context, &mut guard, options)?;
-            litebox::describe(&context.home, &record)
+            let new = litebox::clone(context, &mut guard, options)?;
+            Ok((litebox::describe(&context.home, new.record())?, new))
         });
-        cloned.await.inspect(|_| self.metrics.box_created())
+        let (info, new) = cloned.await?;
+        new.keep();
+        self.metrics.box_created();
+        Ok(info)
     }
 
     async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>> {

@@ -18,7 +18,7 @@ pub(super) fn of_phase(record: &BoxRecord, phase: Phase) -> Result<ExitStatus> {
         Phase::Started { .. } => Err(Error::bug("a resting box is recorded as started")),
         Phase::Ended { outcome, .. } => {
             let unknown = if record.options.main == MainProcess::Idle { 0 } else { KILLED };
-            Ok(ExitStatus { code: outcome.exit_code.unwrap_or(unknown), reason: None })
+            Ok(ExitStatus { code: outcome.exit_code.unwrap_or(unknown), reason: outcome.reason })
         }
         Phase::Failed { exit_code, reason, .. } => {
             Ok(ExitStatus { code: exit_code.unwrap_or(RUNTIME_FAILED), reason: Some(reason) })

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 
 use super::stop::StopSequence;
 use super::{Local, LocalContext, exit};
-use crate::litebox::{self, BoxGuard, Observed};
+use crate::litebox::{self, Attendance, BoxGuard, Observed};
 use crate::runtime::operations::BoxLifecycle;
 
 /// How long a guest may take to report what it consumes.
@@ -47,6 +47,7 @@ impl BoxLifecycle for Local {
     }
 
     async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+        let _attending = self.attend(&self.find(id).await?).await?;
         let started = self.start_until_settled(id, progress).await;
         self.metrics.start_ended(&started);
         started
@@ -54,6 +55,7 @@ impl BoxLifecycle for Local {
 
     async fn wait(&self, id: &str) -> Result<ExitStatus> {
         let record = self.find(id).await?;
+        let _attending = self.attend(&record).await?;
         if self.is_running(&record).await?
             && let Some(exit) = self.client(&record).wait().await?
         {
@@ -64,6 +66,7 @@ impl BoxLifecycle for Local {
 
     async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
         let record = self.find(id).await?;
+        let _attending = self.attend(&record).await?;
         let was_running = self.is_running(&record).await?;
         let seconds = options.timeout.unwrap_or(record.options.stop_timeout);
         let sequence = StopSequence::graceful(seconds);
@@ -81,7 +84,7 @@ impl BoxLifecycle for Local {
         let info = stopped.await?;
         self.metrics.box_stopped();
         match &info.reason {
-            Some(reason) if was_running => {
+            Some(reason) if was_running && info.state == BoxState::Failed => {
                 let message = format!("box {} has ended, but not in order: {reason}", info.name);
                 Err(Error::new(ErrorKind::Io, message))
             }
@@ -95,6 +98,11 @@ impl BoxLifecycle for Local {
     }
 
     async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()> {
+        // The shim of a box that removes itself waits, instead of taking the box away from here. A damaged box has none.
+        let _attending = match self.find(id).await {
+            Ok(record) => self.attend(&record).await.ok(),
+            Err(_) => None,
+        };
         let guard = match self.acquire_for_removal(id, options.force).await {
             Err(error) if options.force && error.kind() == ErrorKind::Corrupt => {
                 return self.remove_damaged(id).await;
@@ -110,6 +118,16 @@ impl BoxLifecycle for Local {
             StopSequence::KILL.run(&self.client(&guard.record)).await?;
         }
         self.in_context(move |context| litebox::remove(context, &guard)).await
+    }
+
+    async fn remove_ended(&self, id: &str) -> Result<()> {
+        let record = self.find(id).await?;
+        self.in_context(move |context| Attendance::wait_for_end(&context.home.of_box(&record.id))).await?;
+        let guard = self.acquire(id).await?;
+        self.in_context(move |context| {
+            if litebox::ended(context, &guard)? { litebox::remove(context, &guard) } else { Ok(()) }
+        })
+        .await
     }
 }
 

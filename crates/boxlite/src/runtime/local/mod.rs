@@ -2,6 +2,7 @@
 //!
 //! Each file below implements one topic of [`super::operations`]. Blocking work runs on tokio's blocking threads.
 
+mod attending;
 mod boxes;
 mod exit;
 mod files;
@@ -9,6 +10,7 @@ mod guard;
 mod host;
 mod images;
 mod lifecycle;
+mod limit;
 mod maintenance;
 mod metrics;
 mod processes;

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use boxlite_types::{
@@ -11,22 +12,31 @@ use boxlite_types::{
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 
+use super::attending::Attending;
+use super::limit::limit;
 use super::{Local, exit};
-use crate::litebox::{self, Observed};
+use crate::litebox::{self, LogHistory, Observed};
 use crate::runtime::operations::{BoxLifecycle, BoxProcesses, LogStream};
 
 impl BoxProcesses for Local {
     async fn attach(&self, id: &str) -> Result<Execution> {
         let record = self.find(id).await?;
+        let attending = self.attend(&record).await?;
         if self.is_running(&record).await? {
             match self.client(&record).attach(Some(0), record.options.stdin, None).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Ok(execution) => return Ok(self.outliving_its_shim(record, execution)),
+                Ok(execution) => return Ok(self.outliving_its_shim(record, attending, execution)),
                 Err(error) => return Err(error),
             }
         }
         let status = self.wait(&record.id).await?;
-        let lines = self.history(&record, LogOptions::default()).await?.0;
+        let last_run = LogOptions { run: Some(-1), ..LogOptions::default() };
+        let lines = match self.history(&record, last_run).await {
+            Ok(history) => history.lines,
+            // A run that ended before there was a log.
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
         let chunks = lines.into_iter().map(|line| Ok(OutputChunk { stream: line.stream, bytes: line.bytes }));
         Ok(Execution {
             stdin: None,
@@ -41,8 +51,13 @@ impl BoxProcesses for Local {
             if options.unless_paused {
                 self.describe(&record.id).await?.refuse_while_paused()?;
             }
+            let limit_ms = options.timeout_ms;
             let spec = litebox::exec_process(options, &record.options, &record.image_config)?;
-            self.client(&record).exec(spec).await
+            let execution = self.client(&record).exec(spec).await?;
+            Ok(match limit_ms {
+                Some(limit_ms) => limit(execution, Duration::from_millis(limit_ms)),
+                None => execution,
+            })
         };
         let begun = begun.await;
         self.metrics.command_begun(&begun);
@@ -51,22 +66,36 @@ impl BoxProcesses for Local {
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {
         let record = self.find(id).await?;
+        let attending = self.attend(&record).await?;
         if options.follow && options.console {
             return Err(Error::unsupported(
                 "the console's log cannot be followed; ask for it without follow",
             ));
         }
-        let follow = options.follow && self.is_running(&record).await?;
-        let (lines, position) = self.history(&record, options.clone()).await?;
-        let history = stream::iter(lines.into_iter().map(Ok));
-        if !follow {
-            return Ok(history.boxed());
+        let left = options.until.map(|until| until.duration_since(Timestamp::now()));
+        let is_over = left.is_some_and(|left| !left.is_positive());
+        let follow = options.follow && !is_over && self.is_running(&record).await?;
+        let history = self.history(&record, options.clone()).await?;
+        let (run, position) = (history.last_run, history.position);
+        let lines = stream::iter(history.lines.into_iter().map(Ok));
+        if !follow || !history.has_last {
+            return Ok(lines.boxed());
         }
         match self.client(&record).attach(Some(position), false, None).await {
-            Ok(execution) => Ok(history.chain(dated_lines(execution.output)).boxed()),
+            Ok(execution) => {
+                let following = lines.chain(dated_lines(run, execution.output));
+                let following = following.inspect(move |_| {
+                    // Kept with the stream, whose last lines may come from the log.
+                    let _ = &attending;
+                });
+                Ok(match left.and_then(|left| Duration::try_from(left).ok()) {
+                    Some(left) => following.take_until(Box::pin(tokio::time::sleep(left))).boxed(),
+                    None => following.boxed(),
+                })
+            }
             // The run ended in between; what it wrote since is in the log now.
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                let lines = self.history(&record, options).await?.0;
+                let lines = self.history(&record, options).await?.lines;
                 Ok(stream::iter(lines.into_iter().map(Ok)).boxed())
             }
             Err(error) => Err(error),
@@ -75,25 +104,31 @@ impl BoxProcesses for Local {
 }
 
 impl Local {
-    /// The lines of the box's log that are kept and wanted, and the position behind the last byte read.
-    async fn history(&self, record: &BoxRecord, options: LogOptions) -> Result<(Vec<LogLine>, u64)> {
+    /// Reads what is kept and wanted of the box's log.
+    async fn history(&self, record: &BoxRecord, options: LogOptions) -> Result<LogHistory> {
         let id = record.id.clone();
         self.in_context(move |context| litebox::history(&context.home.of_box(&id), &options)).await
     }
 
     /// Makes the execution's wait fall back on the box's outcome when the shim ends before it could answer.
-    fn outliving_its_shim(&self, record: BoxRecord, execution: Execution) -> Execution {
-        let control = MainProcessControl { local: self.clone(), record, control: execution.control };
+    fn outliving_its_shim(&self, record: BoxRecord, attending: Attending, execution: Execution) -> Execution {
+        let control = MainProcessControl {
+            local: self.clone(),
+            record,
+            control: execution.control,
+            _attending: attending,
+        };
         Execution { control: Arc::new(control), ..execution }
     }
 }
 
-/// Live output as log lines, dated on arrival.
+/// Live output of a run as log lines, dated on arrival.
 fn dated_lines(
+    run: u64,
     output: Pin<Box<dyn Stream<Item = Result<OutputChunk>> + Send>>,
 ) -> impl Stream<Item = Result<LogLine>> + Send {
-    output.map(|chunk| {
-        chunk.map(|chunk| LogLine { at: Timestamp::now(), stream: chunk.stream, bytes: chunk.bytes })
+    output.map(move |chunk| {
+        chunk.map(|chunk| LogLine { run, at: Timestamp::now(), stream: chunk.stream, bytes: chunk.bytes })
     })
 }
 
@@ -126,12 +161,16 @@ struct MainProcessControl {
     local: Local,
     record: BoxRecord,
     control: Arc<dyn ExecutionControl>,
+    /// Until it is gone the box keeps its outcome.
+    _attending: Attending,
 }
 
 #[async_trait]
 impl ExecutionControl for MainProcessControl {
     async fn signal(&self, signal: i32) -> Result<()> {
-        self.local.client(&self.record).kill(signal).await
+        let client = self.local.client(&self.record);
+        client.kill(signal).await?;
+        client.answers().await
     }
 
     async fn started(&self) -> Result<bool> {

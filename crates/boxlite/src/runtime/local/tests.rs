@@ -1,11 +1,12 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use boxlite_types::{BoxOptions, Digest, ListOptions, Platform};
 
 use super::*;
-use crate::runtime::operations::BoxOperations;
+use crate::runtime::operations::{BoxLifecycle, BoxOperations};
 
 /// An OCI layout of one image with an empty layer, at `root`.
 fn make_layout(root: &Path) {
@@ -49,6 +50,47 @@ async fn with_a_box(directory: &tempfile::TempDir) -> Local {
     };
     local.create(options, Arc::new(())).await.unwrap();
     local
+}
+
+/// Before: the one whose blocking part was under way when it was given up left its box.
+#[test]
+fn a_create_that_is_given_up_at_any_moment_leaves_no_box() {
+    // One blocking thread, so that what was begun has ended when the next work runs.
+    let mut tokio = tokio::runtime::Builder::new_current_thread();
+    let tokio = tokio.max_blocking_threads(1).enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    tokio.block_on(async {
+        let local = with_a_box(&directory).await;
+        let image = local.inspect("web").await.unwrap().options.image;
+        for patience in 1.. {
+            let options =
+                BoxOptions { image: image.clone(), name: Some("given-up".into()), ..BoxOptions::default() };
+            let mut creating = Box::pin(local.create(options, Arc::new(())));
+            let mut polls = 0;
+            let created = std::future::poll_fn(|context| {
+                polls += 1;
+                match creating.as_mut().poll(context) {
+                    Poll::Ready(created) => Poll::Ready(Some(created)),
+                    Poll::Pending if polls == patience => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            if let Some(created) = created.await {
+                assert!(patience > 1, "no create was given up");
+                created.unwrap();
+                return;
+            }
+            drop(creating);
+            let names: Vec<String> = local
+                .list(ListOptions { all: true, filters: Vec::new() })
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|info| info.name)
+                .collect();
+            assert_eq!(names, ["web"], "after {patience} polls");
+        }
+    });
 }
 
 /// Mutation tried: with each waiter on a thread of its own, the listing waits for them all.

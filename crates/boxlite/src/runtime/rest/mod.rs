@@ -198,6 +198,10 @@ impl BoxLifecycle for Remote {
         let query = RemoveQuery { force: options.force };
         self.client.done(self.of_box(Method::DELETE, id, &[])?.query(&query)).await
     }
+
+    async fn remove_ended(&self, _: &str) -> Result<()> {
+        Err(Error::unsupported("a box that is to be removed when it ends is removed by its own host"))
+    }
 }
 
 impl BoxProcesses for Remote {

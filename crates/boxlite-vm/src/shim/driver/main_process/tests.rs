@@ -20,7 +20,7 @@ struct Seen {
 fn rig() -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("main.log");
-    let main = MainRun::new(MainLogWriter::start(&path, 0).unwrap(), path);
+    let main = MainRun::new(MainLogWriter::start(&path, 0).unwrap());
     let (guest, to_guest) = sink::queue();
     Rig { _dir: dir, main, guest, to_guest }
 }
@@ -78,7 +78,7 @@ impl Seen {
     }
 }
 
-const EXITED: OpEvent = OpEvent::Exited { id: MAIN_CHANNEL, status: ProcessExit::Code(3) };
+const EXITED: OpEvent = OpEvent::Exited { id: MAIN_CHANNEL, status: ProcessExit::Code(3), memory_kills: 0 };
 
 #[test]
 fn without_a_client_the_guest_is_paid_at_once() {

@@ -54,7 +54,7 @@ fn clients_choose_their_numbers_and_never_meet() {
     assert_eq!(rig.exec(1, 1), Err(Refused::IdInUse));
     assert_eq!(rig.client_sends(2, data(1, Stream::Stdin, 5)).unwrap(), [data(second, Stream::Stdin, 5)]);
     assert_eq!(rig.guest_sends(data(first, Stream::Stderr, 7)).unwrap(), [data(1, Stream::Stderr, 7)]);
-    rig.ops.event(OpEvent::Exited { id: first, status: ProcessExit::Code(0) });
+    rig.ops.event(OpEvent::Exited { id: first, status: ProcessExit::Code(0), memory_kills: 0 });
     assert_eq!(rig.to_client.take().len(), 1);
     assert_eq!(rig.client_sends(1, data(1, Stream::Stdin, 5)).unwrap(), [], "the exec has ended");
     rig.exec(1, 1).unwrap();
@@ -112,7 +112,7 @@ fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
         assert_eq!(rig.guest_sends(data(ours, Stream::Stdout, 60_000)).unwrap(), []);
     }
     assert_ne!(rig.exec(2, 2).unwrap(), ours, "the number stays taken until the exec has ended");
-    rig.ops.event(OpEvent::Exited { id: ours, status: ProcessExit::Signal(13) });
+    rig.ops.event(OpEvent::Exited { id: ours, status: ProcessExit::Signal(13), memory_kills: 0 });
     assert!(rig.to_client.take().is_empty());
     assert_eq!(rig.guest_sends(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
 }
