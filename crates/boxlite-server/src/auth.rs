@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use boxlite::{Error, ErrorKind, Result};
 use subtle::ConstantTimeEq;
 
+use crate::connections::ConnectionPermit;
 use crate::failure::HttpFailure;
 
 /// The longest key file that is read, in bytes.
@@ -90,7 +91,7 @@ impl AuthGate {
     /// Returns why the request is refused, if it is.
     fn refusal(&self, request: &Request) -> Option<HttpFailure> {
         match &self.key {
-            Some(_) if matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz") => None,
+            Some(_) if is_open(request) => None,
             Some(key) if key.admits(request.headers()) => None,
             Some(_) => Some(HttpFailure::unauthenticated()),
             None => foreign(request.headers()).map(|why| Error::new(ErrorKind::Denied, why).into()),
@@ -98,12 +99,21 @@ impl AuthGate {
     }
 }
 
-/// Lets a request pass, or answers 401 or 403.
+/// Lets a request pass, or answers 401 or 403; and 503 when too many connections have brought the key.
 pub(crate) async fn admitted(State(gate): State<Arc<AuthGate>>, request: Request, next: Next) -> Response {
-    match gate.refusal(&request) {
-        Some(failure) => failure.into_response(),
-        None => next.run(request).await,
+    if let Some(failure) = gate.refusal(&request) {
+        return failure.into_response();
     }
+    let permit = request.extensions().get::<Arc<ConnectionPermit>>();
+    if !is_open(&request) && permit.is_some_and(|permit| !permit.prove()) {
+        return HttpFailure::overloaded("this server has its most connections; try again").into_response();
+    }
+    next.run(request).await
+}
+
+/// Tells whether the request is answered without a key.
+fn is_open(request: &Request) -> bool {
+    matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz")
 }
 
 /// Returns why a request to a server without a key may come from a web page. The page's browser is a program of this

@@ -32,7 +32,8 @@
 //!
 //! With an API key, every request must bring it. Without one, the server listens on loopback addresses only and answers
 //! only requests that name this host and come from no other site's page (`auth`). A request may name paths of the host
-//! only below directories that the operator allowed (`allowed`).
+//! only below directories that the operator allowed (`allowed`). Connections that have not brought the key are few, and
+//! live apart from those that have (`connections`); a client that does not read loses its connection (`socket`).
 //!
 //! # Life
 //!
@@ -44,6 +45,7 @@ mod allowed;
 mod app;
 mod auth;
 mod body;
+mod connections;
 mod executions;
 mod failure;
 mod listener;
@@ -51,6 +53,7 @@ mod observations;
 mod progress;
 mod request_id;
 mod routes;
+mod socket;
 mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -66,6 +69,7 @@ use tokio_util::sync::CancellationToken;
 use allowed::AllowedPaths;
 use app::App;
 use auth::{ApiKey, AuthGate};
+use connections::{ConnectionLimits, Connections};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -78,6 +82,8 @@ pub struct ServerOptions {
     pub allowed_paths: Vec<PathBuf>,
     /// How often to collect garbage, if at all.
     pub gc_interval: Option<Duration>,
+    /// Most connections of one address, or of one /64 network of IPv6. Behind a proxy, all clients share its address.
+    pub max_peer_connections: usize,
 }
 
 impl Default for ServerOptions {
@@ -88,6 +94,7 @@ impl Default for ServerOptions {
             api_key_file: None,
             allowed_paths: Vec::new(),
             gc_interval: Some(Duration::from_secs(3600)),
+            max_peer_connections: ConnectionLimits::default().max_per_peer,
         }
     }
 }
@@ -99,6 +106,7 @@ pub struct Server {
     gate: AuthGate,
     allowed: AllowedPaths,
     gc_interval: Option<Duration>,
+    limits: ConnectionLimits,
 }
 
 impl Server {
@@ -121,6 +129,10 @@ impl Server {
             gate: AuthGate::new(key),
             allowed,
             gc_interval: options.gc_interval,
+            limits: ConnectionLimits {
+                max_per_peer: options.max_peer_connections,
+                ..ConnectionLimits::default()
+            },
         })
     }
 
@@ -135,7 +147,8 @@ impl Server {
         let listener = TcpListener::bind(self.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let app = App::new(runtime, self.gate, self.allowed);
-        Ok(BoundServer { address, listener, app: Arc::new(app), gc_interval: self.gc_interval })
+        let connections = Connections::new(self.limits);
+        Ok(BoundServer { address, listener, connections, app: Arc::new(app), gc_interval: self.gc_interval })
     }
 }
 
@@ -143,6 +156,7 @@ impl Server {
 pub struct BoundServer {
     address: SocketAddr,
     listener: TcpListener,
+    connections: Arc<Connections>,
     app: Arc<App>,
     gc_interval: Option<Duration>,
 }
@@ -161,7 +175,7 @@ impl BoundServer {
 
     /// Answers requests until `stop` resolves; then lets running answers finish, for a limited time.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) {
-        let Self { listener, app, gc_interval, .. } = self;
+        let Self { listener, connections, app, gc_interval, .. } = self;
         let stopping = CancellationToken::new();
         let mut chores = JoinSet::new();
         let token = stopping.clone();
@@ -175,7 +189,7 @@ impl BoundServer {
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));
         }
-        listener::listen(&app, listener, stopping).await;
+        listener::listen(&app, listener, connections, stopping).await;
     }
 }
 

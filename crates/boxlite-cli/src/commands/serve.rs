@@ -28,6 +28,9 @@ pub(crate) struct ServeArgs {
     /// Directory below which requests may name paths of this host, as images or volumes; may be repeated
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
+    /// Most connections of one address; behind a proxy, all clients share its address
+    #[arg(long, default_value_t = ServerOptions::default().max_peer_connections, value_name = "NUMBER")]
+    max_peer_connections: usize,
     /// How often to collect garbage, such as 1h or 30m, or `off`
     #[arg(long, default_value = "1h", value_name = "INTERVAL", value_parser = interval)]
     gc_interval: GcInterval,
@@ -71,6 +74,7 @@ pub(super) async fn serve(
         api_key_file: global.api_key_file.clone(),
         allowed_paths: args.allow_path,
         gc_interval: args.gc_interval.0,
+        max_peer_connections: args.max_peer_connections,
     })
     .map_err(failed)?;
     let runtime = open::local(global, environment, boxlite::MissingHome::Create)?;
