@@ -12,8 +12,10 @@ pub struct BoxOptions {
     pub image: String,
     /// Whether to ask the registry first.
     pub pull: PullPolicy,
-    /// Allows plain HTTP to a registry that is not on loopback.
+    /// As in [`crate::PullOptions::insecure`].
     pub insecure: bool,
+    /// As in [`crate::PullOptions::insecure_credentials`].
+    pub insecure_credentials: bool,
     /// A unique name; made up when absent.
     pub name: Option<String>,
     /// The box's main process.
@@ -60,6 +62,7 @@ impl Default for BoxOptions {
             image: String::new(),
             pull: PullPolicy::Missing,
             insecure: false,
+            insecure_credentials: false,
             name: None,
             main: MainProcess::default(),
             env: Vec::new(),

@@ -98,8 +98,10 @@ pub struct ImageConfig {
 pub struct PullOptions {
     /// Whether to ask the source although the home has the image.
     pub policy: PullPolicy,
-    /// Allows plain HTTP, and certificates without a trusted issuer, with a registry that is not on loopback.
+    /// Allows plain HTTP, and certificates without a trusted issuer, with the registry that the reference names.
     pub insecure: bool,
+    /// Sends credentials to that registry all the same; without it, an insecure registry gets none.
+    pub insecure_credentials: bool,
     /// The platform that the image must be built for; the host's when absent.
     pub platform: Option<Platform>,
 }

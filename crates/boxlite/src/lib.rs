@@ -66,6 +66,7 @@ mod time;
 
 pub use assets::AssetSearch;
 pub use boxlite_home::settings::{self, Settings, SettingsOptions, SettingsVariables};
+pub use boxlite_storage::image::RegistryPolicy;
 pub use boxlite_storage::reference::Reference;
 pub use boxlite_types::{
     Acceleration, Activity, Adoption, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions,

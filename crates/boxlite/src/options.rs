@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use boxlite_home::settings::{SettingsOptions, SettingsVariables};
+use boxlite_storage::image::RegistryPolicy;
 use boxlite_vm::shim::Accel;
 
 use crate::assets::AssetSearch;
@@ -33,6 +34,9 @@ pub struct RuntimeOptions {
     pub accel: Accel,
     /// Docker's `config.json` with the credentials for registries; without one, pulls are anonymous.
     pub registry_config: Option<PathBuf>,
+    /// The registries that pulls may use. A program that pulls for others, as `boxlite serve` does, names the private ones
+    /// that they may use.
+    pub registries: RegistryPolicy,
     /// Settings in the form of environment variables, above those of the home's settings file.
     pub variables: SettingsVariables,
     /// Settings above all others.
@@ -48,6 +52,7 @@ impl RuntimeOptions {
             assets: AssetSearch::default(),
             accel: Accel::default(),
             registry_config: None,
+            registries: RegistryPolicy::default(),
             variables: SettingsVariables::default(),
             settings: SettingsOptions::default(),
         }

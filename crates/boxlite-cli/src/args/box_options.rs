@@ -64,9 +64,12 @@ pub(crate) struct BoxArgs {
     /// When to ask the image's source for it
     #[arg(long, value_enum, default_value_t)]
     pull: PullArg,
-    /// Allow plain HTTP to the registry
+    /// Allow plain HTTP and untrusted certificates with the registry, which is sent no credentials then
     #[arg(long)]
     insecure: bool,
+    /// Send credentials to the insecure registry all the same
+    #[arg(long, requires = "insecure")]
+    insecure_credentials: bool,
     /// The image, then what to run in it instead of its own command
     ///
     /// One list: options end at the image, and everything after it belongs to the box.
@@ -121,6 +124,7 @@ impl BoxArgs {
             image,
             pull: self.pull.into(),
             insecure: self.insecure,
+            insecure_credentials: self.insecure_credentials,
             name: self.name,
             main: MainProcess::Image { entrypoint, command: (!command.is_empty()).then_some(command) },
             env: process.environment(host)?,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use boxlite::{Accel, MissingHome, RemoteOptions, Runtime};
+use boxlite::{Accel, MissingHome, RegistryPolicy, RemoteOptions, Runtime, RuntimeOptions};
 
 use crate::args::{AccelArg, GlobalArgs};
 use crate::environment::Environment;
@@ -26,18 +26,34 @@ pub(super) fn runtime(
 }
 
 /// Opens the runtime of a home of this host.
-pub(super) fn local(
+fn local(
     global: &GlobalArgs,
     environment: &Environment,
     missing_home: MissingHome,
 ) -> Result<Runtime, CommandFailure> {
+    open(RuntimeOptions { missing_home, ..options(global, environment)? })
+}
+
+/// Opens the runtime that a server's clients use: `registries` are the private and insecure ones that they may pull from.
+pub(super) fn served(
+    global: &GlobalArgs,
+    environment: &Environment,
+    registries: Vec<String>,
+) -> Result<Runtime, CommandFailure> {
+    let registries = RegistryPolicy::PublicAnd(registries);
+    open(RuntimeOptions { registries, ..options(global, environment)? })
+}
+
+fn options(global: &GlobalArgs, environment: &Environment) -> Result<RuntimeOptions, CommandFailure> {
     let accel = match global.accel.unwrap_or_default() {
         AccelArg::Auto => Accel::Auto,
         AccelArg::Kvm => Accel::Kvm,
         AccelArg::Tcg => Accel::Tcg,
     };
-    let mut options = environment.runtime_options(global.home.clone(), accel)?;
-    options.missing_home = missing_home;
+    environment.runtime_options(global.home.clone(), accel)
+}
+
+fn open(options: RuntimeOptions) -> Result<Runtime, CommandFailure> {
     Runtime::local(options).map_err(|error| CommandFailure::of(&error, Topic::Host))
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct ServeArgs {
     /// Directory below which requests may name paths of this host, as images or volumes; may be repeated
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
+    /// Registry that clients may use although its address is private, and insecurely if they ask; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_registry: Vec<String>,
     /// Most connections of one address; behind a proxy, all clients share its address
     #[arg(long, default_value_t = ServerOptions::default().max_peer_connections, value_name = "NUMBER")]
     max_peer_connections: usize,
@@ -77,7 +80,7 @@ pub(super) async fn serve(
         max_peer_connections: args.max_peer_connections,
     })
     .map_err(failed)?;
-    let runtime = open::local(global, environment, boxlite::MissingHome::Create)?;
+    let runtime = open::served(global, environment, args.allow_registry)?;
     let stop = stop_on_signal()
         .map_err(|error| CommandFailure::local(format!("watching for signals failed: {error}")))?;
     let server = server.bind(runtime).await.map_err(failed)?;

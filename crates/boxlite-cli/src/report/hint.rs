@@ -68,7 +68,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
             "`boxlite info` says what this host has and lacks; scripts/setup in boxlite's source installs what is missing"
         }
         (ErrorKind::Unavailable, Topic::NewBox | Topic::Image) => {
-            "check the registry's name and the network; --insecure allows plain HTTP, --pull never uses only what is here"
+            "check the registry's name and the network; --insecure allows plain HTTP and untrusted certificates, --pull never uses only what is here"
         }
         (ErrorKind::Denied, _) => {
             "check who owns the path and how its filesystem is mounted; --home or BOXLITE_HOME name another home"

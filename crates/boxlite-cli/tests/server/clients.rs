@@ -24,9 +24,9 @@ fn session(program: &std::path::Path, script: &str, arguments: &[&str]) -> Outpu
 fn the_published_python_client_runs_a_whole_session() {
     let Some(home) = Home::able() else { return };
     let Some(python) = client_program("bin/python") else { return };
-    let (_registry, image) = registry_with_mini(&home);
+    let (registry, image) = registry_with_mini(&home);
     let scratch = tempfile::tempdir().unwrap();
-    let server = Server::start(&home, &[]);
+    let server = Server::start(&home, &["--allow-registry", &registry.address]);
     let done = session(&python, "session.py", &[&server.url, &image, scratch.path().to_str().unwrap()]);
     assert!(done.ok().ends_with("done\n"));
 }
@@ -54,9 +54,9 @@ fn the_published_node_client_runs_a_session() {
         return;
     }
     let Some(package) = client_program("node/node_modules/@boxlite-ai/boxlite") else { return };
-    let (_registry, image) = registry_with_mini(&home);
+    let (registry, image) = registry_with_mini(&home);
     let scratch = tempfile::tempdir().unwrap();
-    let server = Server::start(&home, &[]);
+    let server = Server::start(&home, &["--allow-registry", &registry.address]);
     let entry = package.join("dist/index.js");
     let arguments = [entry.to_str().unwrap(), &server.url, &image, scratch.path().to_str().unwrap()];
     assert!(session(std::path::Path::new("node"), "session.mjs", &arguments).ok().ends_with("done\n"));

@@ -9,8 +9,8 @@ use crate::serving::{Server, registry_with_mini};
 #[tokio::test]
 async fn images_are_pulled_listed_and_found() {
     let Some(home) = Home::able() else { return };
-    let (_registry, image) = registry_with_mini(&home);
-    let server = Server::start(&home, &[]);
+    let (registry, image) = registry_with_mini(&home);
+    let server = Server::start(&home, &["--allow-registry", &registry.address]);
     assert_eq!(server.get("/v1/images").await["images"], json!([]));
 
     let pulled = server.post("/v1/images/pull", json!({"reference": image})).await;

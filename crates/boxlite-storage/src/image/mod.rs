@@ -7,7 +7,7 @@ mod pull;
 mod source;
 mod space;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use boxlite_ext4::BUILDER_VERSION;
@@ -22,6 +22,8 @@ use crate::reference::Reference;
 use crate::store::Store;
 
 pub(crate) use blobs::{Blobs, remove as remove_blob};
+use source::RegistryAccess;
+pub use source::RegistryPolicy;
 pub(crate) use space::WriteSpace;
 
 /// The images of one home. Cheap to clone; many may work on one home at once, in any number of processes.
@@ -32,8 +34,7 @@ pub struct Images {
     blobs: Blobs,
     settings: Arc<Settings>,
     collector: Option<Arc<dyn Collector>>,
-    /// Docker's `config.json` with the credentials for registries.
-    registry_config: Option<Arc<Path>>,
+    registries: RegistryAccess,
 }
 
 impl std::fmt::Debug for Images {
@@ -47,13 +48,21 @@ impl Images {
     pub fn new(home: Home, store: Store, settings: Settings, collector: Arc<dyn Collector>) -> Self {
         let collector = settings.auto_gc.value.then_some(collector);
         let (blobs, settings) = (Blobs::new(home.clone()), Arc::new(settings));
-        Self { blobs, home, store, settings, collector, registry_config: None }
+        Self { blobs, home, store, settings, collector, registries: RegistryAccess::default() }
     }
 
     /// Takes credentials for registries from this file in the form of Docker's `config.json`, if it exists.
     #[must_use]
     pub fn with_registry_config(self, file: Option<PathBuf>) -> Self {
-        Self { registry_config: file.map(Arc::from), ..self }
+        let registries = RegistryAccess { config: file.map(Arc::from), ..self.registries };
+        Self { registries, ..self }
+    }
+
+    /// Pulls from the registries that `policy` allows; without it, from any.
+    #[must_use]
+    pub fn with_registry_policy(self, policy: RegistryPolicy) -> Self {
+        let registries = RegistryAccess { policy, ..self.registries };
+        Self { registries, ..self }
     }
 
     /// All images, the one pulled last first.

@@ -101,8 +101,7 @@ impl Images {
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         progress.report(Progress::Resolving { reference: reference.familiar() });
-        let source =
-            ImageSource::open(reference, options, self.registry_config.as_deref(), &progress).await?;
+        let source = ImageSource::open(reference, options, &self.registries, &progress).await?;
         let found = self.identify(&source, reference, options).await?;
         let layers = &found.manifest.layers;
         progress.report(Progress::Resolved {

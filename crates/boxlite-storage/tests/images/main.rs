@@ -7,4 +7,5 @@ mod disk;
 mod fixture;
 mod local;
 mod proxy;
+mod reach;
 mod registry;

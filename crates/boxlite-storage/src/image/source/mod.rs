@@ -7,12 +7,13 @@ mod place;
 mod registry;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
+pub(crate) use registry::RegistryAccess;
+pub use registry::RegistryPolicy;
 use registry::Repository;
 
 use super::ingest::Ingest;
@@ -100,11 +101,11 @@ impl ImageSource {
     pub(crate) async fn open(
         reference: &Reference,
         options: &PullOptions,
-        registry_config: Option<&Path>,
+        registries: &RegistryAccess,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
         if let Reference::Registry(reference) = reference {
-            let repository = Repository::open(reference, options, registry_config, progress).await?;
+            let repository = Repository::open(reference, options, registries, progress).await?;
             return Ok(Self::Registry(Box::new(repository)));
         }
         let reference = reference.clone();

@@ -49,7 +49,12 @@ impl Local {
                 found => return found,
             }
         }
-        let pull = PullOptions { policy: options.pull, insecure: options.insecure, platform: None };
+        let pull = PullOptions {
+            policy: options.pull,
+            insecure: options.insecure,
+            insecure_credentials: options.insecure_credentials,
+            platform: None,
+        };
         self.images.pull(&reference?, &pull, progress).await
     }
 }

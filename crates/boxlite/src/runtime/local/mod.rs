@@ -41,7 +41,8 @@ impl Local {
         let context = Arc::new(LocalContext::open(&options)?);
         let (home, store, settings) = (context.home.clone(), context.store.clone(), context.settings.clone());
         let images = Images::new(home, store, settings, Arc::new(context.collector()))
-            .with_registry_config(options.registry_config);
+            .with_registry_config(options.registry_config)
+            .with_registry_policy(options.registries);
         Ok(Self { context, images, metrics: Arc::default() })
     }
 

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 
+use super::reach::PrivateAddress;
 use crate::reference::RegistryReference;
 
 /// The longest pause that a registry may ask for.
@@ -98,13 +99,11 @@ impl Attempts {
 /// Sorts an error of the transport.
 pub(super) fn of_request(error: reqwest::Error, host: &str) -> Trouble {
     let unavailable = |message: String| Error::new(ErrorKind::Unavailable, message);
+    if let Some(refused) = private_address(&error) {
+        return Error::from(refused).into();
+    }
     if error.is_builder() {
         return Error::invalid(format!("'{host}' names no registry")).because_deepest(error).into();
-    }
-    if error.is_redirect() {
-        return unavailable(format!("registry {host} redirects in a way that is not followed"))
-            .because_deepest(error)
-            .into();
     }
     if error.is_connect() || (error.is_timeout() && error.is_request()) {
         let message = format!(
@@ -117,6 +116,12 @@ pub(super) fn of_request(error: reqwest::Error, host: &str) -> Trouble {
         unavailable(format!("the transfer from {host} broke off")).because_deepest(error),
         None,
     )
+}
+
+/// Returns the private address that the request was not sent to, if that is its failure.
+fn private_address(error: &reqwest::Error) -> Option<PrivateAddress> {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.into_iter().find_map(|cause| cause.downcast_ref::<PrivateAddress>().cloned())
 }
 
 /// Sorts an answer that is not the one hoped for.

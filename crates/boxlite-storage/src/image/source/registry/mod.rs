@@ -1,23 +1,35 @@
 //! Registries (OCI distribution spec 1.1), over HTTPS, and over plain HTTP on loopback or when asked.
 //!
+//! # Secrets
+//!
+//! `insecure` concerns the named registry alone: no other host is asked over plain HTTP or with an unchecked certificate.
+//! HTTPS with a trusted certificate is tried first; on any other way, credentials are not sent unless that was asked for
+//! as well. This host itself (`localhost`, 127.0.0.0/8, `::1`) needs no certificate. `reach` says which addresses a
+//! registry may lead to.
+//!
+//! # Hostile registries
+//!
 //! Everything a registry says is bounded and checked against a digest before it is believed. Transfers that
 //! break off are resumed by range where the registry allows it.
 
 mod auth;
 mod credentials;
 mod failure;
+mod reach;
+mod route;
 mod transfer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use auth::Authorization;
 use boxlite_types::{Digest, Error, ErrorKind, Progress, ProgressSink, PullOptions, Result};
+use credentials::Credentials;
 use failure::{Attempts, Trouble};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode, Url};
+pub use reach::RegistryPolicy;
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Response, StatusCode, Url};
+use route::{Route, Security};
 use tokio::sync::Mutex;
 
 use crate::image::manifest::{
@@ -25,20 +37,22 @@ use crate::image::manifest::{
 };
 use crate::reference::RegistryReference;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest silence within an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-const REDIRECTS: usize = 5;
 const CONTENT_DIGEST: &str = "docker-content-digest";
 const HUB: &str = "docker.io";
 const HUB_API: &str = "registry-1.docker.io";
 
+/// What whoever runs the program says about registries.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RegistryAccess {
+    /// Docker's configuration, with the credentials.
+    pub(crate) config: Option<Arc<Path>>,
+    pub(crate) policy: RegistryPolicy,
+}
+
 /// One repository of one registry.
 pub(crate) struct Repository {
-    client: Client,
+    route: Route,
     reference: RegistryReference,
-    /// `scheme://host[:port]`.
-    base: String,
     authorization: Mutex<Authorization>,
     progress: Arc<dyn ProgressSink>,
     top: (Digest, Vec<u8>),
@@ -49,24 +63,30 @@ impl Repository {
     pub(crate) async fn open(
         reference: &RegistryReference,
         options: &PullOptions,
-        config: Option<&Path>,
+        access: &RegistryAccess,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
-        let host = if reference.host() == HUB { HUB_API } else { reference.host() };
-        let loopback = is_loopback(host);
-        let schemes: &[&str] = match (loopback, options.insecure) {
-            (true, _) => &["http", "https"],
-            (false, true) => &["https", "http"],
-            (false, false) => &["https"],
-        };
-        let credentials = credentials::find(config, reference.host()).await?;
+        let host = reference.host();
+        let authority = if host == HUB { HUB_API } else { host };
+        let trusted = access.policy.trusts(host);
+        if !trusted && (options.insecure || options.insecure_credentials) {
+            let message = format!(
+                "a client may use registry {host} insecurely only if the server's operator names it (`boxlite serve \
+                 --allow-registry {host}`)"
+            );
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+        let found = credentials::find(access.config.as_deref(), host).await?;
         let mut first = None;
-        for scheme in schemes {
+        for security in ways(authority, options.insecure) {
+            let route = Route::new(host, authority, *security, trusted)?;
+            let confidential = route.is_confidential() || options.insecure_credentials;
+            let withheld = !confidential && found != Credentials::Anonymous;
+            let credentials = if withheld { Credentials::Anonymous } else { found.clone() };
             let mut repository = Self {
-                client: client(loopback, loopback || options.insecure)?,
+                route,
                 reference: reference.clone(),
-                base: format!("{scheme}://{host}"),
-                authorization: Mutex::new(Authorization::new(credentials.clone())),
+                authorization: Mutex::new(Authorization::new(credentials, withheld)),
                 progress: Arc::clone(progress),
                 top: (Digest::of(b""), Vec::new()),
             };
@@ -152,10 +172,7 @@ impl Repository {
 
     /// Sends one GET from byte `offset` on, with a fresh authorization if the one at hand is refused.
     async fn get(&self, path: &str, offset: u64) -> Result<Response, Trouble> {
-        let url = format!("{}/v2/{}/{path}", self.base, self.reference.repository());
-        let url = Url::parse(&url).map_err(|error| {
-            Error::invalid(format!("'{}' names no registry", self.reference)).because(error)
-        })?;
+        let url = self.route.url(&format!("/v2/{}/{path}", self.reference.repository()))?;
         let used = self.authorization.lock().await.header();
         let response = self.send(&url, offset, used.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
@@ -165,7 +182,7 @@ impl Repository {
             let mut authorization = self.authorization.lock().await;
             if authorization.header() == used {
                 let challenges = response.headers().clone();
-                authorization.renew(&self.client, &challenges, &self.reference, &self.base).await?;
+                authorization.renew(&self.route, &challenges, &self.reference).await?;
             }
             authorization.header()
         };
@@ -180,14 +197,12 @@ impl Repository {
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Trouble> {
         let accepted = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX, "*/*;q=0.1"].join(", ");
-        let mut request = self.client.get(url.clone()).header(ACCEPT, accepted);
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, header(&accepted)?);
         if offset > 0 {
-            request = request.header(RANGE, format!("bytes={offset}-"));
+            headers.insert(RANGE, header(&format!("bytes={offset}-"))?);
         }
-        request.send().await.map_err(|error| failure::of_request(error, self.reference.host()))
+        self.route.get(url, &headers, authorization).await
     }
 
     async fn checked(&self, response: Response, path: &str) -> Result<Response, Trouble> {
@@ -221,54 +236,16 @@ impl Repository {
     }
 }
 
-/// A client that follows a few redirects, and none from HTTPS to plain HTTP.
-fn client(direct: bool, lenient: bool) -> Result<Client> {
-    let redirects = Policy::custom(|attempt| {
-        let secure = attempt.previous().iter().any(|url| url.scheme() == "https");
-        if attempt.previous().len() > REDIRECTS {
-            attempt.error("too many redirects")
-        } else if secure && attempt.url().scheme() != "https" {
-            attempt.error("a redirect from HTTPS to plain HTTP")
-        } else {
-            attempt.follow()
-        }
-    });
-    let mut builder = Client::builder()
-        .user_agent(concat!("boxlite/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .redirect(redirects)
-        .danger_accept_invalid_certs(lenient);
-    if direct {
-        builder = builder.no_proxy();
+/// The ways to the registry at `authority`, best first.
+fn ways(authority: &str, insecure: bool) -> &'static [Security] {
+    let loopback = Url::parse(&format!("http://{authority}")).is_ok_and(|url| route::is_loopback(&url));
+    match (loopback, insecure) {
+        (true, _) => &[Security::Plain, Security::Unverified],
+        (false, true) => &[Security::Verified, Security::Unverified, Security::Plain],
+        (false, false) => &[Security::Verified],
     }
-    builder.build().map_err(|error| {
-        let message = format!("no HTTP client can be set up: {error}");
-        Error::new(ErrorKind::Unavailable, message).because(error)
-    })
 }
 
-/// Whether `host[:port]` is this host and no other.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_loopback;
-
-    #[test]
-    fn only_this_host_is_loopback() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:80", "127.9.9.9", "[::1]:5000"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["localhost.example.com", "127.0.0.1.example.com:80", "10.0.0.1", "example.com:443"] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
+fn header(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(|error| Error::bug("a header is malformed").because(error))
 }
