@@ -6,8 +6,10 @@ use boxlite::{BoxInfo, Error, ProgressSink, Result, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::allowances::{Allowances, PendingBox};
 use crate::allowed::AllowedPaths;
 use crate::auth::AuthGate;
+use crate::caller::Caller;
 use crate::executions::Executions;
 use crate::observations::Observations;
 
@@ -16,6 +18,7 @@ pub(crate) struct App {
     pub(crate) runtime: Runtime,
     pub(crate) gate: Arc<AuthGate>,
     allowed: Arc<AllowedPaths>,
+    pub(crate) allowances: Arc<Allowances>,
     pub(crate) executions: Arc<Executions>,
     pub(crate) observations: Observations,
     /// Attached clients.
@@ -32,6 +35,7 @@ impl App {
             runtime,
             gate: Arc::new(gate),
             allowed: Arc::new(allowed),
+            allowances: Arc::default(),
             executions: Arc::default(),
             sessions: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -47,6 +51,12 @@ impl App {
         tokio::task::spawn_blocking(move || check(&allowed))
             .await
             .map_err(|error| Error::bug("checking a path was interrupted").because(error))?
+    }
+
+    /// Counts a clone of the box as one of the caller's, until the result is dropped.
+    pub(crate) async fn reserve_clone(&self, caller: &Caller, id: &str) -> Result<Option<PendingBox>> {
+        let original = self.runtime.inspect(id).await?;
+        self.allowances.reserve(&self.runtime, caller, &original.options).await
     }
 
     /// Starts the box, unless one of its volumes now leads somewhere else than when it was allowed.

@@ -3,19 +3,21 @@
 //! A browser counts as a program of this host, but the pages that it shows do not: see [`foreign`].
 
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use boxlite::{Error, ErrorKind, Result};
 use subtle::ConstantTimeEq;
 
+use crate::caller::Caller;
 use crate::connections::ConnectionPermit;
 use crate::failure::HttpFailure;
+use crate::keys::KeysFile;
+use crate::watched;
 
 /// The longest key file that is read, in bytes.
 const MAX_KEY_BYTES: u64 = 4096;
@@ -36,15 +38,8 @@ impl ApiKey {
     /// `Denied` when others than owner and group may read the file, `InvalidInput` when it holds no key.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let examining = |error| Error::io("reading the API key from", path, error);
+        watched::refuse_open_to_all(path, "the API key")?;
         let metadata = std::fs::metadata(path).map_err(examining)?;
-        if metadata.mode() & 0o007 != 0 {
-            let message = format!(
-                "{} has mode {:03o}: everybody on this host may use the API key; make it 600",
-                path.display(),
-                metadata.mode() & 0o777
-            );
-            return Err(Error::new(ErrorKind::Denied, message).at(path));
-        }
         if metadata.len() > MAX_KEY_BYTES {
             let message = format!(
                 "{} has {} bytes, and an API key at most {MAX_KEY_BYTES}",
@@ -62,52 +57,79 @@ impl ApiKey {
         Ok(Self(key.as_bytes().to_vec()))
     }
 
-    /// Tells whether the request brings the key, in a time that does not depend on how a wrong key looks.
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let brought = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let (scheme, token) = brought.split_at_checked(7).unwrap_or_default();
-        let bearer = scheme.eq_ignore_ascii_case(b"Bearer ");
-        bearer & bool::from(self.0.ct_eq(token.trim_ascii()))
+    /// Tells whether this is the key, in a time that does not depend on how a wrong key looks.
+    fn is(&self, brought: &[u8]) -> bool {
+        bool::from(self.0.ct_eq(brought))
     }
+}
+
+/// Returns the key that a request brings.
+fn brought(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// The check that every request passes before its route.
 #[derive(Debug)]
 pub(crate) struct AuthGate {
     key: Option<ApiKey>,
+    named: Option<KeysFile>,
 }
 
 impl AuthGate {
-    /// Admits requests that bring `key`; without one, requests of this host's own programs.
-    pub(crate) fn new(key: Option<ApiKey>) -> Self {
-        Self { key }
+    /// Admits requests that bring `key` or one of `named`; without either, requests of this host's own programs.
+    pub(crate) fn new(key: Option<ApiKey>, named: Option<KeysFile>) -> Self {
+        Self { key, named }
     }
 
     /// Tells whether requests must bring a key.
     pub(crate) fn needs_key(&self) -> bool {
-        self.key.is_some()
+        self.key.is_some() || self.named.is_some()
     }
 
-    /// Returns why the request is refused, if it is.
-    fn refusal(&self, request: &Request) -> Option<HttpFailure> {
-        match &self.key {
-            Some(_) if is_open(request) => None,
-            Some(key) if key.admits(request.headers()) => None,
-            Some(_) => Some(HttpFailure::unauthenticated()),
-            None => foreign(request.headers()).map(|why| Error::new(ErrorKind::Denied, why).into()),
+    /// Reads the file of keys again if it has changed; blocks.
+    pub(crate) fn refresh(&self) {
+        if let Some(named) = &self.named {
+            named.refresh();
+        }
+    }
+
+    /// Returns who sends the request, or why it is refused.
+    fn caller(&self, request: &Request) -> std::result::Result<Caller, HttpFailure> {
+        if !self.needs_key() {
+            return match foreign(request.headers()) {
+                Some(why) => Err(Error::new(ErrorKind::Denied, why).into()),
+                None => Ok(Caller::Local),
+            };
+        }
+        let key = brought(request.headers());
+        let operator = key.is_some_and(|key| self.key.as_ref().is_some_and(|own| own.is(key)));
+        let named = key.and_then(|key| self.named.as_ref()?.find(key));
+        match named {
+            _ if operator => Ok(Caller::Operator),
+            Some(key) => Ok(Caller::Named(key)),
+            None if is_open(request) => Ok(Caller::Anyone),
+            None => Err(HttpFailure::unauthenticated()),
         }
     }
 }
 
 /// Lets a request pass, or answers 401 or 403; and 503 when too many connections have brought the key.
-pub(crate) async fn admitted(State(gate): State<Arc<AuthGate>>, request: Request, next: Next) -> Response {
-    if let Some(failure) = gate.refusal(&request) {
-        return failure.into_response();
-    }
+pub(crate) async fn admitted(
+    State(gate): State<Arc<AuthGate>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match gate.caller(&request) {
+        Ok(caller) => caller,
+        Err(failure) => return failure.into_response(),
+    };
     let permit = request.extensions().get::<Arc<ConnectionPermit>>();
     if !is_open(&request) && permit.is_some_and(|permit| !permit.prove()) {
         return HttpFailure::overloaded("this server has its most connections; try again").into_response();
     }
+    request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
@@ -124,7 +146,8 @@ fn foreign(headers: &HeaderMap) -> Option<String> {
     if !is_loopback(host) {
         return Some(format!("this server has no API key and answers only to localhost, not to {host:?}"));
     }
-    let origin = text(header::ORIGIN).filter(|origin| *origin != format!("http://{host}"));
+    let origin = text(header::ORIGIN)
+        .filter(|origin| ["http", "https"].iter().all(|scheme| *origin != format!("{scheme}://{host}")));
     let site = headers.get("sec-fetch-site").filter(|site| *site != "same-origin" && *site != "none");
     (origin.is_some() || site.is_some())
         .then(|| "this server has no API key and does not answer other sites' pages".to_owned())
@@ -153,14 +176,16 @@ mod tests {
     #[test]
     fn only_the_whole_key_is_the_key() {
         let key = ApiKey(b"secret-1".to_vec());
-        let admits = |value: &str| key.admits(&headers(&[("authorization", value)]));
+        let admits = |value: &str| {
+            brought(&headers(&[("authorization", value)])).is_some_and(|brought| key.is(brought))
+        };
         assert!(admits("Bearer secret-1") && admits("bearer secret-1"));
         for wrong in
             ["Bearer secret-", "Bearer secret-12", "secret-1", "Basic secret-1", "Bearer ", "", "Bearer"]
         {
             assert!(!admits(wrong), "{wrong}");
         }
-        assert!(!key.admits(&HeaderMap::new()));
+        assert!(brought(&HeaderMap::new()).is_none());
     }
 
     #[test]

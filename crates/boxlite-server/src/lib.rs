@@ -11,7 +11,7 @@
 //! # async fn example() -> boxlite::Result<()> {
 //! let server = Server::new(&ServerOptions::default())?;
 //! let server = server.bind(Runtime::local(RuntimeOptions::new("/srv/boxlite"))?).await?;
-//! println!("serving on http://{}", server.address());
+//! println!("serving on {}", server.url());
 //! server.serve(std::future::pending()).await;
 //! # Ok(())
 //! # }
@@ -30,10 +30,13 @@
 //!
 //! # Who is answered
 //!
-//! With an API key, every request must bring it. Without one, the server listens on loopback addresses only and answers
+//! With an API key, or a file of named keys (`keys`), every request must bring one, and a named key finds its own boxes
+//! alone (`caller`, `allowances`). Without one, the server listens on loopback addresses only and answers
 //! only requests that name this host and come from no other site's page (`auth`). A request may name paths of the host
 //! only below directories that the operator allowed (`allowed`). Connections that have not brought the key are few, and
 //! live apart from those that have (`connections`); a client that does not read loses its connection (`socket`).
+//! Which registries clients may use is the runtime's affair: `boxlite::RuntimeOptions::registries`, where a program that
+//! serves others names the private ones.
 //!
 //! # Life
 //!
@@ -41,20 +44,25 @@
 //! buffers until a client attaches, and a reaper ends or releases those that no client comes back to. When told to
 //! stop, the server lets running answers and attached clients finish for a few seconds, then closes them.
 
+mod allowances;
 mod allowed;
 mod app;
 mod auth;
 mod body;
+mod caller;
 mod connections;
 mod executions;
 mod failure;
+mod keys;
 mod listener;
 mod observations;
 mod progress;
 mod request_id;
 mod routes;
 mod socket;
+mod tls;
 mod upkeep;
+mod watched;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -70,6 +78,10 @@ use allowed::AllowedPaths;
 use app::App;
 use auth::{ApiKey, AuthGate};
 use connections::{ConnectionLimits, Connections};
+use keys::KeysFile;
+pub use keys::key_entry;
+use tls::Certificate;
+pub use tls::TlsFiles;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -78,6 +90,10 @@ pub struct ServerOptions {
     pub address: SocketAddr,
     /// File with the key that requests must bring; without it only programs of this host are answered.
     pub api_key_file: Option<PathBuf>,
+    /// File with several keys, by name and hash, and what their boxes may take; read again when it changes.
+    pub keys_file: Option<PathBuf>,
+    /// The certificate to show, read again when its files change; without it, the server speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Directories below which requests may name paths of this host.
     pub allowed_paths: Vec<PathBuf>,
     /// How often to collect garbage, if at all.
@@ -92,6 +108,8 @@ impl Default for ServerOptions {
         Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100),
             api_key_file: None,
+            keys_file: None,
+            tls: None,
             allowed_paths: Vec::new(),
             gc_interval: Some(Duration::from_secs(3600)),
             max_peer_connections: ConnectionLimits::default().max_per_peer,
@@ -104,6 +122,7 @@ impl Default for ServerOptions {
 pub struct Server {
     address: SocketAddr,
     gate: AuthGate,
+    certificate: Option<Certificate>,
     allowed: AllowedPaths,
     gc_interval: Option<Duration>,
     limits: ConnectionLimits,
@@ -117,7 +136,9 @@ impl Server {
     /// key's file or an allowed directory, with its path.
     pub fn new(options: &ServerOptions) -> Result<Self> {
         let key = options.api_key_file.as_deref().map(ApiKey::read).transpose()?;
-        if key.is_none() && !options.address.ip().is_loopback() {
+        let named = options.keys_file.as_deref().map(KeysFile::read).transpose()?;
+        let gate = AuthGate::new(key, named);
+        if !gate.needs_key() && !options.address.ip().is_loopback() {
             return Err(Error::invalid(format!(
                 "serving on {} without an API key would let everybody run boxes here",
                 options.address.ip()
@@ -126,7 +147,8 @@ impl Server {
         let allowed = AllowedPaths::new(&options.allowed_paths)?;
         Ok(Self {
             address: options.address,
-            gate: AuthGate::new(key),
+            gate,
+            certificate: options.tls.clone().map(Certificate::read).transpose()?,
             allowed,
             gc_interval: options.gc_interval,
             limits: ConnectionLimits {
@@ -148,7 +170,8 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let app = App::new(runtime, self.gate, self.allowed);
         let connections = Connections::new(self.limits);
-        Ok(BoundServer { address, listener, connections, app: Arc::new(app), gc_interval: self.gc_interval })
+        let (app, certificate) = (Arc::new(app), self.certificate.map(Arc::new));
+        Ok(BoundServer { address, listener, connections, certificate, app, gc_interval: self.gc_interval })
     }
 }
 
@@ -157,6 +180,7 @@ pub struct BoundServer {
     address: SocketAddr,
     listener: TcpListener,
     connections: Arc<Connections>,
+    certificate: Option<Arc<Certificate>>,
     app: Arc<App>,
     gc_interval: Option<Duration>,
 }
@@ -173,9 +197,15 @@ impl BoundServer {
         self.address
     }
 
+    /// The URL that it answers at.
+    pub fn url(&self) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Answers requests until `stop` resolves; then lets running answers finish, for a limited time.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) {
-        let Self { listener, connections, app, gc_interval, .. } = self;
+        let Self { listener, connections, certificate, app, gc_interval, .. } = self;
         let stopping = CancellationToken::new();
         let mut chores = JoinSet::new();
         let token = stopping.clone();
@@ -186,10 +216,11 @@ impl BoundServer {
         chores.spawn(upkeep::reap(Arc::clone(&app.executions)));
         chores.spawn(upkeep::report_pauses(app.runtime.clone()));
         chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
+        chores.spawn(upkeep::refresh(Arc::clone(&app.gate), certificate.clone()));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));
         }
-        listener::listen(&app, listener, connections, stopping).await;
+        listener::listen(&app, listener, certificate, connections, stopping).await;
     }
 }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -16,6 +19,7 @@ use crate::app::App;
 use crate::connections::{ConnectionPermit, Connections};
 use crate::routes::{self, RouterService};
 use crate::socket::ClientSocket;
+use crate::tls::Certificate;
 
 /// How long the head of a request may take, and how long a kept-alive connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +35,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) async fn listen(
     app: &Arc<App>,
     listener: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     connections: Arc<Connections>,
     stop: CancellationToken,
 ) {
@@ -47,7 +52,19 @@ pub(crate) async fn listen(
         match accepted {
             Ok((stream, peer)) => {
                 if let Some(permit) = admit(&connections, peer) {
-                    tasks.spawn(answer(Arc::clone(&http), service.clone(), stream, permit, stop.clone()));
+                    let acceptor = certificate.as_ref().map(|certificate| certificate.acceptor());
+                    let socket = ClientSocket::new(stream, Arc::clone(&permit));
+                    let (http, service, stop) = (Arc::clone(&http), service.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        match acceptor {
+                            None => answer(&http, service, socket, permit, stop).await,
+                            Some(acceptor) => {
+                                if let Some(socket) = encrypted(&acceptor, socket, &permit).await {
+                                    answer(&http, service, socket, permit, stop).await;
+                                }
+                            }
+                        }
+                    });
                 }
             }
             Err(error) => {
@@ -75,11 +92,24 @@ fn admit(connections: &Arc<Connections>, peer: SocketAddr) -> Option<Arc<Connect
     permit
 }
 
+/// Begins TLS with a client; an unproven connection that takes too long for it makes room like any other.
+async fn encrypted(
+    acceptor: &TlsAcceptor,
+    socket: ClientSocket,
+    permit: &ConnectionPermit,
+) -> Option<TlsStream<ClientSocket>> {
+    let begun = tokio::select! {
+        begun = acceptor.accept(socket) => begun,
+        () = permit.overdue() => return None,
+    };
+    begun.inspect_err(|error| tracing::debug!(%error, "a client could not begin TLS")).ok()
+}
+
 /// Answers the requests of one connection, which each carry its permit.
 async fn answer(
-    http: Arc<http1::Builder>,
+    http: &http1::Builder,
     service: RouterService,
-    stream: TcpStream,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     permit: Arc<ConnectionPermit>,
     stop: CancellationToken,
 ) {
@@ -89,8 +119,8 @@ async fn answer(
         request
     });
     // An attached client takes the socket over, and with it the permit.
-    let socket = TokioIo::new(ClientSocket::new(stream, Arc::clone(&permit)));
-    let connection = http.serve_connection(socket, TowerToHyperService::new(service)).with_upgrades();
+    let connection =
+        http.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -115,7 +145,7 @@ mod tests {
     use boxlite::{RemoteOptions, Runtime};
     use boxlite_testkit::deadline::{TEST_TIMEOUT, within_async};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpSocket;
+    use tokio::net::{TcpSocket, TcpStream};
     use tokio::time::timeout;
 
     use super::*;
@@ -130,13 +160,15 @@ mod tests {
         let key = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(key.path(), "secret").unwrap();
         key.as_file().set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
-        let gate = AuthGate::new(Some(ApiKey::read(key.path()).unwrap()));
+        let gate = AuthGate::new(Some(ApiKey::read(key.path()).unwrap()), None);
         let runtime = Runtime::remote(&RemoteOptions { url: "http://127.0.0.1:1".into(), api_key: None });
         let app = Arc::new(App::new(runtime.unwrap(), gate, AllowedPaths::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Connections::new(limits);
-        tokio::spawn(async move { listen(&app, listener, connections, CancellationToken::new()).await });
+        tokio::spawn(
+            async move { listen(&app, listener, None, connections, CancellationToken::new()).await },
+        );
         address
     }
 

@@ -7,12 +7,16 @@ use std::time::Duration;
 use boxlite::{BoxInfo, BoxState, ErrorKind, GcOptions, ListOptions, Runtime};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
+use crate::auth::AuthGate;
 use crate::executions::Executions;
+use crate::tls::Certificate;
 
 /// How often to look for boxes that other processes removed.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How often to look for boxes that were paused or went on.
 const PAUSE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often to look whether the files of keys and certificate have changed.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often to look for executions without a client.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -86,6 +90,24 @@ fn report_changes(before: &BTreeMap<String, String>, boxes: &[BoxInfo]) -> BTree
         tracing::info!(id, name, "a box is not paused any more");
     }
     now
+}
+
+/// Reads keys and certificate again when their files change; never returns.
+pub(crate) async fn refresh(gate: Arc<AuthGate>, certificate: Option<Arc<Certificate>>) {
+    let mut ticks = every(REFRESH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let (gate, certificate) = (Arc::clone(&gate), certificate.clone());
+        let refreshed = tokio::task::spawn_blocking(move || {
+            gate.refresh();
+            if let Some(certificate) = certificate {
+                certificate.refresh();
+            }
+        });
+        if let Err(error) = refreshed.await {
+            tracing::warn!(%error, "keys and certificate could not be looked at");
+        }
+    }
 }
 
 /// Ends or releases executions that their clients do not come back to; never returns.

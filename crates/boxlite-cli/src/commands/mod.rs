@@ -24,6 +24,7 @@ mod rm;
 mod rmi;
 mod run;
 mod serve;
+mod serve_key;
 mod start;
 mod stop;
 mod system;
@@ -102,6 +103,8 @@ pub(crate) enum CliCommand {
     Gc(gc::GcArgs),
     /// Serve the home over HTTP
     Serve(serve::ServeArgs),
+    /// Make a key for `serve --keys-file`, and print its entry for that file
+    ServeKey(serve_key::ServeKeyArgs),
     /// Look at the home and the host as a whole
     #[command(subcommand)]
     System(system::SystemCommand),
@@ -148,6 +151,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
             info::info(&runtime()?, args).await
         }
         CliCommand::Serve(args) => serve::serve(&global, environment, args).await,
+        CliCommand::ServeKey(args) => serve_key::serve_key(&args),
         CliCommand::Gc(args) => gc::gc(&existing()?, args).await,
         CliCommand::System(system::SystemCommand::Df(args)) => system::df(&existing()?, args).await,
         CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,

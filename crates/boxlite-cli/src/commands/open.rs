@@ -1,12 +1,13 @@
 //! The runtime that the global options and the environment name.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use boxlite::{Accel, MissingHome, RegistryPolicy, RemoteOptions, Runtime, RuntimeOptions};
 
 use crate::args::{AccelArg, GlobalArgs};
 use crate::environment::Environment;
-use crate::report::{CommandFailure, Topic};
+use crate::report::{CommandFailure, Topic, note};
 
 /// Opens the runtime: of the server that `--url` or, without `--home` and `--accel`, the environment names; otherwise of a
 /// home of this host.
@@ -16,7 +17,15 @@ pub(super) fn runtime(
     missing_home: MissingHome,
 ) -> Result<Runtime, CommandFailure> {
     match server(global, environment.rest_url())? {
-        Some(url) => remote(url, api_key(global, environment)?),
+        Some(url) => {
+            let api_key = api_key(global, environment)?;
+            if api_key.is_some() && is_readable_on_the_way(&url) {
+                note(&format!(
+                    "boxlite: warning: the API key goes to {url} over plain HTTP, where whoever is on the way can read it"
+                ));
+            }
+            remote(url, api_key)
+        }
         None if global.api_key_file.is_some() => {
             Err(CommandFailure::local("--api-key-file has no effect without a server")
                 .hint("--url or BOXLITE_REST_URL name one"))
@@ -61,6 +70,20 @@ fn remote(url: String, api_key: Option<String>) -> Result<Runtime, CommandFailur
     Runtime::remote(&RemoteOptions { url, api_key }).map_err(|error| CommandFailure::of(&error, Topic::Host))
 }
 
+/// Tells whether requests to this URL leave the host unencrypted.
+fn is_readable_on_the_way(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let here = name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    scheme.eq_ignore_ascii_case("http") && !here
+}
+
 /// Returns the URL of the server to use; `variable` is what the environment names.
 fn server(global: &GlobalArgs, variable: Option<String>) -> Result<Option<String>, CommandFailure> {
     let local = match (&global.home, global.accel) {
@@ -89,7 +112,7 @@ fn api_key(global: &GlobalArgs, environment: &Environment) -> Result<Option<Stri
 }
 
 /// Reads the key: the file's text without the white space around it.
-fn key_in(file: &Path) -> Result<String, CommandFailure> {
+pub(super) fn key_in(file: &Path) -> Result<String, CommandFailure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         CommandFailure::local(format!("reading the API key {} failed: {error}", file.display()))
     })?;
@@ -106,6 +129,22 @@ mod tests {
     fn global(url: Option<&str>, home: Option<&str>, accel: Option<AccelArg>) -> GlobalArgs {
         let (url, home) = (url.map(Into::into), home.map(Into::into));
         GlobalArgs { home, accel, url, api_key_file: None, debug: false }
+    }
+
+    #[test]
+    fn a_key_is_read_on_the_way_over_plain_http_to_another_host() {
+        for open in [
+            "http://10.0.0.1:8100",
+            "HTTP://server.example/x",
+            "http://[2001:db8::1]:8100",
+            "http://127.0.0.1.example",
+        ] {
+            assert!(is_readable_on_the_way(open), "{open}");
+        }
+        for closed in ["https://10.0.0.1", "http://127.0.0.1:8100", "http://localhost", "http://[::1]:8100/"]
+        {
+            assert!(!is_readable_on_the_way(closed), "{closed}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use boxlite::settings::parse_duration;
-use boxlite_server::{Server, ServerOptions};
+use boxlite_server::{Server, ServerOptions, TlsFiles};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,17 +14,26 @@ use super::open;
 use crate::args::GlobalArgs;
 use crate::environment::Environment;
 use crate::render::print;
-use crate::report::{CommandFailure, Exit, Topic};
+use crate::report::{CommandFailure, Exit, Topic, note};
 
 /// `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on; any but a loopback address needs --api-key-file
+    /// Address to listen on; any but a loopback address needs --api-key-file or --keys-file
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS", value_parser = address)]
     host: IpAddr,
     /// Port to listen on; 0 chooses a free one
     #[arg(long, default_value_t = 8100)]
     port: u16,
+    /// File with several keys, by name and hash, and limits for the boxes of each; `serve-key` makes its entries
+    #[arg(long, value_name = "FILE")]
+    keys_file: Option<PathBuf>,
+    /// Certificate to show, with those between it and its authority's, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Directory below which requests may name paths of this host, as images or volumes; may be repeated
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
@@ -72,9 +81,19 @@ pub(super) async fn serve(
         ));
     }
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Serving);
+    let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
+    if tls.is_none() && !args.host.is_loopback() {
+        note(&format!(
+            "boxlite: warning: serving plain HTTP on {}: whoever is on the way reads keys and data; --tls-cert and \
+             --tls-key encrypt, and a TLS proxy on this host needs 127.0.0.1 only",
+            args.host
+        ));
+    }
     let server = Server::new(&ServerOptions {
         address: SocketAddr::new(args.host, args.port),
         api_key_file: global.api_key_file.clone(),
+        keys_file: args.keys_file,
+        tls,
         allowed_paths: args.allow_path,
         gc_interval: args.gc_interval.0,
         max_peer_connections: args.max_peer_connections,
@@ -85,7 +104,7 @@ pub(super) async fn serve(
         .map_err(|error| CommandFailure::local(format!("watching for signals failed: {error}")))?;
     let server = server.bind(runtime).await.map_err(failed)?;
     raise_open_files();
-    print(&format!("boxlite: serving on http://{}\n", server.address()))?;
+    print(&format!("boxlite: serving on {}\n", server.url()))?;
     server.serve(stop).await;
     Ok(Exit::OK)
 }

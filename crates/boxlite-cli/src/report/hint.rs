@@ -78,7 +78,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         }
         // Without a path: nothing is wrong with the key's file, there is none.
         (ErrorKind::InvalidInput, Topic::Serving) if error.path().is_none() => {
-            "--api-key-file FILE names a file with the key; without one, --host is a loopback address"
+            "--api-key-file FILE names a file with the key, --keys-file FILE one with several; without, --host is a loopback address"
         }
         (ErrorKind::Bug, _) => "this is a defect of boxlite; BOXLITE_LOG=debug shows what led to it",
         _ => return Vec::new(),

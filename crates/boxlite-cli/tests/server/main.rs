@@ -4,8 +4,10 @@
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
 mod clients;
+mod encrypted;
 mod executions;
 mod images;
+mod keys;
 mod refusals;
 mod schema;
 mod serving;

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::home::Home;
 use crate::serving::{Server, answer};
 
-fn key(home: &Home, text: &str, mode: u32) -> PathBuf {
+pub(crate) fn key(home: &Home, text: &str, mode: u32) -> PathBuf {
     let path = home.path().join("key");
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();

@@ -9,15 +9,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State};
 use axum::http::{StatusCode, Uri};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use boxlite::Error;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::app::App;
 use crate::body::MAX_JSON_BYTES;
+use crate::caller::Caller;
 use crate::failure::HttpFailure;
 use crate::{auth, request_id};
 
@@ -31,6 +34,7 @@ pub(crate) fn service(app: &Arc<App>) -> RouterService {
         .merge(public::routes())
         .merge(executions::routes())
         .merge(native::routes())
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admitted_to_box))
         .merge(observe::routes())
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)
@@ -41,6 +45,30 @@ pub(crate) fn service(app: &Arc<App>) -> RouterService {
     BoxCloneSyncService::new(routes.map_request(|request: hyper::Request<hyper::body::Incoming>| {
         unprefixed(request.map(axum::body::Body::new))
     }))
+}
+
+/// Lets a request about a box pass if the box exists for its caller.
+async fn admitted_to_box(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    route: MatchedPath,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // A path that cannot be decoded is the route's to refuse.
+    let id =
+        parameters.iter().flat_map(RawPathParams::iter).find_map(|(name, id)| (name == "id").then_some(id));
+    if let (Caller::Named(_), Some(id), true) = (&caller, id, route.as_str().contains("/boxes/{id}")) {
+        match app.runtime.inspect(id).await {
+            Ok(info) if caller.sees(&info) => {}
+            Ok(_) => {
+                return HttpFailure::from(Error::not_found(format!("there is no box {id}"))).into_response();
+            }
+            Err(error) => return HttpFailure::from(error).into_response(),
+        }
+    }
+    next.run(request).await
 }
 
 async fn nothing_there(uri: Uri) -> Response {

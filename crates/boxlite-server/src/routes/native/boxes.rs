@@ -12,32 +12,49 @@ use boxlite::{BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, Remov
 use super::streams::OptionsQuery;
 use crate::app::App;
 use crate::body::{JsonBody, OptionalJsonBody, PathParams, QueryParams};
+use crate::caller::Caller;
 use crate::failure::HttpFailure;
 use crate::progress;
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
+    caller: Caller,
     QueryParams(query): QueryParams<OptionsQuery>,
 ) -> Result<Json<Vec<BoxInfo>>, HttpFailure> {
-    Ok(Json(app.runtime.list(query.options::<ListOptions>()?).await?))
+    let mut boxes = app.runtime.list(query.options::<ListOptions>()?).await?;
+    boxes.retain(|info| caller.sees(info));
+    Ok(Json(boxes))
 }
 
 pub(super) async fn create(
     State(app): State<Arc<App>>,
+    caller: Caller,
     JsonBody(options): JsonBody<BoxOptions>,
 ) -> Result<Response, HttpFailure> {
+    let options = caller.owned(options)?;
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
-    let create =
-        |progress| async move { app.runtime.create(options, progress).await.map_err(HttpFailure::of_create) };
+    let pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
+    let create = |progress| async move {
+        let created = app.runtime.create(options, progress).await.map_err(HttpFailure::of_create);
+        drop(pending);
+        created
+    };
     Ok(progress::events(create).await)
 }
 
 pub(super) async fn clone(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathParams(id): PathParams<String>,
     JsonBody(options): JsonBody<CloneOptions>,
 ) -> Result<Response, HttpFailure> {
-    Ok(progress::events(|_| async move { Ok(app.runtime.clone_box(&id, options).await?) }).await)
+    let pending = app.reserve_clone(&caller, &id).await?;
+    let clone = |_| async move {
+        let cloned = app.runtime.clone_box(&id, options).await;
+        drop(pending);
+        Ok(cloned?)
+    };
+    Ok(progress::events(clone).await)
 }
 
 pub(super) async fn inspect(

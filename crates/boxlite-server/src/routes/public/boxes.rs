@@ -17,6 +17,7 @@ use super::bodies::{self, CreateBoxRequest, PublicBox};
 use super::page::PageQuery;
 use crate::app::App;
 use crate::body::{JsonBody, OptionalJsonBody, PathParams, QueryParams};
+use crate::caller::Caller;
 use crate::failure::HttpFailure;
 
 #[derive(Debug, Serialize)]
@@ -33,10 +34,12 @@ pub(super) struct StopBoxRequest {
 
 pub(super) async fn create(
     State(app): State<Arc<App>>,
+    caller: Caller,
     JsonBody(request): JsonBody<CreateBoxRequest>,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    let options = request.into_options()?;
+    let options = caller.owned(request.into_options()?)?;
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
+    let _pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
     // Pulling first tells a failure of the registry from a failure of this server.
     match app.runtime.image(&options.image).await {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound) => {
@@ -53,9 +56,11 @@ pub(super) async fn create(
 /// Clones a box; the public API's request body is the library's own.
 pub(super) async fn clone(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathParams(id): PathParams<String>,
     OptionalJsonBody(options): OptionalJsonBody<CloneOptions>,
 ) -> Result<impl IntoResponse, HttpFailure> {
+    let _pending = app.reserve_clone(&caller, &id).await?;
     let taken = match &options.name {
         Some(name) => app.runtime.inspect(name).await.is_ok(),
         None => false,
@@ -68,6 +73,7 @@ pub(super) async fn clone(
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
+    caller: Caller,
     QueryParams(query): QueryParams<PageQuery>,
 ) -> Result<Json<PublicBoxPage>, HttpFailure> {
     let mut options = ListOptions { all: true, filters: Vec::new() };
@@ -76,6 +82,7 @@ pub(super) async fn list(
     if state != Some(None) {
         options.filters.extend(state.flatten().map(BoxFilter::State));
         boxes = app.runtime.list(options).await?;
+        boxes.retain(|info| caller.sees(info));
     }
     let (page, next_page_token) =
         query.of(boxes, |info| (info.created_at.as_millisecond(), info.id.clone()))?;

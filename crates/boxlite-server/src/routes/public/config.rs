@@ -1,15 +1,12 @@
 //! The version and the capabilities of this server, in the public API.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use boxlite::BoxOptions;
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::caller::Caller;
 use crate::executions::MAX_EXECUTIONS;
 
 /// The description of every route.
@@ -37,11 +34,11 @@ pub(super) async fn config() -> Json<Value> {
     }))
 }
 
-pub(super) async fn me(State(app): State<Arc<App>>) -> Json<Value> {
+pub(super) async fn me(caller: Caller) -> Json<Value> {
     Json(json!({
         "sub": "boxlite-serve",
         "principal_type": "service_account",
-        "display_name": if app.gate.needs_key() { "holder of the API key" } else { "program of this host" },
+        "display_name": caller.display_name(),
         "path_prefix": null,
         "scopes": ["box:read", "box:write", "box:exec", "box:delete", "me:read"],
         "expires_at": null,

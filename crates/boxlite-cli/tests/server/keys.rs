@@ -1,0 +1,83 @@
+//! Several keys: whose boxes are whose, and how many a key may have.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use boxlite_testkit::deadline::{TEST_TIMEOUT, until};
+use boxlite_testkit::program::Output;
+
+use crate::home::{Home, program};
+use crate::refusals::key;
+use crate::serving::Server;
+
+fn with_key(server: &Server, file: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.arg("--url").arg(&server.url).arg("--api-key-file").arg(file).args(arguments);
+    command.env_remove("BOXLITE_HOME").env_remove("BOXLITE_API_KEY");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Output::of(command.spawn().expect("starting boxlite"))
+}
+
+/// Mutations tried: without `sees` in the list, ci lists three boxes; without `admitted_to_box`, it removes another's;
+/// without `owned`, its boxes are nobody's; without `reserve` in `create` or `clone`, it makes a third box.
+#[test]
+fn a_key_has_its_own_boxes_and_no_more_than_its_limit() {
+    let Some(home) = Home::able() else { return };
+    let (ci, laptop) = (home.path().join("ci.key"), home.path().join("laptop.key"));
+    let entry = |name: &str, file: &Path| home.run(&["serve-key", name, file.to_str().unwrap()]).ok();
+    let (of_ci, of_laptop) = (entry("ci", &ci), entry("laptop", &laptop));
+    assert_eq!(entry("ci", &ci), of_ci, "a key that is there is kept");
+    home.run(&["serve-key", "a b", home.path().join("x").to_str().unwrap()]).refused("not a name for a key");
+    assert!(!home.path().join("x").exists());
+    let short = key(&home, "password", 0o600);
+    home.run(&["serve-key", "ci", short.to_str().unwrap()]).refused("has 8 characters");
+    let keys = home.path().join("keys.toml");
+    let write = |text: &str| {
+        let status = Command::new("install").args(["-m", "600", "/dev/null"]).arg(&keys).status().unwrap();
+        assert!(status.success());
+        std::fs::write(&keys, text).unwrap();
+    };
+    write(&format!("{of_ci}max_boxes = 2\nmax_memory = \"600MiB\"\n{of_laptop}"));
+    let operator = key(&home, "secret", 0o600);
+    let arguments = [
+        "--keys-file",
+        keys.to_str().unwrap(),
+        "--api-key-file",
+        operator.to_str().unwrap(),
+        "--allow-path",
+        home.layout().to_str().unwrap(),
+    ];
+    let server = Server::start(&home, &arguments);
+    let image = home.image("mini");
+    let create = |file: &Path, name: &str, memory: &str| {
+        with_key(&server, file, &["create", "--name", name, "-m", memory, &image, "true"])
+    };
+    create(&ci, "first", "256m").ok();
+    create(&laptop, "theirs", "256m").ok();
+    create(&ci, "second", "1g").refused("key ci may have 600 MiB of memory, has 256 MiB of memory");
+    create(&ci, "second", "256m").ok();
+    create(&ci, "third", "16m").refused("key ci may have 2 boxes, has 2 boxes, and asks for 1 box more");
+    with_key(&server, &ci, &["clone", "--name", "third", "first"]).refused("may have 2 boxes");
+    with_key(&server, &ci, &["rm", "theirs"]).refused("there is no box theirs");
+    drop(server);
+
+    // What belongs to whom outlives the server.
+    let server = Server::start(&home, &arguments);
+    let listed = |file: &Path| {
+        let mut names: Vec<String> =
+            with_key(&server, file, &["ls", "-aq"]).ok().lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!([listed(&ci).len(), listed(&laptop).len(), listed(&operator).len()], [2, 1, 3]);
+    with_key(&server, &ci, &["rm", "second"]).ok();
+    with_key(&server, &operator, &["rm", "theirs"]).ok();
+    let shown = home.run(&["inspect", "first"]).json();
+    assert_eq!(shown[0]["options"]["labels"]["boxlite.key"], "ci");
+
+    write(&of_laptop);
+    until(TEST_TIMEOUT, "the key that was taken out is refused", || {
+        with_key(&server, &ci, &["ls"]).code() != Some(0)
+    });
+    with_key(&server, &laptop, &["ls"]).ok();
+}

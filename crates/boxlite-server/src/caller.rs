@@ -1,0 +1,74 @@
+//! Who asks, and which boxes are theirs.
+//!
+//! A box made with a key of the keys file carries the key's name in the label [`OWNER_LABEL`]. The label is part of the
+//! box's record, so it outlives servers, and the command line shows it. Such a key finds only its own boxes: others do not
+//! exist for it. Images and figures about the host are everybody's.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use boxlite::{BoxInfo, BoxOptions, Error, ErrorKind, Result};
+
+use crate::failure::HttpFailure;
+use crate::keys::NamedKey;
+
+/// The label that names the key which a box belongs to.
+pub(crate) const OWNER_LABEL: &str = "boxlite.key";
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// A program of this host, to a server without keys.
+    Local,
+    /// The holder of the key of `--api-key-file`.
+    Operator,
+    /// The holder of a key of the keys file.
+    Named(Arc<NamedKey>),
+    /// Somebody without a key, on a route that needs none.
+    Anyone,
+}
+
+impl Caller {
+    /// The name in what the caller is told about itself.
+    pub(crate) fn display_name(&self) -> &str {
+        match self {
+            Self::Local => "program of this host",
+            Self::Operator => "holder of the API key",
+            Self::Named(key) => &key.name,
+            Self::Anyone => "anyone",
+        }
+    }
+
+    /// Tells whether the box exists for the caller.
+    pub(crate) fn sees(&self, info: &BoxInfo) -> bool {
+        match self {
+            Self::Named(key) => info.options.labels.get(OWNER_LABEL) == Some(&key.name),
+            _ => true,
+        }
+    }
+
+    /// Returns the options of a box that will belong to the caller.
+    ///
+    /// # Errors
+    /// `Denied` when the request gives the box to another key.
+    pub(crate) fn owned(&self, mut options: BoxOptions) -> Result<BoxOptions> {
+        let Self::Named(key) = self else { return Ok(options) };
+        match options.labels.insert(OWNER_LABEL.to_owned(), key.name.clone()) {
+            Some(other) if other != key.name => Err(Error::new(
+                ErrorKind::Denied,
+                format!("key {} cannot make a box with the label {OWNER_LABEL}={other}", key.name),
+            )),
+            _ => Ok(options),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = HttpFailure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, HttpFailure> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Error::bug("a request reached its route without passing the gate").into())
+    }
+}
