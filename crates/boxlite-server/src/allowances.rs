@@ -169,8 +169,7 @@ mod tests {
         Caller::Named(KeysFile::read(file.path()).unwrap().find(b"secret").unwrap())
     }
 
-    /// Mutations tried: without the pending ones, the fourth box is allowed; without `sees`, the third is refused; without
-    /// the subtraction in `drop`, the last one is.
+    /// Mutation tried: without the pending ones, the fourth box is allowed.
     #[tokio::test]
     async fn boxes_that_exist_and_those_being_made_count() {
         let (runtime, allowances) = (runtime().await, Arc::<Allowances>::default());

@@ -213,8 +213,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Mutations tried: without the check in `admit`, the third connection is admitted; with the whole IPv6 address as
-    /// the peer, a host's second address is admitted.
+    /// Mutation tried: with the whole IPv6 address as the peer, a host's third address is admitted.
     #[test]
     fn an_address_holds_a_limited_number_of_connections() {
         let connections = connections(10, 10, 2);

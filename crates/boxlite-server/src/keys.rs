@@ -194,7 +194,6 @@ mod tests {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Mutation tried: with `refresh` that only looks at the length, the key that was replaced still opens.
     #[test]
     fn a_key_is_known_by_its_hash_until_the_file_says_otherwise() {
         let scratch = tempfile::tempdir().unwrap();

@@ -223,8 +223,6 @@ mod tests {
         .await;
     }
 
-    /// Mutations tried: with unproven connections counted as proven ones, the holder of the key is answered with 503;
-    /// without the eviction, there are more than four; without `overdue` in `answer`, an evicted one is never closed.
     #[tokio::test(flavor = "multi_thread")]
     async fn clients_without_the_key_do_not_keep_out_one_that_has_it() {
         let server = serve(ConnectionLimits { max_proven: 2, max_unproven: 4, ..limits() }).await;
@@ -239,7 +237,6 @@ mod tests {
         assert!(oldest.await.is_ok(), "the oldest made room");
     }
 
-    /// Mutation tried: without the limit in `Connections::admit`, the third connection is answered.
     #[tokio::test(flavor = "multi_thread")]
     async fn one_address_does_not_take_all_places() {
         let server = serve(ConnectionLimits { max_per_peer: 2, ..limits() }).await;
@@ -248,7 +245,6 @@ mod tests {
         assert_eq!(status(server, "127.0.0.2", KEY).await, "200");
     }
 
-    /// Mutation tried: with a timeout for the whole answer instead of for each step, the slow reader is cut off.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_slow_reader_that_makes_progress_gets_everything() {
         const ANSWERS: usize = 200;

@@ -50,8 +50,6 @@ fn asked(url: &str, certificate: &Path) -> Output {
     Output::of(client(url, certificate, &["ls"]).spawn().unwrap())
 }
 
-/// Mutations tried: without the comparison of stamps' outcome in `Certificate::refresh` the new certificate is never shown;
-/// with an unusable one taken over, no client is answered in between.
 #[test]
 fn the_certificate_that_is_shown_is_the_one_in_the_file() {
     let home = Home::bare();

@@ -18,8 +18,6 @@ fn with_key(server: &Server, file: &Path, arguments: &[&str]) -> Output {
     Output::of(command.spawn().expect("starting boxlite"))
 }
 
-/// Mutations tried: without `sees` in the list, ci lists three boxes; without `admitted_to_box`, it removes another's;
-/// without `owned`, its boxes are nobody's; without `reserve` in `create` or `clone`, it makes a third box.
 #[test]
 fn a_key_has_its_own_boxes_and_no_more_than_its_limit() {
     let Some(home) = Home::able() else { return };

@@ -47,9 +47,6 @@ fn a_registry_of_the_internet_is_told_nothing_that_only_this_host_can_read() {
 }
 
 /// The attack: the registry names a token server on this host, and is given the token that this host fetches there.
-///
-/// Mutation tried: without `Reach::check` in `Route::client`, the token server is asked; with plain HTTP allowed for every
-/// host as well, the attacker gets the token.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs in a network of its own"]
 async fn relay() {
@@ -85,7 +82,6 @@ fn an_insecure_registry_gets_no_credentials_unless_that_is_asked_for() {
     in_own_network("reach::credentials");
 }
 
-/// Mutation tried: without `withheld` in `Repository::open`, the password goes over plain HTTP.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs in a network of its own"]
 async fn credentials() {
@@ -107,8 +103,6 @@ async fn credentials() {
     assert!(sent());
 }
 
-/// Mutations tried: without the check of `insecure` in `Repository::open`, or with `Reach` always trusted, the registry is
-/// asked.
 #[tokio::test]
 async fn clients_of_a_server_use_the_private_registries_that_its_operator_names() {
     let scratch = Scratch::new();

@@ -286,7 +286,6 @@ mod tests {
         assert!(of_client.to_string().contains("--allow-registry 10.0.0.1"), "{of_client}");
     }
 
-    /// Mutation tried: with names unjudged in `resolve`, `localhost` is reached.
     #[tokio::test]
     async fn names_are_judged_by_what_they_resolve_to() {
         let public = reach("https://203.0.113.5/", true);
@@ -300,8 +299,7 @@ mod tests {
         assert!(trusted.check(&url("http://127.0.0.1:1/token")).is_ok(), "the registry is at one itself");
     }
 
-    /// Mutations tried: without the pin, the second resolution counts; with `any` instead of `all`, one private address
-    /// among the registry's opens the private networks.
+    /// Mutation tried: with `any` instead of `all`, one private address among the registry's opens the private networks.
     #[tokio::test]
     async fn a_registrys_name_cannot_be_rebound() {
         let rebound = reach("https://registry.example/", true);

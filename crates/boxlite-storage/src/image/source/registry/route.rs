@@ -170,8 +170,7 @@ mod tests {
         }
     }
 
-    /// Mutations tried: with the lenient client for every host, a token server's certificate does not count; with every
-    /// plain URL let through, another host is asked in the clear.
+    /// Mutation tried: with the lenient client for every host, a token server's certificate does not count.
     #[test]
     fn a_registry_is_insecure_for_itself_alone() {
         let url = |text: &str| Url::parse(text).unwrap();
