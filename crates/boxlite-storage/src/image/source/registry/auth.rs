@@ -95,9 +95,9 @@ impl Authorization {
     /// Adds to a refusal that there are credentials which were not sent.
     fn told(&self, trouble: Trouble, host: &str) -> Trouble {
         match trouble {
-            Trouble::Final(error) if self.withheld && error.kind() == ErrorKind::Denied => {
-                Trouble::Final(Error::new(ErrorKind::Denied, withheld(host)).because(error))
-            }
+            Trouble::Final(error) if self.withheld && error.kind() == ErrorKind::Denied => Trouble::Final(
+                Error::new(ErrorKind::Denied, withheld(host)).about(ErrorCause::Credentials).because(error),
+            ),
             other => other,
         }
     }
