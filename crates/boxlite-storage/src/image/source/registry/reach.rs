@@ -116,13 +116,12 @@ impl Reach {
     /// `Denied` for a private address.
     pub(super) fn check(&self, url: &Url) -> Result<()> {
         let host = url.host_str().unwrap_or_default();
-        match literal(url) {
-            Some(address) => Ok(self.filter(host, vec![address]).map(drop)?),
-            None => {
-                self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned());
-                Ok(())
-            }
+        if let Some(address) = literal(url) {
+            self.filter(host, vec![address])?;
+        } else {
+            self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned());
         }
+        Ok(())
     }
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
