@@ -102,11 +102,14 @@ impl Drop for PendingBox {
     }
 }
 
+/// Writes an amount with its unit.
+type AmountText<'a> = &'a dyn Fn(u64) -> String;
+
 fn check(key: &NamedKey, taken: Amounts, wanted: Amounts) -> Result<()> {
     let number = |count: u64| if count == 1 { "1 box".to_owned() } else { format!("{count} boxes") };
     let memory = |bytes: u64| format!("{} of memory", Bytes(bytes));
     let disk = |bytes: u64| format!("{} of virtual disk", Bytes(bytes));
-    let limits: [(Option<u64>, u64, u64, &dyn Fn(u64) -> String); 3] = [
+    let limits: [(Option<u64>, u64, u64, AmountText<'_>); 3] = [
         (key.limits.boxes, taken.boxes, wanted.boxes, &number),
         (key.limits.memory, taken.memory, wanted.memory, &memory),
         (key.limits.disk, taken.disk, wanted.disk, &disk),
