@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxlite_home::Home;
-use boxlite_home::durable::{self, FileId};
+use boxlite_home::durable::FileId;
 use boxlite_home::settings::Settings;
 use boxlite_types::gc::{BoxUsage, ImageUsage, KindUsage, Unreadable};
 use boxlite_types::{GcOptions, Result, Usage};
