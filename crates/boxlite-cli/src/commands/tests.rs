@@ -148,7 +148,7 @@ fn bad_values_are_refused_with_what_would_be_right() {
     refused(&["run", "--network", "host", "a"], "none, user");
     refused(&["kill", "-s", "65", "a"], "from 1 to 64");
     refused(&["ls", "--filter", "colour=red"], "there are name, id, status");
-    refused(&["ls", "--filter", "status=odd"], "created, running, stopped and failed");
+    refused(&["ls", "--filter", "status=odd"], "created, running, paused, stopped and failed");
     refused(&["logs", "--since", "whenever", "a"], "a duration such as 10m");
     refused(&["logs", "-n", "few", "a"], "a number of lines, or all");
     refused(&["run"], "IMAGE");

@@ -34,7 +34,7 @@ use super::backend::DeviceBackend;
 use super::child::ChildSpawner;
 use super::claim::DiskClaim;
 use super::control;
-use super::driver::{Driver, Gate, Inputs, Keeping};
+use super::driver::{Driver, Gate, HostDisk, Inputs, Keeping};
 use super::launch::{GuestOrigin, LaunchSpec};
 use super::log::CappedFile;
 use super::machine::Machine;
@@ -103,7 +103,8 @@ impl RunningBox {
         let room_synced = tokio::task::spawn_blocking(move || room.sync());
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
-        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, claim, pause, relief, keeping)?;
+        let disk = HostDisk { claim, pause, relief };
+        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, disk, keeping)?;
         let (mut outcome, clients) = driver.run(inputs).await;
 
         for device in devices {

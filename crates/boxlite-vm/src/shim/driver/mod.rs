@@ -82,6 +82,16 @@ pub(super) struct Inputs {
     pub(super) terminate: tokio::signal::unix::Signal,
 }
 
+/// What a box has to do with the host's disk.
+#[derive(Debug)]
+pub(super) struct HostDisk {
+    pub(super) claim: DiskClaim,
+    /// Where a pause is shown.
+    pub(super) pause: PauseSlot,
+    /// Whom it asks for garbage collection.
+    pub(super) relief: SpaceRelief,
+}
+
 /// The box's state.
 #[derive(Debug)]
 pub(super) struct Driver {
@@ -139,11 +149,10 @@ impl Driver {
         vm_handle: OwnedFd,
         guest: FrameSink,
         qmp: Arc<Qmp>,
-        claim: DiskClaim,
-        pause: PauseSlot,
-        relief: SpaceRelief,
+        disk: HostDisk,
         keeping: Keeping,
     ) -> Result<Self> {
+        let HostDisk { claim, pause, relief } = disk;
         let paths = BoxPaths::new(spec.box_dir.clone());
         let log = match spec.purpose {
             Purpose::Run => MainLogWriter::start(&paths.main_log(), spec.logs.main)?,
@@ -267,7 +276,7 @@ impl Driver {
         let home = self.spec.home();
         let release = move || match home.and_then(|home| Reserve::for_flush(&home, 0).release()) {
             Ok(released) => {
-                tracing::warn!(released, "the disk is full: the flush reserve is used for the stop")
+                tracing::warn!(released, "the disk is full: the flush reserve is used for the stop");
             }
             Err(error) => tracing::warn!(error = %error.chain(), "the flush reserve could not be released"),
         };
