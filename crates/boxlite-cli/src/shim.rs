@@ -4,10 +4,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use boxlite::{ErrorKind, MissingHome, Runtime, RuntimeOptions, SettingsVariables};
-use boxlite_vm::shim::{CollectGarbage, Detached, EndedBox, ShimLaunch, detach};
+use boxlite_vm::shim::{CollectGarbage, Detached, EndedBox, ShimLaunch, detach, jailer};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // The shim starts itself anew to jail its QEMU.
+    if let Some(ended) = jailer(std::env::args_os().skip(1)) {
+        return ended;
+    }
     let assignment = match detach(std::env::args_os().skip(1)) {
         Ok(Detached::Starter) => return ExitCode::SUCCESS,
         Ok(Detached::Shim(assignment)) => assignment,

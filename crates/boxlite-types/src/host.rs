@@ -31,6 +31,8 @@ pub struct HostInfo {
     pub assets: Vec<AssetReport>,
     /// Free space of the home's filesystem, and admission's verdict on it; absent when it cannot be measured.
     pub space: Option<SpaceInfo>,
+    /// What confines the QEMU of a box.
+    pub jail: JailInfo,
     /// Every setting in force and where it came from.
     pub settings: Vec<SettingLine>,
 }
@@ -44,6 +46,28 @@ pub struct Acceleration {
     pub reason: String,
     /// QEMU's version.
     pub qemu: String,
+}
+
+/// What confines the QEMU of a box on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailInfo {
+    /// Whether boxes start in a jail: false where the setting `jail` is off.
+    pub on: bool,
+    /// Every measure of the jail, in force or missing.
+    pub measures: Vec<JailMeasure>,
+    /// Why no jail can be built here, so that no box starts.
+    pub problem: Option<String>,
+}
+
+/// One measure of a jail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailMeasure {
+    /// What it is, in a few words.
+    pub name: String,
+    /// Whether it is in force.
+    pub in_force: bool,
+    /// How, or why not.
+    pub detail: String,
 }
 
 /// The home's filesystem in figures.

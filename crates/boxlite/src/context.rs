@@ -1,13 +1,14 @@
 //! The context that every local operation works with.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, Reserve};
 use boxlite_storage::gc::{Automatic, Catalog, GcMetrics};
 use boxlite_storage::store::Store;
-use boxlite_types::Result;
-use boxlite_vm::shim::Accel;
+use boxlite_types::{JailInfo, Result};
+use boxlite_vm::shim::{Accel, JailPolicy};
 
 use crate::assets::AssetSearch;
 use crate::options::{MissingHome, RuntimeOptions};
@@ -21,6 +22,8 @@ pub(crate) struct LocalContext {
     pub(crate) assets: AssetSearch,
     pub(crate) accel: Accel,
     pub(crate) gc_metrics: Arc<GcMetrics>,
+    /// What a jail that was built for `info` had in force.
+    pub(crate) jail: OnceLock<JailInfo>,
 }
 
 impl LocalContext {
@@ -33,8 +36,15 @@ impl LocalContext {
         let settings = Settings::load(&home, &options.variables, &options.settings)?;
         let store = Store::open_in(&home)?;
         let assets = options.assets.clone();
-        let context =
-            Self { home, store, settings, assets, accel: options.accel, gc_metrics: Arc::default() };
+        let context = Self {
+            home,
+            store,
+            settings,
+            assets,
+            accel: options.accel,
+            gc_metrics: Arc::default(),
+            jail: OnceLock::new(),
+        };
         context.fill_reserves(context.settings.emergency_floor.value.0);
         Ok(context)
     }
@@ -47,6 +57,14 @@ impl LocalContext {
         if let Err(error) = filled {
             tracing::debug!(error = %error.chain(), "no space could be reserved");
         }
+    }
+
+    /// The jail for the QEMU at `qemu`; `None` where the settings say that there is to be none.
+    pub(crate) fn jail_policy(&self, qemu: &Path) -> Result<Option<JailPolicy>> {
+        let Settings { jail, jail_first_id, jail_ids, .. } = &self.settings;
+        let id = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let find = || JailPolicy::find(&self.home, qemu, id(jail_first_id.value), id(jail_ids.value));
+        jail.value.then(find).transpose()
     }
 
     /// The records, as gc asks for them.

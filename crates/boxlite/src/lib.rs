@@ -72,10 +72,10 @@ pub use boxlite_types::{
     Acceleration, Activity, Adoption, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions,
     Consumption, CopyOptions, Digest, Error, ErrorCause, ErrorKind, ExecOptions, Execution, ExecutionControl,
     ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig,
-    Layer, ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin, OutputChunk, OutputStream,
-    Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy,
-    Purge, Removal, RemoveOptions, Result, SettingLine, Shortage, SpaceInfo, StopOptions, Usage, Verdict,
-    WindowSize, gc, parse_ports, parse_signal, wire,
+    JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin,
+    OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol,
+    PullOptions, PullPolicy, Purge, Removal, RemoveOptions, Result, SettingLine, Shortage, SpaceInfo,
+    StopOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;

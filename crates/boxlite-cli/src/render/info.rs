@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use boxlite::Verdict;
 use boxlite::settings::Bytes;
-use boxlite::{HostInfo, SpaceInfo};
+use boxlite::{HostInfo, JailInfo, SpaceInfo};
 
 use super::TextTable;
 
@@ -44,19 +44,42 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
         let found = asset.path.as_ref().map(|path| path.display().to_string());
         assets.row([asset.name.clone(), found.unwrap_or_else(|| format!("missing: {}", asset.remedy))]);
     }
+    let jail = jail_text(&info.jail);
     let mut settings = TextTable::new(&["SETTING", "VALUE", "FROM"]);
     for line in &info.settings {
         settings.row([line.name.clone(), line.value.clone(), line.origin.to_string()]);
     }
     let mut text = facts.text();
     // Writing to a string cannot fail.
-    let _ = write!(text, "\n{}\n{}", assets.text(), settings.text());
+    let _ = write!(text, "\n{}\n{jail}\n{}", assets.text(), settings.text());
     text
+}
+
+fn jail_text(jail: &JailInfo) -> String {
+    let mut table = TextTable::new(&["JAIL", "STATE", "HOW, OR WHY NOT"]);
+    match (&jail.problem, jail.on) {
+        (Some(problem), _) => table.row(["all of it".to_owned(), "missing".to_owned(), problem.clone()]),
+        (None, false) => {
+            table.row(
+                ["all of it", "off", "the setting jail is off: boxes have this user's rights"]
+                    .map(Into::into),
+            );
+        }
+        (None, true) => {
+            for measure in &jail.measures {
+                let state = if measure.in_force { "in force" } else { "missing" };
+                table.row([measure.name.clone(), state.to_owned(), measure.detail.clone()]);
+            }
+        }
+    }
+    table.text()
 }
 
 /// Tells whether this host has everything that a box needs.
 pub(crate) fn is_complete(info: &HostInfo) -> bool {
-    info.acceleration.is_some() && info.assets.iter().all(|asset| asset.optional || asset.path.is_some())
+    info.acceleration.is_some()
+        && info.jail.problem.is_none()
+        && info.assets.iter().all(|asset| asset.optional || asset.path.is_some())
 }
 
 fn free(space: &SpaceInfo) -> String {

@@ -110,9 +110,12 @@ impl Home {
                 String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).ok()?).into_owned();
             (line.contains("qemu-system") && line.contains(id)).then_some(pid)
         })?;
-        let status = std::fs::read_to_string(format!("/proc/{qemu}/status")).ok()?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
-        Some((Pid::from_raw(qemu)?, Pid::from_raw(parent)?))
+        let parent_of = |pid: i32| -> Option<i32> {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+        };
+        let jailer = parent_of(qemu)?;
+        Some((Pid::from_raw(qemu)?, Pid::from_raw(parent_of(jailer)?)?))
     }
 }
 

@@ -12,7 +12,7 @@ use boxlite_testkit::assets::{self, Assets};
 use boxlite_testkit::program::run;
 use boxlite_vm::guest::{BootFiles, BootSources, GuestDevices, boot_files};
 use boxlite_vm::shim::accel::{Accelerator, choose};
-use boxlite_vm::shim::{Accel, DiskFloors, GuestOrigin, LaunchSpec, LogCaps, Purpose};
+use boxlite_vm::shim::{Accel, DiskFloors, GuestOrigin, JailPolicy, LaunchSpec, LogCaps, Purpose};
 use boxlite_vm::volume::Shares;
 use futures::StreamExt;
 
@@ -25,6 +25,7 @@ pub(crate) struct Ground {
     /// The root filesystem below each box's overlay.
     pub(crate) base: PathBuf,
     pub(crate) accel: Accelerator,
+    pub(crate) jail: JailPolicy,
 }
 
 impl Ground {
@@ -52,7 +53,9 @@ impl Ground {
         make_root(&directory.join("root"), &base);
         let accel =
             choose(&home, Path::new(QEMU), Accel::Auto).map_err(|error| error.to_string())?.accelerator;
-        Ok(Self { home, boot, base, accel })
+        let jail = JailPolicy::find(&home, Path::new(QEMU), 0x7000_0000, 1 << 16)
+            .map_err(|error| error.to_string())?;
+        Ok(Self { home, boot, base, accel, jail })
     }
 
     /// Makes a box's directory in `boxes`, with an overlay, and the specification of its first run: no main process, no
@@ -89,6 +92,7 @@ impl Ground {
             stop_timeout_ms: 2_000,
             logs: LogCaps::default(),
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
+            jail: Some(self.jail.clone()),
             network: None,
             shares: Shares::default(),
         };

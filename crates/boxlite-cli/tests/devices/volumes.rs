@@ -5,6 +5,7 @@ use std::path::Path;
 
 use boxlite::ErrorKind;
 use boxlite_testkit::deadline;
+use boxlite_vm::shim::Launched;
 use sha2::{Digest, Sha256};
 
 use crate::guest::ground;
@@ -103,14 +104,15 @@ async fn a_killed_shim_leaves_no_virtiofsd_and_no_qemu() {
     let volumes = [format!("{}:/one", one.path().display()), format!("{}:/two:ro", two.path().display())];
     let mut guest = ground.new_box(Some(&[]), &volumes);
     guest.up().await;
-    let marks = [one.path(), two.path(), guest.paths.root()];
+    let marks = [one.path(), two.path()];
     assert!(marks.iter().all(|mark| processes_naming(mark) > 0));
-    let shim = guest.launched().shim_pid;
+    let Launched { shim_pid: shim, vm_pid } = guest.launched();
     let pid = rustix::process::Pid::from_raw(shim as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     for mark in marks {
         deadline::until(TIMEOUT, "no process of it", || processes_naming(mark) == 0);
     }
+    deadline::until(TIMEOUT, "QEMU to be gone", || !Path::new(&format!("/proc/{vm_pid}")).exists());
     deadline::until(TIMEOUT, "the box to be gone", || guest.lock_is_free());
 }
 

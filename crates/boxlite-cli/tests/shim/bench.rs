@@ -80,9 +80,17 @@ impl TestBox {
     }
 
     pub(crate) fn start_with(&self, claim: Option<Claim>) -> Launched {
+        self.launch(claim).unwrap()
+    }
+
+    pub(crate) fn try_start(&self) -> boxlite::Result<Launched> {
+        self.launch(None)
+    }
+
+    fn launch(&self, claim: Option<Claim>) -> boxlite::Result<Launched> {
         let lock = Lock::try_exclusive(&self.paths.shim_lock()).unwrap().expect("the box does not run yet");
         let shim = Path::new(env!("CARGO_BIN_EXE_boxlite-shim"));
-        spawn(&self.spec, shim, HandOver { lock, claim }).unwrap()
+        spawn(&self.spec, shim, HandOver { lock, claim })
     }
 
     pub(crate) fn client(&self) -> ShimClient {

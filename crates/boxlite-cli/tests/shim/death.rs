@@ -113,14 +113,24 @@ async fn a_guest_that_panics_is_a_crash_with_words_on_the_console() {
 #[tokio::test]
 async fn a_kernel_that_cannot_boot_is_a_boot_failure() {
     let Some(bench) = bench() else { return };
-    let mut guest = bench.new_box(Some("true"));
-    guest.spec.overlay = guest.paths.root().join("disks/missing,with=commas.qcow2");
+    let guest = bench.new_box(Some("true"));
+    std::fs::write(&guest.spec.overlay, vec![0; 1 << 20]).unwrap();
     guest.start();
     assert!(!guest.client().wait_up().await.unwrap());
     let outcome = guest.outcome().await.unwrap();
     let words = outcome.failure().unwrap_or_default();
     assert!(matches!(outcome.end, OutcomeCause::BootFailed { .. }), "{outcome:?}");
-    assert!(words.contains("missing,with=commas.qcow2"), "QEMU's own words are passed on: {words}");
+    assert!(words.contains("Image is not in qcow2 format"), "QEMU's own words are passed on: {words}");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_missing_refuses_the_start() {
+    let Some(bench) = bench() else { return };
+    let mut guest = bench.new_box(Some("true"));
+    guest.spec.overlay = guest.paths.root().join("disks/missing.qcow2");
+    let error = guest.try_start().unwrap_err();
+    assert!(error.to_string().contains("missing.qcow2"), "{error}");
+    assert!(guest.lock_is_free());
 }
 
 #[tokio::test]

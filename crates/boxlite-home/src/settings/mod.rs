@@ -140,6 +140,13 @@ settings! {
         "Whether a start that finds space short collects garbage first.";
     templates: bool = true, "BOXLITE_TEMPLATES",
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
+    jail: bool = true, "BOXLITE_JAIL",
+        "Whether a box's QEMU runs in a jail; a jail that cannot be built refuses the start.";
+    // systemd leaves these to nobody: its containers' end below, and its foreign ids begin above.
+    jail_first_id: u64 = 0x7000_0000, "BOXLITE_JAIL_FIRST_ID",
+        "The first of the user ids that root gives to running boxes, each to one box.";
+    jail_ids: u64 = 1 << 16, "BOXLITE_JAIL_IDS",
+        "How many user ids there are for running boxes of root.";
     disk_size: Bytes = Bytes(10 << 30), "BOXLITE_DISK_SIZE",
         "Virtual size of a box's disk.";
     max_expanded: Bytes = Bytes(64 << 30), "BOXLITE_MAX_EXPANDED",
@@ -190,11 +197,33 @@ impl Settings {
     fn validate(&self) -> Result<()> {
         ordered("soft_floor", &self.soft_floor, "hard_floor", &self.hard_floor)?;
         ordered("hard_floor", &self.hard_floor, "emergency_floor", &self.emergency_floor)?;
+        self.validate_ids()?;
         within("disk_size", &self.disk_size, Bytes(64 << 20), Bytes(16 << 40))?;
         within("flush_reserve", &self.flush_reserve, Bytes(0), Bytes(1 << 40))?;
         within("claim", &self.claim, Bytes(0), Bytes(1 << 50))?;
         within("main_log_max", &self.main_log_max, Bytes(4096), Bytes(1 << 50))?;
         within("console_log_max", &self.console_log_max, Bytes(4096), Bytes(1 << 50))
+    }
+
+    /// The user ids of boxes must be ids, and none of those that people and services have.
+    fn validate_ids(&self) -> Result<()> {
+        const LEAST: u64 = 1 << 16;
+        // The last id means none.
+        const END: u64 = u32::MAX as u64;
+        let (first, count) = (&self.jail_first_id, &self.jail_ids);
+        let end = first.value.saturating_add(count.value);
+        if count.value > 0 && first.value >= LEAST && end <= END {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "jail_first_id is {} ({}) and jail_ids {} ({}); the {} user ids of boxes must lie from {LEAST} to {}",
+            first.value,
+            first.origin,
+            count.value,
+            count.origin,
+            count.value,
+            END - 1
+        )))
     }
 }
 

@@ -87,6 +87,10 @@ fn what_is_wrong_is_refused_and_named() {
         ("", Some(("BOXLITE_HARD_FLOOR", "6GiB")), "BOXLITE_HARD_FLOOR"),
         ("emergency_floor = \"2GiB\"", None, "emergency_floor"),
         ("disk_size = \"1MiB\"", None, "disk_size"),
+        ("jail = \"maybe\"", None, "/h/config.toml: jail"),
+        ("jail_first_id = 1000", None, "jail_first_id"),
+        ("jail_ids = 0", None, "jail_ids"),
+        ("", Some(("BOXLITE_JAIL_FIRST_ID", "4294967290")), "BOXLITE_JAIL_FIRST_ID"),
     ] {
         let error = resolve(file, env.as_slice()).expect_err(file);
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -22,6 +22,11 @@ impl ChildSpawner {
         Self { lock }
     }
 
+    /// The descriptor that holds the box's lock.
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
     /// Spawns `command` with the descriptors `keep` (under their numbers) and no others besides its stdio.
     pub(crate) fn spawn(&self, mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
         let mut inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();

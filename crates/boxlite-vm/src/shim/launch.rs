@@ -1,14 +1,15 @@
 //! What a shim is told: everything about one run of one box, decided beforehand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use boxlite_home::Home;
 use boxlite_home::admission::Thresholds;
+use boxlite_jail::View;
 use boxlite_proto::{BootConfig, ExecSpec};
 use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::accel::Accelerator;
+use super::accel::{self, Accelerator};
 use crate::net::Network;
 use crate::volume::Shares;
 
@@ -66,6 +67,8 @@ pub struct LaunchSpec {
     pub logs: LogCaps,
     /// When the guest is paused for the sake of the host's disk.
     pub floors: DiskFloors,
+    /// The jail that QEMU runs in; `None` leaves it with its own sandbox alone.
+    pub jail: Option<JailPolicy>,
 }
 
 impl LaunchSpec {
@@ -73,6 +76,32 @@ impl LaunchSpec {
     pub(super) fn home(&self) -> Result<Home> {
         let root = self.box_dir.ancestors().nth(2);
         Home::open(root.ok_or_else(|| Error::bug(format!("{} is not in a home", self.box_dir.display())))?)
+    }
+}
+
+/// The part of a jail that is the same for all boxes of a home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailPolicy {
+    /// The files of the host that QEMU sees.
+    pub view: View,
+    /// The first of the user ids that root gives to running boxes, each to one box.
+    pub first_id: u32,
+    /// How many there are.
+    pub ids: u32,
+}
+
+impl JailPolicy {
+    /// The policy for the QEMU at `qemu`, whose files are looked up once and then remembered in `home`.
+    ///
+    /// # Errors
+    /// `Unsupported` when the files that QEMU needs cannot be found.
+    pub fn find(home: &Home, qemu: &Path, first_id: u32, ids: u32) -> Result<Self> {
+        match accel::examine(home, qemu)?.view {
+            Ok(view) => Ok(Self { view, first_id, ids }),
+            Err(trouble) => Err(Error::unsupported(format!(
+                "no jail can be built for QEMU: {trouble}; the setting jail = off starts boxes without one"
+            ))),
+        }
     }
 }
 
@@ -162,6 +191,7 @@ impl LaunchSpec {
             stop_timeout_ms: 10_000,
             logs: LogCaps::default(),
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
+            jail: None,
         }
     }
 }

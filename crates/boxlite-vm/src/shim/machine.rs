@@ -1,7 +1,7 @@
 //! A running QEMU with everything that it needs on the host's side.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_home::lease::Leased;
@@ -23,7 +23,7 @@ pub(super) struct Machine {
     pub(super) qmp_events: UnboundedReceiver<QmpEvent>,
     /// The template that the guest was restored from.
     pub(super) template: Option<Leased>,
-    pub(super) _boot_files: Vec<Leased>,
+    pub(super) _boot_files: [Leased; 2],
 }
 
 impl Machine {
@@ -35,7 +35,7 @@ impl Machine {
     ) -> Result<Self> {
         let boot_files = lease_boot_files(spec)?;
         let mut backends = backend::backends(spec, spawner)?;
-        let mut vm = process::start(spec, template, spawner, &mut backends)?;
+        let mut vm = process::start(spec, &boot_files, template, spawner, &mut backends)?;
         let connected = Self::connect(&mut vm, spec).await;
         let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
         Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files })
@@ -55,9 +55,9 @@ impl Machine {
 
 /// Kills a QEMU that failed to come up, and adds its own words to `error`.
 fn abandon(vm: &mut Vm, error: Error) -> Error {
-    let _ = vm.child.kill().and_then(|()| vm.child.wait());
+    let _ = vm.process.end();
     let mut words = String::new();
-    let _ = vm.stderr.by_ref().take(1024).read_to_string(&mut words);
+    let _ = vm.process.stderr.by_ref().take(1024).read_to_string(&mut words);
     match words.trim() {
         "" => error,
         words => error.while_doing(format_args!("QEMU said {words:?}")),
@@ -65,10 +65,10 @@ fn abandon(vm: &mut Vm, error: Error) -> Error {
 }
 
 /// QEMU maps its kernel and initramfs for as long as it lives, so their removal would free nothing before.
-fn lease_boot_files(spec: &LaunchSpec) -> Result<Vec<Leased>> {
-    let lease = |path: &PathBuf| {
+fn lease_boot_files(spec: &LaunchSpec) -> Result<[Leased; 2]> {
+    let lease = |path: &Path| {
         let gone = || Error::not_found(format!("the boot file {} has vanished", path.display())).at(path);
         Leased::acquire(path)?.ok_or_else(gone)
     };
-    [&spec.kernel, &spec.initrd].into_iter().map(lease).collect()
+    Ok([lease(&spec.kernel)?, lease(&spec.initrd)?])
 }

@@ -15,7 +15,6 @@
 //! publishes none, and the kernel kills its children; see [`super`].
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStderr, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +41,7 @@ use super::outcome::{Outcome, OutcomeCause, OutcomeSlot};
 use super::pause::PauseSlot;
 use super::relief::SpaceRelief;
 use super::sink::{self, FrameSink, FrameSource};
+use super::vmm::program::QemuProcess;
 
 /// How long the last words of QEMU, and those for clients, may take once the box has ended.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,8 +91,9 @@ impl RunningBox {
 
         let console = CappedFile::start(&paths.console_log(), spec.logs.console)?;
         tokio::spawn(keep_console(asynchronous(vm.console).doing(doing, &dir)?, console));
-        let complaints = Complaints::collect(vm.stderr).doing(doing, &dir)?;
-        let (vm_pid, vm_handle, vm_end) = watch(vm.child).doing(doing, &dir)?;
+        let QemuProcess { child, handle: vm_handle, pid: vm_pid, stderr, _identity } = vm.process;
+        let complaints = Complaints::collect(stderr).doing(doing, &dir)?;
+        let vm_end = watch(child).doing(doing, &dir)?;
         let devices: Vec<_> = backends.into_iter().filter_map(run_device).collect();
 
         let listener = tokio::net::UnixListener::from_std(listener).doing(doing, &dir)?;
@@ -181,12 +182,10 @@ async fn keep_console(mut console: tokio::net::UnixStream, mut log: CappedFile) 
 /// QEMU's exit, once it has been reaped.
 type VmEnd = oneshot::Receiver<io::Result<ExitStatus>>;
 
-/// Watches QEMU without a thread or a signal handler; returns its process id and a pidfd to kill it by.
-fn watch(mut child: Child) -> io::Result<(u32, OwnedFd, VmEnd)> {
-    let pid = child.id();
-    let raw = rustix::process::Pid::from_raw(pid as i32).ok_or(io::ErrorKind::NotFound)?;
-    let handle = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
-    let to_kill = handle.try_clone()?;
+/// Watches QEMU, or the jailer that ends with it, without a thread or a signal handler.
+fn watch(mut child: Child) -> io::Result<VmEnd> {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).ok_or(io::ErrorKind::NotFound)?;
+    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     let (ended, vm_end) = oneshot::channel();
     tokio::spawn(async move {
         // SAFETY: the registration owns the descriptor, which nothing else closes.
@@ -199,7 +198,7 @@ fn watch(mut child: Child) -> io::Result<(u32, OwnedFd, VmEnd)> {
         };
         let _ = ended.send(status);
     });
-    Ok((pid, to_kill, vm_end))
+    Ok(vm_end)
 }
 
 /// Starts the host's side of a device, if it has one; its failure costs the box this device alone.

@@ -82,7 +82,7 @@ impl ShimLaunch {
         let result = self.start(collect).and_then(|(runtime, running)| {
             self.report(&LaunchReport::Ready {
                 shim_pid: std::process::id(),
-                vm_pid: running.machine.vm.child.id(),
+                vm_pid: running.machine.vm.process.pid,
             });
             runtime.block_on(running.run())
         });

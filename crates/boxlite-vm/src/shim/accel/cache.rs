@@ -21,6 +21,8 @@ pub(super) struct Key {
     device: u64,
     inode: u64,
     changed: i64,
+    /// When the loader's list of libraries was last made anew.
+    libraries: Option<i64>,
     /// Access to the device differs between users, and so may the answer.
     uid: u32,
 }
@@ -40,6 +42,7 @@ pub(super) fn key(qemu: &Path) -> Result<Key> {
         device: binary.dev(),
         inode: binary.ino(),
         changed: binary.ctime(),
+        libraries: std::fs::metadata("/etc/ld.so.cache").ok().map(|list| list.ctime()),
         uid: rustix::process::geteuid().as_raw(),
     })
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use boxlite_home::Home;
+use boxlite_jail::View;
 use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +83,7 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// Findings about this host, kept until it reboots or its QEMU changes.
+/// Findings about this host, kept until it reboots or its QEMU or its libraries change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Nothing when KVM runs guest code, else why it does not.
@@ -91,6 +92,8 @@ pub struct Host {
     pub tsc_khz: u32,
     /// First line of `qemu --version`.
     pub qemu_version: String,
+    /// The files of the host that QEMU needs in order to start, or why they cannot be found.
+    pub view: std::result::Result<View, String>,
 }
 
 /// Chooses the accelerator for VMs run by the QEMU at `qemu`.
@@ -137,6 +140,7 @@ pub fn examine(home: &Home, qemu: &Path) -> Result<Host> {
         kvm_trouble: trial::kvm_trouble(qemu),
         tsc_khz: tsc::measure_khz(),
         qemu_version: trial::version(qemu)?,
+        view: boxlite_jail::qemu::view_of(qemu).map_err(|error| error.to_string()),
     };
     Ok(cache::keep_first(home, &key, host))
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::PREFIX;
 use crate::shim::accel;
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
-use crate::shim::vmm::qemu::{self, Channels, Memory};
+use crate::shim::vmm::qemu::{self, Channels, Memory, QemuFiles};
 
 /// Raised when templates made of the same input change.
 const FORMAT: u32 = 1;
@@ -27,7 +27,7 @@ pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
             hash.update(number.to_le_bytes());
         }
     }
-    for argument in qemu::arguments(&hardware(spec), Channels::NONE, &[], Memory::Own) {
+    for argument in qemu::arguments(&hardware(spec), Channels::NONE, &QemuFiles::NONE, &[], Memory::Own) {
         hash.update(argument.as_bytes());
         hash.update([0]);
     }

@@ -5,12 +5,14 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
 use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Result};
 
-use super::qemu::{self, Channels, Memory};
+use super::jailed;
+use super::program::{self, QemuCommand, QemuProcess};
+use super::qemu::{self, Channels, Memory, QemuFiles};
 use crate::shim::backend::DeviceBackend;
 use crate::shim::child::ChildSpawner;
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
@@ -18,10 +20,7 @@ use crate::shim::launch::{GuestOrigin, LaunchSpec};
 /// A started QEMU and the shim's ends of its channels, all non-blocking.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    /// The process; its owner reaps it.
-    pub(crate) child: Child,
-    /// What QEMU complains.
-    pub(crate) stderr: ChildStderr,
+    pub(crate) process: QemuProcess,
     /// QMP, still in its greeting.
     pub(crate) qmp: UnixStream,
     /// The guest agent's port; what is written now is kept until the guest opens it.
@@ -34,9 +33,11 @@ pub(crate) struct Vm {
     pub(crate) state: Option<RawFd>,
 }
 
-/// Starts QEMU for `spec` with what `backends` add, from `template` if there is one: the very file that is leased.
+/// Starts QEMU for `spec` from the leased kernel and initramfs `boot_files` with what `backends` add, from `template` if
+/// there is one: the very file that is leased.
 pub(crate) fn start(
     spec: &LaunchSpec,
+    boot_files: &[Leased; 2],
     template: Option<&Leased>,
     spawner: &ChildSpawner,
     backends: &mut [DeviceBackend],
@@ -48,6 +49,9 @@ pub(crate) fn start(
     let extra: Vec<_> = backends.iter().flat_map(|backend| backend.arguments.iter().cloned()).collect();
     let shared = backends.iter().any(|backend| backend.shared_memory);
     let given: Vec<OwnedFd> = backends.iter_mut().flat_map(|backend| backend.descriptors.drain(..)).collect();
+    let disks = Disks::open(spec)?;
+    let [kernel, initrd] = boot_files.each_ref().map(Leased::file);
+    let files = disks.files(kernel.as_raw_fd(), initrd.as_raw_fd());
     let memory_file = memory_file(spec)?;
     let state_file = template.map(|template| state_file(template, spec.memory_bytes)).transpose()?;
     let memory = match (template, &memory_file) {
@@ -56,23 +60,62 @@ pub(crate) fn start(
         (None, Some(file)) => Memory::File(file.as_raw_fd()),
         (None, None) => Memory::Own,
     };
-    let mut keep = vec![qmp_end.as_fd(), agent_end.as_fd(), console_end.as_fd()];
-    keep.extend(given.iter().map(AsFd::as_fd));
-    let template = template.map(Leased::file);
-    keep.extend(template.into_iter().chain(&memory_file).chain(&state_file).map(AsFd::as_fd));
-
-    let mut command = Command::new(&spec.qemu);
-    command.args(qemu::arguments(spec, channels, &extra, memory));
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = spawner.spawn(command, &keep).doing("starting", &spec.qemu)?;
-    let stderr =
-        child.stderr.take().ok_or_else(|| boxlite_types::Error::bug("QEMU's stderr is not a pipe"))?;
+    let mut descriptors = vec![qmp_end.as_fd(), agent_end.as_fd(), console_end.as_fd()];
+    descriptors.extend(given.iter().map(AsFd::as_fd));
+    descriptors.extend(disks.all().chain(&state_file).map(AsFd::as_fd));
+    let mut named = vec![kernel.as_fd(), initrd.as_fd()];
+    named.extend(template.map(Leased::file).into_iter().chain(&memory_file).map(AsFd::as_fd));
+    let command = QemuCommand {
+        arguments: qemu::arguments(spec, channels, &files, &extra, memory),
+        descriptors,
+        named,
+        overlay: &disks.overlay,
+    };
+    let process = match &spec.jail {
+        Some(policy) => jailed::start(spec, policy, command, spawner)?,
+        None => program::start_unjailed(spec, command, spawner)?,
+    };
     for stream in [&qmp, &agent, &console] {
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;
     }
     let state = state_file.map(|file| file.as_raw_fd());
-    Ok(Vm { child, stderr, qmp, agent, console, memory: memory_file, state })
+    Ok(Vm { process, qmp, agent, console, memory: memory_file, state })
+}
+
+/// The files of a box's disk, opened for QEMU, which locks them: the shim closes its copies once QEMU runs.
+struct Disks {
+    overlay: File,
+    bases: Vec<File>,
+    backing: File,
+}
+
+impl Disks {
+    fn open(spec: &LaunchSpec) -> Result<Self> {
+        let read = |path: &std::path::PathBuf| File::open(path).doing("opening the disk", path);
+        Ok(Self {
+            overlay: File::options()
+                .read(true)
+                .write(true)
+                .open(&spec.overlay)
+                .doing("opening the disk", &spec.overlay)?,
+            bases: spec.bases.iter().map(read).collect::<Result<_>>()?,
+            backing: read(&spec.backing)?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &File> {
+        [&self.overlay, &self.backing].into_iter().chain(&self.bases)
+    }
+
+    fn files(&self, kernel: RawFd, initrd: RawFd) -> QemuFiles {
+        QemuFiles {
+            kernel,
+            initrd,
+            overlay: self.overlay.as_raw_fd(),
+            bases: self.bases.iter().map(AsRawFd::as_raw_fd).collect(),
+            backing: self.backing.as_raw_fd(),
+        }
+    }
 }
 
 /// The memory of a guest that is to be kept.

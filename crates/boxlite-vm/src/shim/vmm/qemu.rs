@@ -1,10 +1,9 @@
 //! QEMU's command line, as a pure function of one box's hardware.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::fd::RawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::PathBuf;
 
 use boxlite_proto::AGENT_PORT;
 
@@ -27,6 +26,35 @@ impl Channels {
     pub(crate) const NONE: Self = Self { qmp: 0, agent: 0, console: 0 };
 }
 
+/// The descriptor numbers of the host's files that QEMU works with; it is told no path of any of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QemuFiles {
+    /// The guest's kernel.
+    pub(crate) kernel: RawFd,
+    /// Its initramfs.
+    pub(crate) initrd: RawFd,
+    /// The overlay, open for reading and writing.
+    pub(crate) overlay: RawFd,
+    /// The bases between overlay and disk image, nearest first.
+    pub(crate) bases: Vec<RawFd>,
+    /// The disk image.
+    pub(crate) backing: RawFd,
+}
+
+impl QemuFiles {
+    /// For a command line that is not run, of a box without bases.
+    pub(crate) const NONE: Self = Self { kernel: 0, initrd: 0, overlay: 0, bases: Vec::new(), backing: 0 };
+
+    fn disks(&self) -> impl Iterator<Item = RawFd> {
+        [self.overlay, self.backing].into_iter().chain(self.bases.iter().copied())
+    }
+}
+
+/// The name by which a program opens the file of its own descriptor once more.
+pub(crate) fn name_of(descriptor: RawFd) -> PathBuf {
+    format!("/proc/self/fd/{descriptor}").into()
+}
+
 /// What the guest's memory is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Memory {
@@ -45,8 +73,8 @@ impl Memory {
     /// The memory backend `ram` of `kib` KiB, where it is not QEMU's default.
     fn backend(self, kib: u64) -> Option<OsString> {
         let file = |descriptor: RawFd, share: &str| {
-            let path = format!("/proc/self/fd/{descriptor}");
-            format!("memory-backend-file,id=ram,size={kib}k,share={share},mem-path={path}").into()
+            let path = name_of(descriptor);
+            format!("memory-backend-file,id=ram,size={kib}k,share={share},mem-path={}", path.display()).into()
         };
         match self {
             Self::Own => None,
@@ -61,6 +89,7 @@ impl Memory {
 pub(crate) fn arguments(
     spec: &LaunchSpec,
     channels: Channels,
+    files: &QemuFiles,
     extra: &[OsString],
     memory: Memory,
 ) -> Vec<OsString> {
@@ -73,7 +102,10 @@ pub(crate) fn arguments(
     line.option("-smp", spec.cpus.to_string());
     match spec.accel {
         Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
-        Accelerator::Tcg { .. } => line.option("-accel", "tcg").option("-cpu", "max"),
+        Accelerator::Tcg { .. } => {
+            // QEMU's own bound is a gigabyte, which a box of 128 MiB did fill.
+            line.option("-accel", "tcg,tb-size=64").option("-cpu", "max")
+        }
     };
     let backend = memory.backend(spec.memory_bytes / 1024);
     let named = if backend.is_some() { ",memory-backend=ram" } else { "" };
@@ -85,32 +117,30 @@ pub(crate) fn arguments(
         line.option("-incoming", "defer");
     }
     line.option("-bios", "qboot.rom");
-    line.path("-kernel", &spec.kernel).path("-initrd", &spec.initrd);
+    line.option("-kernel", name_of(files.kernel)).option("-initrd", name_of(files.initrd));
     line.option("-append", kernel_command_line(spec));
 
+    // A set of descriptors has the number of its only one.
+    for disk in files.disks() {
+        line.option("-add-fd", format!("fd={disk},set={disk}"));
+    }
     // A disk that goes with its box need not survive the host: what the guest flushes stays in the host's memory.
-    let flushing: &[u8] = if spec.discard { b",cache.no-flush=on" } else { b"" };
-    line.block(&[
-        b"driver=file,node-name=f0,aio=threads,discard=unmap",
-        flushing,
-        b",filename=",
-        &escaped(spec.overlay.as_os_str()),
-    ]);
-    line.block(&[
-        b"driver=file,node-name=b0,read-only=on,aio=threads,filename=",
-        &escaped(spec.backing.as_os_str()),
-    ]);
-    line.block(&[b"driver=raw,node-name=b1,read-only=on,file=b0"]);
+    let flushing = if spec.discard { ",cache.no-flush=on" } else { "" };
+    let file = |node: &str, descriptor: RawFd, options: &str| {
+        format!("driver=file,node-name={node},aio=threads,filename=/dev/fdset/{descriptor}{options}")
+    };
+    line.option("-blockdev", file("f0", files.overlay, &format!(",discard=unmap{flushing}")));
+    line.option("-blockdev", file("b0", files.backing, ",read-only=on"));
+    line.option("-blockdev", "driver=raw,node-name=b1,read-only=on,file=b0");
     let mut below = String::from("b1");
-    for (depth, base) in spec.bases.iter().enumerate().rev() {
-        let file = format!("driver=file,node-name=g{depth},read-only=on,aio=threads,filename=");
-        line.block(&[file.as_bytes(), &escaped(base.as_os_str())]);
+    for (depth, &base) in files.bases.iter().enumerate().rev() {
+        line.option("-blockdev", file(&format!("g{depth}"), base, ",read-only=on"));
         let node = format!("driver=qcow2,node-name=h{depth},read-only=on,file=g{depth},backing={below}");
-        line.block(&[node.as_bytes()]);
+        line.option("-blockdev", node);
         below = format!("h{depth}");
     }
     let top = format!("driver=qcow2,node-name=d0,file=f0,backing={below},discard=unmap,detect-zeroes=unmap");
-    line.block(&[top.as_bytes(), flushing]);
+    line.option("-blockdev", top + flushing);
     line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
 
     // Each port, used or not, has two queues for the guest to set up; port 0 is for consoles alone.
@@ -142,18 +172,6 @@ pub(crate) fn kernel_command_line(spec: &LaunchSpec) -> String {
     line
 }
 
-/// `name` as a value inside one of QEMU's comma-separated options: commas are doubled.
-pub(crate) fn escaped(name: &OsStr) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len());
-    for &byte in name.as_bytes() {
-        out.push(byte);
-        if byte == b',' {
-            out.push(b',');
-        }
-    }
-    out
-}
-
 #[derive(Default)]
 struct CommandLine(Vec<OsString>);
 
@@ -167,14 +185,6 @@ impl CommandLine {
         self.0.push(name.into());
         self.0.push(value.into());
         self
-    }
-
-    fn path(&mut self, name: &str, path: &Path) -> &mut Self {
-        self.option(name, path.as_os_str())
-    }
-
-    fn block(&mut self, parts: &[&[u8]]) -> &mut Self {
-        self.option("-blockdev", OsString::from_vec(parts.concat()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::admission::{Admission, Thresholds};
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
-use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Result};
+use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Progress, Result};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
@@ -114,6 +114,11 @@ fn specification(
     let emergency = if context.reads_only { 0 } else { local.settings.emergency_floor.value.0 };
     let networked = options.network == NetworkMode::User;
     let choice = accel::choose(&local.home, &assets.qemu, local.accel)?;
+    let jail = local.jail_policy(&assets.qemu)?;
+    if jail.is_none() {
+        let message = "the box starts without a jail, because the setting jail is off: a guest that takes over QEMU has the rights of this user";
+        context.progress.report(Progress::Notice { message: message.into() });
+    }
     Ok(LaunchSpec {
         box_id: record.id.clone(),
         run_id: uuid::Uuid::new_v4().simple().to_string(),
@@ -151,6 +156,7 @@ fn specification(
             main: local.settings.main_log_max.value.0 / 2,
         },
         floors: DiskFloors { pause_below: emergency, resume_at: emergency / 2 * 3 },
+        jail,
     })
 }
 

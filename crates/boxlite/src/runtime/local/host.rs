@@ -7,11 +7,11 @@ use boxlite_home::admission::{Claims, Thresholds, judge};
 use boxlite_storage::{disk_image, gc};
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Acceleration, Activity, Adoption, BoxState, Error, GcOptions, GcReport, HostInfo, Purge, Result,
-    SpaceInfo, Usage,
+    Acceleration, Activity, Adoption, BoxState, Error, GcOptions, GcReport, HostInfo, JailInfo, JailMeasure,
+    Purge, Result, SpaceInfo, Usage,
 };
 use boxlite_vm::qemu_img;
-use boxlite_vm::shim::accel;
+use boxlite_vm::shim::{MeasureState, accel, examine_jail};
 
 use super::Local;
 use crate::context::LocalContext;
@@ -39,6 +39,7 @@ impl HostOperations for Local {
                 acceleration_problem,
                 assets: context.assets.report(),
                 space: space(context).ok(),
+                jail: context.jail.get_or_init(|| jail_info(context)).clone(),
                 settings: context.settings.describe(),
             })
         })
@@ -128,6 +129,29 @@ fn acceleration(context: &LocalContext) -> Result<Acceleration> {
         reason: choice.reason,
         qemu: host.qemu_version,
     })
+}
+
+/// Builds a jail to see what of it this host has.
+fn jail_info(context: &LocalContext) -> JailInfo {
+    let measures = || -> Result<Vec<JailMeasure>> {
+        let assets = context.assets.find()?;
+        let Some(policy) = context.jail_policy(&assets.qemu)? else { return Ok(Vec::new()) };
+        let choice = accel::choose(&context.home, &assets.qemu, context.accel)?;
+        let report = examine_jail(&assets.shim, &assets.qemu, &policy, choice.accelerator)?;
+        Ok(report
+            .measures
+            .into_iter()
+            .map(|measure| match measure.state {
+                MeasureState::InForce(detail) => JailMeasure { name: measure.name, in_force: true, detail },
+                MeasureState::Missing(detail) => JailMeasure { name: measure.name, in_force: false, detail },
+            })
+            .collect())
+    };
+    let on = context.settings.jail.value;
+    match measures() {
+        Ok(measures) => JailInfo { on, measures, problem: None },
+        Err(error) => JailInfo { on, measures: Vec::new(), problem: Some(error.chain().to_string()) },
+    }
 }
 
 fn space(context: &LocalContext) -> Result<SpaceInfo> {

@@ -1,11 +1,17 @@
-use std::path::PathBuf;
-
 use super::*;
 
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
+fn files() -> QemuFiles {
+    QemuFiles { kernel: 20, initrd: 21, overlay: 22, bases: Vec::new(), backing: 23 }
+}
+
 fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory) -> String {
-    let arguments = arguments(spec, CHANNELS, extra, memory);
+    text_of(spec, &files(), extra, memory)
+}
+
+fn text_of(spec: &LaunchSpec, files: &QemuFiles, extra: &[OsString], memory: Memory) -> String {
+    let arguments = arguments(spec, CHANNELS, files, extra, memory);
     arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
@@ -26,7 +32,7 @@ size=262144k
 -smp
 2
 -accel
-tcg
+tcg,tb-size=64
 -cpu
 max
 -machine
@@ -34,15 +40,19 @@ microvm,acpi=on,isa-serial=on,dump-guest-core=off
 -bios
 qboot.rom
 -kernel
-/h/vm/vmlinux
+/proc/self/fd/20
 -initrd
-/h/vm/initramfs
+/proc/self/fd/21
 -append
 panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 tsc_early_khz=2800000 tsc=reliable
+-add-fd
+fd=22,set=22
+-add-fd
+fd=23,set=23
 -blockdev
-driver=file,node-name=f0,aio=threads,discard=unmap,filename=/h/boxes/b1/disks/root.qcow2
+driver=file,node-name=f0,aio=threads,filename=/dev/fdset/22,discard=unmap
 -blockdev
-driver=file,node-name=b0,read-only=on,aio=threads,filename=/h/images/disk-images/d.ext4
+driver=file,node-name=b0,aio=threads,filename=/dev/fdset/23,read-only=on
 -blockdev
 driver=raw,node-name=b1,read-only=on,file=b0
 -blockdev
@@ -91,10 +101,20 @@ fn shared_memory_is_one_memfd_of_the_guests_size() {
     assert!(line.ends_with("\n-extra"));
 }
 
-/// Mutation tried: without the doubling this fails.
+/// Mutation tried: with the bases in their own order, the first backing is `h1`.
 #[test]
-fn a_path_cannot_add_options() {
-    let overlay = PathBuf::from("/h,readonly=on/ro,,ot.qcow2");
-    let line = text(&LaunchSpec { overlay, ..LaunchSpec::sample() }, &[], Memory::Own);
-    assert!(line.contains("filename=/h,,readonly=on/ro,,,,ot.qcow2\n"));
+fn a_chain_of_bases_ends_at_the_disk_image() {
+    let files = QemuFiles { bases: vec![24, 25], ..files() };
+    let line = text_of(&LaunchSpec::sample(), &files, &[], Memory::Own);
+    assert!(line.contains("node-name=d0,file=f0,backing=h0,"), "{line}");
+    assert!(line.contains("node-name=h0,read-only=on,file=g0,backing=h1\n"), "{line}");
+    assert!(line.contains("node-name=h1,read-only=on,file=g1,backing=b1\n"), "{line}");
+    assert!(line.contains("node-name=g0,aio=threads,filename=/dev/fdset/24,read-only=on\n"), "{line}");
+    assert!(line.contains("fd=25,set=25\n"), "{line}");
+}
+
+/// No path of the host appears among the arguments, so none can add an option.
+#[test]
+fn qemu_is_told_no_path_of_the_home() {
+    assert!(!text(&LaunchSpec::sample(), &[], Memory::Own).contains("/h/"));
 }
