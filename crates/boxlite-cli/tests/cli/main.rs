@@ -5,9 +5,11 @@
 mod bad_host;
 mod bad_input;
 mod btrfs;
+mod captive;
 mod clones;
 mod copying;
 mod edges;
+mod escape;
 mod execs;
 mod explain;
 mod filesystems;
