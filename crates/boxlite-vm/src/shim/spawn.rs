@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use boxlite_home::admission::Claim;
 use boxlite_home::durable::Lock;
+use boxlite_home::settings::Settings;
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 
 use super::child;
@@ -20,7 +21,7 @@ use super::handover::{LaunchMessage, LaunchReport};
 use super::launch::LaunchSpec;
 use super::start::ShimLaunch;
 
-/// Variables of the starter that the shim reads: its logging, and where tests interrupt it.
+/// Variables of the starter that the shim reads besides those of settings: its logging, and where tests interrupt it.
 const PASSED_ON: &[&str] = &["BOXLITE_SHIM_LOG", "BOXLITE_FAULT"];
 
 /// The lock and the claim that a start hands over to its shim.
@@ -59,7 +60,8 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     let mut command = Command::new(shim);
     command.args(keep.iter().map(|descriptor| descriptor.as_raw_fd().to_string()));
     // The starter's environment may hold secrets, and a process's environment can be read for as long as it lives.
-    command.env_clear().envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    let passed_on = PASSED_ON.iter().chain(Settings::VARIABLES);
+    command.env_clear().envs(passed_on.filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     child::inherit_only(&mut command, &keep);
     let mut first = command.spawn().doing("starting the shim", shim)?;
