@@ -111,6 +111,22 @@ pub struct ShimStatus {
     pub main: MainState,
     /// Whether the virtual machine paused itself because the host's disk is full.
     pub out_of_space: bool,
+    /// What its network carries; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkUsage>,
+}
+
+/// What a box uses of its network, and was refused since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkUsage {
+    /// What the host has a socket for now: TCP connections, UDP ports that the guest sends from, pings without an answer.
+    pub connections: u64,
+    /// The most that there may be at a time.
+    pub max_connections: u64,
+    /// How often the guest, or a client of a published port, was refused one more.
+    pub refused_connections: u64,
+    /// Frames that the guest sent to where no box may send, or that are malformed.
+    pub dropped_frames: u64,
 }
 
 /// State of a box's main process.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, Error, Pause, PortForward, Result, Shortage};
+use crate::{BoxOptions, Error, NetworkUsage, Pause, PortForward, Result, Shortage};
 
 /// A box as `ls` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct BoxInfo {
     pub disk_allocated: Option<u64>,
     /// Published ports of the present run, the host's ports chosen; none unless it runs.
     pub ports: Vec<PortForward>,
+    /// What it uses of its network; told by `inspect` alone, while it runs with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_usage: Option<NetworkUsage>,
     /// The options that were asked for.
     pub options: BoxOptions,
 }

@@ -34,7 +34,7 @@ pub use activity::{Activity, Consumption};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, RunOutcome};
-pub use boxlite_proto::GuestMetrics;
+pub use boxlite_proto::{GuestMetrics, NetworkUsage};
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};

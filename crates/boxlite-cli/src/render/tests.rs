@@ -33,6 +33,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         finished_at: None,
         disk_allocated: None,
         ports: Vec::new(),
+        network_usage: None,
         options: BoxOptions::default(),
     }
 }

@@ -76,7 +76,7 @@ impl Ground {
             spec.boot.dns_servers = vec![RESOLVER.to_string()];
             spec.boot.network = Some(guest_config(MacAddr::of_box(&spec.box_id)));
             let ports = texts.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
-            spec.network = Some(Network { ports });
+            spec.network = Some(Network { ports, ..Network::default() });
         }
         spec.shares = Shares { volumes, virtiofsd: Assets::locate().virtiofsd(), off_limits };
         TestBox { paths, spec, launched: None }

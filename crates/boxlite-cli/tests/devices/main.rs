@@ -6,4 +6,5 @@ mod ground;
 mod guest;
 mod network;
 mod outside;
+mod stack;
 mod volumes;

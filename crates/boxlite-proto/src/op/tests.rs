@@ -1,7 +1,9 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
-use crate::{BootTimings, FromGuest, MainState, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest};
+use crate::{
+    BootTimings, FromGuest, MainState, NetworkUsage, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
+};
 
 /// Checks that `message` is written as `json`, byte for byte, and read back from it.
 fn pinned<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, json: &str) {
@@ -94,8 +96,27 @@ fn the_text_of_messages_is_pinned() {
             vm_pid: None,
             main: MainState::Exited(ProcessExit::Code(0)),
             out_of_space: true,
+            network: None,
         }),
         r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"out_of_space":true}}"#,
+    );
+    pinned(
+        &ShimReply::Status(ShimStatus {
+            shim_pid: 1,
+            vm_pid: Some(2),
+            main: MainState::Booting,
+            out_of_space: false,
+            network: Some(NetworkUsage {
+                connections: 1,
+                max_connections: 2,
+                refused_connections: 3,
+                dropped_frames: 4,
+            }),
+        }),
+        concat!(
+            r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"network":"#,
+            r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4}}}"#
+        ),
     );
     pinned(
         &ShimReply::Error { kind: ShimError::NotRunning, message: "why".into() },

@@ -237,11 +237,11 @@ fn is_dns(transport: &[u8], destination: Ipv4Addr) -> bool {
     destination == RESOLVER && be16(transport, 2) == Some(DNS_PORT)
 }
 
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+pub(super) fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
     bytes.get(at..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 

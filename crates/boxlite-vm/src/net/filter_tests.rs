@@ -3,13 +3,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::oracle::{ACK, Effect, SYN, arp, effect, ipv4, ping, tcp, udp, udp_from_gateway};
+use super::super::oracle::{ACK, Effect, RST, SYN, arp, effect, ipv4, ping, tcp, udp, udp_from_gateway};
 use super::*;
 
 const GW: [u8; 4] = [10, 0, 2, 2];
 const DNS: [u8; 4] = [10, 0, 2, 3];
 const LAN: [u8; 4] = [192, 168, 7, 9];
-const RST: u8 = 4;
 const FIN: u8 = 1;
 
 fn policy() -> Policy {

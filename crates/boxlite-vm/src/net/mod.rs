@@ -1,4 +1,4 @@
-//! A box's network: QEMU's user-mode stack behind a frame filter that the shim runs.
+//! A box's network: a user-mode stack in a process of its own, behind a frame filter that the shim runs.
 //!
 //! The user-mode stack (slirp) needs no privileges, but by itself it lets the guest into the host: a connection to
 //! the gateway address, or to any of `127.0.0.0/8` sent as a raw packet, arrives at servers bound to the host's
@@ -6,8 +6,11 @@
 //! shim, which passes Ethernet frames on to slirp and drops those that [`filter()`] refuses:
 //!
 //! ```text
-//! guest ── virtio-net ── socketpair ── shim: filter ── socketpair ── hub ── slirp ── host
+//! guest ── virtio-net ── QEMU ── socketpair ── shim: filter ── socketpair ── stack process: slirp ── host
 //! ```
+//!
+//! The stack's process has the box's sockets and no files; the box's QEMU has its files and no sockets. The wire also
+//! counts what the stack has a socket for, and refuses connections beyond the bound.
 //!
 //! What a box reaches: any unicast address that the host itself reaches, except loopback, link-local (so no cloud
 //! metadata service), multicast, the host's further addresses on its loopback interface, and [`METADATA_HOSTS`]. The
@@ -15,12 +18,17 @@
 //! boxes out. DNS is 10.0.2.3 port 53 and ends at the host's resolver. There is no IPv6, no DHCP (the guest is
 //! configured statically) and no outbound IP fragmentation, which keeps guest bytes away from slirp's parsers for them.
 
+mod card;
+mod confine;
+mod connections;
 mod filter;
 mod flow;
 mod host;
 mod mac;
-mod qemu;
+mod record;
 mod route;
+mod segment;
+mod stack;
 mod wire;
 
 #[cfg(test)]
@@ -32,12 +40,15 @@ use boxlite_proto::NetConfig;
 use boxlite_types::PortForward;
 use serde::{Deserialize, Serialize};
 
+pub use card::card_arguments;
+pub use connections::MAX_CONNECTIONS;
 pub use filter::{FilterVerdict, Policy, Reason, filter};
 pub use flow::{Flow, Solicited};
 pub use host::{PortClaim, claim_ports, loopback_aliases};
 pub use mac::MacAddr;
 pub use route::{Ipv4Net, METADATA_HOSTS};
-pub use wire::{Counts, QemuEnds, Wire};
+pub use stack::StackProcess;
+pub use wire::{Counts, Wire, WireEnds};
 
 /// The box's only address, with a prefix of [`PREFIX`] bits.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
@@ -51,10 +62,18 @@ pub const PREFIX: u8 = 24;
 pub const SUBNET: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(10, 0, 2, 0), PREFIX);
 
 /// The network of one run of a box that has one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Published ports; the host's ports are chosen beforehand, see [`claim_ports`].
     pub ports: Vec<PortForward>,
+    /// The most connections that the box may have at a time.
+    pub max_connections: u32,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { ports: Vec::new(), max_connections: MAX_CONNECTIONS }
+    }
 }
 
 /// What the guest agent is told about its network card; [`RESOLVER`] is its only DNS server.

@@ -104,6 +104,7 @@ fn ip(octets: &[u8]) -> Ipv4Addr {
 
 pub(super) const SYN: u8 = 2;
 pub(super) const ACK: u8 = 16;
+pub(super) const RST: u8 = 4;
 
 /// An Ethernet frame with an IPv4 packet of `protocol` from `from` to `to`.
 pub(super) fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, segment: &[u8]) -> Vec<u8> {
@@ -117,9 +118,18 @@ pub(super) fn ipv4(from: [u8; 4], to: [u8; 4], protocol: u8, segment: &[u8]) -> 
 }
 
 pub(super) fn tcp(to: [u8; 4], guest_port: u16, port: u16, flags: u8) -> Vec<u8> {
-    let mut segment = [guest_port.to_be_bytes(), port.to_be_bytes()].concat();
+    ipv4([10, 0, 2, 15], to, 6, &tcp_segment(guest_port, port, flags))
+}
+
+/// A segment from a peer's `port` to the guest's `guest_port`, as the stack sends it.
+pub(super) fn tcp_from(peer: [u8; 4], port: u16, guest_port: u16, flags: u8) -> Vec<u8> {
+    ipv4(peer, [10, 0, 2, 15], 6, &tcp_segment(port, guest_port, flags))
+}
+
+fn tcp_segment(from: u16, to: u16, flags: u8) -> Vec<u8> {
+    let mut segment = [from.to_be_bytes(), to.to_be_bytes()].concat();
     segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    ipv4([10, 0, 2, 15], to, 6, &segment)
+    segment
 }
 
 pub(super) fn udp(to: [u8; 4], guest_port: u16, port: u16, data: &[u8]) -> Vec<u8> {

@@ -1,19 +1,27 @@
 //! The wire between a box's network card and the user-mode stack: every frame passes through here.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use boxlite_types::{Error, ErrorKind, PortForward, Result};
+use boxlite_proto::NetworkUsage;
+use boxlite_types::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
+use super::connections::Connections;
 use super::filter::{MAX_FRAME, filter, solicited_by};
-use super::qemu::{Descriptors, arguments};
-use super::{FilterVerdict, Flow, MacAddr, Policy, Reason, Solicited};
+use super::record::{BUFFER, Sifted, sift};
+use super::segment::{self, Sender};
+use super::stack::Readiness;
+use super::{FilterVerdict, MacAddr, Policy, Reason, Solicited, StackProcess};
+
+/// Answers of the wire itself that may wait for their receiver; more are lost, and whoever asked asks again.
+const MAX_WAITING_ANSWERS: usize = 64;
 
 /// The shim's side of a box's network, not yet carrying frames.
 #[derive(Debug)]
@@ -24,24 +32,48 @@ pub struct Wire {
     counts: Arc<Counts>,
 }
 
-/// What QEMU needs to be connected to a [`Wire`].
+/// The other ends of a [`Wire`]: each for one process, to be closed in the shim once that runs.
 #[derive(Debug)]
-pub struct QemuEnds {
-    /// Arguments naming the descriptors by number.
-    pub arguments: Vec<String>,
-    /// Descriptors to be inherited under their own numbers, and closed in the shim once QEMU runs.
-    pub descriptors: Vec<OwnedFd>,
+pub struct WireEnds {
+    /// For the guest's network card.
+    pub card: OwnedFd,
+    /// For the user-mode stack.
+    pub stack: OwnedFd,
 }
 
-/// Frames counted since the wire was made.
-#[derive(Debug, Default)]
+/// What the wire has seen since it was made.
+#[derive(Debug)]
 pub struct Counts {
     from_guest: AtomicU64,
     to_guest: AtomicU64,
     dropped: [AtomicU64; Reason::ALL.len()],
+    max_connections: u32,
+    refused_connections: AtomicU64,
+    connections: Mutex<Connections>,
 }
 
 impl Counts {
+    fn new(max_connections: u32) -> Self {
+        Self {
+            from_guest: AtomicU64::default(),
+            to_guest: AtomicU64::default(),
+            dropped: Default::default(),
+            max_connections,
+            refused_connections: AtomicU64::default(),
+            connections: Mutex::new(Connections::new(max_connections)),
+        }
+    }
+
+    /// What the guest uses of its network now, and was refused since its start.
+    pub fn usage(&self) -> NetworkUsage {
+        NetworkUsage {
+            connections: lock(&self.connections).count(Instant::now()) as u64,
+            max_connections: self.max_connections.into(),
+            refused_connections: self.refused_connections.load(Ordering::Relaxed),
+            dropped_frames: Reason::ALL.into_iter().map(|reason| self.dropped(reason)).sum(),
+        }
+    }
+
     /// Frames that the guest sent and that passed.
     pub fn from_guest(&self) -> u64 {
         self.from_guest.load(Ordering::Relaxed)
@@ -57,6 +89,24 @@ impl Counts {
         self.dropped[reason as usize].load(Ordering::Relaxed)
     }
 
+    /// Notes what `frame` does to a connection; one too many is answered with a refusal, and the frame not carried.
+    fn admit(&self, frame: &[u8], sender: Sender, answer: &mpsc::Sender<Vec<u8>>) -> bool {
+        let Some((connection, step)) = segment::read(frame, sender) else { return true };
+        let admitted = lock(&self.connections).note(connection, step, sender, Instant::now());
+        if !admitted {
+            if self.refused_connections.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    max = self.max_connections,
+                    "the box has as many connections as it may: more are refused"
+                );
+            }
+            if let Some(reset) = segment::reset_of(frame) {
+                let _ = answer.try_send(reset);
+            }
+        }
+        admitted
+    }
+
     fn drop_frame(&self, reason: Reason) {
         if self.dropped[reason as usize].fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::debug!(?reason, "the guest sent a frame that its network does not carry");
@@ -65,8 +115,8 @@ impl Counts {
 }
 
 impl Wire {
-    /// Makes the wire of the box with address `mac`, whose `ports` have their host ports chosen.
-    pub fn new(mac: MacAddr, ports: &[PortForward], policy: Policy) -> Result<(Self, QemuEnds)> {
+    /// Makes the wire of a box that `policy` holds for, and of at most `max_connections` connections at a time.
+    pub fn new(policy: Policy, max_connections: u32) -> Result<(Self, WireEnds)> {
         let pair = || {
             StdStream::pair()
                 .and_then(|(ours, theirs)| ours.set_nonblocking(true).map(|()| (ours, OwnedFd::from(theirs))))
@@ -74,13 +124,18 @@ impl Wire {
                     Error::new(ErrorKind::Io, "making the box's network wire failed").because(error)
                 })
         };
-        let ((card, qemu_card), (stack, qemu_stack)) = (pair()?, pair()?);
-        let descriptors = Descriptors { card: qemu_card.as_raw_fd(), stack: qemu_stack.as_raw_fd() };
-        let ends = QemuEnds {
-            arguments: arguments(mac, ports, descriptors),
-            descriptors: vec![qemu_card, qemu_stack],
-        };
-        Ok((Self { card, stack, policy, counts: Arc::default() }, ends))
+        let ((card, card_end), (stack, stack_end)) = (pair()?, pair()?);
+        let ends = WireEnds { card: card_end, stack: stack_end };
+        Ok((Self { card, stack, policy, counts: Arc::new(Counts::new(max_connections)) }, ends))
+    }
+
+    /// What tells that `process` at the other end serves, to be awaited before [`Wire::carry`].
+    pub fn readiness(
+        &self,
+        process: &StackProcess,
+        mac: MacAddr,
+    ) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
+        process.readiness(&self.stack, mac).map(Readiness::wait)
     }
 
     /// The wire's counters, which stay readable while it runs.
@@ -88,7 +143,7 @@ impl Wire {
         Arc::clone(&self.counts)
     }
 
-    /// Carries frames until QEMU closes an end or the future is dropped; needs a tokio runtime with I/O enabled.
+    /// Carries frames until a process at its ends closes one or the future is dropped; needs a tokio runtime with I/O enabled.
     ///
     /// At most one buffer of frames per direction is held: while the receiver's socket is full, the sender's is not
     /// read, so a fast guest is slowed down by its own queue.
@@ -96,15 +151,18 @@ impl Wire {
         let (from_card, to_card) = UnixStream::from_std(self.card)?.into_split();
         let (from_stack, to_stack) = UnixStream::from_std(self.stack)?.into_split();
         let solicited = Mutex::new(Solicited::default());
+        let (answer_guest, answers_to_guest) = mpsc::channel(MAX_WAITING_ANSWERS);
+        let (answer_stack, answers_to_stack) = mpsc::channel(MAX_WAITING_ANSWERS);
         let (policy, counts) = (&self.policy, &*self.counts);
-        let from_guest = forward(from_card, to_stack, &counts.from_guest, |frame| {
-            let allowed = |flow: Flow| lock(&solicited).allows(flow, Instant::now());
+        let from_guest = forward(from_card, to_stack, answers_to_stack, &counts.from_guest, |frame| {
             match filter(frame, policy) {
-                FilterVerdict::Pass => true,
-                FilterVerdict::PassIfSolicited(flow) if allowed(flow) => true,
-                FilterVerdict::PassIfSolicited(_) => {
-                    counts.drop_frame(Reason::Unsolicited);
-                    false
+                FilterVerdict::Pass => counts.admit(frame, Sender::Guest, &answer_guest),
+                FilterVerdict::PassIfSolicited(flow) => {
+                    let allowed = lock(&solicited).allows(flow, Instant::now());
+                    if !allowed {
+                        counts.drop_frame(Reason::Unsolicited);
+                    }
+                    allowed
                 }
                 FilterVerdict::Drop(reason) => {
                     counts.drop_frame(reason);
@@ -112,11 +170,11 @@ impl Wire {
                 }
             }
         });
-        let to_guest = forward(from_stack, to_card, &counts.to_guest, |frame| {
+        let to_guest = forward(from_stack, to_card, answers_to_guest, &counts.to_guest, |frame| {
             if let Some(flow) = solicited_by(frame, policy) {
                 lock(&solicited).heard(flow, Instant::now());
             }
-            frame.len() <= MAX_FRAME
+            frame.len() <= MAX_FRAME && counts.admit(frame, Sender::Stack, &answer_stack)
         });
         let result = tokio::select! {
             result = from_guest => result,
@@ -129,29 +187,30 @@ impl Wire {
     }
 }
 
-fn lock(table: &Mutex<Solicited>) -> std::sync::MutexGuard<'_, Solicited> {
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// QEMU's `stream` netdev puts a frame's length before it, in four bytes, the most significant first.
-const LENGTH_PREFIX: usize = 4;
-/// The longest frame that QEMU carries at all: its `NET_BUFSIZE`.
-const MAX_RECORD: usize = 4096 + 65536;
-/// Bytes of a direction's buffer: the longest record always fits behind an incomplete one's beginning.
-const BUFFER: usize = 2 * (LENGTH_PREFIX + MAX_RECORD);
 
 async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    mut answers: mpsc::Receiver<Vec<u8>>,
     passed: &AtomicU64,
     mut passes: impl FnMut(&[u8]) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
-        match from.read(&mut buffer[filled..]).await? {
-            0 => return Ok(()),
-            length => filled += length,
+        tokio::select! {
+            Some(answer) = answers.recv() => {
+                to.write_all(&(answer.len() as u32).to_be_bytes()).await?;
+                to.write_all(&answer).await?;
+                continue;
+            }
+            length = from.read(&mut buffer[filled..]) => match length? {
+                0 => return Ok(()),
+                length => filled += length,
+            },
         }
         let Sifted { used, kept, frames } = sift(&mut buffer[..filled], &mut passes)?;
         to.write_all(&buffer[..kept]).await?;
@@ -159,41 +218,6 @@ async fn forward(
         buffer.copy_within(used..filled, 0);
         filled -= used;
     }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Sifted {
-    /// Bytes of whole records, from the start of the buffer.
-    used: usize,
-    /// Bytes of those that passed, moved to the start of the buffer.
-    kept: usize,
-    /// How many passed.
-    frames: u64,
-}
-
-/// Moves the records that pass to the front of `buffer`; an incomplete record at its end stays in place.
-fn sift(buffer: &mut [u8], passes: &mut impl FnMut(&[u8]) -> bool) -> io::Result<Sifted> {
-    let mut sifted = Sifted { used: 0, kept: 0, frames: 0 };
-    while let Some((prefix, rest)) = buffer[sifted.used..].split_first_chunk::<LENGTH_PREFIX>() {
-        let length = u32::from_be_bytes(*prefix) as usize;
-        if length > MAX_RECORD {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("QEMU sent a frame of {length} bytes"),
-            ));
-        }
-        let Some(frame) = rest.get(..length) else { break };
-        let record = sifted.used..sifted.used + LENGTH_PREFIX + length;
-        if passes(frame) {
-            if sifted.kept < sifted.used {
-                buffer.copy_within(record.clone(), sifted.kept);
-            }
-            sifted.kept += record.len();
-            sifted.frames += 1;
-        }
-        sifted.used = record.end;
-    }
-    Ok(sifted)
 }
 
 fn is_hang_up(error: &io::Error) -> bool {

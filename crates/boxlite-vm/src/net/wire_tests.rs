@@ -3,11 +3,12 @@ use std::time::Duration;
 use boxlite_types::parse_ports;
 use tokio::time::timeout;
 
-use super::super::oracle::{ACK, SYN, tcp, udp, udp_from_gateway};
+use super::super::oracle::{ACK, RST, SYN, tcp, tcp_from, udp, udp_from_gateway};
 use super::*;
 
 const GW: [u8; 4] = [10, 0, 2, 2];
 const LAN: [u8; 4] = [192, 168, 7, 9];
+const MAX: u32 = 3;
 const SHORT: Duration = Duration::from_secs(20);
 
 struct Ends {
@@ -19,14 +20,13 @@ struct Ends {
 
 fn start() -> Ends {
     let ports = parse_ports("5353:53/udp").unwrap();
-    let (wire, ends) = Wire::new(MacAddr::of_box("b"), &ports, Policy::new(&ports, [])).unwrap();
+    let (wire, ends) = Wire::new(Policy::new(&ports, []), MAX).unwrap();
     let counts = wire.counts();
-    let mut qemu = ends.descriptors.into_iter().map(|descriptor| {
+    let [card, stack] = [ends.card, ends.stack].map(|descriptor| {
         let socket = StdStream::from(descriptor);
         socket.set_nonblocking(true).unwrap();
         UnixStream::from_std(socket).unwrap()
     });
-    let (card, stack) = (qemu.next().unwrap(), qemu.next().unwrap());
     Ends { card, stack, counts, running: tokio::spawn(wire.carry()) }
 }
 
@@ -102,4 +102,29 @@ async fn it_ends_when_qemu_is_gone() {
     drop(card);
 
     timeout(SHORT, running).await.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_reset_whichever_side_asks_for_it() {
+    let mut ends = start();
+    for port in 1..=3 {
+        send(&mut ends.card, &tcp(LAN, port, 22, SYN)).await;
+        assert_eq!(receive(&mut ends.stack).await, tcp(LAN, port, 22, SYN));
+    }
+    assert_eq!(ends.counts.usage().connections, 3);
+    send(&mut ends.card, &tcp(LAN, 4, 22, SYN)).await;
+    let reset = receive(&mut ends.card).await;
+    assert_eq!(reset, segment::reset_of(&tcp(LAN, 4, 22, SYN)).unwrap());
+
+    let from_client = tcp_from(LAN, 50000, 80, SYN);
+    send(&mut ends.stack, &from_client).await;
+    assert_eq!(receive(&mut ends.stack).await, segment::reset_of(&from_client).unwrap());
+
+    // One ends, and another takes its place.
+    send(&mut ends.stack, &tcp_from(LAN, 22, 2, RST)).await;
+    assert_eq!(receive(&mut ends.card).await, tcp_from(LAN, 22, 2, RST));
+    send(&mut ends.card, &tcp(LAN, 4, 22, SYN)).await;
+    assert_eq!(receive(&mut ends.stack).await, tcp(LAN, 4, 22, SYN));
+    let usage = ends.counts.usage();
+    assert_eq!((usage.connections, usage.max_connections, usage.refused_connections), (3, 3, 2));
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use boxlite_types::{Error, ErrorKind, Result};
 use futures::FutureExt;
@@ -9,7 +10,9 @@ use futures::future::BoxFuture;
 
 use super::child::ChildSpawner;
 use super::launch::LaunchSpec;
-use crate::net::{MacAddr, Network, Policy, Wire, claim_ports, loopback_aliases};
+use crate::net::{
+    Counts, MacAddr, Network, Policy, StackProcess, Wire, card_arguments, claim_ports, loopback_aliases,
+};
 use crate::volume::{self, Share};
 
 /// One part's additions.
@@ -21,6 +24,10 @@ pub(crate) struct DeviceBackend {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// Whether the guest's memory must be one that a vhost-user device can map.
     pub(crate) shared_memory: bool,
+    /// Resolves once the part can serve, awaited while QEMU comes up; an error fails the start.
+    pub(crate) ready: Option<BoxFuture<'static, Result<()>>>,
+    /// What a network carries.
+    pub(crate) counts: Option<Arc<Counts>>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
     /// costs the box this part.
     pub(crate) task: Option<BoxFuture<'static, Result<()>>>,
@@ -32,28 +39,46 @@ pub(crate) struct DeviceBackend {
 pub(crate) fn backends(spec: &LaunchSpec, spawner: &ChildSpawner) -> Result<Vec<DeviceBackend>> {
     let mut backends = Vec::new();
     if let Some(network) = &spec.network {
-        backends.push(network_backend(&spec.box_id, network)?);
+        backends.push(network_backend(spec, network, spawner)?);
     }
     let shares = volume::start(&spec.shares, |command, keep| spawner.spawn(command, keep))?;
     backends.extend(shares.into_iter().map(share_backend));
     Ok(backends)
 }
 
-fn network_backend(box_id: &str, network: &Network) -> Result<DeviceBackend> {
-    // QEMU binds the ports itself, an instant later; taking them first tells which one is in use.
+fn network_backend(spec: &LaunchSpec, network: &Network, spawner: &ChildSpawner) -> Result<DeviceBackend> {
+    // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
-    let policy = Policy::new(&ports, loopback_aliases()?);
-    let (wire, ends) = Wire::new(MacAddr::of_box(box_id), &ports, policy)?;
+    let mac = MacAddr::of_box(&spec.box_id);
+    let (wire, ends) = Wire::new(Policy::new(&ports, loopback_aliases()?), network.max_connections)?;
+    let stack =
+        StackProcess::start(&spec.qemu, &ports, network.max_connections, &ends.stack, |command, keep| {
+            spawner.spawn(command, keep)
+        })?;
+    let ready = wire.readiness(&stack, mac)?;
+    let counts = wire.counts();
+    let counted = Arc::clone(&counts);
     let carry = async move {
-        let counts = wire.counts();
-        let carried = wire.carry().await;
-        tracing::info!(?counts, "the network's wire has ended");
-        carried.map_err(|error| Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
+        let mut ended = std::pin::pin!(stack.watch());
+        let result = tokio::select! {
+            ended = &mut ended => Err(ended),
+            carried = wire.carry() => match carried {
+                // A process at its end has gone. If that is QEMU, this task is dropped; else the stack will say why.
+                Ok(()) => Err(ended.await),
+                Err(error) => {
+                    Err(Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
+                }
+            },
+        };
+        tracing::info!(?counted, "the network's wire has ended");
+        result
     };
     Ok(DeviceBackend {
-        arguments: ends.arguments.into_iter().map(OsString::from).collect(),
-        descriptors: ends.descriptors,
+        arguments: card_arguments(mac, &ends.card).into_iter().map(OsString::from).collect(),
+        descriptors: vec![ends.card],
         shared_memory: false,
+        ready: Some(ready.boxed()),
+        counts: Some(counts),
         task: Some(carry.boxed()),
     })
 }
@@ -63,6 +88,8 @@ fn share_backend(share: Share) -> DeviceBackend {
         arguments: share.arguments.into_iter().map(OsString::from).collect(),
         descriptors: vec![share.descriptor],
         shared_memory: true,
+        ready: None,
+        counts: None,
         task: Some(share.daemon.watch().boxed()),
     }
 }

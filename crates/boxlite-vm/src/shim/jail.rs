@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use boxlite_jail::{
-    Bound, CgroupSpec, JailError, JailIdentity, JailReport, JailSpec, Limits, Measure, MeasureState,
-    NetworkScope, Opening, Profile,
+    CgroupSpec, JailError, JailIdentity, JailReport, JailSpec, Limits, Measure, MeasureState, NetworkScope,
+    Opening, Profile,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 
@@ -23,17 +23,8 @@ use super::launch::{JailPolicy, LaunchSpec};
 /// Where running boxes of this host note their user ids: the byte with an id's number is locked while the id is in use.
 const IDS_IN_USE: &str = "/run/boxlite-ids";
 
-/// The file that names the host's resolvers to the user-mode network stack.
-const RESOLVERS: &str = "/etc/resolv.conf";
-
-/// Descriptors of a QEMU without a network, far more than its devices take.
+/// Descriptors of a QEMU, far more than its devices take.
 const OPEN_FILES: u64 = 256;
-
-/// Descriptors of a QEMU with one: the user-mode stack takes one for each connection.
-const OPEN_FILES_NETWORKED: u64 = 512;
-
-/// Bytes that as many connections take: a buffer in each direction, and what the kernel keeps.
-const CONNECTIONS_OVERHEAD: u64 = 288 << 20;
 
 /// Bytes that a file may have beyond a disk's or a memory's: tables of the disk, state of the devices.
 const FILE_OVERHEAD: u64 = 64 << 20;
@@ -48,8 +39,6 @@ pub(super) struct Given {
     pub(super) openings: Vec<Opening>,
     /// Bytes that its largest file may have.
     pub(super) file_size: u64,
-    /// Whether it publishes a port that only root can bind.
-    pub(super) low_ports: bool,
 }
 
 /// The jail of the box of `spec`, without the program's arguments.
@@ -63,19 +52,10 @@ pub(super) fn jail_of(
     let mut jail = JailSpec {
         descriptors: given.descriptors,
         openings: given.openings,
-        low_ports: given.low_ports && matches!(identity, JailIdentity::Reserved(_)),
         cgroup: Some(memory),
         ..bare(policy, &spec.qemu, spec.accel, identity)
     };
     jail.limits.file_size = given.file_size;
-    if spec.network.is_some() {
-        jail.network = NetworkScope::Host;
-        jail.limits.open_files = OPEN_FILES_NETWORKED;
-        if let Some(cgroup) = &mut jail.cgroup {
-            cgroup.memory_max += CONNECTIONS_OVERHEAD;
-        }
-        jail.view.data.extend(Path::new(RESOLVERS).exists().then(|| Bound::same(RESOLVERS)));
-    }
     jail
 }
 
@@ -229,7 +209,7 @@ pub fn examine(shim: &Path, qemu: &Path, policy: &JailPolicy, accel: Accelerator
     say(
         "network of a box that has one",
         MeasureState::Missing(
-            "its user-mode stack runs inside of QEMU, which is then in the host's network".into(),
+            "its user-mode stack is a process without files, capabilities or the box, but not jailed".into(),
         ),
     );
     say(

@@ -36,7 +36,10 @@ impl Machine {
         let boot_files = lease_boot_files(spec)?;
         let mut backends = backend::backends(spec, spawner)?;
         let mut vm = process::start(spec, &boot_files, template, spawner, &mut backends)?;
-        let connected = Self::connect(&mut vm, spec).await;
+        let connected = match Self::connect(&mut vm, spec).await {
+            Ok(connected) => ready(&mut backends).await.map(|()| connected),
+            Err(error) => Err(error),
+        };
         let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
         Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files })
     }
@@ -51,6 +54,14 @@ impl Machine {
         }
         Ok((qmp, events))
     }
+}
+
+/// Waits until every part can serve; they came up while QEMU did.
+async fn ready(backends: &mut [DeviceBackend]) -> Result<()> {
+    for ready in backends.iter_mut().filter_map(|backend| backend.ready.take()) {
+        ready.await?;
+    }
+    Ok(())
 }
 
 /// Kills a QEMU that failed to come up, and adds its own words to `error`.

@@ -94,6 +94,7 @@ impl RunningBox {
         let QemuProcess { child, handle: vm_handle, pid: vm_pid, stderr, _identity } = vm.process;
         let complaints = Complaints::collect(stderr).doing(doing, &dir)?;
         let vm_end = watch(child).doing(doing, &dir)?;
+        let network = backends.iter().find_map(|backend| backend.counts.clone());
         let devices: Vec<_> = backends.into_iter().filter_map(run_device).collect();
 
         let listener = tokio::net::UnixListener::from_std(listener).doing(doing, &dir)?;
@@ -105,7 +106,7 @@ impl RunningBox {
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
         let disk = HostDisk { claim, pause, relief };
-        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, disk, keeping)?;
+        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, disk, keeping)?.with_network(network);
         let (mut outcome, clients) = driver.run(inputs).await;
 
         for device in devices {
@@ -251,7 +252,7 @@ impl LastComplaints {
 async fn collect_complaints(stderr: tokio::net::unix::pipe::Receiver, kept: Arc<Mutex<String>>) {
     let mut lines = BufReader::new(stderr.take(1 << 20)).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        // QEMU warns about what it survives, such as a hub on which slirp has the shim's filter for a neighbour.
+        // QEMU warns about what it survives.
         if line.contains(": warning: ") {
             tracing::debug!(line, "QEMU warns");
             continue;

@@ -115,6 +115,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         finished_at,
         disk_allocated: overlays_allocated(&home.of_box(&record.id)).ok(),
         ports: published(&observed, record),
+        network_usage: None,
         options: record.options.clone(),
     })
 }
@@ -142,6 +143,7 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         finished_at: None,
         disk_allocated: overlays_allocated(&paths).ok(),
         ports: Vec::new(),
+        network_usage: None,
         options: BoxOptions::default(),
     })
 }

@@ -39,6 +39,7 @@ use super::pause::{PauseReason, PauseSlot};
 use super::relief::SpaceRelief;
 use super::sink::FrameSink;
 use super::vmm::qmp::{Qmp, QmpEvent};
+use crate::net::Counts;
 
 pub(super) use keeping::{Gate, Keeping};
 
@@ -116,6 +117,8 @@ pub(super) struct Driver {
     relief: SpaceRelief,
     claim: DiskClaim,
     keeping: Keeping,
+    /// What the box's network carries.
+    network: Option<Arc<Counts>>,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
@@ -180,8 +183,14 @@ impl Driver {
             relief,
             claim,
             keeping,
+            network: None,
             shutdown_reason: None,
         })
+    }
+
+    /// The same, telling what the box's network carries.
+    pub(super) fn with_network(self, network: Option<Arc<Counts>>) -> Self {
+        Self { network, ..self }
     }
 
     /// Runs the box until its virtual machine is gone; returns how that came, and the clients to be told.

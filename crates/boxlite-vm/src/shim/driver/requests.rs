@@ -119,6 +119,7 @@ impl Driver {
                 (_, state) => state,
             },
             out_of_space: self.vcpus.out_of_space(),
+            network: self.network.as_ref().map(|counts| counts.usage()),
         }
     }
 }

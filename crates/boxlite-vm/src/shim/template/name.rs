@@ -13,7 +13,7 @@ use crate::shim::launch::{GuestOrigin, LaunchSpec};
 use crate::shim::vmm::qemu::{self, Channels, Memory, QemuFiles};
 
 /// Raised when templates made of the same input change.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The file name of the template that fits the hardware of `spec`, on this host until it reboots.
 pub(super) fn of(spec: &LaunchSpec) -> Result<String> {

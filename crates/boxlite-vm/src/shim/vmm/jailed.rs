@@ -16,9 +16,6 @@ use crate::shim::launch::{JailPolicy, LaunchSpec};
 
 const KVM: &str = "/dev/kvm";
 
-/// The lowest port that anybody may bind.
-const FIRST_FREE_PORT: u16 = 1024;
-
 /// Starts `command` in the jail of the box, which holds the box's lock for it.
 pub(super) fn start(
     spec: &LaunchSpec,
@@ -36,11 +33,6 @@ pub(super) fn start(
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,
         file_size: jail::file_size(command.overlay, spec.memory_bytes),
-        low_ports: spec
-            .network
-            .iter()
-            .flat_map(|network| &network.ports)
-            .any(|port| port.host < FIRST_FREE_PORT),
     };
     let mut order = jail::jail_of(spec, policy, identity.identity, given);
     order.arguments = command.arguments;

@@ -168,7 +168,7 @@ fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
         (NetworkMode::User, Purpose::Maintenance) => Ok(Some(Network::default())),
         (NetworkMode::User, Purpose::Run) => {
             let ports = net::claim_ports(&create::ports(options)?)?.release();
-            Ok(Some(Network { ports }))
+            Ok(Some(Network { ports, ..Network::default() }))
         }
     }
 }

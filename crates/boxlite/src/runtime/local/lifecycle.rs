@@ -26,12 +26,22 @@ use super::{Local, LocalContext, exit};
 use crate::litebox::{self, Attendance, BoxGuard, Observed};
 use crate::runtime::operations::BoxLifecycle;
 
+/// How long a shim may take to say how its box fares.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a guest may take to report what it consumes.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl BoxLifecycle for Local {
     async fn inspect(&self, id: &str) -> Result<BoxInfo> {
-        self.describe(id).await
+        let mut info = self.describe(id).await?;
+        if info.state == BoxState::Running {
+            let record = self.find(&info.id).await?;
+            let status = async { self.client(&record).status().await };
+            let status = tokio::time::timeout(STATUS_TIMEOUT, status).await;
+            info.network_usage = status.ok().and_then(Result::ok).flatten().and_then(|status| status.network);
+        }
+        Ok(info)
     }
 
     async fn consumption(&self, id: &str) -> Result<Consumption> {

@@ -1,0 +1,211 @@
+//! What a frame means for the stack's sockets, and the answer to one that may not open another.
+
+use std::net::Ipv4Addr;
+
+use super::GUEST;
+use super::filter::{address, be16};
+
+const ETHERNET_HEADER: usize = 14;
+const DNS_PORT: u16 = 53;
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// What the stack has one socket for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Connection {
+    /// A connection between the guest's port and a peer.
+    Tcp { guest_port: u16, peer: Ipv4Addr, peer_port: u16 },
+    /// Everything that the guest sends from this port, to whomever.
+    Udp { guest_port: u16 },
+    /// A ping that is not answered yet.
+    Ping { peer: Ipv4Addr, identifier: u16, sequence: u16 },
+}
+
+/// What a frame does to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnectionStep {
+    /// It begins it, or tries again.
+    Open,
+    /// It accepts it.
+    Accept,
+    /// It goes on with it.
+    Continue,
+    /// Its sender has nothing more to send.
+    Finish,
+    /// It ends it.
+    End,
+    /// It answers the only question that such a conversation has.
+    AnswerName,
+}
+
+/// The side of the wire that sends a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The guest.
+    Guest,
+    /// The user-mode stack.
+    Stack,
+}
+
+/// The connection that a frame is about, and what it does to it; `None` where the stack has no socket for it.
+///
+/// Frames of the guest have passed the filter, so that only what the stack sends needs a lenient look.
+pub(super) fn read(frame: &[u8], sender: Sender) -> Option<(Connection, ConnectionStep)> {
+    let packet = frame.get(ETHERNET_HEADER..)?;
+    if be16(frame, 12)? != 0x0800 || packet.first()? >> 4 != 4 || be16(packet, 6)? & 0x1fff != 0 {
+        return None;
+    }
+    let (source, destination) = (address(packet, 12)?, address(packet, 16)?);
+    let (guest, peer) = match sender {
+        Sender::Guest => (source, destination),
+        Sender::Stack => (destination, source),
+    };
+    if guest != GUEST {
+        return None;
+    }
+    let transport = packet.get(usize::from(packet[0] & 15) * 4..)?;
+    let ports = || {
+        let (source, destination) = (be16(transport, 0)?, be16(transport, 2)?);
+        Some(if sender == Sender::Guest { (source, destination) } else { (destination, source) })
+    };
+    match packet.get(9)? {
+        1 => {
+            let (identifier, sequence) = (be16(transport, 4)?, be16(transport, 6)?);
+            let ping = Connection::Ping { peer, identifier, sequence };
+            match (sender, *transport.first()?) {
+                (Sender::Guest, ECHO_REQUEST) => Some((ping, ConnectionStep::Open)),
+                (Sender::Stack, ECHO_REPLY) => Some((ping, ConnectionStep::End)),
+                _ => None,
+            }
+        }
+        6 => {
+            let (guest_port, peer_port) = ports()?;
+            let flags = *transport.get(13)?;
+            let step = match flags {
+                _ if flags & RST != 0 => ConnectionStep::End,
+                _ if flags & FIN != 0 => ConnectionStep::Finish,
+                _ if flags & (SYN | ACK) == SYN => ConnectionStep::Open,
+                _ if flags & (SYN | ACK) == SYN | ACK => ConnectionStep::Accept,
+                _ => ConnectionStep::Continue,
+            };
+            Some((Connection::Tcp { guest_port, peer, peer_port }, step))
+        }
+        17 => {
+            let (guest_port, peer_port) = ports()?;
+            let step = match sender {
+                Sender::Guest => ConnectionStep::Open,
+                Sender::Stack if peer_port == DNS_PORT => ConnectionStep::AnswerName,
+                Sender::Stack => ConnectionStep::Continue,
+            };
+            Some((Connection::Udp { guest_port }, step))
+        }
+        _ => None,
+    }
+}
+
+/// The refusal of a TCP connection that `frame` asks for, as from whom it was sent to; `None` for other frames.
+pub(super) fn reset_of(frame: &[u8]) -> Option<Vec<u8>> {
+    let packet = frame.get(ETHERNET_HEADER..)?;
+    let header = usize::from(packet.first()? & 15) * 4;
+    let segment = packet.get(header..)?;
+    if *packet.get(9)? != 6 || segment.get(13)? & (SYN | ACK | RST) != SYN {
+        return None;
+    }
+    let sequence = u32::from_be_bytes(*segment.get(4..)?.first_chunk()?);
+    let mut answer = [frame.get(6..12)?, frame.get(..6)?, &[8, 0]].concat();
+    let ip = [&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0][..], packet.get(16..20)?, packet.get(12..16)?]
+        .concat();
+    let mut tcp = [segment.get(2..4)?, segment.get(..2)?, &[0; 4]].concat();
+    tcp.extend(sequence.wrapping_add(1).to_be_bytes());
+    tcp.extend([0x50, RST | ACK, 0, 0, 0, 0, 0, 0]);
+    let pseudo_header = [&ip[12..20], &[0, 6, 0, 20]].concat();
+    let (ip_sum, tcp_sum) = (checksum(&[&ip]), checksum(&[&pseudo_header, &tcp]));
+    answer.extend(&ip[..10]);
+    answer.extend(ip_sum);
+    answer.extend(&ip[12..]);
+    answer.extend(&tcp[..16]);
+    answer.extend(tcp_sum);
+    answer.extend(&tcp[18..]);
+    Some(answer)
+}
+
+/// RFC 1071, of parts of an even length.
+fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+    let words = parts.iter().flat_map(|part| part.chunks_exact(2));
+    let mut sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::{ping, tcp, udp, udp_from_gateway};
+    use super::*;
+    use proptest::prelude::*;
+
+    const LAN: [u8; 4] = [192, 168, 7, 9];
+
+    fn tcp_to_lan() -> Connection {
+        Connection::Tcp { guest_port: 40000, peer: LAN.into(), peer_port: 443 }
+    }
+
+    #[test]
+    fn each_kind_of_frame_is_told_apart() {
+        for (flags, step) in [
+            (SYN, ConnectionStep::Open),
+            (SYN | 0xc0, ConnectionStep::Open),
+            (SYN | ACK, ConnectionStep::Accept),
+            (ACK, ConnectionStep::Continue),
+            (ACK | FIN, ConnectionStep::Finish),
+            (RST, ConnectionStep::End),
+            (RST | SYN, ConnectionStep::End),
+        ] {
+            let read = read(&tcp(LAN, 40000, 443, flags), Sender::Guest);
+            assert_eq!(read, Some((tcp_to_lan(), step)), "{flags:02x}");
+        }
+        let conversation = Connection::Udp { guest_port: 40000 };
+        assert_eq!(
+            read(&udp(LAN, 40000, 53, b"q"), Sender::Guest),
+            Some((conversation, ConnectionStep::Open))
+        );
+        let answer = udp_from_gateway(53, 40000, b"a");
+        assert_eq!(read(&answer, Sender::Stack), Some((conversation, ConnectionStep::AnswerName)));
+        let question = Connection::Ping { peer: LAN.into(), identifier: 1, sequence: 1 };
+        assert_eq!(read(&ping(LAN), Sender::Guest), Some((question, ConnectionStep::Open)));
+        assert_eq!(read(&ping(LAN), Sender::Stack), None);
+    }
+
+    // Mutations tried: leaving the Ethernet addresses where they were, and acknowledging the number itself; each fails here.
+    #[test]
+    fn a_reset_answers_what_asked_for_a_connection_and_nothing_else() {
+        let asked = tcp(LAN, 40000, 443, SYN);
+        let reset = reset_of(&asked).unwrap();
+        assert_eq!((&reset[..6], &reset[6..12]), (&asked[6..12], &asked[..6]));
+        assert_eq!(read(&reset, Sender::Stack), Some((tcp_to_lan(), ConnectionStep::End)));
+        assert_eq!(reset[14 + 20 + 8..][..4], 2u32.to_be_bytes(), "acknowledges what follows the number 1");
+        assert_eq!(checksum(&[&reset[14..34]]), [0, 0]);
+        assert_eq!(checksum(&[&reset[26..34], &[0, 6, 0, 20], &reset[34..]]), [0, 0]);
+        for other in [tcp(LAN, 1, 2, SYN | ACK), tcp(LAN, 1, 2, RST), udp(LAN, 1, 2, b"x"), ping(LAN)] {
+            assert_eq!(reset_of(&other), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(frame in proptest::collection::vec(any::<u8>(), 0..80), kind in 0u8..3) {
+            let mut frame = frame;
+            if kind > 0 && frame.len() > 23 {
+                frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+                frame[23] = [1, 6, 17][usize::from(kind)];
+            }
+            let _ = (read(&frame, Sender::Guest), read(&frame, Sender::Stack), reset_of(&frame));
+        }
+    }
+}

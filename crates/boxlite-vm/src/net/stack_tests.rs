@@ -1,0 +1,35 @@
+use boxlite_types::parse_ports;
+
+use super::*;
+
+#[test]
+fn slirp_and_the_wire_share_a_hub() {
+    let arguments = arguments(&[], 12);
+    let hubports: Vec<_> = arguments.iter().filter(|a| a.starts_with("hubport")).collect();
+    assert_eq!(hubports.len(), 2);
+    let user = arguments.iter().find(|a| a.starts_with("user,")).unwrap();
+    assert!(user.contains("ipv6=off") && !user.contains("hostfwd"), "{user}");
+}
+
+#[test]
+fn published_ports_become_forwards() {
+    let mut ports = parse_ports("8080:80").unwrap();
+    ports.extend(parse_ports("0.0.0.0:53:5353/udp").unwrap());
+    let arguments = arguments(&ports, 12);
+    let user = arguments.iter().find(|a| a.starts_with("user,")).unwrap();
+    assert!(user.ends_with(",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80,hostfwd=udp:0.0.0.0:53-10.0.2.15:5353"));
+}
+
+#[tokio::test]
+async fn a_stack_that_ends_instead_of_serving_says_why() {
+    let (wire, ends) = super::super::Wire::new(super::super::Policy::new(&[], []), 1).unwrap();
+    // It complains of the arguments and ends.
+    let stack =
+        StackProcess::start(Path::new("/bin/cat"), &[], 1, &ends.stack, |mut command, _| command.spawn());
+    let stack = stack.unwrap();
+    drop(ends);
+    let error = wire.readiness(&stack, MacAddr::of_box("b")).unwrap().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("cat: invalid option"), "{error}");
+    assert!(stack.watch().await.to_string().contains("exit status: 1"));
+}
