@@ -56,6 +56,7 @@ pub fn build(
         free_inodes: totals.free_inodes,
         content: totals.content,
         expanded: merge.writer.progress.expanded,
+        layers: merge.layers,
         written: merge.writer.progress.written,
         free: totals.free_blocks * BLOCK as u64,
     })

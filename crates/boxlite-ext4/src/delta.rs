@@ -44,6 +44,8 @@ pub struct DeltaReport {
     pub content: u64,
     /// Bytes read from all layers, uncompressed.
     pub expanded: u64,
+    /// Bytes read from each layer, uncompressed, lowest first: what [`segment_ends`](crate::segment_ends) takes.
+    pub layers: Vec<u64>,
     /// Bytes passed to the sink, those discarded since included.
     pub written: u64,
     /// Free space inside the file system in bytes.
@@ -97,6 +99,7 @@ pub fn build_delta(
         removed: totals.removed,
         content: totals.content,
         expanded: merge.writer.progress.expanded,
+        layers: merge.layers,
         written: merge.writer.progress.written,
         free: space.free_blocks * BLOCK as u64,
         free_inodes: space.free_inodes.into(),

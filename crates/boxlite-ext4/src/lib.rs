@@ -117,7 +117,7 @@ pub use source::{BlockSink, BlockSource};
 pub const BLOCK_SIZE: usize = 4096;
 
 /// Version of the bytes that this builder makes, of images and of deltas: it changes whenever the same layers would give
-/// other bytes.
+/// other bytes, or [`segment_ends`] other cuts.
 ///
 /// The UUID of the file system is derived from it, so an image of another version has another identity.
 pub const BUILDER_VERSION: u32 = 1;
@@ -211,6 +211,8 @@ pub struct BuildReport {
     pub content: u64,
     /// Bytes read from all layers, uncompressed.
     pub expanded: u64,
+    /// Bytes read from each layer, uncompressed, lowest first: what [`segment_ends`] takes.
+    pub layers: Vec<u64>,
     /// Bytes written to the image, those given back since included: an upper bound of the bytes it has allocated,
     /// except for the metadata of the file system that stores it.
     pub written: u64,

@@ -28,6 +28,8 @@ pub(crate) struct Merge<'a, 'b, S> {
     pub(crate) below: Option<&'b FilesystemBelow<'b>>,
     /// Entries read so far.
     pub(crate) entries: u64,
+    /// Uncompressed bytes of each layer that was merged.
+    pub(crate) layers: Vec<u64>,
     content: FileContent<'b>,
     /// Bytes of metadata taken in, those replaced since included.
     held: u64,
@@ -52,6 +54,7 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
             tree,
             below,
             entries: 0,
+            layers: Vec::new(),
             content: FileContent::new(),
             held: 0,
             entry: Vec::new(),
@@ -124,6 +127,7 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
             return Err(self.tar_error(TarError::Io(error), &mut stream));
         }
         self.writer.progress.expanded = before + stream.read;
+        self.layers.push(stream.read);
         Ok(())
     }
 

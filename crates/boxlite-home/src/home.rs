@@ -6,7 +6,8 @@
 //! claims                           empty; live claims are locks on its byte ranges
 //! reserve-<purpose>                preallocated space for what frees space on a full disk
 //! images/blobs/sha256/<hex>        content-addressed, verified
-//! images/disk-images/<digest>.ext4 one read-only root filesystem per image
+//! images/disk-images/<digest>.ext4 a read-only root filesystem, whole
+//! images/deltas/<digest>.qcow2     what further layers change on the disk image or delta below it
 //! images/tmp/                      everything unfinished
 //! bases/<id>.qcow2                 immutable snapshot and clone bases
 //! boxes/<id>/                      one box: box.json, disks/*.qcow2, sockets, logs, locks
@@ -157,6 +158,16 @@ impl Home {
     /// The disk image of `digest` (lower-case hex).
     pub fn disk_image(&self, digest: &str) -> PathBuf {
         self.disk_images().join(format!("{digest}.ext4"))
+    }
+
+    /// The directory of deltas; there is none before the first delta.
+    pub fn deltas(&self) -> PathBuf {
+        self.root.join("images/deltas")
+    }
+
+    /// The delta of `digest` (lower-case hex).
+    pub fn delta(&self, digest: &str) -> PathBuf {
+        self.deltas().join(format!("{digest}.qcow2"))
     }
 
     /// The staging directory.

@@ -16,6 +16,7 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
     let kinds = [
         ("image", &report.images),
         ("disk image", &report.disk_images),
+        ("delta", &report.deltas),
         ("base", &report.bases),
         ("box directory", &report.box_directories),
         ("blob", &report.blobs),
@@ -100,6 +101,7 @@ fn subject(kind: SubjectKind) -> &'static str {
         SubjectKind::BoxDirectory => "box directory",
         SubjectKind::Blob => "blob",
         SubjectKind::BootFile => "boot file",
+        SubjectKind::Delta => "delta",
         SubjectKind::Unfinished => "unfinished",
         SubjectKind::CatalogEntry => "image",
     }
@@ -125,7 +127,7 @@ fn unexplained(item: &Item, now: i64) -> String {
 
 /// Shortens a digest as the other commands do; leaves other names whole.
 fn short(name: &str) -> String {
-    let stem = name.strip_suffix(".ext4").unwrap_or(name);
+    let stem = name.strip_suffix(".ext4").or_else(|| name.strip_suffix(".qcow2")).unwrap_or(name);
     let hex = stem.strip_prefix("sha256:").unwrap_or(stem);
     let is_digest = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_digest { hex[..12].to_owned() } else { name.to_owned() }
@@ -141,6 +143,7 @@ fn kept(by: &[Holder], holders: u64) -> String {
                 HolderKind::Chain => format!("overlay of box {name}"),
                 HolderKind::Base => format!("base {}", holder.name),
                 HolderKind::Description => format!("box.json of box {name}"),
+                HolderKind::Delta => format!("delta {name}"),
             }
         })
         .collect();

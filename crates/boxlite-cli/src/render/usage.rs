@@ -22,6 +22,7 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
         ]);
     };
     kind("disk images", &usage.disk_images);
+    kind("deltas", &usage.deltas);
     kind("overlays", &usage.overlays);
     kind("bases", &usage.bases);
     kind("blobs", &usage.blobs);

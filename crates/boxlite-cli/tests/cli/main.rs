@@ -8,6 +8,7 @@ mod btrfs;
 mod captive;
 mod clones;
 mod copying;
+mod deltas;
 mod edges;
 mod escape;
 mod execs;

@@ -65,9 +65,10 @@ impl Drop for Disk {
     }
 }
 
+/// Disk images and deltas.
 fn disk_images(home: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(home.join("images/disk-images")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let directories = ["images/disk-images", "images/deltas"].map(|name| std::fs::read_dir(home.join(name)));
+    directories.into_iter().flatten().flatten().map(|entry| entry.unwrap().path()).collect()
 }
 
 /// Mutations tried: a guard that always admits fails the refusal; one that never collects fails the second start;

@@ -1,6 +1,5 @@
 //! Copy-on-write overlays, which hold what boxes write.
 
-use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use boxlite_types::{Doing, Error, Result};
 
 use super::qcow2::chain::{DEEPEST, open_at, read_start};
 use super::qcow2::header::BOUND;
-use super::qcow2::{self, BackingDirectories, BackingFormat, CLUSTER, Qcow2Header, overlay_header};
+use super::qcow2::{self, BackingDirectories, BackingFormat, CLUSTER, Qcow2Header, is_delta, overlay_header};
 
 /// Creates an empty overlay of `virtual_size` bytes (virtual) at `destination`, above the leased `backing` file.
 ///
@@ -70,28 +69,73 @@ fn stage(
 pub struct Below {
     /// Its virtual size in bytes.
     pub virtual_size: u64,
-    /// The bases between it and the disk image, nearest first.
+    /// The bases between it and the files of its image, nearest first.
     pub bases: Vec<PathBuf>,
-    /// File name of the disk image; `None` for one that stands on none.
-    pub disk_image: Option<OsString>,
+    /// The files of its image, nearest first: deltas, then a disk image. Empty for one that stands on none.
+    pub image: Vec<PathBuf>,
 }
 
-/// Reads what the overlay of a box of `home` stands on. Bases are found by name, so a home may have been moved.
+impl Below {
+    /// The file that the overlay itself names, and its format.
+    pub fn nearest(&self) -> Option<(&Path, BackingFormat)> {
+        self.bases.iter().chain(&self.image).next().map(|path| (path.as_path(), format_of(path)))
+    }
+}
+
+/// The format of a disk image, a delta or a base.
+pub fn format_of(path: &Path) -> BackingFormat {
+    let is_raw = path.extension().is_some_and(|extension| extension == "ext4");
+    if is_raw { BackingFormat::Raw } else { BackingFormat::Qcow2 }
+}
+
+/// Reads what the overlay of a box of `home` stands on. Files are found by name, so a home may have been moved.
+///
+/// # Errors
+/// `Corrupt` when a header cannot be read, or a base or delta is missing.
+pub fn below(home: &Home, overlay: &Path) -> Result<Below> {
+    let (mut below, mut next) = to_image(home, overlay)?;
+    while let Some((format, path)) = next {
+        if below.image.len() == DEEPEST {
+            return Err(unreadable(overlay, &format!("it stands on more than {DEEPEST} deltas")));
+        }
+        next = if format == BackingFormat::Qcow2 { read(home, &path)?.1 } else { None };
+        below.image.push(path);
+    }
+    Ok(below)
+}
+
+/// The file of its image that a box's overlay, or the lowest of its bases, names; it need not exist.
 ///
 /// # Errors
 /// `Corrupt` when a header cannot be read or a base is missing.
-pub fn below(home: &Home, overlay: &Path) -> Result<Below> {
+pub fn image_below(home: &Home, overlay: &Path) -> Result<Option<PathBuf>> {
+    Ok(to_image(home, overlay)?.1.map(|(_, path)| path))
+}
+
+/// The file of this home that the overlay, base or delta at `path` names; it need not exist.
+///
+/// # Errors
+/// `Corrupt` when its header cannot be read.
+pub(crate) fn backing(home: &Home, path: &Path) -> Result<Option<PathBuf>> {
+    Ok(read(home, path)?.1.map(|(_, backing)| backing))
+}
+
+/// Follows bases down to the first file of the image.
+fn to_image(home: &Home, overlay: &Path) -> Result<(Below, Option<(BackingFormat, PathBuf)>)> {
     let (virtual_size, mut next) = read(home, overlay)?;
-    let mut bases = Vec::new();
-    while let Some((BackingFormat::Qcow2, base)) = next {
-        if bases.len() == DEEPEST {
+    let mut below = Below { virtual_size, bases: Vec::new(), image: Vec::new() };
+    while let Some((BackingFormat::Qcow2, base)) = &next {
+        if base.file_name().is_some_and(is_delta) {
+            break;
+        }
+        if below.bases.len() == DEEPEST {
             return Err(unreadable(overlay, &format!("it stands on more than {DEEPEST} bases")));
         }
+        let base = base.clone();
         next = read(home, &base)?.1;
-        bases.push(base);
+        below.bases.push(base);
     }
-    let disk_image = next.and_then(|(_, image)| image.file_name().map(ToOwned::to_owned));
-    Ok(Below { virtual_size, bases, disk_image })
+    Ok((below, next))
 }
 
 /// Whether nothing was ever written to the overlay, whose header [`below`] has read.

@@ -156,7 +156,7 @@ fn is_fruitless(memory: PassMemory, home: &Home, asked: SystemTime, critical: bo
 /// When another pass might find more than this one: at once where something was in use.
 fn look_again(report: &GcReport, now: SystemTime, grace: Duration) -> SystemTime {
     // Unfinished files do not count: a long pull has one throughout.
-    let stored = [&report.disk_images, &report.bases, &report.box_directories, &report.blobs];
+    let stored = [&report.disk_images, &report.deltas, &report.bases, &report.box_directories, &report.blobs];
     if stored.into_iter().flatten().any(|item| matches!(item.fate, Fate::Skipped { why: Skip::InUse })) {
         return now;
     }

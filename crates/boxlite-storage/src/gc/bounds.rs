@@ -12,7 +12,7 @@ pub(super) struct Bounds<'a> {
     /// The best verdict that the pass can bring about.
     outlook: Verdict,
     keep_storage: Option<u64>,
-    /// Bytes that disk images, bases and blobs still allocate.
+    /// Bytes that disk images, deltas, bases and blobs still allocate.
     stored: u64,
     /// Bytes that are to be freed; `None`: all that can be.
     free: Option<u64>,
@@ -62,7 +62,7 @@ impl<'a> Bounds<'a> {
     /// Counts what a step removed.
     pub(super) fn count(&mut self, step: &GcReport) {
         self.freed += step.removed().map(|item| item.allocated).sum::<u64>();
-        let stored = [&step.disk_images, &step.bases, &step.blobs].into_iter().flatten();
+        let stored = [&step.disk_images, &step.deltas, &step.bases, &step.blobs].into_iter().flatten();
         for item in stored.filter(|item| matches!(item.fate, Fate::Removed { .. })) {
             self.stored = self.stored.saturating_sub(item.allocated);
         }

@@ -11,6 +11,7 @@ pub(super) enum Category {
     BootFile,
     BoxDirectory,
     Base,
+    Delta,
     DiskImage,
     CatalogEntry,
 }
@@ -24,6 +25,7 @@ impl Category {
             Self::BootFile => &mut report.boot_files,
             Self::BoxDirectory => &mut report.box_directories,
             Self::Base => &mut report.bases,
+            Self::Delta => &mut report.deltas,
             Self::DiskImage => &mut report.disk_images,
             Self::CatalogEntry => &mut report.images,
         }
@@ -32,11 +34,17 @@ impl Category {
     /// Whether items are made again on demand, so that only as many are removed as there is need for, least recently
     /// used first.
     pub(super) fn is_cache(self) -> bool {
-        matches!(self, Self::DiskImage | Self::CatalogEntry)
+        matches!(self, Self::Delta | Self::DiskImage | Self::CatalogEntry)
+    }
+
+    /// The step of a pass in which items of this kind are removed. Deltas go with what they stand on, so that the least
+    /// recently used of all goes first.
+    pub(super) fn step(self) -> Self {
+        if self == Self::Delta { Self::DiskImage } else { self }
     }
 
     /// Whether the backing chains decide what is needed, so that removing one wants a second census.
     pub(super) fn is_chained(self) -> bool {
-        matches!(self, Self::BoxDirectory | Self::Base | Self::DiskImage)
+        matches!(self, Self::BoxDirectory | Self::Base | Self::Delta | Self::DiskImage)
     }
 }

@@ -88,6 +88,7 @@ pub(super) fn carry_out(
 /// Adds what one step has done.
 fn merge(report: &mut GcReport, step: GcReport) {
     report.disk_images.extend(step.disk_images);
+    report.deltas.extend(step.deltas);
     report.bases.extend(step.bases);
     report.box_directories.extend(step.box_directories);
     report.blobs.extend(step.blobs);
@@ -106,6 +107,7 @@ fn merge(report: &mut GcReport, step: GcReport) {
 fn finish(mut report: GcReport, scope: &GcScope<'_>) -> GcReport {
     let by_name = [
         &mut report.disk_images,
+        &mut report.deltas,
         &mut report.bases,
         &mut report.box_directories,
         &mut report.blobs,

@@ -53,7 +53,7 @@ impl GcPlan {
         let step = self.next_step(bounds)?;
         let confirmed = match step.category {
             _ if step.candidates.is_empty() => step.unlocked(false),
-            Category::Base | Category::DiskImage => step.confirm_files(scope),
+            Category::Base | Category::Delta | Category::DiskImage => step.confirm_files(scope),
             Category::BoxDirectory => step.confirm_boxes(scope),
             Category::Blob => step.confirm_each(|planned| confirm_blob(planned, scope)),
             Category::BootFile => step.confirm_each(|planned| confirm_boot_file(planned, scope)),
@@ -72,8 +72,8 @@ impl GcPlan {
 
     /// The candidates that come next, and those of their kind that stay because there is enough.
     fn next_step(&mut self, bounds: &Bounds<'_>) -> Option<PlanStep> {
-        let category = self.candidates.first()?.category;
-        let same = self.candidates.partition_point(|planned| planned.category == category);
+        let category = self.candidates.first()?.category.step();
+        let same = self.candidates.partition_point(|planned| planned.category.step() == category);
         let wanted = if category.is_cache() {
             bounds.wanted()
         } else {
@@ -101,8 +101,9 @@ impl GcPlan {
 
     fn skip(&mut self, category: Category, count: usize, why: Skip) -> PlanStep {
         let mut report = GcReport::default();
-        let skipped = self.candidates.drain(..count).map(|planned| planned.with(skipped(why)).item);
-        category.list(&mut report).extend(skipped);
+        for planned in self.candidates.drain(..count) {
+            planned.category.list(&mut report).push(planned.with(skipped(why)).item);
+        }
         PlanStep { category, candidates: Vec::new(), report }
     }
 }
@@ -129,7 +130,7 @@ impl PlanStep {
     }
 
     fn settle(&mut self, planned: Planned, fate: Fate) {
-        self.category.list(&mut self.report).push(planned.with(fate).item);
+        planned.category.list(&mut self.report).push(planned.with(fate).item);
     }
 
     fn fail(&mut self, planned: Planned, reason: impl std::fmt::Display) {

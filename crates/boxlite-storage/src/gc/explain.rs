@@ -12,7 +12,7 @@ use super::plan::{GcPlan, Planned};
 use super::rules::{GcScope, Rules, seconds};
 use crate::catalog::Catalog;
 
-/// Explains what becomes of everything that has one of `names`: the digest of a disk image, the id of a box, the file
+/// Explains what becomes of everything that has one of `names`: the digest of a disk image or delta, the id of a box, the file
 /// name of a base or of anything else that gc judges, or the beginning of one of these. Changes nothing.
 pub fn explain(
     home: &Home,
@@ -57,6 +57,7 @@ impl GcPlan {
             Category::BootFile => SubjectKind::BootFile,
             Category::BoxDirectory => SubjectKind::BoxDirectory,
             Category::Base => SubjectKind::Base,
+            Category::Delta => SubjectKind::Delta,
             Category::DiskImage => SubjectKind::DiskImage,
             Category::CatalogEntry => SubjectKind::CatalogEntry,
         };

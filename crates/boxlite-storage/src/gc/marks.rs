@@ -1,8 +1,8 @@
 //! Mark: which files and box directories are reached, and by whom. Pure.
 //!
-//! Records, and overlays of boxes that have one, need what they reach in any case. A base, or the directory of a box
-//! without a record, needs what it stands on only if it stays itself. The plan decides that from the top of the chains
-//! down, and tells by [`Marks::keep`], so that one walk settles whole chains.
+//! Records, and overlays of boxes that have one, need what they reach in any case. A base, a delta, or the directory of
+//! a box without a record, needs what it stands on only if it stays itself. The plan decides that from the top of the
+//! chains down, and tells by [`Marks::keep`], so that one walk settles whole chains.
 
 use std::collections::HashMap;
 
@@ -53,8 +53,8 @@ impl Marks {
         marks
     }
 
-    /// Bases and the directories of boxes without a record: boxes that are in doubt first, then those on which nothing
-    /// else can stand.
+    /// Bases, deltas and the directories of boxes without a record: boxes that are in doubt first, then those on which
+    /// nothing else can stand.
     pub(super) fn dependents(&self) -> Vec<Dependent> {
         let depth = |link| {
             let mut depth = 0_usize;
@@ -111,8 +111,9 @@ impl Marks {
     pub(super) fn keep(&mut self, dependent: Dependent) {
         match dependent {
             Dependent::File(index) => {
-                let link = self.census.files[index].backing;
-                self.follow(link, index as u32, HolderKind::Base);
+                let file = &self.census.files[index];
+                let (link, kind) = (file.backing, file.kind.pins_as());
+                self.follow(link, index as u32, kind);
             }
             Dependent::Box(index) => {
                 for overlay in self.census.overlays_of(index).to_vec() {
@@ -121,10 +122,26 @@ impl Marks {
                 let doubt = self.census.doubt(index);
                 self.doubt = self.doubt.max(doubt);
                 self.boxes_in_doubt |= doubt != Doubt::None && !self.census.boxes[index].intended;
-                if let Some(image) = self.census.lost.get(&index).and_then(LostBox::disk_image) {
-                    let holders = &mut self.census.files[image as usize].holders;
+                let images = self.census.lost.get(&index).map_or(&[][..], LostBox::images);
+                for image in images {
+                    let holders = &mut self.census.files[*image as usize].holders;
                     holders.add(index as u32, HolderKind::Description);
                 }
+            }
+        }
+    }
+
+    /// Whoever uses a delta uses all that it stands on.
+    pub(super) fn use_what_is_stood_on(&mut self) {
+        let Census { chains, files, .. } = &mut self.census;
+        for index in 0..files.len() {
+            let (link, used) = (files[index].backing, files[index].used);
+            if files[index].kind.pins_as() == HolderKind::Delta {
+                chains.visit_below(link, |id| {
+                    if let Some(MarkTarget::File(below)) = self.targets.get(&id) {
+                        files[*below].used = files[*below].used.max(used);
+                    }
+                });
             }
         }
     }

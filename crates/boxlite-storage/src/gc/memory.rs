@@ -55,9 +55,12 @@ pub(super) struct StoredState(u32);
 impl StoredState {
     pub(super) fn of(home: &Home) -> Result<Self> {
         let mut digest = std::hash::DefaultHasher::new();
-        for directory in [home.disk_images(), home.bases(), home.blobs()] {
-            let modified = std::fs::metadata(&directory).and_then(|found| found.modified());
-            modified.doing("examining", &directory)?.hash(&mut digest);
+        for directory in [home.disk_images(), home.deltas(), home.bases(), home.blobs()] {
+            match std::fs::metadata(&directory).and_then(|found| found.modified()) {
+                // Before its first delta a home has no directory for them.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                modified => modified.doing("examining", &directory)?.hash(&mut digest),
+            }
         }
         Ok(Self((digest.finish() % 400_000_000) as u32))
     }

@@ -26,7 +26,7 @@ pub(super) struct Rules<'a> {
     pub(super) until: Option<i64>,
     /// Catalogue entries without a box are considered too.
     pub(super) all: bool,
-    /// Digests of disk images that must stay.
+    /// Digests of disk images and deltas that must stay.
     pub(super) keep: &'a [String],
     /// A floor of free space is not kept, so templates are removed sooner.
     pub(super) pressed: bool,
@@ -60,9 +60,10 @@ impl<'a> Rules<'a> {
         self.until.is_some_and(|until| self.age(used) < until)
     }
 
-    /// Whether the disk image of this file name must stay.
+    /// Whether the disk image or delta of this file name must stay.
     pub(super) fn is_protected(&self, name: &str) -> bool {
-        self.keep.iter().any(|digest| name.strip_suffix(".ext4") == Some(digest))
+        let digest = name.strip_suffix(".ext4").or_else(|| name.strip_suffix(".qcow2"));
+        self.keep.iter().any(|kept| digest == Some(kept))
     }
 }
 

@@ -3,8 +3,8 @@
 //! # Crash safety
 //!
 //! Each item is renamed out of sight under its lock, the lock is released, and only then comes the slow unlink, so that
-//! nobody waits for it. Items that stand on others are renamed first: no crash leaves an overlay or a base without its
-//! base. The next pass removes what a crash left in the staging directory.
+//! nobody waits for it. Items that stand on others are renamed first: no crash leaves an overlay, a base or a delta without
+//! what it stands on. The next pass removes what a crash left in the staging directory.
 //!
 //! A pass writes nothing but its removals, so it works with 0 bytes and 0 inodes free. On a disk too full for another
 //! name in the staging directory, what is there already makes room; failing that, a file is unlinked where it is.
@@ -28,9 +28,9 @@ impl Confirmed {
     pub(super) fn sweep(mut self, scope: &GcScope<'_>) -> GcReport {
         let items = std::mem::take(&mut self.items);
         let mut sweep = StepSweep { scope, dry_run: self.dry_run, report: self.report };
-        let (chained, others): (Vec<_>, Vec<_>) = items
-            .into_iter()
-            .partition(|item| matches!(item.planned.category, Category::Base | Category::DiskImage));
+        let (chained, others): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| {
+            matches!(item.planned.category, Category::Base | Category::Delta | Category::DiskImage)
+        });
         for ConfirmedItem { planned, locks, .. } in others {
             sweep.remove(planned, locks);
         }
@@ -87,7 +87,7 @@ impl StepSweep<'_> {
                 self.drop_intent(IntentKind::Box, planned);
             }
             Category::CatalogEntry => return self.forget(planned),
-            Category::Base | Category::DiskImage => {}
+            Category::Base | Category::Delta | Category::DiskImage => {}
         }
         Ok(removed)
     }
@@ -122,7 +122,7 @@ impl StepSweep<'_> {
         }
     }
 
-    /// Removes bases or disk images.
+    /// Removes bases, or deltas and disk images.
     fn remove_files(&mut self, mut items: Vec<ConfirmedItem>) {
         items.sort_by_key(|item| std::cmp::Reverse(item.below.len()));
         let mut trash = Discarded::new();
@@ -143,7 +143,9 @@ impl StepSweep<'_> {
                 Some(Ok(Some(discarded))) => trash.push((planned, discarded)),
                 Some(Ok(None)) | None => self.report(planned, skipped(Skip::InUse)),
                 Some(Err(error)) => {
-                    let holder = Holder { name: planned.item.name.clone(), kind: HolderKind::Base };
+                    let is_delta = planned.category == Category::Delta;
+                    let kind = if is_delta { HolderKind::Delta } else { HolderKind::Base };
+                    let holder = Holder { name: planned.item.name.clone(), kind };
                     spared.extend(below.into_iter().map(|id| (id, holder.clone())));
                     self.fail(planned, error);
                 }

@@ -71,9 +71,10 @@ impl<'a> Measuring<'a> {
 
     /// Bytes of all rows but the last.
     fn rows(&self) -> u64 {
-        let Usage { disk_images, overlays, bases, blobs, logs, boot_files, unfinished, .. } = &self.usage;
+        let Usage { disk_images, deltas, overlays, bases, blobs, logs, boot_files, unfinished, .. } =
+            &self.usage;
         let Usage { unexplained, database, reserves, .. } = &self.usage;
-        let rows = [disk_images, overlays, bases, blobs, logs, boot_files, unfinished];
+        let rows = [disk_images, deltas, overlays, bases, blobs, logs, boot_files, unfinished];
         rows.into_iter().chain([unexplained, database, reserves]).map(|row| row.allocated).sum()
     }
 
@@ -100,12 +101,16 @@ impl<'a> Measuring<'a> {
         if boxes > 1 {
             self.usage.shared += file.allocated;
         }
-        let is_image = file.kind.category() == Category::DiskImage;
-        let share = if is_image { &mut self.usage.disk_images } else { &mut self.usage.bases };
+        let category = file.kind.category();
+        let share = match category {
+            Category::DiskImage => &mut self.usage.disk_images,
+            Category::Delta => &mut self.usage.deltas,
+            _ => &mut self.usage.bases,
+        };
         share.count += 1;
         share.allocated += if self.counted.insert(file.id) { file.allocated } else { 0 };
         share.reclaimable += if reclaimable { file.freed() } else { 0 };
-        if is_image {
+        if category == Category::DiskImage {
             self.usage.images.push(ImageUsage {
                 digest: file.name.trim_end_matches(".ext4").to_owned(),
                 allocated: file.allocated,

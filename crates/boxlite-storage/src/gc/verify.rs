@@ -59,7 +59,7 @@ impl GcPlan {
         Ok(())
     }
 
-    /// Overlays and bases, and what our reader says they stand on.
+    /// Overlays, bases and deltas, and what our reader says they stand on.
     fn holders(&self, home: &Home) -> Vec<(PathBuf, ChainLink)> {
         let bases = self.census.files.iter().filter(|file| file.kind.stands_on_others());
         let mut holders: Vec<_> = bases.map(|file| (file.path(home), file.backing)).collect();
@@ -136,15 +136,15 @@ impl Derivation<'_> {
     }
 }
 
-/// The file that a header names, and the one of this home that a start opens by that name.
+/// The file that a header names, and those of this home that a start may open by that name.
 fn meanings(home: &Home, path: &Path, format: Option<&str>) -> Vec<PathBuf> {
     let name = path.file_name().unwrap_or_default();
     let is_raw = match format {
         Some(format) => format == "raw",
         None => path.extension().is_some_and(|extension| extension == "ext4"),
     };
-    let own = if is_raw { home.disk_images() } else { home.bases() };
-    vec![path.to_owned(), own.join(name)]
+    let own = if is_raw { vec![home.disk_images()] } else { vec![home.deltas(), home.bases()] };
+    std::iter::once(path.to_owned()).chain(own.into_iter().map(|directory| directory.join(name))).collect()
 }
 
 fn identity(path: &Path) -> Option<FileId> {

@@ -102,20 +102,21 @@ impl Images {
         .await
     }
 
-    /// Leases every layer of `image` for reading, lowest first.
+    /// Leases a layer of `image` for reading.
     ///
     /// # Errors
-    /// `NotFound` when a blob is missing, saying how to get it back.
-    pub(crate) fn lease_layers(&self, image: &Image) -> Result<Vec<Leased>> {
-        let lease = |layer: &Layer| {
-            self.blobs.lease(layer.digest, Some(layer.length))?.ok_or_else(|| {
-                let name = image.references.first().cloned().unwrap_or_else(|| image.digest.to_string());
-                let message =
-                    format!("layer {} of {name} is missing; run `boxlite pull {name}`", layer.digest);
-                Error::not_found(message).at(self.blobs.path(layer.digest))
-            })
-        };
-        image.layers.iter().map(lease).collect()
+    /// `NotFound` when its blob is missing, saying how to get it back.
+    pub(crate) fn lease_layer(&self, image: &Image, layer: &Layer) -> Result<Leased> {
+        self.blobs.lease(layer.digest, Some(layer.length))?.ok_or_else(|| {
+            let name = image.references.first().cloned().unwrap_or_else(|| image.digest.to_string());
+            let message = format!("layer {} of {name} is missing; run `boxlite pull {name}`", layer.digest);
+            Error::not_found(message).at(self.blobs.path(layer.digest))
+        })
+    }
+
+    /// The database.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The store of blobs.
@@ -150,6 +151,14 @@ pub(crate) fn disk_digest(diff_ids: &[Digest], virtual_size: u64) -> String {
         hasher.update(diff_id.bytes());
     }
     Digest::finish(hasher).hex()
+}
+
+/// The digests of the disk images with the lowest of these layers, with the two lowest, and so on: of all that a disk
+/// image with these layers may be made of.
+pub(crate) fn disk_digests(diff_ids: &[Digest], virtual_size: u64) -> Vec<String> {
+    (1..=diff_ids.len().max(1))
+        .map(|end| disk_digest(&diff_ids[..end.min(diff_ids.len())], virtual_size))
+        .collect()
 }
 
 /// The image, and the canonical reference if `wanted` is one.

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::blobs::{BUSY_PAUSE, WantedBlob};
 use super::manifest::{self, Descriptor, Manifest, ParsedConfig};
 use super::source::ImageSource;
-use super::{Images, WriteSpace, disk_digest};
+use super::{Images, WriteSpace, disk_digests};
 use crate::catalog::Catalog;
 use crate::reference::Reference;
 use crate::store::Document;
@@ -109,7 +109,7 @@ impl Images {
             layers: layers.iter().map(|layer| (layer.digest, layer.length)).collect(),
         });
         // A pull makes room for a box of this image: not at the expense of its own disk image.
-        let keep = vec![disk_digest(&found.parsed.diff_ids, self.settings().disk_size.value.0)];
+        let keep = disk_digests(&found.parsed.diff_ids, self.settings().disk_size.value.0);
         let job = PullJob { room: self.room(keep.clone())?, keep, written: Arc::default() };
         let outcome = self.store_image(reference, &source, found, &job, &progress).await;
         if let Err(error) = &outcome

@@ -10,6 +10,7 @@ mod failure;
 mod identity;
 mod images;
 mod intents;
+mod layers;
 mod roots;
 mod schema;
 

@@ -12,6 +12,9 @@ const VERSION: i64 = 2;
 /// Before the home's identity and intents.
 const WITHOUT_INTENTS: i64 = 1;
 
+/// The one feature that a build must know before it opens a home which has it: images are stored with deltas.
+pub(super) const DELTAS: &str = "deltas";
+
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT INTO meta VALUES ('incompatible_features', '');
@@ -100,10 +103,10 @@ pub(super) fn bring_up_to_date(
     }
     let found = version(connection).map_err(named)?;
     let features = meta(connection, "incompatible_features").map_err(named)?.unwrap_or_default();
-    if (found != VERSION && schema == Schema::Current) || !features.is_empty() {
+    if (found != VERSION && schema == Schema::Current) || !(features.is_empty() || features == DELTAS) {
         let message = format!(
             "{} has schema version {found} with features '{features}', and this boxlite knows version {VERSION} \
-             without any; use the boxlite that wrote it",
+             without any or with '{DELTAS}'; use the boxlite that wrote it",
             path.display()
         );
         return Err(Error::unsupported(message).at(path));

@@ -105,7 +105,7 @@ async fn work_that_was_done_meanwhile_is_not_done_again() {
         let image = fresh.pull(&reference).await.unwrap();
         let leased =
             boxlite_storage::disk_image::ensure(&fresh.images, &image, crate::disk::VIRTUAL, &()).unwrap();
-        let made = [leased.path().to_owned(), fresh.home.blobs().join(image.digest.hex())];
+        let made = [leased.top().path().to_owned(), fresh.home.blobs().join(image.digest.hex())];
         let before = made.clone().map(inode);
         drop(gate);
         assert_eq!(child::finish(child).said, format!("ok {}", image.digest));

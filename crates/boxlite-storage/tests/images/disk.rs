@@ -28,7 +28,7 @@ async fn a_disk_image_holds_the_layers_and_is_the_same_after_every_build() {
     let image = pulled(&scratch, &[("tool", 300_000), ("other", 20_000)]).await;
     let leased = ensure(&scratch.images, &image, VIRTUAL, &()).unwrap();
     let path = scratch.home.disk_image(&digest(&image, VIRTUAL));
-    assert_eq!(leased.path(), path);
+    assert_eq!(leased.top().path(), path);
     check(&path);
     let listed = run("debugfs", &["-R", "ls -p /", path.to_str().unwrap()]);
     assert!(listed.contains("/tool//300000/") || listed.contains("/tool/300000/"), "{listed}");
@@ -54,8 +54,9 @@ async fn eight_threads_build_one_disk_image_once() {
         }
     };
     let inodes: Vec<u64> = std::thread::scope(|scope| {
-        let one =
-            || ensure(&scratch.images, &image, VIRTUAL, &sink).unwrap().file().metadata().unwrap().ino();
+        let one = || {
+            ensure(&scratch.images, &image, VIRTUAL, &sink).unwrap().top().file().metadata().unwrap().ino()
+        };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -108,7 +109,7 @@ async fn damaged_and_missing_blobs_are_named_and_a_pull_heals_them() {
     assert_eq!((scratch.staged(), names(&scratch.home.disk_images())), (vec![], vec![]));
 
     scratch.pull(&image.references[0]).await.unwrap();
-    check(ensure(&scratch.images, &image, VIRTUAL, &()).unwrap().path());
+    check(ensure(&scratch.images, &image, VIRTUAL, &()).unwrap().top().path());
 }
 
 /// The config's `diff_id`s are a claim that the build checks.

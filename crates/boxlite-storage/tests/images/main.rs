@@ -3,6 +3,7 @@
 
 mod child;
 mod crash;
+mod deltas;
 mod disk;
 mod fixture;
 mod local;

@@ -34,6 +34,8 @@ pub struct ExplainedItem {
 pub enum SubjectKind {
     /// A disk image.
     DiskImage,
+    /// What an image's further layers change on a disk image.
+    Delta,
     /// A snapshot or clone base.
     Base,
     /// The directory of a box without a record.

@@ -20,8 +20,8 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// Drop images that no box uses from the catalogue as well, tagged or not.
     pub all: bool,
-    /// Stop removing disk images and catalogue entries, least recently used first, once disk images, bases and
-    /// blobs together allocate no more than so many bytes.
+    /// Stop removing disk images, deltas and catalogue entries, least recently used first, once disk images, deltas,
+    /// bases and blobs together allocate no more than so many bytes.
     pub keep_storage: Option<u64>,
     /// Spare disk images and catalogue entries that were used more recently than this.
     pub until: Option<Duration>,

@@ -13,6 +13,9 @@ pub struct GcReport {
     pub dry_run: bool,
     /// Every disk image, by name.
     pub disk_images: Vec<Item>,
+    /// Every delta, by name.
+    #[serde(default)]
+    pub deltas: Vec<Item>,
     /// Every base, by name.
     pub bases: Vec<Item>,
     /// Box directories that have no record.
@@ -50,7 +53,7 @@ impl GcReport {
 
     /// All items of the pass.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
-        let stored = [&self.disk_images, &self.bases, &self.box_directories, &self.blobs];
+        let stored = [&self.disk_images, &self.deltas, &self.bases, &self.box_directories, &self.blobs];
         stored.into_iter().chain([&self.boot_files, &self.unfinished, &self.images]).flatten()
     }
 
@@ -114,10 +117,10 @@ pub enum Fate {
     },
 }
 
-/// A box or base that needs an item.
+/// A box, base or delta that needs an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Id of a box, or file name of a base.
+    /// Id of a box, or file name of a base or delta.
     pub name: String,
     /// By which source.
     pub kind: HolderKind,
@@ -135,6 +138,8 @@ pub enum HolderKind {
     Base,
     /// The `box.json` of a box without a record names it.
     Description,
+    /// It is in the backing chain of a delta.
+    Delta,
 }
 
 /// Why an unneeded item was left alone.

@@ -18,8 +18,11 @@ pub struct KindUsage {
 /// The space that a home takes; a file with several names counts in one row, once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Disk images.
+    /// Whole disk images.
     pub disk_images: KindUsage,
+    /// Deltas over disk images.
+    #[serde(default)]
+    pub deltas: KindUsage,
     /// Copy-on-write overlays of boxes.
     pub overlays: KindUsage,
     /// Snapshot and clone bases.
@@ -45,7 +48,7 @@ pub struct Usage {
     /// add up to all that the home allocates.
     #[serde(default)]
     pub other: u64,
-    /// Bytes of disk images and bases that more than one box stands on.
+    /// Bytes of disk images, deltas and bases that more than one box stands on.
     pub shared: u64,
     /// Allocated bytes that `gc` would free now.
     pub reclaimable: u64,
@@ -66,7 +69,7 @@ pub struct BoxUsage {
     pub overlays: u64,
     /// The rest of its directory.
     pub logs: u64,
-    /// Disk images and bases below its overlays, which it may share.
+    /// Disk images, deltas and bases below its overlays, which it may share.
     pub below: u64,
 }
 

@@ -26,7 +26,7 @@ pub struct LaunchSpec {
     pub box_dir: PathBuf,
     /// The qcow2 overlay that is the root disk, absolute.
     pub overlay: PathBuf,
-    /// The immutable qcow2 bases between overlay and disk image, nearest first.
+    /// The immutable qcow2 files (bases, deltas) between overlay and disk image, nearest first.
     pub bases: Vec<PathBuf>,
     /// The disk image below it: given to QEMU by name, so that the path in the overlay's header, which is stale in a
     /// home that was moved, is never followed.

@@ -3,6 +3,7 @@
 use boxlite_home::durable::Lock;
 use boxlite_home::{BoxPaths, is_id};
 use boxlite_storage::disk::overlay::{self, Below};
+use boxlite_storage::disk_image;
 use boxlite_types::{Adoption, BoxDescription, BoxRecord, Error, ErrorKind, Phase, Result, RunOutcome};
 
 use super::guard::shim_lock;
@@ -38,8 +39,7 @@ pub(crate) fn adopt(context: &LocalContext, wanted: &str) -> Result<Adoption> {
     let (record, below) = consistent(context, &paths, described, &mut notices)?;
     let record = insert(context, record, &below, &mut notices)?;
     description::write(context, &paths, &record)?;
-    let image = context.home.disk_image(&record.disk_digest);
-    if !image.exists() {
+    if disk_image::lease(&context.home, &record.disk_digest)?.is_none() {
         let message = format!(
             "its disk image is not here; a start builds it again, if need be after `boxlite pull {}`",
             record.image_reference
@@ -84,17 +84,18 @@ fn consistent(
     record.phase = Phase::Created;
     let overlay = paths.overlay();
     if overlay.symlink_metadata().is_err() {
-        let below = Below { virtual_size: record.disk_image_size, bases: Vec::new(), disk_image: None };
+        let below = Below { virtual_size: record.disk_image_size, bases: Vec::new(), image: Vec::new() };
         return Ok((record, below));
     }
     let below = overlay::below(&context.home, &overlay)?;
-    let named = format!("{}.ext4", record.disk_digest);
-    if below.disk_image.as_deref() != Some(named.as_ref()) {
-        let found = below.disk_image.as_deref().unwrap_or_default().to_string_lossy();
+    let stem = below.image.first().and_then(|image| image.file_stem()).unwrap_or_default();
+    if stem != record.disk_digest.as_str() {
         let message = format!(
-            "box.json says that box {} stands on the disk image {named}, and its overlay stands on '{found}'; the \
-             two do not belong together",
-            record.id
+            "box.json says that box {} stands on the disk image {}, and its overlay stands on '{}'; the two do not \
+             belong together",
+            record.id,
+            record.disk_digest,
+            stem.to_string_lossy()
         );
         return Err(Error::corrupt(message).at(overlay));
     }

@@ -86,10 +86,9 @@ fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Re
         overlay::create(&context.home, &leased, format, &clone.overlay(), below.virtual_size)
     };
     if overlay::is_pristine(&lease)? {
-        match below.bases.first() {
-            Some(base) => stand_clone_on(base, BackingFormat::Qcow2)?,
-            None => stand_clone_on(&context.home.disk_image(&source.record.disk_digest), BackingFormat::Raw)?,
-        }
+        let nothing = || Error::corrupt("the disk of the box stands on nothing").at(&own);
+        let (nearest, format) = below.nearest().ok_or_else(nothing)?;
+        stand_clone_on(nearest, format)?;
         return Ok(below.bases);
     }
     if below.bases.len() >= MAX_BASES {

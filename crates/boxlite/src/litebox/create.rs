@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Lock, StagedDir, fault};
-use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
@@ -103,7 +102,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
         phase: Phase::Created,
     };
     // A disk image that is there already is not collected while the record that pins it is being made.
-    let _lease = Leased::acquire(&context.home.disk_image(&record.disk_digest))?;
+    let _lease = disk_image::lease(&context.home, &record.disk_digest)?;
     establish(context, &mut record, |_| Ok(Vec::new()))?;
     let new = NewBox::of(context, record);
     fault::point("create.recorded").doing("creating", &new.record().name)?;

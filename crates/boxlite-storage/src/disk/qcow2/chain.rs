@@ -354,16 +354,25 @@ impl Chains {
                 trail.push(id);
                 let next = self.resolve(&name, format, path, trail);
                 trail.pop();
-                (next, local_path(&name).is_none_or(Path::is_relative))
+                let relative = local_path(&name).is_none_or(Path::is_relative);
+                (next, relative && !self.is_own(&name, format, next))
             }
         };
-        // The meaning of a relative name, and whether a chain is too deep or a cycle, depend on where one comes
+        // The meaning of a relative name that does not lead to the home's own file, and whether a chain is too deep or a cycle, depend on where one comes
         // from, so such a file is not shared between chains.
         let is_whole = self.visit_below(next, |_| {}) == ChainLink::End;
         if relative || !is_whole {
             return Some(self.fresh_node(id, next));
         }
         Some(self.node(id, next))
+    }
+
+    /// Whether the link leads to the home's own file of this name alone, as from everywhere else.
+    fn is_own(&self, name: &[u8], format: BackingFormat, link: ChainLink) -> bool {
+        let ChainLink::File(index) = link else { return false };
+        let own = self.home.as_ref().and_then(|home| home.own(name, format));
+        let found = own.and_then(|own| rustix::fs::statat(rustix::fs::CWD, &own, AtFlags::empty()).ok());
+        found.is_some_and(|stat| id_of(&stat) == self.nodes[index.0 as usize].id)
     }
 
     /// Whether the remembered node was reached as a raw file, whose header (if it has one) was not read.

@@ -6,6 +6,7 @@
 
 pub mod chain;
 mod content;
+pub(crate) mod delta;
 pub mod header;
 mod name;
 mod write;
@@ -17,4 +18,5 @@ pub use chain::{ChainLink, Chains, Followed, Unknown};
 pub use content::is_pristine;
 pub use header::{BackingFormat, Qcow2Header};
 pub use name::BackingDirectories;
+pub(crate) use name::is_delta;
 pub(crate) use write::{CLUSTER, overlay_header};

@@ -12,20 +12,23 @@ use std::path::{Path, PathBuf};
 use boxlite_home::Home;
 
 use super::header::BackingFormat;
+use crate::disk::is_digest;
 
 /// The directories of a home in which the files are that overlays stand on.
 #[derive(Debug, Clone)]
 pub struct BackingDirectories {
     /// Raw files: disk images.
     pub raw: PathBuf,
-    /// qcow2 files: bases.
-    pub qcow2: PathBuf,
+    /// qcow2 files that are named by a digest: deltas.
+    pub deltas: PathBuf,
+    /// All other qcow2 files: bases.
+    pub bases: PathBuf,
 }
 
 impl BackingDirectories {
     /// Those of `home`.
     pub fn of_home(home: &Home) -> Self {
-        Self { raw: home.disk_images(), qcow2: home.bases() }
+        Self { raw: home.disk_images(), deltas: home.deltas(), bases: home.bases() }
     }
 
     /// The file of this home that a header means by `name`, wherever the name's directory is; it need not exist.
@@ -39,8 +42,20 @@ impl BackingDirectories {
             BackingFormat::Unnamed => file.as_bytes().ends_with(b".ext4"),
             BackingFormat::Other => return None,
         };
-        Some(if is_raw { &self.raw } else { &self.qcow2 }.join(file))
+        let directory = if is_raw {
+            &self.raw
+        } else if is_delta(file) {
+            &self.deltas
+        } else {
+            &self.bases
+        };
+        Some(directory.join(file))
     }
+}
+
+/// Whether a file of this name is a delta: 64 lower-case hex digits and `.qcow2`. Bases have shorter names.
+pub(crate) fn is_delta(name: &OsStr) -> bool {
+    name.as_bytes().strip_suffix(b".qcow2").is_some_and(is_digest)
 }
 
 /// The path that the backing name stands for; `None` for `json:`, `nbd:` and every other protocol.

@@ -152,8 +152,11 @@ fn a_moved_home_is_found_by_file_name() {
     std::fs::write(home.path().join("abc.ext4"), b"raw").unwrap();
     let top = home.path().join("top.qcow2");
     write(&top, Path::new("/nowhere/images/disk-images/abc.ext4"), BackingFormat::Raw);
-    let mut chains =
-        Chains::new(Some(BackingDirectories { raw: home.path().to_owned(), qcow2: home.path().to_owned() }));
+    let mut chains = Chains::new(Some(BackingDirectories {
+        raw: home.path().to_owned(),
+        deltas: home.path().to_owned(),
+        bases: home.path().to_owned(),
+    }));
     let followed = follow_file(&mut chains, &top).unwrap().unwrap();
     assert_eq!(chains.below(followed.backing), (vec![id(&home.path().join("abc.ext4"))], ChainLink::End));
 }

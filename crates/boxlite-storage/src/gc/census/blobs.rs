@@ -8,7 +8,6 @@ use boxlite_home::{Home, durable};
 use boxlite_types::{Doing, Error, Result};
 
 use super::Caches;
-use super::files::is_digest;
 use crate::catalog::Catalog;
 use crate::disk::qcow2::chain::nanoseconds;
 
@@ -95,7 +94,7 @@ fn list(directory: &Path) -> Result<Vec<BlobFile>> {
     for entry in std::fs::read_dir(directory).doing(doing, directory)? {
         let entry = entry.doing(doing, directory)?;
         let Some(name) = entry.file_name().to_str().map(ToOwned::to_owned) else { continue };
-        if !is_digest(name.as_bytes()) {
+        if !crate::disk::is_digest(name.as_bytes()) {
             continue;
         }
         let metadata = match entry.metadata() {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::Census;
 use super::directory::{each_entry, each_entry_in, os};
-use super::files::{disk_image_named, vanished};
+use super::files::{images_named, vanished};
 use super::holders::Holders;
 use crate::catalog::{Catalog, IntentKind};
 use crate::disk::qcow2::chain::nanoseconds;
@@ -89,7 +89,7 @@ impl Census {
         Some(handle)
     }
 
-    /// Notes which boxes have records and which disk images these name.
+    /// Notes which boxes have records and which disk images and deltas these name.
     pub(super) fn read_records(&mut self, home: &Home, catalog: &dyn Catalog) {
         let listed = self.boxes.len();
         let mut pins = Vec::new();
@@ -101,7 +101,7 @@ impl Census {
                 boxes.len() - 1
             });
             boxes[index].recorded = true;
-            pins.extend(disk_image_named(files, pin.disk_digest).map(|image| (index as u32, image)));
+            pins.extend(images_named(files, pin.disk_digest).map(|image| (index as u32, image)));
         });
         self.pins = pins;
         if let Err(error) = read {
@@ -121,7 +121,7 @@ impl Census {
                 let written = intended.get(&(IntentKind::Box, entry.id.to_string()));
                 entry.intended = written.is_some_and(|written| !ran_since(home, &entry.id, *written));
             }
-            for file in self.files.iter_mut().filter(|file| file.kind.stands_on_others()) {
+            for file in self.files.iter_mut().filter(|file| !file.kind.can_be_made_again()) {
                 file.intended = is_intended(IntentKind::Base, &file.name);
             }
         }

@@ -1,4 +1,4 @@
-//! Files that overlays stand on: disk images and bases.
+//! Files that overlays stand on: disk images, deltas and bases.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use boxlite_home::Home;
 use boxlite_home::durable::FileId;
+use boxlite_types::gc::HolderKind;
 use rustix::fs::{AtFlags, FileType, StatxFlags};
 use rustix::io::Errno;
 
 use super::Census;
 use super::directory::{each_entry, os};
 use super::holders::Holders;
-use crate::disk::qcow2::ChainLink;
+use crate::disk::is_digest;
 use crate::disk::qcow2::chain::nanoseconds;
+use crate::disk::qcow2::{ChainLink, is_delta};
 use crate::gc::category::Category;
 
 /// A kind of file that overlays stand on.
@@ -32,6 +34,16 @@ pub(in crate::gc) trait StoredKind: std::fmt::Debug + Sync {
     /// Whether it can be made again, so that it needs no intent.
     fn can_be_made_again(&self) -> bool;
 
+    /// What a file is to those that it stands on.
+    fn pins_as(&self) -> HolderKind {
+        HolderKind::Base
+    }
+
+    /// Whether a home need not have its directory.
+    fn may_lack_directory(&self) -> bool {
+        false
+    }
+
     /// Why one is removed.
     fn why_unneeded(&self) -> &'static str;
 }
@@ -39,6 +51,10 @@ pub(in crate::gc) trait StoredKind: std::fmt::Debug + Sync {
 /// Read-only root filesystems, built from an image's layers.
 #[derive(Debug)]
 pub(in crate::gc) struct DiskImages;
+
+/// What an image's further layers change on a disk image or another delta.
+#[derive(Debug)]
+pub(in crate::gc) struct Deltas;
 
 /// Former overlays on which clones and snapshots stand.
 #[derive(Debug)]
@@ -67,6 +83,40 @@ impl StoredKind for DiskImages {
 
     fn why_unneeded(&self) -> &'static str {
         "no box, base or lease needs it"
+    }
+}
+
+impl StoredKind for Deltas {
+    fn category(&self) -> Category {
+        Category::Delta
+    }
+
+    fn directory(&self, home: &Home) -> PathBuf {
+        home.deltas()
+    }
+
+    fn is_named(&self, name: &CStr) -> bool {
+        is_delta(os(name))
+    }
+
+    fn stands_on_others(&self) -> bool {
+        true
+    }
+
+    fn can_be_made_again(&self) -> bool {
+        true
+    }
+
+    fn pins_as(&self) -> HolderKind {
+        HolderKind::Delta
+    }
+
+    fn may_lack_directory(&self) -> bool {
+        true
+    }
+
+    fn why_unneeded(&self) -> &'static str {
+        "no box, base, other delta or lease needs it"
     }
 }
 
@@ -131,6 +181,9 @@ impl Census {
     /// Adds the files of `kind`, by name.
     pub(super) fn list_files(&mut self, home: &Home, kind: &'static dyn StoredKind) {
         let directory = kind.directory(home);
+        if kind.may_lack_directory() && is_absent(&directory) {
+            return;
+        }
         let Some(handle) = self.open_directory(&directory) else { return };
         let mut files = Vec::new();
         let listed = each_entry(&handle, |name, file_type| {
@@ -201,17 +254,23 @@ fn leads_elsewhere(home: &Home, directory: &Path) -> bool {
     is_linked || mount(directory).is_err() || mount(directory) != mount(home.root())
 }
 
-/// The place of the disk image of that digest, among `files` that begin with the disk images by name.
-pub(super) fn disk_image_named(files: &[StoredFile], digest: &str) -> Option<u32> {
+/// The places of the disk image and of the delta of that digest, among `files` that begin with the disk images and the
+/// deltas, each by name.
+pub(super) fn images_named(files: &[StoredFile], digest: &str) -> impl Iterator<Item = u32> {
+    let is_image = |file: &StoredFile| file.kind.category() == Category::DiskImage;
+    let first_delta = files.partition_point(is_image);
+    let (images, deltas) = files.split_at(first_delta);
     // Compared as they are sorted: with the suffix.
-    let sought = || digest.bytes().chain(*b".ext4");
-    let found = files.binary_search_by(|file| file.name.bytes().cmp(sought()));
-    found.ok().map(|place| place as u32)
+    let find = |files: &[StoredFile], first: usize, suffix: &str| {
+        let sought = || digest.bytes().chain(suffix.bytes());
+        let found = files.binary_search_by(|file| file.name.bytes().cmp(sought()));
+        found.ok().map(|place| (first + place) as u32)
+    };
+    [find(images, 0, ".ext4"), find(deltas, first_delta, ".qcow2")].into_iter().flatten()
 }
 
-/// Whether these are the 64 lower-case hex digits with which boxlite names what it stores.
-pub(super) fn is_digest(name: &[u8]) -> bool {
-    name.len() == 64 && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+fn is_absent(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Whether the file is no longer at its path: it was removed since it was read, and what it stood on perhaps with it.

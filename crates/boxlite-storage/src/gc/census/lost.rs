@@ -9,7 +9,7 @@ use boxlite_types::gc::Unreadable;
 use boxlite_types::{BoxDescription, Error, Result};
 use serde_json::Value;
 
-use super::files::disk_image_named;
+use super::files::images_named;
 use super::{Census, unreadable};
 
 /// What is known of a box without a record.
@@ -30,8 +30,8 @@ enum Description {
     Image {
         /// As the user named it.
         reference: Option<String>,
-        /// The disk image's place in the census, if it is there.
-        disk: Option<u32>,
+        /// The places of its disk image and its delta in the census, if they are there.
+        images: Vec<u32>,
     },
 }
 
@@ -59,11 +59,11 @@ impl LostBox {
         }
     }
 
-    /// The disk image that its description names, as a place in the census.
-    pub(in crate::gc) fn disk_image(&self) -> Option<u32> {
-        match self.description {
-            Description::Image { disk, .. } => disk,
-            Description::Absent | Description::Unusable(_) => None,
+    /// The disk image and the delta that its description names, as places in the census.
+    pub(in crate::gc) fn images(&self) -> &[u32] {
+        match &self.description {
+            Description::Image { images, .. } => images,
+            Description::Absent | Description::Unusable(_) => &[],
         }
     }
 
@@ -122,7 +122,7 @@ impl Census {
         let digest = said("disk_digest").ok_or_else(|| corrupt("it names no disk image"))?;
         Ok(Description::Image {
             reference: said("image_reference").map(ToOwned::to_owned),
-            disk: disk_image_named(&self.files, digest.strip_prefix("sha256:").unwrap_or(digest)),
+            images: images_named(&self.files, digest.strip_prefix("sha256:").unwrap_or(digest)).collect(),
         })
     }
 }

@@ -28,7 +28,7 @@ pub(super) use holders::Holders;
 pub(super) use lost::{Doubt, LostBox};
 pub(super) use staging::StagedEntry;
 
-use files::{Bases, DiskImages};
+use files::{Bases, Deltas, DiskImages};
 
 use crate::catalog::Catalog;
 use crate::disk::qcow2::{BackingDirectories, ChainLink, Chains};
@@ -36,14 +36,14 @@ use crate::disk::qcow2::{BackingDirectories, ChainLink, Chains};
 /// Everything that decides what is needed, and everything that can be removed.
 #[derive(Debug)]
 pub(super) struct Census {
-    /// Disk images, then bases, each by name.
+    /// Disk images, then deltas, then bases, each by name.
     pub(super) files: Vec<StoredFile>,
     /// Those with a directory come first, by id.
     pub(super) boxes: Vec<BoxEntry>,
     pub(super) overlays: Vec<Overlay>,
     /// What is known of boxes without a record, by their place.
     pub(super) lost: BTreeMap<usize, LostBox>,
-    /// Which box's record names which disk image, as indices.
+    /// Which box's record names which disk image or delta, as indices.
     pub(super) pins: Vec<(u32, u32)>,
     pub(super) chains: Chains,
     pub(super) caches: Caches,
@@ -85,6 +85,8 @@ impl Census {
             harmless: Vec::new(),
         };
         census.list_files(home, &DiskImages);
+        // A delta that is published later was built under a lease on what it stands on.
+        census.list_files(home, &Deltas);
         let boxes = census.list_boxes(&home.boxes());
         // The records come after the directories: a box that is being created has its directory first.
         census.read_records(home, catalog);

@@ -1,4 +1,4 @@
-//! Disk images and bases.
+//! Disk images, deltas and bases.
 
 use boxlite_types::gc::{Item, Skip};
 

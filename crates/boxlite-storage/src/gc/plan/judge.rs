@@ -45,7 +45,7 @@ impl Judgement {
 pub(super) fn kept(census: &Census, holders: &Holders) -> Fate {
     let name = |(index, kind): &(u32, HolderKind)| Holder {
         name: match kind {
-            HolderKind::Base => census.files[*index as usize].name.to_string(),
+            HolderKind::Base | HolderKind::Delta => census.files[*index as usize].name.to_string(),
             HolderKind::Record | HolderKind::Chain | HolderKind::Description => {
                 census.boxes[*index as usize].id.to_string()
             }

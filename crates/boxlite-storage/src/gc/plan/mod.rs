@@ -125,6 +125,7 @@ impl GcPlan {
             };
             marks.keep(*dependent);
         }
+        marks.use_what_is_stood_on();
         let images =
             (0..marks.census.files.len()).filter(|index| !marks.census.files[*index].kind.stands_on_others());
         let images: Vec<_> = images.map(|index| (index, files::judge(&marks, index, scope, look))).collect();
@@ -151,15 +152,16 @@ impl GcPlan {
         }
         plan.candidates.sort_by(|one, other| {
             let order = |planned: &Planned| match planned.category {
-                Category::Base | Category::DiskImage => planned.used,
+                Category::Base | Category::Delta | Category::DiskImage => planned.used,
                 _ => 0,
             };
-            (one.category, order(one)).cmp(&(other.category, order(other)))
+            // Sorting is stable, and what others stand on was added after these.
+            (one.category.step(), order(one)).cmp(&(other.category.step(), order(other)))
         });
         plan
     }
 
-    /// Whether something could not be read that might pin anything: then no box directory, base or disk image is
+    /// Whether something could not be read that might pin anything: then no box directory, base, delta or disk image is
     /// removed. What cannot be read of a box without a record pins less.
     pub(super) fn is_blind(&self) -> bool {
         self.census.is_blind()
@@ -184,7 +186,7 @@ impl GcPlan {
         }
     }
 
-    /// Bytes that disk images, bases and blobs allocate.
+    /// Bytes that disk images, deltas, bases and blobs allocate.
     pub(super) fn stored_bytes(&self) -> u64 {
         let blobs = self.census.caches.blobs.iter().map(|blob| blob.allocated);
         let files = self.census.files.iter().map(|file| file.allocated);

@@ -13,14 +13,16 @@ use super::place::{AGED, Place, digest};
 use crate::disk::overlay;
 use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
 
-/// A home whose box `c` stands on the base `b` above the image `i`, and an orphan `o`; everything is aged and nothing
+/// A home whose box `c` stands on the base `b` above the deltas `e` and `d` and the image `i`, and an orphan `o`; everything is aged and nothing
 /// has a grace, so that only the chain protects what `c` needs.
 fn cloned() -> Place {
     let mut place = Place::new();
     place.settings.grace.value = Duration::ZERO;
     place.image("i", 4096, AGED);
     place.image("o", 4096, AGED);
-    place.base("b", &place.image_path("i"), Raw, AGED);
+    place.delta("d", "i", AGED);
+    place.delta("e", "d", AGED);
+    place.base("b", &place.delta_path("e"), Qcow2, AGED);
     place.overlay("c", &place.base_path("b"), Qcow2);
     place.record("c", "none");
     place
@@ -33,7 +35,13 @@ fn assert_startable(place: &Place, how: &str) {
     assert!(!report.failed(), "{how}: {report:?}");
     let below = overlay::below(&place.home, &overlay).unwrap_or_else(|error| panic!("{how}: {error}"));
     assert_eq!(below.bases, [place.base_path("b")], "{how}");
-    assert!(place.image_path("i").exists(), "{how}: the disk image was removed");
+    let image = [place.delta_path("e"), place.delta_path("d"), place.image_path("i")];
+    assert_eq!(below.image, image, "{how}");
+    assert!(image.iter().all(|path| path.exists()), "{how}: the disk image or a delta was removed");
+    for (name, holder) in [("e", "b.qcow2".to_owned()), ("d", format!("{}.qcow2", digest("e")))] {
+        let Fate::Kept { by, .. } = fate(&report, &digest(name)) else { panic!("{how}: {report:?}") };
+        assert!(by.iter().any(|by| by.name == holder), "{how}: {by:?}");
+    }
     let removed: Vec<_> = report.removed().map(|item| item.name.clone()).collect();
     assert_eq!(removed, [format!("{}.ext4", digest("o"))], "{how}");
     let Fate::Kept { by, .. } = fate(&report, "b.qcow2") else { panic!("{how}: {report:?}") };

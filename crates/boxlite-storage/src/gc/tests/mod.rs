@@ -1,4 +1,5 @@
 mod boot_files;
+mod deltas;
 mod doubt;
 mod explaining;
 mod full;

@@ -16,6 +16,7 @@ use boxlite_vm::qemu_img;
 
 use crate::catalog::Intent;
 use crate::catalog::{IntentKind, StaleNotes};
+use crate::disk::qcow2::delta::DeltaWriter;
 use crate::disk::qcow2::{BackingFormat, Qcow2Header, overlay_header};
 use crate::gc::bounds::Bounds;
 use crate::gc::collect::carry_out;
@@ -198,6 +199,24 @@ impl Place {
     pub(super) fn unexplained_base(&self, name: &str, on: &Path, format: BackingFormat, age: Duration) {
         std::fs::write(self.base_path(name), overlay_header(on, format, 1 << 30).unwrap().head).unwrap();
         self.age(&self.base_path(name), age);
+    }
+
+    pub(super) fn delta_path(&self, name: &str) -> PathBuf {
+        self.home.delta(&digest(name))
+    }
+
+    /// A delta without contents over the delta or, failing that, the disk image `on`.
+    pub(super) fn delta(&self, name: &str, on: &str, age: Duration) {
+        std::fs::create_dir_all(self.home.deltas()).unwrap();
+        let path = self.delta_path(name);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        let (below, format) = if self.delta_path(on).exists() {
+            (format!("{}.qcow2", digest(on)), BackingFormat::Qcow2)
+        } else {
+            (format!("../disk-images/{}.ext4", digest(on)), BackingFormat::Raw)
+        };
+        DeltaWriter::new(&file, 1 << 30).finish(&below, format).unwrap();
+        self.age(&path, age);
     }
 
     pub(super) fn blob(&self, name: &str, age: Duration) -> PathBuf {

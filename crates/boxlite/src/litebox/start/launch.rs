@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::admission::{Admission, Thresholds};
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
+use boxlite_storage::disk_image::ImageChain;
 use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Progress, Result};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
@@ -45,11 +46,11 @@ impl<'a> OverlaidBox<'a> {
 
     /// Does everything that precedes the record.
     fn prepare(self, purpose: Purpose) -> Result<(StartContext<'a>, BoxGuard, PreparedLaunch)> {
-        let Self { context, guard, room, image, bases } = self;
+        let Self { context, guard, room, image, between } = self;
         let assets = context.local.assets.find()?;
         let shim = assets.shim.clone();
         let boot = boot_files(context, &guard, &assets)?;
-        let mut spec = specification(context, &guard, &image, bases, &boot, assets, purpose)?;
+        let mut spec = specification(context, &guard, &image, between, &boot, assets, purpose)?;
         let template = origin(context, &room, &mut spec);
         let hand_over = HandOver { lock: guard.shim_lock()?, claim: Some(room.into_claim()) };
         Ok((context, guard, PreparedLaunch { spec, shim, hand_over, _leases: (image, boot, template) }))
@@ -61,7 +62,7 @@ struct PreparedLaunch {
     spec: LaunchSpec,
     shim: PathBuf,
     hand_over: HandOver,
-    _leases: (Leased, BootFiles, Option<Leased>),
+    _leases: (ImageChain, BootFiles, Option<Leased>),
 }
 
 impl PreparedLaunch {
@@ -103,8 +104,8 @@ fn boot_files(context: StartContext<'_>, guard: &BoxGuard, assets: &Assets) -> R
 fn specification(
     context: StartContext<'_>,
     guard: &BoxGuard,
-    image: &Leased,
-    bases: Vec<PathBuf>,
+    image: &ImageChain,
+    between: Vec<PathBuf>,
     boot: &BootFiles,
     assets: Assets,
     purpose: Purpose,
@@ -125,8 +126,8 @@ fn specification(
         purpose,
         box_dir: guard.paths.root().to_owned(),
         overlay: guard.paths.overlay(),
-        bases,
-        backing: image.path().to_owned(),
+        bases: between,
+        backing: image.disk_image().path().to_owned(),
         qemu: assets.qemu,
         kernel: boot.kernel.clone(),
         initrd: boot.initramfs.clone(),

@@ -107,6 +107,7 @@ impl<'a> RestingBox<'a> {
         let local = context.local;
         let written: Vec<PathBuf> =
             volume::writable_sources(&guard.record.volumes).map(Path::to_owned).collect();
+        let keep = disk::digests(context, &guard.record);
         let task = StartAdmission {
             home: &local.home,
             settings: &local.settings,
@@ -117,7 +118,7 @@ impl<'a> RestingBox<'a> {
             },
             reads_only: context.reads_only,
             also: &written,
-            keep: std::slice::from_ref(&guard.record.disk_digest),
+            keep: &keep,
         };
         let room = task.run(&local.collector())?;
         for notice in room.notices() {

@@ -1,0 +1,165 @@
+//! Reading deltas, and the filesystem that a chain of them makes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use boxlite_ext4::BlockSource;
+
+use super::{CLUSTER, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH, ZERO, l1_entries, seal};
+use crate::disk::qcow2::header::Qcow2Header;
+
+/// The most metadata that is read, in bytes: that of a delta which holds 64 GiB, and more.
+const MAX_METADATA: u64 = 256 << 20;
+
+/// A delta whose header and metadata were verified.
+#[derive(Debug)]
+pub(crate) struct Delta<'a> {
+    file: &'a File,
+    metadata: Vec<u8>,
+    metadata_at: u64,
+    /// Offset of the L1 table in the metadata.
+    l1_at: usize,
+    blocks: u64,
+}
+
+/// What a delta says about a block.
+enum BlockPlace {
+    Below,
+    Zero,
+    At(u64),
+}
+
+impl<'a> Delta<'a> {
+    /// Verifies the header and the metadata of `file`.
+    ///
+    /// # Errors
+    /// `InvalidData`, with the reason, for what is damaged or was not written by [`DeltaWriter`](super::DeltaWriter);
+    /// others when it cannot be read.
+    pub(crate) fn open(file: &'a File) -> io::Result<Self> {
+        let mut head = vec![0; CLUSTER as usize];
+        match file.read_exact_at(&mut head, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(damaged("it is truncated"));
+            }
+            other => other?,
+        }
+        let header = Qcow2Header::parse(&head).map_err(|bad| damaged(&bad.to_string()))?;
+        let word = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().expect("8 bytes"));
+        let sealed = word(SEAL_AT - 8) == u64::from(SEAL) << 32 | SEAL_LENGTH as u64;
+        if header.cluster != CLUSTER || header.virtual_size > MAX_VIRTUAL || !sealed {
+            return Err(damaged("it is no delta of this boxlite's making"));
+        }
+        let (metadata_at, length) = (word(SEAL_AT), word(SEAL_AT + 8));
+        if file.metadata()?.len() != length {
+            return Err(damaged("it has another length than it says"));
+        }
+        let metadata_bytes = length.checked_sub(metadata_at).filter(|bytes| *bytes <= MAX_METADATA);
+        let mut metadata =
+            vec![0; metadata_bytes.ok_or_else(|| damaged("its metadata is too long"))? as usize];
+        file.read_exact_at(&mut metadata, metadata_at)?;
+        if seal(&head, &metadata)[..] != head[SEAL_AT + 16..SEAL_AT + 48] {
+            return Err(damaged("the checksum of its metadata is wrong"));
+        }
+        let l1_at = word(40).checked_sub(metadata_at).ok_or_else(|| damaged("its L1 table is misplaced"))?;
+        let blocks = header.virtual_size / CLUSTER;
+        Ok(Self { file, metadata, metadata_at, l1_at: l1_at as usize, blocks })
+    }
+
+    fn entry(&self, at: usize) -> io::Result<u64> {
+        let bytes = self.metadata.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_be_bytes).ok_or_else(|| damaged("an entry points out of its metadata"))
+    }
+
+    fn place(&self, block: u64) -> io::Result<BlockPlace> {
+        if block / PER_TABLE >= l1_entries(self.blocks) {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the block lies behind the end of the disk",
+            ));
+        }
+        let table = self.entry(self.l1_at + (block / PER_TABLE) as usize * 8)? & OFFSET;
+        if table == 0 {
+            return Ok(BlockPlace::Below);
+        }
+        let table = table.checked_sub(self.metadata_at).ok_or_else(|| damaged("an L2 table is misplaced"))?;
+        let entry = self.entry(table as usize + (block % PER_TABLE) as usize * 8)?;
+        Ok(match entry & OFFSET {
+            _ if entry & ZERO != 0 => BlockPlace::Zero,
+            0 => BlockPlace::Below,
+            offset => BlockPlace::At(offset),
+        })
+    }
+}
+
+/// The blocks of the delta alone; those that it leaves to the file below cannot be read.
+impl BlockSource for Delta<'_> {
+    fn read_blocks(&self, first: u64, blocks: &mut [u8]) -> io::Result<()> {
+        for (block, bytes) in (first..).zip(blocks.chunks_exact_mut(CLUSTER as usize)) {
+            match self.place(block)? {
+                BlockPlace::Below => return Err(damaged("the delta does not hold the block")),
+                BlockPlace::Zero => bytes.fill(0),
+                BlockPlace::At(offset) => self.file.read_exact_at(bytes, offset)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A whole disk image with the deltas over it.
+#[derive(Debug)]
+pub(crate) struct ChainSource<'a> {
+    /// The topmost first.
+    pub(crate) deltas: Vec<Delta<'a>>,
+    pub(crate) disk_image: &'a File,
+}
+
+impl<'a> ChainSource<'a> {
+    /// The file, and the offset in it, that holds the block; `None` for zeros.
+    fn place(&self, block: u64) -> io::Result<Option<(&'a File, u64)>> {
+        for delta in &self.deltas {
+            match delta.place(block)? {
+                BlockPlace::Below => {}
+                BlockPlace::Zero => return Ok(None),
+                BlockPlace::At(offset) => return Ok(Some((delta.file, offset))),
+            }
+        }
+        Ok(Some((self.disk_image, block * CLUSTER)))
+    }
+}
+
+impl BlockSource for ChainSource<'_> {
+    fn read_blocks(&self, first: u64, blocks: &mut [u8]) -> io::Result<()> {
+        let count = blocks.len() as u64 / CLUSTER;
+        let mut done = 0;
+        while done < count {
+            let place = self.place(first + done)?;
+            let mut run = 1;
+            // One read for blocks that lie beside each other.
+            while done + run < count && follows(place, self.place(first + done + run)?, run) {
+                run += 1;
+            }
+            let bytes = &mut blocks[(done * CLUSTER) as usize..((done + run) * CLUSTER) as usize];
+            match place {
+                Some((file, offset)) => file.read_exact_at(bytes, offset)?,
+                None => bytes.fill(0),
+            }
+            done += run;
+        }
+        Ok(())
+    }
+}
+
+fn follows(place: Option<(&File, u64)>, next: Option<(&File, u64)>, after: u64) -> bool {
+    match (place, next) {
+        (Some((file, offset)), Some((other, next))) => {
+            std::ptr::eq(file, other) && next == offset + after * CLUSTER
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
