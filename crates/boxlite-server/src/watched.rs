@@ -27,6 +27,9 @@ impl FileStamp {
     }
 }
 
+/// What the mode of a file allows to users besides owner and group.
+const EVERYBODY: u32 = 0o007;
+
 /// Refuses a file with a secret that users besides owner and group may read or write.
 ///
 /// # Errors
@@ -34,7 +37,8 @@ impl FileStamp {
 pub(crate) fn refuse_open_to_all(path: &Path, what: &str) -> Result<()> {
     let metadata =
         std::fs::metadata(path).map_err(|error| Error::io(&format!("reading {what} from"), path, error))?;
-    if metadata.mode() & 0o007 == 0 {
+    let for_others = metadata.mode() & EVERYBODY;
+    if for_others == 0 {
         return Ok(());
     }
     let message = format!(

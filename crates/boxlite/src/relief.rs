@@ -26,9 +26,8 @@ pub fn relieve(options: &RuntimeOptions, wanted: u64) -> Result<()> {
         wanted.saturating_sub(free)
     };
     let missing = || Missing { bytes: lacking(), inodes: 0, share_only: false, critical: true };
-    let outlook = |reclaimable: Reclaimable| match lacking() > reclaimable.bytes {
-        true => Verdict::Reject,
-        false => Verdict::Ok,
+    let outlook = |reclaimable: Reclaimable| {
+        if lacking() > reclaimable.bytes { Verdict::Reject } else { Verdict::Ok }
     };
     let collected = context.collector().collect(&Goal { keep: &[], missing: &missing, outlook: &outlook })?;
     tracing::info!(bytes = collected.bytes, ran = collected.ran, "garbage was collected for a running box");

@@ -57,7 +57,7 @@ fn made(file: &Path) -> Result<Option<String>, CommandFailure> {
     let failed = |error| CommandFailure::local(format!("writing the key {} failed: {error}", file.display()));
     let mut random = [0; KEY_BYTES];
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(failed)?;
-    let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hex::encode(random);
     let mut created = match File::options().write(true).create_new(true).mode(0o600).open(file) {
         Ok(created) => created,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),

@@ -68,7 +68,7 @@ impl<'a> Chaos<'a> {
         let cycle = self.schedule.next(self.boxes.len());
         println!("cycle {number}: {cycle:?}");
         if cycle.relief == Relief::Collect {
-            self.leave_garbage()?;
+            self.leave_garbage();
         }
         let machines: Vec<_> = self.boxes.iter().map(|guest| self.machine(guest)).collect();
         let before: Vec<_> = self.boxes.iter().map(|guest| guest.reported.len()).collect();
@@ -110,12 +110,11 @@ impl<'a> Chaos<'a> {
     }
 
     /// Leaves an image that no box needs, and that `gc` frees more of than it takes to resume.
-    fn leave_garbage(&mut self) -> Result<(), Harm> {
+    fn leave_garbage(&self) {
         let image = self.host.image("python");
         let options = ["run", "--rm", "--network", "none", "--memory", "128m", &image, "true"];
         self.host.boxlite(&options).ok();
         self.host.boxlite(&["rmi", &image]).ok();
-        Ok(())
     }
 
     /// Has every box write, and waits until each has reported a file.
@@ -225,7 +224,7 @@ impl<'a> Chaos<'a> {
     fn relieve(&mut self, cycle: &Cycle) -> Result<(), Harm> {
         match cycle.relief {
             Relief::All => {}
-            Relief::Steps => self.host.shrink((PAUSED_BELOW + RESUMED_AT) / 2),
+            Relief::Steps => self.host.shrink(u64::midpoint(PAUSED_BELOW, RESUMED_AT)),
             Relief::Collect => {
                 let output = self.host.boxlite(&["gc", "--format", "json"]);
                 if output.code() != Some(0) {

@@ -97,7 +97,7 @@ impl WritingBox {
                 let sums = text.lines().filter_map(|line| line.split_once("  "));
                 (sums.map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect(), 0)
             }
-            Audit::Copy => copied(host.boxlite(&["cp", &format!("{}:/data", self.name), "-"]))?,
+            Audit::Copy => copied(&host.boxlite(&["cp", &format!("{}:/data", self.name), "-"]))?,
         };
         missing(&self.name, &self.reported, &found).map(|()| bytes)
     }
@@ -130,7 +130,7 @@ pub(crate) fn missing(what: &str, reported: &Sums, found: &Sums) -> Result<(), S
 }
 
 /// The checksums of a tar stream's files, and how many bytes they hold.
-fn copied(output: Output) -> Result<(Sums, u64), String> {
+fn copied(output: &Output) -> Result<(Sums, u64), String> {
     if output.code() != Some(0) {
         return Err(format!("a copy failed: {}", output.err));
     }

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boxlite_testkit::deadline::eventually;
 use boxlite_testkit::program::Output;
 
 use crate::home::Home;
@@ -103,9 +104,10 @@ fn what_cannot_be_cloned_is_left_as_it_was() {
     let refused = { home.command(["clone", "fresh"]) }.envs(floors).spawn().unwrap();
     Output::of(refused).lacks_room("free");
     home.run(&["run", "-d", "--rm", "--name", "passing", &image, "true"]).ok();
-    home.run(&["wait", "passing"]).ok();
-    home.run(&["clone", "passing"]).refused("has exited");
-    home.run(&["rm", "passing"]).ok();
+    eventually("the box to be removed at its end", || {
+        (!home.run(&["ls", "-a"]).text().contains("passing")).then_some(())
+    });
+    home.run(&["clone", "passing"]).refused("passing");
     assert_eq!(home.run(&["ls", "-aq"]).ok().lines().count(), 2);
     // Nothing was written to that box yet, so there is nothing to share.
     home.run(&["clone", "--name", "fresher", "fresh"]).ok();

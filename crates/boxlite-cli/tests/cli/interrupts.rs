@@ -27,8 +27,7 @@ fn catches_interrupts(child: &Child) -> bool {
 }
 
 fn threads(child: &Child) -> usize {
-    std::fs::read_dir(Path::new("/proc").join(child.id().to_string()).join("task"))
-        .map_or(0, |tasks| tasks.count())
+    std::fs::read_dir(Path::new("/proc").join(child.id().to_string()).join("task")).map_or(0, Iterator::count)
 }
 
 /// Before: the box stayed in state Created.

@@ -31,10 +31,13 @@ fn files_outlive_the_run_and_logs_its_end() {
     assert!(code == "143\n" || code == "137\n", "{code}");
 
     home.run(&["restart", "-t", "1", "web"]).ok();
-    eventually("it to have written again", || home.run(&["logs", "web"]).err.contains("oops").then_some(()));
+    eventually("it to have written again", || {
+        home.run(&["logs", "--run=-1", "web"]).err.contains("oops").then_some(())
+    });
     let kept = home.run(&["exec", "web", "cat", "/root/count"]).ok();
     assert_eq!(kept, "x\nx\n");
-    assert_eq!(home.run(&["logs", "web"]).text(), "start x\n");
+    assert_eq!(home.run(&["logs", "--run=-1", "web"]).text(), "start x\n");
+    assert_eq!(home.run(&["logs", "web"]).text(), "start\nstart x\n");
     let stamped = home.run(&["logs", "-t", "-n", "1", "web"]);
     assert!(stamped.text().starts_with("20") || stamped.err.starts_with("20"), "{stamped:?}");
     // A quiet boot says nothing there.

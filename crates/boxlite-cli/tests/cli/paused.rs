@@ -294,7 +294,7 @@ fn a_stop_on_a_full_disk_keeps_what_was_not_synced_or_says_that_it_was_lost() {
     without_reserve(&["exec", "lost", "sh", "-c", HOLD_BACK]).ok();
     home.fill_up();
     without_reserve(&["stop", "-t", "1", "lost"]).refused("unflushed writes were lost");
-    assert!(home.line("lost").contains("unflushed writes were lost)"), "{}", home.line("lost"));
+    assert!(home.line("lost").contains("(unflushed writes were lost"), "{}", home.line("lost"));
     home.empty();
 
     home.start("kept");

@@ -25,7 +25,7 @@ const NAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections that the stack has sockets for; bounded in number.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(super) struct OpenConnections {
     max: usize,
     open: HashMap<Connection, Life>,
 }
@@ -37,7 +37,7 @@ struct Life {
     until: Instant,
 }
 
-impl Connections {
+impl OpenConnections {
     /// None yet, and never more than `max`.
     pub(super) fn new(max: u32) -> Self {
         Self { max: max as usize, open: HashMap::new() }

@@ -15,7 +15,7 @@ fn second(number: u64) -> Duration {
 
 /// Notes steps of `connection` at `now`, all of which are carried.
 fn carried(
-    table: &mut Connections,
+    table: &mut OpenConnections,
     connection: Connection,
     steps: &[(ConnectionStep, Sender)],
     now: Instant,
@@ -34,7 +34,7 @@ const OPENED: [(ConnectionStep, Sender); 3] = [
 // Mutation tried: comparing with `<=` lets one too many in, and fails here.
 #[test]
 fn one_too_many_is_refused_until_another_ends() {
-    let (mut table, now) = (Connections::new(2), Instant::now());
+    let (mut table, now) = (OpenConnections::new(2), Instant::now());
     carried(&mut table, tcp(1), &OPENED, now);
     carried(&mut table, tcp(2), &OPENED, now);
     assert!(!table.note(tcp(3), ConnectionStep::Open, Sender::Guest, now));
@@ -56,7 +56,7 @@ fn one_too_many_is_refused_until_another_ends() {
 // connections, and fails here.
 #[test]
 fn the_side_that_finishes_first_remembers_the_connection() {
-    let (mut table, now) = (Connections::new(8), Instant::now());
+    let (mut table, now) = (OpenConnections::new(8), Instant::now());
     let [guest, stack] = [Sender::Guest, Sender::Stack].map(|sender| (ConnectionStep::Finish, sender));
     carried(&mut table, tcp(1), &OPENED, now);
     carried(&mut table, tcp(1), &[guest, guest, stack], now);
@@ -69,7 +69,7 @@ fn the_side_that_finishes_first_remembers_the_connection() {
 
 #[test]
 fn what_slirp_gives_up_is_forgotten() {
-    let (mut table, now) = (Connections::new(8), Instant::now());
+    let (mut table, now) = (OpenConnections::new(8), Instant::now());
     let name = Connection::Udp { guest_port: 1 };
     carried(&mut table, tcp(1), &OPENED[..1], now);
     carried(&mut table, tcp(2), &OPENED, now);
@@ -99,7 +99,7 @@ proptest! {
             0..200,
         )
     ) {
-        let (mut table, mut now) = (Connections::new(5), Instant::now());
+        let (mut table, mut now) = (OpenConnections::new(5), Instant::now());
         for (port, step, sender, pause) in steps {
             let connection = if port % 2 == 0 { tcp(port) } else { Connection::Udp { guest_port: port } };
             let admitted = table.note(connection, step, sender, now);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::connections::Connections;
+use super::connections::OpenConnections;
 use super::filter::{MAX_FRAME, filter, solicited_by};
 use super::record::{BUFFER, Sifted, sift};
 use super::segment::{self, Sender};
@@ -49,7 +49,7 @@ pub struct Counts {
     dropped: [AtomicU64; Reason::ALL.len()],
     max_connections: u32,
     refused_connections: AtomicU64,
-    connections: Mutex<Connections>,
+    connections: Mutex<OpenConnections>,
 }
 
 impl Counts {
@@ -60,7 +60,7 @@ impl Counts {
             dropped: Default::default(),
             max_connections,
             refused_connections: AtomicU64::default(),
-            connections: Mutex::new(Connections::new(max_connections)),
+            connections: Mutex::new(OpenConnections::new(max_connections)),
         }
     }
 

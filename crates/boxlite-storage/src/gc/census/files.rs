@@ -197,7 +197,9 @@ impl Census {
         }
         files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         if !kind.can_be_made_again() && leads_elsewhere(home, &directory) {
-            files.iter_mut().for_each(|file| file.elsewhere = true);
+            for file in &mut files {
+                file.elsewhere = true;
+            }
         }
         self.files.append(&mut files);
     }

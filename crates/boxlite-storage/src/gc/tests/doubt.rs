@@ -77,10 +77,13 @@ fn a_broken_overlay_of_an_unexplained_box_blocks_only_what_it_might_need() {
     }
 }
 
+/// Makes the description of the box without a record unusable.
+type Spoil = fn(&Place);
+
 /// Mutations tried: `box.json` of any box believed; an unusable one taken for none.
 #[test]
 fn a_broken_overlay_beside_an_unusable_description_keeps_everything() {
-    let spoil: [(&str, fn(&Place)); 5] = [
+    let spoil: [(&str, Spoil); 5] = [
         ("absent", |place| std::fs::remove_file(place.home.of_box(LOST).description()).unwrap()),
         ("no JSON", |place| std::fs::write(place.home.of_box(LOST).description(), "{").unwrap()),
         ("another box's", |place| {

@@ -57,7 +57,7 @@ async fn enforce(control: Arc<dyn ExecutionControl>, limit: Duration, told: watc
 /// Returns once the limit has come to `phase`; never if it does not.
 async fn reached(mut limit: watch::Receiver<LimitPhase>, phase: LimitPhase) {
     if limit.wait_for(|now| *now >= phase).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
