@@ -1,5 +1,7 @@
 //! The instants between states: a box that ends, that is stuck, or that somebody removes meanwhile.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use boxlite_testkit::deadline::eventually;
@@ -160,6 +162,14 @@ fn a_stop_of_a_fork_bomb_ends_in_time_and_says_why() {
     home.run(&["rm", "-f", "bomb"]).ok();
 }
 
+/// Whether somebody has a `flock` on the file.
+fn is_locked(path: &Path) -> bool {
+    let Ok(found) = std::fs::metadata(path) else { return false };
+    let inode = format!(":{}", found.ino());
+    let locks = std::fs::read_to_string("/proc/locks").expect("the locks of this host");
+    locks.lines().any(|line| line.split_whitespace().nth(5).is_some_and(|file| file.ends_with(&inode)))
+}
+
 /// Only the directory is looked at: a command might remove the box as well.
 /// Mutation tried: the program before the change, with which the box stays.
 #[test]
@@ -173,10 +183,10 @@ fn an_auto_remove_box_goes_when_it_ends_without_any_command() {
     let waiting = "until test -e /go; do sleep 0.1; done; exit 4";
     let id =
         home.run(&["run", "-d", "--rm", "--name", "brief", &home.image("mini"), "sh", "-c", waiting]).ok();
-    let (_, shim) = Home::processes(id.trim()).expect("a virtual machine and its shim");
-    let before = sockets(shim);
+    let attendance = home.path().join("boxes").join(id.trim()).join("attendance.lock");
+    eventually("the starter to go", || (!is_locked(&attendance)).then_some(()));
     let waiting = home.start(&["wait", "brief"]);
-    eventually("it to wait", || (sockets(shim) > before).then_some(()));
+    eventually("it to wait", || is_locked(&attendance).then_some(()));
     // The box may end before the command can say how it ended.
     home.run(&["exec", "brief", "touch", "/go"]);
     assert_eq!(Output::of(waiting).ok().trim(), "4");
