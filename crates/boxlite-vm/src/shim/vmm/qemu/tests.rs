@@ -101,7 +101,6 @@ fn shared_memory_is_one_memfd_of_the_guests_size() {
     assert!(line.ends_with("\n-extra"));
 }
 
-/// Mutation tried: with the bases in their own order, the first backing is `h1`.
 #[test]
 fn a_chain_of_bases_ends_at_the_disk_image() {
     let files = QemuFiles { bases: vec![24, 25], ..files() };
