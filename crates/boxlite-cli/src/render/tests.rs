@@ -298,6 +298,7 @@ fn usage_as_tables() {
         "\
 KIND          COUNT   ALLOCATED   RECLAIMABLE
 disk images   2       5 MiB       2 MiB
+deltas        0       0 B         0 B
 overlays      0       0 B         0 B
 bases         0       0 B         0 B
 blobs         0       0 B         0 B

@@ -13,13 +13,16 @@ use crate::guest::ground;
 use crate::network::TIMEOUT;
 use crate::outside::{Outside, tcp_echo};
 
-/// The process id of a box's user-mode network, which is a child of its shim beside the box's QEMU.
+/// The process id of a box's user-mode network: a QEMU without a machine, beside the jailer of the box's own.
 fn stack_of(launched: Launched) -> u32 {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", launched.shim_pid)).unwrap();
     let others: Vec<u32> = children
         .split_whitespace()
         .map(|pid| pid.parse().unwrap())
-        .filter(|pid| *pid != launched.vm_pid)
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.windows(14).any(|part| part == b"-machine\0none\0")
+        })
         .collect();
     assert_eq!(others.len(), 1, "{children}");
     others[0]

@@ -112,7 +112,7 @@ impl Collector for Automatic {
             report.unreadable.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
         let failed =
             report.failures.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
-        let evicted = report.disk_images.iter().filter(|item| matches!(item.fate, Fate::Removed { .. }));
+        let evicted = parts_of_images(&report).filter(|item| matches!(item.fate, Fate::Removed { .. }));
         let evicted: Vec<String> =
             evicted.map(|item| item.name.get(..12).unwrap_or(&item.name).to_owned()).collect();
         if !evicted.is_empty() {
@@ -138,7 +138,12 @@ impl Collector for Automatic {
 
 /// Whether disk images were left that a pass with a more urgent goal may take.
 fn spared(report: &GcReport) -> bool {
-    report.disk_images.iter().any(|item| matches!(item.fate, Fate::Skipped { why: Skip::Recent }))
+    parts_of_images(report).any(|item| matches!(item.fate, Fate::Skipped { why: Skip::Recent }))
+}
+
+/// Disk images and deltas.
+fn parts_of_images(report: &GcReport) -> impl Iterator<Item = &Item> {
+    report.disk_images.iter().chain(&report.deltas)
 }
 
 /// Whether the last pass found all there was, and nothing has changed since; `asked` is when this caller came.
