@@ -48,6 +48,11 @@ pub enum ShimRequest {
     },
     /// Wait until the box has stopped. Answered by `Stopped`.
     Wait,
+    /// From now on the box has this disk quota. Answered by `Done`.
+    SetDiskQuota {
+        /// Allocated bytes of its overlay; `None` takes the quota away.
+        bytes: Option<u64>,
+    },
 }
 
 /// A message from a shim to a client.

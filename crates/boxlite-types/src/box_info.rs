@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, Error, NetworkUsage, Pause, PortForward, Result, Shortage};
+use crate::{BoxOptions, Error, ErrorCause, NetworkUsage, Pause, PauseCause, PortForward, Result, Shortage};
 
 /// A box as `ls` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,8 @@ impl BoxInfo {
         let message = format!("box {} is paused ({reason})", self.name);
         let have = pause.free.unwrap_or_default();
         let shortage = Shortage { need: pause.resumes_at, have, inodes: false, reclaimable: None };
-        Err(Error::exhausted(message, shortage).at(&pause.path))
+        let error = Error::exhausted(message, shortage).at(&pause.path);
+        Err(if pause.cause == PauseCause::DiskQuota { error.about(ErrorCause::DiskQuota) } else { error })
     }
 }
 
@@ -72,7 +73,8 @@ pub enum BoxState {
     Created,
     /// Its shim and its VM are alive.
     Running,
-    /// As running, but its guest waits for space on the host's disk; `reason` says how much, and it resumes by itself.
+    /// As running, but its guest waits for space on the host's disk or under its quota; `reason` says how much, and it
+    /// resumes by itself.
     Paused,
     /// The last run ended.
     Stopped,

@@ -38,6 +38,8 @@ pub struct BoxOptions {
     pub memory: u64,
     /// Virtual size of the root disk in bytes; the settings' default when absent.
     pub disk_size: Option<u64>,
+    /// Allocated bytes of its overlay at which the box is paused, less than `disk_size`; no bound of its own when absent.
+    pub disk_quota: Option<u64>,
     /// Volumes, `HOST:BOX[:ro]`.
     pub volumes: Vec<String>,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
@@ -74,6 +76,7 @@ impl Default for BoxOptions {
             cpus: 1,
             memory: 256 << 20,
             disk_size: None,
+            disk_quota: None,
             volumes: Vec::new(),
             ports: Vec::new(),
             network: NetworkMode::User,

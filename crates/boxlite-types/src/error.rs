@@ -80,6 +80,8 @@ pub enum ErrorCause {
     Port,
     /// A limit of boxlite's own is exceeded, which a setting can raise: the host is not short of anything.
     Limit,
+    /// The box's own disk quota is used up: the host is not short of anything.
+    DiskQuota,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

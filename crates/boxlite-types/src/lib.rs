@@ -41,13 +41,13 @@ pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, Output
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use host::{Acceleration, AssetReport, HostInfo, JailInfo, JailMeasure, Origin, SettingLine, SpaceInfo};
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
-pub use pause::{Pause, PauseCause};
+pub use pause::{Pause, PauseCause, QuotaUse};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
 pub use progress::{Progress, ProgressSink};
 pub use requests::{
     Adoption, BoxFilter, CopyOptions, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions,
-    StopOptions,
+    StopOptions, UpdateOptions,
 };
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};

@@ -7,19 +7,22 @@ use serde::{Deserialize, Serialize};
 
 /// The pause of a box whose guest would take space that must stay free.
 ///
-/// Nothing in the guest is lost: it goes on by itself as soon as there is room.
+/// Nothing in the guest is lost: it goes on by itself as soon as there is room, under a quota once that is raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// Since when.
     pub since: Timestamp,
     /// What is short.
     pub cause: PauseCause,
-    /// The directory whose filesystem is short of space.
+    /// The directory whose filesystem is short of space; the overlay where it is the quota that is used up.
     pub path: PathBuf,
-    /// Bytes that are free there; `None` when they cannot be measured.
+    /// Bytes that are free there, or left of the quota; `None` when they cannot be measured.
     pub free: Option<u64>,
     /// Free bytes at which the guest goes on.
     pub resumes_at: u64,
+    /// The quota, where that is used up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaUse>,
 }
 
 /// What a paused box is short of.
@@ -30,4 +33,15 @@ pub enum PauseCause {
     HostDisk,
     /// Free space of the filesystem that a volume's directory lies on.
     Volume,
+    /// The box's own disk quota: other boxes run on.
+    DiskQuota,
+}
+
+/// A disk quota and what is used of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaUse {
+    /// Allocated bytes of the box's overlay; `None` when they cannot be measured.
+    pub used: Option<u64>,
+    /// The quota in bytes.
+    pub limit: u64,
 }

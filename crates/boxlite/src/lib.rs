@@ -74,8 +74,8 @@ pub use boxlite_types::{
     ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig,
     JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin,
     OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol,
-    PullOptions, PullPolicy, Purge, Removal, RemoveOptions, Result, SettingLine, Shortage, SpaceInfo,
-    StopOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
+    PullOptions, PullPolicy, Purge, QuotaUse, Removal, RemoveOptions, Result, SettingLine, Shortage,
+    SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;

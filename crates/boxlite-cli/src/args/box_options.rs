@@ -43,6 +43,9 @@ pub(crate) struct BoxArgs {
     /// Virtual size of the root disk [default: the settings', 10g at first]
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Bytes>,
+    /// Disk space of the host at which the box is paused until this is raised by `update`; below the virtual size
+    #[arg(long, value_name = "SIZE")]
+    disk_quota: Option<Bytes>,
     /// Disk space that a start of this box reserves on the host [default: the settings']
     #[arg(long, value_name = "SIZE")]
     claim: Option<Bytes>,
@@ -136,6 +139,7 @@ impl BoxArgs {
             cpus: self.cpus,
             memory: self.memory.0,
             disk_size: self.disk_size.map(|bytes| bytes.0),
+            disk_quota: self.disk_quota.map(|bytes| bytes.0),
             volumes: self.volumes,
             ports: self.ports,
             network: match self.network {

@@ -28,6 +28,7 @@ mod serve_key;
 mod start;
 mod stop;
 mod system;
+mod update;
 mod version;
 mod wait;
 
@@ -82,6 +83,8 @@ pub(crate) enum CliCommand {
     Kill(kill::KillArgs),
     /// Stop and start boxes
     Restart(stop::StopArgs),
+    /// Change the disk quota of boxes, whether or not they run
+    Update(update::UpdateArgs),
     /// Remove boxes
     Rm(rm::RemoveArgs),
     /// List boxes
@@ -142,6 +145,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Stop(args) => stop::stop(&runtime()?, args).await,
         CliCommand::Kill(args) => kill::kill(&runtime()?, args).await,
         CliCommand::Restart(args) => restart::restart(&runtime()?, args).await,
+        CliCommand::Update(args) => update::update(&runtime()?, args).await,
         CliCommand::Rm(args) => rm::rm(&runtime()?, args).await,
         CliCommand::Ls(args) => ls::ls(&runtime()?, args).await,
         CliCommand::Inspect(args) => inspect::inspect(&runtime()?, args).await,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boxlite::{BoxInfo, BoxState, Runtime};
+use boxlite::{BoxInfo, BoxState, PauseCause, Runtime};
 
 use crate::report::note;
 
@@ -13,8 +13,10 @@ const NOTICE_DELAY: Duration = Duration::from_millis(300);
 pub(super) fn note_pause(info: &BoxInfo) {
     if info.state == BoxState::Paused {
         let reason = info.reason.as_deref().unwrap_or("its host's disk is full");
+        let by_quota = info.pause.as_ref().is_some_and(|pause| pause.cause == PauseCause::DiskQuota);
+        let when = if by_quota { "then" } else { "by itself" };
         note(&format!(
-            "boxlite: box {} is paused ({reason}); waiting for it to resume, as it does by itself (--no-wait fails instead)",
+            "boxlite: box {} is paused ({reason}); waiting for it to resume, as it does {when} (--no-wait fails instead)",
             info.name
         ));
     }

@@ -89,6 +89,8 @@ fn every_option_reaches_the_library() {
         "512m",
         "--disk-size",
         "20g",
+        "--disk-quota",
+        "5g",
         "--claim",
         "64m",
         "-v",
@@ -119,6 +121,7 @@ fn every_option_reaches_the_library() {
         cpus: 2,
         memory: 512 << 20,
         disk_size: Some(20 << 30),
+        disk_quota: Some(5 << 30),
         volumes: words("/h:/b:ro"),
         ports: words("8080:80"),
         network: NetworkMode::None,
@@ -147,6 +150,8 @@ fn bad_values_are_refused_with_what_would_be_right() {
     refused(&["run", "--stop-signal", "NOPE", "a"], "a name such as TERM");
     refused(&["run", "--network", "host", "a"], "none, user");
     refused(&["kill", "-s", "65", "a"], "from 1 to 64");
+    refused(&["update", "a"], "--disk-quota");
+    refused(&["update", "--disk-quota", "much", "a"], "512MiB");
     refused(&["ls", "--filter", "colour=red"], "there are name, id, status");
     refused(&["ls", "--filter", "status=odd"], "created, running, paused, stopped and failed");
     refused(&["logs", "--since", "whenever", "a"], "a duration such as 10m");

@@ -59,6 +59,14 @@ fn the_cause_decides_before_the_kind_and_the_topic() {
     }
 }
 
+/// Garbage collection would not help.
+#[test]
+fn a_quota_that_is_used_up_has_no_hint_about_the_host() {
+    let shortage = boxlite::Shortage { need: 1, have: 0, inodes: false, reclaimable: None };
+    let error = Error::exhausted("x", shortage).about(ErrorCause::DiskQuota);
+    assert!(!CommandFailure::of(&error, Topic::Start).text().contains("hint: "));
+}
+
 #[test]
 fn a_closed_pipe_is_quiet_and_other_failures_are_not() {
     let broken = io::Error::from(io::ErrorKind::BrokenPipe);

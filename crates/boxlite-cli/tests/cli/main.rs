@@ -20,6 +20,7 @@ mod lifecycle;
 mod listing;
 mod paused;
 mod pressure;
+mod quota;
 mod reach;
 mod runs;
 mod storage;

@@ -93,6 +93,7 @@ impl Ground {
             logs: LogCaps::default(),
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
             jail: Some(self.jail.clone()),
+            disk_quota: None,
             network: None,
             shares: Shares::default(),
         };

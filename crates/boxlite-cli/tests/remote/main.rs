@@ -19,6 +19,8 @@ mod lifecycle;
 #[path = "../cli/listing.rs"]
 mod listing;
 mod proxy;
+#[path = "../cli/quota.rs"]
+mod quota;
 mod reach;
 #[path = "../cli/runs.rs"]
 mod runs;

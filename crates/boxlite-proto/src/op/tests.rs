@@ -86,6 +86,7 @@ fn the_text_of_messages_is_pinned() {
         &ShimRequest::Attach { id: 1, from: Some(5), stdin: false, tty: None },
         r#"{"attach":{"id":1,"from":5,"stdin":false,"tty":null}}"#,
     );
+    pinned(&ShimRequest::SetDiskQuota { bytes: Some(1 << 30) }, r#"{"set_disk_quota":{"bytes":1073741824}}"#);
     pinned(
         &ShimReply::Stopped { status: Some(ProcessExit::Code(3)) },
         r#"{"stopped":{"status":{"code":3}}}"#,

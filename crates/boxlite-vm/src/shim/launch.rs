@@ -10,6 +10,7 @@ use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::accel::{self, Accelerator};
+use super::quota::DiskQuota;
 use crate::net::Network;
 use crate::volume::Shares;
 
@@ -69,6 +70,8 @@ pub struct LaunchSpec {
     pub floors: DiskFloors,
     /// The jail that QEMU runs in; `None` leaves it with its own sandbox alone.
     pub jail: Option<JailPolicy>,
+    /// What the overlay may take of the host's disk, at the beginning; `None` leaves that to the floors.
+    pub disk_quota: Option<DiskQuota>,
 }
 
 impl LaunchSpec {
@@ -192,6 +195,7 @@ impl LaunchSpec {
             logs: LogCaps::default(),
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
             jail: None,
+            disk_quota: None,
         }
     }
 }

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Slot};
-use boxlite_types::{Error, Pause, PauseCause, Result};
+use boxlite_types::{Error, Pause, PauseCause, QuotaUse, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::quota::DiskQuota;
 
 /// A pause of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +21,8 @@ struct ShownPause {
     pause: Pause,
 }
 
-/// Returns why run `run_id` of the box at `paths` is paused, with the bytes that are free now; `None` while it is not.
+/// Returns why run `run_id` of the box at `paths` is paused, with the bytes that are free or used now; `None` while it
+/// is not.
 ///
 /// # Errors
 /// `Corrupt` for a file that no shim writes.
@@ -34,8 +37,13 @@ pub fn read_pause(paths: &BoxPaths, run_id: &str) -> Result<Option<Pause>> {
     if shown.run_id != run_id {
         return Ok(None);
     }
-    let free = durable::free_space(&shown.pause.path).map(|space| space.bytes).ok();
-    Ok(Some(Pause { free, ..shown.pause }))
+    let Some(QuotaUse { limit, .. }) = shown.pause.quota else {
+        let free = durable::free_space(&shown.pause.path).map(|space| space.bytes).ok();
+        return Ok(Some(Pause { free, ..shown.pause }));
+    };
+    let used = durable::allocated_of(&shown.pause.path).ok();
+    let free = used.map(|used| limit.saturating_sub(used));
+    Ok(Some(Pause { free, quota: Some(QuotaUse { used, limit }), ..shown.pause }))
 }
 
 /// The place of a pause, from which its figures follow.
@@ -44,6 +52,24 @@ pub(crate) struct PauseReason<'a> {
     pub(crate) cause: PauseCause,
     pub(crate) path: &'a Path,
     pub(crate) resumes_at: u64,
+    pub(crate) quota: Option<DiskQuota>,
+}
+
+impl<'a> PauseReason<'a> {
+    /// The quota of the box with this overlay is used up.
+    pub(crate) fn quota(quota: DiskQuota, overlay: &'a Path) -> Self {
+        let resumes_at = DiskQuota::LEAST_ROOM;
+        Self { cause: PauseCause::DiskQuota, path: overlay, resumes_at, quota: Some(quota) }
+    }
+}
+
+/// What the slot shows: the reason, with a path of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct ShownReason {
+    cause: PauseCause,
+    path: PathBuf,
+    resumes_at: u64,
+    quota: Option<DiskQuota>,
 }
 
 /// The room in which one run shows its pauses.
@@ -51,7 +77,7 @@ pub(crate) struct PauseReason<'a> {
 pub(crate) struct PauseSlot {
     slot: Slot,
     run_id: String,
-    shown: Option<(PauseCause, PathBuf, u64)>,
+    shown: Option<ShownReason>,
 }
 
 impl PauseSlot {
@@ -62,7 +88,12 @@ impl PauseSlot {
 
     /// Shows that the guest is paused for this reason, or that it is not; writes nothing while that stays the same.
     pub(crate) fn show(&mut self, reason: Option<PauseReason<'_>>) -> Result<()> {
-        let reason = reason.map(|reason| (reason.cause, reason.path.to_owned(), reason.resumes_at));
+        let reason = reason.map(|PauseReason { cause, path, resumes_at, quota }| ShownReason {
+            cause,
+            path: path.to_owned(),
+            resumes_at,
+            quota,
+        });
         if reason == self.shown {
             return Ok(());
         }
@@ -72,15 +103,22 @@ impl PauseSlot {
                 tracing::info!("there is room again: the guest resumes");
                 self.slot.clear()
             }
-            Some((cause, path, resumes_at)) => {
-                tracing::warn!(?cause, path = %path.display(), resumes_at, "the guest is paused until there is room");
-                self.slot.write_volatile(&self.text(*cause, path, *resumes_at)?)
+            Some(reason) => {
+                tracing::warn!(?reason, "the guest is paused until there is room");
+                self.slot.write_volatile(&self.text(reason)?)
             }
         }
     }
 
-    fn text(&self, cause: PauseCause, path: &Path, resumes_at: u64) -> Result<Vec<u8>> {
-        let pause = Pause { since: Timestamp::now(), cause, path: path.to_owned(), free: None, resumes_at };
+    fn text(&self, reason: &ShownReason) -> Result<Vec<u8>> {
+        let pause = Pause {
+            since: Timestamp::now(),
+            cause: reason.cause,
+            path: reason.path.clone(),
+            free: None,
+            resumes_at: reason.resumes_at,
+            quota: reason.quota.map(|DiskQuota(limit)| QuotaUse { used: None, limit }),
+        };
         serde_json::to_vec(&ShownPause { run_id: self.run_id.clone(), pause })
             .map_err(|error| Error::invalid("a pause does not serialise").because(error))
     }
@@ -96,7 +134,8 @@ mod tests {
         let paths = BoxPaths::new(directory.path().to_owned());
         assert_eq!(read_pause(&paths, "r1").unwrap(), None);
         let mut slot = PauseSlot::reserve(&paths.pause(), "r1").unwrap();
-        let reason = PauseReason { cause: PauseCause::HostDisk, path: directory.path(), resumes_at: 7 };
+        let reason =
+            PauseReason { cause: PauseCause::HostDisk, path: directory.path(), resumes_at: 7, quota: None };
         slot.show(Some(reason)).unwrap();
         let pause = read_pause(&paths, "r1").unwrap().unwrap();
         assert_eq!((pause.cause, pause.resumes_at), (PauseCause::HostDisk, 7));
@@ -109,5 +148,22 @@ mod tests {
         slot.show(Some(reason)).unwrap();
         PauseSlot::reserve(&paths.pause(), "r1").unwrap();
         assert_eq!(read_pause(&paths, "r1").unwrap(), None);
+    }
+
+    /// Mutation tried: without measuring when it is read, nothing counts as used.
+    #[test]
+    fn a_quota_is_shown_with_what_is_used_of_it_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = BoxPaths::new(directory.path().to_owned());
+        let overlay = directory.path().join("overlay");
+        std::fs::write(&overlay, [1; 8192]).unwrap();
+        let used = durable::allocated_of(&overlay).unwrap();
+        let mut slot = PauseSlot::reserve(&paths.pause(), "r1").unwrap();
+        for (limit, free) in [(4096, 0), (used + 5, 5)] {
+            slot.show(Some(PauseReason::quota(DiskQuota(limit), &overlay))).unwrap();
+            let pause = read_pause(&paths, "r1").unwrap().unwrap();
+            assert_eq!((pause.cause, pause.free), (PauseCause::DiskQuota, Some(free)));
+            assert_eq!(pause.quota, Some(QuotaUse { used: Some(used), limit }));
+        }
     }
 }

@@ -11,12 +11,13 @@ use boxlite_storage::store::IntentKind;
 use boxlite_types::{
     BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase, PortForward, Result, Volume,
 };
+use boxlite_vm::shim::DiskQuota;
 use boxlite_vm::volume::{self, OffLimits};
 use jiff::Timestamp;
 
 use super::new_box::NewBox;
 use super::remove::{forget, release_name};
-use super::{description, name, process};
+use super::{description, name, process, quota};
 use crate::context::LocalContext;
 
 /// The least memory that the guest's kernel boots in.
@@ -49,6 +50,9 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
             "a disk of {wanted} bytes is smaller than its disk image, whose virtual size is {base} bytes; ask for \
              at least that, or lower the setting disk_size"
         )));
+    }
+    if let Some(wanted) = options.disk_quota {
+        quota::check(DiskQuota(wanted), options.disk_size.unwrap_or(base))?;
     }
     if let Some(entry) = options.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
         return Err(Error::invalid(format!("'{entry}' is not an environment entry; write NAME=value")));

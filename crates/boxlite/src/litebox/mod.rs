@@ -12,8 +12,10 @@ mod new_box;
 mod observe;
 mod pause;
 mod process;
+mod quota;
 mod remove;
 mod start;
+mod update;
 
 pub(crate) use adopt::adopt;
 pub(crate) use attendance::Attendance;
@@ -25,3 +27,4 @@ pub(crate) use observe::{Observed, describe, describe_listed};
 pub(crate) use process::exec_process;
 pub(crate) use remove::{ended, reap, remove, remove_damaged};
 pub(crate) use start::{MaintenanceBoot, boot_for_maintenance, start};
+pub(crate) use update::update;

@@ -12,7 +12,7 @@ use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, CopyOptions, ExecOptions, Execution,
     ExitStatus, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink,
-    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, Usage,
+    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -209,6 +209,16 @@ box_operations! {
 
         /// Stops the box: the stop signal, KILL after the timeout, then a clean unmount. A stopped box stays as it is.
         async fn stop(&self, options: StopOptions) -> Result<BoxInfo>;
+
+        /// Changes the disk quota of the box, whether or not it runs; one that is paused by its quota goes on.
+        ///
+        /// The change is durable when this returns, and in force in the running box. After a crash in between, or an error of the
+        /// shim, the box has it from its next start on, or once this is called again.
+        ///
+        /// # Errors
+        /// `InvalidInput` with the figures for a quota that is not below the disk's virtual size, or leaves no room beside
+        /// what the box has written already.
+        async fn update(&self, options: UpdateOptions) -> Result<BoxInfo>;
 
         /// Sends a signal to the main process of the running box.
         async fn kill(&self, signal: i32) -> Result<()>;

@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use boxlite::wire::{KillRequest, RemoveQuery};
-use boxlite::{BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, RemoveOptions, StopOptions};
+use boxlite::{
+    BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, RemoveOptions, StopOptions, UpdateOptions,
+};
 
 use super::streams::OptionsQuery;
 use crate::app::App;
@@ -62,6 +64,14 @@ pub(super) async fn inspect(
     PathParams(id): PathParams<String>,
 ) -> Result<Json<BoxInfo>, HttpFailure> {
     Ok(Json(app.runtime.inspect(&id).await?))
+}
+
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    JsonBody(options): JsonBody<UpdateOptions>,
+) -> Result<Json<BoxInfo>, HttpFailure> {
+    Ok(Json(app.runtime.update(&id, options).await?))
 }
 
 pub(super) async fn remove(

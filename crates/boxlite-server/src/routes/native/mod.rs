@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/images", get(host::images).post(host::pull))
         .route("/v1/runtime/image", get(host::image).delete(host::remove_image))
         .route("/v1/runtime/boxes", get(boxes::list).post(boxes::create))
-        .route("/v1/runtime/boxes/{id}", get(boxes::inspect).delete(boxes::remove))
+        .route("/v1/runtime/boxes/{id}", get(boxes::inspect).patch(boxes::update).delete(boxes::remove))
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))
         .route("/v1/runtime/boxes/{id}/stop", post(boxes::stop))
         .route("/v1/runtime/boxes/{id}/clone", post(boxes::clone))

@@ -20,6 +20,7 @@ use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
 use session::{Session, ShimConnection};
 use tokio::io::AsyncRead;
 
+use super::quota::DiskQuota;
 use super::socket;
 
 /// The number of the only operation on a connection.
@@ -98,6 +99,14 @@ impl ShimClient {
     /// Sends a signal to the main process.
     pub async fn kill(&self, signo: i32) -> Result<()> {
         self.done(&ShimRequest::Kill { signo }).await
+    }
+
+    /// Gives the box another disk quota; a guest that it leaves room goes on.
+    ///
+    /// # Errors
+    /// `Conflict` when the box does not run.
+    pub async fn set_disk_quota(&self, quota: Option<DiskQuota>) -> Result<()> {
+        self.done(&ShimRequest::SetDiskQuota { bytes: quota.map(|DiskQuota(bytes)| bytes) }).await
     }
 
     /// Stops the box and waits until shim and QEMU are gone; a box that does not run is left alone.

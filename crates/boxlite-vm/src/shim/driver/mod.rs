@@ -26,6 +26,7 @@ use boxlite_types::Result;
 use main_process::{ClientId, MainRun};
 use ops::Ops;
 use shutdown::ShutdownSequence;
+use space::PausedBy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use vcpus::Vcpus;
@@ -162,7 +163,7 @@ impl Driver {
             Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
         };
         let watch = SpaceWatch::new(&spec);
-        let vcpus = Vcpus::new(watch.floors(), Arc::clone(&qmp));
+        let vcpus = Vcpus::new(watch.floors(), spec.disk_quota, Arc::clone(&qmp));
         let boot_deadline = Instant::now() + boot_timeout(&spec.origin);
         Ok(Self {
             spec,
@@ -271,9 +272,13 @@ impl Driver {
 
     /// Shows to the host whether and why the guest is paused.
     fn show_pause(&mut self) {
-        let reason = self.vcpus.paused_for().and_then(|(index, resumes_at)| {
-            let (cause, path) = self.watch.place(index)?;
-            Some(PauseReason { cause, path, resumes_at })
+        let reason = self.vcpus.paused_by().and_then(|by| match by {
+            PausedBy::Quota => Some(PauseReason::quota(self.vcpus.quota()?, self.watch.overlay())),
+            PausedBy::Host(by) => {
+                let (cause, path) = self.watch.place(by.place())?;
+                let resumes_at = self.vcpus.resumes_at(by.place());
+                Some(PauseReason { cause, path, resumes_at, quota: None })
+            }
         });
         if let Err(error) = self.pause.show(reason) {
             tracing::warn!(error = %error.chain(), "the guest's pause is not shown");

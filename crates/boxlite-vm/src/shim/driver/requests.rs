@@ -8,6 +8,7 @@ use boxlite_proto::{
 use super::main_process::ClientId;
 use super::ops::Refused;
 use super::{Driver, DriverPhase};
+use crate::shim::quota::DiskQuota;
 
 impl Driver {
     pub(super) fn client_frame(&mut self, id: ClientId, frame: Frame) -> Result<(), ProtoError> {
@@ -57,6 +58,11 @@ impl Driver {
                 self.stop(signo, Some(timeout_ms));
             }
             ShimRequest::Wait => self.wait_for_end(id),
+            ShimRequest::SetDiskQuota { bytes } => {
+                self.vcpus.set_quota(bytes.map(DiskQuota));
+                self.look_at_space();
+                self.reply(id, &ShimReply::Done);
+            }
         }
     }
 

@@ -1,10 +1,16 @@
 //! When the guest is paused for the sake of the host's disk: a pure decision over measurements and events.
 //!
+//! A guest runs while neither the host nor its own quota keeps it from that. Each is judged by itself, so that what the
+//! one demands holds when the other has given way. Where both do, the quota is the cause that is shown: room on the host
+//! comes back by itself, while somebody must raise the quota.
+//!
+//! # The host
 //! Every box decides for itself by the same rule, so that no box needs to know of the others: the more a box has
 //! written of late, the more must be free for it to run. The fastest writers are paused first, at the floor; slower
 //! ones may go further down, to half of it; and a box that writes nothing runs on.
 
 use crate::shim::launch::DiskFloors;
+use crate::shim::quota::{DiskQuota, QuotaPolicy};
 
 /// While a box is being stopped its guest may flush down to this fraction of the floor.
 const STOPPING_DIVISOR: u64 = 4;
@@ -18,12 +24,15 @@ const GROWTH_FACTOR: u64 = 2;
 /// A guest that met a full disk needs at least some clusters to make any progress.
 const LEAST_PROGRESS: u64 = 1 << 20;
 
-/// Whether the host's filesystems let the guest run.
+/// Whether the host's filesystems and the box's quota let the guest run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PausePolicy {
     /// Those of each watched filesystem; the first is the overlay's.
     floors: Vec<DiskFloors>,
-    paused: Option<PausedBy>,
+    host: Option<HostPause>,
+    quota: QuotaPolicy,
+    /// The quota, by the last measurement; never of a guest that is finishing.
+    over_quota: bool,
     finishing: Finishing,
 }
 
@@ -41,13 +50,22 @@ enum Finishing {
 /// Why the guest is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PausedBy {
+    /// The box has used up its quota.
+    Quota,
+    /// The host has too little space.
+    Host(HostPause),
+}
+
+/// Why the host keeps the guest from running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostPause {
     /// Too little is free on the watched filesystem of this index.
     Floor(usize),
     /// A write met a full disk, and QEMU paused the guest by itself.
     DiskFull,
 }
 
-impl PausedBy {
+impl HostPause {
     /// The index of the filesystem that is short.
     pub(crate) fn place(self) -> usize {
         match self {
@@ -55,6 +73,15 @@ impl PausedBy {
             Self::DiskFull => 0,
         }
     }
+}
+
+/// A measurement of the overlay and of each watched filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpaceReadings {
+    /// Each watched filesystem; the first is the overlay's.
+    pub(crate) places: Vec<SpaceReading>,
+    /// Allocated bytes of the overlay; `None` when they could not be measured.
+    pub(crate) overlay: Option<u64>,
 }
 
 /// A measurement of one watched filesystem.
@@ -80,14 +107,25 @@ pub(crate) enum Action {
 }
 
 impl PausePolicy {
-    /// A policy for a guest that runs, over filesystems with these floors.
-    pub(crate) fn new(floors: Vec<DiskFloors>) -> Self {
-        Self { floors, paused: None, finishing: Finishing::No }
+    /// A policy for a guest that runs, over filesystems with these floors, under this quota.
+    pub(crate) fn new(floors: Vec<DiskFloors>, quota: Option<DiskQuota>) -> Self {
+        let quota = QuotaPolicy::new(quota);
+        Self { floors, host: None, quota, over_quota: false, finishing: Finishing::No }
     }
 
     /// Why the guest is paused, if it is.
     pub(crate) fn paused(&self) -> Option<PausedBy> {
-        self.paused
+        if self.over_quota { Some(PausedBy::Quota) } else { self.host.map(PausedBy::Host) }
+    }
+
+    /// The quota that is in force.
+    pub(crate) fn quota(&self) -> Option<DiskQuota> {
+        self.quota.quota()
+    }
+
+    /// Puts another quota in force, which the next measurement is judged by.
+    pub(crate) fn set_quota(&mut self, quota: Option<DiskQuota>) {
+        self.quota.set(quota);
     }
 
     /// From now on the guest is only finishing.
@@ -97,46 +135,39 @@ impl PausePolicy {
         }
     }
 
-    /// Judges a measurement of each watched filesystem.
+    /// Judges a measurement.
     ///
     /// An unmeasurable filesystem never pauses a guest. A guest that met a full disk resumes at any measurement above
     /// the threshold, and without a measurement: if the disk is still full, QEMU pauses it again and nothing is lost.
     ///
-    /// A guest that is being stopped is not paused for the overlay's filesystem before the flush reserve was released.
-    pub(crate) fn measured(&mut self, readings: &[SpaceReading]) -> Action {
-        if self.finishing == Finishing::BelowFloor && self.is_held_up(readings) {
+    /// A guest that is being stopped is not paused for the overlay's filesystem before the flush reserve was released,
+    /// and not at all for its quota: what it has not synced may pass that.
+    pub(crate) fn measured(&mut self, readings: &SpaceReadings) -> Action {
+        if self.finishing == Finishing::BelowFloor && self.is_held_up(&readings.places) {
             self.finishing = Finishing::OfReserve;
             return Action::Release;
         }
-        match self.paused {
-            None => {
-                let short = |(index, reading): (usize, &SpaceReading)| {
-                    self.is_short(index, *reading).then_some(index)
-                };
-                let Some(index) = readings.iter().enumerate().find_map(short) else { return Action::None };
-                self.paused = Some(PausedBy::Floor(index));
-                Action::Pause
-            }
-            Some(by) => {
-                let free = readings.get(by.place()).and_then(|reading| reading.free);
-                if free.is_some_and(|free| free < self.resumes_at(by.place())) {
-                    return Action::None;
-                }
-                self.paused = None;
-                Action::Resume
-            }
+        let ran = self.paused().is_none();
+        self.over_quota = self.quota.measured(readings.overlay) && self.finishing == Finishing::No;
+        self.host = self.judged_by_host(&readings.places);
+        match (ran, self.paused().is_none()) {
+            (true, false) => Action::Pause,
+            (false, true) => Action::Resume,
+            _ => Action::None,
         }
     }
 
     /// QEMU reports that a write met a full disk and that it paused the guest.
     pub(crate) fn disk_full(&mut self) {
-        self.paused = Some(PausedBy::DiskFull);
+        self.host = Some(HostPause::DiskFull);
     }
 
     /// Whether somebody should look for space on the overlay's filesystem: the guest is paused, or about to be.
     pub(crate) fn needs_space(&self, readings: &[SpaceReading]) -> bool {
-        if let Some(by) = self.paused {
-            return by.place() == 0;
+        match self.paused() {
+            Some(PausedBy::Quota) => return false,
+            Some(PausedBy::Host(by)) => return by.place() == 0,
+            None => {}
         }
         let soon = |reading: &SpaceReading| {
             let grown = reading.grown.unwrap_or(u64::MAX);
@@ -155,10 +186,25 @@ impl PausePolicy {
         resume_at.max(self.floor(index) + 1).max(LEAST_PROGRESS)
     }
 
+    fn judged_by_host(&self, readings: &[SpaceReading]) -> Option<HostPause> {
+        match self.host {
+            None => {
+                let short = |(index, reading): (usize, &SpaceReading)| {
+                    self.is_short(index, *reading).then_some(HostPause::Floor(index))
+                };
+                readings.iter().enumerate().find_map(short)
+            }
+            Some(by) => {
+                let free = readings.get(by.place()).and_then(|reading| reading.free);
+                free.is_some_and(|free| free < self.resumes_at(by.place())).then_some(by)
+            }
+        }
+    }
+
     /// Whether the overlay's filesystem keeps the guest from running, or is about to.
     fn is_held_up(&self, readings: &[SpaceReading]) -> bool {
         let Some(reading) = readings.first() else { return false };
-        match self.paused {
+        match self.host {
             None => self.is_short(0, *reading),
             Some(by) => by.place() == 0 && reading.free.is_some_and(|free| free < self.resumes_at(0)),
         }

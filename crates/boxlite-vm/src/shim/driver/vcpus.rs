@@ -1,9 +1,10 @@
-//! Whether the virtual processors run: the host's disk decides, except while a template is kept.
+//! Whether the virtual processors run: the host's disk and the box's quota decide, except while a template is kept.
 
 use std::sync::Arc;
 
-use super::space::{Action, PausePolicy, PausedBy, SpaceReading};
+use super::space::{Action, PausePolicy, PausedBy, SpaceReadings};
 use crate::shim::launch::DiskFloors;
+use crate::shim::quota::DiskQuota;
 use crate::shim::vmm::qmp::Qmp;
 
 #[derive(Debug)]
@@ -15,25 +16,40 @@ pub(super) struct Vcpus {
 }
 
 impl Vcpus {
-    /// Those of a running guest that may fill filesystems with these floors; the first is the overlay's.
-    pub(super) fn new(floors: Vec<DiskFloors>, qmp: Arc<Qmp>) -> Self {
-        Self { policy: PausePolicy::new(floors), held: false, qmp }
+    /// Those of a running guest that may fill filesystems with these floors, of which the first is the overlay's, and
+    /// that has this quota.
+    pub(super) fn new(floors: Vec<DiskFloors>, quota: Option<DiskQuota>, qmp: Arc<Qmp>) -> Self {
+        Self { policy: PausePolicy::new(floors, quota), held: false, qmp }
     }
 
-    /// Whether the host's disk keeps the guest from running.
+    /// Whether want of space keeps the guest from running.
     pub(super) fn out_of_space(&self) -> bool {
         self.policy.paused().is_some()
     }
 
-    /// The filesystem for which the guest is paused, and its free bytes at which it goes on.
-    pub(super) fn paused_for(&self) -> Option<(usize, u64)> {
-        let place = self.policy.paused().map(PausedBy::place)?;
-        Some((place, self.policy.resumes_at(place)))
+    /// Why the guest is paused, if it is.
+    pub(super) fn paused_by(&self) -> Option<PausedBy> {
+        self.policy.paused()
+    }
+
+    /// Free bytes of the watched filesystem `place` at which a guest goes on that was paused for it.
+    pub(super) fn resumes_at(&self, place: usize) -> u64 {
+        self.policy.resumes_at(place)
+    }
+
+    /// The box's quota.
+    pub(super) fn quota(&self) -> Option<DiskQuota> {
+        self.policy.quota()
+    }
+
+    /// Gives the box another quota, which counts from the next measurement on.
+    pub(super) fn set_quota(&mut self, quota: Option<DiskQuota>) {
+        self.policy.set_quota(quota);
     }
 
     /// Free bytes of the overlay's filesystem that the guest needs in order to run on, where they run short.
-    pub(super) fn wants_space(&self, readings: &[SpaceReading]) -> Option<u64> {
-        self.policy.needs_space(readings).then(|| self.policy.resumes_at(0))
+    pub(super) fn wants_space(&self, readings: &SpaceReadings) -> Option<u64> {
+        self.policy.needs_space(&readings.places).then(|| self.policy.resumes_at(0))
     }
 
     /// Leaves them to the keeper of a template, who has paused them by the time of [`Vcpus::release`].
@@ -41,7 +57,7 @@ impl Vcpus {
         self.held = true;
     }
 
-    /// Pauses or resumes them as the host's disk demands by now.
+    /// Pauses or resumes them as want of space demands by now.
     pub(super) fn release(&mut self) {
         self.held = false;
         self.tell(!self.out_of_space());
@@ -56,8 +72,8 @@ impl Vcpus {
         self.policy.disk_full();
     }
 
-    /// Acts on a measurement of each watched filesystem; says whether the home's flush reserve is to be released.
-    pub(super) fn measured(&mut self, readings: &[SpaceReading]) -> bool {
+    /// Acts on a measurement; says whether the home's flush reserve is to be released.
+    pub(super) fn measured(&mut self, readings: &SpaceReadings) -> bool {
         match self.policy.measured(readings) {
             Action::None => {}
             Action::Pause => self.tell(false),

@@ -8,7 +8,7 @@ use boxlite_types::PauseCause;
 use tokio::time::Instant;
 
 use super::growth::GrowthMeter;
-use super::space::SpaceReading;
+use super::space::{SpaceReading, SpaceReadings};
 use crate::shim::launch::{DiskFloors, LaunchSpec};
 
 /// A volume's filesystem may be a small one: the floor is at most this fraction of it.
@@ -72,8 +72,13 @@ impl SpaceWatch {
         self.places.get(index).map(|place| (place.cause, place.path.as_path()))
     }
 
-    /// Measures each watched filesystem.
-    pub(super) fn read(&mut self) -> Vec<SpaceReading> {
+    /// The file that the box's quota is for.
+    pub(super) fn overlay(&self) -> &Path {
+        &self.overlay
+    }
+
+    /// Measures the overlay and each watched filesystem.
+    pub(super) fn read(&mut self) -> SpaceReadings {
         let now = Instant::now();
         let allocated = durable::allocated_of(&self.overlay).ok();
         let mut overlay_grown = allocated.map(|bytes| self.growth.grown(now, bytes));
@@ -89,7 +94,7 @@ impl SpaceWatch {
             let grown = own.zip(volume_grown).map(|(own, volume)| own.saturating_add(volume));
             SpaceReading { free: space.map(|space| space.bytes), grown }
         };
-        self.places.iter_mut().map(read).collect()
+        SpaceReadings { places: self.places.iter_mut().map(read).collect(), overlay: allocated }
     }
 }
 
@@ -146,8 +151,9 @@ mod tests {
             ..LaunchSpec::sample()
         };
         let mut watch = SpaceWatch::new(&spec);
-        let grown =
-            |readings: Vec<SpaceReading>| readings.iter().map(|reading| reading.grown).collect::<Vec<_>>();
+        let grown = |measurement: SpaceReadings| {
+            measurement.places.iter().map(|reading| reading.grown).collect::<Vec<_>>()
+        };
         assert_eq!(grown(watch.read()), [Some(0), Some(0)]);
         std::fs::write(&overlay, vec![1; 4 << 20]).unwrap();
         let allocated = durable::allocated_of(&overlay).unwrap();

@@ -10,7 +10,7 @@ use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Progress, 
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
-    self, DiskFloors, GuestOrigin, HandOver, LaunchSpec, LogCaps, Purpose, accel, template,
+    self, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, Purpose, accel, template,
 };
 use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
@@ -158,6 +158,11 @@ fn specification(
         },
         floors: DiskFloors { pause_below: emergency, resume_at: emergency / 2 * 3 },
         jail,
+        // A copy that waited for its box's quota would keep the box from being given another.
+        disk_quota: match purpose {
+            Purpose::Run => options.disk_quota.map(DiskQuota),
+            Purpose::Maintenance => None,
+        },
     })
 }
 

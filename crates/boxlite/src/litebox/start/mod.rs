@@ -16,7 +16,7 @@ use boxlite_storage::image::Images;
 use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
 use boxlite_vm::volume;
 
-use super::{BoxGuard, Observed};
+use super::{BoxGuard, Observed, quota};
 use crate::context::LocalContext;
 
 /// A box that is not running, under its guard.
@@ -105,6 +105,9 @@ impl<'a> RestingBox<'a> {
     fn admit(self) -> Result<AdmittedBox<'a>> {
         let Self { context, guard } = self;
         let local = context.local;
+        if !context.reads_only {
+            quota::admit(&guard.record, &guard.paths)?;
+        }
         let written: Vec<PathBuf> =
             volume::writable_sources(&guard.record.volumes).map(Path::to_owned).collect();
         let keep = disk::digests(context, &guard.record);

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use boxlite_types::{
     BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, Phase, ProgressSink,
-    RemoveOptions, Result, StopOptions,
+    RemoveOptions, Result, StopOptions, UpdateOptions,
 };
-use boxlite_vm::shim::{LOST_WRITES, wait_until_gone};
+use boxlite_vm::shim::{DiskQuota, LOST_WRITES, wait_until_gone};
 use jiff::Timestamp;
 
 use super::stop::StopSequence;
@@ -100,6 +100,25 @@ impl BoxLifecycle for Local {
             }
             _ => Ok(info),
         }
+    }
+
+    async fn update(&self, id: &str, options: UpdateOptions) -> Result<BoxInfo> {
+        let quota = options.disk_quota.map(DiskQuota);
+        let mut guard = self.acquire(id).await?;
+        let recorded = self.in_context(move |context| {
+            let running = litebox::update(context, &mut guard, &options)?;
+            Ok((guard, running))
+        });
+        // Still guarded, so that the shim hears of two changes in the order in which they were recorded.
+        let (guard, running) = recorded.await?;
+        if running {
+            match self.client(&guard.record).set_disk_quota(quota).await {
+                // It has ended meanwhile, and its next run begins with the new quota.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                told => told?,
+            }
+        }
+        self.describe(&guard.record.id).await
     }
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {

@@ -15,7 +15,7 @@ use boxlite_types::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, P
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution,
     ExitStatus, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink,
-    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, Usage,
+    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -188,6 +188,10 @@ impl BoxLifecycle for Remote {
 
     async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
         self.client.outcome(self.of_box(Method::POST, id, &["stop"])?.json(&options), &()).await
+    }
+
+    async fn update(&self, id: &str, options: UpdateOptions) -> Result<BoxInfo> {
+        self.client.json(self.of_box(Method::PATCH, id, &[])?.json(&options)).await
     }
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
