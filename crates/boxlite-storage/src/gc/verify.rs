@@ -13,6 +13,7 @@ use boxlite_home::Home;
 use boxlite_home::durable::FileId;
 use boxlite_types::gc::{Skip, Unreadable};
 use boxlite_types::{ErrorKind, Result};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
 use super::plan::{GcPlan, skipped};
 use super::rules::GcScope;
@@ -130,10 +131,26 @@ impl Derivation<'_> {
         if let Some(known) = self.known.get(file) {
             return Ok(known.clone());
         }
-        let below = (self.reader)(file, format)?;
+        let below = keeping_access_time(file, || (self.reader)(file, format))?;
         self.known.insert(file.to_owned(), below.clone());
         Ok(below)
     }
+}
+
+/// To look at a file is not to use it, and the reader may be a program that cannot look without leaving a trace. A use in
+/// between is lost, and costs the file its place among the recently used.
+fn keeping_access_time<T>(file: &Path, look: impl FnOnce() -> T) -> T {
+    let before = rustix::fs::stat(file);
+    let found = look();
+    if let Ok(before) = before {
+        let last_access = Timespec { tv_sec: before.st_atime, tv_nsec: before.st_atime_nsec as i64 };
+        let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification };
+        if let Err(error) = rustix::fs::utimensat(CWD, file, &times, AtFlags::empty()) {
+            tracing::debug!(%error, file = %file.display(), "the verification counts as a use");
+        }
+    }
+    found
 }
 
 /// The file that a header names, and those of this home that a start may open by that name.

@@ -1,6 +1,7 @@
 //! Why something stays, how much is to be freed, and the second derivation.
 
 use std::path::Path;
+use std::time::Duration;
 
 use boxlite_types::GcOptions;
 use boxlite_types::gc::{Fate, HolderKind, Skip, SubjectKind};
@@ -98,6 +99,22 @@ fn nothing_is_removed_unless_qemu_img_agrees() {
     assert_eq!((report.removed().count(), place.images()), (0, 2), "{report:?}");
     let named = report.unreadable.iter().any(|found| found.path == two);
     assert!(named, "{report:?}");
+}
+
+/// Mutation tried: qemu-img left to read as it does; the base counted as used just now.
+#[test]
+fn a_verification_is_no_use_of_a_file() {
+    if !has_qemu_img() {
+        return;
+    }
+    let place = Place::new();
+    place.sparse_image("i", 1 << 30, AGED);
+    place.base("b", &place.image_path("i"), Raw, AGED);
+    place.used(&place.base_path("b"), AGED + Duration::from_secs(60));
+    let accessed = || std::fs::metadata(place.base_path("b")).unwrap().accessed().unwrap();
+    let before = accessed();
+    assert!(!place.verified(&dry_run()).failed());
+    assert_eq!(accessed(), before);
 }
 
 /// Makes an overlay as `qemu-img` makes one.
