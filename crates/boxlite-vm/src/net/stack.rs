@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use boxlite_types::{Doing, Error, ErrorKind, PortForward, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -25,6 +27,9 @@ const MAX_LAST_WORDS: usize = 1024;
 
 /// How long it may take to come up; on an idle host that is some 30 ms.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long it may take to exit once it has closed its stderr.
+const EXIT_TIMEOUT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// A running user-mode stack; dropping it kills and reaps it.
 #[derive(Debug)]
@@ -75,12 +80,7 @@ impl StackProcess {
     pub async fn watch(mut self) -> Error {
         let words = self.words.take().map(OwnedFd::from);
         let words = last_words(words).await;
-        let status = match self.child.try_wait() {
-            // It is about to exit, or only gave up its stderr.
-            Ok(None) => self.child.kill().and_then(|()| self.child.wait()),
-            Ok(Some(status)) => Ok(status),
-            Err(error) => Err(error),
-        };
+        let status = exit_of(&mut self.child).await;
         let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let message = format!("the user-mode network of the box ended ({ended}){words}");
         Error::new(ErrorKind::Unavailable, message).at(&self.program)
@@ -94,6 +94,18 @@ impl Drop for StackProcess {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The status of a process that has no stderr any more: it is about to exit, or only gave it up and is killed.
+async fn exit_of(child: &mut Child) -> io::Result<ExitStatus> {
+    let handle = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let waiting = tokio::task::spawn_blocking(move || {
+        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&EXIT_TIMEOUT))
+    });
+    if !matches!(waiting.await, Ok(Ok(1..))) {
+        child.kill()?;
+    }
+    child.wait()
 }
 
 /// Tells when a [`StackProcess`] serves: its ports are bound then.
