@@ -130,7 +130,7 @@ async fn a_disk_that_is_missing_refuses_the_start() {
     guest.spec.overlay = guest.paths.root().join("disks/missing.qcow2");
     let error = guest.try_start().unwrap_err();
     assert!(error.to_string().contains("missing.qcow2"), "{error}");
-    assert!(guest.lock_is_free());
+    boxlite_testkit::deadline::eventually("the lock to be free", || guest.lock_is_free().then_some(()));
 }
 
 #[tokio::test]

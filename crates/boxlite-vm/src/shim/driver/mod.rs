@@ -250,8 +250,8 @@ impl Driver {
                 self.shutdown_reason = Some(reason);
             }
             QmpEvent::Migration { completed } => self.keeping.migrated(completed),
-            QmpEvent::Stopped => tracing::debug!("the guest is paused"),
-            QmpEvent::Resumed => tracing::debug!("the guest resumes"),
+            QmpEvent::Stopped => self.vcpus.told_by_qemu(true),
+            QmpEvent::Resumed => self.vcpus.told_by_qemu(false),
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Vcpus {
     policy: PausePolicy,
     /// While a template is being kept, that alone pauses and resumes them.
     held: bool,
+    /// By QEMU's word; its own stop after a failed write may come after our command to go on.
+    stopped: bool,
     qmp: Arc<Qmp>,
 }
 
@@ -19,7 +21,7 @@ impl Vcpus {
     /// Those of a running guest that may fill filesystems with these floors, of which the first is the overlay's, and
     /// that has this quota.
     pub(super) fn new(floors: Vec<DiskFloors>, quota: Option<DiskQuota>, qmp: Arc<Qmp>) -> Self {
-        Self { policy: PausePolicy::new(floors, quota), held: false, qmp }
+        Self { policy: PausePolicy::new(floors, quota), held: false, stopped: false, qmp }
     }
 
     /// Whether want of space keeps the guest from running.
@@ -63,6 +65,11 @@ impl Vcpus {
         self.tell(!self.out_of_space());
     }
 
+    /// QEMU tells that they have stopped or go on.
+    pub(super) fn told_by_qemu(&mut self, stopped: bool) {
+        self.stopped = stopped;
+    }
+
     /// The box is being stopped: its guest must run to finish.
     pub(super) fn stopping(&mut self) {
         self.policy.stopping();
@@ -75,6 +82,7 @@ impl Vcpus {
     /// Acts on a measurement; says whether the home's flush reserve is to be released.
     pub(super) fn measured(&mut self, readings: &SpaceReadings) -> bool {
         match self.policy.measured(readings) {
+            Action::None if self.stopped && !self.out_of_space() => self.tell(true),
             Action::None => {}
             Action::Pause => self.tell(false),
             Action::Resume => self.tell(true),
