@@ -30,8 +30,8 @@ pub struct JailSpec {
     pub profile: Profile,
     /// Whether the program sits in a network.
     pub network: NetworkScope,
-    /// Whether the program keeps the one capability that binds ports below 1024: for a box of root whose user-mode network
-    /// is in QEMU and that publishes such a port.
+    /// Whether the program keeps the one capability that binds ports below 1024: for a user-mode stack of root's that
+    /// publishes such a port.
     pub low_ports: bool,
     /// What the program may take of the host's memory, processes and processors; `None` asks for no control group.
     pub cgroup: Option<CgroupSpec>,
@@ -135,7 +135,7 @@ impl fmt::Display for Profile {
 pub enum NetworkScope {
     /// In an empty network namespace, and without a system call that makes a socket.
     None,
-    /// In the host's, because QEMU's user-mode stack still runs inside of QEMU.
+    /// In the host's: a user-mode stack has its sockets there.
     Host,
 }
 

@@ -1,4 +1,4 @@
-//! Who asks, and which boxes are theirs.
+//! The client behind a request, and the boxes that are its own.
 //!
 //! A box made with a key of the keys file carries the key's name in the label [`OWNER_LABEL`]. The label is part of the
 //! box's record, so it outlives servers, and the command line shows it. Such a key finds only its own boxes: others do not
@@ -16,7 +16,7 @@ use crate::keys::NamedKey;
 /// The label that names the key which a box belongs to.
 pub(crate) const OWNER_LABEL: &str = "boxlite.key";
 
-/// Who sent a request.
+/// The client that sent a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
     /// A program of this host, to a server without keys.

@@ -1,4 +1,4 @@
-//! Who may hold how many connections, so that clients that never show the key cannot keep out those that do.
+//! Limits on connections, so that clients that never show the key cannot keep out those that do.
 //!
 //! A connection is *unproven* until one of its requests passes the gate, and *proven* from then on. The two kinds are
 //! counted apart:

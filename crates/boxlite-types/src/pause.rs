@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Pause {
     /// Since when.
     pub since: Timestamp,
-    /// What is short.
+    /// The resource that is short.
     pub cause: PauseCause,
     /// The directory whose filesystem is short of space; the overlay where it is the quota that is used up.
     pub path: PathBuf,

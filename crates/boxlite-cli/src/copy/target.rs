@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::report::CommandFailure;
 
-/// What is at the destination.
+/// The entry at the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DestinationState {
     /// Nothing, or a link to nothing.

@@ -1,4 +1,4 @@
-//! What was counted.
+//! Counts of what a run did and saw.
 
 use std::fmt;
 use std::time::Instant;

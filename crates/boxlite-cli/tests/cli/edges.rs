@@ -179,7 +179,7 @@ fn an_auto_remove_box_goes_when_it_ends_without_any_command() {
     home.run(&["run", "-d", "--rm", &home.image("mini"), "sh", "-c", "sleep 0.1; exit 3"]).ok();
     eventually("the box to go", || (boxes() == 0).then_some(()));
     assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
-    // Whoever waits learns how it ended all the same.
+    // A client that waits learns how the box ended all the same.
     let waiting = "until test -e /go; do sleep 0.1; done; exit 4";
     let id =
         home.run(&["run", "-d", "--rm", "--name", "brief", &home.image("mini"), "sh", "-c", waiting]).ok();

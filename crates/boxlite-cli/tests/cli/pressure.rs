@@ -46,6 +46,13 @@ impl Disk {
         boxlite_home::durable::free_space(&self.root).unwrap().bytes
     }
 
+    /// Runs boxlite on the home that lies here, with this soft floor in bytes.
+    fn run(&self, home: &Home, soft_floor: u64, arguments: &[&str]) -> Output {
+        let mut command = home.command(arguments);
+        command.env("BOXLITE_SOFT_FLOOR", soft_floor.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
+        Output::of(command.env("BOXLITE_HOME", &self.root).spawn().unwrap())
+    }
+
     /// Fills the filesystem until so many bytes are free.
     fn leave(&self, wanted: u64) {
         let filler = self.root.join("filler");
@@ -77,11 +84,7 @@ fn disk_images(home: &Path) -> Vec<PathBuf> {
 fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
     let Some(home) = Home::able() else { return };
     let Some(disk) = Disk::small() else { return };
-    let boxlite = |arguments: &[&str]| {
-        let mut command = home.command(arguments);
-        command.env("BOXLITE_SOFT_FLOOR", SOFT.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
-        Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
-    };
+    let boxlite = |arguments: &[&str]| disk.run(&home, SOFT, arguments);
 
     // Ok: nothing is said.
     disk.leave(SOFT + 150 * MIB);
@@ -143,11 +146,7 @@ fn starts_meet_ok_then_warn_with_gc_then_reject_on_a_real_disk() {
 fn a_pull_keeps_its_own_disk_image() {
     let Some(home) = Home::able() else { return };
     let Some(disk) = Disk::small() else { return };
-    let boxlite = |arguments: &[&str]| {
-        let mut command = home.command(arguments);
-        command.env("BOXLITE_SOFT_FLOOR", HARD.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
-        Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
-    };
+    let boxlite = |arguments: &[&str]| disk.run(&home, HARD, arguments);
     let mini = home.image("mini");
     disk.leave(HARD + 380 * MIB);
     boxlite(&["run", "--rm", &mini, "true"]).ok();
@@ -174,11 +173,7 @@ fn a_pull_keeps_its_own_disk_image() {
 fn a_copy_that_crosses_the_floor_leaves_nothing() {
     let Some(home) = Home::able() else { return };
     let Some(disk) = Disk::small() else { return };
-    let boxlite = |arguments: &[&str]| {
-        let mut command = home.command(arguments);
-        command.env("BOXLITE_SOFT_FLOOR", HARD.to_string()).env("BOXLITE_SOFT_PERCENT", "0");
-        Output::of(command.env("BOXLITE_HOME", &disk.root).spawn().unwrap())
-    };
+    let boxlite = |arguments: &[&str]| disk.run(&home, HARD, arguments);
     let mini = home.image("mini");
     boxlite(&["run", "-d", "--name", "copied", &mini, "sleep", "1000"]).ok();
     boxlite(&["exec", "copied", "sh", "-c", "mkdir /in; echo old >/in/big"]).ok();

@@ -47,10 +47,8 @@ pub(super) fn leave_host(spec: &JailSpec, report: &mut JailReport) -> Result<()>
     report.in_force("namespaces", words);
     match spec.network {
         NetworkScope::None => report.in_force("network", "none"),
-        NetworkScope::Host => report.missing_because(
-            "network",
-            "the box has a network, and its user-mode stack runs inside of QEMU, which is in the host's network",
-        ),
+        NetworkScope::Host => report
+            .missing_because("network", "the program serves a network, and has its sockets in the host's"),
     }
     Ok(())
 }

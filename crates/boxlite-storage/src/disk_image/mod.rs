@@ -107,15 +107,7 @@ pub fn ensure_delta(
     virtual_size: u64,
     progress: &dyn ProgressSink,
 ) -> Result<ImageChain> {
-    let mut building = Building::new(images, image, virtual_size, progress);
-    let mut sizes = LayerSizes::of(images, image)?;
-    let chain = loop {
-        if let Some(chain) = ensure_segments(&mut building, &mut sizes)? {
-            break chain;
-        }
-    };
-    building.finish();
-    Ok(chain)
+    build(images, image, virtual_size, progress, ensure_segments)
 }
 
 /// As [`ensure`], but as one file of all layers, as an overlay from before there were deltas wants it.
@@ -125,11 +117,24 @@ pub fn ensure_whole(
     virtual_size: u64,
     progress: &dyn ProgressSink,
 ) -> Result<ImageChain> {
-    let mut building = Building::new(images, image, virtual_size, progress);
     let segment = Segment { layers: 0..image.layers.len(), digest: digest(image, virtual_size), below: None };
+    build(images, image, virtual_size, progress, |building, sizes| {
+        ensure_segment(building, &segment, sizes, &|_| true)
+    })
+}
+
+/// Calls `attempt` until the sizes of layers were right.
+fn build(
+    images: &Images,
+    image: &Image,
+    virtual_size: u64,
+    progress: &dyn ProgressSink,
+    mut attempt: impl FnMut(&mut Building<'_>, &mut LayerSizes) -> Result<Option<ImageChain>>,
+) -> Result<ImageChain> {
+    let mut building = Building::new(images, image, virtual_size, progress);
     let mut sizes = LayerSizes::of(images, image)?;
     let chain = loop {
-        if let Some(chain) = ensure_segment(&mut building, &segment, &mut sizes, &|_| true)? {
+        if let Some(chain) = attempt(&mut building, &mut sizes)? {
             break chain;
         }
     };

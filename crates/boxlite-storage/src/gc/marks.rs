@@ -131,7 +131,7 @@ impl Marks {
         }
     }
 
-    /// Whoever uses a delta uses all that it stands on.
+    /// A use of a delta is a use of all that it stands on.
     pub(super) fn use_what_is_stood_on(&mut self) {
         let Census { chains, files, .. } = &mut self.census;
         for index in 0..files.len() {

@@ -87,7 +87,7 @@ type BelowByHeader = Option<(PathBuf, Option<String>)>;
 struct Derivation<'a> {
     home: &'a Home,
     reader: HeaderReader<'a>,
-    /// What was read before: bases are shared.
+    /// Headers that were read before: bases are shared.
     known: HashMap<PathBuf, BelowByHeader>,
 }
 

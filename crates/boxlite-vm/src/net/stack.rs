@@ -12,8 +12,6 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use boxlite_types::{Doing, Error, ErrorKind, PortForward, Result};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -21,6 +19,7 @@ use tokio::net::unix::pipe;
 use super::confine::{StackLimits, confine};
 use super::record::MAX_RECORD;
 use super::{GATEWAY, GUEST, MacAddr, RESOLVER, SUBNET};
+use crate::exit::exit_of;
 
 /// Bytes of its last words that are kept.
 const MAX_LAST_WORDS: usize = 1024;
@@ -29,7 +28,7 @@ const MAX_LAST_WORDS: usize = 1024;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long it may take to exit once it has closed its stderr.
-const EXIT_TIMEOUT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running user-mode stack; dropping it kills and reaps it.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl StackProcess {
     pub async fn watch(mut self) -> Error {
         let words = self.words.take().map(OwnedFd::from);
         let words = last_words(words).await;
-        let status = exit_of(&mut self.child).await;
+        let status = final_status(&mut self.child).await;
         let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let message = format!("the user-mode network of the box ended ({ended}){words}");
         Error::new(ErrorKind::Unavailable, message).at(&self.program)
@@ -97,12 +96,9 @@ impl Drop for StackProcess {
 }
 
 /// The status of a process that has no stderr any more: it is about to exit, or only gave it up and is killed.
-async fn exit_of(child: &mut Child) -> io::Result<ExitStatus> {
-    let handle = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let waiting = tokio::task::spawn_blocking(move || {
-        rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&EXIT_TIMEOUT))
-    });
-    if !matches!(waiting.await, Ok(Ok(1..))) {
+async fn final_status(child: &mut Child) -> io::Result<ExitStatus> {
+    let exit = tokio::time::timeout(EXIT_TIMEOUT, exit_of(child)?);
+    if !matches!(exit.await, Ok(Ok(()))) {
         child.kill()?;
     }
     child.wait()

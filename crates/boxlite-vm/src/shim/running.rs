@@ -22,7 +22,6 @@ use std::time::Duration;
 use boxlite_home::{BoxPaths, durable};
 use boxlite_proto::{BootConfig, Frame, MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
 use boxlite_types::{Doing, Error, Result};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +41,7 @@ use super::pause::PauseSlot;
 use super::relief::SpaceRelief;
 use super::sink::{self, FrameSink, FrameSource};
 use super::vmm::program::QemuProcess;
+use crate::exit::exit_of;
 
 /// How long the last words of QEMU, and those for clients, may take once the box has ended.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -183,21 +183,12 @@ async fn keep_console(mut console: tokio::net::UnixStream, mut log: CappedFile) 
 /// QEMU's exit, once it has been reaped.
 type VmEnd = oneshot::Receiver<io::Result<ExitStatus>>;
 
-/// Watches QEMU, or the jailer that ends with it, without a thread or a signal handler.
+/// Watches QEMU, or the jailer that ends with it.
 fn watch(mut child: Child) -> io::Result<VmEnd> {
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).ok_or(io::ErrorKind::NotFound)?;
-    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    let exit = exit_of(&mut child)?;
     let (ended, vm_end) = oneshot::channel();
     tokio::spawn(async move {
-        // SAFETY: the registration owns the descriptor, which nothing else closes.
-        #[allow(unsafe_code)]
-        let registered = unsafe { AsyncFd::register(handle) };
-        let readable = async { registered?.readable().await.map(|_| ()) };
-        let status = match readable.await {
-            Ok(()) => child.wait(),
-            Err(error) => Err(error),
-        };
-        let _ = ended.send(status);
+        let _ = ended.send(exit.await.and_then(|()| child.wait()));
     });
     Ok(vm_end)
 }

@@ -6,7 +6,6 @@ use std::os::fd::RawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ExitStatus};
-use std::time::Duration;
 
 use boxlite_types::{Error, ErrorKind, Result, Volume};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -14,12 +13,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::Sandbox;
+use crate::exit::exit_of;
 
 /// Bytes of a virtiofsd's last words that are kept.
 const LAST_WORDS: usize = 2048;
-
-/// Between two looks at whether a virtiofsd that closed its stderr has ended.
-const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Every id that the guest may use.
 const ALL_IDS: u32 = u32::MAX;
@@ -122,12 +119,8 @@ impl Daemon {
             }
         }
         // Both of its processes have closed stderr: they are exiting or have exited.
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok((status, one_line(&words)));
-            }
-            tokio::time::sleep(EXIT_POLL_INTERVAL).await;
-        }
+        exit_of(&mut self.child)?.await?;
+        Ok((self.child.wait()?, one_line(&words)))
     }
 }
 

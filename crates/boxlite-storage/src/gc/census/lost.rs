@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::files::images_named;
 use super::{Census, unreadable};
 
-/// What is known of a box without a record.
+/// A box without a record, as far as its own files describe it.
 #[derive(Debug, Default)]
 pub(in crate::gc) struct LostBox {
     description: Description,

@@ -41,7 +41,7 @@ pub(super) struct Census {
     /// Those with a directory come first, by id.
     pub(super) boxes: Vec<BoxEntry>,
     pub(super) overlays: Vec<Overlay>,
-    /// What is known of boxes without a record, by their place.
+    /// The boxes without a record, by their place in `boxes`.
     pub(super) lost: BTreeMap<usize, LostBox>,
     /// Which box's record names which disk image or delta, as indices.
     pub(super) pins: Vec<(u32, u32)>,

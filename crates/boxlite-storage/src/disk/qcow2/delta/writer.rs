@@ -87,7 +87,7 @@ impl<'a> DeltaWriter<'a> {
     pub(crate) fn finish(mut self, below: &str, format: BackingFormat) -> io::Result<()> {
         let file = self.file;
         for cluster in std::mem::take(&mut self.free) {
-            // What was discarded must not stay, and leaves a hole.
+            // Discarded contents must not stay; they leave a hole.
             let mut sink = file;
             sink.discard_blocks(cluster, 1)?;
             self.free.push(cluster);
