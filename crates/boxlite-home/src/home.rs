@@ -107,7 +107,9 @@ impl Home {
             return Err(Error::unsupported(message).at(&self.root));
         }
         let device = std::fs::metadata(&self.root).doing("examining", &self.root)?.dev();
-        for directory in self.directories() {
+        // There is none before the first delta.
+        let deltas = Some(self.deltas()).filter(|deltas| deltas.symlink_metadata().is_ok());
+        for directory in self.directories().into_iter().chain(deltas) {
             if std::fs::metadata(&directory).doing("examining", &directory)?.dev() != device {
                 let message = format!(
                     "{} lies on another filesystem than its home {}; a home is one filesystem",

@@ -35,3 +35,20 @@ fn a_home_of_another_user_is_refused_as_it_is() {
     assert!(error.to_string().contains("belongs to user 12345"), "{error}");
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0, "nothing was made in it");
 }
+
+/// A delta is published by a rename, as a disk image is. Mutation tried: `deltas` left out of `check_filesystem`.
+#[test]
+fn deltas_lie_on_the_filesystem_of_their_home() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("home");
+    let home = Home::open(&root).unwrap();
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    if device(elsewhere.path()) == device(&root) {
+        return;
+    }
+    std::os::unix::fs::symlink(elsewhere.path(), home.deltas()).unwrap();
+    let error = Home::open(&root).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("images/deltas lies on another filesystem"), "{error}");
+}
