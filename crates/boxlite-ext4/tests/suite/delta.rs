@@ -79,6 +79,27 @@ fn every_kind_of_change_comes_out_as_umoci_unpacks_it() {
     verify_chain("three deltas", &[&base, &layers[..1], &layers[1..2], &layers[2..]], SIZE, true);
 }
 
+/// What a delta adds or changes keeps every byte of its name, every nanosecond, capability and device number.
+#[test]
+fn names_times_capabilities_and_devices_of_a_delta_are_kept() {
+    let base = [blob(&lower())];
+    let capability = |bits: u8| {
+        let mut value = vec![1, 0, 0, 2];
+        value.extend_from_slice(&[0, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        (b"security.capability".to_vec(), value)
+    };
+    let mut upper = Archive::new();
+    let able = Meta { xattrs: vec![capability(4)], mtime: "1700000001.987654321".to_owned(), ..meta(0o755) };
+    let other = Meta { xattrs: vec![capability(8)], mtime: "-1.000000001".to_owned(), ..meta(0o755) };
+    upper.entry(b'0', b"b/\xfe\xffadded", b"", &able, b"added");
+    upper.entry(b'0', b"b/\xff\xfename", b"", &able, b"replaced");
+    upper.entry(b'0', b"rich", b"", &other, b"#!").entry(b'0', b"a/one", b"", &able, b"lower one");
+    upper.hardlink("b/linked-below", "a/two").device(b'3', "disk", 4, 1_000_000).device(b'4', "new", 7, 300);
+    upper.file(&format!("b/{}", "é".repeat(127)), b"long").file(&format!("a/.wh.{}", "n".repeat(249)), b"");
+    let upper = [blob(&upper)];
+    verify_chain("unusual layers", &[&base, &upper], SIZE, true);
+}
+
 /// Owner, mode and times of a file change without its content being written again; so does one page of a large file.
 ///
 /// Mutation tried: `lies_below` always false; fails.
