@@ -1,6 +1,7 @@
 //! The host's disk is safe: proofs about admission and gc against real files, processes and filesystems.
 
 mod catalog;
+mod chain_model;
 mod child;
 mod crash;
 mod interleave;

@@ -61,6 +61,21 @@ pub(crate) fn put_image(home: &Home, index: u64) {
     age(&path);
 }
 
+/// A delta of number `index` over the disk image `below`, or over the delta of that number where there is one.
+pub(crate) fn put_delta(home: &Home, index: u64, below: u64) {
+    std::fs::create_dir_all(home.deltas()).unwrap();
+    let (name, format) = if home.delta(&digest(below)).exists() {
+        (format!("{}.qcow2", digest(below)), "qcow2")
+    } else {
+        (format!("../disk-images/{}.ext4", digest(below)), "raw")
+    };
+    let path = home.delta(&digest(index));
+    let create = ["create", "-q", "-u", "-f", "qcow2", "-b", &name, "-F", format];
+    let made = Command::new("qemu-img").args(create).arg(&path).arg("1G").status().unwrap();
+    assert!(made.success());
+    age(&path);
+}
+
 /// Builds the image as the product does, but with an old modification time: only the lease protects it.
 fn build(home: &Home, index: u64) -> Option<Leased> {
     let name = format!("disk-{}.partial", digest(index));
@@ -121,6 +136,17 @@ pub(crate) fn assert_whole(home: &Home) {
         let header = boxlite_storage::disk::qcow2::Qcow2Header::parse(&bytes).unwrap();
         let backing = PathBuf::from(std::str::from_utf8(header.backing.unwrap().name).unwrap());
         assert!(backing.exists(), "{} lacks {}", path.display(), backing.display());
+    }
+}
+
+/// Every delta in the home stands on a file that is there.
+pub(crate) fn assert_deltas_whole(home: &Home) {
+    for entry in std::fs::read_dir(home.deltas()).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let header = boxlite_storage::disk::qcow2::Qcow2Header::parse(&bytes).unwrap();
+        let below = home.deltas().join(std::str::from_utf8(header.backing.unwrap().name).unwrap());
+        assert!(below.exists(), "{} lacks {}", path.display(), below.display());
     }
 }
 
