@@ -1,8 +1,9 @@
-//! The questions that gc asks the database.
+//! The questions that gc asks the database and registries.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use boxlite_types::Result;
+use boxlite_types::{Digest, Result};
 
 /// The subject of an intent, which is the durable decision to remove something that cannot be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,8 +32,30 @@ pub struct ImagePin<'a> {
     pub digest: &'a str,
     /// One of its names, if it has any.
     pub reference: Option<&'a str>,
+    /// A name under which a registry has it, if it came from one.
+    pub registry: Option<&'a str>,
     /// When it was last used, or pulled.
     pub last_used: SystemTime,
+}
+
+/// A blob that an image refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobPin<'a> {
+    /// Manifest digest of the image.
+    pub image: &'a str,
+    /// The blob's name: 64 hex digits.
+    pub blob: &'a str,
+    /// Of a layer: the digest of its uncompressed bytes.
+    pub diff_id: Option<Digest>,
+}
+
+/// An image that has a blob as a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerUser {
+    /// Whether it came from a registry, from which it can be had again.
+    pub of_registry: bool,
+    /// Digests of its uncompressed layers, lowest first.
+    pub diff_ids: Vec<Digest>,
 }
 
 /// An intent: a decision to remove data that cannot be made again.
@@ -68,8 +91,10 @@ pub trait Catalog: Send + Sync {
     fn boxes(&self, visit: &mut dyn FnMut(BoxPin<'_>)) -> Result<()>;
     /// Visits every image.
     fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()>;
-    /// Visits every pair of an image's manifest digest and a blob (its name: 64 hex digits) it refers to.
-    fn blobs(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()>;
+    /// Visits every blob of every image; an image's layers come lowest first.
+    fn blobs(&self, visit: &mut dyn FnMut(BlobPin<'_>)) -> Result<()>;
+    /// The images that have the blob (its name: 64 hex digits) as a layer now; `None` when one has it as something else.
+    fn layer_users(&self, blob: &str) -> Result<Option<Vec<LayerUser>>>;
     /// Whether an image refers to the blob now.
     fn blob_is_referenced(&self, blob: &str) -> Result<bool>;
     /// Whether there is a record of the box now.
@@ -100,4 +125,11 @@ pub trait Catalog: Send + Sync {
     }
     /// Takes the image away unless a box uses it or it was used after `idle_since`; says whether it did.
     fn forget_image(&self, digest: &str, idle_since: SystemTime) -> Result<bool>;
+}
+
+/// Asks registries whether they still have images.
+pub trait AskRegistries: Send + Sync {
+    /// The manifest digests of those of `images` (name and manifest digest) that their registries say to have now. Blocks,
+    /// and not for long: no answer counts as no.
+    fn having(&self, images: &[(String, String)]) -> BTreeSet<String>;
 }

@@ -59,6 +59,18 @@ impl Registry {
         program::run(script("push").arg(self.directory.path()).arg(layout).args([tag, name]));
     }
 
+    /// Removes the manifest `digest` from `repository`.
+    #[track_caller]
+    pub fn delete(&self, repository: &str, digest: &str) {
+        let image = format!("docker://{}/{repository}@{digest}", self.address);
+        program::run(Command::new("skopeo").args([
+            "--insecure-policy",
+            "delete",
+            "--tls-verify=false",
+            &image,
+        ]));
+    }
+
     /// Returns how many GETs whose address contains `part` have completed.
     pub fn gets(&self, part: &str) -> usize {
         let log = self.log();

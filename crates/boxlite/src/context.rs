@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, Reserve};
-use boxlite_storage::gc::{Automatic, Catalog, GcMetrics};
+use boxlite_storage::gc::{AskRegistries, Automatic, Catalog, GcMetrics};
+use boxlite_storage::image::RegistryProbe;
 use boxlite_storage::store::Store;
 use boxlite_types::{JailInfo, Result};
 use boxlite_vm::shim::{Accel, JailPolicy};
@@ -22,6 +23,8 @@ pub(crate) struct LocalContext {
     pub(crate) assets: AssetSearch,
     pub(crate) accel: Accel,
     pub(crate) gc_metrics: Arc<GcMetrics>,
+    /// Says which images can be fetched again.
+    pub(crate) registries: Arc<RegistryProbe>,
     /// What a jail that was built for `info` had in force.
     pub(crate) jail: OnceLock<JailInfo>,
 }
@@ -36,6 +39,7 @@ impl LocalContext {
         let settings = Settings::load(&home, &options.variables, &options.settings)?;
         let store = Store::open_in(&home)?;
         let assets = options.assets.clone();
+        let registries = RegistryProbe::new(options.registry_config.as_deref(), options.registries.clone());
         let context = Self {
             home,
             store,
@@ -43,6 +47,7 @@ impl LocalContext {
             assets,
             accel: options.accel,
             gc_metrics: Arc::default(),
+            registries: Arc::new(registries),
             jail: OnceLock::new(),
         };
         context.fill_reserves(context.settings.emergency_floor.value.0);
@@ -76,5 +81,6 @@ impl LocalContext {
     pub(crate) fn collector(&self) -> Automatic {
         Automatic::new(self.home.clone(), self.catalog(), self.settings.clone())
             .counting(Arc::clone(&self.gc_metrics))
+            .asking(Arc::clone(&self.registries) as Arc<dyn AskRegistries>)
     }
 }

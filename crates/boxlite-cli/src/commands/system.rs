@@ -20,7 +20,7 @@ pub(crate) enum SystemCommand {
 /// `system df`.
 #[derive(Debug, Args)]
 pub(crate) struct DfArgs {
-    /// Show each disk image and each box
+    /// Show each image and what it shares, each disk image, and each box
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]

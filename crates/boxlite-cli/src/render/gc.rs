@@ -164,6 +164,7 @@ fn skipped(why: Skip) -> &'static str {
         Skip::Enough => "enough was removed already",
         Skip::Unexplained => "unexplained: nobody is known to have asked for its removal",
         Skip::MayBeNeeded => "an unexplained box may need it",
+        Skip::OnlyCopy => "an image's layers are gone, so that only its registry could give it back",
         Skip::Elsewhere => "its directory leads out of the home, where another home may need it",
     }
 }

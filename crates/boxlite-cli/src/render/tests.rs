@@ -1,6 +1,6 @@
 use boxlite::FreeSpace;
 use boxlite::gc::{
-    BoxUsage, ExplainedItem, Explanation, Fate, Holder, HolderKind, ImageUsage, Item, KindUsage,
+    BoxUsage, ExplainedItem, Explanation, Fate, Holder, HolderKind, ImageShare, ImageUsage, Item, KindUsage,
     RemovalFailure, Skip, SubjectKind, Unreadable,
 };
 use boxlite::parse_ports;
@@ -290,6 +290,17 @@ fn usage_as_tables() {
             reclaimable: false,
             last_used: before(120).as_second(),
         }],
+        image_shares: vec![ImageShare {
+            digest: format!("sha256:{}", "ab".repeat(32)),
+            reference: Some("docker.io/library/alpine:3".into()),
+            files: 2,
+            allocated: 4 << 20,
+            shared: 3 << 20,
+            unique: 1 << 20,
+            layers: 1,
+            layers_in_all: 2,
+            boxes: 1,
+        }],
         reclaimable: 2 << 20,
         ..Usage::default()
     };
@@ -309,6 +320,9 @@ unexplained   0       0 B         0 B
 database      0       0 B         0 B
 reserves      0       0 B         0 B
 other                 0 B         0 B
+
+IMAGE      IMAGE ID       SIZE    SHARED SIZE   UNIQUE SIZE   FILES   LAYERS   BOXES
+alpine:3   abababababab   4 MiB   3 MiB         1 MiB         2       1 of 2   1
 
 DISK IMAGE     ALLOCATED   BOXES   LAST USED       RECLAIMABLE
 abcdef012345   3 MiB       1       2 minutes ago   no

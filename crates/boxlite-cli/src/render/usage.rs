@@ -7,9 +7,9 @@ use boxlite::gc::KindUsage;
 use boxlite::settings::Bytes;
 use jiff::Timestamp;
 
-use super::{TextTable, ago};
+use super::{TextTable, ago, familiar};
 
-/// Returns what `system df` shows people; with `verbose`, each disk image and each box as well.
+/// Returns what `system df` shows people; with `verbose`, each image, each disk image and each box as well.
 pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String {
     let mut kinds = TextTable::new(&["KIND", "COUNT", "ALLOCATED", "RECLAIMABLE"]);
     let mut kind = |name: &str, share: &KindUsage| {
@@ -36,6 +36,8 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
     let mut text = kinds.text();
     if verbose {
         text.push('\n');
+        text.push_str(&image_shares(usage));
+        text.push('\n');
         text.push_str(&images(usage, now));
         text.push('\n');
         text.push_str(&boxes(usage));
@@ -47,6 +49,33 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
         let _ = writeln!(text, "unreadable: {}: {}", unreadable.path.display(), unreadable.reason);
     }
     text
+}
+
+fn image_shares(usage: &Usage) -> String {
+    let mut table = TextTable::new(&[
+        "IMAGE",
+        "IMAGE ID",
+        "SIZE",
+        "SHARED SIZE",
+        "UNIQUE SIZE",
+        "FILES",
+        "LAYERS",
+        "BOXES",
+    ]);
+    for image in &usage.image_shares {
+        let id = image.digest.strip_prefix("sha256:").unwrap_or(&image.digest);
+        table.row([
+            image.reference.as_deref().map_or_else(|| "<none>".to_owned(), familiar),
+            id.get(..12).unwrap_or(id).to_owned(),
+            Bytes(image.allocated).to_string(),
+            Bytes(image.shared).to_string(),
+            Bytes(image.unique).to_string(),
+            image.files.to_string(),
+            format!("{} of {}", image.layers, image.layers_in_all),
+            image.boxes.to_string(),
+        ]);
+    }
+    table.text()
 }
 
 fn images(usage: &Usage, now: Timestamp) -> String {

@@ -22,7 +22,7 @@ use value::Value;
 use crate::home::Home;
 
 pub use size::{BadAmount, Bytes, format_duration, parse_duration};
-pub use value::Percent;
+pub use value::{KeepBlobs, Percent};
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,8 @@ settings! {
         "Bytes that a start claims against concurrent starts.";
     auto_gc: bool = true, "BOXLITE_AUTO_GC",
         "Whether a start that finds space short collects garbage first.";
+    keep_blobs: KeepBlobs = KeepBlobs::Auto, "BOXLITE_KEEP_BLOBS",
+        "Whether layers stay once a disk image is built: auto (until space is short), always, never.";
     templates: bool = true, "BOXLITE_TEMPLATES",
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
     jail: bool = true, "BOXLITE_JAIL",

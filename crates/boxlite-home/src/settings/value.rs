@@ -70,6 +70,37 @@ impl Value for Duration {
     }
 }
 
+/// Whether blobs of layers stay once an image's disk image is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepBlobs {
+    /// Until space is short and the image's registry says that it still has them.
+    Auto,
+    /// As long as the image.
+    Always,
+    /// Not where the image came from a registry.
+    Never,
+}
+
+impl Value for KeepBlobs {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(BadAmount::new(text, "auto, always or never")),
+        }
+    }
+    fn to_text(&self) -> String {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+        .to_owned()
+    }
+}
+
 impl Value for bool {
     fn from_text(text: &str) -> Result<Self, BadAmount> {
         match text.trim().to_ascii_lowercase().as_str() {

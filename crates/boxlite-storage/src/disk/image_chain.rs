@@ -1,4 +1,9 @@
 //! Leases on the files of a disk image.
+//!
+//! # Damage
+//!
+//! A lease compares each file's identity with its name: UUID, or delta, in a superblock that has a checksum. Of a delta
+//! it verifies the metadata as well. A file that is damaged or foreign counts as absent.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +16,34 @@ use boxlite_types::{Digest, Error, Result};
 use crate::disk::overlay;
 use crate::disk::qcow2::delta::{ChainSource, Delta};
 use crate::disk::qcow2::{BackingFormat, is_delta};
+
+/// How the disk image of a digest is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageForm {
+    /// As one ext4 file.
+    Whole,
+    /// As a delta over other files.
+    Delta,
+}
+
+/// Leases the disk image `digest`, whole or with its deltas, if it is there and is the right one.
+///
+/// # Errors
+/// `InvalidInput` when `digest` is not 64 hex digits; `Conflict` when something else than a file is at its path.
+pub fn lease(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
+    match lease_as(home, digest, ImageForm::Whole)? {
+        Some(whole) => Ok(Some(whole)),
+        None => lease_as(home, digest, ImageForm::Delta),
+    }
+}
+
+/// Leases the disk image `digest` in this form alone; as [`lease`].
+pub fn lease_as(home: &Home, digest: &str, form: ImageForm) -> Result<Option<ImageChain>> {
+    match form {
+        ImageForm::Whole => lease_whole(home, digest),
+        ImageForm::Delta => lease_delta(home, digest),
+    }
+}
 
 /// The files of a disk image, each of them leased: deltas, the topmost first, and a whole disk image below them.
 #[derive(Debug)]
@@ -51,7 +84,7 @@ impl ImageChain {
     }
 
     /// The filesystem that the files make.
-    pub(super) fn source(&self) -> Result<ChainSource<'_>> {
+    pub(crate) fn source(&self) -> Result<ChainSource<'_>> {
         let open = |leased| {
             Delta::open(Leased::file(leased)).map_err(|source| Error::io("reading", leased.path(), source))
         };
@@ -61,7 +94,7 @@ impl ImageChain {
 }
 
 /// Leases the disk image `digest` that is one file.
-pub(super) fn lease_whole(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
+fn lease_whole(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
     let identity = Digest::from_hex(digest)?;
     let Some(leased) = Leased::acquire(&home.disk_image(digest))? else { return Ok(None) };
     let expected = boxlite_ext4::expected_uuid(identity.bytes());
@@ -71,7 +104,7 @@ pub(super) fn lease_whole(home: &Home, digest: &str) -> Result<Option<ImageChain
 }
 
 /// Leases the delta `digest` and everything below it.
-pub(super) fn lease_delta(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
+fn lease_delta(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
     Digest::from_hex(digest)?;
     let Some(top) = Leased::acquire(&home.delta(digest))? else { return Ok(None) };
     complete(home, top)
@@ -93,6 +126,10 @@ fn complete(home: &Home, top: Leased) -> Result<Option<ImageChain>> {
                 Some(whole) => break whole.disk_image,
                 None => return Ok(None),
             }
+        }
+        if digest_of(&below).is_none_or(|digest| home.delta(&digest) != below) {
+            warn_damaged(above, &format!("its header names {}, which is not of this home", below.display()));
+            return Ok(None);
         }
         if deltas.iter().any(|delta| delta.path() == below) {
             warn_damaged(&below, "it stands on itself");
@@ -126,7 +163,7 @@ fn complete(home: &Home, top: Leased) -> Result<Option<ImageChain>> {
 }
 
 /// Turns the lock of the file that was just published into a lease on it and everything below.
-pub(super) fn of_published(lock: Lock, home: &Home) -> Result<Option<ImageChain>> {
+pub(crate) fn of_published(lock: Lock, home: &Home) -> Result<Option<ImageChain>> {
     let Some(leased) = Leased::of_published(lock)? else { return Ok(None) };
     if leased.path().file_name().is_some_and(is_delta) {
         return complete(home, leased);
@@ -162,7 +199,7 @@ fn digest_of(path: &Path) -> Option<String> {
 }
 
 /// The name of `below` as a delta's header has it: relative to the directory of deltas.
-pub(super) fn relative_name(below: &ImageChain) -> String {
+pub(crate) fn relative_name(below: &ImageChain) -> String {
     let path: PathBuf = below.top().path().into();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if below.deltas.is_empty() { format!("../disk-images/{name}") } else { name }

@@ -1,5 +1,6 @@
 //! Disks of boxes: copy-on-write overlays, and the qcow2 format they have.
 
+pub mod image_chain;
 pub mod overlay;
 pub mod qcow2;
 

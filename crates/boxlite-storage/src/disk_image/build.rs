@@ -15,8 +15,7 @@ use boxlite_types::{
     Digest, Doing, Error, ErrorCause, ErrorKind, Image, Layer, Progress, ProgressSink, Result,
 };
 
-use super::chain::{self, ImageChain};
-use super::{ImageForm, lease_as};
+use crate::disk::image_chain::{self as chain, ImageChain, ImageForm, lease_as};
 use crate::disk::qcow2::delta::DeltaWriter;
 use crate::image::{Images, WriteSpace};
 
@@ -32,6 +31,14 @@ pub(super) struct Segment<'a> {
 impl Segment<'_> {
     fn form(&self) -> ImageForm {
         if self.below.is_some() { ImageForm::Delta } else { ImageForm::Whole }
+    }
+
+    /// What the file is called in messages.
+    fn noun(&self) -> &'static str {
+        match self.form() {
+            ImageForm::Whole => "disk image",
+            ImageForm::Delta => "delta",
+        }
     }
 
     pub(super) fn path(&self, home: &Home) -> PathBuf {
@@ -110,7 +117,8 @@ impl<'a> Building<'a> {
 
     /// Writes the segment into the staged file; returns the uncompressed size of each of its layers.
     pub(super) fn write(&self, segment: &Segment<'_>, identity: Digest, staged: &Staged) -> Result<Vec<u64>> {
-        staged.file().set_len(0).doing("emptying the unfinished disk image", staged.path())?;
+        let emptying = format!("emptying the unfinished {}", segment.noun());
+        staged.file().set_len(0).doing(&emptying, staged.path())?;
         let (images, image) = (self.images, self.image);
         let room = images.room(super::digests(image, self.virtual_size))?;
         room.reserve(estimate(self.layers(segment)))?;
@@ -157,9 +165,23 @@ impl<'a> Building<'a> {
         match (outcome, refusal) {
             (Ok(sizes), _) => Ok(sizes),
             (Err(_), Some(refusal)) => Err(refusal),
-            (Err(error), None) => Err(explain(images, image, staged, error)),
+            (Err(error), None) => Err(explain(images, image, segment, staged, error)),
         }
-        .map_err(|error| error.while_doing(format!("building the disk image of {}", name(image))))
+        .map_err(|error| error.while_doing(self.building(segment)))
+    }
+
+    /// What is being done while the segment is written.
+    fn building(&self, segment: &Segment<'_>) -> String {
+        let (image, layers) = (name(self.image), &segment.layers);
+        match segment.form() {
+            ImageForm::Whole => format!("building the disk image of {image}"),
+            ImageForm::Delta if layers.len() == 1 => {
+                format!("building the delta of {image} (layer {})", layers.end)
+            }
+            ImageForm::Delta => {
+                format!("building the delta of {image} (layers {} to {})", layers.start + 1, layers.end)
+            }
+        }
     }
 
     fn sources(&self, segment: &Segment<'_>) -> Result<Vec<boxlite_ext4::LayerSource>> {
@@ -216,7 +238,13 @@ impl Read for BlobReader {
 }
 
 /// Turns the builder's error into the library's, and removes blobs that have turned out damaged.
-fn explain(images: &Images, image: &Image, staged: &Staged, error: BuildError) -> Error {
+fn explain(
+    images: &Images,
+    image: &Image,
+    segment: &Segment<'_>,
+    staged: &Staged,
+    error: BuildError,
+) -> Error {
     let kind = match error.kind() {
         BuildErrorKind::Hostile | BuildErrorKind::InvalidOptions => ErrorKind::InvalidInput,
         BuildErrorKind::Unsupported => ErrorKind::Unsupported,
@@ -226,7 +254,7 @@ fn explain(images: &Images, image: &Image, staged: &Staged, error: BuildError) -
     };
     match error {
         BuildError::Write { source, .. } => {
-            return Error::io("writing the disk image at", staged.path(), source);
+            return Error::io(&format!("writing the {} at", segment.noun()), staged.path(), source);
         }
         BuildError::Read { source, layer } => {
             return Error::io("reading the blobs in", images.home().blobs(), source)

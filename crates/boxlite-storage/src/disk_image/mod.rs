@@ -18,24 +18,27 @@
 //!
 //! # Damage
 //!
-//! A lease compares each file's identity with its name: UUID, or delta, in a superblock that has a checksum. Of a delta
-//! it verifies the metadata as well. A file that is damaged or foreign counts as absent: a build replaces it by the
-//! right bytes.
+//! What a lease ([`lease`]) finds damaged or foreign counts as absent: a build replaces it by the right bytes.
+//!
+//! # Layers
+//!
+//! Under the setting `keep_blobs = never`, a build removes the layers that no other build can want: those of images that
+//! came from a registry and whose disk images are there.
 
 mod build;
-mod chain;
 mod segments;
 
 use std::time::Duration;
 
-use boxlite_home::Home;
 use boxlite_home::durable::{self, Staged, fault};
+use boxlite_home::settings::KeepBlobs;
 use boxlite_types::{Digest, Doing, Image, ProgressSink, Result};
 use build::{Building, Segment};
 
-pub use chain::ImageChain;
+pub use crate::disk::image_chain::{ImageChain, ImageForm, lease, lease_as};
 use segments::LayerSizes;
 
+use crate::catalog::Catalog;
 use crate::image::{self, Images};
 
 /// How long to wait before asking again for a file that another process is building.
@@ -49,34 +52,6 @@ pub fn digest(image: &Image, virtual_size: u64) -> String {
 /// The digests of everything that the disk image of `image` may be made of, its own last.
 pub fn digests(image: &Image, virtual_size: u64) -> Vec<String> {
     image::disk_digests(&image.diff_ids(), virtual_size)
-}
-
-/// How the disk image of a digest is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageForm {
-    /// As one ext4 file.
-    Whole,
-    /// As a delta over other files.
-    Delta,
-}
-
-/// Leases the disk image `digest`, whole or with its deltas, if it is there and is the right one.
-///
-/// # Errors
-/// `InvalidInput` when `digest` is not 64 hex digits; `Conflict` when something else than a file is at its path.
-pub fn lease(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
-    match lease_as(home, digest, ImageForm::Whole)? {
-        Some(whole) => Ok(Some(whole)),
-        None => lease_as(home, digest, ImageForm::Delta),
-    }
-}
-
-/// Leases the disk image `digest` in this form alone; as [`lease`].
-pub fn lease_as(home: &Home, digest: &str, form: ImageForm) -> Result<Option<ImageChain>> {
-    match form {
-        ImageForm::Whole => chain::lease_whole(home, digest),
-        ImageForm::Delta => chain::lease_delta(home, digest),
-    }
 }
 
 /// Leases the disk image of `image` with `virtual_size` bytes, building what is missing of it. Blocks.
@@ -139,7 +114,29 @@ fn build(
         }
     };
     building.finish();
+    if building.built > 0 && images.settings().keep_blobs.value == KeepBlobs::Never {
+        release_layers(images, image, virtual_size);
+    }
     Ok(chain)
+}
+
+/// Removes the layers of `image` that can be fetched again and that no disk image must still be built from.
+fn release_layers(images: &Images, image: &Image, virtual_size: u64) {
+    for layer in &image.layers {
+        let is_unneeded = || {
+            let Some(users) = images.store().layer_users(&layer.digest.hex())? else { return Ok(false) };
+            for user in &users {
+                let digest = image::disk_digest(&user.diff_ids, virtual_size);
+                if !user.of_registry || lease(images.home(), &digest)?.is_none() {
+                    return Ok(false);
+                }
+            }
+            Ok(!users.is_empty())
+        };
+        if let Err(error) = images.blobs().collect(layer.digest, is_unneeded) {
+            tracing::debug!(error = %error.chain(), layer = %layer.digest, "a layer is left to gc");
+        }
+    }
 }
 
 /// Leases or builds one segment after the other, from the lowest on; `None` when the sizes of layers turned out to be

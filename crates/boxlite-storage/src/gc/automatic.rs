@@ -8,15 +8,17 @@
 //!
 //! # What is evicted
 //!
-//! Garbage is removed until the goal is reached. Disk images are a cache: they are evicted least recently used first,
+//! Garbage is removed until the goal is reached. Then come layers that an image's registry says to have still, whose disk
+//! image is built: the registry is asked first, and its answers are part of what the plan is made from. Disk images are a cache: they are evicted least recently used first,
 //! and not at all where even the whole plan could not avert a refusal.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use boxlite_home::admission::{Collectable, Collected, Collector, Goal};
-use boxlite_home::settings::Settings;
+use boxlite_home::settings::{KeepBlobs, Settings};
 use boxlite_home::{Home, durable};
 use boxlite_types::gc::{Fate, Item, Skip};
 use boxlite_types::{Doing, GcOptions, GcReport, Result, Verdict};
@@ -27,7 +29,7 @@ use super::memory::{PassMemory, StoredState};
 use super::metrics::GcMetrics;
 use super::plan::GcPlan;
 use super::rules::{GcScope, Rules};
-use crate::catalog::Catalog;
+use crate::catalog::{AskRegistries, Catalog};
 
 /// The longest time for which a fruitless pass is assumed to stay fruitless.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -38,6 +40,7 @@ pub struct Automatic {
     catalog: Arc<dyn Catalog>,
     settings: Settings,
     metrics: Arc<GcMetrics>,
+    registries: Option<Arc<dyn AskRegistries>>,
 }
 
 impl std::fmt::Debug for Automatic {
@@ -49,13 +52,19 @@ impl std::fmt::Debug for Automatic {
 impl Automatic {
     /// The collector of `home`.
     pub fn new(home: Home, catalog: Arc<dyn Catalog>, settings: Settings) -> Self {
-        Self { home, catalog, settings, metrics: Arc::default() }
+        Self { home, catalog, settings, metrics: Arc::default(), registries: None }
     }
 
     /// Counts its passes in `metrics`.
     #[must_use]
     pub fn counting(self, metrics: Arc<GcMetrics>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Asks `registries` before it removes layers that they can give back; without it, none goes.
+    #[must_use]
+    pub fn asking(self, registries: Arc<dyn AskRegistries>) -> Self {
+        Self { registries: Some(registries), ..self }
     }
 
     fn scope<'a>(&'a self, keep: &'a [String]) -> GcScope<'a> {
@@ -68,7 +77,12 @@ impl Automatic {
         let mut scope = self.scope(goal.keep);
         scope.rules.pressed = pressed;
         let began = Instant::now();
-        let plan = GcPlan::make(&scope);
+        let mut plan = GcPlan::make(&scope);
+        let answered = if pressed { self.ask(&plan) } else { BTreeSet::new() };
+        if !answered.is_empty() {
+            scope.rules.answered = &answered;
+            plan = GcPlan::make(&scope);
+        }
         // While something is unreadable, every disk image stays anyway.
         let outlook = if plan.is_blind() { Verdict::Ok } else { (goal.outlook)(plan.reclaimable()) };
         let bounds = Bounds::of_goal(goal, outlook, &scope.rules);
@@ -77,6 +91,18 @@ impl Automatic {
         // Disk images that a pass spared because nothing could help its own caller may well help another.
         let tells = !(outlook == Verdict::Reject && spared(&report));
         (report, tells)
+    }
+}
+
+impl Automatic {
+    /// Which images that a pass could free more of can be fetched again.
+    fn ask(&self, plan: &GcPlan) -> BTreeSet<String> {
+        let Some(registries) = &self.registries else { return BTreeSet::new() };
+        if self.settings.keep_blobs.value == KeepBlobs::Always || plan.is_blind() {
+            return BTreeSet::new();
+        }
+        let questions = plan.questions(self.settings.disk_size.value.0);
+        if questions.is_empty() { BTreeSet::new() } else { registries.having(&questions) }
     }
 }
 

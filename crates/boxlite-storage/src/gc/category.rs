@@ -11,6 +11,8 @@ pub(super) enum Category {
     BootFile,
     BoxDirectory,
     Base,
+    /// A blob of images that have a disk image and can be fetched again.
+    Layer,
     Delta,
     DiskImage,
     CatalogEntry,
@@ -21,7 +23,7 @@ impl Category {
     pub(super) fn list(self, report: &mut GcReport) -> &mut Vec<Item> {
         match self {
             Self::Unfinished => &mut report.unfinished,
-            Self::Blob => &mut report.blobs,
+            Self::Blob | Self::Layer => &mut report.blobs,
             Self::BootFile => &mut report.boot_files,
             Self::BoxDirectory => &mut report.box_directories,
             Self::Base => &mut report.bases,
@@ -34,7 +36,7 @@ impl Category {
     /// Whether items are made again on demand, so that only as many are removed as there is need for, least recently
     /// used first.
     pub(super) fn is_cache(self) -> bool {
-        matches!(self, Self::Delta | Self::DiskImage | Self::CatalogEntry)
+        matches!(self, Self::Layer | Self::Delta | Self::DiskImage | Self::CatalogEntry)
     }
 
     /// The step of a pass in which items of this kind are removed. Deltas go with what they stand on, so that the least

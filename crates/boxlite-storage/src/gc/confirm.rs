@@ -24,6 +24,9 @@ use super::census::{Census, boot_file_times};
 use super::marks::Marks;
 use super::plan::{GcPlan, HeldSet, PlanLook, Planned, boot_file_in_use, failed, skipped};
 use super::rules::GcScope;
+use crate::catalog::LayerUser;
+use crate::disk::image_chain;
+use crate::image;
 
 /// Fewest and most candidates that are locked at a time; each is an open file, and each step marks everything anew.
 const LOCKED_AT_ONCE: std::ops::RangeInclusive<u64> = 256..=8192;
@@ -56,6 +59,7 @@ impl GcPlan {
             Category::Base | Category::Delta | Category::DiskImage => step.confirm_files(scope),
             Category::BoxDirectory => step.confirm_boxes(scope),
             Category::Blob => step.confirm_each(|planned| confirm_blob(planned, scope)),
+            Category::Layer => step.confirm_each(|planned| confirm_layer(planned, scope)),
             Category::BootFile => step.confirm_each(|planned| confirm_boot_file(planned, scope)),
             Category::Unfinished | Category::CatalogEntry => step.unlocked(false),
         };
@@ -81,8 +85,10 @@ impl GcPlan {
         };
         let Some(wanted) = wanted else { return Some(self.skip(category, same, Skip::Enough)) };
         let mut eligible = same;
-        if category == Category::DiskImage {
+        if matches!(category, Category::Layer | Category::DiskImage) {
             let (spared, now) = (bounds.spares_used_within(), self.now);
+            // A layer costs nothing as long as its registry is there: it is spared only where nothing can help.
+            let spared = if category == Category::Layer && spared < i64::MAX { 0 } else { spared };
             let is_idle = |planned: &Planned| now.saturating_sub(planned.used).max(0) >= spared;
             eligible = self.candidates[..same].partition_point(is_idle);
         }
@@ -294,6 +300,31 @@ pub(super) fn confirm_blob(planned: &Planned, scope: &GcScope<'_>) -> Result<Sec
         }
         let is_referenced = scope.catalog.blob_is_referenced(&planned.item.name)?;
         Ok(if is_referenced { SecondLook::Gone } else { SecondLook::Agrees(vec![lock]) })
+    })
+}
+
+/// Asks again with the layer's lock held whether every image that has it has a disk image, which is leased meanwhile.
+fn confirm_layer(planned: &Planned, scope: &GcScope<'_>) -> Result<SecondLook> {
+    let path = &planned.item.path;
+    look_locked(path, |lock| {
+        let found = lock.file().metadata().doing("examining", path)?;
+        if scope.rules.is_young(boot_file_times(&found).0) {
+            return Ok(SecondLook::Skips(Skip::Grace));
+        }
+        let users = scope.catalog.layer_users(&planned.item.name)?;
+        let is_built = |user: &LayerUser| -> Result<bool> {
+            let digest = image::disk_digest(&user.diff_ids, scope.rules.disk_size);
+            Ok(user.of_registry && image_chain::lease(scope.home, &digest)?.is_some())
+        };
+        let Some(users) = users.filter(|users| !users.is_empty()) else {
+            return Ok(SecondLook::Skips(Skip::InUse));
+        };
+        for user in &users {
+            if !is_built(user)? {
+                return Ok(SecondLook::Skips(Skip::InUse));
+            }
+        }
+        Ok(SecondLook::Agrees(vec![lock]))
     })
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use boxlite_home::Home;
+use boxlite_home::durable::FileId;
 use boxlite_home::settings::Settings;
 use boxlite_types::gc::{ExplainedItem, Explanation, Fate, SubjectKind};
 use boxlite_types::{GcOptions, Result};
@@ -12,8 +13,9 @@ use super::plan::{GcPlan, Planned};
 use super::rules::{GcScope, Rules, seconds};
 use crate::catalog::Catalog;
 
-/// Explains what becomes of everything that has one of `names`: the digest of a disk image or delta, the id of a box, the file
-/// name of a base or of anything else that gc judges, or the beginning of one of these. Changes nothing.
+/// Explains what becomes of everything that has one of `names`: the digest of a disk image or delta, the id of a box,
+/// the file name of a base or of anything else that gc judges, or the beginning of one of these; and of all files that it
+/// stands on. Changes nothing.
 pub fn explain(
     home: &Home,
     catalog: &Arc<dyn Catalog>,
@@ -35,9 +37,20 @@ impl GcPlan {
             _ => false,
         };
         let explained = |planned: &Planned| self.explained(planned, rules);
+        // What a named file stands on, whether or not it stays, nearest first.
+        let mut below: Vec<FileId> = Vec::new();
+        for file in self.census.files.iter().filter(|file| is_named(&file.name)) {
+            self.census.chains.visit_below(file.backing, |id| below.push(id));
+        }
+        let depth = |planned: &Planned| below.iter().position(|id| planned.id == Some(*id));
+        let mut needs: Vec<&Planned> = all()
+            .filter(|planned| is_needed(planned) || depth(planned).is_some())
+            .filter(|planned| !is_named(&planned.item.name))
+            .collect();
+        needs.sort_by_key(|planned| depth(planned));
         Explanation {
             subjects: all().filter(|planned| is_named(&planned.item.name)).map(explained).collect(),
-            needs: all().filter(is_needed).map(explained).collect(),
+            needs: needs.into_iter().map(explained).collect(),
             unreadable: self.unreadable.clone(),
         }
     }
@@ -53,7 +66,7 @@ impl GcPlan {
         };
         let kind = match planned.category {
             Category::Unfinished => SubjectKind::Unfinished,
-            Category::Blob => SubjectKind::Blob,
+            Category::Blob | Category::Layer => SubjectKind::Blob,
             Category::BootFile => SubjectKind::BootFile,
             Category::BoxDirectory => SubjectKind::BoxDirectory,
             Category::Base => SubjectKind::Base,

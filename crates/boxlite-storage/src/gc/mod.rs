@@ -70,4 +70,4 @@ pub use purge::purge;
 pub use usage::usage;
 pub use verify::HeaderReader;
 
-pub use crate::catalog::{BoxPin, Catalog, ImagePin};
+pub use crate::catalog::{AskRegistries, BlobPin, BoxPin, Catalog, ImagePin, LayerUser};

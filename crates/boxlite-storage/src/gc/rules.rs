@@ -1,9 +1,10 @@
 //! The rules by which every item of a plan is judged; times in nanoseconds since 1970.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boxlite_home::Home;
-use boxlite_home::settings::Settings;
+use boxlite_home::settings::{KeepBlobs, Settings};
 use boxlite_types::GcOptions;
 
 use crate::catalog::Catalog;
@@ -30,7 +31,15 @@ pub(super) struct Rules<'a> {
     pub(super) keep: &'a [String],
     /// A floor of free space is not kept, so templates are removed sooner.
     pub(super) pressed: bool,
+    /// Virtual size of the disk images of images, in bytes.
+    pub(super) disk_size: u64,
+    pub(super) keep_blobs: KeepBlobs,
+    /// Manifest digests of images that their registries have just said to have.
+    pub(super) answered: &'a BTreeSet<String>,
 }
+
+/// No registry was asked.
+static NOT_ASKED: BTreeSet<String> = BTreeSet::new();
 
 impl<'a> Rules<'a> {
     /// The rules of `options` from now on.
@@ -42,6 +51,9 @@ impl<'a> Rules<'a> {
             all: options.all,
             keep,
             pressed: false,
+            disk_size: settings.disk_size.value.0,
+            keep_blobs: settings.keep_blobs.value,
+            answered: &NOT_ASKED,
         }
     }
 

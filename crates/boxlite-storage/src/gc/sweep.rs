@@ -80,7 +80,9 @@ impl StepSweep<'_> {
                     return Ok(path.exists().then(|| skipped(Skip::InUse)));
                 }
             }
-            Category::Blob => locks.into_iter().try_for_each(|lock| image::remove_blob(lock, &tmp))?,
+            Category::Blob | Category::Layer => {
+                locks.into_iter().try_for_each(|lock| image::remove_blob(lock, &tmp))?
+            }
             Category::BootFile => locks.into_iter().try_for_each(|lock| discard_boot_file(lock, &tmp))?,
             Category::BoxDirectory => {
                 durable::discard_dir(path, &tmp)?;

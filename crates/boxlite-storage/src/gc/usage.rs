@@ -7,13 +7,13 @@ use std::sync::Arc;
 use boxlite_home::Home;
 use boxlite_home::durable::FileId;
 use boxlite_home::settings::Settings;
-use boxlite_types::gc::{BoxUsage, ImageUsage, KindUsage, Unreadable};
+use boxlite_types::gc::{BoxUsage, ImageShare, ImageUsage, KindUsage, Unreadable};
 use boxlite_types::{GcOptions, Result, Usage};
 
 use super::category::Category;
 use super::census::{Census, StoredFile};
 use super::measure;
-use super::plan::GcPlan;
+use super::plan::{GcPlan, Planned, files_of};
 use super::rules::{GcScope, Rules, seconds};
 use crate::catalog::Catalog;
 
@@ -21,7 +21,9 @@ use crate::catalog::Catalog;
 pub fn usage(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings) -> Result<Usage> {
     let rules = Rules::new(settings, &GcOptions::default(), &[]);
     let plan = GcPlan::make(&GcScope { home, catalog: &**catalog, rules });
-    Ok(Measuring::of(&plan, home).finish())
+    let mut usage = Measuring::of(&plan, home).finish();
+    usage.image_shares = image_shares(&plan.census, &rules);
+    Ok(usage)
 }
 
 /// Figures that are being added up.
@@ -146,7 +148,11 @@ impl<'a> Measuring<'a> {
 
     /// The share of everything in a directory, without the directory itself.
     fn directory(&mut self, path: &Path, category: Category) -> KindUsage {
-        let planned = self.plan.candidates.iter().filter(|planned| planned.category == category);
+        let is_here = |planned: &&Planned| {
+            planned.category == category
+                || (category == Category::Blob && planned.category == Category::Layer)
+        };
+        let planned = self.plan.candidates.iter().filter(is_here);
         let mut share = KindUsage {
             reclaimable: planned.map(|planned| planned.item.allocated).sum(),
             ..KindUsage::default()
@@ -173,6 +179,43 @@ impl<'a> Measuring<'a> {
     fn trouble(&mut self, path: PathBuf, reason: &dyn std::fmt::Display) {
         self.usage.unreadable.push(Unreadable { path, reason: format!("{reason:#}") });
     }
+}
+
+/// What each image of the catalogue shares with the others, by name.
+fn image_shares(census: &Census, rules: &Rules<'_>) -> Vec<ImageShare> {
+    let caches = &census.caches;
+    let images = || caches.images.iter();
+    let files: Vec<Vec<usize>> =
+        images().map(|image| files_of(census, &image.disk_digest(rules.disk_size))).collect();
+    let mut users: HashMap<usize, u64> = HashMap::new();
+    for file in files.iter().flatten() {
+        *users.entry(*file).or_default() += 1;
+    }
+    let blobs: HashSet<&str> = caches.blobs.iter().map(|blob| &*blob.name).collect();
+    let mut shares: Vec<ImageShare> = Vec::new();
+    for (image, files) in images().zip(&files) {
+        let bytes = |is_counted: &dyn Fn(&usize) -> bool| {
+            files
+                .iter()
+                .filter(|file| is_counted(file))
+                .map(|file| census.files[*file].allocated)
+                .sum::<u64>()
+        };
+        let (shared, unique) = (bytes(&|file| users[file] > 1), bytes(&|file| users[file] <= 1));
+        shares.push(ImageShare {
+            digest: image.digest.clone(),
+            reference: image.reference.clone(),
+            files: files.len() as u64,
+            allocated: shared + unique,
+            shared,
+            unique,
+            layers: image.layers.iter().filter(|layer| blobs.contains(&*layer.blob)).count() as u64,
+            layers_in_all: image.layers.len() as u64,
+            boxes: image.boxes,
+        });
+    }
+    shares.sort_by(|one, other| (&one.reference, &one.digest).cmp(&(&other.reference, &other.digest)));
+    shares
 }
 
 /// Which boxes need a file, by their records or chains.

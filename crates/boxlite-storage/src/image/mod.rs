@@ -18,12 +18,13 @@ use boxlite_home::{Home, blocking};
 use boxlite_types::{Digest, Error, Image, Layer, Removal, Result};
 use sha2::{Digest as _, Sha256};
 
+use crate::disk::image_chain;
 use crate::reference::Reference;
 use crate::store::Store;
 
 pub(crate) use blobs::{Blobs, remove as remove_blob};
 use source::RegistryAccess;
-pub use source::RegistryPolicy;
+pub use source::{RegistryPolicy, RegistryProbe};
 pub(crate) use space::WriteSpace;
 
 /// The images of one home. Cheap to clone; many may work on one home at once, in any number of processes.
@@ -102,6 +103,12 @@ impl Images {
         .await
     }
 
+    /// Whether the disk image of these layers is there, whole and right.
+    pub(crate) fn is_built(&self, diff_ids: &[Digest]) -> Result<bool> {
+        let digest = disk_digest(diff_ids, self.settings.disk_size.value.0);
+        Ok(image_chain::lease(&self.home, &digest)?.is_some())
+    }
+
     /// Leases a layer of `image` for reading.
     ///
     /// # Errors
@@ -109,7 +116,10 @@ impl Images {
     pub(crate) fn lease_layer(&self, image: &Image, layer: &Layer) -> Result<Leased> {
         self.blobs.lease(layer.digest, Some(layer.length))?.ok_or_else(|| {
             let name = image.references.first().cloned().unwrap_or_else(|| image.digest.to_string());
-            let message = format!("layer {} of {name} is missing; run `boxlite pull {name}`", layer.digest);
+            let message = format!(
+                "layer {} of {name} is not in the home, and a disk image must be built of it; run `boxlite pull {name}`",
+                layer.digest
+            );
             Error::not_found(message).at(self.blobs.path(layer.digest))
         })
     }

@@ -1,9 +1,11 @@
 //! Pulling: from a reference to verified blobs and a record in the catalogue.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use boxlite_home::blocking;
 use boxlite_home::lease::Leased;
+use boxlite_home::settings::KeepBlobs;
 use boxlite_types::{
     Digest, Error, ErrorCause, ErrorKind, Image, Layer, Platform, Progress, ProgressSink, PullOptions,
     PullPolicy, Result,
@@ -62,7 +64,7 @@ impl Images {
                 reference.familiar()
             ))),
             (PullPolicy::Missing, Some(image))
-                if !reference.is_local() && self.has_all_blobs(&image).await? =>
+                if !reference.is_local() && self.is_complete(&image).await? =>
             {
                 Ok(image)
             }
@@ -87,7 +89,56 @@ impl Images {
         Ok(found.filter(serves))
     }
 
-    /// Whether all layers are still there: none was damaged or removed by hand.
+    /// Whether a box can be started from what the home has of the image.
+    async fn is_complete(&self, image: &Image) -> Result<bool> {
+        Ok(self.has_all_blobs(image).await? || self.needs_no_layers(image.diff_ids()).await?)
+    }
+
+    /// Whether the disk image of these layers is there, and the settings let it stand for the layers.
+    async fn needs_no_layers(&self, diff_ids: Vec<Digest>) -> Result<bool> {
+        let this = self.clone();
+        let may_lack = self.settings().keep_blobs.value != KeepBlobs::Always;
+        Ok(may_lack && blocking(move || this.is_built(&diff_ids)).await?)
+    }
+
+    /// Fetches the layers of an image that are gone, as the setting `keep_blobs` lets them, and without which its disk
+    /// image cannot be built. Does nothing for an image that did not come from a registry.
+    ///
+    /// # Errors
+    /// As [`Images::pull`]: `Unavailable` when its registry cannot be reached.
+    pub async fn complete(
+        &self,
+        image: &Image,
+        options: &PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<()> {
+        let names = image.references.iter().filter_map(|name| name.parse().ok());
+        let of_registry = names.filter_map(|name| match name {
+            Reference::Registry(reference) => Some(reference),
+            _ => None,
+        });
+        let Some(name) = of_registry.into_iter().next() else { return Ok(()) };
+        if self.is_complete(image).await? {
+            return Ok(());
+        }
+        let fetch = async {
+            let reference = Reference::Registry(name.at_digest(image.digest));
+            let source = ImageSource::open(&reference, options, &self.registries, &progress).await?;
+            let keep = disk_digests(&image.diff_ids(), self.settings().disk_size.value.0);
+            let job = PullJob { room: self.room(keep.clone())?, keep, written: Arc::default() };
+            let outcome =
+                self.fetch_layers(&source, image.layers.iter().map(descriptor).collect(), &job, &progress);
+            let outcome = outcome.await;
+            if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ResourceExhausted) {
+                self.take_back(&job).await;
+            }
+            outcome.map(drop)
+        };
+        let why = || format!("fetching layers of {} that the home does not keep any more", name.familiar());
+        fetch.await.map_err(|error: Error| error.while_doing(why()))
+    }
+
+    /// Whether all layers are still there: none was damaged or removed.
     async fn has_all_blobs(&self, image: &Image) -> Result<bool> {
         let (this, layers) = (self.clone(), image.layers.clone());
         let there = move |layer: &Layer| this.blobs.path(layer.digest).exists();
@@ -132,20 +183,16 @@ impl Images {
         let layers = found.manifest.layers.clone();
         let this = self.clone();
         let documents = [found.document.clone(), found.config.clone()];
-        let (to_write, here) = (layers.clone(), job.clone());
+        let built = matches!(reference, Reference::Registry(_))
+            && self.needs_no_layers(found.parsed.diff_ids.clone()).await?;
+        let wanted = if built { self.present(&layers).await? } else { layers.clone() };
+        let (to_write, here) = (wanted.clone(), job.clone());
         let small = blocking(move || {
             here.room.ask(this.missing_bytes(&to_write)?)?;
             documents.iter().map(|bytes| this.put(bytes, &here)).collect::<Result<Vec<_>>>()
         })
         .await?;
-        let mut unique = layers.clone();
-        unique.sort_by_key(|layer| layer.digest);
-        unique.dedup_by_key(|layer| layer.digest);
-        let large: Vec<Leased> = stream::iter(unique)
-            .map(|layer| self.fetch_layer(source, layer, job, progress))
-            .buffer_unordered(PARALLEL_LAYERS)
-            .try_collect()
-            .await?;
+        let large = self.fetch_layers(source, wanted, job, progress).await?;
         let now = Timestamp::now();
         let image = Image {
             digest: found.digest,
@@ -166,6 +213,30 @@ impl Images {
             store.image(image.digest)?.ok_or_else(gone)
         })
         .await
+    }
+
+    /// Those of `layers` that the home has.
+    async fn present(&self, layers: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        let (this, layers) = (self.clone(), layers.to_vec());
+        let is_here = move |layer: &Descriptor| this.blobs.path(layer.digest).exists();
+        blocking(move || Ok(layers.into_iter().filter(is_here).collect())).await
+    }
+
+    /// Leases all of `layers`, fetching what is missing.
+    async fn fetch_layers(
+        &self,
+        source: &ImageSource,
+        mut layers: Vec<Descriptor>,
+        job: &PullJob,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Vec<Leased>> {
+        layers.sort_by_key(|layer| layer.digest);
+        layers.dedup_by_key(|layer| layer.digest);
+        stream::iter(layers)
+            .map(|layer| self.fetch_layer(source, layer, job, progress))
+            .buffer_unordered(PARALLEL_LAYERS)
+            .try_collect()
+            .await
     }
 
     /// Fetches one layer, or waits until another pull has done so.
@@ -268,6 +339,16 @@ impl PullJob {
 
     fn take(&self) -> Vec<Digest> {
         std::mem::take(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn descriptor(layer: &Layer) -> Descriptor {
+    Descriptor {
+        media_type: layer.media_type.clone(),
+        digest: layer.digest,
+        length: layer.length,
+        platform: None,
+        annotations: BTreeMap::new(),
     }
 }
 

@@ -74,6 +74,12 @@ impl RegistryReference {
         self.digest
     }
 
+    /// The image of that manifest digest in the same repository.
+    #[must_use]
+    pub(crate) fn at_digest(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     /// The canonical form without Docker Hub's host and its `library/`.
     pub fn familiar(&self) -> String {
         let mut short = self.clone();

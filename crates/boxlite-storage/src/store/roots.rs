@@ -2,14 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use boxlite_types::Result;
+use boxlite_types::{Digest, Result};
 
 use super::Store;
-use crate::catalog::{BoxPin, Catalog, ImagePin, Intent, IntentKind, StaleNotes};
+use crate::catalog::{BlobPin, BoxPin, Catalog, ImagePin, Intent, IntentKind, LayerUser, StaleNotes};
 
 fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
 }
+
+/// The name of an image that is not one of files on this host.
+const OF_REGISTRY: &str = "reference NOT LIKE 'oci:%' AND reference NOT LIKE 'oci-archive:%'
+    AND reference NOT LIKE 'docker-archive:%'";
 
 fn time(milliseconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds.max(0) as u64)
@@ -30,17 +34,19 @@ impl Catalog for Store {
 
     fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
         self.read(|transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT digest, (SELECT min(reference) FROM tags WHERE image = digest), max(last_used_at, pulled_at)
-                 FROM images ORDER BY digest",
-            )?;
+            let mut statement = transaction.prepare_cached(&format!(
+                "SELECT digest, (SELECT min(reference) FROM tags WHERE image = digest), max(last_used_at, pulled_at),
+                 (SELECT min(reference) FROM tags WHERE image = digest AND {OF_REGISTRY})
+                 FROM images ORDER BY digest"
+            ))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-                let reference: Option<String> = row.get(1)?;
+                let (reference, registry): (Option<String>, Option<String>) = (row.get(1)?, row.get(3)?);
                 visit(ImagePin {
                     digest: text(0)?,
                     reference: reference.as_deref(),
+                    registry: registry.as_deref(),
                     last_used: time(row.get(2)?),
                 });
             }
@@ -48,15 +54,48 @@ impl Catalog for Store {
         })
     }
 
-    fn blobs(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+    fn blobs(&self, visit: &mut dyn FnMut(BlobPin<'_>)) -> Result<()> {
         self.read(|transaction| {
-            let mut statement = transaction.prepare_cached("SELECT image, digest FROM image_blobs")?;
+            // Without an index, so that a damaged page of the table is never passed over.
+            let query = "SELECT image, digest, diff_id FROM image_blobs ORDER BY +image, +ordinal";
+            let mut statement = transaction.prepare_cached(query)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-                visit(text(0)?, hex(text(1)?));
+                let diff_id: Option<String> = row.get(2)?;
+                let diff_id = diff_id.map(|text| text.parse()).transpose()?;
+                visit(BlobPin { image: text(0)?, blob: hex(text(1)?), diff_id });
             }
             Ok(())
+        })
+    }
+
+    fn layer_users(&self, blob: &str) -> Result<Option<Vec<LayerUser>>> {
+        self.read(|transaction| {
+            let digests = "digest IN (?1, 'sha256:' || ?1)";
+            let other = format!("SELECT EXISTS (SELECT 1 FROM image_blobs WHERE {digests} AND role != 'layer')");
+            if transaction.prepare_cached(&other)?.query_row([blob], |row| row.get::<_, bool>(0))? {
+                return Ok(None);
+            }
+            let users = format!(
+                "SELECT DISTINCT image, EXISTS (SELECT 1 FROM tags WHERE tags.image = image_blobs.image AND {OF_REGISTRY})
+                 FROM image_blobs WHERE {digests}"
+            );
+            let layers = "SELECT diff_id FROM image_blobs WHERE image = ?1 AND role = 'layer' ORDER BY ordinal";
+            let (mut users, mut layers) =
+                (transaction.prepare_cached(&users)?, transaction.prepare_cached(layers)?);
+            let mut found = Vec::new();
+            let mut rows = users.query([blob])?;
+            while let Some(row) = rows.next()? {
+                let image: String = row.get(0)?;
+                let mut diff_ids: Vec<Digest> = Vec::new();
+                let mut of_image = layers.query([image])?;
+                while let Some(layer) = of_image.next()? {
+                    diff_ids.push(layer.get::<_, String>(0)?.parse()?);
+                }
+                found.push(LayerUser { of_registry: row.get(1)?, diff_ids });
+            }
+            Ok(Some(found))
         })
     }
 

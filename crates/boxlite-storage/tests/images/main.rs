@@ -6,6 +6,7 @@ mod crash;
 mod deltas;
 mod disk;
 mod fixture;
+mod layers;
 mod local;
 mod proxy;
 mod reach;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use boxlite_storage::gc::{BoxPin, Catalog, ImagePin};
+use boxlite_storage::gc::{BlobPin, BoxPin, Catalog, ImagePin, LayerUser};
 use boxlite_types::Result;
 
 /// Boxes alone, by number: `name` says the id and the disk image's digest of each. Nothing is kept in memory.
@@ -30,8 +30,11 @@ impl Catalog for NumberedBoxes {
     fn images(&self, _: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
         Ok(())
     }
-    fn blobs(&self, _: &mut dyn FnMut(&str, &str)) -> Result<()> {
+    fn blobs(&self, _: &mut dyn FnMut(BlobPin<'_>)) -> Result<()> {
         Ok(())
+    }
+    fn layer_users(&self, _: &str) -> Result<Option<Vec<LayerUser>>> {
+        Ok(None)
     }
     fn blob_is_referenced(&self, _: &str) -> Result<bool> {
         Ok(false)

@@ -9,7 +9,7 @@ use super::{Item, Unreadable};
 pub struct Explanation {
     /// The items of that name.
     pub subjects: Vec<ExplainedItem>,
-    /// The items that stay because a box or base of that name needs them.
+    /// The items that a box, base or image of that name stands on, and that stay because of it, if anything does.
     pub needs: Vec<ExplainedItem>,
     /// Paths that could not be read; while there are any, more may be needed than is known.
     pub unreadable: Vec<Unreadable>,
@@ -40,7 +40,7 @@ pub enum SubjectKind {
     Base,
     /// The directory of a box without a record.
     BoxDirectory,
-    /// A blob that no image refers to.
+    /// A blob that no image refers to, or a layer.
     Blob,
     /// A kernel, initramfs or template.
     BootFile,

@@ -20,7 +20,7 @@ pub struct GcReport {
     pub bases: Vec<Item>,
     /// Box directories that have no record.
     pub box_directories: Vec<Item>,
-    /// Blobs that no image refers to.
+    /// Blobs that no image refers to, and layers that can be fetched again.
     pub blobs: Vec<Item>,
     /// Unfinished files and trash whose owner is gone.
     pub unfinished: Vec<Item>,
@@ -167,6 +167,8 @@ pub enum Skip {
     MayBeNeeded,
     /// Its directory leads out of the home, so another home may need it.
     Elsewhere,
+    /// An image's layers are gone, so that it could not be made again without its registry.
+    OnlyCopy,
 }
 
 /// Something that could not be read.

@@ -56,6 +56,9 @@ pub struct Usage {
     pub boxes: Vec<BoxUsage>,
     /// Each disk image, by digest.
     pub images: Vec<ImageUsage>,
+    /// Each image of the catalogue, by name, and what of its disk image it shares with others.
+    #[serde(default)]
+    pub image_shares: Vec<ImageShare>,
     /// Paths that could not be read; the figures are then lower bounds.
     pub unreadable: Vec<Unreadable>,
 }
@@ -71,6 +74,29 @@ pub struct BoxUsage {
     pub logs: u64,
     /// Disk images, deltas and bases below its overlays, which it may share.
     pub below: u64,
+}
+
+/// The space that the disk image of one image takes: its files are a disk image and deltas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageShare {
+    /// Manifest digest.
+    pub digest: String,
+    /// One of its names.
+    pub reference: Option<String>,
+    /// How many files its disk image has; 0 when it is not built.
+    pub files: u64,
+    /// Bytes allocated to these.
+    pub allocated: u64,
+    /// Bytes of these that other images stand on as well.
+    pub shared: u64,
+    /// Bytes of these that this image alone needs.
+    pub unique: u64,
+    /// How many of its layers are there as blobs.
+    pub layers: u64,
+    /// How many layers it has.
+    pub layers_in_all: u64,
+    /// How many boxes were made of it.
+    pub boxes: u64,
 }
 
 /// The space that a disk image takes.

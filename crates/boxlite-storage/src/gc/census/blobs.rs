@@ -5,11 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use boxlite_home::{Home, durable};
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Digest, Doing, Error, Result};
 
 use super::Caches;
 use crate::catalog::Catalog;
 use crate::disk::qcow2::chain::nanoseconds;
+use crate::image;
 
 /// A blob; times in nanoseconds since 1970.
 #[derive(Debug)]
@@ -27,8 +28,28 @@ pub(in crate::gc) struct CatalogImage {
     pub(in crate::gc) digest: String,
     pub(in crate::gc) reference: Option<String>,
     pub(in crate::gc) last_used: i64,
-    /// A box uses it.
-    pub(in crate::gc) used: bool,
+    /// How many boxes use it.
+    pub(in crate::gc) boxes: u64,
+    /// A name under which a registry has it.
+    pub(in crate::gc) registry: Option<String>,
+    /// Its layers, lowest first.
+    pub(in crate::gc) layers: Vec<ImageLayer>,
+}
+
+/// A layer of an image in the catalogue.
+#[derive(Debug)]
+pub(in crate::gc) struct ImageLayer {
+    /// The name of its blob.
+    pub(in crate::gc) blob: String,
+    pub(in crate::gc) diff_id: Digest,
+}
+
+impl CatalogImage {
+    /// Names its disk image.
+    pub(in crate::gc) fn disk_digest(&self, virtual_size: u64) -> String {
+        let diff_ids: Vec<Digest> = self.layers.iter().map(|layer| layer.diff_id).collect();
+        image::disk_digest(&diff_ids, virtual_size)
+    }
 }
 
 impl Caches {
@@ -48,6 +69,7 @@ impl Caches {
         for blob in &mut self.blobs {
             blob.users = users.get(&blob.name).cloned().unwrap_or_default();
             blob.users.sort_unstable();
+            blob.users.dedup();
         }
     }
 }
@@ -63,7 +85,9 @@ fn read_catalogue(
             digest: pin.digest.to_owned(),
             reference: pin.reference.map(ToOwned::to_owned),
             last_used: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-            used: false,
+            boxes: 0,
+            registry: pin.registry.map(ToOwned::to_owned),
+            layers: Vec::new(),
         });
     })?;
     images.sort_by(|one, other| (one.last_used, &one.digest).cmp(&(other.last_used, &other.digest)));
@@ -71,18 +95,21 @@ fn read_catalogue(
         images.iter().enumerate().map(|(place, image)| (image.digest.clone(), place)).collect();
     catalog.boxes(&mut |pin| {
         if let Some(place) = places.get(pin.image) {
-            images[*place].used = true;
+            images[*place].boxes += 1;
         }
     })?;
     let mut users: HashMap<String, Vec<usize>> = HashMap::new();
     let mut later = images.len();
-    catalog.blobs(&mut |image, blob| {
-        let place = *places.entry(image.to_owned()).or_insert_with(|| {
+    catalog.blobs(&mut |pin| {
+        let place = *places.entry(pin.image.to_owned()).or_insert_with(|| {
             // Recorded since the images were read: nothing that it needs may be removed.
             later += 1;
             later - 1
         });
-        users.entry(blob.to_owned()).or_default().push(place);
+        users.entry(pin.blob.to_owned()).or_default().push(place);
+        if let (Some(image), Some(diff_id)) = (images.get_mut(place), pin.diff_id) {
+            image.layers.push(ImageLayer { blob: pin.blob.to_owned(), diff_id });
+        }
     })?;
     Ok(users)
 }

@@ -258,7 +258,7 @@ fn leads_elsewhere(home: &Home, directory: &Path) -> bool {
 
 /// The places of the disk image and of the delta of that digest, among `files` that begin with the disk images and the
 /// deltas, each by name.
-pub(super) fn images_named(files: &[StoredFile], digest: &str) -> impl Iterator<Item = u32> {
+pub(in crate::gc) fn images_named(files: &[StoredFile], digest: &str) -> impl Iterator<Item = u32> {
     let is_image = |file: &StoredFile| file.kind.category() == Category::DiskImage;
     let first_delta = files.partition_point(is_image);
     let (images, deltas) = files.split_at(first_delta);

@@ -22,7 +22,7 @@ use boxlite_types::gc::Unreadable;
 pub(super) use blobs::{BlobFile, CatalogImage};
 pub(super) use boot_files::{BootFile, times as boot_file_times};
 pub(super) use boxes::{BoxEntry, Overlay, box_modified};
-pub(super) use files::StoredFile;
+pub(super) use files::{StoredFile, images_named};
 
 pub(super) use holders::Holders;
 pub(super) use lost::{Doubt, LostBox};

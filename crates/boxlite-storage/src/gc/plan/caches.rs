@@ -45,7 +45,7 @@ impl GcPlan {
         let rules = &scope.rules;
         let is_young = |place: &usize| rules.is_young(caches.images[*place].last_used);
         let is_recent = |place: &usize| rules.is_recent(caches.images[*place].last_used);
-        let unused = (0..caches.images.len()).filter(|place| !caches.images[*place].used);
+        let unused = (0..caches.images.len()).filter(|place| caches.images[*place].boxes == 0);
         let unused: Vec<usize> = unused.collect();
         let gone: HashSet<usize> =
             unused.iter().copied().filter(|place| !is_young(place) && !is_recent(place)).collect();

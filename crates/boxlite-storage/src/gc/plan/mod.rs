@@ -8,6 +8,7 @@ mod boxes;
 mod caches;
 mod files;
 mod judge;
+mod layers;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -27,6 +28,7 @@ use super::marks::{Dependent, Marks};
 use super::measure;
 use super::rules::GcScope;
 use judge::Judgement;
+pub(super) use layers::{StoredImages, files_of};
 
 /// An item and what becomes of it; one that is to be removed has [`Fate::Removed`].
 #[derive(Debug, Clone)]
@@ -101,10 +103,16 @@ impl GcPlan {
 
     /// Decides what becomes of each item.
     pub(super) fn of(mut marks: Marks, scope: &GcScope<'_>, look: &PlanLook<'_>) -> Self {
+        let stored = StoredImages::of(&marks.census, &scope.rules);
+        let judge_file = |marks: &Marks, index| {
+            let judgement = files::judge(marks, index, scope, look);
+            let is_lost = judgement.removes() && stored.is_only_copy(index);
+            if is_lost { Judgement::skip(Skip::OnlyCopy) } else { judgement }
+        };
         let mut dependents: Vec<(Dependent, Judgement)> = Vec::new();
         for dependent in marks.dependents() {
             let judgement = match dependent {
-                Dependent::File(index) => files::judge(&marks, index, scope, look),
+                Dependent::File(index) => judge_file(&marks, index),
                 Dependent::Box(index) => boxes::judge(&marks, index, scope, look),
             };
             if !judgement.removes() {
@@ -128,7 +136,7 @@ impl GcPlan {
         marks.use_what_is_stood_on();
         let images =
             (0..marks.census.files.len()).filter(|index| !marks.census.files[*index].kind.stands_on_others());
-        let images: Vec<_> = images.map(|index| (index, files::judge(&marks, index, scope, look))).collect();
+        let images: Vec<_> = images.map(|index| (index, judge_file(&marks, index))).collect();
         let mut plan = Self {
             candidates: Vec::new(),
             settled: Vec::new(),
@@ -141,6 +149,7 @@ impl GcPlan {
         };
         plan.note_unreadable();
         plan.add_caches(scope);
+        plan.add_layers(&stored, scope);
         for (dependent, judgement) in dependents {
             match dependent {
                 Dependent::File(index) => plan.add_file(index, judgement, scope),
@@ -152,7 +161,7 @@ impl GcPlan {
         }
         plan.candidates.sort_by(|one, other| {
             let order = |planned: &Planned| match planned.category {
-                Category::Base | Category::Delta | Category::DiskImage => planned.used,
+                Category::Base | Category::Layer | Category::Delta | Category::DiskImage => planned.used,
                 _ => 0,
             };
             // Sorting is stable, and what others stand on was added after these.

@@ -5,6 +5,7 @@ mod explaining;
 mod full;
 mod homes;
 mod intents;
+mod layers;
 mod place;
 mod stale;
 mod strangers;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_home::admission::{Collector, Goal, Missing, Reclaimable};
 use boxlite_home::durable::Lock;
 use boxlite_home::lease::Leased;
+use boxlite_home::settings::Settings;
 use boxlite_types::gc::{Fate, HolderKind, Skip};
 use boxlite_types::{GcOptions, GcReport, Verdict};
 use place::{AGED, FRESH, Place, digest, du};
@@ -93,7 +95,8 @@ fn exactly_the_aged_orphans_go() {
 /// Mutation tried: `<=` for `<` in `is_young`.
 #[test]
 fn the_grace_ends_exactly() {
-    let rules = |now: i64| Rules { now, grace: 600, until: None, all: false, keep: &[], pressed: false };
+    let (settings, options) = (Settings::default(), GcOptions::default());
+    let rules = |now: i64| Rules { now, grace: 600, ..Rules::new(&settings, &options, &[]) };
     assert!(rules(1_599).is_young(1_000));
     assert!(!rules(1_600).is_young(1_000));
     assert!(rules(1_000).is_young(1_500), "a time in the future is young");
@@ -733,7 +736,7 @@ fn the_database_answers_for_the_catalogue() {
     let mut seen = 0;
     catalog.boxes(&mut |_| seen += 1).unwrap();
     catalog.images(&mut |_| seen += 1).unwrap();
-    catalog.blobs(&mut |_, _| seen += 1).unwrap();
+    catalog.blobs(&mut |_| seen += 1).unwrap();
     assert_eq!(seen, 0);
     assert!(!catalog.has_box("b").unwrap());
     assert!(!catalog.blob_is_referenced(&digest("b")).unwrap());

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_home::Home;
 use boxlite_home::admission::Goal;
 use boxlite_home::settings::Settings;
-use boxlite_types::{Error, GcOptions, GcReport, Result, Verdict};
+use boxlite_types::{Digest, Error, GcOptions, GcReport, Result, Verdict};
 use boxlite_vm::qemu_img;
 
 use crate::catalog::Intent;
@@ -22,7 +22,7 @@ use crate::gc::bounds::Bounds;
 use crate::gc::collect::carry_out;
 use crate::gc::plan::GcPlan;
 use crate::gc::rules::{GcScope, Rules};
-use crate::gc::{Automatic, BoxPin, Catalog, ImagePin, collect, collect_verified};
+use crate::gc::{Automatic, BlobPin, BoxPin, Catalog, ImagePin, LayerUser, collect, collect_verified};
 
 pub(super) const AGED: Duration = Duration::from_secs(86_400);
 pub(super) const FRESH: Duration = Duration::ZERO;
@@ -45,6 +45,8 @@ struct Records {
     stranger: Mutex<Option<String>>,
     watched: Mutex<Vec<PathBuf>>,
     held: Mutex<BTreeSet<PathBuf>>,
+    /// Names of images in registries. All blobs of these are layers.
+    registries: Mutex<BTreeMap<String, String>>,
 }
 
 /// A digest that begins with the hex of `name`.
@@ -289,6 +291,11 @@ impl Place {
         self.records.images.lock().unwrap().insert(image.to_owned(), (SystemTime::now() - age, blobs));
     }
 
+    /// A registry has the image under that name; all its blobs are layers.
+    pub(super) fn name_in_registry(&self, image: &str, name: &str) {
+        self.records.registries.lock().unwrap().insert(image.to_owned(), name.to_owned());
+    }
+
     pub(super) fn break_catalog(&self) {
         *self.records.broken.lock().unwrap() = true;
     }
@@ -315,6 +322,11 @@ impl Place {
 }
 
 impl Records {
+    fn diff_id(&self, image: &str, blob: &str) -> Option<Digest> {
+        let is_layer = self.registries.lock().unwrap().contains_key(image) || image.starts_with("local");
+        is_layer.then(|| Digest::from_hex(blob).unwrap())
+    }
+
     fn check(&self) -> Result<()> {
         for path in &*self.watched.lock().unwrap() {
             if File::open(path).is_ok_and(|file| file.try_lock().is_err()) {
@@ -335,18 +347,32 @@ impl Catalog for Records {
 
     fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
         for (digest, (last_used, _)) in &*self.images.lock().unwrap() {
-            visit(ImagePin { digest, reference: None, last_used: *last_used });
+            let registry = self.registries.lock().unwrap().get(digest).cloned();
+            let registry = registry.as_deref();
+            visit(ImagePin { digest, reference: registry, registry, last_used: *last_used });
         }
         self.check()
     }
 
-    fn blobs(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+    fn blobs(&self, visit: &mut dyn FnMut(BlobPin<'_>)) -> Result<()> {
         for (image, (_, blobs)) in &*self.images.lock().unwrap() {
             for blob in blobs {
-                visit(image, blob);
+                visit(BlobPin { image, blob, diff_id: self.diff_id(image, blob) });
             }
         }
         self.check()
+    }
+
+    fn layer_users(&self, blob: &str) -> Result<Option<Vec<LayerUser>>> {
+        self.check()?;
+        let images = self.images.lock().unwrap();
+        let users = images.iter().filter(|(_, (_, blobs))| blobs.iter().any(|held| held == blob));
+        let user = |(image, (_, blobs)): (&String, &(SystemTime, Vec<String>))| {
+            let of_registry = self.registries.lock().unwrap().contains_key(image);
+            let diff_ids = blobs.iter().filter_map(|blob| self.diff_id(image, blob)).collect();
+            LayerUser { of_registry, diff_ids }
+        };
+        Ok(Some(users.map(user).collect()))
     }
 
     fn blob_is_referenced(&self, blob: &str) -> Result<bool> {

@@ -13,8 +13,8 @@ use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
 pub(crate) use registry::RegistryAccess;
-pub use registry::RegistryPolicy;
 use registry::Repository;
+pub use registry::{RegistryPolicy, RegistryProbe};
 
 use super::ingest::Ingest;
 use super::manifest::{DOCUMENT_LIMIT, Descriptor};

@@ -42,19 +42,23 @@ impl Local {
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         let reference = options.image.parse::<Reference>();
-        let local_source = reference.as_ref().is_ok_and(Reference::is_local);
-        if options.pull != PullPolicy::Always && !local_source {
-            match self.images.find(&options.image).await {
-                Err(error) if error.kind() == ErrorKind::NotFound && options.pull == PullPolicy::Missing => {}
-                found => return found,
-            }
-        }
         let pull = PullOptions {
             policy: options.pull,
             insecure: options.insecure,
             insecure_credentials: options.insecure_credentials,
             platform: None,
         };
+        let local_source = reference.as_ref().is_ok_and(Reference::is_local);
+        if options.pull != PullPolicy::Always && !local_source {
+            match self.images.find(&options.image).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && options.pull == PullPolicy::Missing => {}
+                Ok(image) if options.pull == PullPolicy::Missing => {
+                    self.images.complete(&image, &pull, progress).await?;
+                    return Ok(image);
+                }
+                found => return found,
+            }
+        }
         self.images.pull(&reference?, &pull, progress).await
     }
 }

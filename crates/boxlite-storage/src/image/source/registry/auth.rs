@@ -6,7 +6,7 @@ use boxlite_types::{Error, ErrorCause, ErrorKind, Result};
 use http_auth::ChallengeRef;
 use http_auth::parser::ChallengeParser;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use super::credentials::Credentials;
@@ -157,7 +157,7 @@ async fn fetch_token(
             Credentials::Basic { user, password } => Some(basic(user, password)?),
             _ => None,
         };
-        route.get(&url, &HeaderMap::new(), authorization.as_ref()).await?
+        route.send(Method::GET, &url, &HeaderMap::new(), authorization.as_ref()).await?
     };
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();

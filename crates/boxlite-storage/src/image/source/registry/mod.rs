@@ -15,6 +15,7 @@
 mod auth;
 mod credentials;
 mod failure;
+mod probe;
 mod reach;
 mod route;
 mod transfer;
@@ -26,9 +27,10 @@ use auth::Authorization;
 use boxlite_types::{Digest, Error, ErrorKind, Progress, ProgressSink, PullOptions, Result};
 use credentials::Credentials;
 use failure::{Attempts, Trouble};
+pub use probe::RegistryProbe;
 pub use reach::RegistryPolicy;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use route::{Route, Security};
 use tokio::sync::Mutex;
 
@@ -80,16 +82,8 @@ impl Repository {
         let mut first = None;
         for security in ways(authority, options.insecure) {
             let route = Route::new(host, authority, *security, trusted)?;
-            let confidential = route.is_confidential() || options.insecure_credentials;
-            let withheld = !confidential && found != Credentials::Anonymous;
-            let credentials = if withheld { Credentials::Anonymous } else { found.clone() };
-            let mut repository = Self {
-                route,
-                reference: reference.clone(),
-                authorization: Mutex::new(Authorization::new(credentials, withheld)),
-                progress: Arc::clone(progress),
-                top: (Digest::of(b""), Vec::new()),
-            };
+            let may_tell = options.insecure_credentials;
+            let mut repository = Self::unasked(reference, route, &found, may_tell, progress);
             match repository.fetch_top().await {
                 Ok(top) => {
                     repository.top = top;
@@ -102,6 +96,49 @@ impl Repository {
             }
         }
         Err(first.unwrap_or_else(|| Error::bug("no scheme was tried")))
+    }
+
+    /// Whether the registry says, when it is asked once, that it has the manifest or index of `digest`.
+    pub(crate) async fn has(reference: &RegistryReference, digest: Digest, access: &RegistryAccess) -> bool {
+        let host = reference.host();
+        let authority = if host == HUB { HUB_API } else { host };
+        let Ok(found) = credentials::find(access.config.as_deref(), host).await else { return false };
+        let progress: Arc<dyn ProgressSink> = Arc::new(());
+        for security in ways(authority, false) {
+            let Ok(route) = Route::new(host, authority, *security, access.policy.trusts(host)) else {
+                continue;
+            };
+            let repository = Self::unasked(reference, route, &found, false, &progress);
+            match repository.request(Method::HEAD, &format!("manifests/{digest}"), 0).await {
+                Ok(response) => {
+                    let named = response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
+                    return named.is_none_or(|named| named == digest.to_string());
+                }
+                Err(Trouble::Unreached(_) | Trouble::OtherScheme(_)) => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// The repository by that route, of which nothing was asked yet.
+    fn unasked(
+        reference: &RegistryReference,
+        route: Route,
+        found: &Credentials,
+        insecure_credentials: bool,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Self {
+        let confidential = route.is_confidential() || insecure_credentials;
+        let withheld = !confidential && *found != Credentials::Anonymous;
+        let credentials = if withheld { Credentials::Anonymous } else { found.clone() };
+        Self {
+            route,
+            reference: reference.clone(),
+            authorization: Mutex::new(Authorization::new(credentials, withheld)),
+            progress: Arc::clone(progress),
+            top: (Digest::of(b""), Vec::new()),
+        }
     }
 
     /// The manifest or index that the reference names.
@@ -170,11 +207,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Sends one GET from byte `offset` on, with a fresh authorization if the one at hand is refused.
+    /// Sends one GET from byte `offset` on.
     async fn get(&self, path: &str, offset: u64) -> Result<Response, Trouble> {
+        self.request(Method::GET, path, offset).await
+    }
+
+    /// Sends one request, with a fresh authorization if the one at hand is refused.
+    async fn request(&self, method: Method, path: &str, offset: u64) -> Result<Response, Trouble> {
         let url = self.route.url(&format!("/v2/{}/{path}", self.reference.repository()))?;
         let used = self.authorization.lock().await.header();
-        let response = self.send(&url, offset, used.as_ref()).await?;
+        let response = self.send(&method, &url, offset, used.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.checked(response, path).await;
         }
@@ -186,12 +228,13 @@ impl Repository {
             }
             authorization.header()
         };
-        let response = self.send(&url, offset, fresh.as_ref()).await?;
+        let response = self.send(&method, &url, offset, fresh.as_ref()).await?;
         self.checked(response, path).await
     }
 
     async fn send(
         &self,
+        method: &Method,
         url: &Url,
         offset: u64,
         authorization: Option<&HeaderValue>,
@@ -202,7 +245,7 @@ impl Repository {
         if offset > 0 {
             headers.insert(RANGE, header(&format!("bytes={offset}-"))?);
         }
-        self.route.get(url, &headers, authorization).await
+        self.route.send(method.clone(), url, &headers, authorization).await
     }
 
     async fn checked(&self, response: Response, path: &str) -> Result<Response, Trouble> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use boxlite_types::{Error, ErrorKind, Result};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Method, Response, Url};
 
 use super::failure::{self, Trouble};
 use super::reach::{Reach, ReachResolver};
@@ -71,16 +71,17 @@ impl Route {
         })
     }
 
-    /// Sends a GET and follows its redirects. Only the host of `url` itself gets the `authorization`.
-    pub(super) async fn get(
+    /// Sends a GET or HEAD and follows its redirects. Only the host of `url` itself gets the `authorization`.
+    pub(super) async fn send(
         &self,
+        method: Method,
         url: &Url,
         headers: &HeaderMap,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Trouble> {
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.client(&at)?.get(at.clone()).headers(headers.clone());
+            let mut request = self.client(&at)?.request(method.clone(), at.clone()).headers(headers.clone());
             if let Some(authorization) = authorization.filter(|_| at.origin() == url.origin()) {
                 request = request.header(AUTHORIZATION, authorization);
             }
