@@ -1,9 +1,12 @@
 //! A host whose disk fills up under a running box.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use boxlite_proto::{Frame, ShimRequest};
 use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_testkit::program::run;
 use boxlite_testkit::{deadline, oracle};
@@ -39,6 +42,14 @@ impl SmallDisk {
         let taken = std::fs::metadata(&self.filler).map_or(0, |metadata| metadata.len());
         let length = (taken + free).saturating_sub(left);
         run(Command::new("fallocate").arg("-l").arg(length.to_string()).arg(&self.filler));
+    }
+
+    /// Takes all room there is, whatever others write meanwhile.
+    fn fill_up(&self) {
+        let mut filler = std::fs::File::options().create(true).append(true).open(&self.filler).unwrap();
+        for piece in [1 << 20, 4096] {
+            while filler.write_all(&vec![0; piece]).is_ok() {}
+        }
     }
 
     fn free(&self) {
@@ -104,4 +115,34 @@ async fn below_the_emergency_floor_the_guest_waits_before_the_disk_is_full() {
     let (out, _) = read_all(&mut attached).await;
     assert!(out.ends_with(b"/file\n"), "{}", String::from_utf8_lossy(&out));
     assert_eq!(guest.outcome().await.unwrap().exit_code(), Some(0));
+}
+
+/// More lines than a page of the log holds.
+const OFFENCES: usize = 100;
+
+/// Talks to the shim out of turn, which it logs before it hangs up.
+fn offend(socket: &Path) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(deadline::TEST_TIMEOUT)).unwrap();
+    stream.write_all(&Frame::control(&ShimRequest::Status).unwrap().to_bytes()).unwrap();
+    stream.read_to_end(&mut Vec::new()).expect("the shim hangs up");
+}
+
+/// Mutation tried: a log that warns of itself while it is written, as it did, waits for its own lock: the shim answers
+/// nobody any more, and a guest that it has paused stays paused.
+#[tokio::test]
+async fn a_shim_whose_own_log_does_not_fit_the_disk_goes_on() {
+    let Some(bench) = bench() else { return };
+    let Some(disk) = SmallDisk::mount(72) else { return };
+    let guest = bench.new_box_in(disk.path(), None);
+    guest.start();
+    disk.fill_up();
+    for _ in 0..OFFENCES {
+        offend(&guest.paths.socket());
+    }
+    assert!(guest.client().status().await.unwrap().is_some(), "it answers");
+    disk.free();
+    offend(&guest.paths.socket());
+    let log = guest.shim_log();
+    assert!(log.contains("bytes are missing here"), "{log}");
 }

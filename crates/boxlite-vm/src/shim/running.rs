@@ -177,6 +177,7 @@ async fn keep_console(mut console: tokio::net::UnixStream, mut log: CappedFile) 
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = console.read(&mut buffer).await {
         log.append(&buffer[..length]);
+        log.report_trouble();
     }
 }
 

@@ -64,7 +64,7 @@ impl ShimLaunch {
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
     pub fn log(&self) -> Result<impl Write + Send + 'static> {
         let path = self.spec.box_dir.join("shim.log");
-        Ok(LogFile(CappedFile::start(&path, 256 * 1024)?))
+        Ok(OwnLog { file: CappedFile::start(&path, 256 * 1024)?, left_out: 0 })
     }
 
     /// The directory of the home that the box lies in.
@@ -173,11 +173,24 @@ impl ShimLaunch {
     }
 }
 
-struct LogFile(CappedFile);
+/// The shim's own log. It is written with the lock of the subscriber held, so nothing in here may log.
+struct OwnLog {
+    file: CappedFile,
+    /// Bytes that are missing behind what was last written.
+    left_out: u64,
+}
 
-impl Write for LogFile {
+impl Write for OwnLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.append(bytes);
+        let note = match self.left_out {
+            0 => String::new(),
+            left_out => format!("{left_out} bytes are missing here: they could not be written\n"),
+        };
+        if self.file.append(&[note.as_bytes(), bytes].concat()) {
+            self.left_out = 0;
+        } else {
+            self.left_out += bytes.len() as u64;
+        }
         Ok(bytes.len())
     }
 

@@ -5,19 +5,32 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use boxlite_home::durable;
-use boxlite_types::{Doing, Result};
+use boxlite_types::{Doing, Error, Result};
 
 /// An append-only file of at most `cap` bytes beside an old one of at most as many.
 ///
-/// Writing never fails towards the caller: what cannot be written (a full disk) is counted and left out, because a
-/// guest's words are not worth a guest.
+/// Writing never fails towards the caller: what cannot be written (a full disk) is left out, because a guest's words are
+/// not worth a guest. No method but [`CappedFile::report_trouble`] logs anything: the file may be the shim's own log,
+/// whose writer would then wait for itself.
 #[derive(Debug)]
 pub(crate) struct CappedFile {
     path: PathBuf,
     cap: u64,
     file: Option<File>,
     written: u64,
-    lost: u64,
+    /// The last piece was left out.
+    failing: bool,
+    /// What has not been reported yet.
+    trouble: Option<LogTrouble>,
+}
+
+/// What came in the way of a log.
+#[derive(Debug)]
+enum LogTrouble {
+    /// A piece was left out.
+    LeftOut(io::Error),
+    /// The file could not be set aside, so it was emptied.
+    StartedOver(Error),
 }
 
 impl CappedFile {
@@ -28,19 +41,33 @@ impl CappedFile {
             durable::rotate_log(path, &old_path(path))?;
             file = durable::open_log(path)?;
         }
-        Ok(Self { path: path.to_owned(), cap: cap.max(4096), file: Some(file), written: 0, lost: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            cap: cap.max(4096),
+            file: Some(file),
+            written: 0,
+            failing: false,
+            trouble: None,
+        })
     }
 
     /// Continues the log at `path` behind its first `length` bytes.
     pub(crate) fn resume(path: &Path, cap: u64, length: u64) -> Result<Self> {
         let file = durable::open_log(path)?;
         file.set_len(length).doing("shortening the log", path)?;
-        Ok(Self { path: path.to_owned(), cap: cap.max(4096), file: Some(file), written: length, lost: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            cap: cap.max(4096),
+            file: Some(file),
+            written: length,
+            failing: false,
+            trouble: None,
+        })
     }
 
     /// A log at `path` that is left as it is: nothing can be written to it.
     pub(crate) fn untouched(path: &Path) -> Self {
-        Self { path: path.to_owned(), cap: 0, file: None, written: 0, lost: 0 }
+        Self { path: path.to_owned(), cap: 0, file: None, written: 0, failing: false, trouble: None }
     }
 
     /// Appends `bytes` as one piece, setting the file aside first if they do not fit; whether it was written.
@@ -48,14 +75,29 @@ impl CappedFile {
         if !self.has_room_for(bytes.len()) {
             self.set_aside();
         }
-        match self.write(bytes) {
+        let written = self.write(bytes);
+        let failed_before = std::mem::replace(&mut self.failing, written.is_err());
+        match written {
             Ok(()) => true,
             Err(error) => {
-                if self.lost == 0 {
-                    tracing::warn!(%error, path = %self.path.display(), "a log could not be written; what follows is left out until it can");
+                if !failed_before {
+                    self.trouble = Some(LogTrouble::LeftOut(error));
                 }
-                self.lose(bytes.len());
                 false
+            }
+        }
+    }
+
+    /// Warns of what has come in the way of this log; never to be called for the log that warnings go to.
+    pub(crate) fn report_trouble(&mut self) {
+        let path = self.path.display();
+        match self.trouble.take() {
+            None => {}
+            Some(LogTrouble::LeftOut(error)) => {
+                tracing::warn!(%error, %path, "a log could not be written; what follows is left out until it can");
+            }
+            Some(LogTrouble::StartedOver(error)) => {
+                tracing::warn!(error = %error.chain(), %path, "a log could not be rotated and starts over");
             }
         }
     }
@@ -63,11 +105,6 @@ impl CappedFile {
     /// Whether a piece of `length` bytes fits without setting the file aside.
     pub(crate) fn has_room_for(&self, length: usize) -> bool {
         self.written == 0 || self.written + length as u64 <= self.cap
-    }
-
-    /// Counts `length` bytes that are left out.
-    pub(crate) fn lose(&mut self, length: usize) {
-        self.lost += length as u64;
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -92,7 +129,7 @@ impl CappedFile {
         match renewed {
             Ok(file) => self.file = Some(file),
             Err(error) => {
-                tracing::warn!(error = %error.chain(), "a log could not be rotated and starts over");
+                self.trouble = Some(LogTrouble::StartedOver(error));
                 if let Some(file) = &self.file {
                     let _ = file.set_len(0);
                 }
@@ -140,9 +177,12 @@ mod tests {
             cap: 1 << 20,
             file: Some(File::options().append(true).open("/dev/full").unwrap()),
             written: 0,
-            lost: 0,
+            failing: false,
+            trouble: None,
         };
         assert!(!log.append(b"hello"));
-        assert_eq!(log.lost, 5);
+        assert!(matches!(log.trouble.take(), Some(LogTrouble::LeftOut(_))));
+        assert!(!log.append(b"hello"));
+        assert!(log.trouble.is_none(), "it is reported once until something was written again");
     }
 }

@@ -65,11 +65,10 @@ impl MainLogWriter {
             self.marked = self.marked || self.mark();
             if self.marked {
                 self.write(RecordKind::Output(stream), piece, at_unix_ms);
-            } else {
-                self.file.lose(piece.len());
             }
             self.position += piece.len() as u64;
         }
+        self.file.report_trouble();
     }
 
     fn mark(&mut self) -> bool {
