@@ -10,7 +10,8 @@ use crate::{
 /// A request from a client to a shim.
 ///
 /// Each client chooses the ids of its [`Op`]s and of `Attach`; the shim renumbers them towards the guest. When a client
-/// disconnects, its execs keep running: their input ends and their output is discarded.
+/// disconnects, its execs keep running: their input ends and their output is discarded. An exec without a terminal that
+/// has had a part of its input is killed instead, since it would take that part for the whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShimRequest {

@@ -63,6 +63,7 @@ mod socket;
 mod tls;
 mod upkeep;
 mod watched;
+mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -81,7 +81,7 @@ pub(crate) async fn connect(
         tasks.spawn(signals::follow_size(control.clone()));
     }
     if let (Some(to), true) = (stdin, wiring.stdin) {
-        tasks.spawn(stdin::pump(to, raw.is_some().then_some(detach)));
+        tasks.spawn(stdin::pump(to, raw.is_some().then_some(detach), control.clone()));
     }
     let mut reader_left = false;
     loop {

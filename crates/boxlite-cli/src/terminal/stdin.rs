@@ -2,7 +2,9 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::sync::Arc;
 
+use boxlite::ExecutionControl;
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -16,10 +18,26 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const MAX_CHUNKS_AHEAD: usize = 4;
 
 /// Copies standard input to `to` until its end, which is passed on. Typing the detach keys notifies `detached`.
-pub(super) async fn pump(mut to: Pin<Box<dyn AsyncWrite + Send>>, detached: Option<oneshot::Sender<()>>) {
+///
+/// An input that cannot be read to its end is never passed on as one that ended: the command is killed.
+pub(super) async fn pump(
+    mut to: Pin<Box<dyn AsyncWrite + Send>>,
+    detached: Option<oneshot::Sender<()>>,
+    control: Arc<dyn ExecutionControl>,
+) {
     let mut chunks = read_standard_input();
     let mut keys = DetachKeys::default();
     while let Some(chunk) = chunks.recv().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                note(&format!("boxlite: reading standard input failed, so the command is killed: {error}"));
+                if let Err(error) = control.signal(libc::SIGKILL).await {
+                    note(&format!("boxlite: the command could not be killed: {}", error.chain()));
+                }
+                return;
+            }
+        };
         let (chunk, leave) = if detached.is_some() {
             let (pass, leave) = keys.feed(&chunk);
             (Bytes::from(pass), leave)
@@ -42,7 +60,7 @@ pub(super) async fn pump(mut to: Pin<Box<dyn AsyncWrite + Send>>, detached: Opti
 }
 
 /// Reads on a thread of its own, because reading from a terminal or a pipe cannot be cancelled.
-fn read_standard_input() -> mpsc::Receiver<Bytes> {
+fn read_standard_input() -> mpsc::Receiver<io::Result<Bytes>> {
     let (send, receive) = mpsc::channel(MAX_CHUNKS_AHEAD);
     std::thread::spawn(move || {
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -50,13 +68,14 @@ fn read_standard_input() -> mpsc::Receiver<Bytes> {
             match read(&mut buffer) {
                 Ok(0) => return,
                 Ok(count) => {
-                    if send.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+                    if send.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..count]))).is_err() {
                         return;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    note(&format!("boxlite: warning: reading standard input failed: {error}"));
+                    // Without a receiver, the session has ended.
+                    let _ = send.blocking_send(Err(error));
                     return;
                 }
             }

@@ -164,6 +164,67 @@ async fn one_client_at_a_time_and_late_ones_get_everything() {
     assert_eq!(server.ask(Method::GET, &other, None).await.0.as_u16(), 404, "another box's execution");
 }
 
+/// Mutation tried: with messages of at most 4 MiB, as before, the connection is reset and `wc` says 0.
+#[tokio::test]
+async fn input_in_one_long_message_arrives_whole() {
+    let Some(home) = Home::able() else { return };
+    let (server, _) = served(&home, 1).await;
+    let path = server.exec("box-0", "wc -c").await;
+    let mut socket = attach(&server, &path).await;
+    socket.send(Message::binary(vec![b'x'; 6 << 20])).await.unwrap();
+    socket.send(Message::text("{\"type\":\"stdin_eof\"}")).await.unwrap();
+    assert_eq!(collect(socket).await, ("6291456\n".into(), String::new(), Some(0)));
+
+    let path = server.exec("box-0", "cat").await;
+    let mut socket = attach(&server, &path).await;
+    socket.send(Message::text("x".repeat(1 << 20))).await.unwrap();
+    let mut last = None;
+    while let Some(Ok(message)) = socket.next().await {
+        last = Some(message);
+    }
+    assert!(matches!(&last, Some(Message::Close(Some(close))) if u16::from(close.code) == 1009), "{last:?}");
+}
+
+/// Mutations tried: without `input_broke_off` in the session, `wc` counts a part and exits 0; without `NeededInput::Partial`
+/// in the shim's `abandon`, the file `whole` appears.
+#[tokio::test]
+async fn input_that_broke_off_never_ends_as_success() {
+    let Some(home) = Home::able() else { return };
+    let (mut server, _) = served(&home, 1).await;
+    let path = server.exec("box-0", "wc -c").await;
+    let mut socket = attach(&server, &path).await;
+    socket.send(Message::binary(vec![b'x'; 100_000])).await.unwrap();
+    // The connection breaks without a close frame.
+    drop(socket);
+    deadline::within_async(TEST_TIMEOUT, "the server to notice", async || {
+        (server.get(&path).await["attached"] == false).then_some(())
+    })
+    .await;
+    let mut socket = attach(&server, &path).await;
+    socket.send(Message::text("{\"type\":\"stdin_eof\"}")).await.unwrap();
+    assert_eq!(collect(socket).await, (String::new(), String::new(), Some(137)));
+    let info = server.get(&path).await;
+    assert_eq!(info["exit_code"], 137);
+    assert!(info["error_message"].as_str().unwrap().contains("did not arrive whole"), "{info}");
+
+    // Nor does it where the server itself is gone.
+    let path = server.exec("box-0", "cat >/root/part && mv /root/part /root/whole").await;
+    let mut socket = attach(&server, &path).await;
+    socket.send(Message::binary(b"half".to_vec())).await.unwrap();
+    deadline::within_async(TEST_TIMEOUT, "the input to arrive", async || {
+        let seen = home.run(&["exec", "box-0", "sh", "-c", "cat /root/part; pidof cat"]);
+        seen.text().starts_with("half").then_some(())
+    })
+    .await;
+    server.signal(rustix::process::Signal::KILL);
+    server.wait();
+    deadline::within_async(TEST_TIMEOUT, "the command to be gone", async || {
+        (!home.run(&["exec", "box-0", "pidof", "cat"]).status.success()).then_some(())
+    })
+    .await;
+    assert_eq!(home.run(&["exec", "box-0", "ls", "/root"]).ok(), "part\n");
+}
+
 #[tokio::test]
 async fn many_commands_at_once_lose_no_output() {
     const COMMANDS: usize = 500;

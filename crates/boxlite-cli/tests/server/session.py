@@ -57,6 +57,11 @@ async def main():
     await stdin.send_input(b"x" * 300000 + b"\n")
     await stdin.close()
     assert (await output(cat))[0] == "hello\n" + "x" * 300000 + "\n"
+    count = await box.exec("wc", ["-c"])
+    stdin = count.stdin()
+    await stdin.send_input(b"x" * (6 << 20))
+    await stdin.close()
+    assert (await output(count))[0].split() == [str(6 << 20)], "input was lost"
     tty = await box.exec("sh", ["-c", "read x; stty size"], tty=True)
     await tty.resize_tty(33, 101)
     await tty.stdin().send_input(b"\n")

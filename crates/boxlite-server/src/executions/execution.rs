@@ -25,6 +25,24 @@ pub(crate) enum UnattendedPolicy {
     Release,
 }
 
+/// What holds for an execution from its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExecutionTerms {
+    pub(crate) unattended: UnattendedPolicy,
+    /// How long it may run.
+    pub(crate) limit: Option<Duration>,
+    /// Whether a client without acknowledgements may go on with standard input that another connection broke off: somebody
+    /// at a terminal sees what is missing, and a main process outlives all its clients.
+    pub(crate) input_may_have_gaps: bool,
+}
+
+impl ExecutionTerms {
+    /// The terms of a box's main process.
+    pub(crate) fn of_main_process() -> Self {
+        Self { unattended: UnattendedPolicy::Release, limit: None, input_may_have_gaps: true }
+    }
+}
+
 /// How an execution ended.
 #[derive(Debug, Clone)]
 pub(crate) enum ExecutionOutcome {
@@ -57,9 +75,10 @@ pub(crate) struct ServedExecution {
     pub(super) box_name: String,
     pub(crate) began: Instant,
     pub(crate) began_at: Timestamp,
-    pub(super) unattended: UnattendedPolicy,
+    pub(super) terms: ExecutionTerms,
     pub(super) buffer: OutputBuffer,
-    /// Dropped on release: holding it keeps the command's standard input from others.
+    /// Dropped on release, since holding it keeps the command's standard input from others, and at the end of the command,
+    /// since it holds a socket.
     control: Mutex<Option<Arc<dyn ExecutionControl>>>,
     pub(super) input: Arc<ExecutionInput>,
     pub(super) has_stdin: bool,
@@ -69,11 +88,21 @@ pub(crate) struct ServedExecution {
     seat: Arc<tokio::sync::Mutex<()>>,
     evicted: AtomicBool,
     killed: AtomicBool,
+    /// It was killed because its input has a gap.
+    input_lost: AtomicBool,
     timed_out: AtomicBool,
     traffic: Arc<Traffic>,
     /// Cancelled on release, after which the command keeps running without us.
     released: CancellationToken,
+    /// Cancelled when the command has ended or was released.
+    input_ends: CancellationToken,
 }
+
+/// The status of a process that was killed by SIGKILL.
+const KILLED: i32 = 128 + libc::SIGKILL;
+/// Why a command was killed whose client went on with its input after a broken connection.
+const INPUT_LOST: &str = "killed because its standard input did not arrive whole: the connection broke before the input's \
+                          end, and what the client sent last may be lost";
 
 /// How long a replaced client may take to leave.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,31 +141,34 @@ impl ServedExecution {
     pub(super) fn start(
         execution: Execution,
         (box_id, box_name): (String, String),
-        unattended: UnattendedPolicy,
+        terms: ExecutionTerms,
         traffic: Arc<Traffic>,
     ) -> Arc<Self> {
         let Execution { stdin, output, control } = execution;
         let (outcome, _) = watch::channel(None);
         let released = CancellationToken::new();
+        let input_ends = released.child_token();
         let served = Arc::new(Self {
             id: uuid::Uuid::new_v4().simple().to_string(),
             box_id,
             box_name,
             began: Instant::now(),
             began_at: Timestamp::now(),
-            unattended,
+            terms,
             buffer: OutputBuffer::default(),
             control: Mutex::new(Some(Arc::clone(&control))),
             has_stdin: stdin.is_some(),
-            input: ExecutionInput::into(stdin, &released),
+            input: ExecutionInput::into(stdin, &input_ends),
             outcome,
             attachment: Mutex::new(Attachment::default()),
             seat: Arc::default(),
             evicted: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            input_lost: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
             traffic,
             released: released.clone(),
+            input_ends,
         });
         let reader = Arc::clone(&served);
         tokio::spawn(released.run_until_cancelled_owned(async move { reader.read(output, control).await }));
@@ -161,9 +193,14 @@ impl ServedExecution {
             self.buffer.push(piece).await;
         }
         let outcome = match control.wait().await {
+            Ok(status) if status.code == KILLED && self.input_lost.load(Ordering::Relaxed) => {
+                ExecutionOutcome::Exited(ExitStatus { reason: Some(INPUT_LOST.to_owned()), ..status })
+            }
             Ok(status) => ExecutionOutcome::Exited(status),
             Err(error) => ExecutionOutcome::Broken(HttpFailure::from(error).body(None)),
         };
+        self.input_ends.cancel();
+        lock(&self.control).take();
         self.outcome.send_replace(Some((outcome, Instant::now())));
         self.buffer.close();
     }
@@ -185,9 +222,13 @@ impl ServedExecution {
         ExecutionCreated { execution_id: self.id.clone(), started, stdin: self.has_stdin }
     }
 
-    /// Waits until the process runs; false when it could not be started.
-    pub(super) async fn started(&self) -> boxlite::Result<bool> {
-        self.control()?.started().await
+    /// Waits until its end, if that has not come, and returns it; `None` when it was released before.
+    pub(crate) async fn ended(&self) -> Option<ExecutionOutcome> {
+        let mut ended = self.outcome.subscribe();
+        tokio::select! {
+            found = ended.wait_for(Option::is_some) => found.ok()?.clone().map(|(outcome, _)| outcome),
+            () = self.released.cancelled() => None,
+        }
     }
 
     /// Sends a signal to the process.
@@ -220,12 +261,38 @@ impl ServedExecution {
     fn control(&self) -> boxlite::Result<Arc<dyn ExecutionControl>> {
         lock(&self.control)
             .clone()
-            .ok_or_else(|| Error::conflict(format!("execution {} was released", self.id)))
+            .ok_or_else(|| Error::conflict(format!("execution {} has ended or was released", self.id)))
     }
 
-    /// Counts standard input that arrived.
-    pub(super) fn count_input(&self, bytes: usize) {
-        self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Passes standard input on, once there is room for it.
+    pub(super) async fn offer_input(&self, bytes: bytes::Bytes) {
+        self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.input.offer(bytes).await.is_err() {
+            self.kill_for_lost_input().await;
+        }
+    }
+
+    /// Passes on that standard input has ended.
+    pub(super) async fn end_input(&self) {
+        if self.input.end().is_err() {
+            self.kill_for_lost_input().await;
+        }
+    }
+
+    /// Records that a client which does not acknowledge is gone without a word: neither end knows what was lost of the
+    /// input that it sent, so nothing may follow on that.
+    pub(super) fn input_broke_off(&self) {
+        if !self.terms.input_may_have_gaps {
+            self.input.break_off();
+        }
+    }
+
+    /// Kills the command, which must not take a part of its input for the whole.
+    async fn kill_for_lost_input(&self) {
+        self.input_lost.store(true, Ordering::Relaxed);
+        if let Err(error) = self.signal(libc::SIGKILL).await {
+            tracing::warn!(id = self.id, error = %error.chain(), "a command with lost input could not be killed");
+        }
     }
 
     /// Returns how and when it ended, if it has.

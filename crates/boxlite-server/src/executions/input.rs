@@ -54,21 +54,32 @@ struct InputState {
     queued: usize,
     accepted: u64,
     ended: bool,
+    /// Bytes may be missing after those that were accepted.
+    broken_off: bool,
 }
 
+/// Input that follows a gap was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InputGap;
+
 impl ExecutionInput {
-    /// Writes everything that is offered into `stdin`, until `released` is cancelled, which leaves `stdin` open. Without a
-    /// `stdin`, everything is dropped.
+    /// Writes everything that is offered into `stdin`, until `stopped` is cancelled, which leaves `stdin` open. Without a
+    /// `stdin`, and after that, everything is dropped.
     pub(super) fn into(
         stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
-        released: &CancellationToken,
+        stopped: &CancellationToken,
     ) -> Arc<Self> {
         let given = DeliveredInput { bytes: 0, closed: stdin.is_none() };
         let input =
             Arc::new(Self { state: Mutex::default(), more: Notify::new(), given: watch::Sender::new(given) });
         if let Some(stdin) = stdin {
             let writing = Arc::clone(&input).write(stdin);
-            tokio::spawn(released.clone().run_until_cancelled_owned(writing));
+            let (input, stopped) = (Arc::clone(&input), stopped.clone());
+            tokio::spawn(async move {
+                stopped.run_until_cancelled_owned(writing).await;
+                input.state().queue.clear();
+                input.given.send_modify(|given| given.closed = true);
+            });
         }
         input
     }
@@ -82,8 +93,6 @@ impl ExecutionInput {
             self.given.send_modify(|given| given.bytes += bytes.len() as u64);
         }
         let _ = stdin.shutdown().await;
-        self.state().queue.clear();
-        self.given.send_modify(|given| given.closed = true);
     }
 
     /// Returns the next bytes; `None` at the end.
@@ -103,32 +112,45 @@ impl ExecutionInput {
     }
 
     /// Accepts bytes once there is room for them; bytes that the process no longer takes are dropped.
-    pub(super) async fn offer(&self, bytes: Bytes) {
+    pub(super) async fn offer(&self, bytes: Bytes) -> Result<(), InputGap> {
         let mut given = self.given.subscribe();
         loop {
             {
                 let mut state = self.state();
                 if state.ended || given.borrow_and_update().closed {
-                    return;
+                    return Ok(());
+                }
+                if state.broken_off {
+                    return Err(InputGap);
                 }
                 if state.queued == 0 || state.queued + bytes.len() <= 2 * WINDOW {
                     state.queued += bytes.len();
                     state.accepted += bytes.len() as u64;
                     state.queue.push_back(bytes);
                     self.more.notify_one();
-                    return;
+                    return Ok(());
                 }
             }
             if given.changed().await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }
 
     /// Marks the end of the input.
-    pub(super) fn end(&self) {
-        self.state().ended = true;
+    pub(super) fn end(&self) -> Result<(), InputGap> {
+        let mut state = self.state();
+        if state.broken_off && !state.ended && !self.given.borrow().closed {
+            return Err(InputGap);
+        }
+        state.ended = true;
         self.more.notify_one();
+        Ok(())
+    }
+
+    /// Marks a gap after what was accepted, unless that was the end.
+    pub(super) fn break_off(&self) {
+        self.state().broken_off = true;
     }
 
     /// Starts a client, which resumes after the first figure of its progress. The second value is how many of the bytes it
@@ -158,8 +180,8 @@ mod tests {
     async fn accepted_input_arrives_once_whichever_client_sent_it() {
         let (theirs, mut ours) = tokio::io::duplex(4);
         let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
-        input.offer(Bytes::from_static(b"abcdefgh")).await;
-        input.offer(Bytes::from_static(b"ijkl")).await;
+        input.offer(Bytes::from_static(b"abcdefgh")).await.unwrap();
+        input.offer(Bytes::from_static(b"ijkl")).await.unwrap();
         let mut taken = [0; 8];
         ours.read_exact(&mut taken).await.unwrap();
         let (mut progress, _) = input.begin();
@@ -168,7 +190,7 @@ mod tests {
         let (mut progress, again) = input.begin();
         let eight = DeliveredInput { bytes: 8, closed: false };
         assert_eq!((progress.next().await, again), (Some(eight), 4));
-        input.end();
+        input.end().unwrap();
         let mut rest = String::new();
         ours.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "ijkl");
@@ -178,7 +200,7 @@ mod tests {
     async fn a_client_resumes_from_its_figure_while_the_process_reads_on() {
         let (theirs, mut ours) = tokio::io::duplex(4);
         let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
-        input.offer(Bytes::from_static(b"abcdefgh")).await;
+        input.offer(Bytes::from_static(b"abcdefgh")).await.unwrap();
         let (mut progress, again) = input.begin();
         let (mut other, _) = input.begin();
         let mut taken = [0; 8];
@@ -198,7 +220,22 @@ mod tests {
         let waiting = input.offer(Bytes::from_static(b"x"));
         assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
         drop(ours);
-        input.offer(Bytes::from_static(b"x")).await;
+        input.offer(Bytes::from_static(b"x")).await.unwrap();
         assert!(input.begin().0.next().await.unwrap().closed);
+    }
+
+    /// Mutation tried: without `break_off`, the end arrives and the process takes four bytes for all of its input.
+    #[tokio::test]
+    async fn nothing_follows_a_gap() {
+        let (theirs, mut ours) = tokio::io::duplex(64);
+        let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
+        input.offer(Bytes::from_static(b"half")).await.unwrap();
+        input.break_off();
+        assert_eq!(input.offer(Bytes::from_static(b"more")).await, Err(InputGap));
+        assert_eq!(input.end(), Err(InputGap));
+        let mut taken = [0; 8];
+        assert_eq!(ours.read(&mut taken).await.unwrap(), 4);
+        let more = tokio::time::timeout(Duration::from_millis(50), ours.read(&mut taken)).await;
+        assert!(more.is_err(), "{more:?}");
     }
 }

@@ -18,9 +18,9 @@ mod reaper;
 mod registry;
 mod session;
 
-pub(crate) use execution::{ExecutionOutcome, ServedExecution, UnattendedPolicy};
+pub(crate) use execution::{ExecutionOutcome, ExecutionTerms, ServedExecution, UnattendedPolicy};
 pub(crate) use registry::{Executions, MAX_EXECUTIONS};
-pub(crate) use session::{AttachTerms, MAX_MESSAGE_BYTES, serve_client};
+pub(crate) use session::{AttachTerms, serve_client};
 
 #[cfg(test)]
 pub(crate) use registry::tests::a_box;

@@ -4,21 +4,22 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use boxlite::WindowSize;
 use boxlite::wire::{Channel, ClientFrame, PING, ServerFrame};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::OutputPiece;
 use super::execution::{AttachmentGuard, ExecutionOutcome, ServedExecution, UnattendedPolicy};
 use super::input::{DeliveredInput, InputProgress};
+use crate::websocket::ServerSocket;
 
-/// The longest message from a client, in bytes.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// How long a client may be silent before it counts as dead.
 const CLIENT_TIMEOUT: Duration = PING.saturating_mul(3);
 /// How long the closing handshake may take.
@@ -49,7 +50,7 @@ enum AttachmentClose {
 ///
 /// Output that the client did not get stays in the buffer for the next one.
 pub(crate) async fn serve_client(
-    socket: WebSocket,
+    socket: ServerSocket,
     attached: AttachmentGuard,
     terms: AttachTerms,
     closing: CancellationToken,
@@ -68,13 +69,16 @@ pub(crate) async fn serve_client(
         }),
         end = client.listen(&mut stream) => end,
         () = attached.replaced.cancelled() => AttachmentClose::Broken,
-        () = closing.cancelled() => AttachmentClose::Send(close_frame(close_code::AWAY, "the server is going away")),
+        () = closing.cancelled() => AttachmentClose::Send(close_frame(CloseCode::Away, "the server is going away")),
     };
+    if terms.with_stdin && terms.received.is_none() && !matches!(end, AttachmentClose::Closed) {
+        served.input_broke_off();
+    }
     // The right to attach is returned before the connection ends: a client that sees the end may come back at once.
     match end {
         AttachmentClose::Closed | AttachmentClose::Broken => {
             if matches!(end, AttachmentClose::Closed)
-                && (terms.received.is_some() || served.unattended == UnattendedPolicy::Release)
+                && (terms.received.is_some() || served.terms.unattended == UnattendedPolicy::Release)
             {
                 served.release();
             }
@@ -95,10 +99,10 @@ pub(crate) async fn serve_client(
 ///
 /// A socket that is closed with unread input is reset, and the client would lose the output that it has not read yet.
 async fn close(
-    mut sink: SplitSink<WebSocket, Message>,
-    mut stream: SplitStream<WebSocket>,
+    mut sink: SplitSink<ServerSocket, Message>,
+    mut stream: SplitStream<ServerSocket>,
     frame: Message,
-) -> Result<bool, axum::Error> {
+) -> Result<bool, SocketError> {
     sink.send(frame).await?;
     let mut closed = false;
     while let Some(message) = stream.next().await.transpose()? {
@@ -109,13 +113,13 @@ async fn close(
 
 /// Sends output until the command ends, and then how it ended.
 async fn send_output(
-    sink: &mut SplitSink<WebSocket, Message>,
+    sink: &mut SplitSink<ServerSocket, Message>,
     served: &ServedExecution,
     terms: AttachTerms,
     mut progress: InputProgress,
     mut remarked: mpsc::Receiver<String>,
     alive: &Liveness,
-) -> Result<AttachmentClose, axum::Error> {
+) -> Result<AttachmentClose, SocketError> {
     let acknowledges = terms.received.is_some();
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
     loop {
@@ -137,18 +141,18 @@ async fn send_output(
     match served.outcome() {
         Some((ExecutionOutcome::Exited(status), _)) => {
             sink.send(text(&ServerFrame::Exit { exit_code: status.code, reason: status.reason })).await?;
-            Ok(AttachmentClose::Send(close_frame(close_code::NORMAL, "")))
+            Ok(AttachmentClose::Send(close_frame(CloseCode::Normal, "")))
         }
         Some((ExecutionOutcome::Broken(error), _)) if acknowledges => {
             sink.send(text(&ServerFrame::Failed { error })).await?;
-            Ok(AttachmentClose::Send(close_frame(close_code::NORMAL, "")))
+            Ok(AttachmentClose::Send(close_frame(CloseCode::Normal, "")))
         }
         Some((ExecutionOutcome::Broken(error), _)) => {
             sink.send(text(&ServerFrame::Error { message: error.message.clone() })).await?;
-            Ok(AttachmentClose::Send(close_frame(close_code::ERROR, &error.message)))
+            Ok(AttachmentClose::Send(close_frame(CloseCode::Error, &error.message)))
         }
         None => {
-            Ok(AttachmentClose::Send(close_frame(close_code::ERROR, "the server released this execution")))
+            Ok(AttachmentClose::Send(close_frame(CloseCode::Error, "the server released this execution")))
         }
     }
 }
@@ -169,7 +173,7 @@ fn text(frame: &ServerFrame) -> Message {
     Message::Text(serde_json::to_string(frame).unwrap_or_default().into())
 }
 
-fn close_frame(code: u16, reason: &str) -> Message {
+fn close_frame(code: CloseCode, reason: &str) -> Message {
     // A close frame has room for 123 bytes of reason.
     let mut reason = reason.to_owned();
     while reason.len() > 123 {
@@ -203,11 +207,14 @@ struct AttachedClient<'a> {
 }
 
 impl AttachedClient<'_> {
-    async fn listen(&self, stream: &mut SplitStream<WebSocket>) -> AttachmentClose {
+    async fn listen(&self, stream: &mut SplitStream<ServerSocket>) -> AttachmentClose {
         loop {
             let next = match tokio::time::timeout_at(self.alive.until(), stream.next()).await {
                 // Taking output is a sign of life as well.
                 Err(_) if self.alive.until() > Instant::now() => continue,
+                Ok(Some(Err(SocketError::Capacity(error)))) => {
+                    return AttachmentClose::Send(close_frame(CloseCode::Size, &error.to_string()));
+                }
                 Ok(Some(Err(error))) => {
                     tracing::debug!(id = self.served.id, %error, "an attachment broke");
                     return AttachmentClose::Broken;
@@ -240,7 +247,7 @@ impl AttachedClient<'_> {
                 Err(error) => self.remark(format!("not a frame that this server knows: {error}")),
             },
             Message::Close(_) => return ControlFlow::Break(()),
-            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
         ControlFlow::Continue(())
     }
@@ -253,8 +260,7 @@ impl AttachedClient<'_> {
             drop(bytes.split_to(known));
         }
         if !bytes.is_empty() {
-            self.served.count_input(bytes.len());
-            self.served.input.offer(bytes).await;
+            self.served.offer_input(bytes).await;
         }
     }
 
@@ -269,7 +275,7 @@ impl AttachedClient<'_> {
             }
             ClientFrame::StdinEof => {
                 if self.terms.with_stdin {
-                    self.served.input.end();
+                    self.served.end_input().await;
                 }
                 Ok(())
             }

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,10 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
-use crate::executions::{
-    self, AttachTerms, ExecutionOutcome, MAX_MESSAGE_BYTES, ServedExecution, UnattendedPolicy,
-};
+use crate::executions::{self, AttachTerms, ExecutionOutcome, ExecutionTerms, ServedExecution};
 use crate::failure::HttpFailure;
+use crate::websocket::WebSocketRequest;
 
 /// Returns the routes below `/v1/boxes/{id}/executions`.
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -100,7 +97,7 @@ impl AttachParams {
 }
 
 type ExecutionIds = PathParams<(String, String)>;
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+type Upgrade = Result<WebSocketRequest, HttpFailure>;
 
 async fn status(
     State(app): State<Arc<App>>,
@@ -173,11 +170,12 @@ pub(super) async fn attach_main(
     upgrade: Upgrade,
 ) -> Result<Response, HttpFailure> {
     let terms = query.terms()?;
-    let upgrade = Ok(upgrade.map_err(|rejection| no_upgrade(&rejection))?);
+    let upgrade = Ok(upgrade?);
     let of = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
     let execution = app.runtime.attach(&of.id).await.map_err(HttpFailure::of_running)?;
-    let (served, _) = app.executions.begin(permit, &of, execution, UnattendedPolicy::Release, None).await?;
+    let terms_of_main = ExecutionTerms::of_main_process();
+    let (served, _) = app.executions.begin(permit, &of, execution, terms_of_main).await?;
     let id = served.id.clone();
     let mut response = connect(&app, served, terms, upgrade).await?;
     // From here on, clients name the execution by this header.
@@ -187,20 +185,13 @@ pub(super) async fn attach_main(
     Ok(response)
 }
 
-fn no_upgrade(rejection: &WebSocketUpgradeRejection) -> HttpFailure {
-    HttpFailure::malformed(
-        StatusCode::BAD_REQUEST,
-        format!("this route is a WebSocket: {}", rejection.body_text()),
-    )
-}
-
 async fn connect(
     app: &Arc<App>,
     served: Arc<ServedExecution>,
     terms: AttachTerms,
     upgrade: Upgrade,
 ) -> Result<Response, HttpFailure> {
-    let upgrade = upgrade.map_err(|rejection| no_upgrade(&rejection))?;
+    let upgrade = upgrade?;
     let Some(attached) = served.attach(terms.received.is_some()).await else {
         let message = format!("another client is attached to execution {}", served.id);
         return Err(Error::conflict(message).into());
@@ -211,8 +202,7 @@ async fn connect(
         return Err(Error::conflict(message).into());
     }
     let (sessions, closing) = (app.sessions.clone(), app.closing.clone());
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| {
+    Ok(upgrade.accept(move |socket| {
         sessions.track_future(executions::serve_client(socket, attached, terms, closing))
     }))
 }

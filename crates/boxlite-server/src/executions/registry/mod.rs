@@ -8,7 +8,7 @@ use std::time::Duration;
 use boxlite::{BoxInfo, Error, Execution};
 use tokio::time::{Instant, timeout};
 
-use super::execution::{ServedExecution, Traffic, UnattendedPolicy};
+use super::execution::{ExecutionTerms, ServedExecution, Traffic};
 use super::reaper::{ReapAction, action};
 use crate::failure::HttpFailure;
 
@@ -75,22 +75,23 @@ impl Executions {
         permit: ExecutionPermit,
         of: &BoxInfo,
         execution: Execution,
-        unattended: UnattendedPolicy,
-        limit: Option<Duration>,
+        terms: ExecutionTerms,
     ) -> Result<(Arc<ServedExecution>, bool), HttpFailure> {
         let traffic = self.traffic(&of.id);
         let named = (of.id.clone(), of.name.clone());
-        let served = ServedExecution::start(execution, named, unattended, Arc::clone(&traffic));
+        // Asked for here: a short command may have ended, and let go of its control, before the answer.
+        let control = Arc::clone(&execution.control);
+        let served = ServedExecution::start(execution, named, terms, Arc::clone(&traffic));
         {
             let mut executions = self.served();
             executions.insert(served.id.clone(), Arc::clone(&served));
             drop(permit);
         }
-        match served.started().await {
+        match control.started().await {
             Ok(started) => {
                 let counter = if started { &traffic.commands } else { &traffic.failed };
                 counter.fetch_add(1, Ordering::Relaxed);
-                if let Some(limit) = limit {
+                if let Some(limit) = terms.limit {
                     served.limit(limit);
                 }
                 Ok((served, started))
@@ -159,7 +160,7 @@ impl Executions {
                 continue;
             }
             let ended = served.outcome().map(|(_, at)| at);
-            match action(served.unattended, served.unattended_since(), ended, last, now) {
+            match action(served.terms.unattended, served.unattended_since(), ended, last, now) {
                 ReapAction::Keep => {}
                 ReapAction::Signal(signal) => {
                     let taken = async move { timeout(SIGNAL_TIMEOUT, served.signal(signal)).await };

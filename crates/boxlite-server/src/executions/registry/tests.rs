@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::super::execution::UnattendedPolicy;
 use super::*;
 
 /// A command that runs until it is cancelled.
@@ -58,7 +59,9 @@ async fn begin(
 
 async fn begin_of(executions: &Executions, execution: Execution) -> Arc<ServedExecution> {
     let permit = executions.take_permit().unwrap();
-    executions.begin(permit, &a_box("ab12"), execution, UnattendedPolicy::HangUp, None).await.unwrap().0
+    let terms =
+        ExecutionTerms { unattended: UnattendedPolicy::HangUp, limit: None, input_may_have_gaps: false };
+    executions.begin(permit, &a_box("ab12"), execution, terms).await.unwrap().0
 }
 
 async fn ended(served: &ServedExecution) {

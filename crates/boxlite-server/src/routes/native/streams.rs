@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
-use crate::executions::UnattendedPolicy;
+use crate::executions::{ExecutionTerms, UnattendedPolicy};
 use crate::failure::HttpFailure;
 use crate::progress;
 
@@ -51,9 +51,13 @@ pub(super) async fn exec(
 ) -> Result<CreatedExecution, HttpFailure> {
     let info = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
+    let terms = ExecutionTerms {
+        unattended: UnattendedPolicy::Release,
+        limit: None,
+        input_may_have_gaps: options.tty.is_some(),
+    };
     let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
-    let (served, started) =
-        app.executions.begin(permit, &info, execution, UnattendedPolicy::Release, None).await?;
+    let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
     Ok((StatusCode::CREATED, Json(served.created(started))))
 }
 
@@ -64,7 +68,7 @@ pub(super) async fn attach(
     let info = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
     let execution = app.runtime.attach(&info.id).await.map_err(HttpFailure::of_running)?;
-    let (served, started) =
-        app.executions.begin(permit, &info, execution, UnattendedPolicy::Release, None).await?;
+    let terms = ExecutionTerms::of_main_process();
+    let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
     Ok((StatusCode::CREATED, Json(served.created(started))))
 }

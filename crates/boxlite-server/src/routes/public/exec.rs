@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{bodies, boxes};
 use crate::app::App;
 use crate::body::{JsonBody, PathParams};
-use crate::executions::UnattendedPolicy;
+use crate::executions::{ExecutionTerms, UnattendedPolicy};
 use crate::failure::HttpFailure;
 
 /// The size of a terminal until its client sets another.
@@ -68,12 +68,16 @@ pub(super) async fn exec(
 ) -> Result<impl IntoResponse, HttpFailure> {
     let limit = request.timeout_seconds.map(seconds).transpose()?;
     let options = request.options()?;
+    let terms = ExecutionTerms {
+        unattended: UnattendedPolicy::HangUp,
+        limit,
+        input_may_have_gaps: options.tty.is_some(),
+    };
     let info = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
     let info = boxes::run(&app, info).await?;
     let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
-    let (served, started) =
-        app.executions.begin(permit, &info, execution, UnattendedPolicy::HangUp, limit).await?;
+    let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
     let location = format!("/v1/boxes/{}/executions/{}", info.id, served.id);
     let created = served.created(started);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)))

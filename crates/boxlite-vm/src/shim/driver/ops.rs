@@ -29,6 +29,7 @@ struct RunningOp {
     /// The client that asked, and its number for it; `None` once that client has disconnected.
     asker: Option<(ClientId, u32, FrameSink)>,
     opens_channel: bool,
+    needed_input: NeededInput,
     /// The guest has answered.
     begun: bool,
     /// Input that the guest has granted and the client not yet used, in bytes.
@@ -37,6 +38,28 @@ struct RunningOp {
     output: [u32; 2],
     /// Streams of which the client wants no more.
     closed: HashSet<Stream>,
+}
+
+/// How far the input is that a process needs whole: one through a pipe, not a terminal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NeededInput {
+    /// There is none, or none that needs to be whole.
+    Free,
+    /// Nothing has come.
+    Unused,
+    /// A part has come.
+    Partial,
+    /// All has come, or the process wants no more.
+    Whole,
+}
+
+impl NeededInput {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::Exec { spec, .. } if spec.stdin && spec.tty.is_none() => Self::Unused,
+            _ => Self::Free,
+        }
+    }
 }
 
 /// Why an operation was not passed on.
@@ -78,6 +101,7 @@ impl Ops {
         let entry = RunningOp {
             asker: Some((client, theirs, sink.clone())),
             opens_channel: op.opens_channel(),
+            needed_input: NeededInput::of(&op),
             begun: false,
             input: WINDOW,
             output: [0; 2],
@@ -152,6 +176,7 @@ impl Ops {
                     _ => return Err(overflow),
                 }
             }
+            Frame::Close { stream: Stream::Stdin, .. } => entry.needed_input = NeededInput::Whole,
             _ => {}
         }
         if let Some((_, theirs, sink)) = &entry.asker {
@@ -183,6 +208,9 @@ impl Ops {
                     return Err(exceeded);
                 }
                 entry.input -= sent as u32;
+                if entry.needed_input == NeededInput::Unused {
+                    entry.needed_input = NeededInput::Partial;
+                }
             }
             Frame::Credit { stream, bytes, .. } => {
                 let (stream, granted) = (*stream, *bytes);
@@ -198,20 +226,23 @@ impl Ops {
             Frame::Close { stream, .. } => {
                 entry.closed.insert(*stream);
             }
+            Frame::Eof { .. } => entry.needed_input = NeededInput::Whole,
             _ => {}
         }
         guest.send(frame.on_channel(ours));
         Ok(())
     }
 
-    /// A client has gone: its execs run on with their input at its end and their output discarded. With `paused`, those
-    /// that have not begun were given up while they waited for the guest, which kills them when it resumes.
+    /// A client has gone: its execs run on with their input at its end and their output discarded.
+    ///
+    /// Two kinds are killed. An exec that has had a part of its input would take that part for the whole. With `paused`, an
+    /// exec that has not begun was given up while it waited for the guest, which kills it when it resumes.
     pub(super) fn abandon(&mut self, client: ClientId, guest: &FrameSink, paused: bool) {
         for (&ours, entry) in &mut self.by_guest {
             if entry.asker.as_ref().is_some_and(|asker| asker.0 == client) {
                 entry.asker = None;
                 if entry.opens_channel {
-                    if paused && !entry.begun {
+                    if (paused && !entry.begun) || entry.needed_input == NeededInput::Partial {
                         let _ = guest.control(&ToGuest::Op(Op::Signal { id: ours, signo: SIGKILL }));
                     }
                     guest.send(Frame::Eof { channel: ours, stream: Stream::Stdin });
