@@ -2,7 +2,13 @@
 //!
 //! Groups lie in `boxlite/<name>` below the root of each hierarchy, as those of container engines do: a box outlives the
 //! session that started it, and so must its group. The jail's stage stays outside of the group, puts the two processes
-//! of the jail into it and removes it once both have gone.
+//! of the jail into it and removes it once both have gone. A box's jails (QEMU's and its network's) share one group, which
+//! goes with the last of them.
+//!
+//! # Locking
+//!
+//! Each stage holds a shared lock on its group's directory. A group is removed under an exclusive one, which is taken without
+//! waiting: by a stage at its end, once it has let go of its own, and by any later start for stages that were killed.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -36,7 +42,7 @@ pub(crate) struct Cgroup {
 struct Seat {
     /// The directory of all groups: to remove this one when its path is out of reach.
     parent: OwnedFd,
-    /// The directory itself, locked while its box lives.
+    /// The directory itself, locked while this jail lives.
     claim: OwnedFd,
     /// What a process writes `0` to in order to join.
     procs: File,
@@ -128,10 +134,11 @@ impl Cgroup {
             .flat_map(|seat| [seat.parent.as_raw_fd(), seat.claim.as_raw_fd(), seat.procs.as_raw_fd()])
     }
 
-    /// Removes the group, which no process is in any more.
+    /// Removes the group, which no process of this jail is in any more, unless another jail of the box is in it.
     pub(crate) fn remove(&self) {
         for seat in &self.seats {
-            remove_at(&seat.parent, &self.name);
+            let _ = rustix::fs::flock(&seat.claim, FlockOperation::Unlock);
+            remove_unclaimed(&seat.parent, &self.name);
         }
     }
 
@@ -152,7 +159,7 @@ impl Cgroup {
         self.directory(root).map_err(|error| cannot_make(root, &error))
     }
 
-    /// The fresh directory of this group below `root`.
+    /// The directory of this group below `root`, claimed.
     #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
     fn directory(&mut self, root: &Path) -> io::Result<PathBuf> {
         let parent_path = root.join(PARENT);
@@ -166,11 +173,12 @@ impl Cgroup {
             }
             // Somebody's sweep may take it for a dead one's until it is locked.
             let Ok(claim) = open_directory(&parent, &self.name) else { continue };
-            rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive)?;
-            let directory = parent_path.join(&self.name);
-            if let Ok(procs) = File::options().write(true).open(directory.join("cgroup.procs")) {
-                self.seats.push(Seat { parent, claim, procs });
-                return Ok(directory);
+            // Whoever has it exclusively is about to remove it, and does not wait for anything.
+            rustix::fs::flock(&claim, FlockOperation::LockShared)?;
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            if let Ok(procs) = rustix::fs::openat(&claim, "cgroup.procs", flags, Mode::empty()) {
+                self.seats.push(Seat { parent, claim, procs: File::from(procs) });
+                return Ok(parent_path.join(&self.name));
             }
         }
         Err(io::ErrorKind::ResourceBusy.into())
@@ -185,19 +193,20 @@ fn open_directory(parent: impl AsFd, path: impl rustix::path::Arg) -> io::Result
 /// Removes the groups of boxes whose stage was killed: nobody holds their lock, and nobody is in them.
 fn sweep(path: &Path, parent: &OwnedFd) {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir())
-            && let Ok(claim) = open_directory(parent, entry.file_name())
-            && rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            remove_at(parent, entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_unclaimed(parent, &entry.file_name());
         }
     }
 }
 
-/// Removes a group; the kernel refuses while anybody is in it.
+/// Removes a group that no stage has claimed; the kernel refuses while anybody is in it.
 #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
-fn remove_at(parent: &OwnedFd, name: impl rustix::path::Arg) {
-    let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+fn remove_unclaimed(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) {
+    if let Ok(group) = open_directory(parent, name)
+        && rustix::fs::flock(&group, FlockOperation::NonBlockingLockExclusive).is_ok()
+    {
+        let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]

@@ -1,6 +1,6 @@
-//! Which system calls QEMU may make: an allow-list.
+//! Which system calls a process may make: allow-lists for QEMU, and a list of what is denied to the shim.
 //!
-//! Found by tracing real runs (boot, restore, disk traffic, discard, shares, pause, stop), and widened by the siblings
+//! Found by tracing real runs (boot, restore, disk traffic, discard, shares, networks, pause, stop), and widened by the siblings
 //! of what was seen (`readv` where `read` was) and by what other versions of glibc and glib use for the same.
 //!
 //! # What happens to the rest
@@ -8,6 +8,11 @@
 //! It fails with `ENOSYS`, as on a kernel that does not have it. That contains an attacker as well as a kill would, and
 //! it does not end the box of somebody whose distribution's QEMU or glibc tries a newer call first: all of them fall
 //! back on `ENOSYS`, and on nothing else (glibc makes threads by `clone3` first, whose arguments no filter can read).
+//!
+//! # Profiles
+//!
+//! A QEMU with a machine has disks and may write to them; with KVM it has that device's ioctls too. The user-mode network is
+//! a QEMU without a machine: it has no call that changes a file, and makes sockets of the internet and no others.
 //!
 //! # What is allowed in part
 //!
@@ -30,17 +35,12 @@ use crate::spec::{NetworkScope, Profile};
 
 /// Calls that are allowed whatever their arguments are.
 const ALLOWED: &[libc::c_long] = &[
-    // Files: those that are open, and what the jail's root has, which is read-only.
+    // Descriptors, and what the jail's root has, which is read-only.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
     libc::SYS_writev,
     libc::SYS_pread64,
-    libc::SYS_pwrite64,
-    libc::SYS_preadv,
-    libc::SYS_pwritev,
-    libc::SYS_preadv2,
-    libc::SYS_pwritev2,
     libc::SYS_lseek,
     libc::SYS_close,
     libc::SYS_close_range,
@@ -49,8 +49,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_lstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
-    libc::SYS_statfs,
-    libc::SYS_fstatfs,
     libc::SYS_openat,
     libc::SYS_access,
     libc::SYS_faccessat,
@@ -58,21 +56,11 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_getcwd,
-    libc::SYS_getdents64,
-    libc::SYS_fadvise64,
-    libc::SYS_fallocate,
-    libc::SYS_ftruncate,
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
-    libc::SYS_sync_file_range,
-    libc::SYS_copy_file_range,
     libc::SYS_dup,
     libc::SYS_dup2,
     libc::SYS_dup3,
     libc::SYS_pipe,
     libc::SYS_pipe2,
-    libc::SYS_memfd_create,
-    libc::SYS_umask,
     // Waiting.
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -158,6 +146,27 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_shutdown,
 ];
 
+/// Calls of a program that has disks.
+const ALLOWED_WITH_DISKS: &[libc::c_long] = &[
+    libc::SYS_pwrite64,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev2,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_fadvise64,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
+    libc::SYS_copy_file_range,
+    libc::SYS_memfd_create,
+    libc::SYS_umask,
+];
+
 /// Calls of a program that has the host's network.
 const ALLOWED_WITH_NETWORK: &[libc::c_long] = &[
     libc::SYS_connect,
@@ -183,7 +192,7 @@ const PRCTL: &[libc::c_int] = &[
     libc::PR_SET_VMA,
 ];
 
-/// What `fcntl` may do: flags, copies, the record locks by which QEMU claims its disks, and seals.
+/// What `fcntl` may do: flags and copies.
 const FCNTL: &[libc::c_int] = &[
     libc::F_DUPFD,
     libc::F_DUPFD_CLOEXEC,
@@ -191,18 +200,24 @@ const FCNTL: &[libc::c_int] = &[
     libc::F_SETFD,
     libc::F_GETFL,
     libc::F_SETFL,
+    libc::F_GETPIPE_SZ,
+];
+
+/// And with disks: the record locks by which QEMU claims them, and seals.
+const FCNTL_WITH_DISKS: &[libc::c_int] = &[
     libc::F_GETLK,
     libc::F_SETLK,
     libc::F_OFD_GETLK,
     libc::F_OFD_SETLK,
     libc::F_GET_SEALS,
     libc::F_ADD_SEALS,
-    libc::F_GETPIPE_SZ,
 ];
 
-/// What `ioctl` may do without KVM: all of it concerns the descriptor alone. (`BLKSSZGET` and `BLKPBSZGET` are asked of
-/// every disk, and refused by the kernel for a file.)
-const IOCTL: &[u64] = &[0x5401, 0x5421, 0x541b, 0x5450, 0x5451, 0x1268, 0x127b, 0x127c, 0x127e];
+/// What `ioctl` may do without KVM: all of it concerns the descriptor alone.
+const IOCTL: &[u64] = &[0x5401, 0x5421, 0x541b, 0x5450, 0x5451];
+
+/// And with disks: the sizes of a device's blocks, which the kernel refuses for a file.
+const IOCTL_WITH_DISKS: &[u64] = &[0x1268, 0x127b, 0x127c, 0x127e];
 
 /// The letter of KVM's ioctls, in the place where the number of an ioctl has its letter.
 const KVM_IOCTL: u64 = 0xae << 8;
@@ -231,49 +246,61 @@ pub(crate) fn program_filter(
     gate: i32,
 ) -> Result<BpfProgram> {
     let mut rules = SyscallRules::default();
-    rules.allow(ALLOWED);
+    rules.list(ALLOWED);
     for &option in PRCTL {
-        rules.allow_if(libc::SYS_prctl, &[equals(0, option as u64)])?;
+        rules.list_if(libc::SYS_prctl, &[equals(0, option as u64)])?;
     }
     for &command in FCNTL {
-        rules.allow_if(libc::SYS_fcntl, &[equals(1, command as u64)])?;
+        rules.list_if(libc::SYS_fcntl, &[equals(1, command as u64)])?;
     }
     for &request in IOCTL {
-        rules.allow_if(libc::SYS_ioctl, &[equals(1, request)])?;
+        rules.list_if(libc::SYS_ioctl, &[equals(1, request)])?;
+    }
+    if profile != Profile::Stack {
+        rules.list(ALLOWED_WITH_DISKS);
+        for &command in FCNTL_WITH_DISKS {
+            rules.list_if(libc::SYS_fcntl, &[equals(1, command as u64)])?;
+        }
+        for &request in IOCTL_WITH_DISKS {
+            rules.list_if(libc::SYS_ioctl, &[equals(1, request)])?;
+        }
     }
     if profile == Profile::Kvm {
-        rules.allow_if(libc::SYS_ioctl, &[masked(1, 0xff00, KVM_IOCTL)])?;
+        rules.list_if(libc::SYS_ioctl, &[masked(1, 0xff00, KVM_IOCTL)])?;
     }
     let thread = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_FILES) as u64;
-    rules.allow_if(libc::SYS_clone, &[masked(0, thread | CLONE_NEW, thread)])?;
-    rules.allow_if(libc::SYS_tgkill, &[equals(0, process.into())])?;
-    rules.allow_if(libc::SYS_prlimit64, &[masked_long(2, u64::MAX, 0)])?;
+    rules.list_if(libc::SYS_clone, &[masked(0, thread | CLONE_NEW, thread)])?;
+    rules.list_if(libc::SYS_tgkill, &[equals(0, process.into())])?;
+    rules.list_if(libc::SYS_prlimit64, &[masked_long(2, u64::MAX, 0)])?;
     // libseccomp asks by an invalid strict mode whether there is such a call.
     let operations =
         [libc::SECCOMP_SET_MODE_STRICT, libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_GET_ACTION_AVAIL];
     for operation in operations {
         let no_listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        rules.allow_if(libc::SYS_seccomp, &[equals(0, operation.into()), masked(1, no_listener, 0)])?;
+        rules.list_if(libc::SYS_seccomp, &[equals(0, operation.into()), masked(1, no_listener, 0)])?;
     }
-    rules.allow_if(libc::SYS_execveat, &[equals(0, gate as u64), equals(4, libc::AT_EMPTY_PATH as u64)])?;
+    rules.list_if(libc::SYS_execveat, &[equals(0, gate as u64), equals(4, libc::AT_EMPTY_PATH as u64)])?;
     // A pair of sockets is a pipe with two ends: no name, and nobody else's.
-    rules.allow_if(libc::SYS_socketpair, &[equals(0, libc::AF_UNIX as u64)])?;
+    rules.list_if(libc::SYS_socketpair, &[equals(0, libc::AF_UNIX as u64)])?;
     if network == NetworkScope::Host {
-        rules.allow(ALLOWED_WITH_NETWORK);
-        for family in [libc::AF_INET, libc::AF_INET6] {
+        rules.list(ALLOWED_WITH_NETWORK);
+        // The box's network has no IPv6.
+        let families: &[_] =
+            if profile == Profile::Stack { &[libc::AF_INET] } else { &[libc::AF_INET, libc::AF_INET6] };
+        for &family in families {
             for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
                 let is_kind = masked(1, 0xff, kind as u64);
-                rules.allow_if(libc::SYS_socket, &[equals(0, family as u64), is_kind])?;
+                rules.list_if(libc::SYS_socket, &[equals(0, family as u64), is_kind])?;
             }
         }
     }
-    rules.compile()
+    rules.allowing()
 }
 
 /// The filter of the jail's own first process: it waits, and ends the others.
 pub(crate) fn init_filter() -> Result<BpfProgram> {
     let mut rules = SyscallRules::default();
-    rules.allow(&[
+    rules.list(&[
         libc::SYS_poll,
         libc::SYS_ppoll,
         libc::SYS_restart_syscall,
@@ -284,45 +311,159 @@ pub(crate) fn init_filter() -> Result<BpfProgram> {
         libc::SYS_exit,
         libc::SYS_rt_sigreturn,
     ]);
-    rules.compile()
+    rules.allowing()
+}
+
+/// Calls that a confined process of the host has no business with: those of new programs, of sockets, and of root.
+const DENIED_IN_CONFINEMENT: &[libc::c_long] = &[
+    // Programs and processes. (Threads are made by `clone`; `clone3` hides its arguments from a filter.)
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+    libc::SYS_clone3,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    // Networks: it has its sockets, and accepts what comes to them.
+    libc::SYS_socket,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    // Filesystems and namespaces.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mknodat,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    // The kernel.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_personality,
+];
+
+/// The filter of the process `own` of the host that goes on with its files, its threads and its `children`.
+///
+/// It is a list of what is denied: such a process uses a database and a runtime, whose calls are those of their next version.
+pub(crate) fn confined_filter(own: u32, children: &[u32]) -> Result<BpfProgram> {
+    let mut rules = SyscallRules::default();
+    rules.list(DENIED_IN_CONFINEMENT);
+    rules.list_if(libc::SYS_clone, &[masked(0, libc::CLONE_THREAD as u64, 0)])?;
+    rules.list_if(libc::SYS_tgkill, &[differs(0, own.into())])?;
+    let other: Vec<_> = children.iter().map(|&child| differs(0, child.into())).collect();
+    // A child's process group has its number, negated.
+    let other_group: Vec<_> =
+        children.iter().map(|&child| differs(0, u64::from(child.wrapping_neg()))).collect();
+    let neither: Vec<_> = other.iter().chain(&other_group).cloned().collect();
+    rules.list_if(libc::SYS_kill, &neither)?;
+    rules.list_if(libc::SYS_pidfd_open, &other)?;
+    rules.denying()
 }
 
 #[derive(Default)]
 struct SyscallRules(BTreeMap<i64, Vec<SeccompRule>>);
 
 impl SyscallRules {
-    fn allow(&mut self, calls: &[libc::c_long]) {
+    /// Lists `calls` whatever their arguments are.
+    fn list(&mut self, calls: &[libc::c_long]) {
         self.0.extend(calls.iter().map(|&call| (call, Vec::new())));
     }
 
-    /// Allows `call` if all of `conditions` hold; further rules for the same call are alternatives.
-    fn allow_if(&mut self, call: libc::c_long, conditions: &[Condition]) -> Result<()> {
+    /// Lists `call` if all of `conditions` hold; further rules for the same call are alternatives.
+    fn list_if(&mut self, call: libc::c_long, conditions: &[Condition]) -> Result<()> {
+        if conditions.is_empty() {
+            self.list(&[call]);
+            return Ok(());
+        }
         let conditions = conditions.iter().map(Condition::compile).collect::<Result<Vec<_>>>()?;
         let rule = SeccompRule::new(conditions).map_err(|error| invalid(&error))?;
         self.0.entry(call).or_default().push(rule);
         Ok(())
     }
 
-    fn compile(self) -> Result<BpfProgram> {
+    /// A filter that allows what is listed.
+    fn allowing(self) -> Result<BpfProgram> {
+        self.compile(SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)
+    }
+
+    /// A filter that denies what is listed, and the calls of the processor's other calling conventions.
+    fn denying(self) -> Result<BpfProgram> {
+        let mut program = deny_x32();
+        program.extend(self.compile(SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?);
+        Ok(program)
+    }
+
+    fn compile(self, otherwise: SeccompAction, listed: SeccompAction) -> Result<BpfProgram> {
         let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| invalid(&error))?;
-        let otherwise = SeccompAction::Errno(libc::ENOSYS as u32);
-        let filter = SeccompFilter::new(self.0, otherwise, SeccompAction::Allow, arch);
+        let filter = SeccompFilter::new(self.0, otherwise, listed, arch);
         filter.map_err(|error| invalid(&error))?.try_into().map_err(|error| invalid(&error))
     }
 }
 
+/// The beginning of a filter that denies the calls that x86-64 has once more under numbers from 2³⁰ on (the x32 ABI), where
+/// a list of denied numbers would not find them. (What comes by `int 0x80` has another architecture, which ends the process.)
+fn deny_x32() -> BpfProgram {
+    const FIRST_OF_X32: u32 = 1 << 30;
+    let step = |code: u32, k: u32, jt: u8, jf: u8| seccompiler::sock_filter { code: code as u16, jt, jf, k };
+    vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, FIRST_OF_X32, 0, 1),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0, 0),
+    ]
+}
+
 /// What an argument of a system call must be.
+#[derive(Clone)]
 struct Condition {
     argument: u8,
     length: SeccompCmpArgLen,
-    mask: u64,
+    operator: SeccompCmpOp,
     value: u64,
 }
 
 impl Condition {
     fn compile(&self) -> Result<SeccompCondition> {
-        let operator = SeccompCmpOp::MaskedEq(self.mask);
-        SeccompCondition::new(self.argument, self.length.clone(), operator, self.value)
+        SeccompCondition::new(self.argument, self.length.clone(), self.operator.clone(), self.value)
             .map_err(|error| invalid(&error))
     }
 }
@@ -334,12 +475,17 @@ fn equals(argument: u8, value: u64) -> Condition {
 
 /// The bits `mask` of the lower half of `argument` are `value`.
 fn masked(argument: u8, mask: u64, value: u64) -> Condition {
-    Condition { argument, length: SeccompCmpArgLen::Dword, mask, value }
+    Condition { argument, length: SeccompCmpArgLen::Dword, operator: SeccompCmpOp::MaskedEq(mask), value }
+}
+
+/// The lower half of `argument` is not `value`.
+fn differs(argument: u8, value: u64) -> Condition {
+    Condition { argument, length: SeccompCmpArgLen::Dword, operator: SeccompCmpOp::Ne, value }
 }
 
 /// The bits `mask` of all of `argument` are `value`.
 fn masked_long(argument: u8, mask: u64, value: u64) -> Condition {
-    Condition { argument, length: SeccompCmpArgLen::Qword, mask, value }
+    Condition { argument, length: SeccompCmpArgLen::Qword, operator: SeccompCmpOp::MaskedEq(mask), value }
 }
 
 fn invalid(error: &dyn std::error::Error) -> JailError {
@@ -356,6 +502,7 @@ mod tests {
         let tcg = length(Profile::Tcg, NetworkScope::None);
         assert!(length(Profile::Kvm, NetworkScope::None) > tcg);
         assert!(length(Profile::Tcg, NetworkScope::Host) > tcg);
+        assert!(length(Profile::Stack, NetworkScope::Host) < length(Profile::Tcg, NetworkScope::Host));
         assert!(init_filter().unwrap().len() < tcg / 4);
     }
 
@@ -382,6 +529,7 @@ mod tests {
             libc::SYS_io_uring_setup,
             libc::SYS_pidfd_getfd,
         ];
-        assert!(never.iter().all(|call| !ALLOWED.contains(call)));
+        let allowed = [ALLOWED, ALLOWED_WITH_DISKS].concat();
+        assert!(never.iter().all(|call| !allowed.contains(call)));
     }
 }

@@ -24,6 +24,7 @@
 //! So the shim executes itself anew as the jailer, which has one thread, and which stays as the parent of the jail.
 
 mod cgroup;
+mod confine;
 mod error;
 mod filter;
 mod launch;
@@ -34,6 +35,7 @@ mod report;
 mod spec;
 mod stage;
 
+pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};
 pub use error::{JailError, JailResult};
 pub use launch::{Jailed, launch};
 pub use libraries::code_of;

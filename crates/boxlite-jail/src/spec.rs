@@ -108,6 +108,8 @@ pub struct Limits {
     pub file_size: u64,
     /// Most bytes of locked memory.
     pub locked_memory: u64,
+    /// Most bytes of address space, for a program whose need is known; `None` leaves that to the control group.
+    pub address_space: Option<u64>,
 }
 
 /// Which system calls a program may make.
@@ -118,6 +120,8 @@ pub enum Profile {
     Tcg,
     /// QEMU that has the guest's code run by the kernel: with the ioctls of `/dev/kvm`.
     Kvm,
+    /// QEMU without a machine, which is a user-mode network stack: it has sockets and no disks.
+    Stack,
 }
 
 impl fmt::Display for Profile {
@@ -125,6 +129,7 @@ impl fmt::Display for Profile {
         f.write_str(match self {
             Self::Tcg => "TCG",
             Self::Kvm => "KVM",
+            Self::Stack => "a user-mode network",
         })
     }
 }

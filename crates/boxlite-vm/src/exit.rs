@@ -1,9 +1,10 @@
-//! The exit of a child process, awaited without a thread or a signal handler.
+//! The exit of a child process, awaited without a thread or a signal handler, and brought about.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Child;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
 /// Returns a future that is ready once `child` has exited, so that `wait` does not block; it needs a tokio runtime.
@@ -23,4 +24,32 @@ pub(crate) fn exit_of(child: &mut Child) -> io::Result<impl Future<Output = io::
         let registered = unsafe { AsyncFd::register(handle) };
         registered?.readable().await.map(drop)
     })
+}
+
+/// Ends a child, or what a jailer has in its jail.
+#[derive(Debug)]
+pub(crate) struct ChildEnder {
+    handle: OwnedFd,
+    signal: Signal,
+}
+
+impl ChildEnder {
+    /// Kills `child`.
+    pub(crate) fn of(child: &Child) -> io::Result<Self> {
+        Ok(Self { handle: pidfd_open(Pid::from_child(child), PidfdFlags::empty())?, signal: Signal::KILL })
+    }
+
+    /// Has `jailer` kill everything in its jail. Without capabilities the shim may signal its jailers, but not their
+    /// programs, which are another user's.
+    pub(crate) fn of_jail(jailer: &Child) -> io::Result<Self> {
+        Ok(Self { signal: Signal::TERM, ..Self::of(jailer)? })
+    }
+
+    /// Begins the end; nothing happens to a child that has ended.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.handle, self.signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! What an escape from a guest gains: the system calls of an attacker who has taken QEMU over, made by a real box's QEMU
-//! in the jail that the product builds for it, as root and as an ordinary user.
+//! What an escape from a guest gains: the system calls of an attacker who has taken QEMU, its user-mode network or the shim
+//! over, made by those of a real box as the product jails and confines them, as root and as an ordinary user.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,26 +20,49 @@ const AS_NOBODY: &str = "BOXLITE_TEST_AS_NOBODY";
 
 const NOBODY: &str = "65534";
 
-/// A running box without a network, and another one that the first has no business with.
+/// A process of a box that handles what the guest sends.
+#[derive(Clone, Copy, PartialEq)]
+enum Foothold {
+    Qemu,
+    Network,
+    Shim,
+}
+
+/// What only the user-mode network's process may do, whose work it is.
+const WORK_OF_NETWORK: [&str; 2] = ["socket", "connect to loopback"];
+
+/// What the names of measures around the user-mode network begin with.
+const OF_NETWORK: &str = "network process: ";
+
+/// What those of the shim's begin with.
+const OF_SHIM: &str = "shim: ";
+
+/// A running box, and another one that the first has no business with.
 struct Prey {
     home: Home,
     id: String,
     other: PathBuf,
+    foothold: Foothold,
+    /// The process that was taken over.
+    taken: Pid,
     qemu: Pid,
     shim: Pid,
     listener: TcpListener,
 }
 
 impl Prey {
-    /// Boxes in a home whose settings have `jail`.
-    fn new(jail: &str) -> Option<Self> {
+    /// Boxes in a home whose settings have `jail`, and their process `foothold`.
+    fn new(jail: &str, foothold: Foothold) -> Option<Self> {
         let home = Home::able()?;
         home.run(&["ls"]).ok();
         fs::write(home.path().join("config.toml"), format!("jail = \"{jail}\"\n")).unwrap();
         let image = home.image("mini");
         let start = |name: &str| {
-            let words =
-                ["run", "-d", "--network", "none", "-m", "128m", "--name", name, &image, "sleep", "infinity"];
+            let mut words = vec!["run", "-d", "-m", "128m", "--name", name];
+            if foothold != Foothold::Network {
+                words.extend(["--network", "none"]);
+            }
+            words.extend([&image, "sleep", "infinity"]);
             home.run(&words).ok().trim().to_owned()
         };
         // The third start of some hardware is restored from a template, where there are any.
@@ -51,8 +74,13 @@ impl Prey {
             "off" => unjailed(&id),
             _ => Home::processes(&id).unwrap(),
         };
+        let taken = match foothold {
+            Foothold::Qemu => qemu,
+            Foothold::Network => network_below(shim).unwrap(),
+            Foothold::Shim => shim,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Some(Self { home, id, other, qemu, shim, listener })
+        Some(Self { home, id, other, foothold, taken, qemu, shim, listener })
     }
 
     /// The files that the attacks aim at.
@@ -85,6 +113,19 @@ fn unjailed(id: &str) -> (Pid, Pid) {
     let (qemu, _) = Home::processes(id).unwrap();
     let status = status_of(qemu);
     (qemu, Pid::from_raw(status["PPid"].parse().unwrap()).unwrap())
+}
+
+/// The user-mode network among the descendants of a process: a QEMU without a machine.
+fn network_below(process: Pid) -> Option<Pid> {
+    let process = process.as_raw_nonzero();
+    let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    if line.windows(14).any(|part| part == b"-machine\0none\0") {
+        return Pid::from_raw(process.get());
+    }
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    children
+        .split_whitespace()
+        .find_map(|child| network_below(Pid::from_raw(child.parse().unwrap()).unwrap()))
 }
 
 /// The lines of a process's `status`.
@@ -177,7 +218,9 @@ fn harmful(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
     ] {
         attempts.insert(name.into(), thread.call(number, &arguments));
     }
-    if let Some(template) = prey.template() {
+    if prey.foothold == Foothold::Qemu
+        && let Some(template) = prey.template()
+    {
         let given = open(thread, &template, WRITE);
         assert!(given >= 0, "QEMU itself could open its template: {given}");
         let given = given as u64;
@@ -234,28 +277,122 @@ fn also_as_nobody(name: &str) -> bool {
     false
 }
 
-/// Mutation tried: with `jail = off` in the home's settings every harmless attempt of root succeeds; see below.
-#[test]
-fn a_guest_that_takes_over_qemu_gains_nothing() {
-    also_as_nobody("escape::a_guest_that_takes_over_qemu_gains_nothing");
-    let Some(prey) = Prey::new("on") else { return };
-    let mut thread = match CaptiveThread::take(prey.qemu) {
+/// Attempts of the shim that harm nobody where they succeed. The files of the home and the box's lock are the shim's own.
+fn harmless_from_shim(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
+    let mut attempts = Attempts::new();
+    let outside = tempfile::tempdir().unwrap();
+    let create = (libc::O_CREAT | libc::O_WRONLY) as u64;
+    let this = u64::from(std::process::id());
+    let victim = prey.listener.local_addr().unwrap().port();
+    for (name, path, flags) in [
+        ("read the shadow file", "/etc/shadow".to_owned(), READ),
+        ("write the shadow file", "/etc/shadow".into(), WRITE),
+        ("write the kernel's core pattern", "/proc/sys/kernel/core_pattern".into(), WRITE),
+        ("read another's environment", format!("/proc/{this}/environ"), READ),
+        ("write another's memory", format!("/proc/{this}/mem"), WRITE),
+        ("make a file elsewhere", outside.path().join("authorized_keys").display().to_string(), create),
+    ] {
+        attempts.insert(name.into(), open(thread, &path, flags));
+    }
+    let socket = thread.call(libc::SYS_socket, &[libc::AF_INET as u64, libc::SOCK_STREAM as u64]);
+    attempts.insert("socket".into(), socket);
+    let mut address = (libc::AF_INET as u16).to_ne_bytes().to_vec();
+    address.extend(victim.to_be_bytes());
+    address.extend([127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let address = thread.put(&address);
+    attempts
+        .insert("connect to loopback".into(), thread.call(libc::SYS_connect, &[socket as u64, address, 16]));
+    attempts.insert("signal another".into(), thread.call(libc::SYS_kill, &[this, 0]));
+    attempts.insert("signal everybody".into(), thread.call(libc::SYS_kill, &[u64::MAX, 0]));
+    attempts.insert("handle of another".into(), thread.call(libc::SYS_pidfd_open, &[this, 0]));
+    attempts
+}
+
+/// Attempts of the shim that would end the test, or the box, where they succeed.
+fn harmful_from_shim(thread: &mut CaptiveThread) -> Attempts {
+    let mut attempts = Attempts::new();
+    let this = u64::from(std::process::id());
+    let program = thread.put_text("/bin/true");
+    for (name, number, arguments) in [
+        ("execute a program", libc::SYS_execve, vec![program, 0, 0]),
+        ("execute another program", libc::SYS_execveat, vec![HERE, program, 0, 0, 0]),
+        ("fork", libc::SYS_clone, vec![libc::SIGCHLD as u64]),
+        ("clone", libc::SYS_clone3, vec![program, 88]),
+        ("trace another", libc::SYS_ptrace, vec![u64::from(libc::PTRACE_ATTACH), this]),
+        ("read another's memory", libc::SYS_process_vm_readv, vec![this, 0, 0, 0, 0, 0]),
+        ("kill a thread of another", libc::SYS_tgkill, vec![this, this, libc::SIGKILL as u64]),
+        ("kill another", libc::SYS_kill, vec![this, libc::SIGKILL as u64]),
+        ("kill another by a thread", libc::SYS_tkill, vec![this, libc::SIGKILL as u64]),
+        ("make a filesystem", libc::SYS_fsopen, vec![program, 0]),
+        ("take a tree", libc::SYS_open_tree, vec![HERE, program, 1]),
+        ("make namespaces", libc::SYS_unshare, vec![libc::CLONE_NEWUSER as u64]),
+        ("leave the root", libc::SYS_chroot, vec![program]),
+        ("bpf", libc::SYS_bpf, vec![0, 0, 0]),
+        ("io_uring", libc::SYS_io_uring_setup, vec![8, program]),
+        ("change the time", libc::SYS_clock_settime, vec![0, program]),
+        // The same under its number of the x32 calling convention, which a list of numbers would not find.
+        ("socket of x32", libc::SYS_socket | 1 << 30, vec![libc::AF_INET as u64, libc::SOCK_STREAM as u64]),
+        ("kill another of x32", libc::SYS_kill | 1 << 30, vec![this, libc::SIGKILL as u64]),
+    ] {
+        attempts.insert(name.into(), thread.call(number, &arguments));
+    }
+    attempts
+}
+
+/// The attempts of somebody who has taken the prey's foothold over: those that harm nobody.
+fn first_attempts(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
+    if prey.foothold == Foothold::Shim { harmless_from_shim(prey, thread) } else { harmless(prey, thread) }
+}
+
+/// Makes the attempts of somebody who has taken `foothold` over, and expects each to fail.
+fn gain_nothing(foothold: Foothold) {
+    let Some(prey) = Prey::new("on", foothold) else { return };
+    let mut thread = match CaptiveThread::take(prey.taken) {
         Ok(thread) => thread,
         Err(error) => return oracle::skip_even_in_ci(format_args!("this user may not trace QEMU: {error}")),
     };
-    let mut attempts = harmless(&prey, &mut thread);
-    attempts.extend(harmful(&prey, &mut thread));
+    let mut attempts = first_attempts(&prey, &mut thread);
+    attempts.extend(match foothold {
+        Foothold::Shim => harmful_from_shim(&mut thread),
+        Foothold::Qemu | Foothold::Network => harmful(&prey, &mut thread),
+    });
     drop(thread);
-    assert!(attempts.len() > 300, "{attempts:?}");
+    assert!(attempts.len() > if foothold == Foothold::Shim { 25 } else { 300 }, "{attempts:?}");
     for (name, result) in attempts {
-        assert!((-4095..0).contains(&result), "{name}: {result}");
+        if foothold == Foothold::Network && WORK_OF_NETWORK.contains(&name.as_str()) {
+            assert!(result >= 0, "{name}: {result}");
+        } else {
+            assert!((-4095..0).contains(&result), "{name}: {result}");
+        }
     }
     // The box is none the worse for it, and is known to run.
     prey.home.run(&["exec", "prey", "true"]).ok();
     prey.home.run(&["rm", "prey"]).refused("running");
-    for measure in measures(&prey.home) {
+    let measures: Vec<_> = measures(&prey.home).into_iter().filter(|told| told.of == foothold).collect();
+    assert!(measures.len() > 5, "{} measures", measures.len());
+    for measure in measures {
         check(&prey, &measure);
     }
+}
+
+/// Mutation tried: with `jail = off` in the home's settings every harmless attempt of root succeeds; see below.
+#[test]
+fn a_guest_that_takes_over_qemu_gains_nothing() {
+    also_as_nobody("escape::a_guest_that_takes_over_qemu_gains_nothing");
+    gain_nothing(Foothold::Qemu);
+}
+
+#[test]
+fn a_guest_that_takes_over_its_network_gains_the_network_alone() {
+    also_as_nobody("escape::a_guest_that_takes_over_its_network_gains_the_network_alone");
+    gain_nothing(Foothold::Network);
+}
+
+/// Mutation tried: without the confinement the first attempt, to read the shadow file, succeeded for root.
+#[test]
+fn a_guest_that_takes_over_the_shim_gains_the_home_alone() {
+    also_as_nobody("escape::a_guest_that_takes_over_the_shim_gains_the_home_alone");
+    gain_nothing(Foothold::Shim);
 }
 
 #[test]
@@ -263,17 +400,20 @@ fn without_the_jail_root_gains_all_of_it() {
     if oracle::skip_unless_root("everything that QEMU could do to its host") {
         return;
     }
-    let Some(prey) = Prey::new("off") else { return };
-    let notice = prey.home.run(&["restart", "second"]);
-    assert!(notice.err.contains("starts without a jail"), "{notice:?}");
-    let mut thread = CaptiveThread::take(prey.qemu).unwrap();
-    for (name, result) in harmless(&prey, &mut thread) {
-        assert!(result >= 0, "{name}: {result}");
+    for foothold in [Foothold::Qemu, Foothold::Network, Foothold::Shim] {
+        let Some(prey) = Prey::new("off", foothold) else { return };
+        let notice = prey.home.run(&["restart", "second"]);
+        assert!(notice.err.contains("starts without a jail"), "{notice:?}");
+        let mut thread = CaptiveThread::take(prey.taken).unwrap();
+        for (name, result) in first_attempts(&prey, &mut thread) {
+            assert!(result >= 0, "{name}: {result}");
+        }
     }
 }
 
 /// A measure as `info` tells of it.
 struct ToldMeasure {
+    of: Foothold,
     name: String,
     in_force: bool,
     detail: String,
@@ -283,21 +423,28 @@ fn measures(home: &Home) -> Vec<ToldMeasure> {
     let text = home.run(&["info", "--format", "json"]).ok();
     let info: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(info["jail"]["on"], true);
-    let told = |measure: &serde_json::Value| ToldMeasure {
-        name: measure["name"].as_str().unwrap().into(),
-        in_force: measure["in_force"].as_bool().unwrap(),
-        detail: measure["detail"].as_str().unwrap().into(),
+    let told = |measure: &serde_json::Value| {
+        let name = measure["name"].as_str().unwrap();
+        let (of, name) = match (name.strip_prefix(OF_NETWORK), name.strip_prefix(OF_SHIM)) {
+            (Some(name), _) => (Foothold::Network, name),
+            (_, Some(name)) => (Foothold::Shim, name),
+            _ => (Foothold::Qemu, name),
+        };
+        ToldMeasure {
+            of,
+            name: name.into(),
+            in_force: measure["in_force"].as_bool().unwrap(),
+            detail: measure["detail"].as_str().unwrap().into(),
+        }
     };
-    let measures: Vec<_> = info["jail"]["measures"].as_array().unwrap().iter().map(told).collect();
-    assert!(measures.len() > 10, "{text}");
-    measures
+    info["jail"]["measures"].as_array().unwrap().iter().map(told).collect()
 }
 
-/// Looks at the running QEMU whether what `info` says of a measure is so.
+/// Looks at the running process whether what `info` says of a measure is so.
 fn check(prey: &Prey, measure: &ToldMeasure) {
-    let ToldMeasure { name, in_force, detail } = measure;
-    let process = PathBuf::from(format!("/proc/{}", prey.qemu.as_raw_nonzero()));
-    let status = status_of(prey.qemu);
+    let ToldMeasure { of, name, in_force, detail } = measure;
+    let process = PathBuf::from(format!("/proc/{}", prey.taken.as_raw_nonzero()));
+    let status = status_of(prey.taken);
     let is_root = rustix::process::geteuid().is_root();
     let namespace = |of: &Path, name: &str| fs::read_link(of.join("ns").join(name)).unwrap();
     let is_apart = |name: &str| namespace(&process, name) != namespace(Path::new("/proc/self"), name);
@@ -321,22 +468,37 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
         }
         "user" => {
             let ids: Vec<&str> = status["Uid"].split(' ').collect();
-            let is_own = detail.starts_with(&ids[0][..4]) && ids.iter().all(|id| id == &ids[0]);
+            let is_own = ids[0].get(..4).is_some_and(|begin| detail.starts_with(begin))
+                && ids.iter().all(|id| id == &ids[0]);
             is_own && ids[0] != "0" && status["Gid"] == status["Uid"]
         }
         "groups" => status["Groups"].is_empty(),
         "capabilities" => ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
             .iter()
+            // An ordinary user may not empty the set that bounds what it cannot gain any more.
+            .filter(|set| *of != Foothold::Shim || is_root || **set != "CapBnd")
             .all(|set| status[*set].trim_matches('0').is_empty()),
+        "environment" => {
+            let environment = fs::read_to_string(process.join("environ")).unwrap();
+            environment.split_terminator('\0').all(|variable| variable.starts_with("BOXLITE_"))
+        }
         "no_new_privs" => status["NoNewPrivs"] == "1",
-        "system calls" => status["Seccomp"] == "2" && status["Seccomp_filters"].parse::<u32>().unwrap() >= 3,
+        "system calls" => {
+            // The jail's and QEMU's own, and for QEMU the one that has its openings answered.
+            let least = match of {
+                Foothold::Qemu => 3,
+                Foothold::Network => 2,
+                Foothold::Shim => 1,
+            };
+            status["Seccomp"] == "2" && status["Seccomp_filters"].parse::<u32>().unwrap() >= least
+        }
         "limits" => {
             let limits = fs::read_to_string(process.join("limits")).unwrap();
             let has = |name: &str, most: &str| {
                 let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
                 line[name.len()..].split_whitespace().take(2).all(|value| value == most)
             };
-            has("Max open files", "256") && has("Max core file size", "0")
+            has("Max open files", detail.split(' ').next().unwrap()) && has("Max core file size", "0")
         }
         "descriptors" => {
             let open = fs::read_dir(process.join("fd")).unwrap().flatten();
@@ -356,7 +518,6 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
         }
         // The attempts above; the kernel shows it nowhere.
         "Landlock" | "templates" => *in_force,
-        "network of a box that has one" => false,
         unknown => panic!("nothing looks at the measure {unknown}"),
     };
     let may_differ = !is_root && name == "groups";

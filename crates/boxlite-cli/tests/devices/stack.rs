@@ -13,19 +13,21 @@ use crate::guest::ground;
 use crate::network::TIMEOUT;
 use crate::outside::{Outside, tcp_echo};
 
-/// The process id of a box's user-mode network: a QEMU without a machine, beside the jailer of the box's own.
+fn children(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The process id of a box's user-mode network: a QEMU without a machine, in a jail beside the box's own.
 fn stack_of(launched: Launched) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", launched.shim_pid)).unwrap();
-    let others: Vec<u32> = children
-        .split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.windows(14).any(|part| part == b"-machine\0none\0")
-        })
-        .collect();
-    assert_eq!(others.len(), 1, "{children}");
-    others[0]
+    let jailed: Vec<u32> = children(launched.shim_pid).into_iter().flat_map(children).collect();
+    let is_stack = |pid: &&u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(14).any(|part| part == b"-machine\0none\0")
+    };
+    let stacks: Vec<&u32> = jailed.iter().filter(is_stack).collect();
+    assert_eq!(stacks.len(), 1, "{jailed:?}");
+    *stacks[0]
 }
 
 /// What the descriptors of a process lead to.
@@ -73,10 +75,8 @@ async fn the_network_has_the_sockets_and_qemu_has_none_and_both_die_with_the_shi
     let of_network = |pid| descriptors(pid).into_iter().filter(|to| sockets.contains(to)).count();
     assert_eq!(of_network(launched.vm_pid), 0, "{:?}", descriptors(launched.vm_pid));
     assert_eq!(of_network(stack), 2, "{:?}", descriptors(stack));
-    let files: Vec<_> = descriptors(stack)
-        .into_iter()
-        .filter(|to| to.starts_with('/') && to != "/dev/null" && !to.ends_with("/shim.lock"))
-        .collect();
+    let files: Vec<_> =
+        descriptors(stack).into_iter().filter(|to| to.starts_with('/') && to != "/dev/null").collect();
     assert!(files.is_empty(), "{files:?}");
 
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
@@ -87,6 +87,11 @@ async fn the_network_has_the_sockets_and_qemu_has_none_and_both_die_with_the_shi
     assert_eq!(field(stack, "limits", "Max open files"), most.to_string());
     assert_eq!(field(stack, "limits", "Max file size"), "0");
     assert_eq!(fs::read(format!("/proc/{stack}/environ")).unwrap(), b"LC_ALL=C\0");
+    // What it sees of the host's files: its libraries, and who answers questions about names.
+    let root = Path::new("/proc").join(stack.to_string()).join("root");
+    let names = fs::read_dir(root.join("etc")).unwrap().map(|entry| entry.unwrap().file_name());
+    let strange: Vec<_> = names.filter(|name| name != "ld.so.cache" && name != "resolv.conf").collect();
+    assert!(strange.is_empty() && !root.join("proc").exists(), "{strange:?}");
 
     kill(launched.shim_pid);
     deadline::until(TIMEOUT, "the network and QEMU to die", || {

@@ -7,7 +7,7 @@
 mod namespaces;
 mod opener;
 mod processes;
-mod seal;
+pub(crate) mod seal;
 mod signals;
 
 use std::ffi::OsString;

@@ -36,19 +36,7 @@ pub(super) fn become_nobody(identity: JailIdentity, keep: KeptPrivilege) -> Resu
     } else {
         CapabilitySet::empty()
     };
-    // Bounding set and ambient set first, while there is a capability to change them with.
-    for number in 0..64 {
-        let Some(capability) = CapabilitySet::from_bits(1 << number) else { continue };
-        if kept.contains(capability) {
-            continue;
-        }
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // The kernel has no such capability.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(error).doing("giving up capabilities"),
-        }
-    }
-    rustix::thread::clear_ambient_capability_set().doing("giving up ambient capabilities")?;
+    bound_capabilities(kept)?;
     if let JailIdentity::Reserved(id) = identity {
         rustix::thread::set_keep_capabilities(!kept.is_empty()).doing("giving up capabilities")?;
         change_ids(id, keep).doing(format_args!("becoming user {id}"))?;
@@ -60,6 +48,32 @@ pub(super) fn become_nobody(identity: JailIdentity, keep: KeptPrivilege) -> Resu
     }
     rustix::thread::set_no_new_privs(true).doing("giving up new privileges")?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hiding memory")
+}
+
+/// Keeps `kept` and gives up every other capability for good, as the user that this process is.
+pub(crate) fn keep_capabilities(kept: CapabilitySet) -> Result<()> {
+    // An ordinary user has none, and may not touch the bounding set.
+    if rustix::process::geteuid().is_root() {
+        bound_capabilities(kept)?;
+    }
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).doing("giving up capabilities")
+}
+
+/// Empties bounding set and ambient set but for `kept`, while there is a capability to change them with.
+fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
+    for number in 0..64 {
+        let Some(capability) = CapabilitySet::from_bits(1 << number) else { continue };
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel has no such capability.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error).doing("giving up capabilities"),
+        }
+    }
+    rustix::thread::clear_ambient_capability_set().doing("giving up ambient capabilities")
 }
 
 fn change_ids(id: u32, keep: KeptPrivilege) -> rustix::io::Result<()> {
@@ -90,7 +104,7 @@ pub(super) fn report(spec: &JailSpec, report: &mut JailReport) {
     if spec.low_ports {
         report.missing_because(
             "capabilities",
-            "the box publishes a port below 1024, which QEMU binds: it keeps the capability to do that, and no other",
+            "the box publishes a port below 1024, which the program binds: it keeps the capability to do that, and no other",
         );
     } else {
         report.in_force("capabilities", "none");
@@ -106,10 +120,15 @@ pub(super) fn report(spec: &JailSpec, report: &mut JailReport) {
         }
     }
     report.in_force("system calls", format!("an allow-list for {}", spec.profile));
-    let Limits { open_files, file_size, locked_memory } = spec.limits;
+    let Limits { open_files, file_size, locked_memory, address_space } = spec.limits;
+    let files = match file_size {
+        0 => "no byte written to a file".to_owned(),
+        size => format!("files up to {} MiB", size >> 20),
+    };
+    let address_space =
+        address_space.map_or_else(String::new, |bytes| format!(", {} MiB of address space", bytes >> 20));
     let limits = format!(
-        "{open_files} descriptors, files up to {} MiB, {} KiB of locked memory, no core dumps",
-        file_size >> 20,
+        "{open_files} descriptors, {files}, {} KiB of locked memory, no core dumps{address_space}",
         locked_memory >> 10
     );
     report.in_force("limits", limits);
@@ -147,7 +166,8 @@ pub(super) fn limit(limits: &Limits) -> Result<()> {
         (Resource::Nice, 0),
         (Resource::Rtprio, 0),
     ];
-    for (resource, most) in fixed {
+    let address_space = limits.address_space.map(|bytes| (Resource::As, bytes));
+    for (resource, most) in fixed.into_iter().chain(address_space) {
         // A stricter limit stays in force.
         let most = rustix::process::getrlimit(resource).maximum.map_or(most, |have| have.min(most));
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
@@ -157,7 +177,7 @@ pub(super) fn limit(limits: &Limits) -> Result<()> {
 }
 
 /// Reads the version of the Landlock interface that the kernel has; an error says why there is none.
-pub(super) fn landlock_version() -> std::io::Result<i64> {
+pub(crate) fn landlock_version() -> std::io::Result<i64> {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the call takes no structure and returns a number.
     #[allow(unsafe_code)]
@@ -191,8 +211,29 @@ pub(super) fn landlock(spec: &JailSpec) -> Result<()> {
     build().map_err(|error| failed(&*error))
 }
 
+/// Leaves this process the files below `directories`, its own entry of `/proc` and the null device, and no TCP.
+pub(crate) fn landlock_directories(directories: &[std::path::PathBuf]) -> Result<()> {
+    let build = || -> Result<(), Box<dyn std::error::Error>> {
+        let mut rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(LANDLOCK))?
+            .handle_access(AccessNet::from_all(LANDLOCK))?
+            .create()?
+            .add_rule(PathBeneath::new(PathFd::new("/proc/self")?, AccessFs::from_read(LANDLOCK)))?;
+        let null = AccessFs::from_file(LANDLOCK) & !AccessFs::Execute;
+        rules = rules.add_rule(PathBeneath::new(PathFd::new("/dev/null")?, null))?;
+        for directory in directories {
+            let access = AccessFs::from_all(LANDLOCK) & !AccessFs::Execute;
+            rules = rules.add_rule(PathBeneath::new(PathFd::new(directory)?, access))?;
+        }
+        rules.restrict_self()?;
+        Ok(())
+    };
+    build().map_err(|error| JailError::new(format!("Landlock failed: {error}")))
+}
+
 /// Puts `filter` on this process, which has one thread.
-pub(super) fn filter(filter: &BpfProgram) -> Result<()> {
+pub(crate) fn filter(filter: &BpfProgram) -> Result<()> {
     seccompiler::apply_filter(filter)
         .map_err(|error| JailError::new(format!("filtering system calls failed: {error}")))
 }

@@ -51,7 +51,7 @@ pub(crate) fn plain_spec(program: &Path) -> JailSpec {
         openings: Vec::new(),
         view: View { code: code_of(program, &[]).unwrap(), data: Vec::new(), devices },
         identity: JailIdentity::of_box(is_root(), RESERVED, 1, 0),
-        limits: Limits { open_files: 256, file_size: 64 << 20, locked_memory: 64 << 10 },
+        limits: Limits { open_files: 256, file_size: 64 << 20, locked_memory: 64 << 10, address_space: None },
         profile: Profile::Tcg,
         network: NetworkScope::None,
         low_ports: false,

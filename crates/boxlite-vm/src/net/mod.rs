@@ -19,7 +19,6 @@
 //! configured statically) and no outbound IP fragmentation, which keeps guest bytes away from slirp's parsers for them.
 
 mod card;
-mod confine;
 mod connections;
 mod filter;
 mod flow;
@@ -47,7 +46,7 @@ pub use flow::{Flow, Solicited};
 pub use host::{PortClaim, claim_ports, loopback_aliases};
 pub use mac::MacAddr;
 pub use route::{Ipv4Net, METADATA_HOSTS};
-pub use stack::StackProcess;
+pub use stack::{StackCommand, StackProcess};
 pub use wire::{Counts, Wire, WireEnds};
 
 /// The box's only address, with a prefix of [`PREFIX`] bits.

@@ -1,14 +1,16 @@
-//! The user-mode stack: slirp in a process of its own, which has the box's sockets and nothing else of it.
+//! The user-mode stack: slirp in a process of its own, which has the box's sockets and nothing else of it. The shim puts
+//! it into a jail.
 //!
 //! It is a QEMU without a machine, because that is the slirp that every host with boxes has. It takes 24 ms of processor
 //! time beside the box's own QEMU and 8.5 MiB of memory that it does not share with that. passt takes 16 ms and 19.6 MiB,
 //! is one more program to install, and Debian 12 has it of March 2023, before most of its fixes.
 
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ExitStatus};
 use std::time::Duration;
 
 use boxlite_types::{Doing, Error, ErrorKind, PortForward, Result};
@@ -16,13 +18,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::confine::{StackLimits, confine};
 use super::record::MAX_RECORD;
 use super::{GATEWAY, GUEST, MacAddr, RESOLVER, SUBNET};
-use crate::exit::exit_of;
+use crate::exit::{ChildEnder, exit_of};
 
 /// Bytes of its last words that are kept.
 const MAX_LAST_WORDS: usize = 1024;
+
+/// The first port that does not take a privilege to bind.
+const FIRST_FREE_PORT: u16 = 1024;
 
 /// How long it may take to come up; on an idle host that is some 30 ms.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,36 +34,45 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to exit once it has closed its stderr.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The program of a user-mode stack and what it is started with.
+#[derive(Debug)]
+pub struct StackCommand {
+    /// The QEMU that it is.
+    pub program: PathBuf,
+    /// Its arguments, without its name.
+    pub arguments: Vec<OsString>,
+    /// The only descriptor that it inherits, under its number, besides stdio.
+    pub wire: RawFd,
+    /// Whether it binds a port that takes a privilege.
+    pub low_ports: bool,
+}
+
+impl StackCommand {
+    /// The QEMU at `qemu` as the stack behind the socket `wire`, publishing `ports`, whose host ports are chosen.
+    pub fn new(qemu: &Path, ports: &[PortForward], wire: RawFd) -> Self {
+        let arguments = arguments(ports, wire).into_iter().map(OsString::from).collect();
+        let low_ports = ports.iter().any(|port| port.host < FIRST_FREE_PORT);
+        Self { program: qemu.to_owned(), arguments, wire, low_ports }
+    }
+}
+
 /// A running user-mode stack; dropping it kills and reaps it.
 #[derive(Debug)]
 pub struct StackProcess {
     child: Child,
+    ender: ChildEnder,
     words: Option<ChildStderr>,
     program: PathBuf,
 }
 
 impl StackProcess {
-    /// Starts the QEMU at `qemu` as the stack behind `wire`, publishing `ports`, whose host ports are chosen.
+    /// The stack of `program` that `ender` kills; `child` is the stack itself or ends as it ended, and its stderr is the
+    /// stack's.
     ///
-    /// `spawn` starts the command with the given descriptors and no others. Returns at once; that a port cannot be bound
-    /// shows when the process ends instead of [becoming ready](Readiness::wait).
-    ///
-    /// # Errors
-    /// `Io` when the process cannot be started.
-    pub fn start(
-        qemu: &Path,
-        ports: &[PortForward],
-        max_connections: u32,
-        wire: &OwnedFd,
-        spawn: impl FnOnce(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
-    ) -> Result<Self> {
-        let mut command = Command::new(qemu);
-        command.args(arguments(ports, wire.as_raw_fd())).env_clear().env("LC_ALL", "C").current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        confine(&mut command, StackLimits::of(max_connections, ports));
-        let mut child = spawn(command, &[wire.as_fd()]).doing("starting the user-mode network with", qemu)?;
+    /// That a port cannot be bound shows when the process ends instead of [becoming ready](Readiness::wait).
+    pub(crate) fn new(program: PathBuf, mut child: Child, ender: ChildEnder) -> Self {
         let words = child.stderr.take();
-        Ok(Self { child, words, program: qemu.to_owned() })
+        Self { child, ender, words, program }
     }
 
     /// What tells that it serves; `wire` is the other end of its socket, which carries nothing else meanwhile.
@@ -79,29 +92,29 @@ impl StackProcess {
     pub async fn watch(mut self) -> Error {
         let words = self.words.take().map(OwnedFd::from);
         let words = last_words(words).await;
-        let status = final_status(&mut self.child).await;
+        let status = self.final_status().await;
         let ended = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let message = format!("the user-mode network of the box ended ({ended}){words}");
         Error::new(ErrorKind::Unavailable, message).at(&self.program)
+    }
+
+    /// The status of a process that has no stderr any more: it is about to exit, or only gave it up and is killed.
+    async fn final_status(&mut self) -> io::Result<ExitStatus> {
+        let exit = tokio::time::timeout(EXIT_TIMEOUT, exit_of(&mut self.child)?);
+        if !matches!(exit.await, Ok(Ok(()))) {
+            self.ender.end()?;
+        }
+        self.child.wait()
     }
 }
 
 impl Drop for StackProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
+            let _ = self.ender.end();
             let _ = self.child.wait();
         }
     }
-}
-
-/// The status of a process that has no stderr any more: it is about to exit, or only gave it up and is killed.
-async fn final_status(child: &mut Child) -> io::Result<ExitStatus> {
-    let exit = tokio::time::timeout(EXIT_TIMEOUT, exit_of(child)?);
-    if !matches!(exit.await, Ok(Ok(()))) {
-        child.kill()?;
-    }
-    child.wait()
 }
 
 /// Tells when a [`StackProcess`] serves: its ports are bound then.

@@ -1,3 +1,5 @@
+use std::os::fd::AsRawFd;
+
 use boxlite_types::parse_ports;
 
 use super::*;
@@ -24,9 +26,12 @@ fn published_ports_become_forwards() {
 async fn a_stack_that_ends_instead_of_serving_says_why() {
     let (wire, ends) = super::super::Wire::new(super::super::Policy::new(&[], []), 1).unwrap();
     // It complains of the arguments and ends.
-    let stack =
-        StackProcess::start(Path::new("/bin/cat"), &[], 1, &ends.stack, |mut command, _| command.spawn());
-    let stack = stack.unwrap();
+    let command = StackCommand::new(Path::new("/bin/cat"), &[], ends.stack.as_raw_fd());
+    let mut cat = std::process::Command::new(&command.program);
+    cat.args(command.arguments).env_clear().env("LC_ALL", "C").stderr(std::process::Stdio::piped());
+    let cat = cat.spawn().unwrap();
+    let ender = ChildEnder::of(&cat).unwrap();
+    let stack = StackProcess::new(command.program, cat, ender);
     drop(ends);
     let error = wire.readiness(&stack, MacAddr::of_box("b")).unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);

@@ -1,17 +1,22 @@
 //! What the other parts of a box (its network, its volumes) add to its QEMU: the one place where they backend in.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 use std::sync::Arc;
 
-use boxlite_types::{Error, ErrorKind, Result};
+use boxlite_jail::Jailed;
+use boxlite_types::{Doing, Error, ErrorKind, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::child::ChildSpawner;
+use super::jail::{self, BoxJail};
 use super::launch::LaunchSpec;
+use crate::exit::ChildEnder;
 use crate::net::{
-    Counts, MacAddr, Network, Policy, StackProcess, Wire, card_arguments, claim_ports, loopback_aliases,
+    Counts, MacAddr, Network, Policy, StackCommand, StackProcess, Wire, card_arguments, claim_ports,
+    loopback_aliases,
 };
 use crate::volume::{self, Share};
 
@@ -36,25 +41,37 @@ pub(crate) struct DeviceBackend {
 /// Prepares every part of the box; called on the shim's main thread before QEMU starts and before any async runtime.
 ///
 /// Programs that a part needs are started with [`ChildSpawner::spawn`], so that they cannot outlive the shim.
-pub(crate) fn backends(spec: &LaunchSpec, spawner: &ChildSpawner) -> Result<Vec<DeviceBackend>> {
+pub(crate) fn backends(
+    spec: &LaunchSpec,
+    jail: Option<&BoxJail>,
+    spawner: &ChildSpawner,
+) -> Result<Vec<DeviceBackend>> {
     let mut backends = Vec::new();
     if let Some(network) = &spec.network {
-        backends.push(network_backend(spec, network, spawner)?);
+        backends.push(network_backend(spec, network, jail, spawner)?);
     }
     let shares = volume::start(&spec.shares, |command, keep| spawner.spawn(command, keep))?;
     backends.extend(shares.into_iter().map(share_backend));
     Ok(backends)
 }
 
-fn network_backend(spec: &LaunchSpec, network: &Network, spawner: &ChildSpawner) -> Result<DeviceBackend> {
+fn network_backend(
+    spec: &LaunchSpec,
+    network: &Network,
+    jail: Option<&BoxJail>,
+    spawner: &ChildSpawner,
+) -> Result<DeviceBackend> {
     // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
     let mac = MacAddr::of_box(&spec.box_id);
     let (wire, ends) = Wire::new(Policy::new(&ports, loopback_aliases()?), network.max_connections)?;
-    let stack =
-        StackProcess::start(&spec.qemu, &ports, network.max_connections, &ends.stack, |command, keep| {
-            spawner.spawn(command, keep)
-        })?;
+    let stack = start_stack(
+        StackCommand::new(&spec.qemu, &ports, ends.stack.as_raw_fd()),
+        &ends.stack,
+        network,
+        jail,
+        spawner,
+    )?;
     let ready = wire.readiness(&stack, mac)?;
     let counts = wire.counts();
     let counted = Arc::clone(&counts);
@@ -81,6 +98,30 @@ fn network_backend(spec: &LaunchSpec, network: &Network, spawner: &ChildSpawner)
         counts: Some(counts),
         task: Some(carry.boxed()),
     })
+}
+
+/// Starts the user-mode network behind `wire`: in a jail of its own, where the box has jails.
+fn start_stack(
+    command: StackCommand,
+    wire: &OwnedFd,
+    network: &Network,
+    jail: Option<&BoxJail>,
+    spawner: &ChildSpawner,
+) -> Result<StackProcess> {
+    let program = command.program.clone();
+    let doing = "starting the user-mode network with";
+    if let Some(jail) = jail {
+        let Jailed { jailer, .. } = jail::launch(jail.network(network, command), spawner)?;
+        let ender = ChildEnder::of_jail(&jailer).doing(doing, &program)?;
+        return Ok(StackProcess::new(program, jailer, ender));
+    }
+    let mut unjailed = Command::new(&program);
+    unjailed.args(command.arguments);
+    jail::prepare(&mut unjailed);
+    unjailed.env("LC_ALL", "C");
+    let child = spawner.spawn(unjailed, &[wire.as_fd()]).doing(doing, &program)?;
+    let ender = ChildEnder::of(&child).doing(doing, &program)?;
+    Ok(StackProcess::new(program, child, ender))
 }
 
 fn share_backend(share: Share) -> DeviceBackend {

@@ -1,5 +1,6 @@
 //! Processes that live no longer than their shim and inherit nothing but what they are given.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -14,17 +15,23 @@ use rustix::process::{Pid, Signal};
 #[derive(Debug)]
 pub(crate) struct ChildSpawner {
     lock: OwnedFd,
+    spawned: RefCell<Vec<u32>>,
 }
 
 impl ChildSpawner {
     /// Children will keep the lock that `lock` holds until they are gone.
     pub(crate) fn new(lock: OwnedFd) -> Self {
-        Self { lock }
+        Self { lock, spawned: RefCell::default() }
     }
 
     /// The descriptor that holds the box's lock.
     pub(crate) fn lock(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()
+    }
+
+    /// The process ids of all children so far.
+    pub(crate) fn spawned(&self) -> Vec<u32> {
+        self.spawned.borrow().clone()
     }
 
     /// Spawns `command` with the descriptors `keep` (under their numbers) and no others besides its stdio.
@@ -36,7 +43,9 @@ impl ChildSpawner {
             die_with(parent)?;
             only_these_survive_exec(&inherited)
         });
-        command.spawn()
+        let child = command.spawn()?;
+        self.spawned.borrow_mut().push(child.id());
+        Ok(child)
     }
 }
 

@@ -1,27 +1,34 @@
-//! The jail of a box's QEMU: what the box's hardware needs, and nothing else.
+//! The jails of a box: what its hardware and its network need, and nothing else.
 //!
 //! QEMU gets its disks, its channels and its devices' sockets as descriptors. It opens its kernel, its initramfs, a
 //! template and `/dev/kvm` by name, and the jail answers with a file that the shim has open: read-only where the shim's
 //! descriptor is, so no box can write to a template.
+//!
+//! The user-mode network is a jail of its own, with the same user and control group. It has the host's network and no file
+//! but the one that names the host's DNS servers; QEMU has files and an empty network.
+
+mod examine;
+mod identity;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use boxlite_jail::{
-    CgroupSpec, JailError, JailIdentity, JailReport, JailSpec, Limits, Measure, MeasureState, NetworkScope,
-    Opening, Profile,
+    Bound, CgroupSpec, JailError, JailIdentity, JailSpec, Jailed, Limits, NetworkScope, Opening, Profile,
+    View,
 };
-use boxlite_types::{Doing, Error, ErrorKind, Result};
+use boxlite_types::{Error, Result};
 
 use super::accel::Accelerator;
-use super::child;
+use super::child::ChildSpawner;
 use super::launch::{JailPolicy, LaunchSpec};
+use crate::net::{Network, StackCommand};
 
-/// Where running boxes of this host note their user ids: the byte with an id's number is locked while the id is in use.
-const IDS_IN_USE: &str = "/run/boxlite-ids";
+pub use examine::examine;
+use identity::BoxIdentity;
 
 /// Descriptors of a QEMU, far more than its devices take.
 const OPEN_FILES: u64 = 256;
@@ -30,6 +37,29 @@ const OPEN_FILES: u64 = 256;
 const FILE_OVERHEAD: u64 = 64 << 20;
 
 const LOCKED_MEMORY: u64 = 64 << 10;
+
+/// Descriptors of a user-mode network without connections: stdio, its wire, QEMU's event loop.
+const STACK_OPEN_FILES: u64 = 64;
+
+/// Bytes of memory of a user-mode network without connections.
+const STACK_MEMORY: u64 = 32 << 20;
+
+/// Bytes of address space of a user-mode network without connections, of which it uses a tenth.
+const STACK_ADDRESS_SPACE: u64 = 1 << 30;
+
+/// Bytes for each connection: slirp's buffers take half of them.
+const CONNECTION_MEMORY: u64 = 1 << 20;
+
+/// Names the host's DNS servers, to which the user-mode network passes on what the guest asks.
+const RESOLVERS: &str = "/etc/resolv.conf";
+
+/// What the jails of one run of a box have in common.
+#[derive(Debug)]
+pub(crate) struct BoxJail {
+    policy: JailPolicy,
+    identity: BoxIdentity,
+    cgroup: CgroupSpec,
+}
 
 /// What QEMU is started with.
 pub(super) struct Given {
@@ -41,26 +71,53 @@ pub(super) struct Given {
     pub(super) file_size: u64,
 }
 
-/// The jail of the box of `spec`, without the program's arguments.
-pub(super) fn jail_of(
-    spec: &LaunchSpec,
-    policy: &JailPolicy,
-    identity: JailIdentity,
-    given: Given,
-) -> JailSpec {
-    let memory = CgroupSpec::of_box(&spec.box_id, spec.memory_bytes, spec.cpus);
-    let mut jail = JailSpec {
-        descriptors: given.descriptors,
-        openings: given.openings,
-        cgroup: Some(memory),
-        ..bare(policy, &spec.qemu, spec.accel, identity)
-    };
-    jail.limits.file_size = given.file_size;
-    jail
+impl BoxJail {
+    /// Prepares the jails of the box of `spec`, if it is to have any.
+    ///
+    /// # Errors
+    /// As [`BoxIdentity::take`].
+    pub(super) fn prepare(spec: &LaunchSpec) -> Result<Option<Self>> {
+        let Some(policy) = spec.jail.clone() else { return Ok(None) };
+        let identity = BoxIdentity::take(&policy, &spec.box_id)?;
+        Ok(Some(Self { policy, identity, cgroup: cgroup_of(spec) }))
+    }
+
+    /// The jail of the box's QEMU, without the program's arguments.
+    pub(super) fn qemu(&self, spec: &LaunchSpec, given: Given) -> JailSpec {
+        let mut jail = JailSpec {
+            descriptors: given.descriptors,
+            openings: given.openings,
+            cgroup: Some(self.cgroup.clone()),
+            ..qemu_jail(&self.policy, &spec.qemu, spec.accel, self.identity.identity)
+        };
+        jail.limits.file_size = given.file_size;
+        jail
+    }
+
+    /// The jail of the box's user-mode network, which is `command`.
+    pub(super) fn network(&self, network: &Network, command: StackCommand) -> JailSpec {
+        JailSpec {
+            arguments: command.arguments,
+            descriptors: vec![command.wire],
+            // An ordinary user has no privilege to keep.
+            low_ports: command.low_ports && matches!(self.identity.identity, JailIdentity::Reserved(_)),
+            cgroup: Some(self.cgroup.clone()),
+            ..stack_jail(&self.policy, &command.program, network, self.identity.identity)
+        }
+    }
+}
+
+/// What all processes of the box of `spec` may take of the host together.
+fn cgroup_of(spec: &LaunchSpec) -> CgroupSpec {
+    let mut group = CgroupSpec::of_box(&spec.box_id, spec.memory_bytes, spec.cpus);
+    if let Some(network) = &spec.network {
+        group.memory_max += STACK_MEMORY + u64::from(network.max_connections) * CONNECTION_MEMORY / 2;
+    }
+    group
 }
 
 /// The jail of a QEMU that is given nothing.
-fn bare(policy: &JailPolicy, qemu: &Path, accel: Accelerator, identity: JailIdentity) -> JailSpec {
+fn qemu_jail(policy: &JailPolicy, qemu: &Path, accel: Accelerator, identity: JailIdentity) -> JailSpec {
     JailSpec {
         program: qemu.to_owned(),
         arguments: Vec::new(),
@@ -69,7 +126,12 @@ fn bare(policy: &JailPolicy, qemu: &Path, accel: Accelerator, identity: JailIden
         openings: Vec::new(),
         view: policy.view.clone(),
         identity,
-        limits: Limits { open_files: OPEN_FILES, file_size: FILE_OVERHEAD, locked_memory: LOCKED_MEMORY },
+        limits: Limits {
+            open_files: OPEN_FILES,
+            file_size: FILE_OVERHEAD,
+            locked_memory: LOCKED_MEMORY,
+            address_space: None,
+        },
         profile: match accel {
             Accelerator::Kvm => Profile::Kvm,
             Accelerator::Tcg { .. } => Profile::Tcg,
@@ -78,6 +140,27 @@ fn bare(policy: &JailPolicy, qemu: &Path, accel: Accelerator, identity: JailIden
         low_ports: false,
         cgroup: None,
         guard: None,
+    }
+}
+
+/// The jail of a user-mode network that is given nothing.
+///
+/// Each connection takes a descriptor, so that the kernel holds a guest to its bound that deceives the shim's count.
+fn stack_jail(policy: &JailPolicy, program: &Path, network: &Network, identity: JailIdentity) -> JailSpec {
+    let connections = u64::from(network.max_connections);
+    let resolvers = Some(RESOLVERS).filter(|path| Path::new(path).is_file());
+    JailSpec {
+        program: program.to_owned(),
+        view: View { data: resolvers.into_iter().map(Bound::same).collect(), ..policy.view.clone() },
+        limits: Limits {
+            open_files: STACK_OPEN_FILES + network.ports.len() as u64 + connections,
+            file_size: 0,
+            locked_memory: 0,
+            address_space: Some(STACK_ADDRESS_SPACE + connections * CONNECTION_MEMORY),
+        },
+        profile: Profile::Stack,
+        network: NetworkScope::Host,
+        ..qemu_jail(policy, program, Accelerator::Tcg { tsc_khz: 0 }, identity)
     }
 }
 
@@ -99,124 +182,34 @@ fn virtual_size(overlay: &File) -> Option<u64> {
     Some(u64::from_be_bytes(size))
 }
 
-/// Whose QEMU it is: as root a user of this box alone, for as long as this lives.
-#[derive(Debug)]
-pub(super) struct BoxIdentity {
-    pub(super) identity: JailIdentity,
-    _in_use: Option<File>,
+/// Starts the program of `jail`, which holds the box's lock for it; what the program complains of comes through a pipe.
+///
+/// # Errors
+/// `Unsupported` when the jail cannot be built.
+pub(super) fn launch(mut jail: JailSpec, spawner: &ChildSpawner) -> Result<Jailed> {
+    jail.guard = Some(spawner.lock().as_raw_fd());
+    // Whatever has become of this program's file since it was started.
+    let mut jailer = Command::new("/proc/self/exe");
+    prepare(&mut jailer);
+    let jailed = boxlite_jail::launch(jailer, &jail, |jailer, keep| spawner.spawn(jailer, keep));
+    let jailed = jailed.map_err(unavailable)?;
+    for missing in jailed.report.missing() {
+        tracing::info!(program = %jail.profile, %missing, "a measure of the jail is not in force");
+    }
+    Ok(jailed)
 }
 
-impl BoxIdentity {
-    /// Takes an id that no other running box of this host has; an ordinary user keeps its own.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` when every id is in use; `Io` when that cannot be told.
-    pub(super) fn take(policy: &JailPolicy, box_id: &str) -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Self { identity: JailIdentity::Own, _in_use: None });
-        }
-        #[allow(clippy::disallowed_methods, reason = "it is empty and gone with the next boot of the host")]
-        let in_use = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(IDS_IN_USE)
-            .doing("opening the list of user ids in use", IDS_IN_USE)?;
-        // Different boxes begin at different ids, so that one is hardly ever given to two boxes in a row.
-        let begin = box_id.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        for index in 0..policy.ids {
-            let index = (begin % policy.ids + index) % policy.ids;
-            let identity = JailIdentity::of_box(true, policy.first_id, policy.ids, index);
-            if let JailIdentity::Reserved(id) = identity
-                && lock_byte(&in_use, id).doing("taking a user id in", IDS_IN_USE)?
-            {
-                return Ok(Self { identity, _in_use: Some(in_use) });
-            }
-        }
-        Err(Error::new(
-            ErrorKind::ResourceExhausted,
-            format!(
-                "all {} user ids for boxes (settings jail_first_id and jail_ids) are in use; stop a box or raise jail_ids",
-                policy.ids
-            ),
-        ))
-    }
-}
-
-/// Locks the byte `at` for this open file; false while another has it.
-fn lock_byte(file: &File, at: u32) -> std::io::Result<bool> {
-    let region = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: at.into(),
-        l_len: 1,
-        l_pid: 0,
-    };
-    // SAFETY: the descriptor is open for the whole call, and the kernel only reads the structure.
-    #[allow(unsafe_code)]
-    let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, std::ptr::from_ref(&region)) };
-    if locked == 0 {
-        return Ok(true);
-    }
-    let error = std::io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        _ => Err(error),
-    }
+/// Leaves `command` an empty environment, and of its standard streams the one for complaints.
+pub(super) fn prepare(command: &mut Command) {
+    command.env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
 }
 
 /// Says that a jail could not be built, and what can be done.
-pub(super) fn unavailable(error: JailError) -> Error {
+fn unavailable(error: JailError) -> Error {
     let message =
         format!("QEMU cannot be jailed: {error}; the setting jail = off starts boxes without a jail");
     Error::unsupported(message).because(error)
-}
-
-/// Jails a QEMU that ends at once, by the shim program at `shim`, and returns which measures were in force.
-///
-/// Blocks for some tens of milliseconds.
-///
-/// # Errors
-/// `Unsupported` when no jail can be built here, with the reason.
-pub fn examine(shim: &Path, qemu: &Path, policy: &JailPolicy, accel: Accelerator) -> Result<JailReport> {
-    let name = format!("probe-{}", std::process::id());
-    let identity = BoxIdentity::take(policy, &name)?;
-    let guard = rustix::fs::memfd_create("boxlite-guard", rustix::fs::MemfdFlags::CLOEXEC)
-        .doing("creating", "a memory file")?;
-    let jail = JailSpec {
-        arguments: vec!["--version".into()],
-        cgroup: Some(CgroupSpec::of_box(&name, 256 << 20, 1)),
-        guard: Some(guard.as_raw_fd()),
-        ..bare(policy, qemu, accel, identity.identity)
-    };
-    let mut jailer = Command::new(shim);
-    jailer.env_clear().current_dir("/");
-    jailer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let jailed = boxlite_jail::launch(jailer, &jail, |mut command, keep| {
-        child::inherit_only(&mut command, keep);
-        command.spawn()
-    });
-    let mut jailed = jailed.map_err(unavailable)?;
-    let status = jailed.jailer.wait().doing("waiting for the jailed", qemu)?;
-    if !status.success() {
-        return Err(Error::unsupported(format!("a jailed QEMU did not run ({status})")).at(qemu));
-    }
-    let mut report = jailed.report;
-    let mut say = |name: &str, state| report.measures.push(Measure { name: name.into(), state });
-    say(
-        "network of a box that has one",
-        MeasureState::Missing(
-            "its user-mode stack is a process without files, capabilities or the box, but not jailed".into(),
-        ),
-    );
-    say(
-        "templates",
-        MeasureState::InForce("read-only: a box maps one through a descriptor that cannot write".into()),
-    );
-    Ok(report)
 }
 
 #[cfg(test)]

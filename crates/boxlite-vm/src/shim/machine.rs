@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::backend::{self, DeviceBackend};
 use super::child::ChildSpawner;
+use super::jail::BoxJail;
 use super::launch::LaunchSpec;
 use super::template;
 use super::vmm::process::{self, Vm};
@@ -24,6 +25,8 @@ pub(super) struct Machine {
     /// The template that the guest was restored from.
     pub(super) template: Option<Leased>,
     pub(super) _boot_files: [Leased; 2],
+    /// The user that its processes are, taken for as long as they may run.
+    pub(super) _jail: Option<BoxJail>,
 }
 
 impl Machine {
@@ -34,14 +37,15 @@ impl Machine {
         spawner: &ChildSpawner,
     ) -> Result<Self> {
         let boot_files = lease_boot_files(spec)?;
-        let mut backends = backend::backends(spec, spawner)?;
-        let mut vm = process::start(spec, &boot_files, template, spawner, &mut backends)?;
+        let jail = BoxJail::prepare(spec)?;
+        let mut backends = backend::backends(spec, jail.as_ref(), spawner)?;
+        let mut vm = process::start(spec, &boot_files, template, jail.as_ref(), spawner, &mut backends)?;
         let connected = match Self::connect(&mut vm, spec).await {
             Ok(connected) => ready(&mut backends).await.map(|()| connected),
             Err(error) => Err(error),
         };
         let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
-        Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files })
+        Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, _jail: jail })
     }
 
     async fn connect(vm: &mut Vm, spec: &LaunchSpec) -> Result<(Arc<Qmp>, UnboundedReceiver<QmpEvent>)> {

@@ -16,6 +16,7 @@ pub(crate) mod backend;
 mod child;
 mod claim;
 mod client;
+mod confinement;
 mod control;
 mod driver;
 mod frames;

@@ -91,7 +91,7 @@ impl RunningBox {
 
         let console = CappedFile::start(&paths.console_log(), spec.logs.console)?;
         tokio::spawn(keep_console(asynchronous(vm.console).doing(doing, &dir)?, console));
-        let QemuProcess { child, handle: vm_handle, pid: vm_pid, stderr, _identity } = vm.process;
+        let QemuProcess { child, ender, pid: vm_pid, stderr } = vm.process;
         let complaints = Complaints::collect(stderr).doing(doing, &dir)?;
         let vm_end = watch(child).doing(doing, &dir)?;
         let network = backends.iter().find_map(|backend| backend.counts.clone());
@@ -106,7 +106,7 @@ impl RunningBox {
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
         let disk = HostDisk { claim, pause, relief };
-        let driver = Driver::new(spec, vm_pid, vm_handle, guest, qmp, disk, keeping)?.with_network(network);
+        let driver = Driver::new(spec, vm_pid, ender, guest, qmp, disk, keeping)?.with_network(network);
         let (mut outcome, clients) = driver.run(inputs).await;
 
         for device in devices {

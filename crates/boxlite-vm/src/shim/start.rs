@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::ChildSpawner;
 use super::claim::DiskClaim;
+use super::confinement;
 use super::handover::{LaunchMessage, LaunchReport};
 use super::launch::{GuestOrigin, LaunchSpec};
 use super::log::CappedFile;
@@ -120,6 +121,9 @@ impl ShimLaunch {
         let pause = PauseSlot::reserve(&paths.pause(), &self.spec.run_id)?;
         let claim = DiskClaim::new(self.claim.take(), &self.spec.overlay);
         let slot = Arc::new(slot);
+        if self.spec.jail.is_some() {
+            confinement::confine(&self.spec, &spawner)?;
+        }
         let running = RunningBox {
             spec: self.spec.clone(),
             paths,

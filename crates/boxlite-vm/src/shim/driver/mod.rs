@@ -15,7 +15,6 @@ mod vcpus;
 mod watch;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +39,7 @@ use super::pause::{PauseReason, PauseSlot};
 use super::relief::SpaceRelief;
 use super::sink::FrameSink;
 use super::vmm::qmp::{Qmp, QmpEvent};
+use crate::exit::ChildEnder;
 use crate::net::Counts;
 
 pub(super) use keeping::{Gate, Keeping};
@@ -99,8 +99,8 @@ pub(super) struct HostDisk {
 pub(super) struct Driver {
     spec: LaunchSpec,
     vm_pid: u32,
-    /// Names the process even after its number has been given to another.
-    vm_handle: OwnedFd,
+    /// Ends the process even after its number has been given to another.
+    ender: ChildEnder,
     guest: FrameSink,
     qmp: Arc<Qmp>,
     phase: DriverPhase,
@@ -150,7 +150,7 @@ impl Driver {
     pub(super) fn new(
         spec: LaunchSpec,
         vm_pid: u32,
-        vm_handle: OwnedFd,
+        ender: ChildEnder,
         guest: FrameSink,
         qmp: Arc<Qmp>,
         disk: HostDisk,
@@ -168,7 +168,7 @@ impl Driver {
         Ok(Self {
             spec,
             vm_pid,
-            vm_handle,
+            ender,
             guest,
             qmp,
             phase: DriverPhase::Booting,

@@ -264,7 +264,7 @@ impl Driver {
         let DriverPhase::Stopping(ending) = &mut self.phase else { return };
         ending.step = Step::VmKilled;
         ending.deadline = Instant::now() + KILL_TIMEOUT;
-        let _ = rustix::process::pidfd_send_signal(&self.vm_handle, rustix::process::Signal::KILL);
+        let _ = self.ender.end();
     }
 
     /// The outcome to publish once the virtual machine has ended with `vm`.

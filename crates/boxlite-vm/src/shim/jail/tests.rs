@@ -1,26 +1,42 @@
-use boxlite_jail::View;
+use boxlite_types::parse_ports;
 
 use super::*;
-use crate::net::Network;
 
-fn policy(ids: u32) -> JailPolicy {
-    // Ids of this test process alone.
-    JailPolicy { view: View::default(), first_id: 3_000_000_000 + std::process::id() * 16, ids }
+fn jail_of(ports: &[&str], given: Given) -> (JailSpec, JailSpec) {
+    let policy = JailPolicy { view: View::default(), first_id: 0x7000_0000, ids: 0 };
+    let ports = ports.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
+    let network = Network { ports, max_connections: 100 };
+    let spec = LaunchSpec { network: Some(network.clone()), ..LaunchSpec::sample() };
+    let jail = BoxJail { policy, identity: BoxIdentity::own(), cgroup: cgroup_of(&spec) };
+    let command = StackCommand::new(&spec.qemu, &network.ports, 11);
+    (jail.qemu(&spec, given), jail.network(&network, command))
 }
 
 fn given() -> Given {
     Given { descriptors: vec![10], openings: Vec::new(), file_size: 1 << 30 }
 }
 
-/// The user-mode stack is in a process of its own, so a network changes nothing for QEMU.
+/// QEMU has files and no network, its network has sockets and no files, and both are held to one group's limits.
 #[test]
-fn no_box_is_in_the_network_of_the_host() {
-    for network in [None, Some(Network::default())] {
-        let jail =
-            jail_of(&LaunchSpec { network, ..LaunchSpec::sample() }, &policy(1), JailIdentity::Own, given());
-        assert_eq!((jail.network, jail.low_ports, jail.limits.open_files), (NetworkScope::None, false, 256));
-        assert!(jail.view.data.is_empty());
-    }
+fn only_the_network_of_a_box_is_in_that_of_the_host() {
+    let (qemu, stack) = jail_of(&["8080:80"], given());
+    assert_eq!((qemu.network, qemu.low_ports, qemu.limits.open_files), (NetworkScope::None, false, 256));
+    assert!(qemu.view.data.is_empty());
+    assert_eq!((stack.network, stack.profile), (NetworkScope::Host, Profile::Stack));
+    assert_eq!((stack.limits.open_files, stack.limits.file_size), (64 + 1 + 100, 0));
+    assert!(stack.view.data.iter().all(|bound| bound.target == Path::new(RESOLVERS)), "{:?}", stack.view);
+    assert_eq!(stack.descriptors, [11]);
+    let without = cgroup_of(&LaunchSpec::sample()).memory_max;
+    assert_eq!(qemu.cgroup, stack.cgroup);
+    assert_eq!(stack.cgroup.unwrap().memory_max, without + (82 << 20));
+}
+
+/// The kernel refuses an ordinary user's low port, as it would anywhere.
+#[test]
+fn only_a_port_that_takes_a_privilege_asks_for_one() {
+    let low = |ports: &str| StackCommand::new(Path::new("/q"), &parse_ports(ports).unwrap(), 3).low_ports;
+    assert!(low("80:80") && !low("8080:80"));
+    assert!(!jail_of(&["80:80"], given()).1.low_ports);
 }
 
 #[test]
@@ -30,20 +46,4 @@ fn a_file_may_be_as_large_as_disk_or_memory() {
     std::io::Write::write_all(&mut header, &[[0; 24].as_slice(), &(64_u64 << 30).to_be_bytes()].concat())
         .unwrap();
     assert_eq!(file_size(&header, 1 << 30), (65 << 30) + FILE_OVERHEAD);
-}
-
-#[test]
-fn no_two_running_boxes_have_one_user_id() {
-    if boxlite_testkit::oracle::skip_unless_root("giving a box a user id of its own") {
-        return;
-    }
-    let policy = policy(2);
-    let first = BoxIdentity::take(&policy, "a").unwrap();
-    let second = BoxIdentity::take(&policy, "a").unwrap();
-    assert_ne!(first.identity, second.identity);
-    let error = BoxIdentity::take(&policy, "a").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
-    let freed = first.identity;
-    drop(first);
-    assert_eq!(BoxIdentity::take(&policy, "a").unwrap().identity, freed);
 }

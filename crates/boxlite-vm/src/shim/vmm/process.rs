@@ -15,6 +15,7 @@ use super::program::{self, QemuCommand, QemuProcess};
 use super::qemu::{self, Channels, Memory, QemuFiles};
 use crate::shim::backend::DeviceBackend;
 use crate::shim::child::ChildSpawner;
+use crate::shim::jail::BoxJail;
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
 
 /// A started QEMU and the shim's ends of its channels, all non-blocking.
@@ -39,6 +40,7 @@ pub(crate) fn start(
     spec: &LaunchSpec,
     boot_files: &[Leased; 2],
     template: Option<&Leased>,
+    jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
     backends: &mut [DeviceBackend],
 ) -> Result<Vm> {
@@ -71,8 +73,8 @@ pub(crate) fn start(
         named,
         overlay: &disks.overlay,
     };
-    let process = match &spec.jail {
-        Some(policy) => jailed::start(spec, policy, command, spawner)?,
+    let process = match jail {
+        Some(jail) => jailed::start(spec, jail, command, spawner)?,
         None => program::start_unjailed(spec, command, spawner)?,
     };
     for stream in [&qmp, &agent, &console] {

@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::os::fd::BorrowedFd;
+use std::process::{Child, ChildStderr, Command, ExitStatus};
 
 use boxlite_types::{Doing, Error, Result};
 
+use crate::exit::ChildEnder;
 use crate::shim::child::ChildSpawner;
-use crate::shim::jail::BoxIdentity;
+use crate::shim::jail;
 use crate::shim::launch::LaunchSpec;
 
 /// QEMU's process, and the one that ends with it.
@@ -17,20 +18,18 @@ use crate::shim::launch::LaunchSpec;
 pub(crate) struct QemuProcess {
     /// The jailer, which ends as QEMU ended once nothing of the jail is left, or QEMU itself; its owner reaps it.
     pub(crate) child: Child,
-    /// QEMU, to be killed.
-    pub(crate) handle: OwnedFd,
+    /// Kills QEMU.
+    pub(crate) ender: ChildEnder,
     /// QEMU's process id.
     pub(crate) pid: u32,
     /// What QEMU complains.
     pub(crate) stderr: ChildStderr,
-    /// The user that QEMU is, taken for as long as it may run.
-    pub(crate) _identity: Option<BoxIdentity>,
 }
 
 impl QemuProcess {
     /// Kills QEMU, and waits until it is gone and its disks are free.
     pub(crate) fn end(&mut self) -> io::Result<ExitStatus> {
-        rustix::process::pidfd_send_signal(&self.handle, rustix::process::Signal::KILL)?;
+        self.ender.end()?;
         self.child.wait()
     }
 }
@@ -53,22 +52,13 @@ pub(super) fn start_unjailed(
 ) -> Result<QemuProcess> {
     let mut program = Command::new(&spec.qemu);
     program.args(command.arguments);
-    prepare(&mut program);
+    jail::prepare(&mut program);
     program.env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
     let keep: Vec<_> = command.descriptors.into_iter().chain(command.named).collect();
     let doing = "starting";
     let mut child = spawner.spawn(program, &keep).doing(doing, &spec.qemu)?;
     let pid = child.id();
     let stderr = child.stderr.take().ok_or_else(|| Error::bug("QEMU's stderr is not a pipe"))?;
-    let handle = rustix::process::Pid::from_raw(pid as i32).ok_or(rustix::io::Errno::SRCH);
-    let handle = handle
-        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()))
-        .doing(doing, &spec.qemu)?;
-    Ok(QemuProcess { child, handle, pid, stderr, _identity: None })
-}
-
-/// Leaves `command` an empty environment, and of its standard streams the one for complaints.
-pub(super) fn prepare(command: &mut Command) {
-    command.env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let ender = ChildEnder::of(&child).doing(doing, &spec.qemu)?;
+    Ok(QemuProcess { child, ender, pid, stderr })
 }

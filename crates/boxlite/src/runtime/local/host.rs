@@ -137,7 +137,7 @@ fn jail_info(context: &LocalContext) -> JailInfo {
         let assets = context.assets.find()?;
         let Some(policy) = context.jail_policy(&assets.qemu)? else { return Ok(Vec::new()) };
         let choice = accel::choose(&context.home, &assets.qemu, context.accel)?;
-        let report = examine_jail(&assets.shim, &assets.qemu, &policy, choice.accelerator)?;
+        let report = examine_jail(&context.home, &assets.shim, &assets.qemu, &policy, choice.accelerator)?;
         Ok(report
             .measures
             .into_iter()

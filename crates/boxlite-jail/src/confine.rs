@@ -1,0 +1,103 @@
+//! What a process gives up about itself in place: one that has to stay among the host's processes, with files of its own.
+//!
+//! The shim hears what the guest and QEMU say, so it is within an attacker's reach. Unlike QEMU it has work to do on the host:
+//! it writes logs, collects garbage in its home and ends its children. So it keeps its namespaces and its user, and gives up
+//! everything else once its children run.
+
+use std::path::PathBuf;
+
+use rustix::thread::CapabilitySet;
+
+use crate::error::{JailDoing, JailError, JailResult as Result};
+use crate::filter;
+use crate::report::JailReport;
+use crate::stage::seal;
+
+/// What is left to a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confinement {
+    /// Directories below which it may do everything that its user may; nothing outside of them exists for it.
+    pub directories: Vec<PathBuf>,
+    /// Its children: the only processes that it may end or watch.
+    pub children: Vec<u32>,
+    /// What it needs of root's rights to other users' files, where it is root's.
+    pub foreign_files: ForeignFiles,
+}
+
+/// What a process of root needs of other users' files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignFiles {
+    /// Nothing.
+    None,
+    /// To find them, and to ask how full their filesystems are.
+    Find,
+    /// To work with them as their owner would: its directories are another user's.
+    Work,
+}
+
+/// Leaves this process `confinement` and nothing else, for good, and says which measures are in force.
+///
+/// What it started before is not affected; it starts nothing afterwards.
+///
+/// # Errors
+/// When the process has more than one thread, whose others would stay as they are, or a measure cannot be taken.
+pub fn confine(confinement: &Confinement) -> Result<JailReport> {
+    let threads = std::fs::read_dir("/proc/self/task").doing("counting this process's threads")?.count();
+    if threads != 1 {
+        return Err(JailError::new(format!("a process with {threads} threads cannot be confined")));
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let kept = kept_capabilities(confinement, is_root);
+    if is_root {
+        rustix::thread::set_thread_groups(&[]).doing("giving up groups")?;
+    }
+    seal::keep_capabilities(kept)?;
+    rustix::thread::set_no_new_privs(true).doing("giving up new privileges")?;
+    if seal::landlock_version().is_ok() {
+        seal::landlock_directories(&confinement.directories)?;
+    }
+    seal::filter(&filter::confined_filter(std::process::id(), &confinement.children)?)?;
+    Ok(measures(confinement, is_root))
+}
+
+/// The measures that [`confine`] takes for this user on this host.
+pub fn confinement_measures(confinement: &Confinement) -> JailReport {
+    measures(confinement, rustix::process::geteuid().is_root())
+}
+
+/// Root's capabilities are what lets it into files of other users.
+fn kept_capabilities(confinement: &Confinement, is_root: bool) -> CapabilitySet {
+    match confinement.foreign_files {
+        ForeignFiles::Find if is_root => CapabilitySet::DAC_READ_SEARCH,
+        ForeignFiles::Work if is_root => {
+            CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::CHOWN
+        }
+        _ => CapabilitySet::empty(),
+    }
+}
+
+fn measures(confinement: &Confinement, is_root: bool) -> JailReport {
+    let mut report = JailReport::default();
+    report.in_force("environment", "its logging and its settings, nothing else of the starter's");
+    match confinement.foreign_files {
+        ForeignFiles::Find if is_root => report.missing_because(
+            "capabilities",
+            "the box has volumes: it keeps root's right to find files, and no other",
+        ),
+        ForeignFiles::Work if is_root => report.missing_because(
+            "capabilities",
+            "the home is another user's: it keeps root's rights to that user's files, and no others",
+        ),
+        _ => report.in_force("capabilities", "none"),
+    }
+    report.in_force("no_new_privs", "set");
+    match seal::landlock_version() {
+        Ok(version) => {
+            report.in_force("Landlock", format!("version {version}, the home's files and no others, no TCP"));
+        }
+        Err(error) => report.missing_because("Landlock", format!("this kernel does not have it: {error}")),
+    }
+    report.in_force("system calls", "no new processes, no sockets, no signals but to its children");
+    report.missing_because("user", "it collects garbage in its home, whose files are the starter's");
+    report
+}

@@ -1,0 +1,84 @@
+//! What of the jail this host has, found by building it.
+
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use boxlite_home::Home;
+use boxlite_jail::{CgroupSpec, Confinement, JailReport, JailSpec, Measure, MeasureState};
+use boxlite_types::{Doing, Error, Result};
+
+use super::identity::BoxIdentity;
+use super::{qemu_jail, stack_jail, unavailable};
+use crate::net::Network;
+use crate::shim::accel::Accelerator;
+use crate::shim::child;
+use crate::shim::confinement;
+use crate::shim::launch::JailPolicy;
+
+/// What the names of the measures around a user-mode network begin with.
+const OF_NETWORK: &str = "network process";
+
+/// What the names of the measures of a shim begin with.
+const OF_SHIM: &str = "shim";
+
+/// Jails a QEMU and a user-mode network that end at once, by the shim program at `shim`, and returns which measures were in
+/// force, and which a shim of `home` takes.
+///
+/// Blocks for some tens of milliseconds.
+///
+/// # Errors
+/// `Unsupported` when no jail can be built here, with the reason.
+pub fn examine(
+    home: &Home,
+    shim: &Path,
+    qemu: &Path,
+    policy: &JailPolicy,
+    accel: Accelerator,
+) -> Result<JailReport> {
+    let name = format!("probe-{}", std::process::id());
+    let identity = BoxIdentity::take(policy, &name)?;
+    let group = |jail| JailSpec { cgroup: Some(CgroupSpec::of_box(&name, 256 << 20, 1)), ..jail };
+    let mut report = try_out(shim, group(qemu_jail(policy, qemu, accel, identity.identity)))?;
+    report.measures.push(Measure {
+        name: "templates".into(),
+        state: MeasureState::InForce(
+            "read-only: a box maps one through a descriptor that cannot write".into(),
+        ),
+    });
+    let network = try_out(shim, group(stack_jail(policy, qemu, &Network::default(), identity.identity)))?;
+    report.measures.extend(named(OF_NETWORK, network));
+    let foreign_files = confinement::foreign_files_of(home);
+    let shim = Confinement { directories: Vec::new(), children: Vec::new(), foreign_files };
+    report.measures.extend(named(OF_SHIM, boxlite_jail::confinement_measures(&shim)));
+    Ok(report)
+}
+
+/// The measures of `report`, with `of` in front of their names.
+fn named(of: &str, report: JailReport) -> impl Iterator<Item = Measure> {
+    report
+        .measures
+        .into_iter()
+        .map(move |Measure { name, state }| Measure { name: format!("{of}: {name}"), state })
+}
+
+/// Builds `jail` around a QEMU that ends at once.
+fn try_out(shim: &Path, mut jail: JailSpec) -> Result<JailReport> {
+    let guard = rustix::fs::memfd_create("boxlite-guard", rustix::fs::MemfdFlags::CLOEXEC)
+        .doing("creating", "a memory file")?;
+    jail.arguments = vec!["--version".into()];
+    jail.guard = Some(guard.as_raw_fd());
+    let mut jailer = Command::new(shim);
+    jailer.env_clear().current_dir("/");
+    jailer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let jailed = boxlite_jail::launch(jailer, &jail, |mut command, keep| {
+        child::inherit_only(&mut command, keep);
+        command.spawn()
+    });
+    let mut jailed = jailed.map_err(unavailable)?;
+    let status = jailed.jailer.wait().doing("waiting for the jailed", &jail.program)?;
+    if !status.success() {
+        return Err(Error::unsupported(format!("a jailed QEMU did not run ({status})")).at(&jail.program));
+    }
+    Ok(jailed.report)
+}
