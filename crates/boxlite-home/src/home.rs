@@ -3,7 +3,8 @@
 //! ```text
 //! home.json                        which home this is; the database carries the same id
 //! boxlite.db                       SQLite: images, boxes, intents; schema version
-//! claims                           empty; live claims are locks on its byte ranges
+//! claims                           empty; live claims on disk space are locks on its byte ranges
+//! memory-claims                    empty; live claims on memory are locks on its byte ranges
 //! reserve-<purpose>                preallocated space for what frees space on a full disk
 //! images/blobs/sha256/<hex>        content-addressed, verified
 //! images/disk-images/<digest>.ext4 a read-only root filesystem, whole
@@ -142,9 +143,14 @@ impl Home {
         self.root.join("config.toml")
     }
 
-    /// The file whose byte-range locks are the live claims.
+    /// The file whose byte-range locks are the live claims on disk space.
     pub fn claims(&self) -> PathBuf {
         self.root.join("claims")
+    }
+
+    /// The file whose byte-range locks are the live claims on memory.
+    pub fn memory_claims(&self) -> PathBuf {
+        self.root.join("memory-claims")
     }
 
     /// The directory of verified blobs, by SHA-256.

@@ -185,6 +185,18 @@ impl Cgroup {
     }
 }
 
+/// Bytes that the kernel charges to the group `name` now, caches of files included; `None` where there is no such group.
+pub fn memory_used(name: &str) -> Option<u64> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let hierarchies = Hierarchies::of(&mounts);
+    let legacy = hierarchies.legacy.iter().find(|(controller, _)| controller == "memory");
+    let (root, file) = match legacy {
+        Some((_, root)) => (root, "memory.usage_in_bytes"),
+        None => (hierarchies.unified.as_ref()?, "memory.current"),
+    };
+    std::fs::read_to_string(root.join(PARENT).join(name).join(file)).ok()?.trim().parse().ok()
+}
+
 fn open_directory(parent: impl AsFd, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::openat(parent, path, flags, Mode::empty())?)

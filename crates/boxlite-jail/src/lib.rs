@@ -36,12 +36,13 @@ mod spec;
 mod stage;
 
 pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};
+pub use cgroup::memory_used;
 pub use error::{JailError, JailResult};
 pub use launch::{Jailed, launch};
 pub use libraries::code_of;
 pub use report::{JailReport, Measure, MeasureState};
 pub use spec::{
     Bound, CgroupSpec, JailIdentity, JailSpec, Limits, MEMORY_OVERHEAD, NetworkScope, Opening, Profile,
-    TASKS_OVERHEAD, View,
+    TASKS_OVERHEAD, View, memory_overhead,
 };
 pub use stage::jailer;

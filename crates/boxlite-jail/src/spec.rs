@@ -165,14 +165,18 @@ pub const MEMORY_OVERHEAD: u64 = 256 << 20;
 /// volume's device two, and a migration some; the jail itself has one.
 pub const TASKS_OVERHEAD: u32 = 96;
 
+/// Bytes that a box may take besides its guest's `memory`: [`MEMORY_OVERHEAD`], and a 32nd of the guest's memory for its
+/// page tables and QEMU's bookkeeping of dirty pages.
+pub fn memory_overhead(memory: u64) -> u64 {
+    memory / 32 + MEMORY_OVERHEAD
+}
+
 impl CgroupSpec {
     /// The group of the box `name` with a guest of `memory` bytes on `cpus` processors.
-    ///
-    /// A guest's page tables, and QEMU's bookkeeping of dirty pages, grow with its memory: a 32nd of it is added.
     pub fn of_box(name: &str, memory: u64, cpus: u32) -> Self {
         Self {
             name: name.into(),
-            memory_max: memory + memory / 32 + MEMORY_OVERHEAD,
+            memory_max: memory.saturating_add(memory_overhead(memory)),
             tasks_max: cpus.saturating_add(TASKS_OVERHEAD),
             cpu_percent: cpus.saturating_mul(100),
         }

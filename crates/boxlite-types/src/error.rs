@@ -17,7 +17,7 @@ pub enum ErrorKind {
     Conflict,
     /// The request itself is malformed.
     InvalidInput,
-    /// Disk bytes, inodes or another bounded resource are short; see [`Error::shortage`].
+    /// Disk bytes, inodes, memory or another bounded resource are short; see [`Error::shortage`].
     ResourceExhausted,
     /// Stored or received data is not what its digest or format claims.
     Corrupt,
@@ -82,6 +82,8 @@ pub enum ErrorCause {
     Limit,
     /// The box's own disk quota is used up: the host is not short of anything.
     DiskQuota,
+    /// Running boxes were promised the memory that the host has for boxes.
+    Memory,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

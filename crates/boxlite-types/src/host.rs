@@ -31,6 +31,10 @@ pub struct HostInfo {
     pub assets: Vec<AssetReport>,
     /// Free space of the home's filesystem, and admission's verdict on it; absent when it cannot be measured.
     pub space: Option<SpaceInfo>,
+    /// The memory of boxes, and admission's verdict on it; absent when the host's cannot be measured, and from an older
+    /// server.
+    #[serde(default)]
+    pub memory: Option<MemoryInfo>,
     /// What confines the QEMU of a box.
     pub jail: JailInfo,
     /// Every setting in force and where it came from.
@@ -79,6 +83,33 @@ pub struct SpaceInfo {
     pub verdict: Verdict,
     /// Bytes of each live claim.
     pub claims: Vec<u64>,
+}
+
+/// The memory that boxes share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostMemory {
+    /// Bytes: the host's, or the limit of a control group that is smaller.
+    pub bytes: u64,
+    /// The directory of that control group.
+    pub limited_by: Option<PathBuf>,
+}
+
+/// The memory of boxes in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryInfo {
+    /// The memory that they share.
+    pub host: HostMemory,
+    /// Bytes of it that they may be promised together.
+    pub limit: u64,
+    /// Bytes of each live promise: a guest's memory and the overhead around it.
+    pub promises: Vec<u64>,
+    /// Bytes that running boxes take now, as the kernel charges them to their control groups, caches of files included;
+    /// for a box without a control group, what its QEMU has resident.
+    pub used: u64,
+    /// Running boxes for which that could not be measured.
+    pub unmeasured: usize,
+    /// Whether a box with the usual memory would be refused now.
+    pub full: bool,
 }
 
 /// One asset as `boxlite info` reports it.

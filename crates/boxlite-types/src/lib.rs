@@ -39,7 +39,10 @@ pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
-pub use host::{Acceleration, AssetReport, HostInfo, JailInfo, JailMeasure, Origin, SettingLine, SpaceInfo};
+pub use host::{
+    Acceleration, AssetReport, HostInfo, HostMemory, JailInfo, JailMeasure, MemoryInfo, Origin, SettingLine,
+    SpaceInfo,
+};
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use pause::{Pause, PauseCause, QuotaUse};
 pub use platform::Platform;

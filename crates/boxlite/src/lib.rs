@@ -71,11 +71,12 @@ pub use boxlite_storage::reference::Reference;
 pub use boxlite_types::{
     Acceleration, Activity, Adoption, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions,
     Consumption, CopyOptions, Digest, Error, ErrorCause, ErrorKind, ExecOptions, Execution, ExecutionControl,
-    ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, Image, ImageConfig,
-    JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, MainProcess, NetworkMode, Origin,
-    OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol,
-    PullOptions, PullPolicy, Purge, QuotaUse, Removal, RemoveOptions, Result, SettingLine, Shortage,
-    SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
+    ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, HostMemory, Image,
+    ImageConfig, JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, MainProcess, MemoryInfo,
+    NetworkMode, Origin, OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress,
+    ProgressSink, Protocol, PullOptions, PullPolicy, Purge, QuotaUse, Removal, RemoveOptions, Result,
+    SettingLine, Shortage, SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc,
+    parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use boxlite::Verdict;
 use boxlite::settings::Bytes;
-use boxlite::{HostInfo, JailInfo, SpaceInfo};
+use boxlite::{HostInfo, JailInfo, MemoryInfo, SpaceInfo};
 
 use super::TextTable;
 
@@ -38,6 +38,14 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
             fact("a start", verdict(space.verdict).to_owned());
         }
         None => fact("free space", "unknown; a start warns and goes on".to_owned()),
+    }
+    match &info.memory {
+        Some(memory) => {
+            fact("memory", memory_of_host(memory));
+            fact("promised", promised(memory));
+            fact("used", used(memory));
+        }
+        None => fact("memory", "unknown; a start goes on unchecked".to_owned()),
     }
     let mut assets = TextTable::new(&["NEEDED", "FOUND AT"]);
     for asset in &info.assets {
@@ -102,6 +110,32 @@ fn claimed(space: &SpaceInfo) -> String {
     }
     let bytes = Bytes(space.claims.iter().sum());
     format!("{bytes} by {starts} start{}", if starts == 1 { "" } else { "s" })
+}
+
+fn memory_of_host(memory: &MemoryInfo) -> String {
+    let of = match &memory.host.limited_by {
+        Some(group) => format!("that the control group {} allows", group.display()),
+        None => "of this host".to_owned(),
+    };
+    format!("boxes may have {} of the {} {of}", Bytes(memory.limit), Bytes(memory.host.bytes))
+}
+
+fn promised(memory: &MemoryInfo) -> String {
+    let boxes = memory.promises.len();
+    let full = if memory.full { "; a box of the usual size would be refused" } else { "" };
+    if boxes == 0 {
+        return format!("nothing{full}");
+    }
+    let bytes = Bytes(memory.promises.iter().sum());
+    format!("{bytes} to {boxes} box{}{full}", if boxes == 1 { "" } else { "es" })
+}
+
+fn used(memory: &MemoryInfo) -> String {
+    let unmeasured = match memory.unmeasured {
+        0 => String::new(),
+        boxes => format!(" and what {boxes} more take, which cannot be measured"),
+    };
+    format!("{} by running boxes{unmeasured}", Bytes(memory.used))
 }
 
 fn verdict(verdict: Verdict) -> &'static str {

@@ -109,6 +109,9 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
         (ErrorCause::Limit, _) => {
             "raise the setting if the image is trusted: `boxlite info` shows its value and where it is from"
         }
+        (ErrorCause::Memory, _) => {
+            "`boxlite info` shows the memory that boxes may have and were promised; `boxlite ls` lists those that run"
+        }
         _ => return None,
     };
     Some(hint)

@@ -18,6 +18,7 @@ mod home;
 mod interrupts;
 mod lifecycle;
 mod listing;
+mod memory;
 mod paused;
 mod pressure;
 mod quota;

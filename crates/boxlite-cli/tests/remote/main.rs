@@ -18,6 +18,8 @@ mod home;
 mod lifecycle;
 #[path = "../cli/listing.rs"]
 mod listing;
+#[path = "../cli/memory.rs"]
+mod memory;
 mod proxy;
 #[path = "../cli/quota.rs"]
 mod quota;

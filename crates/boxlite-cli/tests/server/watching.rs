@@ -81,4 +81,18 @@ async fn a_server_is_ready_exactly_when_starts_are_let_in() {
 
     let roomy = Server::start(&home, &[]);
     assert_eq!(roomy.ask(Method::GET, "/readyz", None).await.0.as_u16(), 200);
+    assert_eq!(figure(&metrics(&roomy).await, "boxlite_memory_promised_bytes"), 0);
+
+    let small = Server::start_with(&home, &[], &[("BOXLITE_MEMORY_SHARE", "1")]);
+    let limit = figure(&metrics(&small).await, "boxlite_memory_limit_bytes");
+    // A hundredth of a large host is enough for a box of the usual size.
+    if limit < 520 << 20 {
+        let (status, body) = small.ask(Method::GET, "/readyz", None).await;
+        assert_eq!(status.as_u16(), 503);
+        assert!(body["reason"].as_str().unwrap().contains("too little memory for a start"), "{body}");
+        let (status, body) = small.ask(Method::POST, "/v1/boxes/kept/start", None).await;
+        assert_eq!((status.as_u16(), body["error"]["code"].as_str()), (507, Some("resource_exhausted")));
+        assert_eq!(body["error"]["detail"]["cause"], "memory", "{body}");
+        assert_eq!(body["error"]["detail"]["shortage"]["have"], limit, "{body}");
+    }
 }

@@ -1,8 +1,8 @@
-//! Claims on disk space that cannot outlive their owner: byte-range locks on an empty file.
+//! Claims on disk space and on memory that cannot outlive their owner: byte-range locks on an empty file.
 //!
-//! A claim of N bytes is an OFD write lock on a range of length N of `$BOXLITE_HOME/claims`. Nothing is written,
-//! so a claim works on a full disk, and the kernel releases it when the last process that inherited its
-//! descriptor is gone. A claim is placed above every live range, and its owner counts only what lies below its
+//! A claim of N bytes is an OFD write lock on a range of length N of `$BOXLITE_HOME/claims`, or of
+//! `$BOXLITE_HOME/memory-claims`. Nothing is written, so a claim works on a full disk, and the kernel releases it when
+//! the last process that inherited its descriptor is gone. A claim is placed above every live range, and its owner counts only what lies below its
 //! own: of two racers the later one counts the earlier, never both each other, and neither waits.
 //!
 //! No later claim can end up below an earlier one unseen: after locking, the owner looks above its range. If it finds
@@ -25,7 +25,7 @@ const END: u64 = i64::MAX as u64;
 /// More attempts than any number of honest racers can cause.
 const ATTEMPTS: usize = 10_000;
 
-/// The claims on one home.
+/// The claims on the disk space, or on the memory, of one home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     path: PathBuf,
@@ -40,7 +40,7 @@ pub struct LiveClaim {
     pub bytes: u64,
 }
 
-/// Claimed disk space: alive for as long as any process has its descriptor open.
+/// Claimed bytes: alive for as long as any process has its descriptor open.
 ///
 /// Dropping it closes this process's descriptor only; a shim that inherited one keeps the claim.
 #[derive(Debug)]
@@ -52,9 +52,17 @@ pub struct Claim {
 }
 
 impl Claims {
-    /// The claims on `home`; creates their empty file where it is missing.
+    /// The claims on the disk space of `home`; creates their empty file where it is missing.
     pub fn open(home: &Home) -> Result<Self> {
-        let path = home.claims();
+        Self::at(home.claims())
+    }
+
+    /// The claims on memory of the boxes in `home`; creates their empty file where it is missing.
+    pub fn on_memory(home: &Home) -> Result<Self> {
+        Self::at(home.memory_claims())
+    }
+
+    fn at(path: PathBuf) -> Result<Self> {
         durable::ensure_file(&path)?;
         Ok(Self { path })
     }
@@ -119,6 +127,25 @@ impl Claims {
     pub fn promised(&self) -> Result<u64> {
         Ok(total(&self.live()?))
     }
+
+    /// Takes over a claim that another process took among these: its inherited descriptor and its range.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the descriptor is not the file of these claims or the range is not held.
+    pub fn adopt(&self, descriptor: OwnedFd, range: LiveClaim) -> Result<Claim> {
+        let path = &self.path;
+        let file = File::from(descriptor);
+        let known = std::fs::metadata(path).doing("examining", path)?;
+        let given = file.metadata().doing("examining the inherited claim on", path)?;
+        let end = range.start.checked_add(range.bytes).filter(|end| *end < END);
+        let same = durable::FileId::of(&known) == durable::FileId::of(&given);
+        let held = || self.live().map(|live| live.contains(&range));
+        if end.is_none() || !same || (range.bytes > 0 && !held()?) {
+            let message = format!("the inherited descriptor holds no claim on {}", path.display());
+            return Err(Error::invalid(message).at(path));
+        }
+        Ok(Claim { file, path: path.clone(), start: range.start, bytes: range.bytes })
+    }
 }
 
 /// The descriptor, to hand the claim on to a process that outlives this one: the claim ends with the last copy of it.
@@ -148,29 +175,9 @@ impl Claim {
         Ok(())
     }
 
-    /// The data with which the process that inherits the descriptor calls [`Claim::adopt`].
+    /// The data with which the process that inherits the descriptor calls [`Claims::adopt`].
     pub fn range(&self) -> LiveClaim {
         LiveClaim { start: self.start, bytes: self.bytes }
-    }
-
-    /// Takes over an inherited claim on `home`: its descriptor and its range.
-    ///
-    /// # Errors
-    /// `InvalidInput` when the descriptor is not the claims file of `home` or the range is not held.
-    pub fn adopt(home: &Home, descriptor: OwnedFd, range: LiveClaim) -> Result<Self> {
-        let path = home.claims();
-        let file = File::from(descriptor);
-        let known = std::fs::metadata(&path).doing("examining", &path)?;
-        let given = file.metadata().doing("examining the inherited claim on", &path)?;
-        let end = range.start.checked_add(range.bytes).filter(|end| *end < END);
-        let same = durable::FileId::of(&known) == durable::FileId::of(&given);
-        let claims = Claims { path };
-        let held = || claims.live().map(|live| live.contains(&range));
-        if end.is_none() || !same || (range.bytes > 0 && !held()?) {
-            let message = format!("the inherited descriptor holds no claim on {}", claims.path.display());
-            return Err(Error::invalid(message).at(claims.path));
-        }
-        Ok(Self { file, path: claims.path, start: range.start, bytes: range.bytes })
     }
 }
 

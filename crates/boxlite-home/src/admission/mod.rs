@@ -1,12 +1,15 @@
-//! Admission: nothing that consumes disk space begins before it was asked here.
+//! Admission: nothing that consumes disk space, and no box that takes memory, begins before it was asked here.
 //!
-//! [`classify`] is the pure decision. [`StartAdmission`] is the first stage of a box's start and yields
-//! [`Admission`], without which the later stages cannot be called. [`SpaceGuard`] does the same for what streams:
-//! pulls, builds, copies. Both hold a [`Claim`] on what they are about to use, so that concurrent operations are
+//! [`classify`] and [`MemoryBudget::classify`] are the pure decisions. [`StartAdmission`] and [`MemoryAdmission`] are the
+//! first stage of a box's start and yield [`Admission`] and [`MemoryPromise`], without which the later stages cannot be
+//! called. [`SpaceGuard`] does the same for what streams:
+//! pulls, builds, copies. All hold a [`Claim`] on what they are about to use, so that concurrent operations are
 //! never admitted against the same free bytes.
 
 mod claim;
 mod classify;
+mod host_memory;
+mod memory;
 mod start;
 mod stream;
 
@@ -15,5 +18,6 @@ mod tests;
 
 pub use claim::{Claim, Claims, LiveClaim};
 pub use classify::{Missing, Reclaimable, Thresholds, classify, classify_inodes, judge, missing, outlook};
+pub use memory::{MemoryAdmission, MemoryBudget, MemoryHolder, MemoryNeed, MemoryPromise, MemoryVerdict};
 pub use start::{Admission, Collectable, Collected, Collector, Goal, Notice, StartAdmission};
 pub use stream::SpaceGuard;

@@ -139,16 +139,16 @@ fn an_inherited_claim_outlives_its_first_owner() {
     let range = first.range();
     let inherited = std::os::fd::AsFd::as_fd(&first).try_clone_to_owned().unwrap();
     drop(first);
-    let mut adopted = Claim::adopt(&home, inherited, range).unwrap();
+    let mut adopted = claims.adopt(inherited, range).unwrap();
     assert_eq!(claims.promised().unwrap(), 100);
     adopted.shrink_to(40).unwrap();
     assert_eq!(claims.promised().unwrap(), 40);
     let stray = std::fs::File::open("/dev/null").unwrap();
-    assert_eq!(Claim::adopt(&home, stray.into(), range).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(claims.adopt(stray.into(), range).unwrap_err().kind(), ErrorKind::InvalidInput);
     let nobody = std::os::fd::AsFd::as_fd(&adopted).try_clone_to_owned().unwrap();
     drop(adopted);
     let unheld = super::LiveClaim { start: 1 << 20, bytes: 5 };
-    assert!(Claim::adopt(&home, nobody, unheld).is_err());
+    assert!(claims.adopt(nobody, unheld).is_err());
     assert_eq!(claims.live().unwrap(), []);
 }
 

@@ -22,7 +22,7 @@ use value::Value;
 use crate::home::Home;
 
 pub use size::{BadAmount, Bytes, format_duration, parse_duration};
-pub use value::{KeepBlobs, Percent};
+pub use value::{HostShare, KeepBlobs, Percent};
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,9 @@ settings! {
         "What was modified more recently than this is never collected.";
     claim: Bytes = Bytes(128 << 20), "BOXLITE_CLAIM",
         "Bytes that a start claims against concurrent starts.";
+    // A promise is the most that a box can take, so boxes that take it all still leave a tenth to the host.
+    memory_share: HostShare = HostShare(90), "BOXLITE_MEMORY_SHARE",
+        "The share of the host's memory that running boxes may be promised together; more than 100% overcommits.";
     auto_gc: bool = true, "BOXLITE_AUTO_GC",
         "Whether a start that finds space short collects garbage first.";
     keep_blobs: KeepBlobs = KeepBlobs::Auto, "BOXLITE_KEEP_BLOBS",

@@ -61,6 +61,24 @@ impl Value for Percent {
     }
 }
 
+/// A share of the host's memory in percent, 1 to 1000: more than 100 promises more than there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct HostShare(pub u16);
+
+impl Value for HostShare {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        let number = text.trim().trim_end_matches('%').trim_end();
+        match number.parse() {
+            Ok(percent @ 1..=1000) => Ok(Self(percent)),
+            _ => Err(BadAmount::new(text, "a percentage from 1 to 1000")),
+        }
+    }
+    fn to_text(&self) -> String {
+        format!("{}%", self.0)
+    }
+}
+
 impl Value for Duration {
     fn from_text(text: &str) -> Result<Self, BadAmount> {
         parse_duration(text)

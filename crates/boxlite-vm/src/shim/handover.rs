@@ -10,8 +10,10 @@ use super::launch::LaunchSpec;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LaunchMessage {
     pub(super) spec: LaunchSpec,
-    /// The range of the claim that is handed over as a descriptor.
+    /// The range of the claim on disk space that is handed over as a descriptor.
     pub(super) claimed: Option<LiveClaim>,
+    /// The range of the claim on memory that is handed over as a descriptor, after that on disk space.
+    pub(super) promised: Option<LiveClaim>,
 }
 
 /// From the shim to its starter, once, through the status pipe.

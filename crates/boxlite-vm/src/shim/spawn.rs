@@ -24,13 +24,15 @@ use super::start::ShimLaunch;
 /// Variables of the starter that the shim reads besides those of settings: its logging, and where tests interrupt it.
 const PASSED_ON: &[&str] = &["BOXLITE_SHIM_LOG", "BOXLITE_FAULT"];
 
-/// The lock and the claim that a start hands over to its shim.
+/// The lock and the claims that a start hands over to its shim.
 #[derive(Debug)]
 pub struct HandOver {
     /// `boxes/<id>/shim.lock`, held exclusively; the shim and its QEMU keep it until both are gone.
     pub lock: Lock,
     /// The box's claim on disk space: the shim keeps it, and shrinks it as the box writes.
     pub claim: Option<Claim>,
+    /// The box's claim on memory: the shim keeps it until its end.
+    pub memory: Option<Claim>,
 }
 
 /// A shim that owns a running QEMU and answers on its socket.
@@ -50,12 +52,12 @@ pub struct Launched {
 /// The shim's own failure with its kind; `Io` when the program cannot be started. No QEMU runs then, and the lock is
 /// free as soon as the shim has exited.
 pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Launched> {
-    let claimed = hand_over.claim.as_ref().map(Claim::range);
-    let spec_file = memory_file(&LaunchMessage { spec: spec.clone(), claimed })?;
+    let [claimed, promised] =
+        [&hand_over.claim, &hand_over.memory].map(|claim| claim.as_ref().map(Claim::range));
+    let spec_file = memory_file(&LaunchMessage { spec: spec.clone(), claimed, promised })?;
     let (status, status_end) = std::io::pipe().doing("making the status pipe of", shim)?;
-    let claim = hand_over.claim.as_ref().map(AsFd::as_fd);
     let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
-    keep.extend(claim);
+    keep.extend([&hand_over.claim, &hand_over.memory].into_iter().flatten().map(AsFd::as_fd));
 
     let mut command = Command::new(shim);
     command.args(keep.iter().map(|descriptor| descriptor.as_raw_fd().to_string()));
@@ -122,13 +124,11 @@ pub enum Detached {
 pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
     let numbers: Option<Vec<RawFd>> =
         arguments.map(|text| text.to_str()?.parse().ok().filter(|&n| n > 2)).collect();
-    let (spec, status, lock, claim) = match numbers.as_deref() {
-        Some(&[spec, status, lock]) => (spec, status, lock, None),
-        Some(&[spec, status, lock, claim]) => (spec, status, lock, Some(claim)),
-        _ => return Err(Error::invalid("boxlite-shim is started by boxlite, not by hand")),
+    let Some([spec, status, lock, claims @ ..]) = numbers.as_deref() else {
+        return Err(Error::invalid("boxlite-shim is started by boxlite, not by hand"));
     };
-    let [spec, status, lock] = [own(spec)?, own(status)?, own(lock)?];
-    let claim = claim.map(own).transpose()?;
+    let [spec, status, lock] = [own(*spec)?, own(*status)?, own(*lock)?];
+    let claims = claims.iter().copied().map(own).collect::<Result<_>>()?;
     // SAFETY: no other thread exists, so the child is a whole copy of this process.
     #[allow(unsafe_code)]
     let child = unsafe { libc::fork() };
@@ -136,7 +136,7 @@ pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
         -1 => Err(std::io::Error::last_os_error()).doing("forking", "the shim"),
         0 => {
             rustix::process::setsid().doing("making a session for", "the shim")?;
-            ShimLaunch::receive(File::from(spec), status, lock, claim)
+            ShimLaunch::receive(File::from(spec), status, lock, claims)
                 .map(|shim| Detached::Shim(Box::new(shim)))
         }
         _ => Ok(Detached::Starter),

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use boxlite_home::BoxPaths;
-use boxlite_home::admission::Claim;
+use boxlite_home::admission::{Claim, Claims, LiveClaim};
 use boxlite_home::lease::Leased;
+use boxlite_home::{BoxPaths, Home};
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +32,8 @@ pub struct ShimLaunch {
     status: File,
     lock: OwnedFd,
     claim: Option<Claim>,
+    /// What the box was promised of the host's memory, until this process ends.
+    _promise: Option<Claim>,
 }
 
 /// A box that is to be removed because its run has ended.
@@ -49,17 +51,21 @@ impl ShimLaunch {
         mut spec: File,
         status: OwnedFd,
         lock: OwnedFd,
-        claim: Option<OwnedFd>,
+        claims: Vec<OwnedFd>,
     ) -> Result<Self> {
         let mut text = Vec::new();
         spec.read_to_end(&mut text).doing("reading", "the launch specification")?;
-        let LaunchMessage { spec, claimed } = serde_json::from_slice(&text)
+        let LaunchMessage { spec, claimed, promised } = serde_json::from_slice(&text)
             .map_err(|error| Error::bug("the launch specification cannot be understood").because(error))?;
-        let claim = match (claim, claimed) {
-            (Some(descriptor), Some(range)) => Some(Claim::adopt(&spec.home()?, descriptor, range)?),
-            _ => None,
+        let home = spec.home()?;
+        let mut descriptors = claims.into_iter();
+        let mut adopt = |claims: fn(&Home) -> Result<Claims>, range: Option<LiveClaim>| {
+            let Some(range) = range else { return Ok(None) };
+            let descriptor = descriptors.next().ok_or_else(|| Error::bug("a claim was not handed over"))?;
+            claims(&home)?.adopt(descriptor, range).map(Some)
         };
-        Ok(Self { spec, status: File::from(status), lock, claim })
+        let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(Claims::on_memory, promised)?);
+        Ok(Self { spec, status: File::from(status), lock, claim, _promise: promise })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.

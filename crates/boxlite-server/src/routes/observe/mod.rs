@@ -48,6 +48,14 @@ fn obstacle(info: &HostInfo) -> Option<String> {
     if let Some(missing) = info.assets.iter().find(|asset| asset.path.is_none() && !asset.optional) {
         return Some(format!("this host lacks {}: {}", missing.name, missing.remedy));
     }
+    if let Some(memory) = info.memory.as_ref().filter(|memory| memory.full) {
+        let promised = memory.promises.iter().sum::<u64>();
+        return Some(format!(
+            "too little memory for a start: boxes may have {} bytes, of which {promised} are promised to {} boxes",
+            memory.limit,
+            memory.promises.len()
+        ));
+    }
     // A start whose free space cannot be read is not refused.
     let space = info.space.as_ref().filter(|space| space.verdict == Verdict::Reject)?;
     let (free, claimed) = (space.free.bytes, space.claims.iter().sum::<u64>());

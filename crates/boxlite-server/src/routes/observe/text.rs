@@ -43,6 +43,22 @@ impl MetricsSnapshot<'_> {
             let claimed = space.claims.iter().sum();
             gauge("boxlite_claimed_bytes", "Free bytes that starting and running boxes claim.", claimed);
         }
+        if let Some(memory) = &self.info.memory {
+            let mut gauge = |name: &str, help: &str, value: u64| page.one(name, "gauge", help, &[], value);
+            gauge(
+                "boxlite_memory_bytes",
+                "Memory of the host, or of the server's control group.",
+                memory.host.bytes,
+            );
+            gauge("boxlite_memory_limit_bytes", "Memory that boxes may be promised together.", memory.limit);
+            let promised = memory.promises.iter().sum();
+            gauge("boxlite_memory_promised_bytes", "Memory that running boxes were promised.", promised);
+            gauge(
+                "boxlite_memory_used_bytes",
+                "Memory that running boxes take, as their control groups count it.",
+                memory.used,
+            );
+        }
         page.head("boxlite_start_verdict", "gauge", "1 for what a start would be told now.");
         let verdict = self.info.space.as_ref().map(|space| space.verdict);
         for (name, which) in [
@@ -68,7 +84,11 @@ impl MetricsSnapshot<'_> {
         counter("boxlite_boxes_created_total", "Boxes created.", &did.boxes_created);
         counter("boxlite_starts_total", "Starts after which the box ran.", &did.boxes_started);
         counter("boxlite_stops_total", "Boxes stopped on request.", &did.boxes_stopped);
-        counter("boxlite_starts_refused_total", "Starts refused for want of space.", &did.starts_refused);
+        counter(
+            "boxlite_starts_refused_total",
+            "Starts refused for want of disk space or memory.",
+            &did.starts_refused,
+        );
         counter("boxlite_starts_failed_total", "Starts that failed otherwise.", &did.starts_failed);
         counter("boxlite_execs_total", "Commands begun in boxes.", &did.commands);
         counter(

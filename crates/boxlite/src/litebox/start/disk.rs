@@ -16,6 +16,7 @@ pub(crate) struct ImagedBox<'a> {
     context: StartContext<'a>,
     guard: BoxGuard,
     room: admission::Admission,
+    memory: admission::MemoryPromise,
     image: ImageChain,
 }
 
@@ -24,6 +25,7 @@ pub(crate) struct OverlaidBox<'a> {
     pub(super) context: StartContext<'a>,
     pub(super) guard: BoxGuard,
     pub(super) room: admission::Admission,
+    pub(super) memory: admission::MemoryPromise,
     pub(super) image: ImageChain,
     /// The bases and deltas between overlay and disk image, nearest first.
     pub(super) between: Vec<PathBuf>,
@@ -35,7 +37,7 @@ impl<'a> AdmittedBox<'a> {
     /// # Errors
     /// `Corrupt` when the disk image has vanished from below an overlay and cannot be made again as it was.
     pub(super) fn lease(self) -> Result<ImagedBox<'a>> {
-        let Self { context, guard, room } = self;
+        let Self { context, guard, room, memory } = self;
         let (home, record) = (&context.local.home, &guard.record);
         let form = form_below(home, &guard.paths.overlay())?;
         let image = match form {
@@ -46,7 +48,7 @@ impl<'a> AdmittedBox<'a> {
             Some(image) => image,
             None => build(context, record, form).map_err(|error| vanished(&guard, error))?,
         };
-        Ok(ImagedBox { context, guard, room, image })
+        Ok(ImagedBox { context, guard, room, memory, image })
     }
 }
 
@@ -118,7 +120,7 @@ fn vanished(guard: &BoxGuard, error: Error) -> Error {
 impl<'a> ImagedBox<'a> {
     /// Creates the overlay, unless there is one from an earlier run, and notes the disk image's use.
     pub(super) fn overlay(self) -> Result<OverlaidBox<'a>> {
-        let Self { context, guard, room, image } = self;
+        let Self { context, guard, room, memory, image } = self;
         let path = guard.paths.overlay();
         description::ensure(context.local, &guard.paths, &guard.record)?;
         if !path.exists() {
@@ -133,6 +135,6 @@ impl<'a> ImagedBox<'a> {
         }
         let mut between = below.bases;
         between.extend(image.deltas().map(Path::to_owned));
-        Ok(OverlaidBox { context, guard, room, image, between })
+        Ok(OverlaidBox { context, guard, room, memory, image, between })
     }
 }

@@ -46,13 +46,17 @@ impl<'a> OverlaidBox<'a> {
 
     /// Does everything that precedes the record.
     fn prepare(self, purpose: Purpose) -> Result<(StartContext<'a>, BoxGuard, PreparedLaunch)> {
-        let Self { context, guard, room, image, between } = self;
+        let Self { context, guard, room, memory, image, between } = self;
         let assets = context.local.assets.find()?;
         let shim = assets.shim.clone();
         let boot = boot_files(context, &guard, &assets)?;
         let mut spec = specification(context, &guard, &image, between, &boot, assets, purpose)?;
         let template = origin(context, &room, &mut spec);
-        let hand_over = HandOver { lock: guard.shim_lock()?, claim: Some(room.into_claim()) };
+        let hand_over = HandOver {
+            lock: guard.shim_lock()?,
+            claim: Some(room.into_claim()),
+            memory: Some(memory.into_claim()),
+        };
         Ok((context, guard, PreparedLaunch { spec, shim, hand_over, _leases: (image, boot, template) }))
     }
 }
@@ -134,7 +138,7 @@ fn specification(
         kernel_arguments: Vec::new(),
         accel: choice.accelerator,
         cpus: options.cpus,
-        memory_bytes: options.memory.next_multiple_of(1 << 20),
+        memory_bytes: shim::guest_memory(options.memory),
         network: network(options, purpose)?,
         shares: Shares {
             volumes: record.volumes.clone(),

@@ -16,7 +16,7 @@ use boxlite_storage::image::Images;
 use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
 use boxlite_vm::volume;
 
-use super::{BoxGuard, Observed, quota};
+use super::{BoxGuard, Observed, memory, quota};
 use crate::context::LocalContext;
 
 /// A box that is not running, under its guard.
@@ -25,11 +25,12 @@ pub(crate) struct RestingBox<'a> {
     guard: BoxGuard,
 }
 
-/// A box whose start was admitted, with the claim on its disk space.
+/// A box whose start was admitted, with the claims on its disk space and its memory.
 pub(crate) struct AdmittedBox<'a> {
     context: StartContext<'a>,
     guard: BoxGuard,
     room: admission::Admission,
+    memory: admission::MemoryPromise,
 }
 
 /// The context that every stage works with.
@@ -98,7 +99,9 @@ pub(crate) fn boot_for_maintenance(
 }
 
 impl<'a> RestingBox<'a> {
-    /// Asks for room before anything is written.
+    /// Asks for memory and for room on the disk before anything is written.
+    ///
+    /// Memory comes first: no garbage is collected for a start that is refused all the same.
     ///
     /// # Errors
     /// `ResourceExhausted` with the figures.
@@ -108,6 +111,7 @@ impl<'a> RestingBox<'a> {
         if !context.reads_only {
             quota::admit(&guard.record, &guard.paths)?;
         }
+        let memory = memory::admit(local, &guard.record)?;
         let written: Vec<PathBuf> =
             volume::writable_sources(&guard.record.volumes).map(Path::to_owned).collect();
         let keep = disk::digests(context, &guard.record);
@@ -127,6 +131,6 @@ impl<'a> RestingBox<'a> {
         for notice in room.notices() {
             context.progress.report(Progress::Notice { message: notice.message.clone() });
         }
-        Ok(AdmittedBox { context, guard, room })
+        Ok(AdmittedBox { context, guard, room, memory })
     }
 }

@@ -39,6 +39,7 @@ impl HostOperations for Local {
                 acceleration_problem,
                 assets: context.assets.report(),
                 space: space(context).ok(),
+                memory: litebox::memory_figures(context).ok(),
                 jail: context.jail.get_or_init(|| jail_info(context)).clone(),
                 settings: context.settings.describe(),
             })

@@ -1,0 +1,140 @@
+//! The memory that boxes of this process share: the host's, or less where a control group bounds this process.
+
+use std::path::{Path, PathBuf};
+
+use boxlite_types::{Doing, Error, HostMemory, Result};
+
+/// Measures it: `MemTotal`, or the limit of a control group that this process is in or below, whichever is smaller.
+///
+/// # Errors
+/// `Io` when the kernel does not tell.
+pub(super) fn host_memory() -> Result<HostMemory> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").doing("reading", "/proc/meminfo")?;
+    let total = total_of(&meminfo)
+        .ok_or_else(|| Error::corrupt("/proc/meminfo names no MemTotal").at("/proc/meminfo"))?;
+    // A process without control groups is bounded by none.
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let files = limit_files(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+    let limits = files.into_iter().filter_map(|path| {
+        let text = std::fs::read_to_string(&path).ok()?;
+        Some((limit_of(&text)?, path))
+    });
+    let strictest = limits.filter(|(limit, _)| *limit < total).min();
+    Ok(match strictest {
+        Some((bytes, path)) => {
+            HostMemory { bytes, limited_by: Some(path.parent().unwrap_or(&path).to_owned()) }
+        }
+        None => HostMemory { bytes: total, limited_by: None },
+    })
+}
+
+fn total_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Reads a limit file of either version; `None` where it sets no limit. Version 1 writes a huge number for that.
+fn limit_of(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|limit| *limit > 0)
+}
+
+/// The limit files of the process's memory group and of every group above it that can be seen from here.
+fn limit_files(cgroups: &str, mountinfo: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for mount in mountinfo.lines().filter_map(CgroupMount::parse) {
+        let group = cgroups.lines().find_map(|line| {
+            let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+            let ours = match mount.version {
+                2 => controllers.is_empty(),
+                _ => controllers.split(',').any(|name| name == "memory"),
+            };
+            ours.then_some(group)
+        });
+        let Some(group) = group else { continue };
+        let file = if mount.version == 2 { "memory.max" } else { "memory.limit_in_bytes" };
+        // In a container the mount may begin at this process's own group, which is named from the host's root.
+        let below = Path::new(group).strip_prefix(mount.root).unwrap_or(Path::new(""));
+        files.extend(below.ancestors().map(|group| Path::new(mount.point).join(group).join(file)));
+    }
+    files
+}
+
+/// A mounted hierarchy that may bound memory.
+struct CgroupMount<'a> {
+    version: u8,
+    /// The group that is mounted.
+    root: &'a str,
+    point: &'a str,
+}
+
+impl<'a> CgroupMount<'a> {
+    /// Reads a line of `/proc/self/mountinfo`; `None` for other mounts.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let mut fields = filesystem.split(' ');
+        let version = match (fields.next()?, fields.nth(1)?) {
+            ("cgroup2", _) => 2,
+            ("cgroup", options) if options.split(',').any(|option| option == "memory") => 1,
+            _ => return None,
+        };
+        Some(Self { version, root, point })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(cgroups: &str, mountinfo: &str) -> Vec<String> {
+        limit_files(cgroups, mountinfo).iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn every_group_from_this_process_to_the_root_may_set_the_limit() {
+        let unified = "25 1 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let found = files("0::/user.slice/app.scope\n", unified);
+        let expected = ["user.slice/app.scope/", "user.slice/", ""];
+        assert_eq!(found, expected.map(|group| format!("/sys/fs/cgroup/{group}memory.max")));
+
+        let legacy = "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      31 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n";
+        let found = files("4:memory:/api/x\n3:cpu:/other\n0::/\n", legacy);
+        let expected = ["api/x/", "api/", ""];
+        assert_eq!(
+            found,
+            expected.map(|group| format!("/sys/fs/cgroup/memory/{group}memory.limit_in_bytes"))
+        );
+    }
+
+    /// Mutation tried: without the removal of the mount's root, a container's limit is looked for where it is not.
+    #[test]
+    fn a_container_finds_its_limit_at_the_mounts_root() {
+        let shared = "30 25 0:26 /docker/c1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+        let expected = ["/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+        assert_eq!(files("4:memory:/docker/c1\n", shared), expected);
+        // With a namespace of its own, it names its group from there.
+        assert_eq!(files("4:memory:/\n", shared), expected);
+        let own = "25 1 0:23 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
+        assert_eq!(files("0::/\n", own), ["/sys/fs/cgroup/memory.max"]);
+    }
+
+    #[test]
+    fn texts_without_a_limit_set_none() {
+        assert_eq!(limit_of("max\n"), None);
+        assert_eq!(limit_of("2147483648\n"), Some(2 << 30));
+        assert_eq!(limit_of(""), None);
+        assert_eq!(total_of("MemTotal:        1024 kB\nMemFree: 1 kB\n"), Some(1 << 20));
+        assert_eq!(total_of("MemFree: 1 kB\n"), None);
+        for garbage in ["", "0::", "a:b", "25 1", "25 1 0:23 / /x rw - cgroup2", "::::\n - \n"] {
+            assert_eq!(files(garbage, garbage), [""; 0], "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn this_host_has_memory() {
+        assert!(host_memory().unwrap().bytes > 64 << 20);
+    }
+}
