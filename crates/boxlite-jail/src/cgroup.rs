@@ -185,6 +185,34 @@ impl Cgroup {
     }
 }
 
+/// Puts `process` into the group `name` of every hierarchy that has one, beside those that run in it.
+///
+/// # Errors
+/// The kernel's, for a process that has ended or that the caller may not move.
+pub fn adopt(name: &str, process: u32) -> io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let hierarchies = Hierarchies::of(&mounts);
+    let roots = hierarchies.legacy.iter().map(|(_, root)| root).chain(&hierarchies.unified);
+    for root in roots {
+        match write(&root.join(PARENT).join(name).join("cgroup.procs"), &process.to_string()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the group `name` from every hierarchy where nobody is in it.
+pub fn remove(name: &str) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let hierarchies = Hierarchies::of(&mounts);
+    for root in hierarchies.legacy.iter().map(|(_, root)| root).chain(&hierarchies.unified) {
+        if let Ok(parent) = open_directory(CWD, root.join(PARENT)) {
+            remove_at(&parent, name);
+        }
+    }
+}
+
 /// Bytes that the kernel charges to the group `name` now, caches of files included; `None` where there is no such group.
 pub fn memory_used(name: &str) -> Option<u64> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;

@@ -397,20 +397,21 @@ pub(crate) fn confined_filter(own: u32, children: &[u32]) -> Result<BpfProgram> 
     let neither: Vec<_> = other.iter().chain(&other_group).cloned().collect();
     rules.list_if(libc::SYS_kill, &neither)?;
     rules.list_if(libc::SYS_pidfd_open, &other)?;
-    rules.denying()
+    rules.denying(libc::ENOSYS)
 }
 
+/// What is said about system calls, each by a condition on its arguments.
 #[derive(Default)]
-struct SyscallRules(BTreeMap<i64, Vec<SeccompRule>>);
+pub(crate) struct SyscallRules(BTreeMap<i64, Vec<SeccompRule>>);
 
 impl SyscallRules {
     /// Lists `calls` whatever their arguments are.
-    fn list(&mut self, calls: &[libc::c_long]) {
+    pub(crate) fn list(&mut self, calls: &[libc::c_long]) {
         self.0.extend(calls.iter().map(|&call| (call, Vec::new())));
     }
 
     /// Lists `call` if all of `conditions` hold; further rules for the same call are alternatives.
-    fn list_if(&mut self, call: libc::c_long, conditions: &[Condition]) -> Result<()> {
+    pub(crate) fn list_if(&mut self, call: libc::c_long, conditions: &[Condition]) -> Result<()> {
         if conditions.is_empty() {
             self.list(&[call]);
             return Ok(());
@@ -426,10 +427,10 @@ impl SyscallRules {
         self.compile(SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)
     }
 
-    /// A filter that denies what is listed, and the calls of the processor's other calling conventions.
-    fn denying(self) -> Result<BpfProgram> {
+    /// A filter that answers what is listed with `errno`, and denies the calls of the processor's other calling conventions.
+    pub(crate) fn denying(self, errno: libc::c_int) -> Result<BpfProgram> {
         let mut program = deny_x32();
-        program.extend(self.compile(SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?);
+        program.extend(self.compile(SeccompAction::Allow, SeccompAction::Errno(errno as u32))?);
         Ok(program)
     }
 
@@ -454,7 +455,7 @@ fn deny_x32() -> BpfProgram {
 
 /// What an argument of a system call must be.
 #[derive(Clone)]
-struct Condition {
+pub(crate) struct Condition {
     argument: u8,
     length: SeccompCmpArgLen,
     operator: SeccompCmpOp,
@@ -474,7 +475,7 @@ fn equals(argument: u8, value: u64) -> Condition {
 }
 
 /// The bits `mask` of the lower half of `argument` are `value`.
-fn masked(argument: u8, mask: u64, value: u64) -> Condition {
+pub(crate) fn masked(argument: u8, mask: u64, value: u64) -> Condition {
     Condition { argument, length: SeccompCmpArgLen::Dword, operator: SeccompCmpOp::MaskedEq(mask), value }
 }
 

@@ -30,16 +30,18 @@ mod filter;
 mod launch;
 mod libraries;
 mod message;
+mod privilege_bits;
 pub mod qemu;
 mod report;
 mod spec;
 mod stage;
 
+pub use cgroup::{adopt as adopt_into_group, memory_used, remove as remove_group};
 pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};
-pub use cgroup::memory_used;
 pub use error::{JailError, JailResult};
 pub use launch::{Jailed, launch};
 pub use libraries::code_of;
+pub use privilege_bits::PrivilegeBits;
 pub use report::{JailReport, Measure, MeasureState};
 pub use spec::{
     Bound, CgroupSpec, JailIdentity, JailSpec, Limits, MEMORY_OVERHEAD, NetworkScope, Opening, Profile,

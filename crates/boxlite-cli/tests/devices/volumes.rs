@@ -97,6 +97,132 @@ async fn a_read_only_volume_is_read_only_even_when_the_guest_mounts_it_read_writ
     assert_eq!(names, ["file"]);
 }
 
+const PRIVILEGES: &str = r#"
+import errno, os, stat, subprocess
+subprocess.run(["busybox", "mount", "-o", "remount,rw,suid,dev", "/data"], check=True)
+os.chdir("/data")
+def make(name):
+    open(name, "w").write("exit 0")
+    os.chmod(name, 0o755)
+    return name
+def create(mode):
+    os.umask(0)
+    os.close(os.open("created", os.O_CREAT | os.O_WRONLY, mode))
+tries = {
+    "setuid": lambda: os.chmod(make("a"), 0o4755),
+    "setgid": lambda: os.chmod(make("b"), 0o2755),
+    "setuid of an open file": lambda: os.fchmod(os.open(make("c"), os.O_RDWR), 0o4755),
+    "setgid directory": lambda: (os.mkdir("d"), os.chmod("d", 0o2775)),
+    "create setuid": lambda: create(0o4755),
+    "mknod setuid": lambda: os.mknod("e", stat.S_IFREG | 0o4755),
+    "block device": lambda: os.mknod("f", stat.S_IFBLK | 0o666, os.makedev(8, 0)),
+    "character device": lambda: os.mknod("g", stat.S_IFCHR | 0o666, os.makedev(1, 1)),
+    "whiteout": lambda: os.mknod("h", stat.S_IFCHR | 0o666, 0),
+    "capability": lambda: os.setxattr(make("i"), "security.capability", bytes.fromhex("0100000200ffffff00000000ffffff0000000000")),
+    "hand over, then setuid": lambda: (os.chown(make("j"), 0, 0), os.chmod("j", 0o6755)),
+}
+for name, attempt in tries.items():
+    try:
+        attempt()
+        print(name, "worked")
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            print(name, error)
+open("given", "r+").write("x")
+os.rename(make("ordinary"), "renamed")
+os.chmod("renamed", 0o640)
+os.mkfifo("fifo")
+os.mkdir("sticky"); os.chmod("sticky", 0o1777)
+"#;
+
+/// The guest may mount the volume as it likes, so only what the host lets virtiofsd do counts. Mutation tried: without
+/// the filter, and without the capability taken from virtiofsd.
+#[tokio::test]
+async fn no_file_of_a_volume_comes_to_give_privileges_on_the_host() {
+    let Some(ground) = ground() else { return };
+    let shared = tempfile::tempdir().unwrap();
+    let given = shared.path().join("given");
+    std::fs::write(&given, "a program of the host's root").unwrap();
+    std::fs::set_permissions(&given, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    let mut guest = ground.new_box(None, &[format!("{}:/data", shared.path().display())]);
+    guest.up().await;
+    assert_eq!(guest.python(PRIVILEGES, &[]).await, "");
+    guest.stop().await;
+
+    for entry in std::fs::read_dir(shared.path()).unwrap() {
+        let entry = entry.unwrap();
+        let (name, found) = (entry.file_name(), entry.metadata().unwrap());
+        assert_eq!((found.mode() & 0o6000, found.rdev()), (0, 0), "{name:?}");
+    }
+    let mode = |name: &str| std::fs::metadata(shared.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("given"), mode("renamed"), mode("sticky")), (0o755, 0o640, 0o1777));
+}
+
+/// Every process of a box, its shim included: by the parents of its QEMU, and by their children.
+fn processes_of(launched: Launched) -> Vec<u32> {
+    let mut found = vec![launched.shim_pid];
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| pid));
+        next += 1;
+    }
+    found
+}
+
+/// Who has the lock's descriptor can release the lock, so QEMU and virtiofsd must not have it: the box would look as if it
+/// had ended. Mutation tried: with virtiofsd started as the jailer is.
+#[tokio::test]
+async fn what_serves_a_guest_has_no_descriptor_of_the_home_but_qemu_its_disk() {
+    let Some(ground) = ground() else { return };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let volumes = [format!("{}:/one", one.path().display()), format!("{}:/two:ro", two.path().display())];
+    let mut guest = ground.new_box(None, &volumes);
+    guest.spec.box_id = format!("group{}", std::process::id());
+    guest.up().await;
+    let root = ground.home.root();
+    let (mut daemons, mut holders) = (Vec::new(), 0);
+    for pid in processes_of(guest.launched()) {
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        let program = program.file_name().unwrap().to_str().unwrap().to_owned();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let open: Vec<_> = open.map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap()).collect();
+        let of_home: Vec<_> = open.iter().filter(|path| path.starts_with(root)).collect();
+        match program.as_str() {
+            "boxlite-shim" => holders += usize::from(of_home.contains(&&guest.paths.shim_lock())),
+            "virtiofsd" => {
+                assert!(of_home.is_empty(), "{of_home:?}");
+                daemons.push(pid);
+            }
+            _ if pid == guest.launched().vm_pid => {
+                assert!(!of_home.contains(&&guest.paths.shim_lock()), "{of_home:?}");
+            }
+            other => panic!("{other} is not expected, with {open:?}"),
+        }
+    }
+    assert!(daemons.len() >= 2 && holders >= 2, "{daemons:?}, {holders}");
+
+    // What a host with control groups counts for QEMU it counts for them.
+    let group = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let line = format!("/boxlite/{}", guest.spec.box_id);
+    let of_qemu: Vec<_> =
+        group(guest.launched().vm_pid).lines().filter(|of| of.ends_with(&line)).map(str::to_owned).collect();
+    for daemon in daemons {
+        assert!(of_qemu.iter().all(|of| group(daemon).lines().any(|own| own == of)), "{}", group(daemon));
+    }
+    let directory = std::path::PathBuf::from(format!("/sys/fs/cgroup/memory{line}"));
+    assert_eq!(directory.exists(), of_qemu.iter().any(|of| of.contains(":memory:")));
+    guest.stop().await;
+    deadline::until(TIMEOUT, "the group to be gone", || !directory.exists());
+}
+
 #[tokio::test]
 async fn a_killed_shim_leaves_no_virtiofsd_and_no_qemu() {
     let Some(ground) = ground() else { return };

@@ -31,6 +31,8 @@ pub(crate) struct DeviceBackend {
     pub(crate) shared_memory: bool,
     /// Resolves once the part can serve, awaited while QEMU comes up; an error fails the start.
     pub(crate) ready: Option<BoxFuture<'static, Result<()>>>,
+    /// The process group of a program that serves the device, to be put into the box's control group.
+    pub(crate) process_group: Option<u32>,
     /// What a network carries.
     pub(crate) counts: Option<Arc<Counts>>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
@@ -50,7 +52,7 @@ pub(crate) fn backends(
     if let Some(network) = &spec.network {
         backends.push(network_backend(spec, network, jail, spawner)?);
     }
-    let shares = volume::start(&spec.shares, |command, keep| spawner.spawn(command, keep))?;
+    let shares = volume::start(&spec.shares, |command, keep| spawner.spawn_without_lock(command, keep))?;
     backends.extend(shares.into_iter().map(share_backend));
     Ok(backends)
 }
@@ -94,6 +96,7 @@ fn network_backend(
         arguments: card_arguments(mac, &ends.card).into_iter().map(OsString::from).collect(),
         descriptors: vec![ends.card],
         shared_memory: false,
+        process_group: None,
         ready: Some(ready.boxed()),
         counts: Some(counts),
         task: Some(carry.boxed()),
@@ -129,6 +132,7 @@ fn share_backend(share: Share) -> DeviceBackend {
         arguments: share.arguments.into_iter().map(OsString::from).collect(),
         descriptors: vec![share.descriptor],
         shared_memory: true,
+        process_group: Some(share.daemon.pid()),
         ready: None,
         counts: None,
         task: Some(share.daemon.watch().boxed()),

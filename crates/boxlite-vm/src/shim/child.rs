@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 
 use rustix::process::{Pid, Signal};
 
-/// Starts the shim's children: each holds the box's lock and dies with the shim.
+/// Starts the shim's children: each dies with the shim, and holds the box's lock unless it serves a guest directly.
 ///
 /// The death signal follows the thread that spawned a child and not its process, so this is used on the shim's
 /// main thread only, which lives as long as the shim.
@@ -34,10 +34,19 @@ impl ChildSpawner {
         self.spawned.borrow().clone()
     }
 
-    /// Spawns `command` with the descriptors `keep` (under their numbers) and no others besides its stdio.
-    pub(crate) fn spawn(&self, mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
-        let mut inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
-        inherited.push(self.lock.as_fd().as_raw_fd());
+    /// Spawns `command` with the lock, the descriptors `keep` (under their numbers) and no others besides its stdio.
+    pub(crate) fn spawn(&self, command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
+        self.spawn_without_lock(command, &[keep, &[self.lock()][..]].concat())
+    }
+
+    /// The same without the lock: who has its descriptor can release the lock, and a program that a guest takes over
+    /// would make a running box look as if it had ended.
+    pub(crate) fn spawn_without_lock(
+        &self,
+        mut command: Command,
+        keep: &[BorrowedFd<'_>],
+    ) -> io::Result<Child> {
+        let inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         let parent = rustix::process::getpid();
         in_child(&mut command, move || {
             die_with(parent)?;

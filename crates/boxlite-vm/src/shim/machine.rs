@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::backend::{self, DeviceBackend};
 use super::child::ChildSpawner;
+use super::groups;
 use super::jail::BoxJail;
 use super::launch::LaunchSpec;
 use super::template;
@@ -45,6 +46,9 @@ impl Machine {
             Err(error) => Err(error),
         };
         let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
+        if spec.jail.is_some() {
+            groups::gather(&spec.box_id, backends.iter().filter_map(|backend| backend.process_group));
+        }
         Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, _jail: jail })
     }
 

@@ -20,6 +20,7 @@ mod confinement;
 mod control;
 mod driver;
 mod frames;
+mod groups;
 mod handover;
 mod jail;
 mod launch;

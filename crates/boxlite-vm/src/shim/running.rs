@@ -33,6 +33,7 @@ use super::child::ChildSpawner;
 use super::claim::DiskClaim;
 use super::control;
 use super::driver::{Driver, Gate, HostDisk, Inputs, Keeping};
+use super::groups;
 use super::launch::{GuestOrigin, LaunchSpec};
 use super::log::CappedFile;
 use super::machine::Machine;
@@ -71,6 +72,7 @@ impl RunningBox {
     /// Runs the box to its end and publishes the outcome.
     pub(super) async fn run(self) -> Result<()> {
         let Self { spec, paths, machine, listener, terminate, slot, claim, pause, relief, _spawner } = self;
+        let box_id = spec.box_id.clone();
         let Machine { vm, backends, qmp, qmp_events, template, .. } = machine;
         let doing = "attaching to QEMU of";
         let dir = spec.box_dir.clone();
@@ -111,7 +113,10 @@ impl RunningBox {
 
         for device in devices {
             device.abort();
+            // Its program is gone then.
+            let _ = device.await;
         }
+        groups::remove(&box_id);
         server.abort();
         complaints.finish().await.explain(&mut outcome);
         tracing::info!(?outcome, "the box has ended");

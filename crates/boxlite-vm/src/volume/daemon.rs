@@ -45,7 +45,8 @@ pub(super) fn arguments(
     let fixed = ["--seccomp", "kill", "--inode-file-handles=never", "--log-level", "warn"];
     arguments.extend(["--sandbox", sandbox].into_iter().chain(fixed).map(OsString::from));
     if owner.uid == 0 {
-        arguments.push("--modcaps=-mknod:-setfcap".into());
+        // Without the last, a write to a file with set-user-id takes that bit away, as it does for other users.
+        arguments.push("--modcaps=-mknod:-setfcap:-fsetid".into());
     } else {
         let Identity { uid, gid } = owner;
         arguments.push(format!("--uid-map=:0:{uid}:1:").into());
@@ -173,7 +174,7 @@ mod tests {
     fn root_passes_ids_on_but_makes_no_devices() {
         let line = line(false, 0, Sandbox::Chroot);
         assert!(line.starts_with("--fd|7|--shared-dir|/srv/a b|--sandbox|chroot|"), "{line}");
-        assert!(line.contains("--modcaps=-mknod:-setfcap") && !line.contains("map="), "{line}");
+        assert!(line.contains("--modcaps=-mknod:-setfcap:-fsetid") && !line.contains("map="), "{line}");
     }
 
     #[test]

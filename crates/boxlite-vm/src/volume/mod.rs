@@ -5,9 +5,11 @@
 //! keeps no socket on disk, is started by the box's shim and dies with it. Read-only is enforced on the host's side by
 //! virtiofsd, whatever the guest mounts.
 //!
-//! Ownership: run by root, ids in the guest are ids on the host (as with a Docker bind mount), but no device nodes
-//! and no file capabilities can be made. Run by anybody else, everything belongs to that user, and the guest shows it as
-//! root's. Extended attributes and ACLs are not passed on.
+//! Privileges: whatever the guest mounts and whoever it runs as, no set-user-id or set-group-id bit, no device node and no
+//! file capability comes to be on the host; see [`boxlite_jail::PrivilegeBits`].
+//!
+//! Ownership: run by root, ids in the guest are ids on the host (as with a Docker bind mount). Run by anybody else,
+//! everything belongs to that user, and the guest shows it as root's. Extended attributes and ACLs are not passed on.
 
 mod daemon;
 mod mounts;

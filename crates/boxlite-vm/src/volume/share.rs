@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
-use boxlite_types::{Doing, Result};
+use boxlite_jail::PrivilegeBits;
+use boxlite_types::{Doing, Error, Result};
 
 use super::daemon::{self, Identity};
 use super::served::ServedDirectory;
@@ -37,6 +39,11 @@ pub fn start(
     }
     daemon::require(virtiofsd)?;
     let sandbox = Sandbox::detect()?;
+    let privilege_bits = PrivilegeBits::refuse().map_err(|error| {
+        Error::unsupported("volumes need a filter of system calls that this host does not have")
+            .because(error)
+    })?;
+    let privilege_bits = Arc::new(privilege_bits);
     let owner =
         Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let mut started = Vec::with_capacity(volumes.len());
@@ -49,6 +56,7 @@ pub fn start(
         command.args(daemon::arguments(volume, connection.listener.as_raw_fd(), sandbox, owner));
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        refuse_privilege_bits(&mut command, &privilege_bits);
         let child = spawn(command, &[connection.listener.as_fd()]).doing("starting", virtiofsd)?;
         started.push(Share {
             arguments: device(index, connection.connected.as_raw_fd()),
@@ -60,6 +68,16 @@ pub fn start(
         directory.confirm(&mut share.daemon, &volume.source)?;
     }
     Ok(started)
+}
+
+/// Has `command` make no file that gives privileges on the host.
+fn refuse_privilege_bits(command: &mut Command, filters: &Arc<PrivilegeBits>) {
+    let filters = Arc::clone(filters);
+    // SAFETY: the filters are made already, and applying them makes system calls only.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(move || filters.apply());
+    }
 }
 
 fn device(index: usize, descriptor: RawFd) -> Vec<String> {
