@@ -40,6 +40,9 @@ pub struct BoxOptions {
     pub disk_size: Option<u64>,
     /// Allocated bytes of its overlay at which the box is paused, less than `disk_size`; no bound of its own when absent.
     pub disk_quota: Option<u64>,
+    /// Bytes per second that the box may read from and write to its disk together, those of volumes not counted; no bound of
+    /// its own when absent.
+    pub disk_io: Option<u64>,
     /// Volumes, `HOST:BOX[:ro]`.
     pub volumes: Vec<String>,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
@@ -77,6 +80,7 @@ impl Default for BoxOptions {
             memory: 256 << 20,
             disk_size: None,
             disk_quota: None,
+            disk_io: None,
             volumes: Vec::new(),
             ports: Vec::new(),
             network: NetworkMode::User,

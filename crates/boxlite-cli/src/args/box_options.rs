@@ -46,6 +46,9 @@ pub(crate) struct BoxArgs {
     /// Disk space of the host at which the box is paused until this is raised by `update`; below the virtual size
     #[arg(long, value_name = "SIZE")]
     disk_quota: Option<Bytes>,
+    /// Bytes per second that the box may read from and write to its disk, together [default: no bound]
+    #[arg(long, value_name = "SIZE")]
+    disk_io: Option<Bytes>,
     /// Disk space that a start of this box reserves on the host [default: the settings']
     #[arg(long, value_name = "SIZE")]
     claim: Option<Bytes>,
@@ -140,6 +143,7 @@ impl BoxArgs {
             memory: self.memory.0,
             disk_size: self.disk_size.map(|bytes| bytes.0),
             disk_quota: self.disk_quota.map(|bytes| bytes.0),
+            disk_io: self.disk_io.map(|bytes| bytes.0),
             volumes: self.volumes,
             ports: self.ports,
             network: match self.network {

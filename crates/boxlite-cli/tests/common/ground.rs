@@ -94,6 +94,7 @@ impl Ground {
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
             jail: Some(self.jail.clone()),
             disk_quota: None,
+            disk_io: None,
             network: None,
             shares: Shares::default(),
         };

@@ -72,6 +72,8 @@ pub struct LaunchSpec {
     pub jail: Option<JailPolicy>,
     /// What the overlay may take of the host's disk, at the beginning; `None` leaves that to the floors.
     pub disk_quota: Option<DiskQuota>,
+    /// Bytes per second that the guest may read from and write to its disk together; `None` does not bound them.
+    pub disk_io: Option<u64>,
 }
 
 impl LaunchSpec {
@@ -196,6 +198,7 @@ impl LaunchSpec {
             floors: DiskFloors { pause_below: 0, resume_at: 0 },
             jail: None,
             disk_quota: None,
+            disk_io: None,
         }
     }
 }

@@ -60,6 +60,11 @@ impl Machine {
         if let Some(state) = vm.state {
             template::restore(&qmp, &mut events, state).await?;
         }
+        if let Some(rate) = spec.disk_io {
+            let limited = qmp.limit_disk(Some(rate)).await;
+            limited
+                .map_err(|error| Error::unsupported("the disk's rate cannot be bounded").because(error))?;
+        }
         Ok((qmp, events))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Lock, StagedDir, fault};
-use boxlite_home::settings::Settings;
+use boxlite_home::settings::{Bytes, Settings};
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
@@ -23,6 +23,8 @@ use crate::context::LocalContext;
 /// The least memory that the guest's kernel boots in.
 const MIN_MEMORY: u64 = 96 << 20;
 const MAX_CPUS: u32 = 255;
+/// The least bytes per second of a disk.
+const MIN_DISK_IO: u64 = 256 << 10;
 
 /// Checks `options` against each other, the settings and the image.
 ///
@@ -53,6 +55,14 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
     }
     if let Some(wanted) = options.disk_quota {
         quota::check(DiskQuota(wanted), options.disk_size.unwrap_or(base))?;
+    }
+    if let Some(wanted) = options.disk_io
+        && wanted < MIN_DISK_IO
+    {
+        return Err(Error::invalid(format!(
+            "{wanted} bytes per second are too few for a disk: its guest would take minutes to boot; ask for at least {}",
+            Bytes(MIN_DISK_IO)
+        )));
     }
     if let Some(entry) = options.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
         return Err(Error::invalid(format!("'{entry}' is not an environment entry; write NAME=value")));

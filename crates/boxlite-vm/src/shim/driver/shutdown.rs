@@ -220,7 +220,16 @@ impl Driver {
         self.ask_to_flush(Duration::ZERO);
     }
 
+    /// The disk is as fast as it can be from now on: a bound on its rate must not cost data that was written in time.
     fn ask_to_flush(&self, grace: Duration) {
+        if self.spec.disk_io.is_some() {
+            let qmp = std::sync::Arc::clone(&self.qmp);
+            tokio::spawn(async move {
+                if let Err(error) = qmp.limit_disk(None).await {
+                    tracing::warn!(%error, "the disk stays slow while the guest flushes");
+                }
+            });
+        }
         let _ = self.guest.control(&ToGuest::Shutdown { grace_ms: grace.as_millis() as u64 });
     }
 

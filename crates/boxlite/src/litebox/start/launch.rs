@@ -167,6 +167,11 @@ fn specification(
             Purpose::Run => options.disk_quota.map(DiskQuota),
             Purpose::Maintenance => None,
         },
+        // A copy is what its caller wants of the box, not what the box does.
+        disk_io: match purpose {
+            Purpose::Run => options.disk_io,
+            Purpose::Maintenance => None,
+        },
     })
 }
 
