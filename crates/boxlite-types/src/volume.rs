@@ -13,4 +13,7 @@ pub struct Volume {
     pub target: String,
     /// Whether the box may not write.
     pub read_only: bool,
+    /// Whether everything belongs to root in the box, and what the box makes to the directory's owner on the host.
+    #[serde(default)]
+    pub map_ids: bool,
 }

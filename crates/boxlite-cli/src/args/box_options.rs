@@ -52,8 +52,8 @@ pub(crate) struct BoxArgs {
     /// Disk space that a start of this box reserves on the host [default: the settings']
     #[arg(long, value_name = "SIZE")]
     claim: Option<Bytes>,
-    /// Share a host directory with the box
-    #[arg(short, long = "volume", value_name = "HOST:BOX[:ro]")]
+    /// Share a host directory with the box; options are ro, and U to map the ids of its files
+    #[arg(short, long = "volume", value_name = "HOST:BOX[:OPTIONS]")]
     volumes: Vec<String>,
     /// Forward a port of the host to the box
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]

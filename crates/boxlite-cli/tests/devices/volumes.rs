@@ -158,6 +158,47 @@ async fn no_file_of_a_volume_comes_to_give_privileges_on_the_host() {
     assert_eq!((mode("given"), mode("renamed"), mode("sticky")), (0o755, 0o640, 0o1777));
 }
 
+const MAPPED: &str = r#"
+import os
+print(*[os.stat(name).st_uid + os.stat(name).st_gid for name in ("/data", "/data/given")])
+open("/data/given", "a").write("more")
+os.mkdir("/data/made")
+open("/data/made/file", "w").write("x")
+try:
+    os.chown("/data/made/file", 77, 88)
+except OSError as error:
+    print(error)
+os.setegid(99); os.seteuid(99)
+try:
+    open("/data/by_another", "w").write("x")
+except OSError as error:
+    print("refused to another")
+"#;
+
+/// Mutation tried: without the translation of ids, what the box makes is root's on the host.
+#[tokio::test]
+async fn with_mapped_ids_a_volume_is_roots_in_the_box_and_its_owners_on_the_host() {
+    let Some(ground) = ground() else { return };
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::write(shared.path().join("given"), "given").unwrap();
+    std::os::unix::fs::chown(shared.path(), Some(1234), Some(5678)).unwrap();
+    std::os::unix::fs::chown(shared.path().join("given"), Some(4321), Some(8765)).unwrap();
+    let mut guest = ground.new_box(None, &[format!("{}:/data:U", shared.path().display())]);
+    guest.up().await;
+    let said = guest.python(MAPPED, &[]).await;
+    guest.stop().await;
+    assert_eq!(said.lines().next(), Some("0 0"), "{said}");
+    let owner = |name: &str| {
+        let found = std::fs::metadata(shared.path().join(name)).unwrap();
+        (found.uid(), found.gid())
+    };
+    assert_eq!(
+        (owner("made"), owner("made/file"), owner("given")),
+        ((1234, 5678), (1234, 5678), (4321, 8765))
+    );
+    assert_eq!(std::fs::read_to_string(shared.path().join("given")).unwrap(), "givenmore");
+}
+
 /// Every process of a box, its shim included: by the parents of its QEMU, and by their children.
 fn processes_of(launched: Launched) -> Vec<u32> {
     let mut found = vec![launched.shim_pid];

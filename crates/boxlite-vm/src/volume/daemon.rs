@@ -21,19 +21,21 @@ const LAST_WORDS: usize = 2048;
 /// Every id that the guest may use.
 const ALL_IDS: u32 = u32::MAX;
 
-/// The user that boxlite runs as, whose files an unprivileged virtiofsd makes.
+/// A user and a group of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// virtiofsd's arguments for `volume`, listening on the inherited descriptor `listener`.
+/// virtiofsd's arguments for `volume`, a directory of `directory_owner`, listening on the inherited descriptor `listener`
+/// and run by `user`.
 pub(super) fn arguments(
     volume: &Volume,
     listener: RawFd,
     sandbox: Sandbox,
-    owner: Identity,
+    user: Identity,
+    directory_owner: Identity,
 ) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--fd".into(), listener.to_string().into()];
     arguments.extend(["--shared-dir".into(), volume.source.clone().into()]);
@@ -44,15 +46,21 @@ pub(super) fn arguments(
     // File handles would need a capability that opens any file of the filesystem.
     let fixed = ["--seccomp", "kill", "--inode-file-handles=never", "--log-level", "warn"];
     arguments.extend(["--sandbox", sandbox].into_iter().chain(fixed).map(OsString::from));
-    if owner.uid == 0 {
+    if user.uid == 0 {
         // Without the last, a write to a file with set-user-id takes that bit away, as it does for other users.
         arguments.push("--modcaps=-mknod:-setfcap:-fsetid".into());
     } else {
-        let Identity { uid, gid } = owner;
+        let Identity { uid, gid } = user;
         arguments.push(format!("--uid-map=:0:{uid}:1:").into());
         arguments.push(format!("--gid-map=:0:{gid}:1:").into());
         arguments.push(format!("--translate-uid=squash-guest:0:0:{ALL_IDS}").into());
         arguments.push(format!("--translate-gid=squash-guest:0:0:{ALL_IDS}").into());
+    }
+    if volume.map_ids && user.uid == 0 {
+        for (kind, id) in [("uid", directory_owner.uid), ("gid", directory_owner.gid)] {
+            arguments.push(format!("--translate-{kind}=squash-guest:0:{id}:{ALL_IDS}").into());
+            arguments.push(format!("--translate-{kind}=squash-host:0:0:{ALL_IDS}").into());
+        }
     }
     if volume.read_only {
         arguments.push("--readonly".into());
@@ -159,8 +167,13 @@ mod tests {
     use super::*;
 
     fn line(read_only: bool, uid: u32, sandbox: Sandbox) -> String {
-        let volume = Volume { source: "/srv/a b".into(), target: "/x".into(), read_only };
-        let arguments = arguments(&volume, 7, sandbox, Identity { uid, gid: uid + 1 });
+        let volume = Volume { source: "/srv/a b".into(), target: "/x".into(), read_only, map_ids: false };
+        line_of(&volume, uid, sandbox)
+    }
+
+    fn line_of(volume: &Volume, uid: u32, sandbox: Sandbox) -> String {
+        let (user, owner) = (Identity { uid, gid: uid + 1 }, Identity { uid: 7, gid: 8 });
+        let arguments = arguments(volume, 7, sandbox, user, owner);
         arguments.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join("|")
     }
 
@@ -175,6 +188,18 @@ mod tests {
         let line = line(false, 0, Sandbox::Chroot);
         assert!(line.starts_with("--fd|7|--shared-dir|/srv/a b|--sandbox|chroot|"), "{line}");
         assert!(line.contains("--modcaps=-mknod:-setfcap:-fsetid") && !line.contains("map="), "{line}");
+    }
+
+    #[test]
+    fn mapped_ids_are_those_of_the_directory_for_root_alone() {
+        let volume = Volume { source: "/srv".into(), target: "/x".into(), read_only: false, map_ids: true };
+        let root = line_of(&volume, 0, Sandbox::Namespace);
+        for part in
+            ["uid=squash-guest:0:7:", "uid=squash-host:0:0:", "gid=squash-guest:0:8:", "gid=squash-host:0:0:"]
+        {
+            assert!(root.contains(&format!("|--translate-{part}4294967295")), "{root}");
+        }
+        assert!(!line_of(&volume, 1000, Sandbox::Namespace).contains("squash-host"));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! Privileges: whatever the guest mounts and whoever it runs as, no set-user-id or set-group-id bit, no device node and no
 //! file capability comes to be on the host; see [`boxlite_jail::PrivilegeBits`].
 //!
-//! Ownership: run by root, ids in the guest are ids on the host (as with a Docker bind mount). Run by anybody else,
+//! Ownership: run by root, ids in the guest are ids on the host (as with a Docker bind mount), unless the volume has `U`:
+//! then everything is root's in the guest, and what the guest makes is the directory owner's. Run by anybody else,
 //! everything belongs to that user, and the guest shows it as root's. Extended attributes and ACLs are not passed on.
 
 mod daemon;

@@ -17,6 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::Daemon;
+use super::daemon::Identity;
 
 /// How long a virtiofsd may take to make its directory its root; a few milliseconds unless the host is busy.
 const ROOT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,6 +37,12 @@ impl ServedDirectory {
                 Ok(Self(other.map_err(io::Error::from).doing("opening the volume's directory", path)?.into()))
             }
         }
+    }
+
+    /// The owner of the directory, which lies at `path`.
+    pub(super) fn owner(&self, path: &Path) -> Result<Identity> {
+        let found = self.0.metadata().doing("examining the volume's directory", path)?;
+        Ok(Identity { uid: found.uid(), gid: found.gid() })
     }
 
     /// Waits until `daemon` has the directory at `path` as its root, unless it ends before.

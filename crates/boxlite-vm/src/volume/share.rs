@@ -44,16 +44,18 @@ pub fn start(
             .because(error)
     })?;
     let privilege_bits = Arc::new(privilege_bits);
-    let owner =
+    let user =
         Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let mut started = Vec::with_capacity(volumes.len());
     let mut directories = Vec::with_capacity(volumes.len());
     for (index, volume) in volumes.iter().enumerate() {
         source::check(volume, off_limits)?;
-        directories.push(ServedDirectory::open(&volume.source)?);
+        let directory = ServedDirectory::open(&volume.source)?;
+        let owner = directory.owner(&volume.source)?;
+        directories.push(directory);
         let connection = socket::connection().doing("making a socket for the volume", &volume.source)?;
         let mut command = Command::new(virtiofsd);
-        command.args(daemon::arguments(volume, connection.listener.as_raw_fd(), sandbox, owner));
+        command.args(daemon::arguments(volume, connection.listener.as_raw_fd(), sandbox, user, owner));
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         refuse_privilege_bits(&mut command, &privilege_bits);

@@ -15,6 +15,7 @@ fn shares(virtiofsd: &Path, sources: &[&Path]) -> Shares {
         source: source.to_path_buf(),
         target: format!("/{n}"),
         read_only: false,
+        map_ids: false,
     };
     let volumes = sources.iter().enumerate().map(volume).collect();
     let off_limits = OffLimits { home: "/nonexistent".into(), assets: Vec::new() };

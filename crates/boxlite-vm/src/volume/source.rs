@@ -22,7 +22,8 @@ pub fn resolve(spec: &VolumeSpec, working_directory: &Path, off_limits: &OffLimi
         }
         other => other.doing("resolving the volume's directory", &path)?,
     };
-    let volume = Volume { source, target: spec.target.clone(), read_only: spec.read_only };
+    let volume =
+        Volume { source, target: spec.target.clone(), read_only: spec.read_only, map_ids: spec.map_ids };
     check(&volume, off_limits)?;
     Ok(volume)
 }

@@ -1,4 +1,4 @@
-//! Volumes as users write them: `HOST:BOX[:ro|:rw]`.
+//! Volumes as users write them: `HOST:BOX[:OPTIONS]`.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -16,9 +16,11 @@ pub struct VolumeSpec {
     pub target: String,
     /// Whether the box may not write.
     pub read_only: bool,
+    /// As in [`boxlite_types::Volume::map_ids`].
+    pub map_ids: bool,
 }
 
-/// Parses `HOST:BOX[:ro|:rw]`.
+/// Parses `HOST:BOX[:OPTIONS]`, where options are `ro` or `rw` and `U`, with commas between them.
 ///
 /// `HOST` is absolute or begins with `.`; a bare name would be a named volume, which is
 /// [`boxlite_types::ErrorKind::Unsupported`]. A path with a colon can't be written, as in Docker.
@@ -31,14 +33,18 @@ fn parse(text: &str) -> Result<VolumeSpec> {
     let (source, target, options) = match fields[..] {
         [source, target] => (source, target, ""),
         [source, target, options] => (source, target, options),
-        _ => return Err(Error::invalid("expected HOST:BOX[:ro]")),
+        _ => return Err(Error::invalid("expected HOST:BOX[:ro][,U]")),
     };
-    let read_only = match options {
-        "" if fields.len() == 2 => false,
-        "rw" => false,
-        "ro" => true,
-        other => return Err(Error::invalid(format!("option {other:?} is neither ro nor rw"))),
-    };
+    let (mut access, mut map_ids) = (None, false);
+    let given = (fields.len() > 2).then(|| options.split(','));
+    for option in given.into_iter().flatten() {
+        match option {
+            "ro" | "rw" if access.is_none() => access = Some(option),
+            "ro" | "rw" => return Err(Error::invalid("ro and rw are said once, and not both")),
+            "U" => map_ids = true,
+            other => return Err(Error::invalid(format!("option {other:?} is none of ro, rw and U"))),
+        }
+    }
     if text.contains('\0') {
         return Err(Error::invalid("a path can't contain a NUL byte"));
     }
@@ -51,7 +57,8 @@ fn parse(text: &str) -> Result<VolumeSpec> {
             "named volumes don't exist; for the directory of that name write ./{source}"
         )));
     }
-    Ok(VolumeSpec { source: source.into(), target: normal(target)?, read_only })
+    let read_only = access == Some("ro");
+    Ok(VolumeSpec { source: source.into(), target: normal(target)?, read_only, map_ids })
 }
 
 fn normal(target: &str) -> Result<String> {
@@ -118,8 +125,13 @@ mod tests {
             ("/d://srv/./x//", "/d", "/srv/x", false),
             ("/d:/devices", "/d", "/devices", false),
         ] {
-            let expected = VolumeSpec { source: source.into(), target: target.into(), read_only };
+            let expected =
+                VolumeSpec { source: source.into(), target: target.into(), read_only, map_ids: false };
             assert_eq!(parse_volume(text).unwrap(), expected, "{text}");
+        }
+        for (options, read_only) in [("U", false), ("rw,U", false), ("ro,U", true), ("U,ro", true)] {
+            let spec = parse_volume(&format!("/a:/b:{options}")).unwrap();
+            assert_eq!((spec.read_only, spec.map_ids), (read_only, true), "{options}");
         }
     }
 
@@ -132,8 +144,10 @@ mod tests {
             (":/b", "missing"),
             ("/a:", "not absolute"),
             ("/a:b", "not absolute"),
-            ("/a:/b:", "neither ro nor rw"),
-            ("/a:/b:z", "neither ro nor rw"),
+            ("/a:/b:", "none of ro, rw and U"),
+            ("/a:/b:z", "none of ro, rw and U"),
+            ("/a:/b:ro,", "none of ro, rw and U"),
+            ("/a:/b:ro,rw", "not both"),
             ("/a:/b/../c", "\"..\""),
             ("/a:/", "nothing can be mounted"),
             ("/a:/.", "nothing can be mounted"),

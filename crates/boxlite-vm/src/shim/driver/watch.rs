@@ -121,8 +121,12 @@ mod tests {
     #[test]
     fn each_filesystem_that_the_guest_writes_to_is_watched_once() {
         let directory = tempfile::tempdir().unwrap();
-        let volume =
-            |source: &str, read_only| Volume { source: source.into(), target: "/v".into(), read_only };
+        let volume = |source: &str, read_only| Volume {
+            source: source.into(),
+            target: "/v".into(),
+            read_only,
+            map_ids: false,
+        };
         let beside = directory.path().to_str().unwrap();
         let volumes = vec![volume("/dev/shm", false), volume("/proc", true), volume(beside, false)];
         let spec = LaunchSpec {
@@ -143,7 +147,12 @@ mod tests {
         let overlay = directory.path().join("overlay");
         std::fs::write(&overlay, [1; 4096]).unwrap();
         let Some(disk) = SmallFilesystem::tmpfs("size=8m") else { return };
-        let volumes = vec![Volume { source: disk.path().to_owned(), target: "/v".into(), read_only: false }];
+        let volumes = vec![Volume {
+            source: disk.path().to_owned(),
+            target: "/v".into(),
+            read_only: false,
+            map_ids: false,
+        }];
         let spec = LaunchSpec {
             box_dir: directory.path().to_owned(),
             overlay: overlay.clone(),
