@@ -80,7 +80,10 @@ pub use guest::{BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareM
 pub use op::{
     ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, Op, OpEvent, OpFailure, ProcessExit, WinSize,
 };
-pub use shim::{MainState, NetworkUsage, ShimError, ShimReply, ShimRequest, ShimStatus};
+pub use shim::{
+    MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination, ShimError, ShimReply,
+    ShimRequest, ShimStatus,
+};
 pub use stream::Stream;
 
 /// Version of frames and messages. Both ends name theirs in their hello, and the shim refuses another.

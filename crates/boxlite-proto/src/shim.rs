@@ -1,5 +1,7 @@
 //! Control messages between a client and the shim that owns a box. See the crate's [first hop](crate#client-to-shim).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -123,7 +125,7 @@ pub struct ShimStatus {
 }
 
 /// What a box uses of its network, and was refused since its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkUsage {
     /// What the host has a socket for now: TCP connections, UDP ports that the guest sends from, pings without an answer.
     pub connections: u64,
@@ -133,6 +135,57 @@ pub struct NetworkUsage {
     pub refused_connections: u64,
     /// Frames that the guest sent to where no box may send, or that are malformed.
     pub dropped_frames: u64,
+    /// What its list of allowed destinations refused; `None` where it has no list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<NetworkRefusals>,
+}
+
+/// What a box's list of allowed destinations refused since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRefusals {
+    /// How often it refused anything.
+    pub total: u64,
+    /// The same by kind, without kinds that did not occur.
+    pub counts: BTreeMap<RefusalKind, u64>,
+    /// A few of the destinations, the latest first.
+    pub latest: Vec<RefusedDestination>,
+}
+
+/// A destination that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedDestination {
+    /// Why.
+    pub kind: RefusalKind,
+    /// `ADDRESS[:PORT]`, a name, or both; printable ASCII.
+    pub destination: String,
+    /// How often since it was first among the latest.
+    pub times: u64,
+}
+
+/// Why a list of allowed destinations refused something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// A question for a name that is not allowed, or one that cannot be read.
+    Name,
+    /// Another name server than the box's, or the box's own over TCP.
+    Resolver,
+    /// A TCP connection to an address that neither a block nor an allowed name stands for.
+    Address,
+    /// A datagram to an address that no block allows.
+    Datagram,
+    /// A ping of an address that no block allows.
+    Ping,
+    /// A connection to the address of an allowed name that asks for another server by TLS or HTTP.
+    Server,
+    /// A connection to the address of an allowed name that does not say which server it asks for.
+    Nameless,
+}
+
+impl RefusalKind {
+    /// Every kind, in the order of their discriminants.
+    pub const ALL: [Self; 7] =
+        [Self::Name, Self::Resolver, Self::Address, Self::Datagram, Self::Ping, Self::Server, Self::Nameless];
 }
 
 /// State of a box's main process.

@@ -49,6 +49,9 @@ pub struct BoxOptions {
     pub ports: Vec<String>,
     /// How the box reaches the network.
     pub network: NetworkMode,
+    /// All that the box may reach, `NAME|*.NAME|ADDRESS[/PREFIX][:PORT]`; without any it reaches whatever boxes reach.
+    /// See [`crate::AllowRule`].
+    pub allow_net: Vec<String>,
     /// The box is removed when it stops.
     pub auto_remove: bool,
     /// Free-form labels.
@@ -84,6 +87,7 @@ impl Default for BoxOptions {
             volumes: Vec::new(),
             ports: Vec::new(),
             network: NetworkMode::User,
+            allow_net: Vec::new(),
             auto_remove: false,
             labels: BTreeMap::new(),
             stop_signal: None,

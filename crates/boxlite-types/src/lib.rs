@@ -11,6 +11,7 @@
 //! - **[`wire`]**: bodies and frames of the HTTP API that client and server share.
 
 mod activity;
+mod allow_rule;
 mod box_info;
 mod box_options;
 mod box_record;
@@ -31,10 +32,11 @@ mod volume;
 pub mod wire;
 
 pub use activity::{Activity, Consumption};
+pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, RunOutcome};
-pub use boxlite_proto::{GuestMetrics, NetworkUsage};
+pub use boxlite_proto::{GuestMetrics, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination};
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};

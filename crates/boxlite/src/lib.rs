@@ -73,10 +73,10 @@ pub use boxlite_types::{
     Consumption, CopyOptions, Digest, Error, ErrorCause, ErrorKind, ExecOptions, Execution, ExecutionControl,
     ExitStatus, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics, HostInfo, HostMemory, Image,
     ImageConfig, JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, MainProcess, MemoryInfo,
-    NetworkMode, Origin, OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress,
-    ProgressSink, Protocol, PullOptions, PullPolicy, Purge, QuotaUse, Removal, RemoveOptions, Result,
-    SettingLine, Shortage, SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc,
-    parse_ports, parse_signal, wire,
+    NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause,
+    Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, QuotaUse,
+    RefusalKind, RefusedDestination, Removal, RemoveOptions, Result, SettingLine, Shortage, SpaceInfo,
+    StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;

@@ -61,6 +61,9 @@ pub(crate) struct BoxArgs {
     /// Network of the box
     #[arg(long, value_enum, default_value_t)]
     network: NetworkArg,
+    /// Let the box reach this and nothing else; `*.NAME` stands for all names below NAME
+    #[arg(long = "allow-net", value_name = "HOST|CIDR[:PORT]")]
+    allow_net: Vec<String>,
     /// Signal that asks the main process to stop [default: the image's, or TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal_name)]
     stop_signal: Option<String>,
@@ -150,6 +153,7 @@ impl BoxArgs {
                 NetworkArg::None => NetworkMode::None,
                 NetworkArg::User => NetworkMode::User,
             },
+            allow_net: self.allow_net,
             auto_remove: self.rm,
             labels,
             stop_signal: self.stop_signal,

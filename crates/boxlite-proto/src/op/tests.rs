@@ -2,7 +2,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
 use crate::{
-    BootTimings, FromGuest, MainState, NetworkUsage, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
+    BootTimings, FromGuest, MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination,
+    ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
 };
 
 /// Checks that `message` is written as `json`, byte for byte, and read back from it.
@@ -112,12 +113,21 @@ fn the_text_of_messages_is_pinned() {
                 max_connections: 2,
                 refused_connections: 3,
                 dropped_frames: 4,
+                refusals: None,
             }),
         }),
         concat!(
             r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"network":"#,
             r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4}}}"#
         ),
+    );
+    pinned(
+        &NetworkRefusals {
+            total: 2,
+            counts: [(RefusalKind::Name, 2)].into(),
+            latest: vec![RefusedDestination { kind: RefusalKind::Name, destination: "a.b".into(), times: 2 }],
+        },
+        r#"{"total":2,"counts":{"name":2},"latest":[{"kind":"name","destination":"a.b","times":2}]}"#,
     );
     pinned(
         &ShimReply::Error { kind: ShimError::NotRunning, message: "why".into() },

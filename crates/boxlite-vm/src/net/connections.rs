@@ -33,6 +33,7 @@ pub(super) struct OpenConnections {
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy)]
 struct Life {
+    opener: Sender,
     finished: Option<Sender>,
     until: Instant,
 }
@@ -52,7 +53,7 @@ impl OpenConnections {
         now: Instant,
     ) -> bool {
         let Some(life) = self.open.get_mut(&connection) else {
-            return step != ConnectionStep::Open || self.begin(connection, now);
+            return step != ConnectionStep::Open || self.begin(connection, sender, now);
         };
         match (step, life.finished) {
             (ConnectionStep::End, _) => {
@@ -67,9 +68,11 @@ impl OpenConnections {
                 }
             }
             (ConnectionStep::Finish, _) => {
-                *life = Life { finished: Some(sender), until: now + SILENCE_TIMEOUT }
+                *life = Life { finished: Some(sender), until: now + SILENCE_TIMEOUT, ..*life }
             }
-            (ConnectionStep::Open, _) => *life = Life { finished: None, until: now + opening(connection) },
+            (ConnectionStep::Open, _) => {
+                *life = Life { opener: sender, finished: None, until: now + opening(connection) }
+            }
             (ConnectionStep::AnswerName, _) => life.until = now + NAME_TIMEOUT,
             (ConnectionStep::Accept | ConnectionStep::Continue, finished) => {
                 // The last acknowledgement of a lingering connection does not prolong it.
@@ -81,16 +84,22 @@ impl OpenConnections {
         true
     }
 
+    /// The side that asked for it; `None` where it is not open.
+    pub(super) fn opened_by(&self, connection: Connection) -> Option<Sender> {
+        self.open.get(&connection).map(|life| life.opener)
+    }
+
     /// How many there are.
     pub(super) fn count(&mut self, now: Instant) -> usize {
         self.open.retain(|_, life| life.until > now);
         self.open.len()
     }
 
-    fn begin(&mut self, connection: Connection, now: Instant) -> bool {
+    fn begin(&mut self, connection: Connection, opener: Sender, now: Instant) -> bool {
         let has_room = self.open.len() < self.max || self.count(now) < self.max;
         if has_room {
-            self.open.insert(connection, Life { finished: None, until: now + opening(connection) });
+            let until = now + opening(connection);
+            self.open.insert(connection, Life { opener, finished: None, until });
         }
         has_room
     }

@@ -52,6 +52,16 @@ fn one_too_many_is_refused_until_another_ends() {
     assert_eq!(table.count(now), 2);
 }
 
+#[test]
+fn the_side_that_asks_last_is_the_opener() {
+    let (mut table, now) = (OpenConnections::new(8), Instant::now());
+    assert_eq!(table.opened_by(tcp(1)), None);
+    carried(&mut table, tcp(1), &[(ConnectionStep::Open, Sender::Stack)], now);
+    assert_eq!(table.opened_by(tcp(1)), Some(Sender::Stack));
+    carried(&mut table, tcp(1), &OPENED, now);
+    assert_eq!(table.opened_by(tcp(1)), Some(Sender::Guest));
+}
+
 // Mutation tried: letting the guest's first FIN linger too exhausts the table of a box that opens many short
 // connections, and fails here.
 #[test]

@@ -114,17 +114,19 @@ pub fn filter(frame: &[u8], policy: &Policy) -> FilterVerdict {
     decide(frame, policy).unwrap_or_else(FilterVerdict::Drop)
 }
 
-/// The flow that a frame from the user-mode stack opens for answers: gateway → published UDP port.
+/// The flow that a frame from the user-mode stack opens for answers: a client → published UDP port.
 pub(super) fn solicited_by(frame: &[u8], policy: &Policy) -> Option<Flow> {
     let (header, packet) = frame.split_at_checked(ETHERNET_HEADER)?;
     if be16(header, 12)? != 0x0800 || *packet.first()? >> 4 != 4 || be16(packet, 6)? & 0x1fff != 0 {
         return None;
     }
-    if *packet.get(9)? != 17 || address(packet, 12)? != GATEWAY || address(packet, 16)? != GUEST {
+    let peer = address(packet, 12)?;
+    let is_client = peer == GATEWAY || !SUBNET.contains(peer);
+    if *packet.get(9)? != 17 || !is_client || address(packet, 16)? != GUEST {
         return None;
     }
     let udp = packet.get(usize::from(packet[0] & 15) * 4..)?;
-    let flow = Flow { gateway_port: be16(udp, 0)?, guest_port: be16(udp, 2)? };
+    let flow = Flow { peer, peer_port: be16(udp, 0)?, guest_port: be16(udp, 2)? };
     policy.publishes(Protocol::Udp, flow.guest_port).then_some(flow)
 }
 
@@ -223,10 +225,11 @@ fn udp(datagram: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<Filter
         return Ok(FilterVerdict::Pass);
     }
     let flow = Flow {
+        peer: destination,
         guest_port: u16::from_be_bytes([header[0], header[1]]),
-        gateway_port: u16::from_be_bytes([header[2], header[3]]),
+        peer_port: u16::from_be_bytes([header[2], header[3]]),
     };
-    let a_service = STACK_SERVICES.contains(&flow.gateway_port);
+    let a_service = STACK_SERVICES.contains(&flow.peer_port);
     if destination == GATEWAY && !a_service && policy.publishes(Protocol::Udp, flow.guest_port) {
         return Ok(FilterVerdict::PassIfSolicited(flow));
     }

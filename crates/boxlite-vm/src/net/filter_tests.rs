@@ -3,7 +3,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::oracle::{ACK, Effect, RST, SYN, arp, effect, ipv4, ping, tcp, udp, udp_from_gateway};
+use super::super::oracle::{
+    ACK, Effect, RST, SYN, arp, effect, ipv4, ping, tcp, udp, udp_from, udp_from_gateway,
+};
 use super::*;
 
 const GW: [u8; 4] = [10, 0, 2, 2];
@@ -104,7 +106,7 @@ fn a_published_tcp_port_may_answer_the_gateway_but_not_open() {
 
 #[test]
 fn a_published_udp_port_answers_only_on_a_flow_that_the_gateway_began() {
-    let flow = Flow { gateway_port: 50000, guest_port: 53 };
+    let flow = Flow { peer: GATEWAY, peer_port: 50000, guest_port: 53 };
     assert_eq!(filter(&udp(GW, 53, 50000, b"answer"), &policy()), FilterVerdict::PassIfSolicited(flow));
     dropped(&udp(GW, 80, 50000, b"answer"), Reason::VirtualNetwork);
     dropped(&udp([10, 0, 2, 4], 53, 50000, b"answer"), Reason::VirtualNetwork);
@@ -115,6 +117,8 @@ fn a_published_udp_port_answers_only_on_a_flow_that_the_gateway_began() {
     assert_eq!(solicited_by(&udp_from_gateway(50000, 80, b"question"), &policy()), None);
     let dns_answer = ipv4(DNS, [10, 0, 2, 15], 17, &[0, 53, 0, 53, 0, 8, 0, 0]);
     assert_eq!(solicited_by(&dns_answer, &policy()), None);
+    let outside = udp_from(LAN, 50000, 53, b"question");
+    assert_eq!(solicited_by(&outside, &policy()), Some(Flow { peer: LAN.into(), ..flow }));
     let mut later_fragment = udp_from_gateway(50000, 53, b"question");
     later_fragment[21] = 1;
     assert_eq!(solicited_by(&later_fragment, &policy()), None);
@@ -269,9 +273,7 @@ fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     let effect = effect(frame);
     let fine = match filter(frame, &policy()) {
         FilterVerdict::Drop(_) => return Ok(()),
-        FilterVerdict::PassIfSolicited(flow) => {
-            effect == Effect::AnswersUdp(flow.guest_port, flow.gateway_port)
-        }
+        FilterVerdict::PassIfSolicited(flow) => effect == Effect::AnswersUdp(flow.guest_port, flow.peer_port),
         FilterVerdict::Pass => match effect {
             Effect::Nothing | Effect::Resolver | Effect::Pong => true,
             Effect::Teaches(address) => address == GUEST,

@@ -1,6 +1,7 @@
 //! Which clients of published UDP ports a guest may answer.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// How long after the client's last datagram the guest may still answer it.
@@ -8,23 +9,25 @@ const FLOW_TIMEOUT: Duration = Duration::from_secs(180);
 /// More clients at once than this push out the one that has been silent longest.
 const MAX_FLOWS: usize = 1024;
 
-/// A conversation between a port of the gateway, which stands for a client on the host, and one of the guest.
+/// A conversation between a client, who is the gateway where it is on the host, and a published port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow {
+    /// The client.
+    pub peer: Ipv4Addr,
     /// The client's port.
-    pub gateway_port: u16,
+    pub peer_port: u16,
     /// The published port.
     pub guest_port: u16,
 }
 
-/// The flows that the gateway has begun; bounded in number and in time.
+/// The flows that clients have begun; bounded in number and in time.
 #[derive(Debug, Default)]
 pub struct Solicited {
     last_heard: HashMap<Flow, Instant>,
 }
 
 impl Solicited {
-    /// Notes a datagram from the gateway.
+    /// Notes a datagram from a client.
     pub fn heard(&mut self, flow: Flow, now: Instant) {
         if self.last_heard.len() >= MAX_FLOWS && !self.last_heard.contains_key(&flow) {
             self.last_heard.retain(|_, heard| is_fresh(*heard, now));
@@ -50,8 +53,8 @@ fn is_fresh(heard: Instant, now: Instant) -> bool {
 mod tests {
     use super::*;
 
-    fn flow(gateway_port: u16) -> Flow {
-        Flow { gateway_port, guest_port: 53 }
+    fn flow(peer_port: u16) -> Flow {
+        Flow { peer: Ipv4Addr::new(10, 0, 2, 2), peer_port, guest_port: 53 }
     }
 
     #[test]
@@ -60,7 +63,7 @@ mod tests {
         table.heard(flow(1), start);
         assert!(table.allows(flow(1), start + FLOW_TIMEOUT));
         assert!(!table.allows(flow(2), start));
-        assert!(!table.allows(Flow { gateway_port: 1, guest_port: 54 }, start));
+        assert!(!table.allows(Flow { guest_port: 54, ..flow(1) }, start));
         assert!(!table.allows(flow(1), start + FLOW_TIMEOUT + Duration::from_millis(1)));
         table.heard(flow(1), start + FLOW_TIMEOUT);
         assert!(table.allows(flow(1), start + FLOW_TIMEOUT * 2));

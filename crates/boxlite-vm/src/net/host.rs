@@ -90,14 +90,26 @@ fn refused(port: &PortForward, error: io::Error) -> Error {
 ///
 /// Servers bound to them are as private as those on 127.0.0.1.
 pub fn loopback_aliases() -> Result<Vec<Ipv4Net>> {
-    let addresses = loopback_addresses()
-        .map_err(|error| Error::new(ErrorKind::Io, "listing the host's addresses failed").because(error))?;
-    Ok(addresses.into_iter().filter(|address| !address.is_loopback()).map(Ipv4Net::host).collect())
+    let aliases = |(address, is_loopback): (Ipv4Addr, bool)| {
+        (is_loopback && !address.is_loopback()).then(|| Ipv4Net::host(address))
+    };
+    Ok(listed_addresses()?.into_iter().filter_map(aliases).collect())
+}
+
+/// The addresses of all of the host's interfaces.
+pub fn own_addresses() -> Result<Vec<Ipv4Net>> {
+    Ok(listed_addresses()?.into_iter().map(|(address, _)| Ipv4Net::host(address)).collect())
+}
+
+fn listed_addresses() -> Result<Vec<(Ipv4Addr, bool)>> {
+    interface_addresses()
+        .map_err(|error| Error::new(ErrorKind::Io, "listing the host's addresses failed").because(error))
 }
 
 // getifaddrs has no safe wrapper among our dependencies; the list is walked while it lives and freed once.
+/// Every address of an interface, and whether that is a loopback interface.
 #[allow(unsafe_code)]
-fn loopback_addresses() -> io::Result<Vec<Ipv4Addr>> {
+fn interface_addresses() -> io::Result<Vec<(Ipv4Addr, bool)>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: `list` is a valid place for the pointer that the call returns.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
@@ -111,9 +123,9 @@ fn loopback_addresses() -> io::Result<Vec<Ipv4Addr>> {
             next = entry.ifa_next;
             let is_loopback = entry.ifa_flags & libc::IFF_LOOPBACK as libc::c_uint != 0;
             let family = entry.ifa_addr.as_ref().map(|address| i32::from(address.sa_family));
-            if is_loopback && family == Some(libc::AF_INET) {
+            if family == Some(libc::AF_INET) {
                 let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
-                addresses.push(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)));
+                addresses.push((Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)), is_loopback));
             }
         }
         libc::freeifaddrs(list);

@@ -17,7 +17,10 @@
 //! host's own LAN addresses are reachable, as they are from a container on a bridge: bind a server to loopback to keep
 //! boxes out. DNS is 10.0.2.3 port 53 and ends at the host's resolver. There is no IPv6, no DHCP (the guest is
 //! configured statically) and no outbound IP fragmentation, which keeps guest bytes away from slirp's parsers for them.
+//! A box that has an [`AllowList`] reaches only what is on it.
 
+mod allow;
+mod answer;
 mod card;
 mod connections;
 mod filter;
@@ -36,16 +39,17 @@ mod oracle;
 use std::net::Ipv4Addr;
 
 use boxlite_proto::NetConfig;
-use boxlite_types::PortForward;
+use boxlite_types::{AllowRule, PortForward};
 use serde::{Deserialize, Serialize};
 
+pub use allow::AllowList;
 pub use card::card_arguments;
 pub use connections::MAX_CONNECTIONS;
 pub use filter::{FilterVerdict, Policy, Reason, filter};
 pub use flow::{Flow, Solicited};
-pub use host::{PortClaim, claim_ports, loopback_aliases};
+pub use host::{PortClaim, claim_ports, loopback_aliases, own_addresses};
 pub use mac::MacAddr;
-pub use route::{Ipv4Net, METADATA_HOSTS};
+pub use route::{Ipv4Net, METADATA_HOSTS, is_unreachable};
 pub use stack::{StackCommand, StackProcess};
 pub use wire::{Counts, Wire, WireEnds};
 
@@ -65,13 +69,16 @@ pub const SUBNET: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(10, 0, 2, 0), PREFIX);
 pub struct Network {
     /// Published ports; the host's ports are chosen beforehand, see [`claim_ports`].
     pub ports: Vec<PortForward>,
+    /// All that the box may reach; `None` lets it reach whatever boxes reach.
+    #[serde(default)]
+    pub allowed: Option<Vec<AllowRule>>,
     /// The most connections that the box may have at a time.
     pub max_connections: u32,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { ports: Vec::new(), max_connections: MAX_CONNECTIONS }
+        Self { ports: Vec::new(), allowed: None, max_connections: MAX_CONNECTIONS }
     }
 }
 

@@ -138,7 +138,37 @@ pub(super) fn udp(to: [u8; 4], guest_port: u16, port: u16, data: &[u8]) -> Vec<u
 
 /// A datagram from the gateway's `port` to the guest's `guest_port`, as the stack sends it.
 pub(super) fn udp_from_gateway(port: u16, guest_port: u16, data: &[u8]) -> Vec<u8> {
-    ipv4([10, 0, 2, 2], [10, 0, 2, 15], 17, &datagram(port, guest_port, data))
+    udp_from([10, 0, 2, 2], port, guest_port, data)
+}
+
+/// A datagram from a peer's `port` to the guest's `guest_port`, as the stack sends it.
+pub(super) fn udp_from(peer: [u8; 4], port: u16, guest_port: u16, data: &[u8]) -> Vec<u8> {
+    ipv4(peer, [10, 0, 2, 15], 17, &datagram(port, guest_port, data))
+}
+
+/// A segment with `data` of the guest's, whose first byte has this number, with its checksums.
+pub(super) fn data(to: [u8; 4], guest_port: u16, port: u16, sequence: u32, data: &[u8]) -> Vec<u8> {
+    let mut segment = tcp_segment(guest_port, port, ACK);
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment.extend(data);
+    let mut summed = [&[10, 0, 2, 15], &to[..], &[0, 6], &(segment.len() as u16).to_be_bytes()[..]].concat();
+    summed.extend(&segment);
+    segment[16..18].copy_from_slice(&ones_complement(&summed));
+    let mut frame = ipv4([10, 0, 2, 15], to, 6, &segment);
+    let sum = ones_complement(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}
+
+fn ones_complement(bytes: &[u8]) -> [u8; 2] {
+    let mut sum = 0u64;
+    for (index, byte) in bytes.iter().enumerate() {
+        sum += u64::from(*byte) << if index % 2 == 0 { 8 } else { 0 };
+    }
+    while sum > 0xffff {
+        sum = sum % 0x10000 + sum / 0x10000;
+    }
+    (!(sum as u16)).to_be_bytes()
 }
 
 fn datagram(from: u16, to: u16, data: &[u8]) -> Vec<u8> {
@@ -158,4 +188,15 @@ pub(super) fn arp(operation: u8, sender: [u8; 4]) -> Vec<u8> {
     frame.extend(sender);
     frame.extend([0, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
     frame
+}
+
+/// A query of the domain name system for the address of `name`.
+pub(super) fn name_query(name: &str) -> Vec<u8> {
+    let mut message = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    message
 }

@@ -20,10 +20,10 @@ pub(super) struct Sifted {
     pub(super) frames: u64,
 }
 
-/// Moves the records that pass to the front of `buffer`; an incomplete record at its end stays in place.
-pub(super) fn sift(buffer: &mut [u8], passes: &mut impl FnMut(&[u8]) -> bool) -> io::Result<Sifted> {
+/// Moves the records that pass, and may be changed by that, to the front of `buffer`; an incomplete record at its end stays in place.
+pub(super) fn sift(buffer: &mut [u8], passes: &mut impl FnMut(&mut [u8]) -> bool) -> io::Result<Sifted> {
     let mut sifted = Sifted { used: 0, kept: 0, frames: 0 };
-    while let Some((prefix, rest)) = buffer[sifted.used..].split_first_chunk::<LENGTH_PREFIX>() {
+    while let Some((prefix, rest)) = buffer[sifted.used..].split_first_chunk_mut::<LENGTH_PREFIX>() {
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > MAX_RECORD {
             return Err(io::Error::new(
@@ -31,7 +31,7 @@ pub(super) fn sift(buffer: &mut [u8], passes: &mut impl FnMut(&[u8]) -> bool) ->
                 format!("QEMU sent a frame of {length} bytes"),
             ));
         }
-        let Some(frame) = rest.get(..length) else { break };
+        let Some(frame) = rest.get_mut(..length) else { break };
         let record = sifted.used..sifted.used + LENGTH_PREFIX + length;
         if passes(frame) {
             if sifted.kept < sifted.used {

@@ -62,6 +62,30 @@ pub const METADATA_HOSTS: [Ipv4Net; 3] = [
     Ipv4Net::host(Ipv4Addr::new(192, 0, 0, 192)),
 ];
 
+/// Further blocks of networks that are somebody's own, and of protocols (RFC 6890).
+const PRIVATE: [Ipv4Net; 6] = [
+    Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new(Ipv4Addr::new(192, 0, 0, 0), 24),
+    Ipv4Net::new(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new(Ipv4Addr::new(198, 18, 0, 0), 15),
+];
+
+/// Whether `address` has no place in the public network, or is of a cloud's metadata service.
+pub(super) fn is_private(address: Ipv4Addr) -> bool {
+    never_reachable(address) || PRIVATE.iter().chain(&METADATA_HOSTS).any(|block| block.contains(address))
+}
+
+/// Whether no box reaches anything of the block of `prefix` bits at `address`.
+pub fn is_unreachable(address: Ipv4Addr, prefix: u8) -> bool {
+    let block = Ipv4Net::new(address, prefix);
+    NEVER
+        .iter()
+        .chain(&METADATA_HOSTS)
+        .any(|never| never.prefix <= block.prefix && never.contains(block.address))
+}
+
 /// Whether no policy lets a box send to `address`.
 pub(super) fn never_reachable(address: Ipv4Addr) -> bool {
     NEVER.iter().any(|block| block.contains(address))
@@ -88,6 +112,38 @@ mod tests {
         assert!(all.contains(Ipv4Addr::BROADCAST) && all.contains(Ipv4Addr::UNSPECIFIED));
         let one = Ipv4Net::host(Ipv4Addr::new(9, 9, 9, 9));
         assert!(one.contains(Ipv4Addr::new(9, 9, 9, 9)) && !one.contains(Ipv4Addr::new(9, 9, 9, 8)));
+    }
+
+    // Mutations tried: each of the blocks left out, and `<=` as `>=`.
+    #[test]
+    fn private_and_unreachable_blocks_are_told_apart() {
+        for (address, private) in [
+            ([10, 255, 0, 1], true),
+            ([11, 0, 0, 0], false),
+            ([100, 64, 0, 1], true),
+            ([100, 128, 0, 0], false),
+            ([172, 31, 255, 255], true),
+            ([172, 32, 0, 0], false),
+            ([192, 0, 0, 8], true),
+            ([192, 168, 0, 1], true),
+            ([198, 19, 255, 255], true),
+            ([168, 63, 129, 16], true),
+            ([127, 0, 0, 1], true),
+            ([1, 1, 1, 1], false),
+        ] {
+            assert_eq!(is_private(Ipv4Addr::from(address)), private, "{address:?}");
+        }
+        for (address, prefix, unreachable) in [
+            ([127, 0, 0, 1], 32, true),
+            ([127, 0, 0, 0], 8, true),
+            ([126, 0, 0, 0], 7, false),
+            ([169, 254, 169, 254], 32, true),
+            ([168, 63, 129, 16], 32, true),
+            ([0, 0, 0, 0], 0, false),
+            ([10, 0, 0, 0], 8, false),
+        ] {
+            assert_eq!(is_unreachable(Ipv4Addr::from(address), prefix), unreachable, "{address:?}/{prefix}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn published_ports_become_forwards() {
 
 #[tokio::test]
 async fn a_stack_that_ends_instead_of_serving_says_why() {
-    let (wire, ends) = super::super::Wire::new(super::super::Policy::new(&[], []), 1).unwrap();
+    let (wire, ends) = super::super::Wire::new(super::super::Policy::new(&[], []), None, 1).unwrap();
     // It complains of the arguments and ends.
     let command = StackCommand::new(Path::new("/bin/cat"), &[], ends.stack.as_raw_fd());
     let mut cat = std::process::Command::new(&command.program);

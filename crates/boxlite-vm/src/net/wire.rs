@@ -13,15 +13,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use super::allow::{AllowVerdict, Refusals, RefusedFrame, Surroundings};
+use super::answer::TcpSegment;
 use super::connections::OpenConnections;
 use super::filter::{MAX_FRAME, filter, solicited_by};
 use super::record::{BUFFER, Sifted, sift};
-use super::segment::{self, Sender};
+use super::segment::{self, ConnectionStep, Sender};
 use super::stack::Readiness;
-use super::{FilterVerdict, MacAddr, Policy, Reason, Solicited, StackProcess};
+use super::{AllowList, FilterVerdict, MacAddr, Policy, Reason, Solicited, StackProcess};
 
-/// Answers of the wire itself that may wait for their receiver; more are lost, and whoever asked asks again.
-const MAX_WAITING_ANSWERS: usize = 64;
+/// Frames of the wire itself that may wait for the guest; more are lost, and whoever asked asks again.
+const MAX_WAITING_FOR_GUEST: usize = 64;
+/// The same for the stack: more than one buffer of the guest's frames can have a list release and end, so that none is lost.
+const MAX_WAITING_FOR_STACK: usize = 1 << 16;
 
 /// The shim's side of a box's network, not yet carrying frames.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ pub struct Wire {
     card: StdStream,
     stack: StdStream,
     policy: Policy,
+    allowed: Option<AllowList>,
     counts: Arc<Counts>,
 }
 
@@ -50,11 +55,20 @@ pub struct Counts {
     max_connections: u32,
     refused_connections: AtomicU64,
     connections: Mutex<OpenConnections>,
+    refusals: Option<Mutex<Refusals>>,
+}
+
+/// Where the wire's own frames wait for their receivers.
+#[derive(Debug)]
+struct OwnFrames {
+    to_guest: mpsc::Sender<Vec<u8>>,
+    to_stack: mpsc::Sender<Vec<u8>>,
 }
 
 impl Counts {
-    fn new(max_connections: u32) -> Self {
+    fn new(max_connections: u32, has_list: bool) -> Self {
         Self {
+            refusals: has_list.then(Mutex::default),
             from_guest: AtomicU64::default(),
             to_guest: AtomicU64::default(),
             dropped: Default::default(),
@@ -71,6 +85,7 @@ impl Counts {
             max_connections: self.max_connections.into(),
             refused_connections: self.refused_connections.load(Ordering::Relaxed),
             dropped_frames: Reason::ALL.into_iter().map(|reason| self.dropped(reason)).sum(),
+            refusals: self.refusals.as_ref().map(|refusals| lock(refusals).figures()),
         }
     }
 
@@ -100,11 +115,44 @@ impl Counts {
                     "the box has as many connections as it may: more are refused"
                 );
             }
-            if let Some(reset) = segment::reset_of(frame) {
-                let _ = answer.try_send(reset);
+            if let Some(refusal) = TcpSegment::read(frame).and_then(|segment| segment.refusal()) {
+                let _ = answer.try_send(refusal);
             }
         }
         admitted
+    }
+
+    /// Carries out what the list says of a frame of the guest's; returns whether it is carried as it is.
+    fn obey(&self, verdict: AllowVerdict, frame: &[u8], own: &OwnFrames) -> bool {
+        match verdict {
+            AllowVerdict::Carry => return self.admit(frame, Sender::Guest, &own.to_guest),
+            AllowVerdict::Wait => {}
+            AllowVerdict::Release(frames) => {
+                for frame in frames {
+                    self.admit(&frame, Sender::Guest, &own.to_guest);
+                    let _ = own.to_stack.try_send(frame);
+                }
+            }
+            AllowVerdict::Answer(answer) => drop(own.to_guest.try_send(answer)),
+            AllowVerdict::Refuse(refusal) => self.refuse(refusal, frame, own),
+        }
+        false
+    }
+
+    fn refuse(&self, refusal: RefusedFrame, frame: &[u8], own: &OwnFrames) {
+        let RefusedFrame { kind, destination, to_guest, to_stack } = refusal;
+        let shown = destination.clone();
+        if self.refusals.as_ref().is_some_and(|refusals| lock(refusals).note(kind, destination)) {
+            tracing::info!(?kind, destination = shown, "the guest is refused what its list does not allow");
+        }
+        let _ = to_guest.map(|answer| own.to_guest.try_send(answer));
+        if let Some(end) = to_stack {
+            if let Some((connection, _)) = segment::read(frame, Sender::Guest) {
+                let now = Instant::now();
+                lock(&self.connections).note(connection, ConnectionStep::End, Sender::Guest, now);
+            }
+            let _ = own.to_stack.try_send(end);
+        }
     }
 
     fn drop_frame(&self, reason: Reason) {
@@ -114,9 +162,20 @@ impl Counts {
     }
 }
 
+impl OwnFrames {
+    /// With what takes those for the guest, and those for the stack.
+    fn channels() -> (Self, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Vec<u8>>) {
+        let (to_guest, for_guest) = mpsc::channel(MAX_WAITING_FOR_GUEST);
+        let (to_stack, for_stack) = mpsc::channel(MAX_WAITING_FOR_STACK);
+        (Self { to_guest, to_stack }, for_guest, for_stack)
+    }
+}
+
 impl Wire {
     /// Makes the wire of a box that `policy` holds for, and of at most `max_connections` connections at a time.
-    pub fn new(policy: Policy, max_connections: u32) -> Result<(Self, WireEnds)> {
+    ///
+    /// Where there is a list of what is allowed, the box reaches nothing else.
+    pub fn new(policy: Policy, allowed: Option<AllowList>, max_connections: u32) -> Result<(Self, WireEnds)> {
         let pair = || {
             StdStream::pair()
                 .and_then(|(ours, theirs)| ours.set_nonblocking(true).map(|()| (ours, OwnedFd::from(theirs))))
@@ -126,7 +185,8 @@ impl Wire {
         };
         let ((card, card_end), (stack, stack_end)) = (pair()?, pair()?);
         let ends = WireEnds { card: card_end, stack: stack_end };
-        Ok((Self { card, stack, policy, counts: Arc::new(Counts::new(max_connections)) }, ends))
+        let counts = Arc::new(Counts::new(max_connections, allowed.is_some()));
+        Ok((Self { card, stack, policy, allowed, counts }, ends))
     }
 
     /// What tells that `process` at the other end serves, to be awaited before [`Wire::carry`].
@@ -151,30 +211,40 @@ impl Wire {
         let (from_card, to_card) = UnixStream::from_std(self.card)?.into_split();
         let (from_stack, to_stack) = UnixStream::from_std(self.stack)?.into_split();
         let solicited = Mutex::new(Solicited::default());
-        let (answer_guest, answers_to_guest) = mpsc::channel(MAX_WAITING_ANSWERS);
-        let (answer_stack, answers_to_stack) = mpsc::channel(MAX_WAITING_ANSWERS);
+        let (own, own_to_guest, own_to_stack) = OwnFrames::channels();
         let (policy, counts) = (&self.policy, &*self.counts);
-        let from_guest = forward(from_card, to_stack, answers_to_stack, &counts.from_guest, |frame| {
-            match filter(frame, policy) {
-                FilterVerdict::Pass => counts.admit(frame, Sender::Guest, &answer_guest),
-                FilterVerdict::PassIfSolicited(flow) => {
+        let allowed = self.allowed.map(Mutex::new);
+        let from_guest = forward(from_card, to_stack, own_to_stack, &counts.from_guest, |frame| {
+            match (filter(frame, policy), &allowed) {
+                (FilterVerdict::Pass, None) => counts.admit(frame, Sender::Guest, &own.to_guest),
+                (FilterVerdict::Pass, Some(list)) => {
+                    let verdict = {
+                        let (connections, solicited) = (lock(&counts.connections), lock(&solicited));
+                        let now = Instant::now();
+                        let around = Surroundings { connections: &connections, solicited: &solicited, now };
+                        lock(list).judge(frame, around)
+                    };
+                    counts.obey(verdict, frame, &own)
+                }
+                (FilterVerdict::PassIfSolicited(flow), _) => {
                     let allowed = lock(&solicited).allows(flow, Instant::now());
                     if !allowed {
                         counts.drop_frame(Reason::Unsolicited);
                     }
                     allowed
                 }
-                FilterVerdict::Drop(reason) => {
+                (FilterVerdict::Drop(reason), _) => {
                     counts.drop_frame(reason);
                     false
                 }
             }
         });
-        let to_guest = forward(from_stack, to_card, answers_to_guest, &counts.to_guest, |frame| {
+        let to_guest = forward(from_stack, to_card, own_to_guest, &counts.to_guest, |frame| {
             if let Some(flow) = solicited_by(frame, policy) {
                 lock(&solicited).heard(flow, Instant::now());
             }
-            frame.len() <= MAX_FRAME && counts.admit(frame, Sender::Stack, &answer_stack)
+            let is_due = allowed.as_ref().is_none_or(|list| lock(list).learn(frame, Instant::now()));
+            is_due && frame.len() <= MAX_FRAME && counts.admit(frame, Sender::Stack, &own.to_stack)
         });
         let result = tokio::select! {
             result = from_guest => result,
@@ -194,17 +264,19 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut answers: mpsc::Receiver<Vec<u8>>,
+    mut own: mpsc::Receiver<Vec<u8>>,
     passed: &AtomicU64,
-    mut passes: impl FnMut(&[u8]) -> bool,
+    mut passes: impl FnMut(&mut [u8]) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
         tokio::select! {
-            Some(answer) = answers.recv() => {
-                to.write_all(&(answer.len() as u32).to_be_bytes()).await?;
-                to.write_all(&answer).await?;
+            // Its own frames come before any that the sender sends after what they answer.
+            biased;
+            Some(frame) = own.recv() => {
+                to.write_all(&(frame.len() as u32).to_be_bytes()).await?;
+                to.write_all(&frame).await?;
                 continue;
             }
             length = from.read(&mut buffer[filled..]) => match length? {

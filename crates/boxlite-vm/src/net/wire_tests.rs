@@ -3,7 +3,7 @@ use std::time::Duration;
 use boxlite_types::parse_ports;
 use tokio::time::timeout;
 
-use super::super::oracle::{ACK, RST, SYN, tcp, tcp_from, udp, udp_from_gateway};
+use super::super::oracle::{ACK, RST, SYN, data, name_query, tcp, tcp_from, udp, udp_from, udp_from_gateway};
 use super::*;
 
 const GW: [u8; 4] = [10, 0, 2, 2];
@@ -19,8 +19,12 @@ struct Ends {
 }
 
 fn start() -> Ends {
+    start_with(None)
+}
+
+fn start_with(allowed: Option<AllowList>) -> Ends {
     let ports = parse_ports("5353:53/udp").unwrap();
-    let (wire, ends) = Wire::new(Policy::new(&ports, []), MAX).unwrap();
+    let (wire, ends) = Wire::new(Policy::new(&ports, []), allowed, MAX).unwrap();
     let counts = wire.counts();
     let [card, stack] = [ends.card, ends.stack].map(|descriptor| {
         let socket = StdStream::from(descriptor);
@@ -114,11 +118,12 @@ async fn a_connection_too_many_is_reset_whichever_side_asks_for_it() {
     assert_eq!(ends.counts.usage().connections, 3);
     send(&mut ends.card, &tcp(LAN, 4, 22, SYN)).await;
     let reset = receive(&mut ends.card).await;
-    assert_eq!(reset, segment::reset_of(&tcp(LAN, 4, 22, SYN)).unwrap());
+    assert_eq!(reset, TcpSegment::read(&tcp(LAN, 4, 22, SYN)).unwrap().refusal().unwrap());
 
     let from_client = tcp_from(LAN, 50000, 80, SYN);
     send(&mut ends.stack, &from_client).await;
-    assert_eq!(receive(&mut ends.stack).await, segment::reset_of(&from_client).unwrap());
+    let reset = TcpSegment::read(&from_client).unwrap().refusal().unwrap();
+    assert_eq!(receive(&mut ends.stack).await, reset);
 
     // One ends, and another takes its place.
     send(&mut ends.stack, &tcp_from(LAN, 22, 2, RST)).await;
@@ -127,4 +132,48 @@ async fn a_connection_too_many_is_reset_whichever_side_asks_for_it() {
     assert_eq!(receive(&mut ends.stack).await, tcp(LAN, 4, 22, SYN));
     let usage = ends.counts.usage();
     assert_eq!((usage.connections, usage.max_connections, usage.refused_connections), (3, 3, 2));
+}
+
+// Mutation tried: an answer under the number that went out.
+#[tokio::test]
+async fn a_list_lets_the_guest_ask_for_allowed_names_and_counts_what_else_it_wants() {
+    let rules = vec!["a.b".parse().unwrap()];
+    let mut ends = start_with(Some(AllowList::new(rules, Vec::new())));
+    let (resolver, site) = ([10, 0, 2, 3], [93, 184, 216, 34]);
+    send(&mut ends.card, &udp(resolver, 9, 53, &name_query("evil.org"))).await;
+    assert_eq!(receive(&mut ends.card).await[42..46], [0xab, 0xcd, 0x81, 0x83]);
+    send(&mut ends.card, &udp(LAN, 9, 443, b"QUIC")).await;
+    assert_eq!(receive(&mut ends.card).await[34..36], [3, 13], "prohibited");
+    send(&mut ends.card, &udp(resolver, 9, 53, &name_query("a.b"))).await;
+    let mut answer = receive(&mut ends.stack).await[42..].to_vec();
+    answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    answer.extend(site);
+    send(&mut ends.stack, &udp_from(resolver, 53, 9, &answer)).await;
+    assert_eq!(receive(&mut ends.card).await[42..44], [0xab, 0xcd]);
+
+    let asked = tcp(site, 1, 80, SYN);
+    send(&mut ends.card, &asked).await;
+    assert_eq!(receive(&mut ends.stack).await, asked);
+    let mut accepted = tcp_from(site, 80, 1, SYN | ACK);
+    accepted[42..46].copy_from_slice(&2u32.to_be_bytes());
+    send(&mut ends.stack, &accepted).await;
+    assert_eq!(receive(&mut ends.card).await, accepted);
+    let pieces = [data(site, 1, 80, 2, b"GET / HTTP/1.1\r\n"), data(site, 1, 80, 18, b"Host: a.b\r\n\r\n")];
+    for piece in &pieces {
+        send(&mut ends.card, piece).await;
+    }
+    for piece in &pieces {
+        assert_eq!(receive(&mut ends.stack).await, *piece);
+    }
+    assert_eq!(ends.counts.usage().connections, 2, "the question's socket too");
+    send(&mut ends.card, &data(site, 1, 80, 31, b"GET / HTTP/1.1\r\nHost: evil.org\r\n\r\n")).await;
+    assert_eq!(segment::read(&receive(&mut ends.card).await, Sender::Stack).unwrap().1, ConnectionStep::End);
+    assert_eq!(segment::read(&receive(&mut ends.stack).await, Sender::Guest).unwrap().1, ConnectionStep::End);
+    let usage = ends.counts.usage();
+    assert_eq!(usage.connections, 1);
+    let refusals = usage.refusals.unwrap();
+    let latest: Vec<_> = refusals.latest.iter().map(|refused| refused.destination.as_str()).collect();
+    assert_eq!(latest, ["evil.org at 93.184.216.34:80", "192.168.7.9:443", "evil.org"]);
+    assert_eq!(refusals.total, 3);
 }

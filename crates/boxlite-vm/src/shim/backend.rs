@@ -15,8 +15,8 @@ use super::jail::{self, BoxJail};
 use super::launch::LaunchSpec;
 use crate::exit::ChildEnder;
 use crate::net::{
-    Counts, MacAddr, Network, Policy, StackCommand, StackProcess, Wire, card_arguments, claim_ports,
-    loopback_aliases,
+    AllowList, Counts, MacAddr, Network, Policy, StackCommand, StackProcess, Wire, card_arguments,
+    claim_ports, loopback_aliases, own_addresses,
 };
 use crate::volume::{self, Share};
 
@@ -66,7 +66,12 @@ fn network_backend(
     // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
     let mac = MacAddr::of_box(&spec.box_id);
-    let (wire, ends) = Wire::new(Policy::new(&ports, loopback_aliases()?), network.max_connections)?;
+    let allowed = match &network.allowed {
+        Some(rules) => Some(AllowList::new(rules.clone(), own_addresses()?)),
+        None => None,
+    };
+    let policy = Policy::new(&ports, loopback_aliases()?);
+    let (wire, ends) = Wire::new(policy, allowed, network.max_connections)?;
     let stack = start_stack(
         StackCommand::new(&spec.qemu, &ports, ends.stack.as_raw_fd()),
         &ends.stack,

@@ -9,8 +9,10 @@ use boxlite_home::settings::{Bytes, Settings};
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
-    BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase, PortForward, Result, Volume,
+    AllowRule, AllowTarget, BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase,
+    PortForward, Result, Volume,
 };
+use boxlite_vm::net;
 use boxlite_vm::shim::DiskQuota;
 use boxlite_vm::volume::{self, OffLimits};
 use jiff::Timestamp;
@@ -70,6 +72,38 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
     ports(options)?;
     boxlite_types::stop_signal(options, &image.config)?;
     process::main_process(options, &image.config).map(drop)
+}
+
+/// Checks what `options` say of the network, for which no image is needed.
+///
+/// # Errors
+/// `InvalidInput` for what is malformed or contradicts itself, `Unsupported` for IPv6.
+pub(crate) fn check_network(options: &BoxOptions) -> Result<()> {
+    ports(options)?;
+    allowed(options).map(drop)
+}
+
+/// The list of destinations that the box may reach; `None` where it has no list.
+pub(super) fn allowed(options: &BoxOptions) -> Result<Option<Vec<AllowRule>>> {
+    if options.allow_net.is_empty() {
+        return Ok(None);
+    }
+    if options.network == NetworkMode::None {
+        return Err(Error::invalid(
+            "a box without a network has no allowed destinations; leave out either --network none or --allow-net",
+        ));
+    }
+    let rules = AllowRule::parse_list(&options.allow_net)?;
+    let in_vain = |rule: &&AllowRule| match rule.target {
+        AllowTarget::Block { address, prefix } => net::is_unreachable(address, prefix),
+        AllowTarget::Name(_) | AllowTarget::Below(_) => false,
+    };
+    match rules.iter().find(in_vain) {
+        Some(rule) => Err(Error::invalid(format!(
+            "allowed destination {rule}: no box reaches loopback, link-local, multicast or metadata addresses"
+        ))),
+        None => Ok(Some(rules)),
+    }
 }
 
 /// The forwarded ports that were asked for.

@@ -102,7 +102,8 @@ impl CreateBoxRequest {
             cpus: self.cpus.unwrap_or(defaults.cpus),
             memory: bytes("memory_mib", self.memory_mib, 1 << 20)?.unwrap_or(defaults.memory),
             disk_size: bytes("disk_size_gb", self.disk_size_gb, 1 << 30)?,
-            network: self.network.map_or(NetworkMode::User, |network| network.mode()),
+            network: self.network.as_ref().map_or(NetworkMode::User, NetworkRequest::mode),
+            allow_net: self.network.map(NetworkRequest::into_destinations).unwrap_or_default(),
             auto_remove: self.auto_remove,
             ..defaults
         })
@@ -115,7 +116,10 @@ impl CreateBoxRequest {
             (self.rootfs_path.is_some(), "rootfs_path; name an image"),
             (!self.volumes.is_empty(), "managed volumes"),
             (!self.secrets.is_empty(), "secrets"),
-            (network.is_some_and(NetworkRequest::lists), "lists of allowed network addresses (allow_net)"),
+            (
+                network.is_some_and(NetworkRequest::lists_sources),
+                "lists of who may reach a box (inbound.allow_net)",
+            ),
             (capabilities.is_some_and(|it| !it.add.is_empty() || !it.drop.is_empty()), "Linux capabilities"),
             (
                 self.auto_stop.is_some_and(|seconds| seconds > 0),
@@ -142,10 +146,18 @@ impl NetworkRequest {
         }
     }
 
-    fn lists(&self) -> bool {
-        let policies = [&self.outbound, &self.inbound];
-        !self.allow_net.is_empty()
-            || policies.into_iter().flatten().any(|policy| !policy.allow_net.is_empty())
+    /// All that the box may reach; an empty list allows everything, and a box without a network has no use for one.
+    fn into_destinations(self) -> Vec<String> {
+        match self.mode() {
+            NetworkMode::None => Vec::new(),
+            NetworkMode::User => {
+                self.outbound.into_iter().flat_map(|policy| policy.allow_net).chain(self.allow_net).collect()
+            }
+        }
+    }
+
+    fn lists_sources(&self) -> bool {
+        self.inbound.as_ref().is_some_and(|policy| !policy.allow_net.is_empty())
     }
 }
 
@@ -263,14 +275,26 @@ mod tests {
         assert_eq!(options(json!({})).unwrap().image, DEFAULT_IMAGE);
     }
 
+    // Mutation tried: without `outbound`.
+    #[test]
+    fn allowed_destinations_are_the_library_s() {
+        let network = |network: serde_json::Value| options(json!({ "network": network })).unwrap();
+        for body in [
+            json!({"mode": "enabled", "allow_net": ["a.example:443", "10.0.0.0/8"]}),
+            json!({"outbound": {"mode": "enabled", "allow_net": ["a.example:443", "10.0.0.0/8"]}}),
+        ] {
+            assert_eq!(network(body).allow_net, ["a.example:443", "10.0.0.0/8"]);
+        }
+        let off = network(json!({"mode": "disabled", "allow_net": ["a.example"]}));
+        assert_eq!((off.network, off.allow_net), (NetworkMode::None, Vec::new()));
+    }
+
     #[test]
     fn unsupported_fields_are_refused_and_not_dropped() {
         for body in [
             json!({"rootfs_path": "/x"}),
             json!({"volumes": [{"managed_volume": "v", "guest_path": "/x"}]}),
             json!({"secrets": [{"name": "a", "value": "b"}]}),
-            json!({"network": {"mode": "enabled", "allow_net": ["x"]}}),
-            json!({"network": {"outbound": {"mode": "enabled", "allow_net": ["x"]}}}),
             json!({"network": {"inbound": {"mode": "enabled", "allow_net": ["x"]}}}),
             json!({"advanced": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
             json!({"auto_stop": 5}),

@@ -180,10 +180,12 @@ fn specification(
 fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
     match (options.network, purpose) {
         (NetworkMode::None, _) => Ok(None),
-        (NetworkMode::User, Purpose::Maintenance) => Ok(Some(Network::default())),
+        (NetworkMode::User, Purpose::Maintenance) => {
+            Ok(Some(Network { allowed: create::allowed(options)?, ..Network::default() }))
+        }
         (NetworkMode::User, Purpose::Run) => {
             let ports = net::claim_ports(&create::ports(options)?)?.release();
-            Ok(Some(Network { ports, ..Network::default() }))
+            Ok(Some(Network { ports, allowed: create::allowed(options)?, ..Network::default() }))
         }
     }
 }
