@@ -2,6 +2,7 @@
 //!
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
+mod allow;
 mod bad_host;
 mod bad_input;
 mod btrfs;

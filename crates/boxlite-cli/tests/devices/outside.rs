@@ -23,9 +23,21 @@ impl Outside {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let name = format!("bl{pid}x{number}");
-        let subnet = [10, 213, (pid % 250) as u8, number * 4];
-        let at = |last| Ipv4Addr::new(subnet[0], subnet[1], subnet[2], subnet[3] + last);
+        Self::at(number, Ipv4Addr::new(10, 213, (pid % 250) as u8, number * 4))
+    }
+
+    /// One whose addresses look as if they were in the public network.
+    pub(crate) fn public() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let of_process = std::process::id() as u8;
+        Self::at(128 + number, Ipv4Addr::new(203, 0, 113, of_process.wrapping_add(number).wrapping_mul(4)))
+    }
+
+    /// The one of this number in the process, in the 4 addresses from `first`.
+    fn at(number: u8, first: Ipv4Addr) -> Self {
+        let name = format!("bl{}x{number}", std::process::id());
+        let at = |last| Ipv4Addr::from_bits(first.to_bits() + last);
         let outside = Self { name, host: at(1), address: at(2) };
         let Self { name, host, address } = &outside;
         for line in [
@@ -39,6 +51,13 @@ impl Outside {
             run(Command::new("ip").args(line.split(' ')));
         }
         outside
+    }
+
+    /// A command that will run in the namespace.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
     }
 
     /// Does `make`, say a `bind` or a `connect`, in the namespace.
