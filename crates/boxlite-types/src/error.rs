@@ -84,6 +84,8 @@ pub enum ErrorCause {
     DiskQuota,
     /// Running boxes were promised the memory that the host has for boxes.
     Memory,
+    /// A run of the box is not in its log.
+    LogRun,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

@@ -112,6 +112,7 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
         (ErrorCause::Memory, _) => {
             "`boxlite info` shows the memory that boxes may have and were promised; `boxlite ls` lists those that run"
         }
+        (ErrorCause::LogRun, _) => "without --run the log shows every run that it has; --run -1 is the last",
         _ => return None,
     };
     Some(hint)

@@ -52,6 +52,7 @@ fn the_cause_decides_before_the_kind_and_the_topic() {
         (ErrorKind::Denied, ErrorCause::Port, Topic::Start, "from 1024 on"),
         (ErrorKind::Conflict, ErrorCause::Port, Topic::NewBox, "another port"),
         (ErrorKind::Unsupported, ErrorCause::Limit, Topic::NewBox, "raise the setting"),
+        (ErrorKind::NotFound, ErrorCause::LogRun, Topic::Box, "without --run"),
     ];
     for (kind, cause, topic, hint) in cases {
         let text = CommandFailure::of(&Error::new(kind, "x").about(cause).at("/x"), topic).text();

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
-use boxlite_testkit::program::Output;
+use boxlite_testkit::program::{Output, run};
 use serde_json::Value;
 
 use crate::home::Home;
@@ -70,6 +71,34 @@ fn boxes_that_a_restored_database_does_not_know_are_kept_and_given_back() {
     home.run(&["gc", "--purge", &passing]).refused("neither");
     home.run(&["gc", "--adopt", &passing]).refused("no box directory");
     assert!(!at_once(&home, &["gc"]).ok().contains("unexplained"));
+}
+
+/// Advice to pull from a directory that has gone led nowhere.
+/// Mutation tried: the same advice wherever the image is from.
+#[test]
+fn a_box_whose_image_has_gone_with_its_directory_is_adopted_with_the_way_back() {
+    let Some(home) = Home::able() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("image");
+    let source = home.image("mini");
+    let layout = source.strip_prefix("oci:").and_then(|rest| rest.strip_suffix(":mini")).unwrap();
+    let copy = || run(Command::new("cp").arg("-a").arg(layout).arg(&directory));
+    copy();
+    home.run(&["ls"]).ok();
+    let backup = fs::read(home.path().join("boxlite.db")).unwrap();
+    let image = format!("oci:{}:mini", directory.display());
+    home.run(&["create", "--name", "early", &image, "true"]).ok();
+    let early = id(&home, "early");
+    fs::write(home.path().join("boxlite.db"), &backup).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+
+    let adopted = home.run(&["gc", "--adopt", &early]);
+    assert!(adopted.err.contains("has gone as well: put it back first"), "{adopted:?}");
+    adopted.ok();
+    home.run(&["start", "early"]).refused("has gone as well: put it back first");
+    copy();
+    home.run(&["pull", &image]).ok();
+    home.run(&["start", "early"]).ok();
 }
 
 #[test]

@@ -82,7 +82,17 @@ impl Reference {
 
     /// Whether the image comes from files on this host.
     pub fn is_local(&self) -> bool {
-        !matches!(self, Self::Registry(_))
+        self.path().is_some()
+    }
+
+    /// The directory or archive that the image comes from; `None` for one of a registry.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Registry(_) => None,
+            Self::Layout { path, .. } | Self::OciArchive { path, .. } | Self::DockerArchive { path, .. } => {
+                Some(path)
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use boxlite_storage::disk_image;
 use boxlite_types::{Adoption, BoxDescription, BoxRecord, Error, ErrorKind, Phase, Result, RunOutcome};
 
 use super::guard::shim_lock;
+use super::source::way_back;
 use super::{describe, description, name};
 use crate::context::LocalContext;
 
@@ -40,11 +41,12 @@ pub(crate) fn adopt(context: &LocalContext, wanted: &str) -> Result<Adoption> {
     let record = insert(context, record, &below, &mut notices)?;
     description::write(context, &paths, &record)?;
     if disk_image::lease(&context.home, &record.disk_digest)?.is_none() {
-        let message = format!(
-            "its disk image is not here; a start builds it again, if need be after `boxlite pull {}`",
-            record.image_reference
-        );
-        notices.push(message);
+        let known = context.store.images()?.iter().any(|image| image.digest.to_string() == record.image);
+        notices.push(if known {
+            "its disk image is not here; a start builds it again".to_owned()
+        } else {
+            format!("neither its disk image nor its image is here; {}", way_back(&record.image_reference))
+        });
     }
     Ok(Adoption { info: describe(&context.home, &record)?, notices })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use boxlite_home::BoxPaths;
-use boxlite_types::{Doing, Error, LogLine, LogOptions, OutputStream, Result};
+use boxlite_types::{Doing, Error, ErrorCause, LogLine, LogOptions, OutputStream, Result};
 use boxlite_vm::shim::{MainLog, Record, old_path};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -55,17 +55,21 @@ pub(crate) fn history(paths: &BoxPaths, options: &LogOptions) -> Result<LogHisto
 /// Finds the run of that number, or of that number counted back from the last.
 fn choose_run(wanted: i64, runs: Option<RangeInclusive<u64>>) -> Result<u64> {
     let Some(runs) = runs else {
-        return Err(Error::not_found("the box has not run yet, or has said nothing"));
+        return Err(not_kept("the box has not run yet, or has said nothing"));
     };
     let (first, last) = runs.clone().into_inner();
     let number = if wanted < 0 { last.saturating_add_signed(wanted + 1) } else { wanted.unsigned_abs() };
     if runs.contains(&number) {
         return Ok(number);
     }
-    Err(Error::not_found(format!(
+    Err(not_kept(format!(
         "run {wanted} is not in the box's log, which has runs {first} to {last}; the oldest go as the log reaches its \
          bound, the setting main_log_max"
     )))
+}
+
+fn not_kept(message: impl Into<String>) -> Error {
+    Error::not_found(message).about(ErrorCause::LogRun)
 }
 
 fn wanted(mut lines: Vec<LogLine>, options: &LogOptions) -> Vec<LogLine> {
@@ -153,11 +157,11 @@ mod tests {
 
     #[test]
     fn runs_are_counted_from_the_first_and_back_from_the_last() {
-        let of = |wanted| choose_run(wanted, Some(3..=7)).map_err(|error| error.kind());
+        let of = |wanted| choose_run(wanted, Some(3..=7)).map_err(|error| (error.kind(), error.cause()));
         assert_eq!((of(3), of(7), of(-1), of(-5)), (Ok(3), Ok(7), Ok(7), Ok(3)));
         for gone in [0, 1, 8, -6, i64::MIN] {
-            assert_eq!(of(gone), Err(ErrorKind::NotFound), "{gone}");
+            assert_eq!(of(gone), Err((ErrorKind::NotFound, Some(ErrorCause::LogRun))), "{gone}");
         }
-        assert_eq!(choose_run(1, None).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(choose_run(1, None).unwrap_err().cause(), Some(ErrorCause::LogRun));
     }
 }

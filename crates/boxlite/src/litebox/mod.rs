@@ -15,6 +15,7 @@ mod pause;
 mod process;
 mod quota;
 mod remove;
+mod source;
 mod start;
 mod update;
 

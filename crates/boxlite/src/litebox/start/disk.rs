@@ -9,6 +9,7 @@ use boxlite_storage::disk_image::{self, ImageChain, ImageForm};
 use boxlite_types::{BoxRecord, Error, ErrorKind, Result};
 
 use super::{AdmittedBox, StartContext};
+use crate::litebox::source::way_back;
 use crate::litebox::{BoxGuard, description};
 
 /// A box whose disk image exists, is the right one, and cannot be collected.
@@ -107,12 +108,11 @@ fn vanished(guard: &BoxGuard, error: Error) -> Error {
     }
     let record = &guard.record;
     Error::corrupt(format!(
-        "the disk image {} of box {} is missing and cannot be built again ({}); `boxlite pull {}` brings its \
-         layers back",
+        "the disk image {} of box {} is missing and cannot be built again ({}); {}",
         record.disk_digest,
         record.name,
         error.chain(),
-        record.image_reference
+        way_back(&record.image_reference)
     ))
     .because(error)
 }

@@ -7,6 +7,7 @@ mod http;
 mod lines;
 mod options;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_storage::reference::Reference;
@@ -57,16 +58,7 @@ impl Remote {
     fn refuse_relative(&self, reference: &str) -> Result<()> {
         // The server judges what is not a reference, or may be a digest.
         let Ok(parsed) = reference.parse::<Reference>() else { return Ok(()) };
-        let path = match &parsed {
-            Reference::Registry(_) => return Ok(()),
-            Reference::Layout { path, .. }
-            | Reference::OciArchive { path, .. }
-            | Reference::DockerArchive { path, .. } => path,
-        };
-        if path.is_absolute() {
-            return Ok(());
-        }
-        Err(self.relative(reference))
+        if parsed.path().is_none_or(Path::is_absolute) { Ok(()) } else { Err(self.relative(reference)) }
     }
 
     fn relative(&self, what: &str) -> Error {
