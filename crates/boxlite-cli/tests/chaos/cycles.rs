@@ -34,14 +34,17 @@ pub(crate) struct Chaos<'a> {
 }
 
 impl<'a> Chaos<'a> {
-    /// Makes the boxes; the first has the volume.
-    pub(crate) fn begin(host: &'a SmallHost, seed: u64) -> Self {
+    /// Makes the boxes; the first has the volume. The cycles of `seed` before the number `first` are drawn and left out.
+    pub(crate) fn begin(host: &'a SmallHost, seed: u64, first: u64) -> Self {
         let image = host.image("mini");
         let mut chaos =
             Self { host, schedule: Schedule::new(seed), boxes: Vec::new(), made: 0, figures: Figures::new() };
         for place in 0..BOXES {
             let made = chaos.make(place);
             chaos.boxes.push(made);
+        }
+        for _ in 0..first {
+            chaos.schedule.next(BOXES);
         }
         host.boxlite(&["create", "--name", RESTING, "--memory", "128m", &image, "true"]).ok();
         chaos

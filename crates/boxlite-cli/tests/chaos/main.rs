@@ -2,7 +2,8 @@
 //!
 //! Each cycle: boxes write, the disk fills up, they are paused, one of them is disturbed, there is space again, they
 //! finish, and everything is compared with what they reported. `scripts/bench chaos` runs a thousand cycles and prints
-//! figures; `BOXLITE_CHAOS_CYCLES` and `BOXLITE_CHAOS_SEED` choose others. A seed draws the same cycles each time.
+//! figures; `BOXLITE_CHAOS_CYCLES` and `BOXLITE_CHAOS_SEED` choose others. A seed draws the same cycles each time;
+//! `BOXLITE_CHAOS_FROM` leaves out those before that number, to get to one that fails.
 
 mod cycles;
 mod examine;
@@ -27,8 +28,9 @@ fn chosen(variable: &str, default: u64) -> u64 {
 fn no_box_and_no_byte_is_lost_on_a_disk_that_fills_up_again_and_again() {
     let Some(host) = host::SmallHost::mount() else { return };
     let (cycles, seed) = (chosen("BOXLITE_CHAOS_CYCLES", CYCLES), chosen("BOXLITE_CHAOS_SEED", SEED));
-    let mut chaos = cycles::Chaos::begin(&host, seed);
-    for number in 0..cycles {
+    let first = chosen("BOXLITE_CHAOS_FROM", 0);
+    let mut chaos = cycles::Chaos::begin(&host, seed, first);
+    for number in first..cycles {
         if let Err(harm) = chaos.cycle(number) {
             chaos.tell(&harm);
             panic!("cycle {number} of seed {seed}: {harm}\n{}", chaos.figures);
