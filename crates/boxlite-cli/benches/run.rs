@@ -101,8 +101,9 @@ impl Bench {
             Accelerator::Kvm => (["kvm", "host"], String::new()),
             Accelerator::Tcg { tsc_khz } => (["tcg", "max"], format!("tsc_early_khz={tsc_khz}")),
         };
-        let append =
-            format!("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0 {clock}");
+        let append = format!(
+            "panic=-1 quiet loglevel=1 earlycon=uart8250,io,0x3f8 console=ttyS0 cryptomgr.notests init_on_alloc=0 {clock}"
+        );
         let output = Command::new("qemu-system-x86_64")
             .args([
                 "-nodefaults",
@@ -116,7 +117,14 @@ impl Bench {
                 "1",
             ])
             .args(["-accel", acceleration[0], "-cpu", acceleration[1]])
-            .args(["-machine", "microvm,acpi=on,isa-serial=on", "-bios", "qboot.rom", "-serial", "stdio"])
+            .args([
+                "-machine",
+                "microvm,acpi=on,rtc=on,isa-serial=on",
+                "-bios",
+                "qboot.rom",
+                "-serial",
+                "stdio",
+            ])
             .arg("-kernel")
             .arg(&self.boot.kernel)
             .arg("-initrd")

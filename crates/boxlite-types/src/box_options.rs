@@ -36,6 +36,9 @@ pub struct BoxOptions {
     pub cpus: u32,
     /// Guest memory in bytes.
     pub memory: u64,
+    /// Whether the guest may run virtual machines of its own, at the host's risk: its kernel then has the code of the
+    /// host's for nested virtualisation within its reach.
+    pub nested: bool,
     /// Virtual size of the root disk in bytes; the settings' default when absent.
     pub disk_size: Option<u64>,
     /// Allocated bytes of its overlay at which the box is paused, less than `disk_size`; no bound of its own when absent.
@@ -81,6 +84,7 @@ impl Default for BoxOptions {
             hostname: None,
             cpus: 1,
             memory: 256 << 20,
+            nested: false,
             disk_size: None,
             disk_quota: None,
             disk_io: None,

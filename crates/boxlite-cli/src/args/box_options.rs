@@ -40,6 +40,9 @@ pub(crate) struct BoxArgs {
     /// Memory of the box
     #[arg(short, long, value_name = "SIZE", default_value = "256m")]
     memory: Bytes,
+    /// Let the box run virtual machines of its own, which shows it more of the host's kernel to attack
+    #[arg(long)]
+    nested: bool,
     /// Virtual size of the root disk [default: the settings', 10g at first]
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Bytes>,
@@ -144,6 +147,7 @@ impl BoxArgs {
             hostname: self.hostname,
             cpus: self.cpus,
             memory: self.memory.0,
+            nested: self.nested,
             disk_size: self.disk_size.map(|bytes| bytes.0),
             disk_quota: self.disk_quota.map(|bytes| bytes.0),
             disk_io: self.disk_io.map(|bytes| bytes.0),

@@ -83,6 +83,7 @@ impl Ground {
             accel: self.accel,
             cpus: 1,
             memory_bytes: 256 << 20,
+            nested: false,
             origin: GuestOrigin::Boot,
             boot: BootConfig { hostname: id, ..BootConfig::default() },
             main: None,

@@ -46,6 +46,8 @@ pub struct LaunchSpec {
     pub cpus: u32,
     /// The guest's memory in bytes.
     pub memory_bytes: u64,
+    /// Whether the guest sees the processor's virtualisation.
+    pub nested: bool,
     /// The network card and what it is connected to; `None` gives the box no network card.
     pub network: Option<Network>,
     /// Directories of the host that the box mounts.
@@ -185,6 +187,7 @@ impl LaunchSpec {
             accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
             cpus: 2,
             memory_bytes: 256 << 20,
+            nested: false,
             network: None,
             shares: Shares::default(),
             origin: GuestOrigin::Boot,

@@ -100,16 +100,12 @@ pub(crate) fn arguments(
     line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     line.option("-m", format!("size={}k", spec.memory_bytes / 1024));
     line.option("-smp", spec.cpus.to_string());
-    match spec.accel {
-        Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
-        Accelerator::Tcg { .. } => {
-            // QEMU's own bound is a gigabyte, which a box of 128 MiB did fill.
-            line.option("-accel", "tcg,tb-size=64").option("-cpu", "max")
-        }
-    };
+    // QEMU's own bound of TCG's translations is a gigabyte, which a box of 128 MiB did fill.
+    line.option("-accel", if spec.accel == Accelerator::Kvm { "kvm" } else { "tcg,tb-size=64" });
+    line.option("-cpu", processor(spec));
     let backend = memory.backend(spec.memory_bytes / 1024);
     let named = if backend.is_some() { ",memory-backend=ram" } else { "" };
-    line.option("-machine", format!("microvm,acpi=on,isa-serial=on,dump-guest-core=off{named}"));
+    line.option("-machine", format!("microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off{named}"));
     if let Some(backend) = backend {
         line.option("-object", backend);
     }
@@ -156,12 +152,27 @@ pub(crate) fn arguments(
     line.0
 }
 
+/// The guest's model of processor: all that the host has, but its virtualisation only on demand, since a guest that enters
+/// guests of its own has the host's kernel, or QEMU, emulate that for it.
+fn processor(spec: &LaunchSpec) -> &'static str {
+    match (spec.accel, spec.nested) {
+        (Accelerator::Kvm, false) => "host,vmx=off,svm=off",
+        (Accelerator::Kvm, true) => "host",
+        (Accelerator::Tcg { .. }, false) => "max,vmx=off,svm=off",
+        (Accelerator::Tcg { .. }, true) => "max",
+    }
+}
+
 /// The guest kernel's command line.
 ///
+/// `earlycon` has a panic reach the console that comes before the kernel knows its serial line; whatever is less than that
+/// `quiet` keeps off it.
 /// `tsc_early_khz` keeps stock kernels from hanging in their TSC calibration under TCG; KVM has its own clock. `tsc=reliable`
 /// keeps them from giving that clock up for one that loses time, when a busy host lets it look unsteady for a moment.
 pub(crate) fn kernel_command_line(spec: &LaunchSpec) -> String {
-    let mut line = String::from("panic=-1 quiet loglevel=1 console=ttyS0 cryptomgr.notests init_on_alloc=0");
+    let mut line = String::from(
+        "panic=-1 quiet loglevel=1 earlycon=uart8250,io,0x3f8 console=ttyS0 cryptomgr.notests init_on_alloc=0",
+    );
     if let Accelerator::Tcg { tsc_khz } = spec.accel {
         let _ = write!(line, " tsc_early_khz={tsc_khz} tsc=reliable");
     }

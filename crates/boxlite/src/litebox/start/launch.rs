@@ -139,6 +139,7 @@ fn specification(
         accel: choice.accelerator,
         cpus: options.cpus,
         memory_bytes: shim::guest_memory(options.memory),
+        nested: options.nested,
         network: network(options, purpose)?,
         shares: Shares {
             volumes: record.volumes.clone(),
