@@ -250,7 +250,11 @@ impl Driver {
                 self.shutdown_reason = Some(reason);
             }
             QmpEvent::Migration { completed } => self.keeping.migrated(completed),
-            QmpEvent::Stopped => self.vcpus.told_by_qemu(true),
+            QmpEvent::Stopped => {
+                self.vcpus.told_by_qemu(true);
+                self.qmp.examine_stop();
+            }
+            QmpEvent::Broken { reason } => self.fail(reason.into()),
             QmpEvent::Resumed => self.vcpus.told_by_qemu(false),
         }
     }

@@ -38,6 +38,11 @@ pub(crate) enum QmpEvent {
     Stopped,
     /// The guest runs again.
     Resumed,
+    /// The guest is paused for good, with the reason.
+    Broken {
+        /// Why, for people.
+        reason: &'static str,
+    },
     /// The devices' state was written or read, or that failed.
     Migration {
         /// Whether it went well.
@@ -67,6 +72,8 @@ type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
 pub(crate) struct Qmp {
     write: tokio::sync::Mutex<(OwnedWriteHalf, u64)>,
     pending: Pending,
+    /// Weak, so that the channel closes with the connection.
+    events: mpsc::WeakUnboundedSender<QmpEvent>,
 }
 
 impl Qmp {
@@ -80,7 +87,11 @@ impl Qmp {
         let (read, mut write) = stream.into_split();
         write.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await?;
         let (events, receiver) = mpsc::unbounded_channel();
-        let qmp = Arc::new(Self { write: tokio::sync::Mutex::new((write, 0)), pending: Pending::default() });
+        let qmp = Arc::new(Self {
+            write: tokio::sync::Mutex::new((write, 0)),
+            pending: Pending::default(),
+            events: events.downgrade(),
+        });
         tokio::spawn(read_messages(read, events, Arc::clone(&qmp.pending)));
         Ok((qmp, receiver))
     }
@@ -93,6 +104,22 @@ impl Qmp {
     /// Lets the guest run on.
     pub(crate) async fn cont(&self) -> Result<(), QmpError> {
         self.execute("cont", Value::Null).await.map(drop)
+    }
+
+    /// Asks QEMU in the background why the guest is paused; [`QmpEvent::Broken`] follows where it cannot go on.
+    pub(crate) fn examine_stop(self: &Arc<Self>) {
+        let qmp = Arc::clone(self);
+        tokio::spawn(async move {
+            match qmp.execute("query-status", Value::Null).await {
+                Ok(status) => {
+                    let state = status.get("status").and_then(Value::as_str).unwrap_or_default();
+                    if let (Some(reason), Some(events)) = (why_broken(state), qmp.events.upgrade()) {
+                        let _ = events.send(QmpEvent::Broken { reason });
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "it is not known why the guest is paused"),
+            }
+        });
     }
 
     /// Asks QEMU to flush its disks and exit.
@@ -252,9 +279,62 @@ fn classify(event: &str, data: &Value) -> Option<QmpEvent> {
     }
 }
 
+/// Why a guest that QEMU has put into the run state `state` can never go on; nothing where it can, or where another event
+/// says what is to be done about it (`io-error`).
+fn why_broken(state: &str) -> Option<&'static str> {
+    match state {
+        "internal-error" => {
+            Some("the accelerator could not run the guest's code any further (internal error)")
+        }
+        "guest-panicked" => Some("the guest's kernel panicked"),
+        "watchdog" => Some("the guest's watchdog expired"),
+        "shutdown" => Some("the guest has shut down, and QEMU keeps it"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The run states of QEMU 7.2's `RunState`.
+    #[test]
+    fn a_guest_that_can_go_on_is_not_broken() {
+        for state in ["internal-error", "guest-panicked", "watchdog", "shutdown"] {
+            assert!(why_broken(state).is_some(), "{state}");
+        }
+        let others =
+            ["debug", "inmigrate", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate"];
+        for state in
+            others.into_iter().chain(["restore-vm", "running", "save-vm", "suspended", "colo", "new"])
+        {
+            assert_eq!(why_broken(state), None, "{state}");
+        }
+    }
+
+    /// Mutation tried: without the question, the second event never comes.
+    #[tokio::test]
+    async fn a_stop_for_good_is_told_with_its_reason_and_another_is_not() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (qmp, mut events) = Qmp::start(ours).await.unwrap();
+        let qemu = tokio::spawn(async move {
+            let (read, mut write) = theirs.into_split();
+            let mut lines = BufReader::new(read).lines();
+            lines.next_line().await.unwrap();
+            for (id, state) in ["paused", "internal-error"].into_iter().enumerate() {
+                assert!(lines.next_line().await.unwrap().unwrap().contains("query-status"));
+                let answer = json!({"return": {"running": false, "status": state}, "id": id + 1});
+                write.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+            }
+            (lines, write)
+        });
+        qmp.examine_stop();
+        qmp.examine_stop();
+        let Some(QmpEvent::Broken { reason }) = events.recv().await else { panic!("nothing was told") };
+        assert!(reason.contains("internal error"), "{reason}");
+        drop(qemu.await.unwrap());
+        assert_eq!(events.recv().await, None);
+    }
 
     #[test]
     fn events_are_recognised_and_unknown_ones_ignored() {
