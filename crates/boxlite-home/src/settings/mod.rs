@@ -145,6 +145,8 @@ settings! {
         "Whether layers stay once a disk image is built: auto (until space is short), always, never.";
     templates: bool = true, "BOXLITE_TEMPLATES",
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
+    require_kvm: bool = false, "BOXLITE_REQUIRE_KVM",
+        "Whether a start is refused where its guest would be emulated instead of run by KVM.";
     jail: bool = true, "BOXLITE_JAIL",
         "Whether a box's QEMU runs in a jail; a jail that cannot be built refuses the start.";
     // systemd leaves these to nobody: its containers' end below, and its foreign ids begin above.

@@ -10,6 +10,10 @@ use boxlite_types::{Doing, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Host;
+use super::kvm::KvmFinding;
+
+/// Name of the findings while they are written.
+const STAGED: &str = "host.json.partial";
 
 /// How long to wait for another process that writes findings.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
@@ -31,6 +35,9 @@ pub(super) struct Key {
 struct Finding {
     key: Key,
     host: Host,
+    /// Why boxes run without KVM, as somebody was told last.
+    #[serde(default)]
+    said: Option<String>,
 }
 
 pub(super) fn key(qemu: &Path) -> Result<Key> {
@@ -48,9 +55,47 @@ pub(super) fn key(qemu: &Path) -> Result<Key> {
 }
 
 pub(super) fn load(home: &Home, key: &Key) -> Option<Host> {
-    let text = std::fs::read(path(home)).ok()?;
-    let entry: Finding = serde_json::from_slice(&text).ok()?;
+    let entry = read(home)?;
     (entry.key == *key).then_some(entry.host)
+}
+
+fn read(home: &Home) -> Option<Finding> {
+    let text = std::fs::read(path(home)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Notes that somebody is told of `reason` why boxes run without KVM, or that there is none any more; true where that is
+/// news. Two that start at once may both tell it.
+pub(super) fn is_news(home: &Home, reason: Option<&str>) -> bool {
+    let said = read(home).and_then(|entry| entry.said);
+    if said.as_deref() == reason {
+        return false;
+    }
+    let said = reason.map(str::to_owned);
+    if let Err(error) = change(home, |entry| entry.said = said) {
+        tracing::debug!(error = %error.chain(), "it was not noted that the accelerator was told");
+    }
+    true
+}
+
+/// Replaces what is known of KVM and leaves the other findings, on which templates rely.
+pub(super) fn replace_kvm(home: &Home, key: &Key, kvm: &KvmFinding) {
+    let replaced = change(home, |entry| {
+        if entry.key == *key {
+            entry.host.kvm = kvm.clone();
+        }
+    });
+    if let Err(error) = replaced {
+        tracing::debug!(error = %error.chain(), "what is known of KVM was not kept");
+    }
+}
+
+/// Changes the kept findings, where there are any and no other process writes.
+fn change(home: &Home, change: impl FnOnce(&mut Finding)) -> Result<()> {
+    let Some(staged) = Staged::take_over(&home.tmp(), STAGED)? else { return Ok(()) };
+    let Some(mut entry) = read(home) else { return Ok(()) };
+    change(&mut entry);
+    publish(staged, &entry, home)
 }
 
 /// Keeps `host` unless another process was first, and returns the kept findings: later starts agree on them, as they must
@@ -73,16 +118,21 @@ pub(super) fn keep_first(home: &Home, key: &Key, host: Host) -> Host {
 
 /// False while another process writes.
 fn try_keep(home: &Home, key: &Key, host: &Host) -> Result<bool> {
-    let Some(staged) = Staged::take_over(&home.tmp(), "host.json.partial")? else { return Ok(false) };
-    if load(home, key).is_some() {
+    let Some(staged) = Staged::take_over(&home.tmp(), STAGED)? else { return Ok(false) };
+    let before = read(home);
+    if before.as_ref().is_some_and(|entry| entry.key == *key) {
         return Ok(true);
     }
-    let entry = Finding { key: key.clone(), host: host.clone() };
-    let text = serde_json::to_vec(&entry)
+    let said = before.and_then(|entry| entry.said);
+    publish(staged, &Finding { key: key.clone(), host: host.clone(), said }, home).map(|()| true)
+}
+
+fn publish(staged: Staged, entry: &Finding, home: &Home) -> Result<()> {
+    let text = serde_json::to_vec(entry)
         .map_err(|error| boxlite_types::Error::bug("a host entry does not serialise").because(error))?;
     let written = staged.file().set_len(0).and_then(|()| staged.file().write_all_at(&text, 0));
     written.doing("writing", staged.path())?;
-    staged.publish(&path(home)).map(|_| true)
+    staged.publish(&path(home)).map(drop)
 }
 
 fn path(home: &Home) -> PathBuf {

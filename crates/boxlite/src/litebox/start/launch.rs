@@ -10,7 +10,8 @@ use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Progress, 
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
-    self, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, Purpose, accel, template,
+    self, Accelerator, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, Purpose, accel,
+    template,
 };
 use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
@@ -118,7 +119,7 @@ fn specification(
     // A guest that only reads and is paused for what others write would never end.
     let emergency = if context.reads_only { 0 } else { local.settings.emergency_floor.value.0 };
     let networked = options.network == NetworkMode::User;
-    let choice = accel::choose(&local.home, &assets.qemu, local.accel)?;
+    let accelerator = accelerator(context, &assets.qemu)?;
     let jail = local.jail_policy(&assets.qemu)?;
     if jail.is_none() {
         let message = "the box starts without a jail, because the setting jail is off: a guest that takes over QEMU has the rights of this user";
@@ -136,7 +137,7 @@ fn specification(
         kernel: boot.kernel.clone(),
         initrd: boot.initramfs.clone(),
         kernel_arguments: Vec::new(),
-        accel: choice.accelerator,
+        accel: accelerator,
         cpus: options.cpus,
         memory_bytes: shim::guest_memory(options.memory),
         nested: options.nested,
@@ -174,6 +175,25 @@ fn specification(
             Purpose::Maintenance => None,
         },
     })
+}
+
+/// What runs the guest's code; says so where that is emulation though nobody asked for it.
+///
+/// # Errors
+/// `Unsupported` where it would be emulation and the settings rule that out.
+fn accelerator(context: StartContext<'_>, qemu: &Path) -> Result<Accelerator> {
+    let local = context.local;
+    let choice = accel::choose(&local.home, qemu, local.accel)?;
+    if choice.accelerator != Accelerator::Kvm && local.settings.require_kvm.value {
+        return Err(Error::unsupported(format!(
+            "the box would be emulated ({}), which the setting require_kvm = true ({}) refuses",
+            choice.reason, local.settings.require_kvm.origin
+        )));
+    }
+    if let Some(message) = accel::news(&local.home, local.accel, &choice) {
+        context.progress.report(Progress::Notice { message });
+    }
+    Ok(choice.accelerator)
 }
 
 /// The box's network, its host ports chosen now so that they are known while it runs. A maintenance boot has the box's

@@ -123,13 +123,8 @@ fn collect(context: &LocalContext, options: &GcOptions) -> Result<GcReport> {
 
 fn acceleration(context: &LocalContext) -> Result<Acceleration> {
     let qemu = context.assets.qemu().ok_or_else(|| Error::unsupported("this host has no QEMU"))?;
-    let host = accel::examine(&context.home, &qemu)?;
-    let choice = accel::choose(&context.home, &qemu, context.accel)?;
-    Ok(Acceleration {
-        name: choice.accelerator.name().to_owned(),
-        reason: choice.reason,
-        qemu: host.qemu_version,
-    })
+    let (choice, qemu) = accel::choose_anew(&context.home, &qemu, context.accel)?;
+    Ok(Acceleration { name: choice.accelerator.name().to_owned(), reason: choice.reason, qemu })
 }
 
 /// Builds a jail to see what of it this host has.
