@@ -11,6 +11,7 @@ use crate::allowed::AllowedPaths;
 use crate::auth::AuthGate;
 use crate::caller::Caller;
 use crate::executions::Executions;
+use crate::idempotency::KeptAnswers;
 use crate::observations::Observations;
 
 /// The state that the routes share.
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) allowances: Arc<Allowances>,
     pub(crate) executions: Arc<Executions>,
     pub(crate) observations: Observations,
+    pub(crate) kept_answers: Arc<KeptAnswers>,
     /// Attached clients.
     pub(crate) sessions: TaskTracker,
     /// Cancelled when attached clients must leave.
@@ -37,6 +39,7 @@ impl App {
             allowed: Arc::new(allowed),
             allowances: Arc::default(),
             executions: Arc::default(),
+            kept_answers: Arc::default(),
             sessions: TaskTracker::new(),
             closing: CancellationToken::new(),
         }

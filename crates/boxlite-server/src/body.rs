@@ -13,7 +13,7 @@ use crate::failure::HttpFailure;
 /// The largest JSON body, in bytes.
 pub(crate) const MAX_JSON_BYTES: usize = 1 << 20;
 /// How long a JSON body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -69,6 +69,11 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Http
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpFailure> {
+    // An array would be taken for the fields of an object in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let message = "the body is an array, and this route takes an object";
+        return Err(HttpFailure::malformed(StatusCode::BAD_REQUEST, message));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         HttpFailure::malformed(
             StatusCode::BAD_REQUEST,

@@ -30,9 +30,26 @@ impl HttpFailure {
         Self { status, ..Self::from(Error::invalid(message)) }
     }
 
-    /// No route has that path or method.
-    pub(crate) fn no_route(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, ..Self::from(Error::not_found(message)) }
+    /// No route has that path.
+    pub(crate) fn no_route(message: impl Into<String>) -> Self {
+        Error::not_found(message).into()
+    }
+
+    /// The route is there and does not take that method.
+    pub(crate) fn wrong_method(message: impl Into<String>) -> Self {
+        Self::new(405, "InvalidArgumentError", "method_not_allowed", Error::invalid(message))
+    }
+
+    /// A command could not be started, for this reason.
+    pub(crate) fn not_started(reason: impl Into<String>) -> Self {
+        Self::new(422, "ExecutionError", "execution_failed", Error::invalid(reason))
+    }
+
+    /// An `Idempotency-Key` came before, with another body.
+    pub(crate) fn other_body() -> Self {
+        let message =
+            "this Idempotency-Key came before, with another body; give each request a key of its own";
+        Self::new(422, "InvalidArgumentError", "idempotency_key_reused", Error::invalid(message))
     }
 
     /// The request brings no key, or a wrong one.
@@ -118,7 +135,8 @@ impl From<Error> for HttpFailure {
 impl IntoResponse for HttpFailure {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), error = %self.error.chain(), "a request failed");
+            let (id, status) = (request_id::current(), self.status.as_u16());
+            tracing::warn!(id, status, error = %self.error.chain(), "a request failed");
         }
         let body = ErrorEnvelope { error: self.body(request_id::current()) };
         let mut response = (self.status, Json(body)).into_response();

@@ -2,15 +2,15 @@
 //!
 //! # Meaning
 //!
-//! Key, caller, method and path together name a request. The same body gets the same answer; another body is refused with
+//! Key, caller, method, path and query together name a request. The same body gets the same answer; another body is refused with
 //! 422. A request that is still being carried out is waited for. It is carried out to its end although its client has gone,
 //! since that client may be back with the same key.
 //!
 //! # Limits
 //!
 //! Answers are kept in memory for [`KEPT_FOR`], at most [`MAX_KEPT`] of them; the oldest goes first. An answer is not kept,
-//! so that the request is carried out again, when it failed inside the server (5xx), is longer than [`MAX_ANSWER_BYTES`],
-//! or the server was restarted since.
+//! so that the request is carried out again, when it failed inside the server (5xx) or the server was restarted since. In
+//! place of one that is longer than [`MAX_ANSWER_BYTES`], a conflict that says so is kept.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,8 +111,9 @@ pub(crate) async fn once(State(kept): State<Arc<KeptAnswers>>, request: Request,
 
 async fn answered(kept: &KeptAnswers, request: Request, next: Next) -> Result<Response, HttpFailure> {
     let (mut parts, body) = request.into_parts();
-    let caller = Caller::from_request_parts(&mut parts, &()).await.map_err(IntoFailure::into_failure)?;
-    let name = format!("{caller:?} {} {} {}", parts.method, parts.uri.path(), key(&parts.headers)?);
+    let caller = Caller::from_request_parts(&mut parts, &()).await?;
+    let who = (std::mem::discriminant(&caller), caller.display_name());
+    let name = format!("{who:?} {} {} {}", parts.method, parts.uri, key(&parts.headers)?);
     let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_JSON_BYTES)).await;
     let body = read
         .map_err(|_| HttpFailure::malformed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?
@@ -134,18 +135,28 @@ async fn answered(kept: &KeptAnswers, request: Request, next: Next) -> Result<Re
             Ok(body) => {
                 let given = KeptAnswer { status: parts.status, headers: parts.headers, body };
                 let response = given.response();
-                if !given.status.is_server_error() && given.body.len() <= MAX_ANSWER_BYTES {
+                if given.body.len() > MAX_ANSWER_BYTES {
+                    *answer = too_long().await;
+                } else if !given.status.is_server_error() {
                     *answer = Some(given);
                 }
                 response
             }
-            Err(error) => {
-                HttpFailure::from(Error::bug("an answer broke off").because(error)).into_response()
-            }
+            Err(error) => HttpFailure::from(Error::bug("an answer broke off").because(error)).into_response(),
         }
     };
     let carried_out = tokio::spawn(request_id::within_current(carried_out));
     carried_out.await.map_err(|error| Error::bug("a request was interrupted").because(error).into())
+}
+
+/// Returns what later requests are answered in place of an answer that was too long to be kept.
+async fn too_long() -> Option<KeptAnswer> {
+    let message = format!(
+        "this request was carried out, and its answer of more than {MAX_ANSWER_BYTES} bytes was not kept"
+    );
+    let (parts, body) = HttpFailure::from(Error::conflict(message)).into_response().into_parts();
+    let body = to_bytes(body, MAX_ANSWER_BYTES).await.ok()?;
+    Some(KeptAnswer { status: parts.status, headers: parts.headers, body })
 }
 
 /// Returns the request's key.
@@ -155,7 +166,8 @@ fn key(headers: &HeaderMap) -> Result<&str, HttpFailure> {
     if keys.next().is_none() && (1..=MAX_KEY_BYTES).contains(&key.len()) {
         return Ok(key);
     }
-    let message = format!("Idempotency-Key is given once and has 1 to {MAX_KEY_BYTES} visible ASCII characters");
+    let message =
+        format!("Idempotency-Key is given once and has 1 to {MAX_KEY_BYTES} visible ASCII characters");
     Err(Error::invalid(message).into())
 }
 

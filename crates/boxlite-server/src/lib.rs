@@ -53,6 +53,7 @@ mod caller;
 mod connections;
 mod executions;
 mod failure;
+mod idempotency;
 mod keys;
 mod listener;
 mod observations;

@@ -18,6 +18,11 @@ pub(crate) fn current() -> Option<String> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
+/// Lets `task`, which is spawned apart, carry the id of the request that is being answered.
+pub(crate) fn within_current<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(current().unwrap_or_default(), task)
+}
+
 /// Gives the request its id, answers it, and logs it at level `info`.
 pub(crate) async fn named(request: Request, next: Next) -> Response {
     let id = chosen(request.headers()).unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());

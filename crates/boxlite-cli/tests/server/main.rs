@@ -4,6 +4,7 @@
 //! `scripts/test` sets up what these tests need; a machine without it skips them, visibly, and not under `CI=true`.
 
 mod clients;
+mod contract;
 mod encrypted;
 mod executions;
 mod images;

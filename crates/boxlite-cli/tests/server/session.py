@@ -46,7 +46,7 @@ async def main():
     # Commands: streams apart, exit codes, environment, directory.
     assert await output(await box.exec("sh", ["-c", "echo out; echo err >&2; exit 3"])) == ("out\n", "err\n", 3)
     assert await output(await box.exec("sh", ["-c", "echo $A $K; pwd"], env=[("K", "v")], cwd="/tmp")) == ("b v\n/tmp\n", "", 0)
-    assert (await output(await box.exec("no-such-program")))[2] == 127
+    await fails(boxlite.BoxliteError, box.exec("no-such-program"), "no-such-program")
     big = await output(await box.exec("seq", ["1", "100000"]))
     assert big[0] == "".join(f"{n}\n" for n in range(1, 100001)), len(big[0])
 
@@ -132,6 +132,9 @@ async def main():
     await runtime.remove("copy", force=True)
     await runtime.remove("one", force=True)
     assert await runtime.list_info() == []
+    assert (await runtime.images.usage()).count == 1
+    await runtime.images.remove(image.rsplit(":", 1)[0])
+    assert await runtime.images.list() == []
     print("done")
 
 

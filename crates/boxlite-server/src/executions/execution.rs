@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxlite::wire::{ErrorBody, ExecutionCreated};
-use boxlite::{Error, Execution, ExecutionControl, ExitStatus};
+use boxlite::{BoxInfo, Error, Execution, ExecutionControl, ExitStatus, OutputStream};
 use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -31,15 +31,37 @@ pub(crate) struct ExecutionTerms {
     pub(crate) unattended: UnattendedPolicy,
     /// How long it may run.
     pub(crate) limit: Option<Duration>,
-    /// Whether a client without acknowledgements may go on with standard input that another connection broke off: somebody
-    /// at a terminal sees what is missing, and a main process outlives all its clients.
-    pub(crate) input_may_have_gaps: bool,
+    pub(crate) process: ServedProcess,
+}
+
+/// What clients attach to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServedProcess {
+    /// A command in a box.
+    Command { tty: bool },
+    /// The box's main process, which outlives all its clients.
+    Main { tty: bool },
+}
+
+impl ServedProcess {
+    /// Tells whether it has a terminal.
+    pub(crate) fn has_tty(self) -> bool {
+        let (Self::Command { tty } | Self::Main { tty }) = self;
+        tty
+    }
+
+    /// Tells whether a client without acknowledgements may go on with standard input that another connection broke off:
+    /// somebody at a terminal sees what is missing.
+    fn input_may_have_gaps(self) -> bool {
+        self != Self::Command { tty: false }
+    }
 }
 
 impl ExecutionTerms {
     /// The terms of a box's main process.
-    pub(crate) fn of_main_process() -> Self {
-        Self { unattended: UnattendedPolicy::Release, limit: None, input_may_have_gaps: true }
+    pub(crate) fn of_main_process(of: &BoxInfo) -> Self {
+        let process = ServedProcess::Main { tty: of.options.tty };
+        Self { unattended: UnattendedPolicy::Release, limit: None, process }
     }
 }
 
@@ -103,6 +125,15 @@ const KILLED: i32 = 128 + libc::SIGKILL;
 /// Why a command was killed whose client went on with its input after a broken connection.
 const INPUT_LOST: &str = "killed because its standard input did not arrive whole: the connection broke before the input's \
                           end, and what the client sent last may be lost";
+
+/// The output of a command that was waited for.
+#[derive(Debug, Default)]
+pub(crate) struct CollectedOutput {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    /// Bytes that there was no room for.
+    pub(crate) dropped: u64,
+}
 
 /// How long a replaced client may take to leave.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -237,7 +268,13 @@ impl ServedExecution {
     }
 
     /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// `Conflict` when it has none.
     pub(crate) async fn resize(&self, size: boxlite::WindowSize) -> boxlite::Result<()> {
+        if !self.terms.process.has_tty() {
+            return Err(Error::conflict(format!("execution {} has no terminal to resize", self.id)));
+        }
         self.control()?.resize(size).await
     }
 
@@ -282,9 +319,34 @@ impl ServedExecution {
     /// Records that a client which does not acknowledge is gone without a word: neither end knows what was lost of the
     /// input that it sent, so nothing may follow on that.
     pub(super) fn input_broke_off(&self) {
-        if !self.terms.input_may_have_gaps {
+        if !self.terms.process.input_may_have_gaps() {
             self.input.break_off();
         }
+    }
+
+    /// Ends its input and returns its output once all has come, for its only client: at most `most` bytes of it.
+    ///
+    /// # Errors
+    /// `Conflict` when it has another client.
+    pub(crate) async fn collect(self: &Arc<Self>, most: usize) -> boxlite::Result<CollectedOutput> {
+        let attached = self.attach(false).await;
+        let _attached = attached
+            .ok_or_else(|| Error::conflict(format!("another client is attached to execution {}", self.id)))?;
+        self.end_input().await;
+        let mut collected = CollectedOutput::default();
+        while let Some(piece) = self.buffer.next().await {
+            self.buffer.passed_on();
+            let OutputPiece::Output(chunk) = piece else { continue };
+            let room = most - collected.stdout.len() - collected.stderr.len();
+            let (taken, dropped) = chunk.bytes.split_at(chunk.bytes.len().min(room));
+            collected.dropped += dropped.len() as u64;
+            let stream = match chunk.stream {
+                OutputStream::Stdout => &mut collected.stdout,
+                OutputStream::Stderr => &mut collected.stderr,
+            };
+            stream.extend_from_slice(taken);
+        }
+        Ok(collected)
     }
 
     /// Kills the command, which must not take a part of its input for the whole.

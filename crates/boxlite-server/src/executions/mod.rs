@@ -18,7 +18,9 @@ mod reaper;
 mod registry;
 mod session;
 
-pub(crate) use execution::{ExecutionOutcome, ExecutionTerms, ServedExecution, UnattendedPolicy};
+pub(crate) use execution::{
+    ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess, UnattendedPolicy,
+};
 pub(crate) use registry::{Executions, MAX_EXECUTIONS};
 pub(crate) use session::{AttachTerms, serve_client};
 

@@ -65,11 +65,13 @@ impl PublicExecution {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SignalRequest {
     signal: i32,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ResizeRequest {
     cols: u16,
     rows: u16,
@@ -174,7 +176,7 @@ pub(super) async fn attach_main(
     let of = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
     let execution = app.runtime.attach(&of.id).await.map_err(HttpFailure::of_running)?;
-    let terms_of_main = ExecutionTerms::of_main_process();
+    let terms_of_main = ExecutionTerms::of_main_process(&of);
     let (served, _) = app.executions.begin(permit, &of, execution, terms_of_main).await?;
     let id = served.id.clone();
     let mut response = connect(&app, served, terms, upgrade).await?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use boxlite::Error;
@@ -31,7 +31,7 @@ pub(crate) type RouterService =
 /// Returns the service over `app`.
 pub(crate) fn service(app: &Arc<App>) -> RouterService {
     let routes = Router::new()
-        .merge(public::routes())
+        .merge(public::routes(app))
         .merge(executions::routes())
         .merge(native::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), admitted_to_box))
@@ -72,16 +72,15 @@ async fn admitted_to_box(
 }
 
 async fn nothing_there(uri: Uri) -> Response {
-    HttpFailure::no_route(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
-        .into_response()
+    HttpFailure::no_route(format!("there is nothing at {}", uri.path())).into_response()
 }
 
 async fn wrong_method(request: Request) -> Response {
     let message = format!("{} does not take {}", request.uri().path(), request.method());
-    HttpFailure::no_route(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
+    HttpFailure::wrong_method(message).into_response()
 }
 
-/// Removes the tenant segment that some clients put into the path, although there is only one tenant.
+/// Removes the one or two tenant segments that some clients put into the path, although there is only one tenant.
 fn unprefixed(mut request: Request) -> Request {
     if let Cow::Owned(path) = without_prefix(request.uri().path()) {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -92,21 +91,22 @@ fn unprefixed(mut request: Request) -> Request {
     request
 }
 
-/// Returns `/v1/boxes/…` for `/v1/ANYTHING/boxes/…`.
+/// Returns `/v1/boxes/…` for `/v1/ANYTHING/boxes/…` and `/v1/ANY/THING/boxes/…`.
 fn without_prefix(path: &str) -> Cow<'_, str> {
     const SCOPED: [&str; 5] = ["boxes", "images", "metrics", "volumes", "api-keys"];
-    let Some(rest) = path.strip_prefix("/v1/") else { return Cow::Borrowed(path) };
-    let first = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
-    match rest.split_once('/') {
-        Some((tenant, scoped))
-            if tenant != "runtime"
-                && !SCOPED.contains(&tenant)
-                && SCOPED.contains(&first(scoped).as_str()) =>
-        {
-            Cow::Owned(format!("/v1/{scoped}"))
+    const MAX_TENANT_SEGMENTS: usize = 2;
+    let Some(mut rest) = path.strip_prefix("/v1/") else { return Cow::Borrowed(path) };
+    for removed in 0..=MAX_TENANT_SEGMENTS {
+        let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
+        if SCOPED.contains(&first) {
+            return if removed == 0 { Cow::Borrowed(path) } else { Cow::Owned(format!("/v1/{rest}")) };
         }
-        _ => Cow::Borrowed(path),
+        if first.is_empty() || (removed == 0 && first == "runtime") {
+            break;
+        }
+        rest = after;
     }
+    Cow::Borrowed(path)
 }
 
 #[cfg(test)]
@@ -114,11 +114,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_tenant_segment_is_removed_from_scoped_paths() {
+    fn one_or_two_tenant_segments_are_removed_from_scoped_paths() {
         for (given, meant) in [
             ("/v1/default/boxes", "/v1/boxes"),
             ("/v1/default/boxes/x/exec", "/v1/boxes/x/exec"),
             ("/v1/a%2Fb/metrics", "/v1/metrics"),
+            ("/v1/org/project/boxes/x/exec", "/v1/boxes/x/exec"),
+            ("/v1/org/project/more/boxes", "/v1/org/project/more/boxes"),
+            ("/v1//boxes", "/v1//boxes"),
             ("/v1/boxes/boxes", "/v1/boxes/boxes"),
             ("/v1/boxes/metrics", "/v1/boxes/metrics"),
             ("/v1/images/volumes/x", "/v1/images/volumes/x"),

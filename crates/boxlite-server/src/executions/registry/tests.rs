@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::super::execution::UnattendedPolicy;
+use super::super::execution::{ServedProcess, UnattendedPolicy};
 use super::*;
 
 /// A command that runs until it is cancelled.
@@ -59,8 +59,8 @@ async fn begin(
 
 async fn begin_of(executions: &Executions, execution: Execution) -> Arc<ServedExecution> {
     let permit = executions.take_permit().unwrap();
-    let terms =
-        ExecutionTerms { unattended: UnattendedPolicy::HangUp, limit: None, input_may_have_gaps: false };
+    let process = ServedProcess::Command { tty: false };
+    let terms = ExecutionTerms { unattended: UnattendedPolicy::HangUp, limit: None, process };
     executions.begin(permit, &a_box("ab12"), execution, terms).await.unwrap().0
 }
 

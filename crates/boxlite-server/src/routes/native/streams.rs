@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
-use crate::executions::{ExecutionTerms, UnattendedPolicy};
+use crate::executions::{ExecutionTerms, ServedProcess, UnattendedPolicy};
 use crate::failure::HttpFailure;
 use crate::progress;
 
@@ -54,7 +54,7 @@ pub(super) async fn exec(
     let terms = ExecutionTerms {
         unattended: UnattendedPolicy::Release,
         limit: None,
-        input_may_have_gaps: options.tty.is_some(),
+        process: ServedProcess::Command { tty: options.tty.is_some() },
     };
     let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
     let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
@@ -68,7 +68,7 @@ pub(super) async fn attach(
     let info = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
     let execution = app.runtime.attach(&info.id).await.map_err(HttpFailure::of_running)?;
-    let terms = ExecutionTerms::of_main_process();
+    let terms = ExecutionTerms::of_main_process(&info);
     let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
     Ok((StatusCode::CREATED, Json(served.created(started))))
 }

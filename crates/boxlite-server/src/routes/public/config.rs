@@ -25,6 +25,7 @@ pub(super) async fn config() -> Json<Value> {
             "linux_capabilities_enabled": false,
             "max_concurrent_executions": MAX_EXECUTIONS,
             "tty_enabled": true,
+            "exec_user_enabled": true,
             "streaming_enabled": true,
             "snapshots_enabled": false,
             "clone_enabled": true,

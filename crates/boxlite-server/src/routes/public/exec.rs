@@ -1,26 +1,33 @@
 //! Commands in boxes, in the public API.
 
 use std::collections::BTreeMap;
+use std::string::FromUtf8Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use boxlite::{Error, ExecOptions, WindowSize};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{bodies, boxes};
 use crate::app::App;
-use crate::body::{JsonBody, PathParams};
-use crate::executions::{ExecutionTerms, UnattendedPolicy};
+use crate::body::{JsonBody, PathParams, QueryParams};
+use crate::executions::{ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess, UnattendedPolicy};
 use crate::failure::HttpFailure;
 
 /// The size of a terminal until its client sets another.
 const DEFAULT_TERMINAL: WindowSize = WindowSize { rows: 24, columns: 80 };
 
+/// Bytes of output in the answer to a request that waits for its command, both streams together.
+const MAX_COLLECTED_BYTES: usize = 1 << 20;
+
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ExecRequest {
     command: String,
     #[serde(default)]
@@ -60,18 +67,42 @@ impl ExecRequest {
     }
 }
 
+/// The query of a request that begins a command.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ExecParams {
+    /// Answer with the output and the status once the command has ended. Its standard input ends at once.
+    wait: bool,
+}
+
+/// A command that was waited for.
+#[derive(Debug, Serialize)]
+struct FinishedExecution {
+    execution_id: String,
+    exit_code: i32,
+    /// Why, where the exit code does not say it.
+    reason: Option<String>,
+    /// How `stdout` and `stderr` are written: base64 where one of them is not UTF-8.
+    encoding: &'static str,
+    stdout: String,
+    stderr: String,
+    /// Bytes of output that the answer has no room for.
+    dropped_bytes: u64,
+}
+
 /// Begins a command, starting the box first where needed.
 pub(super) async fn exec(
     State(app): State<Arc<App>>,
     PathParams(id): PathParams<String>,
+    QueryParams(query): QueryParams<ExecParams>,
     JsonBody(request): JsonBody<ExecRequest>,
-) -> Result<impl IntoResponse, HttpFailure> {
+) -> Result<Response, HttpFailure> {
     let limit = request.timeout_seconds.map(seconds).transpose()?;
     let options = request.options()?;
     let terms = ExecutionTerms {
         unattended: UnattendedPolicy::HangUp,
         limit,
-        input_may_have_gaps: options.tty.is_some(),
+        process: ServedProcess::Command { tty: options.tty.is_some() },
     };
     let info = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
@@ -79,8 +110,52 @@ pub(super) async fn exec(
     let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
     let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
     let location = format!("/v1/boxes/{}/executions/{}", info.id, served.id);
+    if !started {
+        let reason = match served.ended().await {
+            Some(ExecutionOutcome::Exited(status)) => status.reason,
+            Some(ExecutionOutcome::Broken(error)) => Some(error.message),
+            None => None,
+        };
+        app.executions.forget(&served);
+        return Err(HttpFailure::not_started(
+            reason.unwrap_or_else(|| "the command could not be started".into()),
+        ));
+    }
+    if query.wait {
+        return Ok(Json(finished(&served).await?).into_response());
+    }
     let created = served.created(started);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)).into_response())
+}
+
+/// Waits for the end of a command that nobody else knows yet.
+async fn finished(served: &Arc<ServedExecution>) -> Result<FinishedExecution, HttpFailure> {
+    let output = served.collect(MAX_COLLECTED_BYTES).await?;
+    let status = match served.ended().await {
+        Some(ExecutionOutcome::Exited(status)) => status,
+        Some(ExecutionOutcome::Broken(error)) => return Err(HttpFailure::of_running(error.into_error())),
+        None => return Err(Error::conflict("the command was released before its end").into()),
+    };
+    let texts = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    let (encoding, stdout, stderr) = match texts {
+        (Ok(stdout), Ok(stderr)) => ("utf-8", stdout, stderr),
+        (stdout, stderr) => {
+            let encode = |text: Result<String, FromUtf8Error>| match text {
+                Ok(text) => STANDARD.encode(text),
+                Err(bytes) => STANDARD.encode(bytes.as_bytes()),
+            };
+            ("base64", encode(stdout), encode(stderr))
+        }
+    };
+    Ok(FinishedExecution {
+        execution_id: served.id.clone(),
+        exit_code: status.code,
+        reason: status.reason,
+        encoding,
+        stdout,
+        stderr,
+        dropped_bytes: output.dropped,
+    })
 }
 
 /// Reads seconds as the public API writes them.

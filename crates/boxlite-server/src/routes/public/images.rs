@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use boxlite::wire::RemoveQuery;
 use boxlite::{ErrorKind, Image, PullOptions, Reference};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -157,10 +158,50 @@ pub(super) async fn inspect(
 
 /// Returns the tags of `image` in the repository `name`, which may lack its registry.
 fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let canonical = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
     let tags = image.references.iter().map(|reference| split(reference));
-    tags.filter(move |(repository, _)| *repository == name || *repository == split(&canonical).0)
-        .map(|(_, tag)| tag)
+    tags.filter(move |(repository, _)| is_called(repository, name)).map(|(_, tag)| tag)
+}
+
+/// Tells whether `name`, which may lack its registry, means the repository.
+fn is_called(repository: &str, name: &str) -> bool {
+    let canonical = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+    // A name with a tag means one image of the repository.
+    split(name).1.is_empty() && (repository == name || repository == split(&canonical).0)
+}
+
+/// Removes the image that `id` means, or every tag under that name.
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+    QueryParams(query): QueryParams<RemoveQuery>,
+) -> Result<StatusCode, HttpFailure> {
+    let images = app.runtime.images().await?;
+    let named = images.iter().flat_map(PublicImage::all).filter(|info| is_called(&info.repository, &id));
+    let mut named: Vec<String> = named.map(|info| info.reference).collect();
+    if named.is_empty() {
+        named.push(id);
+    }
+    for reference in named {
+        app.runtime.remove_image(&reference, query.force).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the images take, which no allowance limits here.
+#[derive(Debug, Serialize)]
+pub(super) struct ImagesUsage {
+    count: usize,
+    known_bytes: u64,
+    limit: u64,
+}
+
+/// The allowance where there is none: clients want a number, and this is the largest that every JSON reader keeps exactly.
+const UNLIMITED: u64 = (1 << 53) - 1;
+
+pub(super) async fn usage(State(app): State<Arc<App>>) -> Result<Json<ImagesUsage>, HttpFailure> {
+    let images = app.runtime.images().await?;
+    let known_bytes = images.iter().map(Image::stored_bytes).sum();
+    Ok(Json(ImagesUsage { count: images.len(), known_bytes, limit: UNLIMITED }))
 }
 
 pub(super) async fn exists(

@@ -12,30 +12,37 @@ mod unsupported;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 
 use super::executions;
 use crate::app::App;
+use crate::idempotency;
 
 /// Returns the routes of this dialect, except those of executions, which both dialects share.
-pub(super) fn routes() -> Router<Arc<App>> {
+pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
+    // What a client whose connection broke must be able to send again without having it twice.
+    let once = Router::new()
+        .route("/v1/boxes", post(boxes::create))
+        .route("/v1/boxes/{id}/clone", post(boxes::clone))
+        .route("/v1/boxes/{id}/exec", post(exec::exec))
+        .route("/v1/images/pull", post(images::pull))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app.kept_answers), idempotency::once));
     Router::new()
+        .merge(once)
         .route("/v1/config", get(config::config))
         .route("/v1/me", get(config::me))
         .route("/openapi.yaml", get(config::description))
-        .route("/v1/boxes", get(boxes::list).post(boxes::create))
+        .route("/v1/boxes", get(boxes::list))
         .route("/v1/boxes/{id}", get(boxes::inspect).head(boxes::exists).delete(boxes::remove))
         .route("/v1/boxes/{id}/start", post(boxes::start))
         .route("/v1/boxes/{id}/stop", post(boxes::stop))
-        .route("/v1/boxes/{id}/clone", post(boxes::clone))
-        .route("/v1/boxes/{id}/exec", post(exec::exec))
         .route("/v1/boxes/{id}/attach", get(executions::attach_main))
         .route("/v1/boxes/{id}/files", get(files::download).put(files::upload))
         .route("/v1/boxes/{id}/metrics", get(metrics::of_box))
         .route("/v1/metrics", get(metrics::of_runtime))
         .route("/v1/images", get(images::list))
-        .route("/v1/images/pull", post(images::pull))
-        .route("/v1/images/{id}", get(images::inspect).head(images::exists))
+        .route("/v1/images/usage", get(images::usage))
+        .route("/v1/images/{id}", get(images::inspect).head(images::exists).delete(images::remove))
         .merge(unsupported::routes())
 }

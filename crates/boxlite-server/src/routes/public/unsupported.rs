@@ -21,7 +21,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/volumes/{name}", get(volumes).delete(volumes))
         .route("/v1/api-keys", get(keys).post(keys))
         .route("/v1/api-keys/{name}", delete(keys))
-        .route("/v1/images/usage", get(quota))
 }
 
 async fn snapshots() -> HttpFailure {
@@ -45,9 +44,5 @@ async fn volumes() -> HttpFailure {
 }
 
 async fn keys() -> HttpFailure {
-    HttpFailure::unsupported("issuing API keys; `--api-key-file` names the one there is")
-}
-
-async fn quota() -> HttpFailure {
-    HttpFailure::unsupported("an allowance of images; `/metrics` and `/v1/runtime/usage` say what they take")
+    HttpFailure::unsupported("issuing API keys; the operator of this server does that on its host")
 }

@@ -1,0 +1,90 @@
+//! What clients that were not written here rely on: statuses, codes, and requests that are sent again.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::home::Home;
+use crate::serving::{Server, answer};
+
+fn code(answer: &(reqwest::StatusCode, Value)) -> (u16, &str) {
+    (answer.0.as_u16(), answer.1["error"]["code"].as_str().unwrap_or_default())
+}
+
+/// Serves a home with the running box `web`.
+async fn served(home: &Home) -> Server {
+    let server = Server::start(home, &["--allow-path", home.layout().to_str().unwrap()]);
+    let body = json!({"image": home.image("mini"), "name": "web", "memory_mib": 128, "disk_size_gb": 1});
+    server.post("/v1/boxes", body).await;
+    server.post("/v1/boxes/web/start", json!({})).await;
+    server
+}
+
+/// Mutation tried: without the comparison of the body's first byte, `["true"]` runs `true`.
+#[tokio::test]
+async fn each_refusal_has_its_status_and_code() {
+    let Some(home) = Home::able() else { return };
+    let server = served(&home).await;
+    for (body, status, expected) in [
+        (json!({"command": "no-such-program"}), 422, "execution_failed"),
+        (json!({"command": "true", "colour": "red"}), 400, "invalid_argument"),
+        (json!(["true"]), 400, "invalid_argument"),
+    ] {
+        let refused = server.ask(Method::POST, "/v1/boxes/web/exec", Some(body.clone())).await;
+        assert_eq!(code(&refused), (status, expected), "{body}: {}", refused.1);
+        let message = refused.1["error"]["message"].as_str().unwrap();
+        assert!(expected != "execution_failed" || message.contains("no-such-program"), "{message}");
+    }
+    let exec = async |script: &str| {
+        let body = json!({"command": "sh", "args": ["-c", script]});
+        server.post("/v1/boxes/web/exec?wait=true", body).await
+    };
+    let done = exec("cat; echo out; echo err >&2; exit 3").await;
+    let said = json!([done["exit_code"], done["stdout"], done["stderr"], done["encoding"]]);
+    assert_eq!(said, json!([3, "out\n", "err\n", "utf-8"]));
+    let done = exec("printf '\\377'; head -c 2000000 /dev/zero >&2").await;
+    assert_eq!((&done["encoding"], &done["stdout"]), (&json!("base64"), &json!("/w==")));
+    assert_eq!(done["dropped_bytes"], 2_000_001 - (1 << 20));
+
+    let path = server.exec("web", "read x").await;
+    let size = Some(json!({"cols": 80, "rows": 24}));
+    assert_eq!(
+        code(&server.ask(Method::POST, &format!("{path}/resize"), size).await),
+        (409, "invalid_state")
+    );
+    assert_eq!(code(&server.ask(Method::PUT, "/v1/boxes", None).await), (405, "method_not_allowed"));
+    assert_eq!(server.get("/v1/config").await["capabilities"]["exec_user_enabled"], true);
+    assert_eq!(server.get("/v1/org/project/boxes/web").await["name"], "web");
+
+    assert_eq!(server.get("/v1/images/usage").await["count"], 1);
+    let image = server.get("/v1/images").await["images"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/images/{image}");
+    assert_eq!(server.ask(Method::DELETE, &path, None).await.0.as_u16(), 409, "a box uses it");
+    assert_eq!(server.ask(Method::DELETE, "/v1/boxes/web?force=true", None).await.0.as_u16(), 204);
+    assert_eq!(server.ask(Method::DELETE, &path, None).await.0.as_u16(), 204);
+    assert_eq!(server.get("/v1/images/usage").await["count"], 0);
+}
+
+/// Mutation tried: without the lock around the answer, two boxes are made of which one is refused its name.
+#[tokio::test]
+async fn a_request_under_a_key_is_carried_out_once() {
+    let Some(home) = Home::able() else { return };
+    let server = &served(&home).await;
+    let ask = async |path: &str, body: Value, key: &str| {
+        answer(server.request(Method::POST, path).header("Idempotency-Key", key).json(&body)).await
+    };
+    let body = json!({"image": home.image("mini"), "name": "once", "memory_mib": 128});
+    let asked = (0..4).map(|_| ask("/v1/boxes", body.clone(), "a"));
+    let created = futures::future::join_all(asked).await;
+    assert!(created.iter().all(|answer| answer.0.as_u16() == 201 && *answer == created[0]), "{created:?}");
+    let other = ask("/v1/boxes", json!({"image": home.image("mini"), "name": "other"}), "a").await;
+    assert_eq!(code(&other), (422, "idempotency_key_reused"));
+    assert_eq!(code(&ask("/v1/boxes", body.clone(), "b").await), (409, "already_exists"));
+    assert_eq!(code(&ask("/v1/boxes", body, "").await), (400, "invalid_argument"));
+
+    let append = json!({"command": "sh", "args": ["-c", "echo x >>/root/count"]});
+    let first = ask("/v1/boxes/web/exec", append.clone(), "a").await;
+    assert_eq!((first.0.as_u16(), &ask("/v1/boxes/web/exec", append, "a").await), (201, &first));
+    let end = server.exec("web", "while ! grep x /root/count; do :; done; wc -l </root/count").await;
+    let socket = crate::executions::attach(server, &end).await;
+    assert_eq!(crate::executions::collect(socket).await.0, "x\n1\n");
+}
