@@ -16,7 +16,8 @@ fuzz_target!(|files: (Vec<u8>, Vec<u8>, Vec<u8>)| {
         std::fs::write(directory.path().join(name), bytes).expect("a file");
     }
     // A directory of the same files under other names, so that chains fork.
-    let home = BackingDirectories { raw: directory.path().join("home"), qcow2: directory.path().join("home") };
+    let own = || directory.path().join("home");
+    let home = BackingDirectories { raw: own(), deltas: own(), bases: own() };
     std::fs::create_dir(&home.raw).expect("a directory");
     std::fs::copy(directory.path().join("b"), home.raw.join("a")).expect("a copy");
     std::fs::copy(directory.path().join("c"), home.raw.join("b")).expect("a copy");
