@@ -81,7 +81,7 @@ impl StepSweep<'_> {
                 }
             }
             Category::Blob | Category::Layer => {
-                locks.into_iter().try_for_each(|lock| image::remove_blob(lock, &tmp))?
+                locks.into_iter().try_for_each(|lock| image::remove_blob(lock, &tmp))?;
             }
             Category::BootFile => locks.into_iter().try_for_each(|lock| discard_boot_file(lock, &tmp))?,
             Category::BoxDirectory => {

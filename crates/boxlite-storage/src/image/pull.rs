@@ -118,7 +118,8 @@ impl Images {
             _ => None,
         });
         let Some(name) = of_registry.into_iter().next() else { return Ok(()) };
-        if self.is_complete(image).await? {
+        let (this, diff_ids) = (self.clone(), image.diff_ids());
+        if self.has_all_blobs(image).await? || blocking(move || this.is_built(&diff_ids)).await? {
             return Ok(());
         }
         let fetch = async {

@@ -31,6 +31,11 @@ impl StoredImages {
             let files = files_of(census, &image.disk_digest(rules.disk_size));
             stored.built.push(!files.is_empty());
             let goes = rules.keep_blobs == KeepBlobs::Never && image.registry.is_some();
+            // What `gc --all` takes out of the catalogue is not to be kept for it.
+            let is_idle = !rules.is_young(image.last_used) && !rules.is_recent(image.last_used);
+            if rules.all && image.boxes == 0 && is_idle {
+                continue;
+            }
             let is_whole = !goes && image.layers.iter().all(|layer| blobs.contains(&*layer.blob));
             if !is_whole && !rules.answered.contains(&image.digest) {
                 stored.only_copies.extend(files);
@@ -81,7 +86,15 @@ impl GcPlan {
         }
         let wanted = self.census.has_unexplained();
         let caches = std::mem::take(&mut self.census.caches);
-        for blob in caches.blobs.iter().filter(|blob| !blob.users.is_empty()) {
+        // Those that go with the last image that has them are planned with it.
+        let planned_already: HashSet<String> = self
+            .candidates
+            .iter()
+            .flat_map(|entry| &entry.blobs)
+            .map(|blob| blob.item.name.clone())
+            .collect();
+        let is_open = |blob: &&BlobFile| !blob.users.is_empty() && !planned_already.contains(&blob.name);
+        for blob in caches.blobs.iter().filter(is_open) {
             let used = blob.users.iter().filter_map(|user| caches.images.get(*user));
             let used = used.map(|image| image.last_used).max().unwrap_or(blob.modified);
             let is_expendable = blob.users.iter().all(|user| {

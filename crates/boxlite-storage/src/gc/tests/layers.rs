@@ -162,6 +162,20 @@ fn never_and_always_mean_what_they_say() {
     assert_eq!(place.gc(&GcOptions::default()).reclaimed, 0);
 }
 
+/// Mutations tried: layers planned beside the image that they go with; disk images kept for such an image.
+#[test]
+fn a_pass_over_the_catalogue_takes_an_image_with_all_that_it_has() {
+    let (mut place, _) = images();
+    place.settings.keep_blobs.value = KeepBlobs::Never;
+    let all = GcOptions { all: true, ..GcOptions::default() };
+    let plan = place.gc(&GcOptions { dry_run: true, ..all.clone() });
+    let report = place.gc(&all);
+    assert!(!report.failed(), "{report:?}");
+    assert_eq!((&plan.blobs, &plan.disk_images), (&report.blobs, &report.disk_images));
+    assert_eq!((report.blobs.len(), place.images()), (5, 0), "{report:?}");
+    assert_eq!(place.gc(&all).reclaimed, 0);
+}
+
 /// Mutation tried: `confirm_layer` that believes the plan.
 #[test]
 fn a_layer_stays_while_its_disk_image_is_damaged() {
