@@ -2,7 +2,7 @@
 //! decompressing and hashing its new layers.
 //!
 //! `scripts/bench share` makes the images and puts Podman's figures beside these. Usage: `share HOME LAYOUT TAG...`; the
-//! images are built in that order. Each is built twice, and the shorter time counts; so does the floor's.
+//! images are built in that order, each several times; the shortest time counts, on both sides.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,6 +19,8 @@ use boxlite_storage::image::Images;
 use boxlite_storage::store::Store;
 use boxlite_types::{Digest, Image, PullOptions};
 use sha2::{Digest as _, Sha256};
+
+const ROUNDS: usize = 5;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -41,8 +43,10 @@ fn main() -> Outcome<()> {
         let image = runtime.block_on(images.pull(&reference, &PullOptions::default(), Arc::new(())))?;
         let new: Vec<Digest> =
             image.layers.iter().map(|layer| layer.digest).filter(|layer| seen.insert(*layer)).collect();
-        let floor = (0..2).map(|_| floor(&home, &new)).collect::<Outcome<Vec<_>>>()?;
-        let build = (0..2).map(|_| build(&home, &images, &image, size)).collect::<Outcome<Vec<_>>>()?;
+        // What the first image builds below its topmost file is there in a second round.
+        let rounds = if builds.is_empty() { 1 } else { ROUNDS };
+        let floor = (0..rounds).map(|_| floor(&home, &new)).collect::<Outcome<Vec<_>>>()?;
+        let build = (0..rounds).map(|_| build(&home, &images, &image, size)).collect::<Outcome<Vec<_>>>()?;
         floors.extend(floor.into_iter().min());
         builds.extend(build.into_iter().min());
     }
