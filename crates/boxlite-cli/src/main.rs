@@ -14,6 +14,7 @@
 //! | `render` | results on standard output: tables for people, JSON for programs |
 //! | `terminal` | our standard streams, connected to a command in a box |
 //! | `copy` | tar streams to and from the user's files, for `cp` |
+//! | `template` | templates of output, for `--format` |
 //! | `environment` | the user's environment, read once and passed on as options |
 //! | `report` | failures on standard error, with hints and exit statuses; the log |
 //!
@@ -32,6 +33,7 @@ mod copy;
 mod environment;
 mod render;
 mod report;
+mod template;
 mod terminal;
 
 use std::process::ExitCode;

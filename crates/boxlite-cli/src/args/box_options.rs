@@ -1,11 +1,13 @@
 //! The arguments of a new box, which `run` and `create` share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use boxlite::settings::Bytes;
 use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::container::ContainerArgs;
 use super::process::ProcessArgs;
 use super::values::signal_name;
 use crate::report::CommandFailure;
@@ -62,7 +64,7 @@ pub(crate) struct BoxArgs {
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
     ports: Vec<String>,
     /// Network of the box
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, alias = "net", value_enum, default_value_t)]
     network: NetworkArg,
     /// Let the box reach this and nothing else; `*.NAME` stands for all names below NAME
     #[arg(long = "allow-net", value_name = "HOST|CIDR[:PORT]")]
@@ -82,6 +84,11 @@ pub(crate) struct BoxArgs {
     /// Send credentials to the insecure registry all the same
     #[arg(long, requires = "insecure")]
     insecure_credentials: bool,
+    /// Write the box's id to a file that does not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
     /// The image, then what to run in it instead of its own command
     ///
     /// One list: options end at the image, and everything after it belongs to the box.
@@ -94,6 +101,7 @@ enum NetworkArg {
     /// No network device
     None,
     /// Outbound, DNS and forwarded ports
+    #[value(aliases = ["bridge", "default"])]
     #[default]
     User,
 }

@@ -1,6 +1,7 @@
 //! Arguments that several commands share.
 
 mod box_options;
+mod container;
 mod process;
 mod values;
 
@@ -9,8 +10,11 @@ pub(crate) use process::ProcessArgs;
 pub(crate) use values::{moment, signal};
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+
+use crate::template::Template;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -54,6 +58,25 @@ pub(crate) enum OutputFormat {
     Table,
     /// For programs; stable.
     Json,
+}
+
+/// `--format`, for the commands that print boxes and images: also a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Layout {
+    Whole(OutputFormat),
+    Template(Template),
+}
+
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match OutputFormat::from_str(text, false) {
+            Ok(format) => Ok(Self::Whole(format)),
+            Err(_) if text.contains("{{") => text.parse().map(Self::Template),
+            Err(_) => Err(format!("`{text}` is neither table, json nor a template such as '{{{{.name}}}}'")),
+        }
+    }
 }
 
 /// `--format`, for the commands that print data.

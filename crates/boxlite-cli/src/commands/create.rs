@@ -2,20 +2,28 @@
 
 use boxlite::Runtime;
 
+use super::id_file::IdFile;
 use crate::args::BoxArgs;
 use crate::environment::Environment;
 use crate::render::{print_line, progress};
-use crate::report::{CommandFailure, Exit, Topic};
+use crate::report::{CommandFailure, Exit, Topic, note};
 
 pub(super) async fn create(
     runtime: &Runtime,
     environment: &Environment,
-    args: BoxArgs,
+    mut args: BoxArgs,
 ) -> Result<Exit, CommandFailure> {
+    if let Some(text) = args.container.note() {
+        note(&text);
+    }
+    let id_file = IdFile::make(args.cidfile.take())?;
     let options = args.options(|name| environment.text(name))?;
     let info = runtime
         .create(options, progress(false))
         .await
         .map_err(|error| CommandFailure::of(&error, Topic::NewBox))?;
+    if let Some(file) = id_file {
+        file.write(&info.id)?;
+    }
     print_line(&info.id).map(|()| Exit::OK)
 }

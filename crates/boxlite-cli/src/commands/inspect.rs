@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::each::each;
-use crate::args::OutputFormat;
+use crate::args::Layout;
 use crate::render::{json, print};
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -15,9 +15,9 @@ pub(crate) struct InspectArgs {
     /// Names, ids or unique beginnings of ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Only JSON is to be had
-    #[arg(long, value_enum, default_value = "json", hide = true)]
-    format: OutputFormat,
+    /// Print a line for each by a template such as '{{.state}} {{json .ports}}' in place of JSON
+    #[arg(short, long, value_name = "TEMPLATE", default_value = "json", hide_default_value = true)]
+    format: Layout,
 }
 
 pub(super) async fn inspect(runtime: &Runtime, args: InspectArgs) -> Result<Exit, CommandFailure> {
@@ -27,7 +27,14 @@ pub(super) async fn inspect(runtime: &Runtime, args: InspectArgs) -> Result<Exit
         Ok(None)
     })
     .await?;
-    print(&json(&found)?).map(|()| exit)
+    let text = match args.format {
+        Layout::Template(template) => {
+            found.iter().map(|one| template.line(one)).collect::<Result<String, CommandFailure>>()?
+        }
+        // A table of everything would be no table.
+        Layout::Whole(_) => json(&found)?,
+    };
+    print(&text).map(|()| exit)
 }
 
 #[derive(Serialize)]

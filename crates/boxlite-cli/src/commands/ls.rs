@@ -6,7 +6,7 @@ use boxlite::{BoxFilter, BoxInfo, BoxState, ListOptions, Runtime};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::args::{FormatArgs, OutputFormat};
+use crate::args::{Layout, OutputFormat};
 use crate::render::{BoxColumns, box_table, json, print};
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -28,8 +28,9 @@ pub(crate) struct ListArgs {
     /// Only boxes for which this holds: name, id, status, image (ancestor) or label
     #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = box_filter)]
     filters: Vec<BoxFilter>,
-    #[command(flatten)]
-    format: FormatArgs,
+    /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.name}} {{.state}}'
+    #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
+    format: Layout,
 }
 
 pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, CommandFailure> {
@@ -37,10 +38,13 @@ pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, Comman
     let by_state = args.filters.iter().any(|filter| matches!(filter, BoxFilter::State(_)));
     let options = ListOptions { all: args.all || by_state, filters: args.filters };
     let boxes = runtime.list(options).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-    let text = match args.format.format {
+    let text = match args.format {
         _ if args.quiet => ids(&boxes, args.no_trunc),
-        OutputFormat::Json => json(&boxes)?,
-        OutputFormat::Table => {
+        Layout::Whole(OutputFormat::Json) => json(&boxes)?,
+        Layout::Template(template) => {
+            boxes.iter().rev().map(|info| template.line(info)).collect::<Result<String, CommandFailure>>()?
+        }
+        Layout::Whole(OutputFormat::Table) => {
             let columns = BoxColumns { whole: args.no_trunc, size: args.size };
             // Newest first: people look for what they just made.
             let newest: Vec<BoxInfo> = boxes.into_iter().rev().collect();

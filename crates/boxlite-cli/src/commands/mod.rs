@@ -10,6 +10,7 @@ mod create;
 mod each;
 mod exec;
 mod gc;
+mod id_file;
 mod images;
 mod info;
 mod inspect;
@@ -18,6 +19,7 @@ mod logs;
 mod ls;
 mod open;
 mod pause;
+mod port;
 mod pull;
 mod restart;
 mod rm;
@@ -96,6 +98,8 @@ pub(crate) enum CliCommand {
     Logs(logs::LogsArgs),
     /// Wait until boxes stop and print their exit statuses
     Wait(wait::WaitArgs),
+    /// Show which ports of the host a running box has
+    Port(port::PortArgs),
     /// Copy files between a box and the host
     #[command(after_help = cp::CopyArgs::RULES)]
     Cp(cp::CopyArgs),
@@ -158,6 +162,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::ServeKey(args) => serve_key::serve_key(&args),
         CliCommand::Gc(args) => gc::gc(&existing()?, args).await,
         CliCommand::System(system::SystemCommand::Df(args)) => system::df(&existing()?, args).await,
+        CliCommand::Port(args) => port::port(&runtime()?, args).await,
         CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,
     }
 }

@@ -1,6 +1,6 @@
 //! `rm`.
 
-use boxlite::{RemoveOptions, Runtime};
+use boxlite::{BoxState, ListOptions, RemoveOptions, Runtime};
 use clap::Args;
 
 use super::each::each;
@@ -12,15 +12,27 @@ pub(crate) struct RemoveArgs {
     /// Kill a running box first
     #[arg(short, long)]
     force: bool,
+    /// Remove every box that does not run, and with --force the others as well
+    #[arg(short, long, conflicts_with = "boxes")]
+    all: bool,
     /// Names, ids or unique beginnings of ids
-    #[arg(required = true, value_name = "BOX")]
+    #[arg(required_unless_present = "all", value_name = "BOX")]
     boxes: Vec<String>,
 }
 
 pub(super) async fn rm(runtime: &Runtime, args: RemoveArgs) -> Result<Exit, CommandFailure> {
-    each(&args.boxes, Topic::Removal, async |id: &str| {
+    let boxes = if args.all { every(runtime, args.force).await? } else { args.boxes };
+    each(&boxes, Topic::Removal, async |id: &str| {
         runtime.remove(id, RemoveOptions { force: args.force }).await?;
         Ok(Some(id.to_owned()))
     })
     .await
+}
+
+/// Returns the ids of the boxes that `--all` removes.
+async fn every(runtime: &Runtime, running_too: bool) -> Result<Vec<String>, CommandFailure> {
+    let options = ListOptions { all: true, ..ListOptions::default() };
+    let boxes = runtime.list(options).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
+    let goes = |state: BoxState| running_too || !matches!(state, BoxState::Running | BoxState::Paused);
+    Ok(boxes.into_iter().filter(|info| goes(info.state)).map(|info| info.id).collect())
 }

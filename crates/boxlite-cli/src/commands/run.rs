@@ -6,6 +6,7 @@ use boxlite::{ErrorKind, RemoveOptions, Runtime, StopOptions};
 use clap::Args;
 use futures::FutureExt;
 
+use super::id_file::IdFile;
 use crate::args::BoxArgs;
 use crate::environment::Environment;
 use crate::render::{print_line, progress};
@@ -28,8 +29,12 @@ pub(crate) struct RunArgs {
 pub(super) async fn run(
     runtime: &Runtime,
     environment: &Environment,
-    args: RunArgs,
+    mut args: RunArgs,
 ) -> Result<Exit, CommandFailure> {
+    if let Some(text) = args.options.container.note() {
+        note(&text);
+    }
+    let id_file = IdFile::make(args.options.cidfile.take())?;
     let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
     let options = args.options.options(|name| environment.text(name))?;
@@ -44,6 +49,9 @@ pub(super) async fn run(
         Continue(Err(error)) => return Err(CommandFailure::of(&error, Topic::NewBox)),
         Break(exit) => return Ok(exit),
     };
+    if let Some(file) = id_file {
+        file.write(&new.id)?;
+    }
     if let Break(exit) = new.start(args.quiet, &mut interruptions).await? {
         return Ok(exit);
     }

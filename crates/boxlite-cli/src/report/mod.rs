@@ -1,11 +1,14 @@
 //! Failures for people: a sentence, hints on what to do, and an exit status. Also the log on standard error.
 
 mod failure;
+mod foreign;
 mod hint;
 mod log;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue};
 
 pub(crate) use failure::CommandFailure;
 pub(crate) use hint::Topic;
@@ -52,6 +55,10 @@ pub(crate) fn fatal(failure: &CommandFailure) -> ExitCode {
 
 /// Prints clap's answer: help to standard output, usage errors to standard error.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if let Some(text) = foreign_command(error) {
+        note(&text);
+        return Exit::FAILED.into();
+    }
     if error.use_stderr() {
         let text = error.render().to_string();
         match text.strip_prefix("error: ") {
@@ -63,6 +70,13 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // `--help | head` may close the pipe early.
     let _ = error.print();
     Exit::OK.into()
+}
+
+/// Returns what to say of a command that other tools have, in place of names that look like it.
+fn foreign_command(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let hint = foreign::instead_of(command)?;
+    Some(format!("boxlite: boxlite has no `{command}`\nhint: {hint}"))
 }
 
 /// Prints a note of one line or several to standard error, even if that is closed.

@@ -3,7 +3,8 @@
 //! Formats: POSIX.1-2001 pax, ustar, GNU (long names, sparse), star prefixes, V7. Where readers in the field
 //! disagree, this one follows Go's `archive/tar`, since that is what layers are written for: the pax size governs
 //! the position of the next header, links, devices and directories carry no data whatever their size field says,
-//! global headers have no effect, and two zero blocks end the archive.
+//! global headers have no effect, two zero blocks end the archive, and so does a stream that ends between two entries or
+//! in what fills up the last block of one.
 
 mod entry;
 mod header;
@@ -76,8 +77,7 @@ impl<R: BufRead> TarReader<R> {
         loop {
             self.skip(self.remaining)?;
             self.remaining = 0;
-            self.skip(self.padding)?;
-            self.padding = 0;
+            self.skip_padding()?;
             let start = self.position;
             let corrupt = |reason: &str| TarError::Corrupt { position: start, reason: reason.to_owned() };
             let Some(block) = self.header_block()? else {
@@ -152,6 +152,23 @@ impl<R: BufRead> TarReader<R> {
             self.stream.consume(step);
             self.position += step as u64;
             count -= step as u64;
+        }
+        Ok(())
+    }
+
+    /// Skips what fills up the last block of an entry. `umoci insert` leaves it out after the last entry of an archive,
+    /// which then ends there.
+    fn skip_padding(&mut self) -> Result<(), TarError> {
+        while self.padding > 0 {
+            let available = self.stream.fill_buf()?.len() as u64;
+            if available == 0 {
+                self.padding = 0;
+                break;
+            }
+            let step = self.padding.min(available);
+            self.stream.consume(step as usize);
+            self.position += step;
+            self.padding -= step;
         }
         Ok(())
     }

@@ -134,6 +134,23 @@ fn links_and_directories_carry_no_data_whatever_they_say() {
     assert_eq!(read(&archive, 512).unwrap().len(), 3);
 }
 
+/// `umoci insert` of Debian 12 writes such archives. Mutation tried: a reader that insists on the padding.
+#[test]
+fn the_padding_of_the_last_entry_may_be_missing() {
+    let whole =
+        [block(b'0', b"first", 3).to_vec(), padded(b"abc"), block(b'0', b"last", 700).to_vec(), vec![7; 700]]
+            .concat();
+    for padding in [0, 1, 323, 324] {
+        let archive = [whole.clone(), vec![0; padding]].concat();
+        let read = read(&archive, 512).unwrap();
+        assert_eq!(read[1], (b"last".to_vec(), vec![7; 700]), "with {padding} bytes of padding");
+    }
+    assert!(
+        matches!(read(&whole[..whole.len() - 1], 512), Err(TarError::Truncated(_))),
+        "content is missing"
+    );
+}
+
 #[test]
 fn an_extended_header_needs_an_entry() {
     assert!(matches!(read(&pax("path=pax"), 512), Err(TarError::Truncated(_))));

@@ -1,0 +1,51 @@
+//! `--cidfile`: a file that receives the id of the new box.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::report::CommandFailure;
+
+/// A file made for this box alone; gone again unless it receives an id.
+pub(super) struct IdFile {
+    path: PathBuf,
+    /// Until it has the id.
+    file: Option<File>,
+}
+
+impl IdFile {
+    /// Makes the file, before the box: where it cannot be made, no box is.
+    pub(super) fn make(path: Option<PathBuf>) -> Result<Option<Self>, CommandFailure> {
+        let Some(path) = path else { return Ok(None) };
+        match File::create_new(&path) {
+            Ok(file) => Ok(Some(Self { path, file: Some(file) })),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let message = format!("there is a file {} already; it may name another box", path.display());
+                Err(CommandFailure::local(message).hint("remove it, or give --cidfile another name"))
+            }
+            Err(error) => {
+                Err(CommandFailure::io(&format!("making the file {} failed", path.display()), &error))
+            }
+        }
+    }
+
+    /// Writes the id.
+    pub(super) fn write(mut self, id: &str) -> Result<(), CommandFailure> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        file.write_all(id.as_bytes()).map_err(|error| {
+            CommandFailure::io(
+                &format!("writing the id of box {id} to {} failed", self.path.display()),
+                &error,
+            )
+        })
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // It is empty and of no use; whoever took it away meanwhile is welcome.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

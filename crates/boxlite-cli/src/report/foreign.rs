@@ -1,0 +1,51 @@
+//! Commands that Docker and Podman have and boxlite has not, and what to use instead.
+
+/// Returns what to use instead of a command that other tools have; `None` for one that nobody has.
+pub(super) fn instead_of(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "build" | "buildx" | "builder" | "bake" | "commit" => {
+            "make images with `buildah` or `docker build`; boxlite runs them from a registry, oci:DIR, oci-archive:FILE and docker-archive:FILE"
+        }
+        "load" | "import" => {
+            "`boxlite pull docker-archive:FILE` takes what `docker save` wrote; oci:DIR and oci-archive:FILE name other local images"
+        }
+        "save" | "push" | "tag" => "`skopeo copy` copies images between registries and archives",
+        "login" | "logout" => {
+            "boxlite uses the credentials that `docker login` leaves in ~/.docker/config.json, and its credential helpers"
+        }
+        "image" => "use `boxlite images`, `boxlite pull`, `boxlite rmi` and `boxlite inspect`",
+        "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
+        "prune" => {
+            "`boxlite gc` removes what no box needs, `boxlite rm --all` removes the boxes that do not run"
+        }
+        "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
+        "history" => "`boxlite inspect IMAGE` shows an image's layers and its defaults",
+        "top" => "`boxlite exec BOX ps` lists the processes of a box",
+        "stats" => {
+            "`boxlite ls --size` shows disk use, and `boxlite serve` has figures per box under /metrics"
+        }
+        "events" => "`boxlite wait` waits for ends, and `boxlite ls --format json` shows states",
+        "diff" | "export" => "`boxlite cp BOX:/ -` writes a box's files as a tar archive",
+        "pause" | "unpause" => {
+            "`boxlite stop` and `boxlite start` keep a box's files; boxlite itself pauses boxes while the disk is full"
+        }
+        "network" => {
+            "each box has a network of its own: --network none takes it away, and -p forwards ports of the host"
+        }
+        "volume" => "-v HOST:BOX shares a directory of the host with a box",
+        "compose" | "pod" | "kube" | "play" | "generate" => {
+            "boxlite runs single boxes; start them by a script, or through `boxlite serve`"
+        }
+        "swarm" | "node" | "service" | "stack" | "config" | "secret" | "farm" => {
+            "boxlite runs boxes of one host; a scheduler of your choice can place them on several"
+        }
+        "machine" | "init" | "daemon" => {
+            "boxlite needs neither a machine nor a daemon: `boxlite run IMAGE` is enough"
+        }
+        "context" | "connection" => "--url or the variable BOXLITE_REST_URL name the server to work on",
+        "healthcheck" => "`boxlite exec BOX COMMAND` runs a check of yours, and its exit status tells",
+        "rename" => "`boxlite clone` makes a box of another name with the same files",
+        "help" => "`boxlite --help` and `boxlite COMMAND --help` print help",
+        _ => return None,
+    })
+}
