@@ -95,7 +95,9 @@ fn found<'a>(document: &'a Value, path: &[String]) -> Result<&'a Value, CommandF
                     ))
                 })?,
             _ => {
-                return Err(CommandFailure::local(format!("`{name}` is asked of a value that has no fields")));
+                return Err(CommandFailure::local(format!(
+                    "`{name}` is asked of a value that has no fields"
+                )));
             }
         };
     }

@@ -54,6 +54,22 @@ fn unknown_options_end_with_boxlite_s_own_status() {
     assert!(home.run(&["completion", "bash"]).ok().contains("_boxlite"));
 }
 
+/// Before: "similar: run". Mutation tried: no table of other tools' commands.
+#[test]
+fn commands_of_other_tools_are_answered_with_what_to_use() {
+    let home = Home::bare();
+    for (command, instead) in [("prune", "boxlite gc"), ("build", "buildah"), ("login", "docker login")] {
+        let output = home.run(&[command, "--all", "x"]);
+        let error = output.refused(instead);
+        assert!(
+            error.contains(&format!("boxlite has no `{command}`")) && !error.contains("similar"),
+            "{error}"
+        );
+    }
+    let platform = home.run(&["run", "--platform", "linux/s390x", "alpine"]).refused("linux/s390x");
+    assert!(platform.contains("the host's own processors"), "{platform}");
+}
+
 #[test]
 fn a_wrong_digest_is_refused_and_leaves_no_image() {
     let Some(home) = Home::able() else { return };

@@ -37,6 +37,50 @@ fn boxes_are_listed_filtered_and_inspected() {
 }
 
 #[test]
+fn templates_choose_what_is_printed() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    home.run(&["create", "--name", "one", "--cpus", "2", &image, "true"]).ok();
+    home.run(&["create", "--name", "two", "-p", "8080:80", &image, "true"]).ok();
+    assert_eq!(
+        home.run(&["ls", "-a", "--format", "{{.Name}}\\t{{.State}}"]).ok(),
+        "two\tcreated\none\tcreated\n"
+    );
+    assert_eq!(home.run(&["inspect", "-f", "{{.Options.Cpus}}", "one", "two"]).ok(), "2\n1\n");
+    home.run(&["ls", "-a", "--format", "{{.Nmae}}"]).refused("there are");
+    home.run(&["ls", "--format", "{{range .}}"]).refused("json .ports");
+}
+
+/// What scripts made for Docker give. Mutations tried: the file is not made first; an empty one stays.
+#[test]
+fn scripts_for_containers_find_what_they_expect() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("id");
+    let path = file.to_str().unwrap();
+    let options =
+        ["--init", "--privileged", "--cap-add", "ALL", "--platform", "linux/amd64", "--net", "bridge"];
+    let line = [&["create", "--name", "one", "--cidfile", path][..], &options, &[&image, "true"]].concat();
+    let created = home.run(&line);
+    assert_eq!(created.err, "", "nothing is lost to these options");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), created.ok().trim());
+    home.run(&["create", "--cidfile", path, &image]).refused("may name another box");
+    let other = folder.path().join("other");
+    home.run(&["create", "--cidfile", other.to_str().unwrap(), "--name", "one", &image]).refused("one");
+    assert!(!other.exists(), "a file without an id stays");
+    let noted = home.run(&["create", "--cap-drop", "ALL", "--security-opt", "x", &image, "true"]);
+    assert!(noted.err.contains("--cap-drop and --security-opt have no effect"), "{noted:?}");
+    noted.ok();
+
+    assert_eq!(home.run(&["ls", "-aq"]).ok().lines().count(), 2);
+    home.run(&["rm", "--all", "one"]).refused("--all");
+    assert_eq!(home.run(&["rm", "--all"]).ok().lines().count(), 2);
+    assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
+    assert_eq!(home.run(&["rm", "--all"]).ok(), "");
+}
+
+#[test]
 fn images_come_and_go_by_name() {
     let Some(home) = Home::able() else { return };
     let image = home.image("mini");
