@@ -277,6 +277,22 @@ fn garbage_is_collected_for_a_box_that_is_about_to_be_paused() {
     });
 }
 
+/// The floor of the running box is low, so that its shim does not collect for it.
+/// Mutation tried: a copy that is refused without a collection.
+#[test]
+fn garbage_is_collected_for_a_copy_that_would_be_refused() {
+    let Some(home) = SmallHome::of(1024 * MIB) else { return };
+    let image = home.home.image("mini");
+    let mut start = home.command(&["run", "-d", "--name", "idle", &image, "sleep", "infinity"]);
+    Output::of(start.env("BOXLITE_EMERGENCY_FLOOR", "1MiB").spawn().unwrap()).ok();
+    let orphan = home.disk.path().join("images/disk-images").join("0a".repeat(32) + ".ext4");
+    run(Command::new("fallocate").args(["-l", "300M"]).arg(&orphan));
+    run(Command::new("touch").args(["-d", "2 hours ago"]).arg(&orphan));
+    home.leave(100 * MIB);
+    home.run(&["cp", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "idle:/root/"]).ok();
+    assert!(!orphan.exists());
+}
+
 /// Data that stays in the guest's memory until somebody asks for it to be synced, and its checksum.
 const HOLD_BACK: &str = "echo 0 > /proc/sys/vm/dirty_writeback_centisecs; \
                          echo 90 > /proc/sys/vm/dirty_background_ratio; echo 90 > /proc/sys/vm/dirty_ratio; \

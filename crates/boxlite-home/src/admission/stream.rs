@@ -27,6 +27,8 @@ pub struct SpaceGuard {
     estimate: AtomicU64,
     look_at: AtomicU64,
     collector: Option<Arc<dyn Collector>>,
+    /// Whether the collector may remove something, rather than only tell what it could.
+    collects: bool,
     keep: Vec<String>,
 }
 
@@ -39,7 +41,8 @@ impl std::fmt::Debug for SpaceGuard {
 impl SpaceGuard {
     /// A guard for one operation that writes into `home`.
     pub fn new(home: &Home, settings: &Settings) -> Result<Self> {
-        Self::under(home, Thresholds::of(settings))
+        let collects = settings.auto_gc.value;
+        Ok(Self { collects, ..Self::under(home, Thresholds::of(settings))? })
     }
 
     /// The same under thresholds of its own.
@@ -52,11 +55,13 @@ impl SpaceGuard {
             estimate: AtomicU64::new(0),
             look_at: AtomicU64::new(0),
             collector: None,
+            collects: true,
             keep: Vec::new(),
         })
     }
 
-    /// Collects garbage through `collector` before refusing; never the disk images of the digests in `keep`.
+    /// Collects garbage through `collector` before refusing, unless the setting `auto_gc` forbids it; never the disk images
+    /// of the digests in `keep`. A refusal, in mid-stream as well, says what it could free.
     #[must_use]
     pub fn collecting(mut self, collector: Arc<dyn Collector>, keep: Vec<String>) -> Self {
         self.collector = Some(collector);
@@ -90,7 +95,8 @@ impl SpaceGuard {
     /// Refuses, after a collection if need be, unless `wanted` bytes fit above what others have claimed.
     fn admit(&self, claim: &Claim, wanted: u64) -> Result<()> {
         let refusal = self.refuse(claim.promised_before()?, wanted);
-        let Some(collector) = self.collector.as_ref().filter(|_| refusal.is_err()) else { return refusal };
+        let wanting = self.collects && refusal.is_err();
+        let Some(collector) = self.collector.as_ref().filter(|_| wanting) else { return refusal };
         if let Err(error) = &refusal
             && self.is_hopeless(error, claim, wanted)
         {

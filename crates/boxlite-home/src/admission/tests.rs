@@ -472,6 +472,28 @@ fn a_stream_that_cannot_fit_evicts_nothing() {
     }
 }
 
+/// Under `auto_gc = false` a start that is refused says what gc could free, and a stream did not.
+/// Mutations tried: a stream that collects whatever the setting, and one that does not ask its collector at all then.
+#[test]
+fn a_stream_that_may_not_collect_says_what_could_be_freed() {
+    let (_directory, home) = home();
+    let have = crate::durable::free_space(home.root()).unwrap().bytes;
+    let mut settings = Settings::default();
+    settings.auto_gc.value = false;
+    let guard = |settings: &Settings, collector: &Arc<Frees>| {
+        let collector = Arc::clone(collector) as Arc<dyn Collector>;
+        SpaceGuard::new(&home, settings).unwrap().collecting(collector, vec![])
+    };
+    let collector = Arc::new(Frees { per_call: have * 8, ..Frees::default() });
+    let before = guard(&settings, &collector).check_before(have * 4).unwrap_err();
+    settings.hard_floor.value = Bytes(have * 4);
+    let streaming = guard(&settings, &collector).check_streaming(u64::MAX).unwrap_err();
+    for error in [before, streaming] {
+        assert!(error.to_string().contains("could free") && error.to_string().contains("enough"), "{error}");
+    }
+    assert_eq!(collector.calls.load(Ordering::SeqCst), 0);
+}
+
 /// An inode refusal that cost every aged image, for 3 inodes of 2 000 that were missing.
 /// Mutations tried: comparing bytes whatever is short; an outlook that is always Ok.
 #[test]

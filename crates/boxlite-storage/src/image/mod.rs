@@ -34,7 +34,7 @@ pub struct Images {
     store: Store,
     blobs: Blobs,
     settings: Arc<Settings>,
-    collector: Option<Arc<dyn Collector>>,
+    collector: Arc<dyn Collector>,
     registries: RegistryAccess,
 }
 
@@ -47,7 +47,6 @@ impl std::fmt::Debug for Images {
 impl Images {
     /// The images of `home`, recorded in `store`; pulls that find space short ask `collector` to free some.
     pub fn new(home: Home, store: Store, settings: Settings, collector: Arc<dyn Collector>) -> Self {
-        let collector = settings.auto_gc.value.then_some(collector);
         let (blobs, settings) = (Blobs::new(home.clone()), Arc::new(settings));
         Self { blobs, home, store, settings, collector, registries: RegistryAccess::default() }
     }
@@ -136,7 +135,7 @@ impl Images {
 
     /// Asks for room on behalf of one transfer or build, which is about to use the disk images in `keep`.
     pub(crate) fn room(&self, keep: Vec<String>) -> Result<WriteSpace> {
-        WriteSpace::new(&self.home, &self.settings, self.collector.as_ref(), keep)
+        WriteSpace::new(&self.home, &self.settings, &self.collector, keep)
     }
 
     /// The settings in force.

@@ -19,19 +19,15 @@ pub(crate) struct WriteSpace {
 }
 
 impl WriteSpace {
-    /// Space in `home`; garbage is collected through `collector` before anything is refused, but for the disk
-    /// images of the digests in `keep`.
+    /// Space in `home`; garbage is collected through `collector` before anything is refused, where `settings` allow that,
+    /// but for the disk images of the digests in `keep`.
     pub(crate) fn new(
         home: &Home,
         settings: &Settings,
-        collector: Option<&Arc<dyn Collector>>,
+        collector: &Arc<dyn Collector>,
         keep: Vec<String>,
     ) -> Result<Self> {
-        let guard = SpaceGuard::new(home, settings)?;
-        let guard = match collector {
-            Some(collector) => guard.collecting(Arc::clone(collector), keep),
-            None => guard,
-        };
+        let guard = SpaceGuard::new(home, settings)?.collecting(Arc::clone(collector), keep);
         Ok(Self { guard: Arc::new(guard), written: Arc::default() })
     }
 

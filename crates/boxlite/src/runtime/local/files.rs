@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use boxlite_home::admission::SpaceGuard;
@@ -26,6 +27,8 @@ impl BoxFiles for Local {
         // The copy lands in the box's overlay, so it asks for space like everything that takes some.
         let guard = self.in_context(|context| {
             let guard = SpaceGuard::new(&context.home, &context.settings)?;
+            // The box's disk pins what it stands on.
+            let guard = guard.collecting(Arc::new(context.collector()), Vec::new());
             guard.check_before(0)?;
             Ok(guard)
         });
