@@ -5,7 +5,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use boxlite::Runtime;
 use clap::Args;
 
-use super::pause::note_pause;
+use super::pause::PauseNotices;
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
 
@@ -33,11 +33,13 @@ pub(super) async fn attach(runtime: &Runtime, args: AttachArgs) -> Result<Exit, 
     if args.no_wait {
         info.refuse_while_paused().map_err(failed)?;
     }
-    note_pause(&info);
+    let mut notices = PauseNotices::of(runtime, &info.id);
+    notices.look_at(&info);
     let wiring = Wiring { tty: info.options.tty, stdin: info.options.stdin && !args.no_stdin };
     match interruptions.before(runtime.attach(&info.id)).await {
         Continue(attached) => {
-            connect(attached.map_err(failed)?, wiring, interruptions).await.map(SessionExit::exit)
+            let session = connect(attached.map_err(failed)?, wiring, interruptions);
+            notices.during(session, wiring).await.map(SessionExit::exit)
         }
         Break(exit) => Ok(exit),
     }

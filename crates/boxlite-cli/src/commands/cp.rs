@@ -9,9 +9,10 @@ use clap::Args;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use super::pause::noting_pause;
+use super::pause::PauseNotices;
 use crate::copy::{CopySource, Endpoint, SkippedPaths, pack, unpack};
 use crate::report::{CommandFailure, Exit, Topic, note, visible};
+use crate::terminal::Wiring;
 
 /// `cp`.
 #[derive(Debug, Args)]
@@ -63,12 +64,13 @@ pub(super) async fn cp(runtime: &Runtime, args: CopyArgs) -> Result<Exit, Comman
         }
         (Endpoint::Stream, Endpoint::Box { id, path }) => {
             let copied = runtime.copy_in(&id, &path, args.options(), standard_input()?);
-            noting_pause(runtime, &id, copied).await.map_err(|error| failed(&error))?;
+            PauseNotices::of(runtime, &id).before(copied).await.map_err(|error| failed(&error))?;
         }
         (Endpoint::Box { id, path }, Endpoint::Stream) => {
-            let tar = noting_pause(runtime, &id, runtime.copy_out(&id, &path, args.options()));
+            let mut notices = PauseNotices::of(runtime, &id);
+            let tar = notices.before(runtime.copy_out(&id, &path, args.options()));
             let tar = tar.await.map_err(|error| failed(&error))?;
-            pass_on(tar, tokio::io::stdout()).await?;
+            notices.during(pass_on(tar, tokio::io::stdout()), Wiring::PLAIN).await?;
         }
         (Endpoint::Box { .. }, Endpoint::Box { .. }) => {
             return Err(CommandFailure::local("cp copies between a box and the host, not between two boxes")
@@ -131,7 +133,8 @@ async fn copy_in(
     let (read, write) = make_pipe()?;
     let read = pipe::Receiver::from_owned_fd(read).map_err(|error| pipe_failed(&error))?;
     let packing = tokio::task::spawn_blocking(move || pack(&source, std::fs::File::from(write)));
-    let copied = noting_pause(runtime, id, runtime.copy_in(id, to, options, Box::new(read))).await;
+    let copying = runtime.copy_in(id, to, options, Box::new(read));
+    let copied = PauseNotices::of(runtime, id).before(copying).await;
     let packed = packing.await.map_err(|error| CommandFailure::local(format!("packing failed: {error}")))?;
     match (packed, copied) {
         (Ok(packed), Ok(())) => {
@@ -158,12 +161,13 @@ async fn copy_out(
     if keep && !rustix::process::geteuid().is_root() {
         note("boxlite: warning: only root can keep owners; the copy belongs to you");
     }
-    let tar = noting_pause(runtime, id, runtime.copy_out(id, &path, options)).await;
+    let mut notices = PauseNotices::of(runtime, id);
+    let tar = notices.before(runtime.copy_out(id, &path, options)).await;
     let mut tar = tar.map_err(|error| failed(&error))?;
     let (read, write) = make_pipe()?;
     let mut write = pipe::Sender::from_owned_fd(write).map_err(|error| pipe_failed(&error))?;
     let unpacking = tokio::task::spawn_blocking(move || unpack(std::fs::File::from(read), &path, &to, keep));
-    let sent = tokio::io::copy(&mut tar, &mut write).await;
+    let sent = notices.during(tokio::io::copy(&mut tar, &mut write), Wiring::PLAIN).await;
     drop(write);
     let unpacked =
         unpacking.await.map_err(|error| CommandFailure::local(format!("unpacking failed: {error}")))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use boxlite::{ExecOptions, Runtime, WindowSize};
 use clap::Args;
 
-use super::pause::noting_pause;
+use super::pause::PauseNotices;
 use crate::args::ProcessArgs;
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic};
@@ -81,12 +81,14 @@ pub(super) async fn exec(
         let started = execution.control.started().await?;
         Ok((execution, started))
     };
-    let (execution, started) = match interruptions.before(noting_pause(runtime, &id, begun)).await {
+    let mut notices = PauseNotices::of(runtime, &id);
+    let (execution, started) = match interruptions.before(notices.before(begun)).await {
         Continue(begun) => begun.map_err(failed)?,
         Break(exit) => return Ok(exit),
     };
     if !detach {
-        return connect(execution, wiring, interruptions).await.map(SessionExit::exit);
+        let session = connect(execution, wiring, interruptions);
+        return notices.during(session, wiring).await.map(SessionExit::exit);
     }
     let detaching = async {
         if started {

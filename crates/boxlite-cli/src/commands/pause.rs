@@ -1,41 +1,100 @@
-//! What commands that need a running guest say of a paused one.
+//! Notices about a box that is paused while a command waits for it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use boxlite::{BoxInfo, BoxState, PauseCause, Runtime};
 
-use crate::report::note;
+use crate::report::{note, visible};
+use crate::terminal::Wiring;
 
-/// How long a request may take before it looks as if it waited for a paused box.
+/// How long a box may take to answer before it is asked whether it is paused.
 const NOTICE_DELAY: Duration = Duration::from_millis(300);
 
-/// Says that the box is paused, if it is.
-pub(super) fn note_pause(info: &BoxInfo) {
-    if info.state == BoxState::Paused {
-        let reason = info.reason.as_deref().unwrap_or("its host's disk is full");
-        let by_quota = info.pause.as_ref().is_some_and(|pause| pause.cause == PauseCause::DiskQuota);
-        let when = if by_quota { "then" } else { "by itself" };
-        note(&format!(
-            "boxlite: box {} is paused ({reason}); waiting for it to resume, as it does {when} (--no-wait fails instead)",
-            info.name
-        ));
+/// How often to look whether the box was paused or goes on; of a server each look is a request.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Says on standard error when a box is paused and when it goes on, each once.
+pub(super) struct PauseNotices<'a> {
+    runtime: &'a Runtime,
+    id: &'a str,
+    /// The last notice said that the box is paused.
+    paused: bool,
+}
+
+/// What a command waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The box's first answer, for which `--no-wait` does not wait.
+    Answer,
+    /// The end of what has begun; `raw` while our terminal is in raw mode.
+    End { raw: bool },
+}
+
+impl<'a> PauseNotices<'a> {
+    /// Notices about the box `id`, which is not known to be paused.
+    pub(super) fn of(runtime: &'a Runtime, id: &'a str) -> Self {
+        Self { runtime, id, paused: false }
+    }
+
+    /// Awaits the box's first answer, with notices if it takes its time.
+    pub(super) async fn before<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        self.telling(answer, Awaited::Answer).await
+    }
+
+    /// Awaits the end of a session with the box or of a copy, with notices.
+    pub(super) async fn during<T>(&mut self, session: impl Future<Output = T>, wiring: Wiring) -> T {
+        self.telling(session, Awaited::End { raw: wiring.is_raw() }).await
+    }
+
+    /// Says that the box is paused, if it is by this description.
+    pub(super) fn look_at(&mut self, info: &BoxInfo) {
+        self.tell(info, Awaited::Answer);
+    }
+
+    async fn telling<T>(&mut self, work: impl Future<Output = T>, awaited: Awaited) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = self.watch(awaited) => match never {},
+        }
+    }
+
+    async fn watch(&mut self, awaited: Awaited) -> Infallible {
+        tokio::time::sleep(NOTICE_DELAY).await;
+        loop {
+            if let Ok(info) = self.runtime.inspect(self.id).await {
+                self.tell(&info, awaited);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn tell(&mut self, info: &BoxInfo, awaited: Awaited) {
+        let paused = info.state == BoxState::Paused;
+        // The end of a box that has ended is told otherwise.
+        if !info.state.is_up() || paused == self.paused {
+            return;
+        }
+        self.paused = paused;
+        let text =
+            if paused { sentence(info, awaited) } else { format!("boxlite: box {} goes on", info.name) };
+        let text = visible(&text);
+        // In raw mode a line feed alone does not return to the first column.
+        let raw = awaited == Awaited::End { raw: true };
+        if raw { note(&format!("\r{text}\r")) } else { note(&text) }
     }
 }
 
-/// Awaits the answer of the box `id`, and says so where it takes its time because the box is paused.
-pub(super) async fn noting_pause<T>(runtime: &Runtime, id: &str, answer: impl Future<Output = T>) -> T {
-    tokio::pin!(answer);
-    if let Ok(answered) = tokio::time::timeout(NOTICE_DELAY, &mut answer).await {
-        return answered;
+fn sentence(info: &BoxInfo, awaited: Awaited) -> String {
+    let name = &info.name;
+    let reason = info.reason.as_deref().unwrap_or("its host's disk is full");
+    let by_quota = info.pause.as_ref().is_some_and(|pause| pause.cause == PauseCause::DiskQuota);
+    let when = if by_quota { "then" } else { "by itself" };
+    match awaited {
+        Awaited::Answer => format!(
+            "boxlite: box {name} is paused ({reason}); waiting for it to resume, as it does {when} (--no-wait fails instead)"
+        ),
+        Awaited::End { .. } => format!("boxlite: box {name} is paused ({reason}); it resumes {when}"),
     }
-    let look = async {
-        if let Ok(info) = runtime.inspect(id).await {
-            note_pause(&info);
-        }
-    };
-    tokio::select! {
-        answered = &mut answer => return answered,
-        () = look => {}
-    }
-    answer.await
 }

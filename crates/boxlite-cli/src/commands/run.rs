@@ -7,6 +7,7 @@ use clap::Args;
 use futures::FutureExt;
 
 use super::id_file::IdFile;
+use super::pause::PauseNotices;
 use crate::args::BoxArgs;
 use crate::environment::Environment;
 use crate::render::{print_line, progress};
@@ -59,7 +60,10 @@ pub(super) async fn run(
         return print_line(&new.id).map(|()| Exit::OK);
     }
     let ended = match interruptions.before(runtime.attach(&new.id)).await {
-        Continue(Ok(execution)) => connect(execution, wiring, interruptions).await,
+        Continue(Ok(execution)) => {
+            let session = connect(execution, wiring, interruptions);
+            PauseNotices::of(runtime, &new.id).during(session, wiring).await
+        }
         Continue(Err(error)) => Err(CommandFailure::of(&error, Topic::Start)),
         Break(exit) => {
             new.call_off(std::future::ready(()), &mut interruptions).await;

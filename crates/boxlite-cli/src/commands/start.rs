@@ -6,6 +6,7 @@ use boxlite::Runtime;
 use clap::Args;
 
 use super::each::each;
+use super::pause::PauseNotices;
 use crate::render::progress;
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
@@ -52,5 +53,6 @@ async fn attached(runtime: &Runtime, id: &str, interactive: bool) -> Result<Exit
         Break(exit) => return Ok(exit),
     };
     let wiring = Wiring { tty: options.tty, stdin: interactive && options.stdin };
-    connect(execution, wiring, interruptions).await.map(SessionExit::exit)
+    let session = connect(execution, wiring, interruptions);
+    PauseNotices::of(runtime, id).during(session, wiring).await.map(SessionExit::exit)
 }

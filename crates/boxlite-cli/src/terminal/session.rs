@@ -44,6 +44,14 @@ pub(crate) struct Wiring {
 }
 
 impl Wiring {
+    /// Standard streams that are only read from or written to.
+    pub(crate) const PLAIN: Self = Self { tty: false, stdin: false };
+
+    /// Tells whether our terminal, where standard input is one, is in raw mode during the session.
+    pub(crate) fn is_raw(self) -> bool {
+        self.tty && self.stdin
+    }
+
     /// Refuses a terminal for the command when our standard input is not one.
     pub(crate) fn check(self) -> Result<(), CommandFailure> {
         if self.tty && self.stdin && !stdin_is_terminal() {
@@ -65,7 +73,7 @@ pub(crate) async fn connect(
     interruptions: Interruptions,
 ) -> Result<SessionExit, CommandFailure> {
     let Execution { stdin, mut output, control } = execution;
-    let raw = (wiring.tty && wiring.stdin).then(RawMode::enter).flatten();
+    let raw = wiring.is_raw().then(RawMode::enter).flatten();
     let (detach, detached) = oneshot::channel();
     let (give_up, given_up) = oneshot::channel();
     // Fused: a receiver whose sender was dropped must not be polled again.

@@ -163,6 +163,42 @@ fn a_box_that_fills_the_disk_is_paused_for_all_to_see_and_resumes_by_itself() {
     assert_ne!(home.run(&["exec", "writer", "ls", "/root/ghost"]).code(), Some(0), "it was given up");
 }
 
+/// Mutation tried: a session without notices, as before.
+#[test]
+fn a_session_says_once_that_its_box_was_paused_and_that_it_goes_on() {
+    let Some(home) = SmallHome::of(1024 * MIB) else { return };
+    let write = "dd if=/dev/urandom of=/root/file bs=1M count=16 conv=fsync";
+    let script = format!("until [ -e /root/go ]; do sleep 0.1; done; {write}; sleep infinity");
+    let image = home.home.image("mini");
+    let session = |arguments: &[&str]| Said::of(home.command(arguments).spawn().unwrap());
+    let run = session(&["run", "--name", "writer", &image, "sh", "-c", &script]);
+    deadline::until(WRITE_TIMEOUT, "the box to run", || {
+        home.run(&["exec", "writer", "true"]).code() == Some(0)
+    });
+    // Half of the floor is 64 MiB: from there on even a slow writer is paused.
+    home.leave(70 * MIB);
+    let attach = session(&["attach", "writer"]);
+    let exec = session(&["exec", "writer", "sh", "-c", "touch /root/go; sleep infinity"]);
+    let sessions = [run, attach, exec];
+    home.until_paused("writer");
+    for said in &sessions {
+        said.until("boxlite: box writer is paused (host disk: ");
+    }
+    home.make_room();
+    for said in &sessions {
+        said.until("boxlite: box writer goes on");
+    }
+    home.run(&["rm", "-f", "writer"]).ok();
+    for said in sessions {
+        let text = Arc::clone(&said.text);
+        said.ended();
+        let text = text.lock().unwrap();
+        for part in ["is paused", "goes on"] {
+            assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
+        }
+    }
+}
+
 /// The pause of the box `writer` as a server shows it.
 fn through_a_server(home: &SmallHome) {
     let mut serving = home.command(&["serve", "--port", "0"]).env("BOXLITE_LOG", "info").spawn().unwrap();
