@@ -56,7 +56,9 @@ pub fn confine(confinement: &Confinement) -> Result<JailReport> {
     if seal::landlock_version().is_ok() {
         seal::landlock_directories(&confinement.directories)?;
     }
-    seal::filter(&filter::confined_filter(std::process::id(), &confinement.children)?)?;
+    for filter in filter::confined_filters(std::process::id(), &confinement.children)? {
+        seal::filter(&filter)?;
+    }
     Ok(measures(confinement, is_root))
 }
 
@@ -97,7 +99,7 @@ fn measures(confinement: &Confinement, is_root: bool) -> JailReport {
         }
         Err(error) => report.missing_because("Landlock", format!("this kernel does not have it: {error}")),
     }
-    report.in_force("system calls", "no new processes, no sockets, no signals but to its children");
+    report.in_force("system calls", "no new processes, no connections, no signals but to its children");
     report.missing_because("user", "it collects garbage in its home, whose files are the starter's");
     report
 }

@@ -334,8 +334,6 @@ const DENIED_IN_CONFINEMENT: &[libc::c_long] = &[
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
     // Networks: it has its sockets, and accepts what comes to them.
-    libc::SYS_socket,
-    libc::SYS_connect,
     libc::SYS_bind,
     // Filesystems and namespaces.
     libc::SYS_mount,
@@ -382,12 +380,24 @@ const DENIED_IN_CONFINEMENT: &[libc::c_long] = &[
     libc::SYS_personality,
 ];
 
-/// The filter of the process `own` of the host that goes on with its files, its threads and its `children`.
+/// The filters of the process `own` of the host that goes on with its files, its threads and its `children`.
 ///
-/// It is a list of what is denied: such a process uses a database and a runtime, whose calls are those of their next version.
-pub(crate) fn confined_filter(own: u32, children: &[u32]) -> Result<BpfProgram> {
+/// They are lists of what is denied: such a process uses a database and a runtime, whose calls are those of their next version.
+/// Nobody answers where it connects to: it finds out that a shim has ended by connecting to its socket.
+pub(crate) fn confined_filters(own: u32, children: &[u32]) -> Result<[BpfProgram; 2]> {
+    let mut connecting = SyscallRules::default();
+    connecting.list(&[libc::SYS_connect]);
+    Ok([denied_filter(own, children)?, connecting.denying(libc::ECONNREFUSED)?])
+}
+
+fn denied_filter(own: u32, children: &[u32]) -> Result<BpfProgram> {
     let mut rules = SyscallRules::default();
     rules.list(DENIED_IN_CONFINEMENT);
+    // A socket of this kind sends nothing to anybody that it is not connected to.
+    rules.list_if(libc::SYS_socket, &[differs(0, libc::AF_UNIX as u64)])?;
+    for kind in (0..16).filter(|&kind| kind != libc::SOCK_STREAM as u64) {
+        rules.list_if(libc::SYS_socket, &[masked(1, 0xf, kind)])?;
+    }
     rules.list_if(libc::SYS_clone, &[masked(0, libc::CLONE_THREAD as u64, 0)])?;
     rules.list_if(libc::SYS_tgkill, &[differs(0, own.into())])?;
     let other: Vec<_> = children.iter().map(|&child| differs(0, child.into())).collect();

@@ -302,6 +302,8 @@ fn harmless_from_shim(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
     let address = thread.put(&address);
     attempts
         .insert("connect to loopback".into(), thread.call(libc::SYS_connect, &[socket as u64, address, 16]));
+    let datagram = thread.call(libc::SYS_socket, &[libc::AF_UNIX as u64, libc::SOCK_DGRAM as u64]);
+    attempts.insert("socket that sends to anybody".into(), datagram);
     attempts.insert("signal another".into(), thread.call(libc::SYS_kill, &[this, 0]));
     attempts.insert("signal everybody".into(), thread.call(libc::SYS_kill, &[u64::MAX, 0]));
     attempts.insert("handle of another".into(), thread.call(libc::SYS_pidfd_open, &[this, 0]));
