@@ -7,13 +7,15 @@
 //!
 //! # Locking
 //!
-//! Each stage holds a shared lock on its group's directory. A group is removed under an exclusive one, which is taken without
-//! waiting: by a stage at its end, once it has let go of its own, and by any later start for stages that were killed.
+//! Each stage holds a shared lock on its group's directory, and a group is removed under an exclusive one: by a stage at its
+//! end, once it has let go of its own, and by any later start for stages that were killed. Neither is waited for: a start
+//! without its group says so and goes on.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -27,8 +29,11 @@ const PARENT: &str = "boxlite";
 /// One processor's time in microseconds of each period.
 const CPU_PERIOD: u64 = 100_000;
 
-/// How often a group is made again that somebody else swept away in between.
-const ATTEMPTS: usize = 8;
+/// How often a group is made again that somebody else swept away in between, or is about to.
+const ATTEMPTS: usize = 100;
+
+/// Between two attempts at a group that somebody else is about to sweep away, which takes microseconds.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The control group of one box, in one or several hierarchies.
 #[derive(Debug)]
@@ -173,8 +178,11 @@ impl Cgroup {
             }
             // Somebody's sweep may take it for a dead one's until it is locked.
             let Ok(claim) = open_directory(&parent, &self.name) else { continue };
-            // Whoever has it exclusively is about to remove it, and does not wait for anything.
-            rustix::fs::flock(&claim, FlockOperation::LockShared)?;
+            // Whoever has it exclusively is about to remove it, or is a box of an earlier version with the same name.
+            if rustix::fs::flock(&claim, FlockOperation::NonBlockingLockShared).is_err() {
+                std::thread::sleep(ATTEMPT_INTERVAL);
+                continue;
+            }
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             if let Ok(procs) = rustix::fs::openat(&claim, "cgroup.procs", flags, Mode::empty()) {
                 self.seats.push(Seat { parent, claim, procs: File::from(procs) });
