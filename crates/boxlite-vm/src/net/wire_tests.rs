@@ -177,3 +177,35 @@ async fn a_list_lets_the_guest_ask_for_allowed_names_and_counts_what_else_it_wan
     assert_eq!(latest, ["evil.org at 93.184.216.34:80", "192.168.7.9:443", "evil.org"]);
     assert_eq!(refusals.total, 3);
 }
+
+// Mutation tried: without noting what is released, a connection that ends with its first words is counted for hours.
+#[tokio::test]
+async fn a_connection_that_ends_with_its_first_words_is_counted_as_ended() {
+    let mut ends = start_with(Some(AllowList::new(vec!["a.b".parse().unwrap()], Vec::new())));
+    let (resolver, site) = ([10, 0, 2, 3], [93, 184, 216, 34]);
+    send(&mut ends.card, &udp(resolver, 9, 53, &name_query("a.b"))).await;
+    let mut answer = receive(&mut ends.stack).await[42..].to_vec();
+    answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    answer.extend(site);
+    send(&mut ends.stack, &udp_from(resolver, 53, 9, &answer)).await;
+    receive(&mut ends.card).await;
+    send(&mut ends.card, &tcp(site, 1, 80, SYN)).await;
+    receive(&mut ends.stack).await;
+    let mut accepted = tcp_from(site, 80, 1, SYN | ACK);
+    accepted[42..46].copy_from_slice(&2u32.to_be_bytes());
+    send(&mut ends.stack, &accepted).await;
+    receive(&mut ends.card).await;
+    assert_eq!(ends.counts.usage().connections, 2);
+    let mut last = data(site, 1, 80, 18, b"Host: a.b\r\n\r\n");
+    last[14 + 20 + 13] |= 1;
+    for piece in [data(site, 1, 80, 2, b"GET / HTTP/1.1\r\n"), last] {
+        send(&mut ends.card, &piece).await;
+    }
+    for _ in 0..2 {
+        receive(&mut ends.stack).await;
+    }
+    send(&mut ends.stack, &tcp_from(site, 80, 1, ACK | 1)).await;
+    receive(&mut ends.card).await;
+    assert_eq!(ends.counts.usage().connections, 1, "the question's socket");
+}

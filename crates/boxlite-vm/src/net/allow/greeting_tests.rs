@@ -7,7 +7,7 @@ struct Below(bool);
 
 impl Permits for Below {
     fn name(&self, name: &str) -> bool {
-        name.ends_with(".ok")
+        name.strip_suffix(".ok").is_some()
     }
 
     fn nameless(&self) -> bool {

@@ -109,7 +109,7 @@ impl AllowList {
         }
         let is_answer = be16(frame, 12) == Some(0x0800)
             && frame.get(IP_AT) == Some(&0x45)
-            && be16(frame, IP_AT + 6).is_some_and(|place| place & 0x1fff == 0)
+            && be16(frame, IP_AT + 6).map(|place| place & 0x1fff) == Some(0)
             && frame.get(IP_AT + 9) == Some(&17)
             && address(frame, IP_AT + 12) == Some(RESOLVER);
         !is_answer || self.learn_names(frame, now).is_some()

@@ -71,7 +71,7 @@ mod tests {
         let (mut pins, now) = (Pins::default(), Instant::now());
         let (address, second) = (Ipv4Addr::new(1, 2, 3, 4), Duration::from_secs(1));
         pins.pin("a.b", address, 0, now);
-        assert!(pins.holds(address, "a.b", now + MIN_PIN - second));
+        assert!(pins.holds(address, "a.b", now + MIN_PIN.saturating_sub(second)));
         assert!(!pins.holds(address, "c.d", now) && !pins.holds(Ipv4Addr::new(1, 2, 3, 5), "a.b", now));
         assert!(!pins.holds(address, "a.b", now + MIN_PIN));
         pins.pin("a.b", address, u32::MAX, now);
