@@ -33,8 +33,7 @@ fn remove_disk_image(scratch: &Scratch, image: &Image) {
     std::fs::remove_file(scratch.home.disk_image(&digest(image, VIRTUAL))).unwrap();
 }
 
-/// Mutations tried: `release_layers` for images from files; a pull that fetches layers whose disk image is there;
-/// `complete` that asks for the tag.
+/// Mutation tried: `release_layers` for images from files.
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_that_are_never_kept_are_fetched_again_when_they_are_needed() {
     let scratch = set_up("keep_blobs = \"never\"\n");
@@ -105,7 +104,7 @@ fn press(scratch: &Scratch) {
     assert_eq!(collector.collect(&goal).unwrap().failures, [""; 0]);
 }
 
-/// Mutations tried: a silent registry counted as one that answers; a 404 counted as an answer.
+/// Mutation tried: a 404 counted as an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_pressure_a_layer_goes_only_while_its_registry_has_the_image() {
     let pulled = async |scratch: &Scratch, registry: &Registry| {

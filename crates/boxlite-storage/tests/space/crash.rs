@@ -66,7 +66,7 @@ fn put_family(home: &boxlite_home::Home) {
 
 /// An unneeded delta goes before what it stands on: a kill between any two steps leaves none without it.
 ///
-/// Mutation tried: `remove_files` that does not sort by depth.
+/// Mutation tried: `remove_files` that begins with the lowest.
 #[test]
 fn a_pass_that_is_killed_among_deltas_leaves_none_without_what_it_stands_on() {
     let mut hit = 0;

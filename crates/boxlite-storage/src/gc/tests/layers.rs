@@ -97,8 +97,7 @@ fn images() -> (Place, Arc<Answers>) {
     (place, Arc::new(Answers { having, ..Answers::default() }))
 }
 
-/// Mutations tried: layers of images without a disk image; of images whose registry was silent; of images that share
-/// the layer with such a one; layers of images from files; no step before disk images.
+/// Mutation tried: a layer goes when it may go for one of its images; `base` went.
 #[test]
 fn under_pressure_layers_go_before_disk_images_where_the_registry_still_has_them() {
     let (place, answers) = images();
@@ -111,7 +110,7 @@ fn under_pressure_layers_go_before_disk_images_where_the_registry_still_has_them
     assert_eq!(*answers.asked.lock().unwrap(), ["asked", "silent"]);
 }
 
-/// Mutations tried: no `Skip::OnlyCopy`; answers that do not count.
+/// Mutation tried: no `Skip::OnlyCopy`.
 #[test]
 fn a_disk_image_whose_layers_are_gone_stays_unless_its_registry_answers() {
     let (place, answers) = images();
@@ -129,7 +128,6 @@ fn a_disk_image_whose_layers_are_gone_stays_unless_its_registry_answers() {
     assert!(!place.built_path(&["base", "a1"]).exists());
 }
 
-/// Mutation tried: `auto` that does not ask for pressure; `base` and both images' layers went.
 #[test]
 fn an_ordinary_pass_asks_nobody_and_removes_no_layer() {
     let (place, _) = images();
@@ -140,6 +138,7 @@ fn an_ordinary_pass_asks_nobody_and_removes_no_layer() {
     }
 }
 
+/// Mutation tried: layers of images without a disk image.
 #[test]
 fn never_and_always_mean_what_they_say() {
     let (mut place, answers) = images();
@@ -162,7 +161,7 @@ fn never_and_always_mean_what_they_say() {
     assert_eq!(place.gc(&GcOptions::default()).reclaimed, 0);
 }
 
-/// Mutations tried: layers planned beside the image that they go with; disk images kept for such an image.
+/// Mutation tried: layers planned beside the image that they go with.
 #[test]
 fn a_pass_over_the_catalogue_takes_an_image_with_all_that_it_has() {
     let (mut place, _) = images();
@@ -185,7 +184,7 @@ fn a_layer_stays_while_its_disk_image_is_damaged() {
     assert!(place.has("a1"));
 }
 
-/// Mutation tried: shared bytes counted by boxes instead of images.
+/// Mutation tried: a file that two images have is not counted as shared.
 #[test]
 fn usage_says_what_images_share_and_explanations_show_chains() {
     let place = Place::new();
