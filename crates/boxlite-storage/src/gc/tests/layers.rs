@@ -108,6 +108,12 @@ fn under_pressure_layers_go_before_disk_images_where_the_registry_still_has_them
     }
     assert_eq!(place.images(), 3, "a disk image went although a layer sufficed");
     assert_eq!(*answers.asked.lock().unwrap(), ["asked", "silent"]);
+    place.blob("unending", super::place::FRESH);
+    super::super::note_release(&place.home);
+    place.press("unending", &answers);
+    for kept in ["base", "s1", "u1", "l1"] {
+        assert!(place.has(kept), "{kept} when nothing suffices");
+    }
 }
 
 /// Mutation tried: no `Skip::OnlyCopy`.
