@@ -44,7 +44,6 @@ fn told(err: &str) -> Vec<&str> {
     err.lines().filter(|line| !line.starts_with(EMULATED)).collect()
 }
 
-/// Mutation tried: a choice of accelerator that ignores the setting fails the last assertion.
 #[test]
 fn emulation_is_said_once_and_refused_on_demand() {
     let Some(home) = Home::able() else { return };
