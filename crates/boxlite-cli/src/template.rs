@@ -9,10 +9,10 @@ use crate::report::CommandFailure;
 
 /// A template: text and fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template(Vec<Piece>);
+pub(crate) struct Template(Vec<TemplatePart>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+enum TemplatePart {
     Text(String),
     Field { path: Vec<String>, json: bool },
 }
@@ -29,12 +29,12 @@ impl FromStr for Template {
             let (inside, after) = behind
                 .split_once("}}")
                 .ok_or_else(|| format!("`{text}` has `{{{{` without a closing `}}}}`"))?;
-            pieces.push(Piece::Text(unescaped(before)));
+            pieces.push(TemplatePart::Text(unescaped(before)));
             pieces.push(field(inside)?);
             rest = after;
         }
-        pieces.push(Piece::Text(unescaped(rest)));
-        pieces.retain(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()));
+        pieces.push(TemplatePart::Text(unescaped(rest)));
+        pieces.retain(|piece| !matches!(piece, TemplatePart::Text(text) if text.is_empty()));
         Ok(Self(pieces))
     }
 }
@@ -43,7 +43,7 @@ fn unescaped(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")
 }
 
-fn field(inside: &str) -> Result<Piece, String> {
+fn field(inside: &str) -> Result<TemplatePart, String> {
     let words: Vec<&str> = inside.split_whitespace().collect();
     let (path, json) = match words[..] {
         [path] => (path, false),
@@ -54,7 +54,7 @@ fn field(inside: &str) -> Result<Piece, String> {
         || format!("`{{{{{inside}}}}}` is neither a field such as {{{{.name}}}} nor {{{{json .ports}}}}");
     let path = path.strip_prefix('.').ok_or_else(refusal)?;
     let path: Vec<String> = path.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    Ok(Piece::Field { path, json })
+    Ok(TemplatePart::Field { path, json })
 }
 
 impl Template {
@@ -68,8 +68,8 @@ impl Template {
         let mut line = String::new();
         for piece in &self.0 {
             match piece {
-                Piece::Text(text) => line.push_str(text),
-                Piece::Field { path, json } => line.push_str(&shown(found(&document, path)?, *json)),
+                TemplatePart::Text(text) => line.push_str(text),
+                TemplatePart::Field { path, json } => line.push_str(&shown(found(&document, path)?, *json)),
             }
         }
         line.push('\n');
