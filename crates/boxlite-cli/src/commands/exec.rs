@@ -9,7 +9,7 @@ use clap::Args;
 use super::pause::PauseNotices;
 use crate::args::ProcessArgs;
 use crate::environment::Environment;
-use crate::report::{CommandFailure, Exit, Topic};
+use crate::report::{CommandFailure, Exit, Topic, note};
 use crate::terminal::{
     Interruptions, SessionExit, Wiring, conclude, connect, detach_from, window_size_or_default,
 };
@@ -88,7 +88,11 @@ pub(super) async fn exec(
     };
     if !detach {
         let session = connect(execution, wiring, interruptions);
-        return notices.during(session, wiring).await.map(SessionExit::exit);
+        let ended = notices.during(session, wiring).await?;
+        if matches!(ended, SessionExit::LeftRunning(_)) && wiring.stdin && !wiring.tty {
+            note("boxlite: a command that has had only a part of its standard input is killed");
+        }
+        return Ok(ended.exit());
     }
     let detaching = async {
         if started {

@@ -216,7 +216,7 @@ mod tests {
     async fn a_process_that_does_not_read_blocks_its_client_and_a_dead_one_does_not() {
         let (theirs, ours) = tokio::io::duplex(4);
         let input = ExecutionInput::into(Some(Box::pin(theirs)), &CancellationToken::new());
-        input.offer(vec![0; 2 * WINDOW].into()).await;
+        input.offer(vec![0; 2 * WINDOW].into()).await.unwrap();
         let waiting = input.offer(Bytes::from_static(b"x"));
         assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
         drop(ours);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use boxlite::wire::RemoveQuery;
 use boxlite::{ErrorKind, Image, PullOptions, Reference};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -169,11 +168,11 @@ fn is_called(repository: &str, name: &str) -> bool {
     split(name).1.is_empty() && (repository == name || repository == split(&canonical).0)
 }
 
-/// Removes the image that `id` means, or every tag under that name.
+/// Removes the image that `id` means, or every tag under that name, unless a box uses it: images are everybody's, and a box
+/// whose image is gone cannot be started again.
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     PathParams(id): PathParams<String>,
-    QueryParams(query): QueryParams<RemoveQuery>,
 ) -> Result<StatusCode, HttpFailure> {
     let images = app.runtime.images().await?;
     let named = images.iter().flat_map(PublicImage::all).filter(|info| is_called(&info.repository, &id));
@@ -182,7 +181,7 @@ pub(super) async fn remove(
         named.push(id);
     }
     for reference in named {
-        app.runtime.remove_image(&reference, query.force).await?;
+        app.runtime.remove_image(&reference, false).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
