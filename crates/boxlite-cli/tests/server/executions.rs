@@ -164,7 +164,7 @@ async fn one_client_at_a_time_and_late_ones_get_everything() {
     assert_eq!(server.ask(Method::GET, &other, None).await.0.as_u16(), 404, "another box's execution");
 }
 
-/// Mutation tried: with messages of at most 4 MiB, as before, the connection is reset and `wc` says 0.
+/// Before, with messages of at most 4 MiB, the connection was reset and `wc` said 0.
 #[tokio::test]
 async fn input_in_one_long_message_arrives_whole() {
     let Some(home) = Home::able() else { return };
@@ -185,7 +185,7 @@ async fn input_in_one_long_message_arrives_whole() {
     assert!(matches!(&last, Some(Message::Close(Some(close))) if u16::from(close.code) == 1009), "{last:?}");
 }
 
-/// Mutations tried: without `input_broke_off` in the session, `wc` counts a part and exits 0; without `NeededInput::Partial`
+/// Mutations to try: without `input_broke_off` in the session, `wc` counts a part and exits 0; without `NeededInput::Partial`
 /// in the shim's `abandon`, the file `whole` appears.
 #[tokio::test]
 async fn input_that_broke_off_never_ends_as_success() {
