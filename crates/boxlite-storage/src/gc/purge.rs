@@ -27,14 +27,14 @@ pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name:
         if catalog.has_box(name)? {
             return Err(Error::conflict(format!("box {name} has a record; `boxlite rm {name}` removes it")));
         }
-        let _locks = (lock(&of_box.state_lock())?, lock(&of_box.shim_lock())?);
+        let _locks = (lock(&of_box.state_lock(), name)?, lock(&of_box.shim_lock(), name)?);
         let item = unneeded(home, catalog, settings, name)?;
         catalog.intend(IntentKind::Box, name)?;
         durable::discard_dir(of_box.root(), &home.tmp())?;
         catalog.drop_intent(IntentKind::Box, name)?;
         item
     } else if is_base_name(name) && !name.contains('/') && is(&base, std::fs::Metadata::is_file) {
-        let held = lock(&base)?;
+        let held = lock(&base, name)?;
         let item = unneeded(home, catalog, settings, name)?;
         catalog.intend(IntentKind::Base, name)?;
         let trash = durable::discard(&base, &home.tmp())?;
@@ -77,9 +77,17 @@ fn is(path: &Path, kind: impl Fn(&std::fs::Metadata) -> bool) -> bool {
     path.symlink_metadata().is_ok_and(|found| kind(&found))
 }
 
-fn lock(path: &Path) -> Result<Lock> {
+/// Locks a file of what is called `name`, which another process may remove at any moment.
+fn lock(path: &Path, name: &str) -> Result<Lock> {
     let busy = || Error::new(ErrorKind::Busy, format!("{} is in use; try again", path.display())).at(path);
-    Lock::try_exclusive(path)?.ok_or_else(busy)
+    match Lock::try_exclusive(path) {
+        Err(_) if path.parent().is_some_and(|directory| !directory.exists()) => Err(vanished(name)),
+        tried => tried?.ok_or_else(busy),
+    }
+}
+
+fn vanished(name: &str) -> Error {
+    Error::not_found(format!("{name} has vanished meanwhile"))
 }
 
 /// Finds the item of that `name` in a dry run and returns it unless something needs it.
@@ -88,8 +96,7 @@ fn lock(path: &Path) -> Result<Lock> {
 fn unneeded(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Item> {
     let report = collect(home, catalog, settings, &GcOptions { dry_run: true, ..GcOptions::default() })?;
     let mut items = report.box_directories.iter().chain(&report.bases);
-    let vanished = || Error::not_found(format!("{name} has vanished meanwhile"));
-    let item = items.find(|item| item.name == name).ok_or_else(vanished)?;
+    let item = items.find(|item| item.name == name).ok_or_else(|| vanished(name))?;
     match &item.fate {
         Fate::Kept { by, .. } => {
             let by: Vec<&str> = by.iter().map(|holder| &*holder.name).collect();
