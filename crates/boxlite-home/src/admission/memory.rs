@@ -203,8 +203,13 @@ impl MemoryAdmission<'_> {
         };
         // Looks before it claims: a claim that is bound to fail could make another start fail in that moment.
         self.judge(&budget, claims.promised()?)?;
-        let claim = claims.take(need)?;
-        self.judge(&budget, claim.promised_before()?)?;
+        self.claim(&claims, &budget)
+    }
+
+    /// Claims the memory, and counts again: others may have claimed since this start looked.
+    fn claim(&self, claims: &Claims, budget: &MemoryBudget) -> Result<MemoryPromise> {
+        let claim = claims.take(self.need.total())?;
+        self.judge(budget, claim.promised_before()?)?;
         Ok(MemoryPromise(claim))
     }
 

@@ -39,7 +39,6 @@ fn verdicts_change_exactly_at_the_limit() {
 }
 
 proptest! {
-    /// Mutation tried: `need + promised > limit` in wrapping arithmetic.
     #[test]
     fn what_fits_is_within_the_limit_and_less_always_fits(
         host: u64, share in 1_u16..=1000, need: u64, promised: u64, less: u64,
@@ -89,8 +88,7 @@ fn the_largest_holders_are_named_and_the_others_counted() {
     assert_eq!(to_whom(holders), " to c (1 GiB), a (1 B), b (1 B) and 2 more");
 }
 
-/// Four starts race for the last GiB, again and again: one gets it. Mutation tried: without the judgement after the
-/// claim, several do.
+/// Four starts race for the last GiB, again and again: one gets it.
 #[test]
 fn of_starts_that_race_for_the_last_bytes_one_is_admitted() {
     let (_directory, home) = home();
@@ -109,24 +107,20 @@ fn of_starts_that_race_for_the_last_bytes_one_is_admitted() {
     }
 }
 
-/// The order that loses the race, step by step: both look, then both claim. Mutation tried: as above.
+/// The order that loses the race, step by step: this start has looked, and another claims first.
 #[test]
 fn a_start_that_looked_before_another_claimed_is_refused_all_the_same() {
     let (_directory, home) = home();
-    let racer = std::cell::RefCell::new(None);
     let need = MemoryNeed { guest: 3 * GIB, overhead: 0 };
     let admission = MemoryAdmission { home: &home, share: HostShare(100), need, holders: &Vec::new };
-    // The other claims after this one has counted nothing, which is where the budget is judged for the first time.
-    let claims = Claims::on_memory(&home).unwrap();
-    assert_eq!(claims.promised().unwrap(), 0);
-    admission.judge(&budget(4 * GIB, 100), 0).unwrap();
-    racer.replace(Some(admit(&home, 2 * GIB).unwrap()));
-    let claim = claims.take(need.total()).unwrap();
-    let refused = admission.judge(&budget(4 * GIB, 100), claim.promised_before().unwrap()).unwrap_err();
+    let (claims, budget) = (Claims::on_memory(&home).unwrap(), budget(4 * GIB, 100));
+    admission.judge(&budget, claims.promised().unwrap()).unwrap();
+    let _other = admit(&home, 2 * GIB).unwrap();
+    let refused = admission.claim(&claims, &budget).unwrap_err();
     assert_eq!(refused.shortage().unwrap().have, 2 * GIB);
+    assert_eq!(claims.promised().unwrap(), 2 * GIB);
 }
 
-/// Mutation tried: with the claims of all instead of those below its own, racers refuse each other.
 #[test]
 fn promises_never_pass_the_limit_however_starts_and_ends_interleave() {
     let (_directory, home) = home();
