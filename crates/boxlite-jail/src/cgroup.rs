@@ -216,7 +216,7 @@ pub fn remove(name: &str) {
     let hierarchies = Hierarchies::of(&mounts);
     for root in hierarchies.legacy.iter().map(|(_, root)| root).chain(&hierarchies.unified) {
         if let Ok(parent) = open_directory(CWD, root.join(PARENT)) {
-            remove_at(&parent, name);
+            remove_unclaimed(&parent, name);
         }
     }
 }

@@ -59,8 +59,8 @@ mod tests {
 
     #[test]
     fn forwards_are_printed_as_docker_does() {
-        let forwards: Vec<PortForward> =
-            ["8080:80", "0.0.0.0:5353:53/udp"].iter().map(|text| text.parse().unwrap()).collect();
+        let read = |text: &str| boxlite::parse_ports(text).unwrap();
+        let forwards = [read("8080:80"), read("0.0.0.0:5353:53/udp")].concat();
         assert_eq!(lines(&forwards, true), "80/tcp -> 127.0.0.1:8080\n53/udp -> 0.0.0.0:5353\n");
         assert_eq!(lines(&forwards[..1], false), "127.0.0.1:8080\n");
         assert!(is_of(&forwards[0], "80") && is_of(&forwards[0], "80/tcp") && is_of(&forwards[1], "53/udp"));
