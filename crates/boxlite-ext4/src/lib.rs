@@ -110,14 +110,14 @@ pub use build::{build, estimate_allocated};
 pub use delta::{DeltaOptions, DeltaReport, build_delta};
 pub use error::{BelowError, BuildError, BuildErrorKind, IdentityError};
 pub use identity::{FilesystemIdentity, expected_uuid, read_chain_identity, read_identity};
-pub use segments::segment_ends;
+pub use segments::{SEGMENT_RULE, segment_ends};
 pub use source::{BlockSink, BlockSource};
 
 /// Bytes per block of the file systems that this builder makes.
 pub const BLOCK_SIZE: usize = 4096;
 
 /// Version of the bytes that this builder makes, of images and of deltas: it changes whenever the same layers would give
-/// other bytes, or [`segment_ends`] other cuts.
+/// other bytes. [`SEGMENT_RULE`] is the version of the cuts.
 ///
 /// The UUID of the file system is derived from it, so an image of another version has another identity.
 pub const BUILDER_VERSION: u32 = 1;

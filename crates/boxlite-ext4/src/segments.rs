@@ -1,5 +1,9 @@
 //! The cuts of an image's layers into segments.
 
+/// Version of the rule by which layers are cut. The bytes of a segment depend on the cuts below it, so whatever names a
+/// segment of several layers names this too. It changes whenever the cuts would.
+pub const SEGMENT_RULE: u32 = 2;
+
 /// Least uncompressed size of a segment that others stand on, in bytes.
 const MIN_SEGMENT: u64 = 8 << 20;
 /// One of the first segments has at least this share of everything below it: one part in 32. What lies above the last cut
@@ -22,8 +26,9 @@ fn threshold(segments: usize, below: u64) -> u64 {
 /// exclusive. The last end is the number of layers.
 ///
 /// A segment ends after a layer once it holds 8 MiB or one part in 32 of everything below it, whichever is more; from the
-/// ninth segment on, a quarter of everything below; and there are at most 16. Whether there is a cut after a layer depends on that layer and those below it alone. So two images
-/// with a common prefix of layers agree on every cut within it, and share every segment that ends there.
+/// ninth segment on, a quarter of everything below; and there are at most 16. Whether there is a cut after a layer depends
+/// on that layer and those below it alone. So two images with a common prefix of layers agree on every cut within it, and
+/// share every segment that ends there.
 ///
 /// ```
 /// let mib = |size: u64| size << 20;

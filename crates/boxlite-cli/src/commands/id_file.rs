@@ -15,6 +15,7 @@ pub(super) struct IdFile {
 
 impl IdFile {
     /// Makes the file, before the box: where it cannot be made, no box is.
+    #[allow(clippy::disallowed_methods, reason = "a file of the user's, none of the home's")]
     pub(super) fn make(path: Option<PathBuf>) -> Result<Option<Self>, CommandFailure> {
         let Some(path) = path else { return Ok(None) };
         match File::create_new(&path) {
@@ -42,6 +43,7 @@ impl IdFile {
 }
 
 impl Drop for IdFile {
+    #[allow(clippy::disallowed_methods, reason = "as above")]
     fn drop(&mut self) {
         if self.file.is_some() {
             // It is empty and of no use; whoever took it away meanwhile is welcome.

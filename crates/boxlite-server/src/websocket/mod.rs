@@ -1,4 +1,4 @@
-//! WebSockets from the server's side (RFC 6455): the handshake, and messages of bounded length.
+//! `WebSocket` connections from the server's side (RFC 6455): the handshake, and messages of bounded length.
 
 mod pieces;
 

@@ -16,6 +16,10 @@ pub(super) const MAX_PIECE_BYTES: u64 = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
 /// The longest head of a frame: two bytes, a length of eight, a mask of four.
 const MAX_HEAD_BYTES: usize = 14;
+/// What the short field of a length has where the length follows in two bytes.
+const LENGTH_IN_2_BYTES: u8 = 126;
+/// The same for eight bytes.
+const LENGTH_IN_8_BYTES: u8 = 127;
 
 const FIN: u8 = 0x80;
 const OPCODE: u8 = 0x0f;
@@ -148,8 +152,8 @@ impl FrameSplitter {
     fn read_head(&mut self) {
         let &[first, second, ..] = &*self.head else { return };
         let extended = match second & 0x7f {
-            126 => 2,
-            127 => 8,
+            LENGTH_IN_2_BYTES => 2,
+            LENGTH_IN_8_BYTES => 8,
             _ => 0,
         };
         let masked = second & 0x80 != 0;
@@ -182,13 +186,13 @@ impl FrameSplitter {
         self.out.reserve(MAX_HEAD_BYTES);
         self.out.push(rest.first);
         match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(short), _) if short < 126 => self.out.push(masked | short),
+            (Ok(short), _) if short < LENGTH_IN_2_BYTES => self.out.push(masked | short),
             (_, Ok(medium)) => {
-                self.out.push(masked | 126);
+                self.out.push(masked | LENGTH_IN_2_BYTES);
                 self.out.extend(medium.to_be_bytes());
             }
             _ => {
-                self.out.push(masked | 127);
+                self.out.push(masked | LENGTH_IN_8_BYTES);
                 self.out.extend(length.to_be_bytes());
             }
         }

@@ -10,7 +10,7 @@ mod space;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use boxlite_ext4::BUILDER_VERSION;
+use boxlite_ext4::{BUILDER_VERSION, SEGMENT_RULE};
 use boxlite_home::admission::Collector;
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
@@ -156,6 +156,10 @@ pub(crate) fn disk_digest(diff_ids: &[Digest], virtual_size: u64) -> String {
     hasher.update(b"boxlite disk image\0");
     hasher.update(BUILDER_VERSION.to_le_bytes());
     hasher.update(virtual_size.to_le_bytes());
+    // A single layer is never cut.
+    if diff_ids.len() > 1 {
+        hasher.update(SEGMENT_RULE.to_le_bytes());
+    }
     for diff_id in diff_ids {
         hasher.update(diff_id.bytes());
     }

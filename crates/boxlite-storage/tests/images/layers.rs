@@ -96,9 +96,12 @@ fn press(scratch: &Scratch) {
     let collector = Automatic::new(scratch.home.clone(), store, settings).asking(probe);
     // What is missing is one block; so it ends with the first layer.
     let before = scratch.blobs().len();
-    let missing = || match scratch.blobs().len() < before {
-        true => Missing::default(),
-        false => Missing { bytes: 4096, ..Missing::default() },
+    let missing = || {
+        if scratch.blobs().len() < before {
+            Missing::default()
+        } else {
+            Missing { bytes: 4096, ..Missing::default() }
+        }
     };
     let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
     assert_eq!(collector.collect(&goal).unwrap().failures, [""; 0]);

@@ -162,16 +162,18 @@ impl ChainProtocol {
     fn start(&self, state: &mut ChainState, who: usize) -> Option<()> {
         let target = TARGETS[who];
         state.starts[who] = match state.starts[who] {
-            ChainStart::Down(level) => match state.at[level] {
-                Some(inode) => ChainStart::Opened { level, inode, building: false },
-                None => {
+            ChainStart::Down(level) => {
+                if let Some(inode) = state.at[level] {
+                    ChainStart::Opened { level, inode, building: false }
+                } else {
                     release(state, who);
                     ChainStart::Up(0)
                 }
-            },
-            ChainStart::Up(level) => match state.at[level] {
-                Some(inode) => ChainStart::Opened { level, inode, building: true },
-                None => {
+            }
+            ChainStart::Up(level) => {
+                if let Some(inode) = state.at[level] {
+                    ChainStart::Opened { level, inode, building: true }
+                } else {
                     let inode = state.made[level];
                     if usize::from(inode) >= FILES {
                         return None;
@@ -183,7 +185,7 @@ impl ChainProtocol {
                     state.exclusive[level][usize::from(inode)] = true;
                     ChainStart::Published { level, inode }
                 }
-            },
+            }
             ChainStart::Published { level, inode } => {
                 state.exclusive[level][usize::from(inode)] = false;
                 ChainStart::Opened { level, inode, building: true }
@@ -383,8 +385,8 @@ fn release(state: &mut ChainState, who: usize) {
 }
 
 fn unlock(state: &mut ChainState, held: [Option<Inode>; LEVELS]) {
-    for level in 0..LEVELS {
-        if let Some(inode) = held[level] {
+    for (level, held) in held.into_iter().enumerate() {
+        if let Some(inode) = held {
             state.exclusive[level][usize::from(inode)] = false;
         }
     }

@@ -63,9 +63,8 @@ impl Place {
     /// Collects as a start does that finds too little space, until the file is gone or there is no more to remove.
     fn press(&self, until_gone: &str, answers: &Arc<Answers>) {
         let path = self.home.blobs().join(digest(until_gone));
-        let missing = || match path.exists() {
-            true => Missing { bytes: 1 << 40, ..Missing::default() },
-            false => Missing::default(),
+        let missing = || {
+            if path.exists() { Missing { bytes: 1 << 40, ..Missing::default() } } else { Missing::default() }
         };
         let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
         let asker = Arc::clone(answers) as Arc<dyn AskRegistries>;

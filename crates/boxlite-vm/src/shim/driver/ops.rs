@@ -227,7 +227,7 @@ impl Ops {
                 entry.closed.insert(*stream);
             }
             Frame::Eof { .. } => entry.needed_input = NeededInput::Whole,
-            _ => {}
+            Frame::Control(_) => {}
         }
         guest.send(frame.on_channel(ours));
         Ok(())
