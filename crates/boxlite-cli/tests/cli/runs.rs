@@ -121,7 +121,8 @@ fn an_interrupted_start_leaves_no_box_and_no_machine() {
 #[test]
 fn a_box_interrupted_as_it_boots_does_not_run_on() {
     let Some(home) = Home::able() else { return };
-    let child = home.start(&["run", "--name", "ic", &home.image("mini"), "sleep", "infinity"]);
+    let child =
+        home.start(&["--accel", "tcg", "run", "--name", "ic", &home.image("mini"), "sleep", "infinity"]);
     let id = eventually("the machine to start", || {
         let id = home.run(&["ls", "-aq", "--no-trunc"]).text().trim().to_owned();
         (!id.is_empty() && Home::processes(&id).is_some()).then_some(id)
@@ -137,7 +138,7 @@ fn a_box_interrupted_as_it_boots_does_not_run_on() {
 #[test]
 fn a_reader_that_goes_away_ends_the_writer_quietly() {
     let Some(home) = Home::able() else { return };
-    let mut child = home.start(&["run", "--rm", &home.image("mini"), "yes"]);
+    let mut child = home.start(&["--accel", "tcg", "run", "--rm", &home.image("mini"), "yes"]);
     let head = Command::new("head").args(["-n", "3"]).stdin(child.stdout.take().unwrap()).output().unwrap();
     assert_eq!(head.stdout, b"y\ny\ny\n");
     let output = Output::of(child);
