@@ -28,6 +28,27 @@ fn a_host_without_qemu_or_kernel_says_what_to_install() {
 }
 
 #[test]
+fn emulation_is_said_once_and_refused_on_demand() {
+    let Some(home) = Home::able() else { return };
+    let info = home.run(&["info", "--format", "json"]).json();
+    if info["acceleration"]["name"] != "tcg" {
+        return;
+    }
+    let start = ["run", "--rm", &home.image("mini"), "true"];
+    let first = home.run(&start);
+    assert!(
+        first.err.contains("boxlite: warning: boxes are emulated")
+            && first.err.contains("KVM is not usable: "),
+        "{}",
+        first.err
+    );
+    assert_eq!(home.run(&start).err, "");
+    let child = home.command(start).env("BOXLITE_REQUIRE_KVM", "true").spawn().unwrap();
+    let refusal = Output::of(child).refused("require_kvm = true (BOXLITE_REQUIRE_KVM)");
+    assert!(refusal.contains("KVM is not usable: "), "{refusal}");
+}
+
+#[test]
 fn a_home_where_none_can_be_is_refused() {
     let home = Home::bare();
     let file = home.path().join("file");

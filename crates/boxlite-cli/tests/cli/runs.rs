@@ -37,27 +37,9 @@ fn a_command_runs_as_asked_and_its_box_goes() {
     assert_eq!(boxes, 0, "nor a directory");
 }
 
-const EMULATED: &str = "boxlite: warning: boxes are emulated";
-
 /// The lines of `err` but for what the first start of a home says where boxes are emulated.
 fn told(err: &str) -> Vec<&str> {
-    err.lines().filter(|line| !line.starts_with(EMULATED)).collect()
-}
-
-#[test]
-fn emulation_is_said_once_and_refused_on_demand() {
-    let Some(home) = Home::able() else { return };
-    let info = home.run(&["info", "--format", "json"]).json();
-    if info["acceleration"]["name"] != "tcg" {
-        return;
-    }
-    let start = ["run", "--rm", &home.image("mini"), "true"];
-    let first = home.run(&start);
-    assert!(first.err.contains(EMULATED) && first.err.contains("KVM is not usable: "), "{}", first.err);
-    assert_eq!(home.run(&start).err, "");
-    let child = home.command(start).env("BOXLITE_REQUIRE_KVM", "true").spawn().unwrap();
-    let refusal = Output::of(child).refused("require_kvm = true (BOXLITE_REQUIRE_KVM)");
-    assert!(refusal.contains("KVM is not usable: "), "{refusal}");
+    err.lines().filter(|line| !line.starts_with("boxlite: warning: boxes are emulated")).collect()
 }
 
 #[test]
@@ -121,15 +103,14 @@ fn an_interrupted_start_leaves_no_box_and_no_machine() {
 #[test]
 fn a_box_interrupted_as_it_boots_does_not_run_on() {
     let Some(home) = Home::able() else { return };
-    let child =
-        home.start(&["--accel", "tcg", "run", "--name", "ic", &home.image("mini"), "sleep", "infinity"]);
+    let child = home.start(&["run", "--name", "ic", &home.image("mini"), "sleep", "infinity"]);
     let id = eventually("the machine to start", || {
         let id = home.run(&["ls", "-aq", "--no-trunc"]).text().trim().to_owned();
         (!id.is_empty() && Home::processes(&id).is_some()).then_some(id)
     });
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = Output::of(child);
-    assert_eq!((output.code(), output.err.as_str()), (Some(130), ""), "{output:?}");
+    assert_eq!((output.code(), told(&output.err).len()), (Some(130), 0), "{output:?}");
     assert!(Home::processes(&id).is_none(), "its machine is gone");
     assert_eq!(home.run(&["ls", "-q"]).ok(), "");
     home.run(&["rm", "ic"]).ok();
@@ -138,10 +119,10 @@ fn a_box_interrupted_as_it_boots_does_not_run_on() {
 #[test]
 fn a_reader_that_goes_away_ends_the_writer_quietly() {
     let Some(home) = Home::able() else { return };
-    let mut child = home.start(&["--accel", "tcg", "run", "--rm", &home.image("mini"), "yes"]);
+    let mut child = home.start(&["run", "--rm", &home.image("mini"), "yes"]);
     let head = Command::new("head").args(["-n", "3"]).stdin(child.stdout.take().unwrap()).output().unwrap();
     assert_eq!(head.stdout, b"y\ny\ny\n");
     let output = Output::of(child);
-    assert_eq!((output.code(), output.err.as_str()), (Some(141), ""), "{output:?}");
+    assert_eq!((output.code(), told(&output.err).len()), (Some(141), 0), "{output:?}");
     assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
 }
