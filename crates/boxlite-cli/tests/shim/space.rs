@@ -36,6 +36,13 @@ impl SmallDisk {
         self.mounted.path()
     }
 
+    /// Where the boxes of a home lie whose root the filesystem is.
+    fn boxes(&self) -> PathBuf {
+        let boxes = self.path().join("boxes");
+        std::fs::create_dir_all(&boxes).unwrap();
+        boxes
+    }
+
     /// Takes room until `left` bytes are free.
     fn fill(&self, left: u64) {
         let free = boxlite_home::durable::free_space(self.path()).unwrap().bytes;
@@ -73,7 +80,7 @@ const SHA256_COMMAND: &str = "yes boxlite | head -c 40000000 | sha256sum";
 async fn a_full_disk_pauses_the_guest_and_nothing_is_lost() {
     let Some(bench) = bench() else { return };
     let Some(disk) = SmallDisk::mount(72) else { return };
-    let guest = bench.new_box_in(disk.path(), Some(WRITE));
+    let guest = bench.new_box_in(&disk.boxes(), Some(WRITE));
     guest.start();
     let client = guest.client();
     let mut attached = client.attach(Some(0), false, None).await.unwrap();
@@ -99,7 +106,7 @@ async fn a_full_disk_pauses_the_guest_and_nothing_is_lost() {
 async fn below_the_emergency_floor_the_guest_waits_before_the_disk_is_full() {
     let Some(bench) = bench() else { return };
     let Some(disk) = SmallDisk::mount(128) else { return };
-    let mut guest = bench.new_box_in(disk.path(), Some(WRITE));
+    let mut guest = bench.new_box_in(&disk.boxes(), Some(WRITE));
     guest.spec.floors = DiskFloors { pause_below: 32 << 20, resume_at: 48 << 20 };
     guest.start();
     let client = guest.client();
@@ -134,7 +141,7 @@ fn offend(socket: &Path) {
 async fn a_shim_whose_own_log_does_not_fit_the_disk_goes_on() {
     let Some(bench) = bench() else { return };
     let Some(disk) = SmallDisk::mount(72) else { return };
-    let guest = bench.new_box_in(disk.path(), None);
+    let guest = bench.new_box_in(&disk.boxes(), None);
     guest.start();
     disk.fill_up();
     for _ in 0..OFFENCES {

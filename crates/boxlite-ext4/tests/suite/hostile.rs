@@ -161,7 +161,8 @@ fn damaged_archives_are_corrupt() {
         error.to_string()
     };
     let archive = Archive::new().file("first", &[1; 2000]).file("second", &[2; 2000]).finish();
-    for cut in [100, 513, 1024, 2559, 2561, 3000, 4000, 5119] {
+    // A cut in what fills up the last block of an entry is the archive's end.
+    for cut in [100, 513, 1024, 2511, 2561, 3000, 4000, 5071] {
         corrupt(
             &archive[..cut],
             if cut < 512 {

@@ -79,10 +79,12 @@ pub struct LaunchSpec {
 }
 
 impl LaunchSpec {
-    /// The home that the box lies in, as `boxes/<id>`.
+    /// The home that the box lies in, as `boxes/<id>`. A shim makes none where there is none.
     pub(super) fn home(&self) -> Result<Home> {
         let root = self.box_dir.ancestors().nth(2);
-        Home::open(root.ok_or_else(|| Error::bug(format!("{} is not in a home", self.box_dir.display())))?)
+        Home::open_existing(
+            root.ok_or_else(|| Error::bug(format!("{} is not in a home", self.box_dir.display())))?,
+        )
     }
 }
 
