@@ -175,7 +175,7 @@ fn key(headers: &HeaderMap) -> Result<&str, HttpFailure> {
 mod tests {
     use super::*;
 
-    /// Mutation to try: without the removal of the oldest, more than `MAX_KEPT` stay.
+    /// Mutation tried: without the removal of the oldest, more than `MAX_KEPT` stay.
     #[tokio::test(start_paused = true)]
     async fn keys_are_bounded_in_number_and_time() {
         let kept = KeptAnswers::default();

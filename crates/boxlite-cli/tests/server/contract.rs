@@ -19,7 +19,7 @@ async fn served(home: &Home) -> Server {
     server
 }
 
-/// Mutation to try: without the comparison of the body's first byte, `["true"]` runs `true`.
+/// Mutation tried: without the comparison of the body's first byte, `["true"]` runs `true`.
 #[tokio::test]
 async fn each_refusal_has_its_status_and_code() {
     let Some(home) = Home::able() else { return };
@@ -64,7 +64,7 @@ async fn each_refusal_has_its_status_and_code() {
     assert_eq!(server.get("/v1/images/usage").await["count"], 0);
 }
 
-/// Mutation to try: without the lock around the answer, two boxes are made of which one is refused its name.
+/// Mutation tried: without the lock around the answer, each is carried out, and all but one are refused the name.
 #[tokio::test]
 async fn a_request_under_a_key_is_carried_out_once() {
     let Some(home) = Home::able() else { return };

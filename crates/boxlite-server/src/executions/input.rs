@@ -224,7 +224,7 @@ mod tests {
         assert!(input.begin().0.next().await.unwrap().closed);
     }
 
-    /// Mutation to try: without `break_off`, the end arrives and the process takes four bytes for all of its input.
+    /// Mutation tried: without `break_off`, the end arrives and the process takes four bytes for all of its input.
     #[tokio::test]
     async fn nothing_follows_a_gap() {
         let (theirs, mut ours) = tokio::io::duplex(64);

@@ -240,7 +240,7 @@ mod tests {
         tokio::join!(sending, receiving).1
     }
 
-    /// Mutation to try: with pieces of 65 533 bytes, the content after the first piece is unmasked wrongly.
+    /// Mutation tried: with pieces of 65 533 bytes, the content after the first piece is unmasked wrongly.
     #[tokio::test]
     async fn a_long_message_arrives_whole_in_short_ones() {
         for width in [1, 3, 8192, 1 << 20] {
