@@ -185,7 +185,7 @@ async fn input_in_one_long_message_arrives_whole() {
     assert!(matches!(&last, Some(Message::Close(Some(close))) if u16::from(close.code) == 1009), "{last:?}");
 }
 
-/// Mutations to try: without `input_broke_off` in the session, `wc` counts a part and exits 0; without `NeededInput::Partial`
+/// Mutations tried: without `input_broke_off` in the session, `wc` counts a part and exits 0; without `NeededInput::Partial`
 /// in the shim's `abandon`, the file `whole` appears.
 #[tokio::test]
 async fn input_that_broke_off_never_ends_as_success() {
@@ -208,7 +208,8 @@ async fn input_that_broke_off_never_ends_as_success() {
     assert!(info["error_message"].as_str().unwrap().contains("did not arrive whole"), "{info}");
 
     // Nor does it where the server itself is gone.
-    let path = server.exec("box-0", "cat >/root/part && mv /root/part /root/whole").await;
+    let path =
+        server.exec("box-0", "echo $$ >/root/.shell; cat >/root/part && mv /root/part /root/whole").await;
     let mut socket = attach(&server, &path).await;
     socket.send(Message::binary(b"half".to_vec())).await.unwrap();
     deadline::within_async(TEST_TIMEOUT, "the input to arrive", async || {
@@ -218,8 +219,10 @@ async fn input_that_broke_off_never_ends_as_success() {
     .await;
     server.signal(rustix::process::Signal::KILL);
     server.wait();
+    // The shell outlives `cat`, and makes the file where it may.
+    let is_there = ["exec", "box-0", "sh", "-c", "pidof cat || kill -0 $(cat /root/.shell)"];
     deadline::within_async(TEST_TIMEOUT, "the command to be gone", async || {
-        (!home.run(&["exec", "box-0", "pidof", "cat"]).status.success()).then_some(())
+        (!home.run(&is_there).status.success()).then_some(())
     })
     .await;
     assert_eq!(home.run(&["exec", "box-0", "ls", "/root"]).ok(), "part\n");

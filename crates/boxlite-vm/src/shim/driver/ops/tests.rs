@@ -117,6 +117,30 @@ fn a_vanished_client_closes_its_streams_and_its_leftovers_go_nowhere() {
     assert_eq!(rig.guest_sends(data(theirs, Stream::Stdout, 1)).unwrap().len(), 1);
 }
 
+/// Mutation tried: without `NeededInput::Partial` in `abandon`, it is not.
+#[test]
+fn of_the_execs_of_a_vanished_client_that_with_a_part_of_its_input_is_killed() {
+    let mut rig = rig();
+    let mut with_input = |id| {
+        let spec = ExecSpec { stdin: true, ..ExecSpec::default() };
+        rig.ops.begin(1, &rig.sink, Op::Exec { id, spec }, &rig.guest).unwrap();
+        rig.to_guest.take();
+        if id > 1 {
+            rig.client_sends(1, data(id, Stream::Stdin, 5)).unwrap();
+        }
+        if id > 2 {
+            rig.client_sends(1, Frame::Eof { channel: id, stream: Stream::Stdin }).unwrap();
+        }
+        rig.ops.by_client[&(1, id)]
+    };
+    let (unused, partial, whole) = (with_input(1), with_input(2), with_input(3));
+    rig.ops.abandon(1, &rig.guest, false);
+    let kill = |id| Frame::control(&ToGuest::Op(Op::Signal { id, signo: 9 })).unwrap();
+    let sent = rig.to_guest.take();
+    assert!(sent.contains(&kill(partial)), "{sent:?}");
+    assert!(!sent.contains(&kill(unused)) && !sent.contains(&kill(whole)), "{sent:?}");
+}
+
 #[test]
 fn what_was_given_up_before_it_began_is_killed_when_a_paused_guest_resumes() {
     let mut rig = rig();
