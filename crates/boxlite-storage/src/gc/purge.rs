@@ -143,3 +143,23 @@ fn purged_before(home: &Home, catalog: &Arc<dyn Catalog>, name: &str) -> Result<
     catalog.drop_intent(kind, name)?;
     Ok(Purge { name: name.to_owned(), reclaimed: 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mutation tried: without the look for the directory, the error is that of the operating system.
+    #[test]
+    fn what_another_purge_removed_has_vanished() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, trash) = (home.path().join("box"), home.path().join("trash"));
+        std::fs::create_dir(&root).unwrap();
+        drop(lock(&root.join("state.lock"), "box").unwrap());
+        std::fs::rename(&root, trash).unwrap();
+        let error = lock(&root.join("state.lock"), "box").unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (ErrorKind::NotFound, "box has vanished meanwhile".into())
+        );
+    }
+}
