@@ -59,8 +59,7 @@ impl Drop for Server {
     }
 }
 
-// Mutations tried, each of which fails here: `judge` that carries everything; names permitted without their pins; the second
-// request of a connection not read; addresses learnt from private answers; datagrams to the addresses of names.
+// Mutation tried: `judge` carries every TCP segment.
 #[tokio::test]
 async fn a_box_with_a_list_reaches_what_is_on_it_and_nothing_else() {
     let Some(ground) = ground() else { return };
