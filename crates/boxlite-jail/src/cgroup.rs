@@ -178,7 +178,7 @@ impl Cgroup {
             }
             // Somebody's sweep may take it for a dead one's until it is locked.
             let Ok(claim) = open_directory(&parent, &self.name) else { continue };
-            // Whoever has it exclusively is about to remove it, or is a box of an earlier version with the same name.
+            // A process that has it exclusively is about to remove it, or runs a box of an earlier version with the same name.
             if rustix::fs::flock(&claim, FlockOperation::NonBlockingLockShared).is_err() {
                 std::thread::sleep(ATTEMPT_INTERVAL);
                 continue;

@@ -13,7 +13,7 @@ use crate::filter;
 use crate::report::JailReport;
 use crate::stage::seal;
 
-/// What is left to a process.
+/// The files and children that a process keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
     /// Directories below which it may do everything that its user may; nothing outside of them exists for it.

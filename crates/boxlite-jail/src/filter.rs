@@ -383,7 +383,7 @@ const DENIED_IN_CONFINEMENT: &[libc::c_long] = &[
 /// The filters of the process `own` of the host that goes on with its files, its threads and its `children`.
 ///
 /// They are lists of what is denied: such a process uses a database and a runtime, whose calls are those of their next version.
-/// Nobody answers where it connects to: it finds out that a shim has ended by connecting to its socket.
+/// Its connections are refused: it finds out that a shim has ended by connecting to its socket.
 pub(crate) fn confined_filters(own: u32, children: &[u32]) -> Result<[BpfProgram; 2]> {
     let mut connecting = SyscallRules::default();
     connecting.list(&[libc::SYS_connect]);
@@ -410,7 +410,7 @@ fn denied_filter(own: u32, children: &[u32]) -> Result<BpfProgram> {
     rules.denying(libc::ENOSYS)
 }
 
-/// What is said about system calls, each by a condition on its arguments.
+/// Rules about system calls, each with conditions on the call's arguments.
 #[derive(Default)]
 pub(crate) struct SyscallRules(BTreeMap<i64, Vec<SeccompRule>>);
 

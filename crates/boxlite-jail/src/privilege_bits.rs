@@ -1,7 +1,7 @@
 //! A filter for file servers: nothing that they make gives a privilege to who runs or opens it.
 //!
-//! A program that serves a directory to a guest does there what the guest's root wants. Whoever runs a set-user-id file of
-//! root on the host becomes root, whatever the guest has mounted with `nosuid`. The filter refuses, with `EPERM`:
+//! A program that serves a directory to a guest does there what the guest's root wants. A user of the host who runs a
+//! set-user-id file of root becomes root, whatever the guest has mounted with `nosuid`. The filter refuses, with `EPERM`:
 //!
 //! - every call that would set a set-user-id or set-group-id bit, on a file that exists or on a new one;
 //! - device nodes;

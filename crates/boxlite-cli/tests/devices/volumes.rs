@@ -218,8 +218,8 @@ fn processes_of(launched: Launched) -> Vec<u32> {
     found
 }
 
-/// Who has the lock's descriptor can release the lock, so QEMU and virtiofsd must not have it: the box would look as if it
-/// had ended. Mutation tried: with virtiofsd started as the jailer is.
+/// QEMU and virtiofsd must not have the lock's descriptor, with which they could release the lock: the box would look as if
+/// it had ended. Mutation tried: with virtiofsd started as the jailer is.
 #[tokio::test]
 async fn what_serves_a_guest_has_no_descriptor_of_the_home_but_qemu_its_disk() {
     let Some(ground) = ground() else { return };

@@ -1,5 +1,6 @@
 //! The kinds of values that a setting can have: how each is read from text and TOML, and printed.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::size::{BadAmount, Bytes, format_duration, parse_duration};
@@ -50,15 +51,19 @@ pub struct Percent(pub u8);
 
 impl Value for Percent {
     fn from_text(text: &str) -> Result<Self, BadAmount> {
-        let number = text.trim().trim_end_matches('%').trim_end();
-        match number.parse() {
-            Ok(percent @ 0..=100) => Ok(Self(percent)),
+        match percentage(text) {
+            Some(percent @ 0..=100) => Ok(Self(percent)),
             _ => Err(BadAmount::new(text, "a percentage from 0 to 100")),
         }
     }
     fn to_text(&self) -> String {
         format!("{}%", self.0)
     }
+}
+
+/// The number before a percent sign, which may be left out.
+fn percentage<N: FromStr>(text: &str) -> Option<N> {
+    text.trim().trim_end_matches('%').trim_end().parse().ok()
 }
 
 /// A share of the host's memory in percent, 1 to 1000: more than 100 promises more than there is.
@@ -68,9 +73,8 @@ pub struct HostShare(pub u16);
 
 impl Value for HostShare {
     fn from_text(text: &str) -> Result<Self, BadAmount> {
-        let number = text.trim().trim_end_matches('%').trim_end();
-        match number.parse() {
-            Ok(percent @ 1..=1000) => Ok(Self(percent)),
+        match percentage(text) {
+            Some(percent @ 1..=1000) => Ok(Self(percent)),
             _ => Err(BadAmount::new(text, "a percentage from 1 to 1000")),
         }
     }

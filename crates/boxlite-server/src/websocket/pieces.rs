@@ -1,6 +1,6 @@
 //! A connection whose binary messages come out short, however long its peer made them.
 //!
-//! A client may send all of a command's standard input as one message or frame. Nobody should have to hold that in memory,
+//! A client may send all of a command's standard input as one message or frame. The server must not hold all of that in memory,
 //! and bytes have no message boundaries worth keeping. So each binary frame is passed on as binary messages of at most
 //! [`MAX_PIECE_BYTES`], before the WebSocket's own reader sees it. Everything else passes as it is.
 
@@ -31,7 +31,7 @@ const BINARY: u8 = 0x2;
 #[derive(Debug)]
 pub(crate) struct ShortMessages<S> {
     stream: S,
-    /// What was read and not passed on.
+    /// Bytes that were read and not passed on.
     read: Vec<u8>,
     /// The first byte of `read` that was not passed on.
     at: usize,

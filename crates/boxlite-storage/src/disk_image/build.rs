@@ -170,7 +170,7 @@ impl<'a> Building<'a> {
         .map_err(|error| error.while_doing(self.building(segment)))
     }
 
-    /// What is being done while the segment is written.
+    /// The action that messages name while the segment is written.
     fn building(&self, segment: &Segment<'_>) -> String {
         let (image, layers) = (name(self.image), &segment.layers);
         match segment.form() {

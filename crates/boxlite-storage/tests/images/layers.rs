@@ -94,7 +94,7 @@ fn press(scratch: &Scratch) {
     let store = Arc::new(Store::open(&scratch.home.database()).unwrap());
     let probe = Arc::new(RegistryProbe::new(None, RegistryPolicy::default()));
     let collector = Automatic::new(scratch.home.clone(), store, settings).asking(probe);
-    // What is missing is one block; so it ends with the first layer.
+    // One block is missing, so the pass ends with the first layer.
     let before = scratch.blobs().len();
     let missing = || {
         if scratch.blobs().len() < before {

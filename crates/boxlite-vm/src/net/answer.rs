@@ -1,16 +1,10 @@
 //! Frames that the wire makes itself: refusals, to either side in the name of the other.
 
-use super::filter::{address, be16};
+use super::frame::{ACK, ETHERNET_HEADER, IPV4_HEADER, RST, SYN, TRANSPORT_AT, address, be16};
 
-const IP_AT: usize = 14;
-const TRANSPORT_AT: usize = IP_AT + 20;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// A TCP segment in a whole IPv4 packet without options.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +19,8 @@ pub(super) struct TcpSegment<'a> {
 impl<'a> TcpSegment<'a> {
     /// The segment of `frame`; `None` when there is no such.
     pub(super) fn read(frame: &'a [u8]) -> Option<Self> {
-        let packet = frame.get(IP_AT..)?;
-        let segment = packet.get(20..usize::from(be16(packet, 2)?))?;
+        let packet = frame.get(ETHERNET_HEADER..)?;
+        let segment = packet.get(IPV4_HEADER..usize::from(be16(packet, 2)?))?;
         if packet[0] != 0x45 || packet[9] != TCP {
             return None;
         }
@@ -74,7 +68,7 @@ pub(super) fn datagram_back(frame: &[u8], data: &[u8]) -> Option<Vec<u8>> {
 
 /// The word that `frame` is forbidden to go where it was sent to (RFC 1812, section 5.2.7.1), from there.
 pub(super) fn prohibition(frame: &[u8]) -> Option<Vec<u8>> {
-    let quoted = frame.get(IP_AT..TRANSPORT_AT + 8)?;
+    let quoted = frame.get(ETHERNET_HEADER..TRANSPORT_AT + 8)?;
     let mut message = [&[3, 13, 0, 0, 0, 0, 0, 0], quoted].concat();
     let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum);
@@ -84,7 +78,8 @@ pub(super) fn prohibition(frame: &[u8]) -> Option<Vec<u8>> {
 /// Fills in the checksum at `sum_at` of what `packet` will carry.
 fn summed(frame: &[u8], protocol: u8, mut transport: Vec<u8>, sum_at: usize) -> Option<Vec<u8>> {
     // Which of the two addresses comes first makes no difference to the sum.
-    let pseudo_header = pseudo_header(frame.get(IP_AT + 12..IP_AT + 20)?, protocol, transport.len());
+    let pseudo_header =
+        pseudo_header(frame.get(ETHERNET_HEADER + 12..ETHERNET_HEADER + 20)?, protocol, transport.len());
     let sum = checksum(&[&pseudo_header, &transport]);
     transport[sum_at..sum_at + 2].copy_from_slice(&sum);
     Some(transport)
@@ -93,13 +88,14 @@ fn summed(frame: &[u8], protocol: u8, mut transport: Vec<u8>, sum_at: usize) -> 
 /// A packet between the two machines of `frame` that carries `transport`.
 fn packet(frame: &[u8], is_back: bool, protocol: u8, transport: &[u8]) -> Option<Vec<u8>> {
     let (to, from) = (frame.get(..6)?, frame.get(6..12)?);
-    let (source, destination) = (address(frame, IP_AT + 12)?.octets(), address(frame, IP_AT + 16)?.octets());
+    let (source, destination) =
+        (address(frame, ETHERNET_HEADER + 12)?.octets(), address(frame, ETHERNET_HEADER + 16)?.octets());
     let (ethernet, addresses) = if is_back {
         ([from, to].concat(), [destination, source].concat())
     } else {
         ([to, from].concat(), [source, destination].concat())
     };
-    let total = u16::try_from(20 + transport.len()).ok()?.to_be_bytes();
+    let total = u16::try_from(IPV4_HEADER + transport.len()).ok()?.to_be_bytes();
     let mut header =
         [&[0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0], &addresses[..]].concat();
     let sum = checksum(&[&header]);

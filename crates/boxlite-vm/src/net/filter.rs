@@ -4,15 +4,13 @@ use std::net::Ipv4Addr;
 
 use boxlite_types::{PortForward, Protocol};
 
+use super::frame::{DNS_PORT, ETHERNET_HEADER, IPV4_HEADER, address, be16};
 use super::route::never_reachable;
 use super::{Flow, GATEWAY, GUEST, Ipv4Net, METADATA_HOSTS, RESOLVER, SUBNET};
 
 /// The longest Ethernet frame on the virtual wire: 14 bytes of header and 1500 of payload.
 pub(super) const MAX_FRAME: usize = 1514;
 
-const ETHERNET_HEADER: usize = 14;
-const IPV4_HEADER: usize = 20;
-const DNS_PORT: u16 = 53;
 /// DHCP and TFTP, which slirp serves at the gateway by itself.
 const STACK_SERVICES: [u16; 2] = [67, 69];
 
@@ -238,14 +236,6 @@ fn udp(datagram: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<Filter
 
 fn is_dns(transport: &[u8], destination: Ipv4Addr) -> bool {
     destination == RESOLVER && be16(transport, 2) == Some(DNS_PORT)
-}
-
-pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-pub(super) fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
-    bytes.get(at..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 
 #[cfg(test)]

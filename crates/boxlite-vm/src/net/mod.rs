@@ -25,6 +25,7 @@ mod card;
 mod connections;
 mod filter;
 mod flow;
+mod frame;
 mod host;
 mod mac;
 mod record;

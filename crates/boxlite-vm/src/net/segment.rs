@@ -3,17 +3,10 @@
 use std::net::Ipv4Addr;
 
 use super::GUEST;
-use super::filter::{address, be16};
+use super::frame::{ACK, DNS_PORT, ETHERNET_HEADER, FIN, RST, SYN, address, be16};
 
-const ETHERNET_HEADER: usize = 14;
-const DNS_PORT: u16 = 53;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
-
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// What the stack has one socket for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ use super::super::oracle::{ACK, RST, SYN, data, name_query, tcp, tcp_from, udp, 
 use super::*;
 
 const GW: [u8; 4] = [10, 0, 2, 2];
+const DNS: [u8; 4] = [10, 0, 2, 3];
 const LAN: [u8; 4] = [192, 168, 7, 9];
 const MAX: u32 = 3;
 const SHORT: Duration = Duration::from_secs(20);
@@ -134,23 +135,29 @@ async fn a_connection_too_many_is_reset_whichever_side_asks_for_it() {
     assert_eq!((usage.connections, usage.max_connections, usage.refused_connections), (3, 3, 2));
 }
 
+/// The guest asks for `a.b`, which stands for `site`; returns the answer that reaches it.
+async fn ask_for_a_b(ends: &mut Ends, site: [u8; 4]) -> Vec<u8> {
+    send(&mut ends.card, &udp(DNS, 9, 53, &name_query("a.b"))).await;
+    let mut answer = receive(&mut ends.stack).await[42..].to_vec();
+    answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    answer.extend(site);
+    send(&mut ends.stack, &udp_from(DNS, 53, 9, &answer)).await;
+    receive(&mut ends.card).await
+}
+
 // Mutation tried: an answer under the number that went out.
 #[tokio::test]
 async fn a_list_lets_the_guest_ask_for_allowed_names_and_counts_what_else_it_wants() {
     let rules = vec!["a.b".parse().unwrap()];
     let mut ends = start_with(Some(AllowList::new(rules, Vec::new())));
-    let (resolver, site) = ([10, 0, 2, 3], [93, 184, 216, 34]);
-    send(&mut ends.card, &udp(resolver, 9, 53, &name_query("evil.org"))).await;
+    let site = [93, 184, 216, 34];
+    send(&mut ends.card, &udp(DNS, 9, 53, &name_query("evil.org"))).await;
     assert_eq!(receive(&mut ends.card).await[42..46], [0xab, 0xcd, 0x81, 0x83]);
     send(&mut ends.card, &udp(LAN, 9, 443, b"QUIC")).await;
     assert_eq!(receive(&mut ends.card).await[34..36], [3, 13], "prohibited");
-    send(&mut ends.card, &udp(resolver, 9, 53, &name_query("a.b"))).await;
-    let mut answer = receive(&mut ends.stack).await[42..].to_vec();
-    answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
-    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-    answer.extend(site);
-    send(&mut ends.stack, &udp_from(resolver, 53, 9, &answer)).await;
-    assert_eq!(receive(&mut ends.card).await[42..44], [0xab, 0xcd]);
+    let answered = ask_for_a_b(&mut ends, site).await;
+    assert_eq!(answered[42..44], [0xab, 0xcd]);
 
     let asked = tcp(site, 1, 80, SYN);
     send(&mut ends.card, &asked).await;
@@ -182,14 +189,8 @@ async fn a_list_lets_the_guest_ask_for_allowed_names_and_counts_what_else_it_wan
 #[tokio::test]
 async fn a_connection_that_ends_with_its_first_words_is_counted_as_ended() {
     let mut ends = start_with(Some(AllowList::new(vec!["a.b".parse().unwrap()], Vec::new())));
-    let (resolver, site) = ([10, 0, 2, 3], [93, 184, 216, 34]);
-    send(&mut ends.card, &udp(resolver, 9, 53, &name_query("a.b"))).await;
-    let mut answer = receive(&mut ends.stack).await[42..].to_vec();
-    answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
-    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-    answer.extend(site);
-    send(&mut ends.stack, &udp_from(resolver, 53, 9, &answer)).await;
-    receive(&mut ends.card).await;
+    let site = [93, 184, 216, 34];
+    ask_for_a_b(&mut ends, site).await;
     send(&mut ends.card, &tcp(site, 1, 80, SYN)).await;
     receive(&mut ends.stack).await;
     let mut accepted = tcp_from(site, 80, 1, SYN | ACK);

@@ -161,7 +161,7 @@ fn never_and_always_mean_what_they_say() {
         assert!(!place.has(gone), "{gone}");
     }
     assert!(place.has("u1") && place.has("l1"));
-    // What is the only copy now stays; the image from files can be built from its layer.
+    // The only copy stays; the image from files can be built from its layer.
     assert_eq!(place.images(), 2);
     assert_eq!(place.gc(&GcOptions::default()).reclaimed, 0);
 }

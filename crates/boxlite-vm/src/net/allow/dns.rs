@@ -2,12 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::super::filter::be16;
+use super::super::frame::be16;
+use super::names::MAX_NAME;
 
 /// Bytes of the fixed beginning of a message.
 const HEADER: usize = 12;
-/// The longest name as text, without a dot at its end.
-const MAX_NAME: usize = 253;
 /// The most resource records of a message that are looked at.
 const MAX_RECORDS: u16 = 64;
 const RESPONSE: u8 = 0x80;
@@ -80,7 +79,7 @@ pub(super) fn addresses(message: &[u8], question: &Question) -> Vec<AddressRecor
     let count = be16(message, 6).unwrap_or(0).min(MAX_RECORDS);
     let mut at = question.end;
     for _ in 0..count {
-        // What is cut off was not said.
+        // A record that is cut off does not count.
         let Some((record, next)) = record(message, at) else { break };
         found.extend(record);
         at = next;

@@ -27,7 +27,7 @@ use boxlite_types::{AllowRule, AllowTarget, NAME_SERVER_PORTS};
 
 use super::answer::{self, TcpSegment};
 use super::connections::OpenConnections;
-use super::filter::{address, be16};
+use super::frame::{ETHERNET_HEADER, RST, SYN, TRANSPORT_AT, address, be16};
 use super::route::Ipv4Net;
 use super::segment::{self, Connection, ConnectionStep, Sender};
 use super::{Flow, GATEWAY, RESOLVER, SUBNET, Solicited};
@@ -36,12 +36,6 @@ use pins::Pins;
 use queries::Queries;
 pub(super) use refusals::Refusals;
 use stream::{Acceptance, ClientStream, StreamVerdict};
-
-const IP_AT: usize = 14;
-const TRANSPORT_AT: usize = IP_AT + 20;
-
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
 
 /// Connections whose greeting is read, beyond which those of closed connections are forgotten.
 const MAX_STREAMS: usize = 1024;
@@ -108,10 +102,10 @@ impl AllowList {
             return true;
         }
         let is_answer = be16(frame, 12) == Some(0x0800)
-            && frame.get(IP_AT) == Some(&0x45)
-            && be16(frame, IP_AT + 6).map(|place| place & 0x1fff) == Some(0)
-            && frame.get(IP_AT + 9) == Some(&17)
-            && address(frame, IP_AT + 12) == Some(RESOLVER);
+            && frame.get(ETHERNET_HEADER) == Some(&0x45)
+            && be16(frame, ETHERNET_HEADER + 6).map(|place| place & 0x1fff) == Some(0)
+            && frame.get(ETHERNET_HEADER + 9) == Some(&17)
+            && address(frame, ETHERNET_HEADER + 12) == Some(RESOLVER);
         !is_answer || self.learn_names(frame, now).is_some()
     }
 
@@ -181,7 +175,7 @@ impl AllowList {
         guest_port: u16,
         around: Surroundings<'_>,
     ) -> AllowVerdict {
-        let (peer, port) = (address(frame, IP_AT + 16), be16(frame, TRANSPORT_AT + 2));
+        let (peer, port) = (address(frame, ETHERNET_HEADER + 16), be16(frame, TRANSPORT_AT + 2));
         let Some((peer, peer_port)) = peer.zip(port) else { return AllowVerdict::Wait };
         if peer == RESOLVER {
             return self.judge_question(frame, guest_port, around.now);

@@ -6,12 +6,11 @@ use boxlite_proto::RefusalKind;
 
 use super::super::SUBNET;
 use super::super::answer;
-use super::super::filter::be16;
+use super::super::frame::{DNS_PORT, TRANSPORT_AT, be16};
 use super::super::route::is_private;
 use super::dns::{self, OwnAnswer, Question};
-use super::{AllowList, AllowVerdict, TRANSPORT_AT, refuse};
+use super::{AllowList, AllowVerdict, refuse};
 
-const DNS_PORT: u16 = 53;
 const SUM_AT: usize = TRANSPORT_AT + 6;
 pub(super) const UDP_DATA_AT: usize = TRANSPORT_AT + 8;
 

@@ -9,15 +9,13 @@
 //! acceptance that the stack repeats is of the connection before, which lives on, and is told by the stack's own number.
 
 use super::super::answer::TcpSegment;
+use super::super::frame::{FIN, URGENT};
 use super::greeting::{Greeting, Heard, Permits};
 
 /// Most frames that wait for the rest of a greeting; ordinary ones come in one or two.
 const MAX_HELD: usize = 48;
 /// Most bytes that were read and that the stack has not acknowledged; its windows are no larger.
 const MAX_UNACKNOWLEDGED: usize = 64 * 1024;
-
-const FIN: u8 = 0x01;
-const URGENT: u8 = 0x20;
 
 /// What becomes of a frame.
 #[derive(Debug, PartialEq, Eq)]
