@@ -52,15 +52,14 @@ impl AllowedPaths {
     }
 
     fn volume(&self, text: &str) -> Result<String> {
-        let spec = parse_volume(text)?;
-        let source = self.path(&spec.source)?;
-        let access = if spec.read_only { "ro" } else { "rw" };
-        match source.to_str().filter(|source| !source.contains(':')) {
-            Some(source) => Ok(format!("{source}:{}:{access}", spec.target)),
-            None => {
-                Err(Error::invalid(format!("volume {text:?} leads to a path that cannot be written as one")))
-            }
+        let mut spec = parse_volume(text)?;
+        spec.source = self.path(&spec.source)?;
+        if spec.source.to_str().is_none_or(|source| source.contains(':')) {
+            return Err(Error::invalid(format!(
+                "volume {text:?} leads to a path that cannot be written as one"
+            )));
         }
+        Ok(spec.to_string())
     }
 
     /// Refuses a start when an allowed volume's path now leads outside the allowed directories; may block.
@@ -150,7 +149,10 @@ mod tests {
         let at = root.display();
         let inside = allowed.image(&format!("oci:{at}/in/../in:tag")).unwrap();
         assert_eq!(inside, format!("oci:{at}/in:tag"));
-        assert_eq!(allowed.volume(&format!("{at}/in:/data:ro")).unwrap(), format!("{at}/in:/data:ro"));
+        for options in ["ro", "rw", "ro,U", "rw,U"] {
+            let text = format!("{at}/in:/data:{options}");
+            assert_eq!(allowed.volume(&text).unwrap(), text);
+        }
         for text in ["oci:/etc:x", "oci-archive:/etc/passwd", "docker-archive:/etc/passwd:x", "oci:etc"] {
             assert_eq!(allowed.image(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
         }

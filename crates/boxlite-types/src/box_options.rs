@@ -46,7 +46,7 @@ pub struct BoxOptions {
     /// Bytes per second that the box may read from and write to its disk together, those of volumes not counted; no bound of
     /// its own when absent.
     pub disk_io: Option<u64>,
-    /// Volumes, `HOST:BOX[:ro]`.
+    /// Volumes, `HOST:BOX[:OPTIONS]`: `ro` or `rw`, and `U`.
     pub volumes: Vec<String>,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
     pub ports: Vec<String>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxlite::{BoxInfo, BoxState, PauseCause, Runtime};
 
-use crate::report::{note, visible};
+use crate::report::{note, note_raw};
 use crate::terminal::Wiring;
 
 /// How long a box may take to answer before it is asked whether it is paused.
@@ -22,7 +22,7 @@ pub(super) struct PauseNotices<'a> {
     paused: bool,
 }
 
-/// What a command waits for.
+/// The event that a command waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
     /// The box's first answer, for which `--no-wait` does not wait.
@@ -79,10 +79,7 @@ impl<'a> PauseNotices<'a> {
         self.paused = paused;
         let text =
             if paused { sentence(info, awaited) } else { format!("boxlite: box {} goes on", info.name) };
-        let text = visible(&text);
-        // In raw mode a line feed alone does not return to the first column.
-        let raw = awaited == Awaited::End { raw: true };
-        if raw { note(&format!("\r{text}\r")) } else { note(&text) }
+        if awaited == (Awaited::End { raw: true }) { note_raw(&text) } else { note(&text) }
     }
 }
 

@@ -101,7 +101,9 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
             "boxlite never creates a volume's directory; put it back where the box expects it, or make another box"
         }
-        (ErrorCause::Volume, _) => "-v takes HOST:BOX[:ro], where HOST is a directory outside boxlite's home",
+        (ErrorCause::Volume, _) => {
+            "-v takes HOST:BOX[:ro][,U], where HOST is a directory outside boxlite's home"
+        }
         (ErrorCause::Port, ErrorKind::Denied) => "choose a port from 1024 on for the host, as in -p 8080:80",
         (ErrorCause::Port, ErrorKind::Conflict) => {
             "choose another port of the host, or give -p only the box's: one that is free is taken then"

@@ -85,6 +85,15 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
 }
 
+/// Prints a note of one line to a terminal in raw mode, where a line feed alone does not return to the first column.
+pub(crate) fn note_raw(text: &str) {
+    let _ = write!(io::stderr(), "{}", raw_line(text));
+}
+
+fn raw_line(text: &str) -> String {
+    format!("\r{}\r\n", visible(text))
+}
+
 /// Returns `text` as it is safe to print: one line, whose control characters and marks of direction are escaped.
 ///
 /// Text of boxes, images, archives and servers passes through here on its way to a terminal or a log. Otherwise it

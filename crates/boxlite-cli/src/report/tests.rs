@@ -103,3 +103,9 @@ fn a_refusal_for_lack_of_room_has_its_own_status() {
     assert_eq!(exit(Error::conflict("x")), Exit::FAILED);
     assert_eq!(ExitCode::from(Exit::NO_ROOM), ExitCode::from(75));
 }
+
+/// Before: the carriage returns were escaped like those of a box's text. Mutation tried: `visible` around the whole line.
+#[test]
+fn a_note_in_raw_mode_returns_to_the_first_column_and_escapes_the_rest() {
+    assert_eq!(raw_line("box \u{1b}[2Jx"), "\rbox \\u{1b}[2Jx\r\n");
+}

@@ -1,5 +1,6 @@
 //! Volumes as users write them: `HOST:BOX[:OPTIONS]`.
 
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use boxlite_types::{Error, ErrorCause, Result};
@@ -18,6 +19,15 @@ pub struct VolumeSpec {
     pub read_only: bool,
     /// As in [`boxlite_types::Volume::map_ids`].
     pub map_ids: bool,
+}
+
+impl fmt::Display for VolumeSpec {
+    /// Writes what [`parse_volume`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = if self.read_only { "ro" } else { "rw" };
+        let ids = if self.map_ids { ",U" } else { "" };
+        write!(f, "{}:{}:{access}{ids}", self.source.display(), self.target)
+    }
 }
 
 /// Parses `HOST:BOX[:OPTIONS]`, where options are `ro` or `rw` and `U`, with commas between them.

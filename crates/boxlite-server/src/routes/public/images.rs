@@ -61,7 +61,7 @@ impl ImageVersion {
         Self {
             digest: image.digest.to_string(),
             source_ref: image.references.first().cloned().unwrap_or_default(),
-            aliases: under(image, name).map(str::to_owned).collect(),
+            aliases: under(image, name).map(|reference| split(reference).1.to_owned()).collect(),
             size_bytes: image.stored_bytes(),
             recorded_at: image.pulled_at,
             last_used_at: image.last_used_at,
@@ -155,17 +155,15 @@ pub(super) async fn inspect(
     Ok(Json(PublicImageDetail::new(info, versions)))
 }
 
-/// Returns the tags of `image` in the repository `name`, which may lack its registry.
-fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let tags = image.references.iter().map(|reference| split(reference));
-    tags.filter(move |(repository, _)| is_called(repository, name)).map(|(_, tag)| tag)
-}
-
-/// Tells whether `name`, which may lack its registry, means the repository.
-fn is_called(repository: &str, name: &str) -> bool {
-    let canonical = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+/// Returns the references of `image` in the repository `name`, which may lack its registry.
+fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a String> {
     // A name with a tag means one image of the repository.
-    split(name).1.is_empty() && (repository == name || repository == split(&canonical).0)
+    let is_repository = split(name).1.is_empty();
+    let canonical = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+    image.references.iter().filter(move |reference| {
+        let (repository, _) = split(reference);
+        is_repository && (repository == name || repository == split(&canonical).0)
+    })
 }
 
 /// Removes the image that `id` means, or every tag under that name, unless a box uses it: images are everybody's, and a box
@@ -175,8 +173,7 @@ pub(super) async fn remove(
     PathParams(id): PathParams<String>,
 ) -> Result<StatusCode, HttpFailure> {
     let images = app.runtime.images().await?;
-    let named = images.iter().flat_map(PublicImage::all).filter(|info| is_called(&info.repository, &id));
-    let mut named: Vec<String> = named.map(|info| info.reference).collect();
+    let mut named: Vec<String> = images.iter().flat_map(|image| under(image, &id)).cloned().collect();
     if named.is_empty() {
         named.push(id);
     }
@@ -186,7 +183,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What the images take, which no allowance limits here.
+/// The space that images take; no allowance limits it.
 #[derive(Debug, Serialize)]
 pub(super) struct ImagesUsage {
     count: usize,
@@ -213,7 +210,38 @@ pub(super) async fn exists(
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use boxlite::Digest;
+
+    use super::*;
+
+    fn image(references: &[&str]) -> Image {
+        Image {
+            digest: Digest::of(references.concat().as_bytes()),
+            references: references.iter().map(|reference| (*reference).to_owned()).collect(),
+            platform: boxlite::Platform::host(),
+            config: boxlite::ImageConfig::default(),
+            layers: Vec::new(),
+            pulled_at: Timestamp::UNIX_EPOCH,
+            last_used_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// Before: `DELETE …/images/sha256` removed every image without a name. Mutation tried: the digest of an image without
+    /// a reference counts as one.
+    #[test]
+    fn a_repository_has_references_and_digests_are_none() {
+        let tagged = image(&["docker.io/library/alpine:3", "docker.io/library/alpine:latest", "quay.io/a:1"]);
+        for name in ["alpine", "docker.io/library/alpine"] {
+            assert_eq!(
+                under(&tagged, name).collect::<Vec<_>>(),
+                ["docker.io/library/alpine:3", "docker.io/library/alpine:latest"]
+            );
+        }
+        for name in ["alpine:3", "sha256", "debian", ""] {
+            assert_eq!(under(&tagged, name).count(), 0, "{name}");
+        }
+        assert_eq!(under(&image(&[]), "sha256").count(), 0);
+    }
 
     #[test]
     fn a_reference_is_a_repository_and_a_tag() {
