@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxOptions, Error, ErrorKind, ListOptions, Result, Runtime};
+use boxlite::{BoxOptions, Error, ErrorKind, HostInfo, ListOptions, Result, Runtime};
 
 use crate::caller::Caller;
 use crate::keys::{KeyLimits, NamedKey};
@@ -51,7 +51,7 @@ impl Allowances {
             return Ok(None);
         }
         let default_disk = match key.limits.disk {
-            Some(_) => default_disk(runtime).await?,
+            Some(_) => default_disk(&runtime.info().await?)?,
             None => 0,
         };
         let wanted = Amounts::of(options, default_disk);
@@ -128,9 +128,8 @@ fn check(key: &NamedKey, taken: Amounts, wanted: Amounts) -> Result<()> {
     Ok(())
 }
 
-/// The virtual size of a box's disk that asks for none.
-async fn default_disk(runtime: &Runtime) -> Result<u64> {
-    let info = runtime.info().await?;
+/// The virtual size of a box's disk that asks for none. None is smaller, since a box's disk stands on that of its image.
+pub(crate) fn default_disk(info: &HostInfo) -> Result<u64> {
     let line = info.settings.iter().find(|line| line.name == "disk_size");
     let size = line.and_then(|line| line.value.parse::<Bytes>().ok());
     size.map(|Bytes(size)| size).ok_or_else(|| Error::bug("the setting disk_size has no value"))

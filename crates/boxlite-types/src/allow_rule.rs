@@ -1,4 +1,4 @@
-//! What a box with a list of allowed destinations may reach.
+//! Destinations that a box with a list of them may reach.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::port::is_digits;
 use crate::{Error, Result};
 
 /// Most rules of a box.
@@ -114,8 +115,7 @@ fn parse(text: &str) -> Result<AllowRule> {
     };
     let last_label = host.rsplit('.').next().unwrap_or(host);
     // No name of the public system ends in a number, and a mistyped address must not become one.
-    let is_number = !last_label.is_empty() && last_label.bytes().all(|byte| byte.is_ascii_digit());
-    if host.contains('/') || is_number {
+    if host.contains('/') || is_digits(last_label) {
         return Ok(AllowRule { target: parse_block(host)?, port });
     }
     if port.is_some_and(|port| NAME_SERVER_PORTS.contains(&port)) {
@@ -131,10 +131,8 @@ fn parse(text: &str) -> Result<AllowRule> {
 }
 
 fn parse_port(text: &str) -> Result<u16> {
-    // `parse` alone would take "+80".
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(port @ 1..) if is_number => Ok(port),
+        Ok(port @ 1..) if is_digits(text) => Ok(port),
         _ => Err(Error::invalid(format!("{text:?} is not a port from 1 to 65535"))),
     }
 }
@@ -143,8 +141,8 @@ fn parse_block(text: &str) -> Result<AllowTarget> {
     let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
     let not_one = || Error::invalid(format!("{text:?} is not an IPv4 address or block, such as 10.1.0.0/16"));
     let address: Ipv4Addr = address.parse().map_err(|_| not_one())?;
-    let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
-    let prefix: u8 = prefix.parse().ok().filter(|prefix| is_number && *prefix <= 32).ok_or_else(not_one)?;
+    let prefix: u8 =
+        prefix.parse().ok().filter(|bits| is_digits(prefix) && *bits <= 32).ok_or_else(not_one)?;
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     let first = Ipv4Addr::from_bits(address.to_bits() & mask);
     if first != address {

@@ -112,6 +112,13 @@ pub struct MemoryInfo {
     pub full: bool,
 }
 
+impl MemoryInfo {
+    /// Bytes that are promised to all boxes together.
+    pub fn promised(&self) -> u64 {
+        self.promises.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+}
+
 /// One asset as `boxlite info` reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetReport {

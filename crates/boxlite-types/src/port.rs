@@ -130,11 +130,15 @@ fn range(whose: &str, text: &str) -> Result<RangeInclusive<u16>> {
 }
 
 fn number(whose: &str, text: &str) -> Result<u16> {
-    // `parse` alone would take "+80".
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !is_digits(text) {
         return Err(Error::invalid(format!("{whose} port {text:?} is not a number")));
     }
     text.parse().map_err(|_| Error::invalid(format!("{whose} port {text} is above 65535")))
+}
+
+/// Whether `text` is a number of digits alone; `parse` would take "+80".
+pub(crate) fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Refuses a set of ports in which two want the same port of the host.

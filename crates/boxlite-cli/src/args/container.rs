@@ -1,4 +1,4 @@
-//! Options of containers that mean little or nothing in a virtual machine, taken so that scripts go on to work.
+//! Options of container tools that mean little or nothing in a virtual machine, accepted so that scripts keep working.
 
 use clap::Args;
 

@@ -46,7 +46,7 @@ impl Drop for IdFile {
     #[allow(clippy::disallowed_methods, reason = "as above")]
     fn drop(&mut self) {
         if self.file.is_some() {
-            // It is empty and of no use; whoever took it away meanwhile is welcome.
+            // It is empty; if it was removed meanwhile, nothing is lost.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,6 +1,6 @@
 //! `rm`.
 
-use boxlite::{BoxState, ListOptions, RemoveOptions, Runtime};
+use boxlite::{ListOptions, RemoveOptions, Runtime};
 use clap::Args;
 
 use super::each::each;
@@ -33,6 +33,5 @@ pub(super) async fn rm(runtime: &Runtime, args: RemoveArgs) -> Result<Exit, Comm
 async fn every(runtime: &Runtime, running_too: bool) -> Result<Vec<String>, CommandFailure> {
     let options = ListOptions { all: true, ..ListOptions::default() };
     let boxes = runtime.list(options).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-    let goes = |state: BoxState| running_too || !matches!(state, BoxState::Running | BoxState::Paused);
-    Ok(boxes.into_iter().filter(|info| goes(info.state)).map(|info| info.id).collect())
+    Ok(boxes.into_iter().filter(|info| running_too || !info.state.is_up()).map(|info| info.id).collect())
 }

@@ -136,7 +136,7 @@ fn promised(memory: &MemoryInfo) -> String {
     if boxes == 0 {
         return format!("nothing{full}");
     }
-    let bytes = Bytes(memory.promises.iter().sum());
+    let bytes = Bytes(memory.promised());
     format!("{bytes} to {boxes} box{}{full}", if boxes == 1 { "" } else { "es" })
 }
 

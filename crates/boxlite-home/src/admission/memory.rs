@@ -30,7 +30,7 @@ pub struct MemoryBudget {
 pub struct MemoryNeed {
     /// The guest's.
     pub guest: u64,
-    /// What runs the guest may take besides.
+    /// That of the processes that run the guest.
     pub overhead: u64,
 }
 
@@ -83,7 +83,7 @@ impl MemoryBudget {
         }
     }
 
-    /// What boxes may have, in words.
+    /// Describes the budget in words.
     fn words(&self) -> String {
         let Self { host, share } = self;
         let of = match &host.limited_by {
@@ -176,7 +176,7 @@ impl std::fmt::Debug for MemoryAdmission<'_> {
 impl MemoryAdmission<'_> {
     /// Promises the box its memory.
     ///
-    /// Waits for nobody: of two that race for the last bytes, the one whose claim lies higher counts the other's, and is
+    /// Never waits: of two starts that race for the last bytes, the one whose claim lies higher counts the other's, and is
     /// refused. A host whose memory cannot be measured refuses nothing.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub(crate) enum UnattendedPolicy {
     Release,
 }
 
-/// What holds for an execution from its beginning.
+/// The terms of an execution, fixed at its beginning.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExecutionTerms {
     pub(crate) unattended: UnattendedPolicy,
@@ -34,7 +34,7 @@ pub(crate) struct ExecutionTerms {
     pub(crate) process: ServedProcess,
 }
 
-/// What clients attach to.
+/// The process that clients attach to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServedProcess {
     /// A command in a box.

@@ -161,7 +161,7 @@ async fn attach(
     upgrade: Upgrade,
 ) -> Result<Response, HttpFailure> {
     let served = app.executions.find_for_client(&id, &execution_id)?;
-    connect(&app, served, query.terms()?, upgrade).await
+    connect(&app, served, query.terms()?, upgrade?).await
 }
 
 /// Attaches to a box's main process through an execution of its own, as the public API does.
@@ -172,7 +172,7 @@ pub(super) async fn attach_main(
     upgrade: Upgrade,
 ) -> Result<Response, HttpFailure> {
     let terms = query.terms()?;
-    let upgrade = Ok(upgrade?);
+    let upgrade = upgrade?;
     let of = app.runtime.inspect(&id).await?;
     let permit = app.executions.take_permit()?;
     let execution = app.runtime.attach(&of.id).await.map_err(HttpFailure::of_running)?;
@@ -191,9 +191,8 @@ async fn connect(
     app: &Arc<App>,
     served: Arc<ServedExecution>,
     terms: AttachTerms,
-    upgrade: Upgrade,
+    upgrade: WebSocketRequest,
 ) -> Result<Response, HttpFailure> {
-    let upgrade = upgrade?;
     let Some(attached) = served.attach(terms.received.is_some()).await else {
         let message = format!("another client is attached to execution {}", served.id);
         return Err(Error::conflict(message).into());

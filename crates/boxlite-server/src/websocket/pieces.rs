@@ -16,7 +16,7 @@ pub(super) const MAX_PIECE_BYTES: u64 = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
 /// The longest head of a frame: two bytes, a length of eight, a mask of four.
 const MAX_HEAD_BYTES: usize = 14;
-/// What the short field of a length has where the length follows in two bytes.
+/// The short field of a length that follows in two bytes.
 const LENGTH_IN_2_BYTES: u8 = 126;
 /// The same for eight bytes.
 const LENGTH_IN_8_BYTES: u8 = 127;

@@ -10,13 +10,13 @@ use boxlite_vm::shim::{memory_need, memory_used};
 use super::Observed;
 use crate::context::LocalContext;
 
-/// Refuses a box that could never start here, whatever else runs. A host that cannot be measured refuses none.
+/// Refuses a box with so many bytes of memory for its guest that it could never start here, whatever else runs. A host that cannot be measured refuses none.
 ///
 /// # Errors
 /// `ResourceExhausted` with the figures.
-pub(crate) fn check(context: &LocalContext, options: &BoxOptions) -> Result<()> {
+pub(crate) fn check(context: &LocalContext, guest: u64) -> Result<()> {
     match MemoryBudget::measure(context.settings.memory_share.value) {
-        Ok(budget) => budget.refuse_too_large(memory_need(options.memory)),
+        Ok(budget) => budget.refuse_too_large(memory_need(guest)),
         Err(_) => Ok(()),
     }
 }
@@ -41,25 +41,23 @@ pub(super) fn admit(context: &LocalContext, record: &BoxRecord) -> Result<Memory
         .map_err(|error| error.while_doing(format_args!("box {} is not started", record.name)))
 }
 
-/// The memory of all boxes in figures.
-pub(crate) fn figures(context: &LocalContext) -> Result<MemoryInfo> {
+/// The memory of all boxes in figures, where those with `ids` run.
+pub(crate) fn figures(context: &LocalContext, ids: &[&str]) -> Result<MemoryInfo> {
     let budget = MemoryBudget::measure(context.settings.memory_share.value)?;
     let live = Claims::on_memory(&context.home)?.live()?;
     let promises: Vec<u64> = live.iter().map(|claim| claim.bytes).collect();
     let usual = memory_need(BoxOptions::default().memory).total();
-    let promised = promises.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
-    let full = budget.classify(usual, promised) != MemoryVerdict::Fits;
-    let running = running(context)?;
-    let ids: Vec<&str> = running.iter().map(|record| record.id.as_str()).collect();
-    let used = memory_used(&ids);
-    Ok(MemoryInfo {
+    let used = memory_used(ids);
+    let mut figures = MemoryInfo {
         limit: budget.limit(),
-        host: budget.host,
+        host: budget.host.clone(),
         promises,
         used: used.iter().flatten().sum(),
         unmeasured: used.iter().filter(|used| used.is_none()).count(),
-        full,
-    })
+        full: false,
+    };
+    figures.full = budget.classify(usual, figures.promised()) != MemoryVerdict::Fits;
+    Ok(figures)
 }
 
 /// The records of the boxes that run.

@@ -49,7 +49,7 @@ fn obstacle(info: &HostInfo) -> Option<String> {
         return Some(format!("this host lacks {}: {}", missing.name, missing.remedy));
     }
     if let Some(memory) = info.memory.as_ref().filter(|memory| memory.full) {
-        let promised = memory.promises.iter().sum::<u64>();
+        let promised = memory.promised();
         return Some(format!(
             "too little memory for a start: boxes may have {} bytes, of which {promised} are promised to {} boxes",
             memory.limit,

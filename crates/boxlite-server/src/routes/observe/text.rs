@@ -51,8 +51,11 @@ impl MetricsSnapshot<'_> {
                 memory.host.bytes,
             );
             gauge("boxlite_memory_limit_bytes", "Memory that boxes may be promised together.", memory.limit);
-            let promised = memory.promises.iter().sum();
-            gauge("boxlite_memory_promised_bytes", "Memory that running boxes were promised.", promised);
+            gauge(
+                "boxlite_memory_promised_bytes",
+                "Memory that running boxes were promised.",
+                memory.promised(),
+            );
             gauge(
                 "boxlite_memory_used_bytes",
                 "Memory that running boxes take, as their control groups count it.",

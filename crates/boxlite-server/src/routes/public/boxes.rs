@@ -6,16 +6,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use boxlite::settings::Bytes;
 use boxlite::wire::RemoveQuery;
 use boxlite::{
-    BoxFilter, BoxInfo, BoxState, CloneOptions, Error, ErrorKind, ListOptions, PullOptions, RemoveOptions,
-    Result, StopOptions,
+    BoxFilter, BoxInfo, BoxState, CloneOptions, ErrorKind, ListOptions, PullOptions, RemoveOptions, Result,
+    StopOptions,
 };
 use serde::{Deserialize, Serialize};
 
 use super::bodies::{self, CreateBoxRequest, PublicBox};
 use super::page::PageQuery;
+use crate::allowances::default_disk;
 use crate::app::App;
 use crate::body::{JsonBody, OptionalJsonBody, PathParams, QueryParams};
 use crate::caller::Caller;
@@ -40,7 +40,9 @@ pub(super) async fn create(
 ) -> Result<impl IntoResponse, HttpFailure> {
     let mut options = caller.owned(request.into_options()?)?;
     if let Some(wanted) = options.disk_size {
-        options.disk_size = raised(wanted, smallest_disk(&app).await?);
+        // The public API has sizes from 1 GB on, and more room than was asked for takes up nothing until it is used.
+        let smallest = default_disk(&*app.observations.host().await?)?;
+        options.disk_size = Some(wanted).filter(|wanted| *wanted > smallest);
     }
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let _pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
@@ -55,20 +57,6 @@ pub(super) async fn create(
     let info = app.runtime.create(options, Arc::new(())).await.map_err(HttpFailure::of_create)?;
     let location = format!("/v1/boxes/{}", info.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(PublicBox::from(info))))
-}
-
-/// Returns the size of disks that are not given one. None is smaller, since a box's disk stands on that of its image.
-async fn smallest_disk(app: &App) -> Result<u64> {
-    let host = app.observations.host().await?;
-    let line = host.settings.iter().find(|line| line.name == "disk_size");
-    let size = line.and_then(|line| line.value.parse::<Bytes>().ok());
-    Ok(size.ok_or_else(|| Error::bug("the setting disk_size cannot be read"))?.0)
-}
-
-/// Returns the size of a disk of which `wanted` bytes were asked for; `None` for the smallest. The public API has sizes from
-/// 1 GB on, and more room than was asked for takes up nothing until it is used.
-fn raised(wanted: u64, smallest: u64) -> Option<u64> {
-    Some(wanted).filter(|wanted| *wanted > smallest)
 }
 
 /// Clones a box; the public API's request body is the library's own.

@@ -21,7 +21,7 @@ use crate::idempotency;
 
 /// Returns the routes of this dialect, except those of executions, which both dialects share.
 pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
-    // What a client whose connection broke must be able to send again without having it twice.
+    // Requests that a client may repeat after a broken connection without having them carried out twice.
     let once = Router::new()
         .route("/v1/boxes", post(boxes::create))
         .route("/v1/boxes/{id}/clone", post(boxes::clone))

@@ -177,7 +177,7 @@ fn specification(
     })
 }
 
-/// What runs the guest's code; says so where that is emulation though nobody asked for it.
+/// Chooses the accelerator, and reports emulation that the user did not ask for.
 ///
 /// # Errors
 /// `Unsupported` where it would be emulation and the settings rule that out.
@@ -199,16 +199,14 @@ fn accelerator(context: StartContext<'_>, qemu: &Path) -> Result<Accelerator> {
 /// The box's network, its host ports chosen now so that they are known while it runs. A maintenance boot has the box's
 /// hardware, and publishes nothing.
 fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
-    match (options.network, purpose) {
-        (NetworkMode::None, _) => Ok(None),
-        (NetworkMode::User, Purpose::Maintenance) => {
-            Ok(Some(Network { allowed: create::allowed(options)?, ..Network::default() }))
-        }
-        (NetworkMode::User, Purpose::Run) => {
-            let ports = net::claim_ports(&create::ports(options)?)?.release();
-            Ok(Some(Network { ports, allowed: create::allowed(options)?, ..Network::default() }))
-        }
+    if options.network == NetworkMode::None {
+        return Ok(None);
     }
+    let ports = match purpose {
+        Purpose::Run => net::claim_ports(&create::ports(options)?)?.release(),
+        Purpose::Maintenance => Vec::new(),
+    };
+    Ok(Some(Network { ports, allowed: create::allowed(options)?, ..Network::default() }))
 }
 
 fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {

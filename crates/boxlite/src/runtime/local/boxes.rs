@@ -12,8 +12,8 @@ use crate::runtime::operations::BoxOperations;
 impl BoxOperations for Local {
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         litebox::check_network(&options)?;
-        let asked = options.clone();
-        self.in_context(move |context| litebox::check_memory(context, &asked)).await?;
+        let memory = options.memory;
+        self.in_context(move |context| litebox::check_memory(context, memory)).await?;
         let image = self.image_for(&options, progress).await?;
         let created = self.in_context(move |context| {
             litebox::check(&options, &image, &context.settings)?;

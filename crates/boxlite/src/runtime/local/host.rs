@@ -7,8 +7,8 @@ use boxlite_home::admission::{Claims, Thresholds, judge};
 use boxlite_storage::{disk_image, gc};
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Acceleration, Activity, Adoption, BoxState, Error, GcOptions, GcReport, HostInfo, JailInfo, JailMeasure,
-    Purge, Result, SpaceInfo, Usage,
+    Acceleration, Activity, Adoption, BoxInfo, BoxState, Error, GcOptions, GcReport, HostInfo, JailInfo,
+    JailMeasure, Purge, Result, SpaceInfo, Usage,
 };
 use boxlite_vm::qemu_img;
 use boxlite_vm::shim::{MeasureState, accel, examine_jail};
@@ -22,8 +22,10 @@ impl HostOperations for Local {
     async fn info(&self) -> Result<HostInfo> {
         self.in_context(|context| {
             let boxes = context.store.boxes()?;
-            let state = |listed| litebox::describe_listed(&context.home, listed).map(|info| info.state);
-            let states: Vec<BoxState> = boxes.iter().flat_map(state).collect();
+            let info = |listed| litebox::describe_listed(&context.home, listed);
+            let infos: Vec<BoxInfo> = boxes.iter().flat_map(info).collect();
+            let running: Vec<&str> =
+                infos.iter().filter(|info| info.state.is_up()).map(|info| info.id.as_str()).collect();
             let (acceleration, acceleration_problem) = match acceleration(context) {
                 Ok(found) => (Some(found), None),
                 Err(error) => (None, Some(error.chain().to_string())),
@@ -32,14 +34,14 @@ impl HostOperations for Local {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 home: context.home.root().to_owned(),
                 boxes: boxes.len(),
-                running: states.iter().filter(|state| state.is_up()).count(),
-                paused: states.iter().filter(|state| **state == BoxState::Paused).count(),
+                running: running.len(),
+                paused: infos.iter().filter(|info| info.state == BoxState::Paused).count(),
                 images: context.store.images()?.len(),
                 acceleration,
                 acceleration_problem,
                 assets: context.assets.report(),
                 space: space(context).ok(),
-                memory: litebox::memory_figures(context).ok(),
+                memory: litebox::memory_figures(context, &running).ok(),
                 jail: context.jail.get_or_init(|| jail_info(context)).clone(),
                 settings: context.settings.describe(),
             })
