@@ -10,6 +10,7 @@ use crate::allowances::{Allowances, PendingBox};
 use crate::allowed::AllowedPaths;
 use crate::auth::AuthGate;
 use crate::caller::Caller;
+use crate::connections::{ConnectionLimits, Connections};
 use crate::executions::Executions;
 use crate::idempotency::KeptAnswers;
 use crate::observations::Observations;
@@ -22,6 +23,7 @@ pub(crate) struct App {
     pub(crate) allowances: Arc<Allowances>,
     pub(crate) executions: Arc<Executions>,
     pub(crate) observations: Observations,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) kept_answers: Arc<KeptAnswers>,
     /// Attached clients.
     pub(crate) sessions: TaskTracker,
@@ -31,9 +33,15 @@ pub(crate) struct App {
 
 impl App {
     /// The state of a server that has answered nothing yet.
-    pub(crate) fn new(runtime: Runtime, gate: AuthGate, allowed: AllowedPaths) -> Self {
+    pub(crate) fn new(
+        runtime: Runtime,
+        gate: AuthGate,
+        allowed: AllowedPaths,
+        limits: ConnectionLimits,
+    ) -> Self {
         Self {
             observations: Observations::new(runtime.clone()),
+            connections: Connections::new(limits),
             runtime,
             gate: Arc::new(gate),
             allowed: Arc::new(allowed),

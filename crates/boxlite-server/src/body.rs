@@ -13,7 +13,7 @@ use crate::failure::HttpFailure;
 /// The largest JSON body, in bytes.
 pub(crate) const MAX_JSON_BYTES: usize = 1 << 20;
 /// How long a JSON body may take to arrive.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -46,6 +46,17 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, HttpFailure> {
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+    let bytes = whole(request, state).await?;
+    let kind = kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
+    if !bytes.is_empty() && !kind.to_ascii_lowercase().starts_with("application/json") {
+        let message = format!("the body is {kind}, and this route takes application/json");
+        return Err(HttpFailure::malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    Ok(bytes)
+}
+
+/// Waits for the whole body, which has at most [`MAX_JSON_BYTES`] and arrives within [`BODY_TIMEOUT`].
+pub(crate) async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, HttpFailure> {
     let arriving = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
     let Ok(arrived) = arriving else {
         return Err(HttpFailure::malformed(
@@ -53,19 +64,13 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Http
             format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
         ));
     };
-    let bytes = arrived.map_err(|rejection| {
+    arrived.map_err(|rejection| {
         let message = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {MAX_JSON_BYTES} bytes"),
             _ => "the body broke off".to_owned(),
         };
         HttpFailure::malformed(rejection.status(), message)
-    })?;
-    let kind = kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
-    if !bytes.is_empty() && !kind.to_ascii_lowercase().starts_with("application/json") {
-        let message = format!("the body is {kind}, and this route takes application/json");
-        return Err(HttpFailure::malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
-    Ok(bytes)
+    })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpFailure> {

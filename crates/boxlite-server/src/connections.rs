@@ -51,11 +51,24 @@ pub(crate) struct Connections {
     table: Mutex<ConnectionTable>,
 }
 
+/// Connections that are open now, and those that were not served to their end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionCounts {
+    /// Open ones that have brought the key.
+    pub(crate) proven: usize,
+    /// Open ones that have not.
+    pub(crate) unproven: usize,
+    /// Accepted since the server began, refused ones included.
+    pub(crate) accepted: u64,
+    /// Closed at once, because their address had its most already.
+    pub(crate) refused: u64,
+    /// Unproven ones that were closed to make room.
+    pub(crate) evicted: u64,
+}
+
 #[derive(Debug, Default)]
 struct ConnectionTable {
-    next: u64,
-    proven: usize,
-    unproven: usize,
+    counts: ConnectionCounts,
     peers: HashMap<IpAddr, PeerConnections>,
 }
 
@@ -92,15 +105,16 @@ impl Connections {
         let peer = peer(address);
         let mut table = self.table();
         let held = table.peers.get(&peer).map_or(0, PeerConnections::count);
+        table.counts.accepted += 1;
         if held >= self.limits.max_per_peer {
+            table.counts.refused += 1;
             return None;
         }
-        let id = table.next;
-        table.next += 1;
+        let id = table.counts.accepted;
         let evicted = CancellationToken::new();
-        table.unproven += 1;
+        table.counts.unproven += 1;
         table.peers.entry(peer).or_default().unproven.insert(id, evicted.clone());
-        if table.unproven > self.limits.max_unproven {
+        if table.counts.unproven > self.limits.max_unproven {
             table.evict_one();
         }
         drop(table);
@@ -108,6 +122,11 @@ impl Connections {
         let connections = Arc::clone(self);
         let proven = AtomicBool::new(false);
         Some(Arc::new(ConnectionPermit { connections, peer, id, since, proven, evicted }))
+    }
+
+    /// Counts the connections.
+    pub(crate) fn counts(&self) -> ConnectionCounts {
+        self.table().counts
     }
 
     fn table(&self) -> MutexGuard<'_, ConnectionTable> {
@@ -120,7 +139,8 @@ impl ConnectionTable {
     fn evict_one(&mut self) {
         let most = self.peers.values_mut().max_by_key(|peer| peer.unproven.len());
         if let Some((_, evicted)) = most.and_then(|peer| peer.unproven.pop_first()) {
-            self.unproven -= 1;
+            self.counts.unproven -= 1;
+            self.counts.evicted += 1;
             evicted.cancel();
         }
     }
@@ -139,7 +159,7 @@ impl ConnectionPermit {
             return true;
         }
         let mut table = self.connections.table();
-        if table.proven >= self.connections.limits.max_proven {
+        if table.counts.proven >= self.connections.limits.max_proven {
             return false;
         }
         let Some(peer) = table.peers.get_mut(&self.peer) else { return false };
@@ -148,8 +168,8 @@ impl ConnectionPermit {
             return self.proven.load(Ordering::Acquire);
         }
         peer.proven += 1;
-        table.unproven -= 1;
-        table.proven += 1;
+        table.counts.unproven -= 1;
+        table.counts.proven += 1;
         self.proven.store(true, Ordering::Release);
         true
     }
@@ -178,9 +198,9 @@ impl Drop for ConnectionPermit {
         let Some(peer) = table.peers.get_mut(&self.peer) else { return };
         if *self.proven.get_mut() {
             peer.proven -= 1;
-            table.proven -= 1;
+            table.counts.proven -= 1;
         } else if peer.unproven.remove(&self.id).is_some() {
-            table.unproven -= 1;
+            table.counts.unproven -= 1;
         }
         if peer.count() == 0 {
             table.peers.remove(&self.peer);
@@ -227,6 +247,8 @@ mod tests {
         let _network = [connections.admit(from("2001:db8::1")), connections.admit(from("2001:db8::2"))];
         assert!(connections.admit(from("2001:db8::3")).is_none());
         assert!(connections.admit(from("2001:db8:0:1::3")).is_some());
+        let counts = connections.counts();
+        assert_eq!((counts.accepted, counts.refused), (8, 2));
     }
 
     /// Mutation tried: with the oldest of all evicted, the lone client's connection goes first.
@@ -240,6 +262,8 @@ mod tests {
         assert!(!lone.evicted.is_cancelled());
         assert!(!many[0].prove(), "an evicted connection is being closed");
         assert!(lone.prove() && lone.prove());
+        let counts = ConnectionCounts { proven: 1, unproven: 3, accepted: 7, refused: 0, evicted: 3 };
+        assert_eq!(connections.counts(), counts);
     }
 
     #[test]
@@ -249,8 +273,8 @@ mod tests {
         assert!(permits[0].prove());
         assert!(!permits[1].prove());
         drop(permits);
-        let table = connections.table();
-        assert_eq!((table.proven, table.unproven, table.peers.len()), (0, 0, 0));
+        let none = ConnectionCounts { accepted: 3, ..ConnectionCounts::default() };
+        assert_eq!((connections.counts(), connections.table().peers.len()), (none, 0));
     }
 
     /// Mutation tried: without the check of `proven` in `overdue`, a proven connection is closed too.

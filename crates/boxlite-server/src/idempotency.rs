@@ -25,7 +25,7 @@ use boxlite::Error;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::body::{BODY_TIMEOUT, MAX_JSON_BYTES};
+use crate::body;
 use crate::caller::Caller;
 use crate::failure::HttpFailure;
 use crate::request_id;
@@ -114,13 +114,7 @@ async fn answered(kept: &KeptAnswers, request: Request, next: Next) -> Result<Re
     let caller = Caller::from_request_parts(&mut parts, &()).await?;
     let who = (std::mem::discriminant(&caller), caller.display_name());
     let name = format!("{who:?} {} {} {}", parts.method, parts.uri, key(&parts.headers)?);
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_JSON_BYTES)).await;
-    let body = read
-        .map_err(|_| HttpFailure::malformed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?
-        .map_err(|_| {
-            let message = format!("the body broke off or is larger than {MAX_JSON_BYTES} bytes");
-            HttpFailure::malformed(StatusCode::PAYLOAD_TOO_LARGE, message)
-        })?;
+    let body = body::whole(Request::from_parts(parts.clone(), body), &()).await?;
     let entered = kept.enter(name, Sha256::digest(&body).into(), Instant::now())?;
     let carried_out = async move {
         let mut answer = entered.answer.lock().await;

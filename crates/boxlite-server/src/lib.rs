@@ -79,11 +79,12 @@ use tokio_util::sync::CancellationToken;
 use allowed::AllowedPaths;
 use app::App;
 use auth::{ApiKey, AuthGate};
-use connections::{ConnectionLimits, Connections};
+use connections::ConnectionLimits;
 use keys::KeysFile;
 pub use keys::key_entry;
 use tls::Certificate;
 pub use tls::TlsFiles;
+pub use upkeep::Refresh;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -98,14 +99,14 @@ pub struct ServerOptions {
     pub tls: Option<TlsFiles>,
     /// Directories below which requests may name paths of this host.
     pub allowed_paths: Vec<PathBuf>,
-    /// How often to collect garbage, if at all.
+    /// How often to collect garbage, if at all; the first time when the server begins.
     pub gc_interval: Option<Duration>,
     /// Most connections of one address, or of one /64 network of IPv6. Behind a proxy, all clients share its address.
     pub max_peer_connections: usize,
 }
 
 impl Default for ServerOptions {
-    /// Port 8100 of this host's loopback, without a key, with a collection each hour.
+    /// Port 8100 of this host's loopback, without a key, with a collection now and each hour.
     fn default() -> Self {
         Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100),
@@ -170,10 +171,10 @@ impl Server {
         };
         let listener = TcpListener::bind(self.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let app = App::new(runtime, self.gate, self.allowed);
-        let connections = Connections::new(self.limits);
+        let app = App::new(runtime, self.gate, self.allowed, self.limits);
         let (app, certificate) = (Arc::new(app), self.certificate.map(Arc::new));
-        Ok(BoundServer { address, listener, connections, certificate, app, gc_interval: self.gc_interval })
+        let refresh = Refresh::default();
+        Ok(BoundServer { address, listener, certificate, app, gc_interval: self.gc_interval, refresh })
     }
 }
 
@@ -181,10 +182,10 @@ impl Server {
 pub struct BoundServer {
     address: SocketAddr,
     listener: TcpListener,
-    connections: Arc<Connections>,
     certificate: Option<Arc<Certificate>>,
     app: Arc<App>,
     gc_interval: Option<Duration>,
+    refresh: Refresh,
 }
 
 impl std::fmt::Debug for BoundServer {
@@ -205,9 +206,14 @@ impl BoundServer {
         format!("{scheme}://{}", self.address)
     }
 
+    /// Returns what makes the running server look at its files of keys and certificate at once.
+    pub fn refresh(&self) -> Refresh {
+        self.refresh.clone()
+    }
+
     /// Answers requests until `stop` resolves; then lets running answers finish, for a limited time.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) {
-        let Self { listener, connections, certificate, app, gc_interval, .. } = self;
+        let Self { listener, certificate, app, gc_interval, refresh, .. } = self;
         let stopping = CancellationToken::new();
         let mut chores = JoinSet::new();
         let token = stopping.clone();
@@ -218,11 +224,11 @@ impl BoundServer {
         chores.spawn(upkeep::reap(Arc::clone(&app.executions)));
         chores.spawn(upkeep::report_pauses(app.runtime.clone()));
         chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
-        chores.spawn(upkeep::refresh(Arc::clone(&app.gate), certificate.clone()));
+        chores.spawn(upkeep::refresh(Arc::clone(&app.gate), certificate.clone(), refresh));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));
         }
-        listener::listen(&app, listener, certificate, connections, stopping).await;
+        listener::listen(&app, listener, certificate, stopping).await;
     }
 }
 

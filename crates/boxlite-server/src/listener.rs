@@ -36,7 +36,6 @@ pub(crate) async fn listen(
     app: &Arc<App>,
     listener: TcpListener,
     certificate: Option<Arc<Certificate>>,
-    connections: Arc<Connections>,
     stop: CancellationToken,
 ) {
     let service = routes::service(app);
@@ -51,7 +50,7 @@ pub(crate) async fn listen(
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(permit) = admit(&connections, peer) {
+                if let Some(permit) = admit(&app.connections, peer) {
                     let acceptor = certificate.as_ref().map(|certificate| certificate.acceptor());
                     let socket = ClientSocket::new(stream, Arc::clone(&permit));
                     let (http, service, stop) = (Arc::clone(&http), service.clone(), stop.clone());
@@ -162,13 +161,10 @@ mod tests {
         key.as_file().set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
         let gate = AuthGate::new(Some(ApiKey::read(key.path()).unwrap()), None);
         let runtime = Runtime::remote(&RemoteOptions { url: "http://127.0.0.1:1".into(), api_key: None });
-        let app = Arc::new(App::new(runtime.unwrap(), gate, AllowedPaths::default()));
+        let app = Arc::new(App::new(runtime.unwrap(), gate, AllowedPaths::default(), limits));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Connections::new(limits);
-        tokio::spawn(
-            async move { listen(&app, listener, None, connections, CancellationToken::new()).await },
-        );
+        tokio::spawn(async move { listen(&app, listener, None, CancellationToken::new()).await });
         address
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxlite::{BoxInfo, BoxState, ErrorKind, GcOptions, ListOptions, Runtime};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::auth::AuthGate;
@@ -20,11 +21,23 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often to look for executions without a client.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Collects garbage every `interval`; never returns. Starts that find space short collect by themselves.
+/// Asks a running server to look at once whether its files of keys and certificate have changed.
+#[derive(Debug, Clone, Default)]
+pub struct Refresh(Arc<Notify>);
+
+impl Refresh {
+    /// Asks, and does not wait for the answer. Files that cannot be used leave what was read before.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Collects garbage now and every `interval`; never returns. Starts that find space short collect by themselves.
 ///
 /// Other processes may collect at the same time: each removes what it can lock and leaves the rest.
 pub(crate) async fn collect(runtime: Runtime, interval: Duration) {
-    let mut ticks = every(interval);
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         match runtime.collect_garbage(GcOptions::default()).await {
@@ -92,11 +105,15 @@ fn report_changes(before: &BTreeMap<String, String>, boxes: &[BoxInfo]) -> BTree
     now
 }
 
-/// Reads keys and certificate again when their files change; never returns.
-pub(crate) async fn refresh(gate: Arc<AuthGate>, certificate: Option<Arc<Certificate>>) {
+/// Reads keys and certificate again when their files have changed, which it looks for by itself and when `asked`; never
+/// returns.
+pub(crate) async fn refresh(gate: Arc<AuthGate>, certificate: Option<Arc<Certificate>>, asked: Refresh) {
     let mut ticks = every(REFRESH_INTERVAL);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = asked.0.notified() => {}
+        }
         let (gate, certificate) = (Arc::clone(&gate), certificate.clone());
         let refreshed = tokio::task::spawn_blocking(move || {
             gate.refresh();
@@ -114,7 +131,7 @@ pub(crate) async fn refresh(gate: Arc<AuthGate>, certificate: Option<Arc<Certifi
 pub(crate) async fn reap(executions: Arc<Executions>) {
     let mut last = Instant::now();
     let mut interval = tokio::time::interval(REAP_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let now = Instant::now();

@@ -100,9 +100,16 @@ pub(super) async fn serve(
     })
     .map_err(failed)?;
     let runtime = open::served(global, environment, args.allow_registry)?;
-    let stop = stop_on_signal()
-        .map_err(|error| CommandFailure::local(format!("watching for signals failed: {error}")))?;
+    let watching = |error| CommandFailure::local(format!("watching for signals failed: {error}"));
+    let stop = stop_on_signal().map_err(watching)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(watching)?;
     let server = server.bind(runtime).await.map_err(failed)?;
+    let refresh = server.refresh();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            refresh.ask();
+        }
+    });
     raise_open_files();
     print(&format!("boxlite: serving on {}\n", server.url()))?;
     server.serve(stop).await;

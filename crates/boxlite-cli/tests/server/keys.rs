@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use boxlite_testkit::deadline::{TEST_TIMEOUT, until};
 use boxlite_testkit::program::Output;
+use rustix::process::Signal;
 
 use crate::home::{Home, program};
 use crate::refusals::key;
@@ -73,7 +74,9 @@ fn a_key_has_its_own_boxes_and_no_more_than_its_limit() {
     let shown = home.run(&["inspect", "first"]).json();
     assert_eq!(shown[0]["options"]["labels"]["boxlite.key"], "ci");
 
+    // Without its handler, this signal ends the server.
     write(&of_laptop);
+    server.signal(Signal::HUP);
     until(TEST_TIMEOUT, "the key that was taken out is refused", || {
         with_key(&server, &ci, &["ls"]).code() != Some(0)
     });

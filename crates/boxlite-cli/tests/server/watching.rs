@@ -51,12 +51,19 @@ async fn the_clock_collects_and_metrics_tell() {
     assert!(path.exists());
 
     // Beside the idle one, on the same home.
+    let daily = Server::start(&home, &["--gc-interval", "24h"]);
+    eventually("gc as the server begins", || (!path.exists()).then_some(()));
     let server = Server::start(&home, &["--gc-interval", "1s"]);
+    metrics_once(&server, |page| figure(page, "boxlite_gc_runs_total") >= 1).await;
+    let path = orphan(&home);
     eventually("gc by the clock", || (!path.exists()).then_some(()));
+    assert_eq!(figure(&metrics(&daily).await, "boxlite_gc_runs_total"), 1);
     let page = metrics_once(&server, |page| figure(page, "boxlite_gc_removed_total") >= 1).await;
     assert!(figure(&page, "boxlite_gc_removed_bytes_total") >= 1 << 20, "{page}");
-    assert!(figure(&page, "boxlite_gc_runs_total") >= 1);
+    assert!(figure(&page, "boxlite_gc_runs_total") >= 2);
     assert_eq!(figure(&page, "boxlite_gc_failed_runs_total"), 0);
+    assert_eq!(figure(&page, "boxlite_connections{proven=\"yes\"}"), 1);
+    assert!(figure(&page, "boxlite_connections_total") >= 1);
 }
 
 /// Mutation tried: without the comparison with `Reject`, the server is ready although every start is refused.

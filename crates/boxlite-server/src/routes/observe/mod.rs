@@ -74,6 +74,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response, HttpFailure> {
         boxes: &app.runtime.list(ListOptions { all: true, filters: Vec::new() }).await?,
         activity: &app.runtime.activity().await?,
         executions: app.executions.running(),
+        connections: app.connections.counts(),
     };
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], figures.text()).into_response())

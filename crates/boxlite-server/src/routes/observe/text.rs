@@ -7,6 +7,8 @@ use boxlite::Verdict;
 use boxlite::gc::{Fate, Skip};
 use boxlite::{Activity, BoxInfo, BoxState, GcReport, HostInfo};
 
+use crate::connections::ConnectionCounts;
+
 /// Everything that one scrape shows.
 pub(super) struct MetricsSnapshot<'a> {
     pub(super) info: &'a HostInfo,
@@ -14,6 +16,7 @@ pub(super) struct MetricsSnapshot<'a> {
     pub(super) boxes: &'a [BoxInfo],
     pub(super) activity: &'a Activity,
     pub(super) executions: usize,
+    pub(super) connections: ConnectionCounts,
 }
 
 /// States of disk images. All are always shown, so that an alert on one never lacks its series.
@@ -29,6 +32,7 @@ impl MetricsSnapshot<'_> {
             images(&mut page, plan);
         }
         self.activity(&mut page);
+        self.connections(&mut page);
         page.text
     }
 
@@ -118,6 +122,25 @@ impl MetricsSnapshot<'_> {
             "Commands that run through this server.",
             &[],
             self.executions,
+        );
+    }
+
+    fn connections(&self, page: &mut MetricsPage) {
+        let ConnectionCounts { proven, unproven, accepted, refused, evicted } = self.connections;
+        page.head("boxlite_connections", "gauge", "Open connections by whether they have passed the gate.");
+        page.sample("boxlite_connections", &[("proven", "yes")], proven);
+        page.sample("boxlite_connections", &[("proven", "no")], unproven);
+        let mut counter = |name: &str, help: &str, value: u64| page.one(name, "counter", help, &[], value);
+        counter("boxlite_connections_total", "Connections accepted, refused ones included.", accepted);
+        counter(
+            "boxlite_connections_refused_total",
+            "Connections closed at once: their address had its most.",
+            refused,
+        );
+        counter(
+            "boxlite_connections_evicted_total",
+            "Connections closed to make room before they passed the gate.",
+            evicted,
         );
     }
 }
