@@ -67,21 +67,33 @@ impl Environment {
         set("BOXLITE_HOME").or_else(|| set("HOME").map(|home| home.join(".boxlite")))
     }
 
-    /// Returns where the assets are: in `BOXLITE_ASSETS` alone if it is set, else in `boxlite` of the user's and the
-    /// system's data directories; programs also on `PATH`, and the shim at `BOXLITE_SHIM`.
-    fn assets(&self) -> AssetSearch {
-        let user_data =
-            || self.path("XDG_DATA_HOME").or_else(|| self.path("HOME").map(|home| home.join(".local/share")));
+    /// Returns where the assets are: in `BOXLITE_ASSETS` alone if it is set, else where this program is installed, in
+    /// `boxlite` of the user's data directory, and in the host's; programs also on `PATH`, and the shim at `BOXLITE_SHIM`.
+    pub(crate) fn assets(&self) -> AssetSearch {
         let mut search = AssetSearch::default();
         if let Some(directory) = self.path("BOXLITE_ASSETS") {
             search.directories = vec![directory];
-        } else if let Some(directory) = user_data() {
-            search.directories.insert(0, directory.join("boxlite"));
+        } else if let Some(directory) = self.user_data() {
+            // A program's own agent speaks its language; one that lies about may be older.
+            let own = search.directories.len().saturating_sub(2);
+            search.directories.insert(own, directory);
         }
         let path = self.variables.get(OsStr::new("PATH"));
         search.path = path.map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
         search.shim = self.path("BOXLITE_SHIM");
         search
+    }
+
+    /// Returns where assets that this user fetches belong: `BOXLITE_ASSETS`, or else the user's or, of the administrator,
+    /// the host's directory for them.
+    pub(crate) fn fetched_assets(&self, administrator: bool) -> Option<PathBuf> {
+        let usual = || if administrator { Some(AssetSearch::OF_HOST.into()) } else { self.user_data() };
+        self.path("BOXLITE_ASSETS").or_else(usual)
+    }
+
+    fn user_data(&self) -> Option<PathBuf> {
+        let data = self.path("XDG_DATA_HOME").or_else(|| Some(self.path("HOME")?.join(".local/share")))?;
+        Some(data.join("boxlite"))
     }
 
     /// Returns Docker's `config.json`, in `DOCKER_CONFIG` or else in `.docker` of the user's home.
@@ -137,12 +149,16 @@ mod tests {
         let home = [("HOME", "/root"), ("PATH", "/a:/b"), ("BOXLITE_SHIM", "/shim"), ("DOCKER_CONFIG", "/d")];
         let options = options(&home, None).unwrap();
         let data = ["/root/.local/share/boxlite", "/usr/local/share/boxlite", "/usr/share/boxlite"];
-        assert_eq!(options.assets.directories, data.map(PathBuf::from));
+        let (own, others) = options.assets.directories.split_first().unwrap();
+        assert!(own.ends_with("lib/boxlite"), "{own:?}");
+        assert_eq!(others, data.map(PathBuf::from));
         assert_eq!(options.assets.path, ["/a", "/b"].map(PathBuf::from));
         assert_eq!(options.assets.shim, Some("/shim".into()));
         assert_eq!(options.registry_config, Some("/d/config.json".into()));
         let data = environment(&[("XDG_DATA_HOME", "/data"), ("HOME", "/root"), ("DOCKER_CONFIG", "")]);
-        assert_eq!(data.assets().directories[0], PathBuf::from("/data/boxlite"));
+        assert_eq!(data.assets().directories[1], PathBuf::from("/data/boxlite"));
+        assert_eq!(data.fetched_assets(false), Some("/data/boxlite".into()));
+        assert_eq!(data.fetched_assets(true), Some("/usr/local/share/boxlite".into()));
         assert_ne!(data.registry_config(), Some("config.json".into()));
         let set = environment(&[("BOXLITE_GRACE", "5m"), ("BOXLITE_HOME", "/h")]);
         let expected = |name: &str| (name == "BOXLITE_GRACE").then(|| "5m".into());

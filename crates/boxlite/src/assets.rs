@@ -23,10 +23,10 @@ pub(crate) struct Assets {
 /// Where to look for the guest's kernel and agent and for the programs that run it.
 ///
 /// Programs are looked for beside the running program and in the directory above it, then in `bin` of each of
-/// `directories`, then in `path`.
+/// `directories`, then in `path`. A program that is installed in `PREFIX/bin` has its own assets in `PREFIX/lib/boxlite`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetSearch {
-    /// Directories with the guest's kernel and agent, in order; `scripts/setup` fills one.
+    /// Directories with the guest's kernel and agent, in order; `scripts/setup` and packages fill one.
     pub directories: Vec<PathBuf>,
     /// Directories of programs, as the environment variable `PATH` lists them.
     pub path: Vec<PathBuf>,
@@ -34,11 +34,14 @@ pub struct AssetSearch {
     pub shim: Option<PathBuf>,
 }
 
-/// The directories of a system-wide installation.
+/// The directories of the running program's own installation, then of this host's.
 impl Default for AssetSearch {
     fn default() -> Self {
+        let own =
+            env::current_exe().ok().and_then(|program| Some(program.parent()?.parent()?.join("lib/boxlite")));
+        let system = [Self::OF_HOST.into(), "/usr/share/boxlite".into()];
         Self {
-            directories: vec!["/usr/local/share/boxlite".into(), "/usr/share/boxlite".into()],
+            directories: own.into_iter().chain(system).collect(),
             path: vec!["/usr/local/bin".into(), "/usr/bin".into()],
             shim: None,
         }
@@ -48,9 +51,14 @@ impl Default for AssetSearch {
 /// The only asset that boxes without volumes do without.
 const VIRTIOFSD: &str = "virtiofsd (volumes only)";
 const SETUP: &str = "run scripts/setup from boxlite's source";
+const FETCH: &str = "run `boxlite setup`, or scripts/setup from boxlite's source";
 
 impl AssetSearch {
-    fn program(&self, name: &str) -> Option<PathBuf> {
+    /// Where a host's administrator puts what no package brings.
+    pub const OF_HOST: &str = "/usr/local/share/boxlite";
+
+    /// Returns where the program is, if it is there.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
         let beside_us = env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
         // A test or example lives one directory below the programs.
         let above_us = beside_us.as_deref().and_then(|directory| directory.parent()).map(ToOwned::to_owned);
@@ -61,6 +69,11 @@ impl AssetSearch {
             .chain(self.path.iter().cloned())
             .map(|directory| directory.join(name))
             .find(|path| path.is_file())
+    }
+
+    /// Returns the guest kernel's directory, if it is there.
+    pub fn kernel(&self) -> Option<PathBuf> {
+        self.file("kernel")
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
@@ -78,7 +91,7 @@ impl AssetSearch {
             ("QEMU", self.qemu(), "install the Debian package qemu-system-x86"),
             ("shim", shim.or_else(|| self.program("boxlite-shim")), "put boxlite-shim beside boxlite"),
             ("guest agent", self.file("boxlite-guest"), SETUP),
-            ("guest kernel", self.file("kernel"), SETUP),
+            ("guest kernel", self.kernel(), FETCH),
             (VIRTIOFSD, self.program("virtiofsd"), SETUP),
         ]
     }

@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use crate::template::Template;
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct GlobalArgs {
     /// Directory that holds images and boxes [default: `$BOXLITE_HOME`, or ~/.boxlite]

@@ -13,7 +13,7 @@ use crate::report::{CommandFailure, Exit, Topic};
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// Names, ids or unique beginnings of ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "BOX|IMAGE")]
     names: Vec<String>,
     /// Print a line for each by a template such as '{{.state}} {{json .ports}}' in place of JSON
     #[arg(short, long, value_name = "TEMPLATE", default_value = "json", hide_default_value = true)]

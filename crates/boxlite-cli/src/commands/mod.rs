@@ -17,6 +17,7 @@ mod inspect;
 mod kill;
 mod logs;
 mod ls;
+mod man;
 mod open;
 mod pause;
 mod port;
@@ -27,6 +28,7 @@ mod rmi;
 mod run;
 mod serve;
 mod serve_key;
+mod setup;
 mod start;
 mod stop;
 mod system;
@@ -34,9 +36,12 @@ mod update;
 mod version;
 mod wait;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
 
 use crate::args::{BoxArgs, FormatArgs, GlobalArgs};
+use crate::completion;
 use crate::environment::Environment;
 use crate::render::print;
 use crate::report::{CommandFailure, Exit};
@@ -115,13 +120,26 @@ pub(crate) enum CliCommand {
     /// Look at the home and the host as a whole
     #[command(subcommand)]
     System(system::SystemCommand),
-    /// Print a shell's completion script
+    /// Fetch the guest kernel, where this host has none
+    Setup,
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man {
+        /// Directory for the pages, which exists
+        directory: PathBuf,
+    },
+    /// Print a shell's completion script, which completes the names of boxes and images too
     Completion {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the version
     Version(FormatArgs),
+}
+
+/// Opens the runtime that the environment alone names, if there is one.
+pub(crate) fn runtime_of(environment: &Environment) -> Result<boxlite::Runtime, CommandFailure> {
+    open::runtime(&GlobalArgs::default(), environment, boxlite::MissingHome::Refuse)
 }
 
 /// Runs a command line.
@@ -131,11 +149,9 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
     // A mistyped home has nothing to show, so none is created for it.
     let existing = || open::runtime(&global, environment, boxlite::MissingHome::Refuse);
     match cli.command {
-        CliCommand::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "boxlite", &mut script);
-            print(&String::from_utf8_lossy(&script)).map(|()| Exit::OK)
-        }
+        CliCommand::Completion { shell } => print(&completion::script(shell)?).map(|()| Exit::OK),
+        CliCommand::Man { directory } => man::man(&directory),
+        CliCommand::Setup => setup::setup(environment),
         CliCommand::Version(args) => version::version(args),
         CliCommand::Pull(args) => pull::pull(&runtime()?, args).await,
         CliCommand::Images(args) => images::images(&runtime()?, args).await,

@@ -8,6 +8,7 @@ mod bad_input;
 mod btrfs;
 mod captive;
 mod clones;
+mod completion;
 mod copying;
 mod deltas;
 mod edges;
