@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,7 +50,28 @@ struct Seat {
     /// The directory itself, locked while this jail lives.
     claim: OwnedFd,
     /// What a process writes `0` to in order to join.
-    procs: File,
+    entrance: File,
+    version: Version,
+}
+
+/// A version of the kernel's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// A thread that joins by `tasks` waits for nobody.
+    Legacy,
+    /// A process joins by `cgroup.procs`, for which the kernel waits until every processor has passed a quiet state: some
+    /// ten milliseconds. One that is born inside does not wait.
+    Unified,
+}
+
+impl Version {
+    /// The file by which a process of one thread joins.
+    fn entrance(self) -> &'static str {
+        match self {
+            Self::Legacy => "tasks",
+            Self::Unified => "cgroup.procs",
+        }
+    }
 }
 
 /// One controller and what is written to its files.
@@ -127,16 +148,23 @@ impl Cgroup {
         group
     }
 
-    /// Puts the calling process into the group.
-    pub(crate) fn join(&self) -> io::Result<()> {
-        self.seats.iter().try_for_each(|seat| (&seat.procs).write_all(b"0"))
+    /// Puts the calling process, which has one thread, into the group; one that was born in the group of version 2 is
+    /// there already.
+    pub(crate) fn join(&self, is_born_inside: bool) -> io::Result<()> {
+        let mut seats = self.seats.iter().filter(|seat| !is_born_inside || seat.version == Version::Legacy);
+        seats.try_for_each(|seat| (&seat.entrance).write_all(b"0"))
+    }
+
+    /// The group of version 2, which a process can be born in.
+    pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.seats.iter().find(|seat| seat.version == Version::Unified).map(|seat| seat.claim.as_fd())
     }
 
     /// The descriptors through which it is joined and removed.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.seats
             .iter()
-            .flat_map(|seat| [seat.parent.as_raw_fd(), seat.claim.as_raw_fd(), seat.procs.as_raw_fd()])
+            .flat_map(|seat| [seat.parent.as_raw_fd(), seat.claim.as_raw_fd(), seat.entrance.as_raw_fd()])
     }
 
     /// Removes the group, which no process of this jail is in any more, unless another jail of the box is in it.
@@ -148,7 +176,7 @@ impl Cgroup {
     }
 
     fn sit_legacy(&mut self, root: &Path, controller: &Controller) -> Result<(), String> {
-        let directory = self.directory(root).map_err(|error| cannot_make(root, &error))?;
+        let directory = self.directory(root, Version::Legacy).map_err(|error| cannot_make(root, &error))?;
         write_all(&directory, &controller.legacy).map_err(|error| cannot_make(&directory, &error))
     }
 
@@ -161,12 +189,12 @@ impl Cgroup {
                 let _ = write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"));
             }
         }
-        self.directory(root).map_err(|error| cannot_make(root, &error))
+        self.directory(root, Version::Unified).map_err(|error| cannot_make(root, &error))
     }
 
     /// The directory of this group below `root`, claimed.
     #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
-    fn directory(&mut self, root: &Path) -> io::Result<PathBuf> {
+    fn directory(&mut self, root: &Path, version: Version) -> io::Result<PathBuf> {
         let parent_path = root.join(PARENT);
         make_directory(&parent_path)?;
         let parent = open_directory(CWD, &parent_path)?;
@@ -184,8 +212,8 @@ impl Cgroup {
                 continue;
             }
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            if let Ok(procs) = rustix::fs::openat(&claim, "cgroup.procs", flags, Mode::empty()) {
-                self.seats.push(Seat { parent, claim, procs: File::from(procs) });
+            if let Ok(entrance) = rustix::fs::openat(&claim, version.entrance(), flags, Mode::empty()) {
+                self.seats.push(Seat { parent, claim, entrance: File::from(entrance), version });
                 return Ok(parent_path.join(&self.name));
             }
         }

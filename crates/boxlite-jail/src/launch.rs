@@ -24,6 +24,58 @@ pub struct Jailed {
     pub report: JailReport,
 }
 
+/// A jailer that builds a jail; what becomes of that is to be heard from its [`JailerAnswer`].
+#[derive(Debug)]
+pub struct Launching {
+    /// The jailer. Its program starts without anybody listening.
+    pub jailer: Child,
+    /// What it will say.
+    pub answer: JailerAnswer,
+}
+
+/// What a jailer is going to say, once.
+#[derive(Debug)]
+pub struct JailerAnswer(OwnedFd);
+
+/// What a jailer says of a program that it has started.
+#[derive(Debug)]
+pub struct JailedProgram {
+    /// The program itself, to be killed or watched.
+    pub handle: OwnedFd,
+    /// The program's process id on the host.
+    pub pid: u32,
+    /// The measures in force.
+    pub report: JailReport,
+}
+
+impl JailerAnswer {
+    /// Waits until the program runs. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// As [`launch`]; the jailer ends by itself.
+    pub fn wait(self) -> Result<JailedProgram> {
+        message::receive(&self.0).doing("hearing of the jail").and_then(understand)
+    }
+}
+
+impl Launching {
+    /// Waits until the program runs. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// As [`launch`].
+    pub fn finish(self) -> Result<Jailed> {
+        let Self { jailer: mut child, answer } = self;
+        match answer.wait() {
+            Ok(JailedProgram { handle, pid, report }) => Ok(Jailed { jailer: child, handle, pid, report }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+}
+
 /// Starts the program of `spec` in its jail.
 ///
 /// `jailer` is a program that calls [`crate::jailer`] first; stdio is the jailed program's. `spawn` starts it with the
@@ -33,10 +85,22 @@ pub struct Jailed {
 /// # Errors
 /// What of the jail could not be built, or why the program could not be executed; nothing of either is left then.
 pub fn launch(
-    mut jailer: Command,
+    jailer: Command,
     spec: &JailSpec,
     spawn: impl FnOnce(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
 ) -> Result<Jailed> {
+    begin(jailer, spec, spawn)?.finish()
+}
+
+/// Begins to do as [`launch`]: several jails are built at once. The descriptors that `spec` names need not stay open here.
+///
+/// # Errors
+/// Why the jailer cannot be started.
+pub fn begin(
+    mut jailer: Command,
+    spec: &JailSpec,
+    spawn: impl FnOnce(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
+) -> Result<Launching> {
     let program = jailer.get_program().to_owned();
     let starter = rustix::process::getpid().as_raw_pid();
     let order = order_file(&JailOrder { spec: spec.clone(), starter })?;
@@ -50,24 +114,15 @@ pub fn launch(
         keep.push(unsafe { BorrowedFd::borrow_raw(descriptor) });
     }
     let doing = format!("starting the jailer {}", program.display());
-    let mut child = spawn(jailer, &keep).doing(doing)?;
-    drop(answer_end);
-    let answered = message::receive(&answer).doing("hearing of the jail").and_then(understand);
-    match answered {
-        Ok((pid, report, handle)) => Ok(Jailed { jailer: child, handle, pid, report }),
-        Err(error) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(error)
-        }
-    }
+    let jailer = spawn(jailer, &keep).doing(doing)?;
+    Ok(Launching { jailer, answer: JailerAnswer(answer) })
 }
 
-fn understand(answer: Option<(Vec<u8>, Option<OwnedFd>)>) -> Result<(u32, JailReport, OwnedFd)> {
+fn understand(answer: Option<(Vec<u8>, Option<OwnedFd>)>) -> Result<JailedProgram> {
     let nothing = || JailError::new("the jailer ended without a word");
     let (text, handle) = answer.ok_or_else(nothing)?;
     match (serde_json::from_slice(&text), handle) {
-        (Ok(JailAnswer::Started { pid, report }), Some(handle)) => Ok((pid, report, handle)),
+        (Ok(JailAnswer::Started { pid, report }), Some(handle)) => Ok(JailedProgram { handle, pid, report }),
         (Ok(JailAnswer::Failed(why)), _) => Err(JailError::new(format!("the jail cannot be built: {why}"))),
         _ => Err(JailError::new("the jailer's answer cannot be understood")),
     }

@@ -39,7 +39,7 @@ mod stage;
 pub use cgroup::{adopt as adopt_into_group, memory_used, remove as remove_group};
 pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};
 pub use error::{JailError, JailResult};
-pub use launch::{Jailed, launch};
+pub use launch::{Jailed, JailedProgram, JailerAnswer, Launching, begin, launch};
 pub use libraries::code_of;
 pub use privilege_bits::PrivilegeBits;
 pub use report::{JailReport, Measure, MeasureState};

@@ -25,7 +25,7 @@ use crate::message::{self, JAILER, JailAnswer, JailOrder};
 use crate::report::JailReport;
 use crate::spec::{JailIdentity, JailSpec, NetworkScope};
 use opener::{Opener, OwnDescriptors};
-use processes::Waited;
+use processes::{Forked, Waited};
 
 /// Is the jailer, if that is what the program was started for: a program calls this first of all, with its arguments
 /// (without its name), before it has a second thread.
@@ -157,8 +157,10 @@ impl Jail {
         seal::report(spec, &mut report);
         let (life_end, life) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe of the jail")?;
-        let Some(init) = processes::fork()? else { processes::be_init(spec, cgroup, &life_end) };
-        let init = Waited(init);
+        let init = match processes::fork_into(cgroup)? {
+            Forked::Parent(init) => Waited(init),
+            Forked::Child(joined) => processes::be_init(spec, joined, &life_end),
+        };
         let finished = Self::start_program(spec, cgroup, life_end).and_then(|started| {
             // What the program was given is its own from here on, above all its disks and their locks.
             let mut keep = started.descriptors(spec, cgroup, &life);
@@ -188,8 +190,9 @@ impl Jail {
         let (complaints, complaints_end) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe of the jail")?;
         let (channel, channel_end) = message::pair().doing("making a socket of the jail")?;
-        let Some(program) = processes::fork()? else {
-            processes::be_program(spec, cgroup, &complaints_end, &channel_end)
+        let program = match processes::fork_into(cgroup)? {
+            Forked::Parent(program) => program,
+            Forked::Child(joined) => processes::be_program(spec, joined, &complaints_end, &channel_end),
         };
         drop((complaints_end, channel_end, life_end));
         let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())

@@ -1,5 +1,6 @@
 //! Namespaces, and the only files that are in the mount namespace.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -76,8 +77,9 @@ pub(super) fn enter_root(view: &View, report: &mut JailReport) -> Result<()> {
     rustix::mount::move_mount(&root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .doing("mounting the jail's root")?;
     rustix::process::fchdir(&root).doing("entering the jail's root")?;
+    let mut made = BTreeSet::new();
     for piece in &pieces {
-        piece.put(&root)?;
+        piece.put(&root, &mut made)?;
     }
     set_attributes(&root, MountAttrFlags::MOUNT_ATTR_RDONLY).doing("making the jail's root read-only")?;
     rustix::process::pivot_root(".", ".").doing("entering the jail's root")?;
@@ -116,9 +118,9 @@ impl Piece {
         Ok(Self { tree, target: target.to_owned(), is_directory })
     }
 
-    /// Mounts it at its place below `root`, where that is made.
+    /// Mounts it at its place below `root`, where that is made; `made` are the directories that are there.
     #[allow(clippy::disallowed_methods, reason = "the jail's root is in memory and no durable file")]
-    fn put(&self, root: &OwnedFd) -> Result<()> {
+    fn put(&self, root: &OwnedFd, made: &mut BTreeSet<PathBuf>) -> Result<()> {
         let doing = || format!("giving the jail {}", self.target.display());
         let below = self.target.strip_prefix("/").map_err(|_| {
             JailError::new(format!("{} is not an absolute path in a jail", self.target.display()))
@@ -128,6 +130,9 @@ impl Piece {
         let parents = if self.is_directory { Some(below) } else { below.parent() };
         for name in parents.into_iter().flat_map(Path::components) {
             directory.push(name);
+            if !made.insert(directory.clone()) {
+                continue;
+            }
             match rustix::fs::mkdirat(root, &directory, mode) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error).doing(doing()),

@@ -26,6 +26,9 @@ const PAGE: usize = 4096;
 const NOTIF_RECV: libc::Ioctl = iowr::<libc::seccomp_notif>(0);
 const NOTIF_SEND: libc::Ioctl = iowr::<libc::seccomp_notif_resp>(1);
 const NOTIF_ADDFD: libc::Ioctl = 1 << 30 | ioctl_of::<libc::seccomp_notif_addfd>(3);
+const NOTIF_SET_FLAGS: libc::Ioctl = 1 << 30 | ioctl_of::<u64>(4);
+/// Has the kernel run who waits for a held call, and who waits for its answer, on the processor of the other (Linux 6.6).
+const SYNC_WAKE_UP: libc::c_ulong = 1;
 /// Answers the call with the number of the descriptor that was added.
 const ADDFD_FLAG_SEND: u32 = 2;
 
@@ -113,6 +116,11 @@ impl OwnDescriptors {
 
 impl Opener {
     pub(super) fn new(listener: OwnedFd, openings: Vec<Opening>, own: OwnDescriptors) -> Self {
+        // SAFETY: the request takes a number. A kernel that does not know it answers held calls all the same, later.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS, SYNC_WAKE_UP);
+        }
         Self { listener, openings, own }
     }
 
@@ -201,6 +209,7 @@ mod tests {
     #[test]
     fn requests_have_the_kernels_numbers() {
         assert_eq!((NOTIF_RECV, NOTIF_SEND, NOTIF_ADDFD), (0xc050_2100, 0xc018_2101, 0x4018_2103));
+        assert_eq!(NOTIF_SET_FLAGS, 0x4008_2104);
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! call that reaches into another process.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -48,6 +48,50 @@ pub(super) fn fork() -> Result<Option<Pid>> {
     }
 }
 
+/// What a fork into a control group makes of this process.
+pub(super) enum Forked {
+    /// The parent.
+    Parent(Pid),
+    /// The child, and whether it is in the group.
+    Child(std::io::Result<()>),
+}
+
+/// Forks a child that is in `cgroup`.
+///
+/// Must be called with one thread, as [`fork`].
+pub(super) fn fork_into(cgroup: Option<&Cgroup>) -> Result<Forked> {
+    let (forked, is_born_inside) = match cgroup.and_then(Cgroup::birthplace).map(fork_inside) {
+        Some(Ok(forked)) => (forked, true),
+        // A kernel before 5.7, or a sandbox around this process that does not know the call: it joins as any process can.
+        Some(Err(_)) | None => (fork()?, false),
+    };
+    Ok(match forked {
+        Some(child) => Forked::Parent(child),
+        None => Forked::Child(cgroup.map_or(Ok(()), |cgroup| cgroup.join(is_born_inside))),
+    })
+}
+
+/// Forks a child in the control group of version 2 whose directory is `group`: `None` in the child.
+fn fork_inside(group: BorrowedFd<'_>) -> std::io::Result<Option<Pid>> {
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    // SAFETY: all zeros is a value of this structure of numbers.
+    #[allow(unsafe_code)]
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.cgroup = group.as_raw_fd() as u64;
+    // SAFETY: it is a fork, of a process with one thread. glibc, which does not know of it, keeps its number of this thread: it
+    // is used for locks alone, which nobody else takes in the child.
+    #[allow(unsafe_code)]
+    let child = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<libc::clone_args>())
+    };
+    match child {
+        -1 => Err(std::io::Error::last_os_error()),
+        child => Ok(Pid::from_raw(child as i32)),
+    }
+}
+
 /// Ends this process at once; nothing of the copy that it is of its parent is dropped.
 pub(super) fn exit(status: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of this process.
@@ -58,9 +102,9 @@ pub(super) fn exit(status: i32) -> ! {
 }
 
 /// Is the jail's first process: ends the program when `life`, of which the stage holds the other end, breaks.
-pub(super) fn be_init(spec: &JailSpec, cgroup: Option<&Cgroup>, life: &OwnedFd) -> ! {
+pub(super) fn be_init(spec: &JailSpec, joined: std::io::Result<()>, life: &OwnedFd) -> ! {
     let prepared = (|| -> Result<()> {
-        cgroup.map_or(Ok(()), Cgroup::join).doing("joining the control group")?;
+        joined.doing("joining the control group")?;
         let keep: Vec<RawFd> = spec.guard.into_iter().chain([life.as_raw_fd()]).collect();
         // What it could complain to is nobody's business for as long as the box lives.
         for stdio in 0..3 {
@@ -100,11 +144,11 @@ pub(super) fn be_init(spec: &JailSpec, cgroup: Option<&Cgroup>, life: &OwnedFd) 
 /// Becomes the program; whatever goes wrong is written to `complaints`, which closes when the program starts.
 pub(super) fn be_program(
     spec: &JailSpec,
-    cgroup: Option<&Cgroup>,
+    joined: std::io::Result<()>,
     complaints: &OwnedFd,
     stage: &OwnedFd,
 ) -> ! {
-    let error = match become_program(spec, cgroup, stage) {
+    let error = match become_program(spec, joined, stage) {
         Ok(never) => match never {},
         Err(error) => error.to_string(),
     };
@@ -114,12 +158,12 @@ pub(super) fn be_program(
 
 fn become_program(
     spec: &JailSpec,
-    cgroup: Option<&Cgroup>,
+    joined: std::io::Result<()>,
     stage: &OwnedFd,
 ) -> Result<std::convert::Infallible> {
     super::signals::restore()?;
     super::signals::ignore(libc::SIGXFSZ);
-    cgroup.map_or(Ok(()), Cgroup::join).doing("joining the control group")?;
+    joined.doing("joining the control group")?;
     let program = c_string(&spec.program)?;
     let arguments: Vec<CString> = std::iter::once(Ok(program.clone()))
         .chain(spec.arguments.iter().map(c_string))

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
 
-use boxlite_jail::Jailed;
+use boxlite_jail::{JailerAnswer, Launching, Profile};
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -72,14 +72,18 @@ fn network_backend(
     };
     let policy = Policy::new(&ports, loopback_aliases()?);
     let (wire, ends) = Wire::new(policy, allowed, network.max_connections)?;
-    let stack = start_stack(
+    let (stack, jailed) = start_stack(
         StackCommand::new(&spec.qemu, &ports, ends.stack.as_raw_fd()),
         &ends.stack,
         network,
         jail,
         spawner,
     )?;
-    let ready = wire.readiness(&stack, mac)?;
+    let serves = wire.readiness(&stack, mac)?;
+    let ready = async move {
+        jailed.map_or(Ok(()), |answer| jail::finish(answer, Profile::Stack))?;
+        serves.await
+    };
     let counts = wire.counts();
     let counted = Arc::clone(&counts);
     let carry = async move {
@@ -108,20 +112,20 @@ fn network_backend(
     })
 }
 
-/// Starts the user-mode network behind `wire`: in a jail of its own, where the box has jails.
+/// Starts the user-mode network behind `wire`: in a jail of its own, where the box has jails, which answers when that is built.
 fn start_stack(
     command: StackCommand,
     wire: &OwnedFd,
     network: &Network,
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
-) -> Result<StackProcess> {
+) -> Result<(StackProcess, Option<JailerAnswer>)> {
     let program = command.program.clone();
     let doing = "starting the user-mode network with";
     if let Some(jail) = jail {
-        let Jailed { jailer, .. } = jail::launch(jail.network(network, command), spawner)?;
+        let Launching { jailer, answer } = jail::begin(jail.network(network, command), spawner)?;
         let ender = ChildEnder::of_jail(&jailer).doing(doing, &program)?;
-        return Ok(StackProcess::new(program, jailer, ender));
+        return Ok((StackProcess::new(program, jailer, ender), Some(answer)));
     }
     let mut unjailed = Command::new(&program);
     unjailed.args(command.arguments);
@@ -129,7 +133,7 @@ fn start_stack(
     unjailed.env("LC_ALL", "C");
     let child = spawner.spawn(unjailed, &[wire.as_fd()]).doing(doing, &program)?;
     let ender = ChildEnder::of(&child).doing(doing, &program)?;
-    Ok(StackProcess::new(program, child, ender))
+    Ok((StackProcess::new(program, child, ender), None))
 }
 
 fn share_backend(share: Share) -> DeviceBackend {

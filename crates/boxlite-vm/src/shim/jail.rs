@@ -17,8 +17,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use boxlite_jail::{
-    Bound, CgroupSpec, JailError, JailIdentity, JailSpec, Jailed, Limits, NetworkScope, Opening, Profile,
-    View,
+    Bound, CgroupSpec, JailError, JailIdentity, JailReport, JailSpec, Jailed, JailerAnswer, Launching,
+    Limits, NetworkScope, Opening, Profile, View,
 };
 use boxlite_types::{Error, Result};
 
@@ -186,17 +186,39 @@ fn virtual_size(overlay: &File) -> Option<u64> {
 ///
 /// # Errors
 /// `Unsupported` when the jail cannot be built.
-pub(super) fn launch(mut jail: JailSpec, spawner: &ChildSpawner) -> Result<Jailed> {
+pub(super) fn launch(jail: JailSpec, spawner: &ChildSpawner) -> Result<Jailed> {
+    let profile = jail.profile;
+    let jailed = begin(jail, spawner)?.finish().map_err(unavailable)?;
+    tell_missing(profile, &jailed.report);
+    Ok(jailed)
+}
+
+/// Begins to do as [`launch`]: the box's other jail is built meanwhile.
+///
+/// # Errors
+/// `Unsupported` when the jailer cannot be started.
+pub(super) fn begin(mut jail: JailSpec, spawner: &ChildSpawner) -> Result<Launching> {
     jail.guard = Some(spawner.lock().as_raw_fd());
     // Whatever has become of this program's file since it was started.
     let mut jailer = Command::new("/proc/self/exe");
     prepare(&mut jailer);
-    let jailed = boxlite_jail::launch(jailer, &jail, |jailer, keep| spawner.spawn(jailer, keep));
-    let jailed = jailed.map_err(unavailable)?;
-    for missing in jailed.report.missing() {
-        tracing::info!(program = %jail.profile, %missing, "a measure of the jail is not in force");
+    boxlite_jail::begin(jailer, &jail, |jailer, keep| spawner.spawn(jailer, keep)).map_err(unavailable)
+}
+
+/// Waits until the program of a jail with this profile runs.
+///
+/// # Errors
+/// As [`launch`].
+pub(super) fn finish(answer: JailerAnswer, profile: Profile) -> Result<()> {
+    let started = answer.wait().map_err(unavailable)?;
+    tell_missing(profile, &started.report);
+    Ok(())
+}
+
+fn tell_missing(profile: Profile, report: &JailReport) {
+    for missing in report.missing() {
+        tracing::info!(program = %profile, %missing, "a measure of the jail is not in force");
     }
-    Ok(jailed)
 }
 
 /// Leaves `command` an empty environment, and of its standard streams the one for complaints.
