@@ -56,6 +56,7 @@ impl Environment {
             assets: self.assets(),
             accel,
             registry_config: self.registry_config(),
+            further_registry_configs: self.further_registry_configs(),
             variables: SettingsVariables::from_lookup(|name| self.variables.get(OsStr::new(name)).cloned()),
             ..RuntimeOptions::new(home)
         })
@@ -96,8 +97,22 @@ impl Environment {
         Some(data.join("boxlite"))
     }
 
-    /// Returns Docker's `config.json`, in `DOCKER_CONFIG` or else in `.docker` of the user's home.
+    /// Returns the file of `REGISTRY_AUTH_FILE`, or else Docker's `config.json`.
     fn registry_config(&self) -> Option<PathBuf> {
+        let named = self.path("REGISTRY_AUTH_FILE").filter(|file| !file.as_os_str().is_empty());
+        named.or_else(|| self.docker_config())
+    }
+
+    /// Returns Podman's `auth.json`: that of this session, then the one that outlives it.
+    fn further_registry_configs(&self) -> Vec<PathBuf> {
+        let set = |name| self.path(name).filter(|path| !path.as_os_str().is_empty());
+        let config = set("XDG_CONFIG_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+        let directories = [set("XDG_RUNTIME_DIR"), config];
+        directories.into_iter().flatten().map(|directory| directory.join("containers/auth.json")).collect()
+    }
+
+    /// Returns Docker's `config.json`, in `DOCKER_CONFIG` or else in `.docker` of the user's home.
+    fn docker_config(&self) -> Option<PathBuf> {
         let named = self.path("DOCKER_CONFIG").filter(|directory| !directory.as_os_str().is_empty());
         let directory = named.or_else(|| std::env::home_dir().map(|home| home.join(".docker")))?;
         Some(directory.join("config.json"))
@@ -155,6 +170,14 @@ mod tests {
         assert_eq!(options.assets.path, ["/a", "/b"].map(PathBuf::from));
         assert_eq!(options.assets.shim, Some("/shim".into()));
         assert_eq!(options.registry_config, Some("/d/config.json".into()));
+        let podman = environment(&[
+            ("REGISTRY_AUTH_FILE", "/a.json"),
+            ("XDG_RUNTIME_DIR", "/run/u"),
+            ("XDG_CONFIG_HOME", "/c"),
+        ]);
+        assert_eq!(podman.registry_config(), Some("/a.json".into()));
+        let further = ["/run/u/containers/auth.json", "/c/containers/auth.json"].map(PathBuf::from);
+        assert_eq!(podman.further_registry_configs(), further);
         let data = environment(&[("XDG_DATA_HOME", "/data"), ("HOME", "/root"), ("DOCKER_CONFIG", "")]);
         assert_eq!(data.assets().directories[1], PathBuf::from("/data/boxlite"));
         assert_eq!(data.fetched_assets(false), Some("/data/boxlite".into()));

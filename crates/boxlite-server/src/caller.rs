@@ -48,6 +48,17 @@ impl Caller {
         }
     }
 
+    /// Refuses what only the operator may do; `what` completes "cannot".
+    pub(crate) fn refuse_named(&self, what: &str) -> Result<()> {
+        match self {
+            Self::Named(key) => {
+                let message = format!("key {} cannot {what}: images are everybody's", key.name);
+                Err(Error::new(ErrorKind::Denied, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the options of a box that will belong to the caller.
     ///
     /// # Errors

@@ -78,6 +78,13 @@ impl Registry {
         completed.filter(|line| line.contains("http.request.method=GET") && line.contains(part)).count()
     }
 
+    /// Returns how many requests of this method have completed.
+    pub fn requests(&self, method: &str) -> usize {
+        let log = self.log();
+        let completed = log.lines().filter(|line| line.contains("response completed"));
+        completed.filter(|line| line.contains(&format!("http.request.method={method} "))).count()
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }

@@ -21,6 +21,7 @@ mod execution;
 pub mod gc;
 mod host;
 mod image;
+mod image_requests;
 mod pause;
 mod platform;
 mod port;
@@ -46,6 +47,7 @@ pub use host::{
     SpaceInfo,
 };
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
+pub use image_requests::{ArchiveFormat, HistoryEntry, Login, PushOptions};
 pub use pause::{Pause, PauseCause, QuotaUse};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};

@@ -39,7 +39,11 @@ impl LocalContext {
         let settings = Settings::load(&home, &options.variables, &options.settings)?;
         let store = Store::open_in(&home)?;
         let assets = options.assets.clone();
-        let registries = RegistryProbe::new(options.registry_config.as_deref(), options.registries.clone());
+        let registries = RegistryProbe::new(
+            options.registry_config.as_deref(),
+            &options.further_registry_configs,
+            options.registries.clone(),
+        );
         let context = Self {
             home,
             store,

@@ -32,8 +32,11 @@ pub struct RuntimeOptions {
     pub assets: AssetSearch,
     /// The accelerator that runs the guests' code.
     pub accel: Accel,
-    /// Docker's `config.json` with the credentials for registries; without one, pulls are anonymous.
+    /// Docker's `config.json` with the credentials for registries, which a login changes; without one, pulls are
+    /// anonymous.
     pub registry_config: Option<PathBuf>,
+    /// Files of the same form, such as Podman's `auth.json`, asked in turn where the first has nothing for a registry.
+    pub further_registry_configs: Vec<PathBuf>,
     /// The registries that pulls may use. A program that pulls for others, as `boxlite serve` does, names the private ones
     /// that they may use.
     pub registries: RegistryPolicy,
@@ -52,6 +55,7 @@ impl RuntimeOptions {
             assets: AssetSearch::default(),
             accel: Accel::default(),
             registry_config: None,
+            further_registry_configs: Vec::new(),
             registries: RegistryPolicy::default(),
             variables: SettingsVariables::default(),
             settings: SettingsOptions::default(),

@@ -182,7 +182,7 @@ async fn copy_out(
 }
 
 /// Reads standard input on a thread of its own, because nothing may wait for a read that never ends.
-fn standard_input() -> Result<Box<dyn AsyncRead + Send + Unpin>, CommandFailure> {
+pub(super) fn standard_input() -> Result<Box<dyn AsyncRead + Send + Unpin>, CommandFailure> {
     let (read, write) = make_pipe()?;
     std::thread::spawn(move || {
         let mut write = std::fs::File::from(write);

@@ -10,11 +10,14 @@ mod create;
 mod each;
 mod exec;
 mod gc;
+mod history;
 mod id_file;
 mod images;
 mod info;
 mod inspect;
 mod kill;
+mod load;
+mod login;
 mod logs;
 mod ls;
 mod man;
@@ -22,16 +25,19 @@ mod open;
 mod pause;
 mod port;
 mod pull;
+mod push;
 mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod serve;
 mod serve_key;
 mod setup;
 mod start;
 mod stop;
 mod system;
+mod tag;
 mod update;
 mod version;
 mod wait;
@@ -69,6 +75,20 @@ pub(crate) enum CliCommand {
     Images(images::ImagesArgs),
     /// Remove images
     Rmi(rmi::RemoveImageArgs),
+    /// Give an image one more name
+    Tag(tag::TagArgs),
+    /// Show the steps in which an image was made
+    History(history::HistoryArgs),
+    /// Pack images into an archive
+    Save(save::SaveArgs),
+    /// Take in the images of an archive
+    Load(load::LoadArgs),
+    /// Send an image to a registry
+    Push(push::PushArgs),
+    /// Keep a user name and a password for a registry
+    Login(login::LoginArgs),
+    /// Forget the password for a registry
+    Logout(login::LogoutArgs),
     /// Create a box from an image and run a command in it
     #[command(override_usage = "boxlite run [OPTIONS] IMAGE [COMMAND] [ARG]...")]
     Run(run::RunArgs),
@@ -156,6 +176,13 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Pull(args) => pull::pull(&runtime()?, args).await,
         CliCommand::Images(args) => images::images(&runtime()?, args).await,
         CliCommand::Rmi(args) => rmi::rmi(&runtime()?, args).await,
+        CliCommand::Tag(args) => tag::tag(&runtime()?, args).await,
+        CliCommand::History(args) => history::history(&runtime()?, args).await,
+        CliCommand::Save(args) => save::save(&runtime()?, args).await,
+        CliCommand::Load(args) => load::load(&runtime()?, args).await,
+        CliCommand::Push(args) => push::push(&runtime()?, args).await,
+        CliCommand::Login(args) => login::login(&runtime()?, args).await,
+        CliCommand::Logout(args) => login::logout(&runtime()?, args).await,
         CliCommand::Run(args) => run::run(&runtime()?, environment, args).await,
         CliCommand::Create(args) => create::create(&runtime()?, environment, args).await,
         CliCommand::Clone(args) => clone::clone(&runtime()?, args).await,

@@ -1,7 +1,7 @@
-//! The tables of `ls` and `images`.
+//! The tables of `ls`, `images` and `history`.
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxInfo, BoxState, Image, MainProcess, Reference};
+use boxlite::{BoxInfo, BoxState, HistoryEntry, Image, MainProcess, Reference};
 use jiff::Timestamp;
 
 use super::{TextTable, ago, span};
@@ -120,6 +120,29 @@ pub(crate) fn image_table(images: &[Image], whole: bool, now: Timestamp) -> Stri
                 Bytes(image.stored_bytes()).to_string(),
             ]);
         }
+    }
+    table.text()
+}
+
+/// Returns the steps of an image's making as a table, with times relative to `now`.
+pub(crate) fn history_table(steps: &[HistoryEntry], whole: bool, now: Timestamp) -> String {
+    const MAX_STEP_CHARS: usize = 45;
+    let mut table = TextTable::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+    for step in steps {
+        let id = match step.digest {
+            Some(digest) if whole => digest.to_string(),
+            Some(digest) => digest.hex()[..12].to_owned(),
+            None => "<missing>".to_owned(),
+        };
+        let created = step.created.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+        let limit = if whole { usize::MAX } else { MAX_STEP_CHARS };
+        table.row([
+            id,
+            created.map_or_else(|| "unknown".to_owned(), |created| ago(created, now)),
+            shortened(&step.created_by, limit),
+            Bytes(step.size).to_string(),
+            step.comment.clone(),
+        ]);
     }
     table.text()
 }

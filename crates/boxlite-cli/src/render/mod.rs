@@ -10,7 +10,7 @@ mod usage;
 
 pub(crate) use gc::{explanation_text, gc_text};
 pub(crate) use info::{info_text, is_complete};
-pub(crate) use lists::{BoxColumns, box_table, familiar, image_table};
+pub(crate) use lists::{BoxColumns, box_table, familiar, history_table, image_table};
 pub(crate) use logs::LogWriter;
 pub(crate) use progress::progress;
 pub(crate) use table::{TextTable, ago, span};

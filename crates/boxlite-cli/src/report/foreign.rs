@@ -3,23 +3,16 @@
 /// Returns what to use instead of a command that other tools have; `None` for one that nobody has.
 pub(super) fn instead_of(command: &str) -> Option<&'static str> {
     Some(match command {
-        "build" | "buildx" | "builder" | "bake" | "commit" => {
-            "make images with `buildah` or `docker build`; boxlite runs them from a registry, oci:DIR, oci-archive:FILE and docker-archive:FILE"
+        "build" | "buildx" | "builder" | "bake" => {
+            "make images with `buildah` or `docker build`, save them, and take them in with `boxlite load`"
         }
-        "load" | "import" => {
-            "`boxlite pull docker-archive:FILE` takes what `docker save` wrote; oci:DIR and oci-archive:FILE name other local images"
-        }
-        "save" | "push" | "tag" => "`skopeo copy` copies images between registries and archives",
-        "login" | "logout" => {
-            "boxlite uses the credentials that `docker login` leaves in ~/.docker/config.json, and its credential helpers"
-        }
+        "manifest" => "boxlite pushes images of one platform; `skopeo` and `buildah` make indexes of several",
         "image" => "use `boxlite images`, `boxlite pull`, `boxlite rmi` and `boxlite inspect`",
         "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
         "prune" => {
             "`boxlite gc` removes what no box needs, `boxlite rm --all` removes the boxes that do not run"
         }
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
-        "history" => "`boxlite inspect IMAGE` shows an image's layers and its defaults",
         "top" => "`boxlite exec BOX ps` lists the processes of a box",
         "stats" => {
             "`boxlite ls --size` shows disk use, and `boxlite serve` has figures per box under /metrics"

@@ -16,8 +16,12 @@ pub(crate) enum Topic {
     Removal,
     /// An image from its source.
     Image,
-    /// The removal of an image.
+    /// An image that the home should have.
     ImageRemoval,
+    /// An image on its way to a registry, or what a registry lets in.
+    Push,
+    /// An archive of images.
+    Archive,
     /// A new box.
     NewBox,
     /// The start of a box.
@@ -46,8 +50,8 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         (ErrorKind::NotFound, Topic::NewBox | Topic::Image) => {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
         }
-        (ErrorKind::NotFound, Topic::ImageRemoval) => "`boxlite images` lists the images there are",
-        (ErrorKind::NotFound, Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy)
+        (ErrorKind::NotFound, Topic::ImageRemoval | Topic::Push) => "`boxlite images` lists the images there are",
+        (ErrorKind::NotFound, Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy | Topic::Archive)
         // The home of a server, which gc never collects from here.
         | (ErrorKind::Unsupported, Topic::Collection) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
@@ -66,6 +70,9 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         (ErrorKind::Busy, _) => "another boxlite process is at work on it; try again in a moment",
         (ErrorKind::Unsupported, _) => {
             "`boxlite info` says what this host has and lacks; scripts/setup in boxlite's source installs what is missing"
+        }
+        (ErrorKind::Unavailable, Topic::Push) => {
+            "check the registry's name and the network; --insecure allows plain HTTP and untrusted certificates"
         }
         (ErrorKind::Unavailable, Topic::NewBox | Topic::Image) => {
             "check the registry's name and the network; --insecure allows plain HTTP and untrusted certificates, --pull never uses only what is here"
@@ -90,7 +97,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
 fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
     let hint = match (cause, kind) {
         (ErrorCause::Credentials, _) => {
-            "boxlite uses the credentials that `docker login` leaves in ~/.docker/config.json, and its credential helpers"
+            "`boxlite login` keeps credentials; those that `docker login` and `podman login` left are used as well, and Docker's credential helpers"
         }
         (ErrorCause::Platform, _) => {
             "boxes run on the host's own processors; choose an image that is built for them"

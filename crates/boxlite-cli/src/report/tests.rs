@@ -44,7 +44,7 @@ fn a_hint_is_about_what_the_error_is_about() {
 #[test]
 fn the_cause_decides_before_the_kind_and_the_topic() {
     let cases = [
-        (ErrorKind::Denied, ErrorCause::Credentials, Topic::Image, "docker login"),
+        (ErrorKind::Denied, ErrorCause::Credentials, Topic::Image, "boxlite login"),
         (ErrorKind::Unsupported, ErrorCause::Platform, Topic::NewBox, "processors"),
         (ErrorKind::Unsupported, ErrorCause::Volume, Topic::NewBox, "HOST is a directory"),
         (ErrorKind::NotFound, ErrorCause::Volume, Topic::Start, "put it back"),

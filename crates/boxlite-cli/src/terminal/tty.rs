@@ -52,3 +52,36 @@ impl Drop for RawMode {
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
     }
 }
+
+/// Standard input's terminal without an echo; dropping it restores the earlier mode.
+#[derive(Debug)]
+pub(crate) struct QuietTerminal(());
+
+/// The mode to restore.
+static LOUD: std::sync::Mutex<Option<Termios>> = std::sync::Mutex::new(None);
+
+impl QuietTerminal {
+    /// Turns the echo off.
+    pub(crate) fn enter() -> std::io::Result<Self> {
+        let before = tcgetattr(stdin())?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        *LOUD.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
+        tcsetattr(stdin(), OptionalActions::Flush, &quiet)?;
+        Ok(Self(()))
+    }
+
+    /// Restores the mode, for an owner that will not be dropped.
+    pub(crate) fn restore() {
+        if let Some(before) = LOUD.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            // The terminal may be gone.
+            let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
+        }
+    }
+}
+
+impl Drop for QuietTerminal {
+    fn drop(&mut self) {
+        Self::restore();
+    }
+}

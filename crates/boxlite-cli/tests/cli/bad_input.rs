@@ -58,7 +58,7 @@ fn unknown_options_end_with_boxlite_s_own_status() {
 #[test]
 fn commands_of_other_tools_are_answered_with_what_to_use() {
     let home = Home::bare();
-    for (command, instead) in [("prune", "boxlite gc"), ("build", "buildah"), ("login", "docker login")] {
+    for (command, instead) in [("prune", "boxlite gc"), ("build", "buildah"), ("manifest", "skopeo")] {
         let output = home.run(&[command, "--all", "x"]);
         let error = output.refused(instead);
         assert!(

@@ -4,6 +4,7 @@ mod executions;
 mod native;
 mod observe;
 mod public;
+mod transfer;
 
 use std::borrow::Cow;
 use std::sync::Arc;

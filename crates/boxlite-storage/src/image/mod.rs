@@ -1,9 +1,13 @@
 //! Images: named by references, pulled from their sources, kept as blobs and described in the catalogue.
 
 mod blobs;
+mod history;
 mod ingest;
+mod load;
 mod manifest;
 mod pull;
+mod push;
+mod save;
 mod source;
 mod space;
 
@@ -15,14 +19,16 @@ use boxlite_home::admission::Collector;
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, blocking};
-use boxlite_types::{Digest, Error, Image, Layer, Removal, Result};
+use boxlite_types::{Digest, Error, Image, Layer, Login, Removal, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::image_chain;
-use crate::reference::Reference;
+use crate::reference::{Reference, RegistryReference};
 use crate::store::Store;
 
 pub(crate) use blobs::{Blobs, remove as remove_blob};
+pub use load::ImageArchive;
+pub use save::SavedImages;
 use source::RegistryAccess;
 pub use source::{RegistryPolicy, RegistryProbe};
 pub(crate) use space::WriteSpace;
@@ -56,6 +62,26 @@ impl Images {
     pub fn with_registry_config(self, file: Option<PathBuf>) -> Self {
         let registries = RegistryAccess { config: file.map(Arc::from), ..self.registries };
         Self { registries, ..self }
+    }
+
+    /// Takes them from these files of the same form where the first has none.
+    #[must_use]
+    pub fn with_further_registry_configs(self, files: Vec<PathBuf>) -> Self {
+        let registries = RegistryAccess { further: files.into(), ..self.registries };
+        Self { registries, ..self }
+    }
+
+    /// Checks credentials against their registry and keeps them in the registry configuration, which is returned.
+    ///
+    /// # Errors
+    /// `Denied` when the registry refuses them, `Unavailable` when it cannot be reached; nothing is kept then.
+    pub async fn login(&self, login: &Login) -> Result<PathBuf> {
+        self.registries.login(login).await
+    }
+
+    /// Forgets the credentials for a registry; says whether there were any.
+    pub async fn logout(&self, registry: &str) -> Result<bool> {
+        self.registries.logout(registry).await
     }
 
     /// Pulls from the registries that `policy` allows; without it, from any.
@@ -98,6 +124,20 @@ impl Images {
             let (image, name) = find(&this.store, &wanted)?;
             let removed = this.store.remove_image(image.digest, name.as_deref(), force)?;
             Ok(removed)
+        })
+        .await
+    }
+
+    /// Gives an image one more name, even if that named another before.
+    ///
+    /// # Errors
+    /// As for [`Images::find`]; `InvalidInput` for a name that cannot be given: of files, or with a digest.
+    pub async fn tag(&self, wanted: &str, name: &str) -> Result<Image> {
+        let reference = given_name(name)?;
+        let (this, wanted) = (self.clone(), wanted.to_owned());
+        blocking(move || {
+            let digest: Digest = this.find_blocking(&wanted)?.digest;
+            this.store().tag_image(digest, &reference.to_string())
         })
         .await
     }
@@ -172,6 +212,22 @@ pub(crate) fn disk_digests(diff_ids: &[Digest], virtual_size: u64) -> Vec<String
     (1..=diff_ids.len().max(1))
         .map(|end| disk_digest(&diff_ids[..end.min(diff_ids.len())], virtual_size))
         .collect()
+}
+
+/// The name that an image is to be given here.
+///
+/// # Errors
+/// `InvalidInput` for a name of files, or one with a digest, which no choice of ours can make true.
+fn given_name(name: &str) -> Result<RegistryReference> {
+    match name.parse()? {
+        Reference::Registry(reference) if reference.digest().is_none() => Ok(reference),
+        Reference::Registry(_) => Err(Error::invalid(format!(
+            "'{name}' has a digest, and a name that is given to an image has none"
+        ))),
+        _ => Err(Error::invalid(format!(
+            "'{name}' names files, and an image is given names such as web:1 or registry.example/web:1"
+        ))),
+    }
 }
 
 /// The image, and the canonical reference if `wanted` is one.

@@ -20,7 +20,7 @@ use super::source::ImageSource;
 use super::{Images, WriteSpace, disk_digests};
 use crate::catalog::Catalog;
 use crate::reference::Reference;
-use crate::store::Document;
+use crate::store::{Document, NameOrigin};
 
 /// How many layers are fetched at a time.
 const PARALLEL_LAYERS: usize = 3;
@@ -28,13 +28,21 @@ const PARALLEL_LAYERS: usize = 3;
 const INDEX_DEPTH: usize = 3;
 
 /// An image as its source describes it, verified.
-struct ResolvedImage {
-    digest: Digest,
+pub(super) struct ResolvedImage {
+    pub(super) digest: Digest,
     document: Vec<u8>,
     manifest: Manifest,
     config: Vec<u8>,
     parsed: ParsedConfig,
     platform: Platform,
+}
+
+/// What an image that is fetched is called in the catalogue.
+pub(super) struct NewNames {
+    pub(super) references: Vec<String>,
+    pub(super) origin: NameOrigin,
+    /// Whether it comes from a registry, so that its layers can be had again.
+    pub(super) of_registry: bool,
 }
 
 impl Images {
@@ -112,16 +120,27 @@ impl Images {
         options: &PullOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<()> {
-        let names = image.references.iter().filter_map(|name| name.parse().ok());
-        let of_registry = names.filter_map(|name| match name {
-            Reference::Registry(reference) => Some(reference),
-            _ => None,
-        });
-        let Some(name) = of_registry.into_iter().next() else { return Ok(()) };
         let (this, diff_ids) = (self.clone(), image.diff_ids());
-        if self.has_all_blobs(image).await? || blocking(move || this.is_built(&diff_ids)).await? {
+        if blocking(move || this.is_built(&diff_ids)).await? {
             return Ok(());
         }
+        self.fetch_lost_layers(image, options, progress).await
+    }
+
+    /// Fetches the layers of an image that are gone, whether or not its disk image is built; does nothing for an image
+    /// that no registry has.
+    pub(super) async fn fetch_lost_layers(
+        &self,
+        image: &Image,
+        options: &PullOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<()> {
+        if self.has_all_blobs(image).await? {
+            return Ok(());
+        }
+        let (store, digest) = (self.store.clone(), image.digest);
+        let name = blocking(move || store.registry_name(digest)).await?;
+        let Some(Ok(Reference::Registry(name))) = name.map(|name| name.parse()) else { return Ok(()) };
         let fetch = async {
             let reference = Reference::Registry(name.at_digest(image.digest));
             let source = ImageSource::open(&reference, options, &self.registries, &progress).await?;
@@ -154,7 +173,25 @@ impl Images {
     ) -> Result<Image> {
         progress.report(Progress::Resolving { reference: reference.familiar() });
         let source = ImageSource::open(reference, options, &self.registries, &progress).await?;
-        let found = self.identify(&source, reference, options).await?;
+        let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+        let found = self.identify(&source, &reference.familiar(), &wanted).await?;
+        let names = NewNames {
+            references: vec![reference.to_string()],
+            origin: NameOrigin::Source,
+            of_registry: matches!(reference, Reference::Registry(_)),
+        };
+        let stored = self.store_found(&source, found, names, &progress).await;
+        stored.map_err(|error| error.while_doing(format!("pulling {}", reference.familiar())))
+    }
+
+    /// Fetches what the home lacks of an image, and records it.
+    pub(super) async fn store_found(
+        &self,
+        source: &ImageSource,
+        found: ResolvedImage,
+        names: NewNames,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
         let layers = &found.manifest.layers;
         progress.report(Progress::Resolved {
             digest: found.digest,
@@ -163,19 +200,19 @@ impl Images {
         // A pull makes room for a box of this image: not at the expense of its own disk image.
         let keep = disk_digests(&found.parsed.diff_ids, self.settings().disk_size.value.0);
         let job = PullJob { room: self.room(keep.clone())?, keep, written: Arc::default() };
-        let outcome = self.store_image(reference, &source, found, &job, &progress).await;
+        let outcome = self.store_image(names, source, found, &job, progress).await;
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::ResourceExhausted
         {
             self.take_back(&job).await;
         }
-        outcome.map_err(|error| error.while_doing(format!("pulling {}", reference.familiar())))
+        outcome
     }
 
     /// Fetches what is missing and records the image while every blob is leased.
     async fn store_image(
         &self,
-        reference: &Reference,
+        names: NewNames,
         source: &ImageSource,
         found: ResolvedImage,
         job: &PullJob,
@@ -184,8 +221,7 @@ impl Images {
         let layers = found.manifest.layers.clone();
         let this = self.clone();
         let documents = [found.document.clone(), found.config.clone()];
-        let built = matches!(reference, Reference::Registry(_))
-            && self.needs_no_layers(found.parsed.diff_ids.clone()).await?;
+        let built = names.of_registry && self.needs_no_layers(found.parsed.diff_ids.clone()).await?;
         let wanted = if built { self.present(&layers).await? } else { layers.clone() };
         let (to_write, here) = (wanted.clone(), job.clone());
         let small = blocking(move || {
@@ -197,7 +233,7 @@ impl Images {
         let now = Timestamp::now();
         let image = Image {
             digest: found.digest,
-            references: vec![reference.to_string()],
+            references: names.references,
             platform: found.platform,
             config: found.parsed.config,
             layers: layers.into_iter().zip(found.parsed.diff_ids).map(layer_of).collect(),
@@ -208,7 +244,7 @@ impl Images {
         let config = Document { digest: found.manifest.config.digest, length: found.config.len() as u64 };
         let store = self.store.clone();
         blocking(move || {
-            store.insert_image(&image, manifest, config)?;
+            store.insert_image(&image, manifest, config, names.origin)?;
             drop((small, large));
             let gone = || Error::conflict(format!("image {} was removed meanwhile", image.digest));
             store.image(image.digest)?.ok_or_else(gone)
@@ -359,26 +395,24 @@ fn layer_of((layer, diff_id): (Descriptor, Digest)) -> Layer {
 
 impl Images {
     /// Follows indexes to the one manifest that serves the platform, and reads its config.
-    async fn identify(
+    pub(super) async fn identify(
         &self,
         source: &ImageSource,
-        reference: &Reference,
-        options: &PullOptions,
+        name: &str,
+        wanted: &Platform,
     ) -> Result<ResolvedImage> {
-        let name = reference.familiar();
-        let wanted = options.platform.clone().unwrap_or_else(Platform::host);
         let (mut digest, mut document) = source.top().await?;
         for _ in 0..=INDEX_DEPTH {
-            let manifest = match manifest::parse(&document, &name)? {
+            let manifest = match manifest::parse(&document, name)? {
                 manifest::ManifestDocument::Manifest(manifest) => manifest,
                 manifest::ManifestDocument::Index(entries) => {
-                    digest = manifest::choose(&entries, &wanted, &name)?.digest;
+                    digest = manifest::choose(&entries, wanted, name)?.digest;
                     document = source.manifest(digest).await?;
                     continue;
                 }
             };
             let config = self.config(source, &manifest.config).await?;
-            let parsed = manifest::parse_config(&config, manifest.layers.len(), &name)?;
+            let parsed = manifest::parse_config(&config, manifest.layers.len(), name)?;
             let platform = parsed.platform.clone().unwrap_or_else(|| wanted.clone());
             if !wanted.accepts(&platform) {
                 let message = format!("{name} is for {platform}, and {wanted} is wanted");

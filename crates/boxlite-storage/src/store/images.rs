@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Store;
 use super::failure::TransactionResult;
+use super::names::{NameOrigin, name_image};
 use crate::reference::Reference;
 
 /// A blob that an image refers to besides its layers.
@@ -21,7 +22,13 @@ impl Store {
     /// Records an image and lets `references` name it from now on, even if they named others before.
     ///
     /// The caller holds a lease on each of its blobs. An image that is recorded already keeps its other names.
-    pub(crate) fn insert_image(&self, image: &Image, manifest: Document, config: Document) -> Result<()> {
+    pub(crate) fn insert_image(
+        &self,
+        image: &Image,
+        manifest: Document,
+        config: Document,
+        origin: NameOrigin,
+    ) -> Result<()> {
         self.write(|transaction| {
             let digest = image.digest.to_string();
             transaction.execute(
@@ -62,10 +69,7 @@ impl Store {
                 ])?;
             }
             for reference in &image.references {
-                transaction.execute(
-                    "INSERT INTO tags VALUES (?1, ?2) ON CONFLICT (reference) DO UPDATE SET image = ?2",
-                    [reference, &digest],
-                )?;
+                name_image(transaction, reference, &digest, origin)?;
             }
             Ok(())
         })
@@ -81,6 +85,29 @@ impl Store {
         let found =
             self.read(|transaction| select(transaction, "WHERE digest = ?1", &[&digest.to_string()]))?;
         Ok(found.into_iter().next())
+    }
+
+    /// The manifest and the config of an image, as they are stored.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone.
+    pub(crate) fn image_documents(&self, digest: Digest) -> Result<(Document, Document)> {
+        self.read(|transaction| {
+            let mut query = transaction.prepare_cached(
+                "SELECT digest, length FROM image_blobs WHERE image = ?1 AND role = ?2 LIMIT 1",
+            )?;
+            let image = digest.to_string();
+            let mut document = |role: &str| -> TransactionResult<Document> {
+                let row = query.query_row([image.as_str(), role], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+                });
+                let Some((blob, length)) = row.optional()? else {
+                    return Err(Error::not_found(format!("image {digest} was removed meanwhile")).into());
+                };
+                Ok(Document { digest: digest_in(&blob, &image)?, length: length as u64 })
+            };
+            Ok((document("manifest")?, document("config")?))
+        })
     }
 
     /// The image that the canonical `reference` names.

@@ -32,7 +32,7 @@ fn image(name: &str, references: &[&str]) -> Image {
 
 fn insert(store: &Store, image: &Image) {
     let document = |text: &[u8]| Document { digest: Digest::of(text), length: text.len() as u64 };
-    store.insert_image(image, document(b"manifest"), document(b"config")).unwrap();
+    store.insert_image(image, document(b"manifest"), document(b"config"), NameOrigin::Source).unwrap();
 }
 
 fn with_box(store: &Store, image: &Image) {

@@ -11,12 +11,14 @@ mod identity;
 mod images;
 mod intents;
 mod layers;
+mod names;
 mod roots;
 mod schema;
 
 pub use crate::catalog::IntentKind;
 pub use boxes::ListedBox;
 pub(crate) use images::Document;
+pub(crate) use names::NameOrigin;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

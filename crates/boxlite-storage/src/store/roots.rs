@@ -5,15 +5,12 @@ use std::time::{Duration, SystemTime};
 use boxlite_types::{Digest, Result};
 
 use super::Store;
+use super::names::of_registry;
 use crate::catalog::{BlobPin, BoxPin, Catalog, ImagePin, Intent, IntentKind, LayerUser, StaleNotes};
 
 fn hex(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
 }
-
-/// The name of an image that is not one of files on this host.
-const OF_REGISTRY: &str = "reference NOT LIKE 'oci:%' AND reference NOT LIKE 'oci-archive:%'
-    AND reference NOT LIKE 'docker-archive:%'";
 
 fn time(milliseconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds.max(0) as u64)
@@ -36,8 +33,9 @@ impl Catalog for Store {
         self.read(|transaction| {
             let mut statement = transaction.prepare_cached(&format!(
                 "SELECT digest, (SELECT min(reference) FROM tags WHERE image = digest), max(last_used_at, pulled_at),
-                 (SELECT min(reference) FROM tags WHERE image = digest AND {OF_REGISTRY})
-                 FROM images ORDER BY digest"
+                 (SELECT min(reference) FROM tags WHERE image = digest AND {})
+                 FROM images ORDER BY digest",
+                of_registry(transaction)?
             ))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -78,8 +76,9 @@ impl Catalog for Store {
                 return Ok(None);
             }
             let users = format!(
-                "SELECT DISTINCT image, EXISTS (SELECT 1 FROM tags WHERE tags.image = image_blobs.image AND {OF_REGISTRY})
-                 FROM image_blobs WHERE {digests}"
+                "SELECT DISTINCT image, EXISTS (SELECT 1 FROM tags WHERE tags.image = image_blobs.image AND {})
+                 FROM image_blobs WHERE {digests}",
+                of_registry(transaction)?
             );
             let layers = "SELECT diff_id FROM image_blobs WHERE image = ?1 AND role = 'layer' ORDER BY ordinal";
             let (mut users, mut layers) =

@@ -92,7 +92,7 @@ fn press(scratch: &Scratch) {
     let settings =
         Settings::load(&scratch.home, &SettingsVariables::default(), &SettingsOptions::default()).unwrap();
     let store = Arc::new(Store::open(&scratch.home.database()).unwrap());
-    let probe = Arc::new(RegistryProbe::new(None, RegistryPolicy::default()));
+    let probe = Arc::new(RegistryProbe::new(None, &[], RegistryPolicy::default()));
     let collector = Automatic::new(scratch.home.clone(), store, settings).asking(probe);
     // One block is missing, so the pass ends with the first layer.
     let before = scratch.blobs().len();

@@ -1,6 +1,7 @@
 //! Images against programs that we did not write: umoci and skopeo make them, a real registry serves them,
 //! e2fsck and debugfs look at the disk images.
 
+mod archives;
 mod child;
 mod crash;
 mod deltas;
@@ -9,5 +10,6 @@ mod fixture;
 mod layers;
 mod local;
 mod proxy;
+mod push;
 mod reach;
 mod registry;

@@ -171,7 +171,7 @@ async fn credentials_come_from_dockers_configuration() {
     };
 
     let said = pull();
-    assert!(said.starts_with("error denied") && said.contains("docker login"), "{said}");
+    assert!(said.starts_with("error denied") && said.contains("boxlite login"), "{said}");
     write(format!(r#"{{"auths": {{"{}": {{"auth": "dGVzdGVyOndyb25n"}}}}}}"#, registry.address));
     assert!(pull().starts_with("error denied"), "a wrong password");
     write("{".to_owned());

@@ -14,5 +14,6 @@ pub use attach::{Channel, ClientFrame, PING, ServerFrame, WINDOW};
 pub use failure::{ErrorBody, ErrorDetail, ErrorEnvelope};
 pub use progress::{Event, LogEvent, LogRecord};
 pub use requests::{
-    AttachQuery, ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, RemoveQuery,
+    AttachQuery, ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, PushRequest, RemoveQuery,
+    SaveRequest, TagRequest,
 };

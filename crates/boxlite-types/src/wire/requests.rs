@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::PullOptions;
+use crate::{ArchiveFormat, PullOptions, PushOptions};
 
 /// The body of `POST /v1/runtime/images`, answered with events that end in an [`crate::Image`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +22,39 @@ pub struct ImageQuery {
     /// Remove it although a box uses it.
     #[serde(default)]
     pub force: bool,
+}
+
+/// The body of `POST /v1/runtime/image/tags`, answered with the [`crate::Image`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRequest {
+    /// A reference, a digest or a unique digest prefix.
+    pub wanted: String,
+    /// The name to give.
+    pub name: String,
+}
+
+/// The body of `POST /v1/runtime/image/push`, answered with events that end in an [`crate::Image`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushRequest {
+    /// A reference, a digest or a unique digest prefix.
+    pub wanted: String,
+    /// Where to, when `wanted` does not say.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// How.
+    #[serde(default)]
+    pub options: PushOptions,
+}
+
+/// What `GET /v1/runtime/archive` packs, as JSON in the query parameter `request`; the answer is a tar stream. `PUT` takes
+/// such a stream and answers with a list of [`crate::Image`]s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveRequest {
+    /// References, digests or unique digest prefixes.
+    pub images: Vec<String>,
+    /// In which form.
+    #[serde(default)]
+    pub format: ArchiveFormat,
 }
 
 /// The query of `DELETE /v1/runtime/boxes/{id}` and `DELETE /v1/boxes/{id}`.

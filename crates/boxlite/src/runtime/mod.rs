@@ -12,7 +12,7 @@ use boxlite_types::Result;
 use crate::options::RuntimeOptions;
 
 pub use litebox::LiteBox;
-pub use operations::{LogStream, TarStream};
+pub use operations::{ArchiveInput, LogStream, TarStream};
 pub use rest::RemoteOptions;
 
 /// A runtime on a home of this host or on a server's home; cheap to clone.

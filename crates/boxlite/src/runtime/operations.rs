@@ -6,13 +6,15 @@
 //!
 //! `id` is a name, an id or a unique prefix of an id throughout.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, CopyOptions, ExecOptions, Execution,
-    ExitStatus, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink,
-    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, Consumption, CopyOptions,
+    ExecOptions, Execution, ExitStatus, GcOptions, GcReport, HistoryEntry, HostInfo, Image, ListOptions,
+    LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions,
+    Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -22,6 +24,14 @@ use super::{Runtime, RuntimeBackend};
 
 /// A tar archive on its way into a box or out of it.
 pub type TarStream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// An archive of images.
+pub enum ArchiveInput {
+    /// A file of this host, or the directory of an OCI layout.
+    File(PathBuf),
+    /// Its bytes as they come, perhaps compressed.
+    Stream(TarStream),
+}
 
 /// The lines of a box's log, as they come.
 pub type LogStream = BoxStream<'static, Result<LogLine>>;
@@ -158,6 +168,57 @@ home_operations! {
         /// # Errors
         /// `Conflict` without `force` when a box uses the image.
         async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>>;
+
+        /// Gives an image one more name, even if that named another before.
+        ///
+        /// # Errors
+        /// `InvalidInput` for a name that cannot be given: of files, or with a digest.
+        async fn tag(&self, wanted: &str, name: &str) -> Result<Image>;
+
+        /// Lists the steps in which an image was made, as its author recorded them, the last one first.
+        async fn history(&self, wanted: &str) -> Result<Vec<HistoryEntry>>;
+
+        /// Sends an image to the registry that `target` names, or that `wanted` names itself. Blobs that are there are
+        /// not sent, and the image is visible there only once all of it has arrived.
+        ///
+        /// # Errors
+        /// `Denied`, `Unavailable`; `InvalidInput` where no registry is named.
+        async fn push(&self, wanted: &str, target: Option<&str>, options: PushOptions, progress: Arc<dyn ProgressSink>) -> Result<Image>;
+    }
+}
+
+home_operations! {
+    /// Images as archives, and who may have them.
+    trait ArchiveOperations {
+        /// Packs images into one archive, under the names by which they are wanted. Layers that only their registry has
+        /// are fetched first.
+        ///
+        /// # Errors
+        /// `NotFound` for an image, or for a layer that is gone and that no registry has. An archive that breaks off ends in
+        /// an error.
+        async fn save(&self, images: &[String], format: ArchiveFormat) -> Result<TarStream>;
+
+        /// Takes in all images of an archive, which `docker save`, `boxlite save` or OCI's tools wrote, under the names that
+        /// it gives them.
+        ///
+        /// # Errors
+        /// `Corrupt` for what is no archive of images; `Unsupported` for an image of another platform; `ResourceExhausted`
+        /// where the disk is too full. Images that came before stay.
+        async fn load(&self, archive: ArchiveInput, progress: Arc<dyn ProgressSink>) -> Result<Vec<Image>>;
+
+        /// Checks credentials against their registry and keeps them in [`crate::RuntimeOptions::registry_config`], which
+        /// is returned.
+        ///
+        /// # Errors
+        /// `Denied` when the registry refuses them, `Unavailable` when it cannot be reached: nothing is kept then;
+        /// `Unsupported` on a remote runtime.
+        async fn login(&self, login: Login) -> Result<PathBuf>;
+
+        /// Forgets the credentials for a registry; says whether there were any.
+        ///
+        /// # Errors
+        /// `Unsupported` on a remote runtime.
+        async fn logout(&self, registry: &str) -> Result<bool>;
     }
 }
 

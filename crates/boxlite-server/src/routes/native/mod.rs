@@ -2,6 +2,7 @@
 
 mod boxes;
 mod host;
+mod images;
 mod streams;
 
 use std::sync::Arc;
@@ -17,8 +18,12 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/info", get(host::info))
         .route("/v1/runtime/usage", get(host::usage))
         .route("/v1/runtime/activity", get(host::activity))
-        .route("/v1/runtime/images", get(host::images).post(host::pull))
-        .route("/v1/runtime/image", get(host::image).delete(host::remove_image))
+        .route("/v1/runtime/images", get(images::images).post(images::pull))
+        .route("/v1/runtime/image", get(images::image).delete(images::remove_image))
+        .route("/v1/runtime/image/history", get(images::history))
+        .route("/v1/runtime/image/tags", post(images::tag))
+        .route("/v1/runtime/image/push", post(images::push))
+        .route("/v1/runtime/archive", get(images::save).put(images::load))
         .route("/v1/runtime/boxes", get(boxes::list).post(boxes::create))
         .route("/v1/runtime/boxes/{id}", get(boxes::inspect).patch(boxes::update).delete(boxes::remove))
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))

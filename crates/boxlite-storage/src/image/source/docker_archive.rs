@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 
 use boxlite_types::{Digest, Doing, Error, ErrorCause, Result};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{LocalSource, SourcePlace};
+use super::{IMAGE_LIMIT, LocalSource, SourcePlace};
 use crate::image::ingest::CHUNK;
 use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, Manifest, OCI_CONFIG};
 use crate::reference::RegistryReference;
@@ -26,7 +27,7 @@ struct DockerManifestItem {
 
 /// Finds the image called `wanted`, or the only one, in the archive at `place`.
 pub(super) fn open(
-    place: SourcePlace,
+    place: Arc<SourcePlace>,
     wanted: Option<&RegistryReference>,
     name: String,
 ) -> Result<LocalSource> {
@@ -37,12 +38,40 @@ pub(super) fn open(
         );
         return Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(place.path()));
     }
+    let items = read_items(&place)?;
+    let item = choose(&items, wanted, &name)?;
+    source_of(place, item, name)
+}
+
+/// All images in the archive at `place`, each with its names.
+pub(super) fn all(place: &Arc<SourcePlace>) -> Result<Vec<(LocalSource, Vec<RegistryReference>)>> {
+    let items = read_items(place)?;
+    let path = place.path().display();
+    if items.is_empty() || items.len() > IMAGE_LIMIT {
+        let message = format!("{path} has {} images, and 1 to {IMAGE_LIMIT} are read", items.len());
+        return Err(Error::unsupported(message).about(ErrorCause::LocalImage).at(place.path()));
+    }
+    let mut found = Vec::new();
+    for item in &items {
+        let names = item.repo_tags.iter().flatten().map(|tag| RegistryReference::parse(tag));
+        let names = names.collect::<Result<Vec<_>>>().map_err(|error| {
+            error.about(ErrorCause::LocalImage).while_doing(format!("manifest.json in {path}"))
+        })?;
+        let called = names.first().map_or_else(|| item.config.clone(), RegistryReference::familiar);
+        found.push((source_of(Arc::clone(place), item, format!("{called} in {path}"))?, names));
+    }
+    Ok(found)
+}
+
+fn read_items(place: &SourcePlace) -> Result<Vec<DockerManifestItem>> {
     let text = place.read("manifest.json", DOCUMENT_LIMIT)?;
-    let items: Vec<DockerManifestItem> = serde_json::from_slice(&text).map_err(|error| {
+    serde_json::from_slice(&text).map_err(|error| {
         let message = format!("manifest.json in {} is malformed: {error}", place.path().display());
         Error::corrupt(message).about(ErrorCause::LocalImage).at(place.path()).because(error)
-    })?;
-    let item = choose(&items, wanted, &name)?;
+    })
+}
+
+fn source_of(place: Arc<SourcePlace>, item: &DockerManifestItem, name: String) -> Result<LocalSource> {
     let config = place.read(&item.config, DOCUMENT_LIMIT)?;
     let parsed = manifest::parse_config(&config, item.layers.len(), &name)?;
     let mut names = HashMap::new();

@@ -2,28 +2,31 @@
 
 mod archive;
 mod docker_archive;
-mod layout;
+pub(super) mod layout;
 mod place;
 mod registry;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
-pub(crate) use registry::RegistryAccess;
-use registry::Repository;
+pub(crate) use registry::{BlobPushed, OutgoingBlob, RegistryAccess, Repository};
 pub use registry::{RegistryPolicy, RegistryProbe};
 
 use super::ingest::Ingest;
 use super::manifest::{DOCUMENT_LIMIT, Descriptor};
-use crate::reference::Reference;
+use crate::reference::{Reference, RegistryReference};
+
+/// The most images that are read from one archive or layout.
+const IMAGE_LIMIT: usize = 256;
 
 /// Files on this host that hold an image.
 #[derive(Debug)]
 pub(crate) struct LocalSource {
-    place: SourcePlace,
+    place: Arc<SourcePlace>,
     /// The manifest or index that the reference names.
     top: Digest,
     /// Documents that the source does not hold in OCI's form.
@@ -43,16 +46,42 @@ impl LocalSource {
         let name = reference.to_string();
         match reference {
             Reference::Layout { path, tag } => {
-                layout::open(SourcePlace::directory(path)?, tag.as_deref(), name)
+                layout::open(SourcePlace::directory(path)?.into(), tag.as_deref(), name)
             }
             Reference::OciArchive { path, tag } => {
-                layout::open(SourcePlace::archive(path)?, tag.as_deref(), name)
+                layout::open(SourcePlace::archive(path)?.into(), tag.as_deref(), name)
             }
             Reference::DockerArchive { path, name: wanted } => {
-                docker_archive::open(SourcePlace::archive(path)?, wanted.as_ref(), name)
+                docker_archive::open(SourcePlace::archive(path)?.into(), wanted.as_ref(), name)
             }
             Reference::Registry(_) => Err(Error::bug(format!("{name} is not on this host"))),
         }
+    }
+
+    /// All images in the archive or directory at `path`, each with the names that it has there: an OCI layout, or what
+    /// `docker save` writes.
+    ///
+    /// # Errors
+    /// As for [`LocalSource::open`]; `Corrupt` when it is neither.
+    pub(crate) fn all(path: &Path) -> Result<Vec<(Self, Vec<RegistryReference>)>> {
+        let place = if path.is_dir() { SourcePlace::directory(path)? } else { SourcePlace::archive(path)? };
+        let place = Arc::new(place);
+        match (place.has("index.json"), place.has("manifest.json")) {
+            (true, _) => layout::all(&place),
+            (false, true) => docker_archive::all(&place),
+            (false, false) => {
+                let message = format!(
+                    "{} holds no images: it has neither index.json (an OCI layout) nor manifest.json (`docker save`)",
+                    path.display()
+                );
+                Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(path))
+            }
+        }
+    }
+
+    /// Its name in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Digest of the manifest or index that the reference names.

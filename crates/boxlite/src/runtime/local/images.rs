@@ -1,13 +1,18 @@
 //! The images of a home of this host.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use boxlite_storage::gc;
+use boxlite_storage::image::ImageArchive;
 use boxlite_storage::reference::Reference;
-use boxlite_types::{BoxOptions, ErrorKind, Image, ProgressSink, PullOptions, PullPolicy, Removal, Result};
+use boxlite_types::{
+    ArchiveFormat, BoxOptions, ErrorKind, HistoryEntry, Image, Login, ProgressSink, PullOptions, PullPolicy,
+    PushOptions, Removal, Result,
+};
 
-use super::Local;
-use crate::runtime::operations::ImageOperations;
+use super::{Local, streams};
+use crate::runtime::operations::{ArchiveInput, ArchiveOperations, ImageOperations, TarStream};
 
 impl ImageOperations for Local {
     async fn pull(
@@ -31,6 +36,51 @@ impl ImageOperations for Local {
         let removed = self.images.remove(wanted, force).await?;
         gc::note_release(&self.context.home);
         Ok(removed)
+    }
+
+    async fn tag(&self, wanted: &str, name: &str) -> Result<Image> {
+        self.images.tag(wanted, name).await
+    }
+
+    async fn history(&self, wanted: &str) -> Result<Vec<HistoryEntry>> {
+        self.images.history(wanted).await
+    }
+
+    async fn push(
+        &self,
+        wanted: &str,
+        target: Option<&str>,
+        options: PushOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<Image> {
+        self.images.push(wanted, target, &options, progress).await
+    }
+}
+
+impl ArchiveOperations for Local {
+    async fn save(&self, images: &[String], format: ArchiveFormat) -> Result<TarStream> {
+        let saved = self.images.save(images, format, Arc::new(())).await?;
+        Ok(streams::written(move |out| saved.write(out)))
+    }
+
+    async fn load(&self, archive: ArchiveInput, progress: Arc<dyn ProgressSink>) -> Result<Vec<Image>> {
+        match archive {
+            ArchiveInput::File(path) => self.images.load(ImageArchive::File(path), progress).await,
+            ArchiveInput::Stream(tar) => {
+                let (pump, reader) = streams::read(tar);
+                let load = self.images.load(ImageArchive::Stream(Box::new(reader)), progress);
+                let (loaded, ()) = tokio::join!(load, pump);
+                loaded
+            }
+        }
+    }
+
+    async fn login(&self, login: Login) -> Result<PathBuf> {
+        self.images.login(&login).await
+    }
+
+    async fn logout(&self, registry: &str) -> Result<bool> {
+        self.images.logout(registry).await
     }
 }
 

@@ -15,6 +15,7 @@ mod maintenance;
 mod metrics;
 mod processes;
 mod stop;
+mod streams;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ impl Local {
         let (home, store, settings) = (context.home.clone(), context.store.clone(), context.settings.clone());
         let images = Images::new(home, store, settings, Arc::new(context.collector()))
             .with_registry_config(options.registry_config)
+            .with_further_registry_configs(options.further_registry_configs)
             .with_registry_policy(options.registries);
         Ok(Self { context, images, metrics: Arc::default() })
     }

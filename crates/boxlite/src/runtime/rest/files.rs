@@ -8,9 +8,10 @@ use boxlite_types::wire::PathQuery;
 use boxlite_types::{CopyOptions, Error, Result};
 use futures::{Stream, StreamExt};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Body, Method};
+use reqwest::{Body, Method, RequestBuilder, Response};
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::http::HttpClient;
 use super::{Remote, check_id, failure};
 use crate::runtime::operations::{BoxFiles, TarStream};
 
@@ -18,25 +19,10 @@ const TAR: &str = "application/x-tar";
 const CHUNK_SIZE: usize = 64 * 1024;
 
 impl BoxFiles for Remote {
-    /// When reading the archive fails, cuts the transfer off, so that the server sees that it is incomplete.
     async fn copy_in(&self, id: &str, path: &str, options: CopyOptions, tar: TarStream) -> Result<()> {
         check_id(id)?;
-        let client = &self.client;
-        let read_error = Arc::new(Mutex::new(None));
-        let body = Body::wrap_stream(keeping_error(
-            ReaderStream::with_capacity(tar, CHUNK_SIZE),
-            Arc::clone(&read_error),
-        ));
-        let request = client
-            .request(Method::PUT, &["boxes", id, "files"])
-            .query(&query(path, options))
-            .header(CONTENT_TYPE, TAR)
-            .body(body);
-        let sent = client.send(request).await;
-        match read_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error),
-            None => sent.map(drop),
-        }
+        let request = self.client.request(Method::PUT, &["boxes", id, "files"]).query(&query(path, options));
+        send_tar(&self.client, request, tar).await.map(drop)
     }
 
     /// A transfer that breaks off ends in an error, unlike a short archive.
@@ -44,14 +30,36 @@ impl BoxFiles for Remote {
         check_id(id)?;
         let client = &self.client;
         let request = client.get(&["boxes", id, "files"]).query(&query(path, options));
-        let response = client.send(request).await?;
-        let server = client.server().to_owned();
-        let chunks = response.bytes_stream().map(move |chunk| {
-            chunk.map_err(|error| io::Error::from(failure::broken_off(&server, Some(&error))))
-        });
-        let chunks: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(chunks);
-        Ok(Box::new(StreamReader::new(chunks)))
+        Ok(tar_in(client.send(request).await?, client.server()))
     }
+}
+
+/// Sends an archive. When reading it fails, the transfer is cut off, so that the server sees that it is incomplete.
+pub(super) async fn send_tar(
+    client: &HttpClient,
+    request: RequestBuilder,
+    tar: TarStream,
+) -> Result<Response> {
+    let read_error = Arc::new(Mutex::new(None));
+    let body = Body::wrap_stream(keeping_error(
+        ReaderStream::with_capacity(tar, CHUNK_SIZE),
+        Arc::clone(&read_error),
+    ));
+    let sent = client.send(request.header(CONTENT_TYPE, TAR).body(body)).await;
+    match read_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(error),
+        None => sent,
+    }
+}
+
+/// The archive that a server answers with; one that breaks off ends in an error.
+pub(super) fn tar_in(response: Response, server: &str) -> TarStream {
+    let server = server.to_owned();
+    let chunks = response
+        .bytes_stream()
+        .map(move |chunk| chunk.map_err(|error| io::Error::from(failure::broken_off(&server, Some(&error)))));
+    let chunks: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(chunks);
+    Box::new(StreamReader::new(chunks))
 }
 
 /// Passes chunks on, and keeps the error that ends them, which tells why the transfer failed.

@@ -112,6 +112,12 @@ impl HttpClient {
         serde_json::from_slice(&body).map_err(|error| failure::not_understood(self.server(), error))
     }
 
+    /// Returns the JSON of an answer whose head is there.
+    pub(super) async fn parsed<T: DeserializeOwned>(&self, response: Response) -> Result<T> {
+        let body = self.within(ANSWER_TIMEOUT, self.body(response, MAX_ANSWER)).await?;
+        serde_json::from_slice(&body).map_err(|error| failure::not_understood(self.server(), error))
+    }
+
     /// Sends a request whose answer is a stream of lines.
     pub(super) async fn lines(&self, request: RequestBuilder) -> Result<AnswerLines> {
         let response = self.within(SILENCE_TIMEOUT, self.send(request)).await?;

@@ -4,6 +4,7 @@ mod execution;
 mod failure;
 mod files;
 mod http;
+mod images;
 mod lines;
 mod options;
 
@@ -12,11 +13,11 @@ use std::sync::Arc;
 
 use boxlite_storage::reference::Reference;
 use boxlite_types::gc::Explanation;
-use boxlite_types::wire::{ExecutionCreated, ImageQuery, KillRequest, LogEvent, PullRequest, RemoveQuery};
+use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery};
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution,
-    ExitStatus, GcOptions, GcReport, HostInfo, Image, ListOptions, LogLine, LogOptions, ProgressSink,
-    PullOptions, Purge, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    ExitStatus, GcOptions, GcReport, HostInfo, ListOptions, LogLine, LogOptions, ProgressSink, Purge,
+    RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -24,9 +25,7 @@ use http::{HttpClient, as_json};
 use lines::AnswerLines;
 use reqwest::{Method, RequestBuilder};
 
-use super::operations::{
-    BoxLifecycle, BoxOperations, BoxProcesses, HostOperations, ImageOperations, LogStream,
-};
+use super::operations::{BoxLifecycle, BoxOperations, BoxProcesses, HostOperations, LogStream};
 
 pub use options::RemoteOptions;
 
@@ -108,36 +107,6 @@ impl HostOperations for Remote {
 
     async fn activity(&self) -> Result<Activity> {
         self.client.json(self.client.get(&["runtime", "activity"])).await
-    }
-}
-
-impl ImageOperations for Remote {
-    async fn pull(
-        &self,
-        reference: &str,
-        options: PullOptions,
-        progress: Arc<dyn ProgressSink>,
-    ) -> Result<Image> {
-        self.refuse_relative(reference)?;
-        let body = PullRequest { reference: reference.to_owned(), options };
-        let request = self.client.post(&["runtime", "images"]).json(&body);
-        self.client.outcome(request, progress.as_ref()).await
-    }
-
-    async fn images(&self) -> Result<Vec<Image>> {
-        self.client.json(self.client.get(&["runtime", "images"])).await
-    }
-
-    async fn image(&self, wanted: &str) -> Result<Image> {
-        self.refuse_relative(wanted)?;
-        let query = ImageQuery { wanted: wanted.to_owned(), force: false };
-        self.client.json(self.client.get(&["runtime", "image"]).query(&query)).await
-    }
-
-    async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
-        self.refuse_relative(wanted)?;
-        let query = ImageQuery { wanted: wanted.to_owned(), force };
-        self.client.json(self.client.request(Method::DELETE, &["runtime", "image"]).query(&query)).await
     }
 }
 

@@ -6,13 +6,13 @@ mod peer;
 use std::sync::Mutex;
 
 use boxlite_types::wire::{ErrorBody, ErrorEnvelope, Event};
-use boxlite_types::{CopyOptions, ErrorKind, Progress, Shortage};
+use boxlite_types::{CopyOptions, ErrorKind, Progress, PullOptions, Shortage};
 use futures::TryStreamExt;
 use peer::{Peer, answer, json};
 
 use super::*;
 use crate::runtime::Runtime;
-use crate::runtime::operations::BoxFiles;
+use crate::runtime::operations::{BoxFiles, ImageOperations};
 
 fn remote(url: &str) -> Remote {
     Remote::new(&RemoteOptions { url: url.into(), api_key: None }).unwrap()

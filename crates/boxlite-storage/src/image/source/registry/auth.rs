@@ -24,6 +24,10 @@ pub(super) struct Authorization {
     /// There are others, which the way to the registry is not good enough for.
     withheld: bool,
     header: Option<HeaderValue>,
+    /// What a token must allow with the repository, where the registry does not say.
+    actions: &'static str,
+    /// What else it should allow.
+    further_scopes: Vec<String>,
 }
 
 /// A challenge that can be answered.
@@ -47,7 +51,31 @@ impl Authorization {
             Credentials::Registry { token } => bearer(token).ok(),
             _ => None,
         };
-        Self { credentials, withheld, header }
+        Self { credentials, withheld, header, actions: "pull", further_scopes: Vec::new() }
+    }
+
+    /// Asks from now on for the right to push, and to take blobs from other `repositories`.
+    pub(super) fn will_push(&mut self, repositories: &[String]) {
+        self.actions = "pull,push";
+        self.further_scopes = repositories.iter().map(|name| format!("repository:{name}:pull")).collect();
+    }
+
+    /// Asks from now on for a token that proves who asks, and allows nothing.
+    pub(super) fn will_only_log_in(&mut self) {
+        self.actions = "";
+    }
+
+    /// The header for a registry that has asked for nothing.
+    pub(super) fn basic_header(&self) -> Result<Option<HeaderValue>> {
+        match &self.credentials {
+            Credentials::Basic { user, password } => basic(user, password).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether there are credentials which the way to the registry is not good enough for.
+    pub(super) fn withholds(&self) -> bool {
+        self.withheld
     }
 
     /// The header to send now, if any.
@@ -73,8 +101,14 @@ impl Authorization {
             (Some(Challenge::Basic), Credentials::Basic { user, password }) => Some(basic(user, password)?),
             (Some(Challenge::Bearer { realm, service, scope }), credentials) => {
                 let realm = token_url(&realm, host)?;
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", reference.repository()));
-                let asked = Asked { realm, service, scope };
+                let own = || match self.actions {
+                    "" => String::new(),
+                    actions => format!("repository:{}:{actions}", reference.repository()),
+                };
+                let mut scopes = vec![scope.unwrap_or_else(own)];
+                scopes.retain(|scope| !scope.is_empty());
+                scopes.extend(self.further_scopes.iter().cloned());
+                let asked = Asked { realm, service, scopes };
                 Some(
                     fetch_token(route, asked, credentials, reference)
                         .await
@@ -84,7 +118,7 @@ impl Authorization {
             _ if self.withheld => return Err(denied(withheld(host))),
             _ => {
                 return Err(denied(format!(
-                    "registry {host} wants credentials for {}, and there are none; run `docker login {host}`",
+                    "registry {host} wants credentials for {}, and there are none; run `boxlite login {host}`",
                     reference.familiar()
                 )));
             }
@@ -113,7 +147,7 @@ fn withheld(host: &str) -> String {
 struct Asked {
     realm: Url,
     service: Option<String>,
-    scope: String,
+    scopes: Vec<String>,
 }
 
 /// Where to ask for a token.
@@ -142,7 +176,7 @@ async fn fetch_token(
             .append_pair("grant_type", "refresh_token")
             .append_pair("client_id", "boxlite")
             .append_pair("service", &service)
-            .append_pair("scope", &asked.scope)
+            .append_pair("scope", &asked.scopes.join(" "))
             .append_pair("refresh_token", token);
         let form_type = "application/x-www-form-urlencoded";
         let body = form.query().unwrap_or_default().to_owned();
@@ -152,7 +186,9 @@ async fn fetch_token(
         if !service.is_empty() {
             url.query_pairs_mut().append_pair("service", &service);
         }
-        url.query_pairs_mut().append_pair("scope", &asked.scope);
+        for scope in &asked.scopes {
+            url.query_pairs_mut().append_pair("scope", scope);
+        }
         let authorization = match credentials {
             Credentials::Basic { user, password } => Some(basic(user, password)?),
             _ => None,
@@ -169,7 +205,7 @@ async fn fetch_token(
         body.extend_from_slice(&chunk);
     }
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
-        let message = format!("{host} does not accept the credentials at hand; run `docker login {host}`");
+        let message = format!("{host} does not accept the credentials at hand; run `boxlite login {host}`");
         return Err(Error::new(ErrorKind::Denied, message).about(ErrorCause::Credentials).into());
     }
     if !status.is_success() {

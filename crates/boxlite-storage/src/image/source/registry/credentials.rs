@@ -1,4 +1,5 @@
-//! Credentials as `docker login` leaves them: in `config.json`, or with a credential helper.
+//! Credentials as `boxlite login`, `docker login` and `podman login` leave them: in `config.json`, in `auth.json` or with
+//! a credential helper.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +15,7 @@ use tokio::process::Command;
 
 /// The name of Docker Hub in Docker's configuration.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
-const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The user name by which a helper says that the secret is an identity token.
 const TOKEN_USER: &str = "<token>";
 
@@ -72,15 +73,30 @@ struct HelperAnswer {
     secret: String,
 }
 
-/// Finds the credentials for the registry `host` in Docker's configuration file, if there is one.
-pub(super) async fn find(config: Option<&Path>, host: &str) -> Result<Credentials> {
-    match config {
-        Some(path) => find_in(path, host).await,
-        None => Ok(Credentials::Anonymous),
-    }
+/// The key of the registry `host` in these files.
+pub(super) fn server_key(host: &str) -> &str {
+    if host == "docker.io" { HUB_KEY } else { host }
 }
 
-async fn find_in(path: &Path, host: &str) -> Result<Credentials> {
+/// Whether the key of an entry means all of the registry `host`.
+pub(super) fn is_of_host(key: &str, host: &str) -> bool {
+    matching(key, host, "") == Some(0)
+}
+
+/// How specific the key of an entry is for a repository, if it means that at all: Podman's keys may name a part of a
+/// registry, `host/name`, and Docker's are hosts or URLs.
+fn matching(key: &str, host: &str, repository: &str) -> Option<usize> {
+    let (url, rest) = key.split_once("://").map_or((false, key), |(_, rest)| (true, rest));
+    let (found, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_host =
+        found == host || (host == "docker.io" && matches!(found, "index.docker.io" | "registry-1.docker.io"));
+    let path = if url || matches!(path, "v1/" | "v2/") { "" } else { path.trim_end_matches('/') };
+    let below = || repository.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    (is_host && (path.is_empty() || below())).then_some(path.len())
+}
+
+/// Finds the credentials for a repository of the registry `host` in the configuration file at `path`, if there is one.
+pub(super) async fn find_in(path: &Path, host: &str, repository: &str) -> Result<Credentials> {
     let text = match tokio::fs::read(path).await {
         Ok(text) => text,
         Err(error)
@@ -95,24 +111,25 @@ async fn find_in(path: &Path, host: &str) -> Result<Credentials> {
             .at(path)
             .because(error)
     })?;
-    let wanted = host_of(if host == "docker.io" { HUB_KEY } else { host });
     let helper = config
         .cred_helpers
         .iter()
-        .find_map(|(key, helper)| (host_of(key) == wanted).then_some(helper))
+        .find_map(|(key, helper)| is_of_host(key, host).then_some(helper))
         .or(config.creds_store.as_ref())
         .filter(|helper| !helper.is_empty());
     if let Some(helper) = helper
-        && let Some(credentials) =
-            ask_helper(helper, if host == "docker.io" { HUB_KEY } else { host }).await?
+        && let Some(credentials) = ask_helper(helper, server_key(host)).await?
     {
         return Ok(credentials);
     }
-    let entry = config.auths.into_iter().find_map(|(key, entry)| (host_of(&key) == wanted).then_some(entry));
-    match entry {
-        Some(entry) => entry.credentials().ok_or_else(|| {
-            let message =
-                format!("the entry for {host} in {} is malformed: run `docker login {host}`", path.display());
+    let entries = config.auths.into_iter();
+    let fitting = entries.filter_map(|(key, entry)| Some((matching(&key, host, repository)?, entry)));
+    match fitting.max_by_key(|(specific, _)| *specific) {
+        Some((_, entry)) => entry.credentials().ok_or_else(|| {
+            let message = format!(
+                "the entry for {host} in {} is malformed: run `boxlite login {host}`",
+                path.display()
+            );
             Error::invalid(message).at(path)
         }),
         None => Ok(Credentials::Anonymous),
@@ -142,20 +159,18 @@ impl CredentialEntry {
     }
 }
 
-/// The host in a key of Docker's configuration, which may be an URL.
-fn host_of(key: &str) -> &str {
-    let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest)
+/// Refuses a helper's name that would be a path.
+pub(super) fn check_helper(helper: &str) -> Result<()> {
+    if helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("'{helper}' in Docker's configuration is not a credential helper's name")))
 }
 
 /// Asks `docker-credential-<helper>`; `None` when it knows nothing of the registry.
 async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
     let denied = |message: String| Error::new(ErrorKind::Denied, message).about(ErrorCause::Credentials);
-    if !helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
-        return Err(Error::invalid(format!(
-            "'{helper}' in Docker's configuration is not a credential helper's name"
-        )));
-    }
+    check_helper(helper)?;
     let program = format!("docker-credential-{helper}");
     let run = async {
         let mut child = Command::new(&program)
@@ -199,7 +214,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
         std::fs::write(&path, text).unwrap();
-        find_in(&path, host).await
+        find_in(&path, host, "a/b").await
     }
 
     fn basic(user: &str, password: &str) -> Credentials {
@@ -223,7 +238,21 @@ mod tests {
         assert_eq!(in_config(&config, "empty").await.unwrap(), Credentials::Anonymous);
         assert_eq!(in_config(&config, "broken").await.unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(in_config("{", "x").await.unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert_eq!(find_in(Path::new("/nonexistent/x"), "x").await.unwrap(), Credentials::Anonymous);
+        assert_eq!(find_in(Path::new("/nonexistent/x"), "x", "a").await.unwrap(), Credentials::Anonymous);
+    }
+
+    /// Mutation tried: with the shortest key instead of the longest, the first line fails.
+    #[tokio::test]
+    async fn the_most_specific_key_counts_as_in_podmans_file() {
+        let entry = |user: &str| format!(r#"{{"auth": "{}"}}"#, STANDARD.encode(format!("{user}:p")));
+        let (all, some, other) = (entry("all"), entry("some"), entry("other"));
+        let config = format!(
+            r#"{{"auths": {{"x.io": {all}, "x.io/a": {some}, "x.io/ab": {other}, "y.io/other": {other}}}}}"#
+        );
+        assert_eq!(in_config(&config, "x.io").await.unwrap(), basic("some", "p"));
+        assert_eq!(in_config(&config, "y.io").await.unwrap(), Credentials::Anonymous);
+        let hub = format!(r#"{{"auths": {{"docker.io": {all}}}}}"#);
+        assert_eq!(in_config(&hub, "docker.io").await.unwrap(), basic("all", "p"));
     }
 
     #[tokio::test]

@@ -139,7 +139,7 @@ pub(super) fn of_status(
         401 => Error::new(
             ErrorKind::Denied,
             format!(
-                "{host} does not let these credentials pull {name}{said}; it may not exist, or need `docker login {host}`"
+                "{host} does not let these credentials pull {name}{said}; it may not exist, or need `boxlite login {host}`"
             ),
         )
         .about(ErrorCause::Credentials)
@@ -175,7 +175,7 @@ struct Said {
 }
 
 /// The registry's own message in brackets, harmless to print; empty when there is none.
-fn said(body: &[u8]) -> String {
+pub(super) fn said(body: &[u8]) -> String {
     let Ok(Envelope { errors }) = serde_json::from_slice(body) else { return String::new() };
     let Some(first) = errors.into_iter().map(|said| said.message).find(|text| !text.is_empty()) else {
         return String::new();

@@ -15,24 +15,27 @@
 mod auth;
 mod credentials;
 mod failure;
+mod login;
 mod probe;
 mod reach;
 mod route;
 mod transfer;
+mod upload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use auth::Authorization;
-use boxlite_types::{Digest, Error, ErrorKind, Progress, ProgressSink, PullOptions, Result};
+use boxlite_types::{Digest, Error, ErrorKind, Progress, ProgressSink, PullOptions, PushOptions, Result};
 use credentials::Credentials;
 use failure::{Attempts, Trouble};
 pub use probe::RegistryProbe;
 pub use reach::RegistryPolicy;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
-use route::{Route, Security};
+use route::{READ_TIMEOUT, Route, Security};
 use tokio::sync::Mutex;
+pub(crate) use upload::{BlobPushed, OutgoingBlob};
 
 use crate::image::manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT, Descriptor, OCI_INDEX, OCI_MANIFEST,
@@ -46,9 +49,37 @@ const HUB_API: &str = "registry-1.docker.io";
 /// What whoever runs the program says about registries.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RegistryAccess {
-    /// Docker's configuration, with the credentials.
+    /// Docker's configuration, with the credentials; the file that a login changes.
     pub(crate) config: Option<Arc<Path>>,
+    /// Files of the same form, asked in turn where the first has nothing.
+    pub(crate) further: Arc<[PathBuf]>,
     pub(crate) policy: RegistryPolicy,
+}
+
+impl RegistryAccess {
+    /// The credentials for the repository that `reference` names.
+    async fn credentials(&self, reference: &RegistryReference) -> Result<Credentials> {
+        let further = self.further.iter().map(PathBuf::as_path);
+        for path in self.config.as_deref().into_iter().chain(further) {
+            let found = credentials::find_in(path, reference.host(), reference.repository()).await?;
+            if found != Credentials::Anonymous {
+                return Ok(found);
+            }
+        }
+        Ok(Credentials::Anonymous)
+    }
+
+    /// Refuses to use a registry insecurely where that is not for the caller to decide.
+    fn refuse_insecure(&self, host: &str) -> Result<()> {
+        if self.policy.trusts(host) {
+            return Ok(());
+        }
+        let message = format!(
+            "a client may use registry {host} insecurely only if the server's operator names it (`boxlite serve \
+             --allow-registry {host}`)"
+        );
+        Err(Error::new(ErrorKind::Denied, message))
+    }
 }
 
 /// One repository of one registry.
@@ -71,17 +102,13 @@ impl Repository {
         let host = reference.host();
         let authority = if host == HUB { HUB_API } else { host };
         let trusted = access.policy.trusts(host);
-        if !trusted && (options.insecure || options.insecure_credentials) {
-            let message = format!(
-                "a client may use registry {host} insecurely only if the server's operator names it (`boxlite serve \
-                 --allow-registry {host}`)"
-            );
-            return Err(Error::new(ErrorKind::Denied, message));
+        if options.insecure || options.insecure_credentials {
+            access.refuse_insecure(host)?;
         }
-        let found = credentials::find(access.config.as_deref(), host).await?;
+        let found = access.credentials(reference).await?;
         let mut first = None;
         for security in ways(authority, options.insecure) {
-            let route = Route::new(host, authority, *security, trusted)?;
+            let route = Route::new(host, authority, *security, trusted, Some(READ_TIMEOUT))?;
             let may_tell = options.insecure_credentials;
             let mut repository = Self::unasked(reference, route, &found, may_tell, progress);
             match repository.fetch_top().await {
@@ -98,14 +125,71 @@ impl Repository {
         Err(first.unwrap_or_else(|| Error::bug("no scheme was tried")))
     }
 
+    /// Finds out how to talk to the registry that `reference` names, in order to push there; layers may be mounted from
+    /// its `repositories`.
+    pub(crate) async fn open_for_push(
+        reference: &RegistryReference,
+        options: &PushOptions,
+        access: &RegistryAccess,
+        mut repositories: Vec<String>,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Self> {
+        let host = reference.host();
+        let authority = if host == HUB { HUB_API } else { host };
+        if options.insecure || options.insecure_credentials {
+            access.refuse_insecure(host)?;
+        }
+        let found = access.credentials(reference).await?;
+        repositories.sort();
+        repositories.dedup();
+        let mut first = None;
+        for security in ways(authority, options.insecure) {
+            // Without a bound on silence: an answer comes only after all of a blob has been taken.
+            let route = Route::new(host, authority, *security, access.policy.trusts(host), None)?;
+            let repository = Self::unasked(reference, route, &found, options.insecure_credentials, progress);
+            repository.authorization.lock().await.will_push(&repositories);
+            match repository.greet().await {
+                Ok(()) => return Ok(repository),
+                Err(Trouble::Unreached(error) | Trouble::OtherScheme(error)) => {
+                    first.get_or_insert(error);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::bug("no scheme was tried")))
+    }
+
+    /// Asks whether this is a registry; one that wants credentials is.
+    async fn greet(&self) -> Result<(), Trouble> {
+        let url = self.route.url("/v2/")?;
+        let mut attempts = Attempts::first();
+        loop {
+            let asked = tokio::time::timeout(READ_TIMEOUT, self.send(&Method::GET, &url, 0, None)).await;
+            let trouble = match asked {
+                Ok(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => return Ok(()),
+                Ok(Ok(response)) => match self.checked(response, "").await {
+                    Ok(_) => return Ok(()),
+                    Err(trouble) => trouble,
+                },
+                Ok(Err(trouble)) => trouble,
+                Err(_) => {
+                    let message = format!("registry {} does not answer", self.reference.host());
+                    Trouble::Transient(Error::new(ErrorKind::Unavailable, message), None)
+                }
+            };
+            self.pause(&mut attempts, trouble).await?;
+        }
+    }
+
     /// Whether the registry says, when it is asked once, that it has the manifest or index of `digest`.
     pub(crate) async fn has(reference: &RegistryReference, digest: Digest, access: &RegistryAccess) -> bool {
         let host = reference.host();
         let authority = if host == HUB { HUB_API } else { host };
-        let Ok(found) = credentials::find(access.config.as_deref(), host).await else { return false };
+        let Ok(found) = access.credentials(reference).await else { return false };
         let progress: Arc<dyn ProgressSink> = Arc::new(());
         for security in ways(authority, false) {
-            let Ok(route) = Route::new(host, authority, *security, access.policy.trusts(host)) else {
+            let trusted = access.policy.trusts(host);
+            let Ok(route) = Route::new(host, authority, *security, trusted, Some(READ_TIMEOUT)) else {
                 continue;
             };
             let repository = Self::unasked(reference, route, &found, false, &progress);

@@ -1,7 +1,7 @@
 //! Whether registries still have images: short questions that a pass of gc asks.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +28,10 @@ pub struct RegistryProbe {
 }
 
 impl RegistryProbe {
-    /// Asks with the credentials in `config` (Docker's `config.json`), and only the registries that `policy` allows.
-    pub fn new(config: Option<&Path>, policy: RegistryPolicy) -> Self {
-        Self { access: RegistryAccess { config: config.map(Arc::from), policy } }
+    /// Asks with the credentials in `config` (Docker's `config.json`) or in the `further` files, and only the registries
+    /// that `policy` allows.
+    pub fn new(config: Option<&Path>, further: &[PathBuf], policy: RegistryPolicy) -> Self {
+        Self { access: RegistryAccess { config: config.map(Arc::from), further: further.into(), policy } }
     }
 
     async fn ask(&self, images: &[(String, String)], having: &Mutex<BTreeSet<String>>) {

@@ -13,7 +13,7 @@ use super::reach::{Reach, ReachResolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest silence within an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: usize = 5;
 
 /// How a registry is talked to.
@@ -43,25 +43,38 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The way to the registry at `authority`, which messages call `host`.
+    /// The way to the registry at `authority`, which messages call `host`; an answer may be silent for `read_timeout`.
     ///
     /// # Errors
     /// `InvalidInput` when it names no host, `Denied` when it is out of reach.
-    pub(super) fn new(host: &str, authority: &str, security: Security, trusted: bool) -> Result<Self> {
+    pub(super) fn new(
+        host: &str,
+        authority: &str,
+        security: Security,
+        trusted: bool,
+        read_timeout: Option<Duration>,
+    ) -> Result<Self> {
         let scheme = if security == Security::Plain { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{authority}"))
             .map_err(|error| Error::invalid(format!("'{host}' names no registry")).because(error))?;
         let reach = Arc::new(Reach::new(&base, trusted));
         reach.check(&base)?;
         let direct = is_loopback(&base);
-        let strict = client(&reach, direct, false)?;
-        let lenient = (security == Security::Unverified).then(|| client(&reach, direct, true)).transpose()?;
+        let strict = client(&reach, direct, false, read_timeout)?;
+        let lenient = (security == Security::Unverified)
+            .then(|| client(&reach, direct, true, read_timeout))
+            .transpose()?;
         Ok(Self { base, security, reach, strict, lenient, host: host.to_owned() })
     }
 
     /// Tells whether secrets may be sent to the registry: nobody in between can read them.
     pub(super) fn is_confidential(&self) -> bool {
         self.security == Security::Verified || is_loopback(&self.base)
+    }
+
+    /// Tells whether the URL is the registry's own.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
     }
 
     /// Returns the URL of `path` at the registry.
@@ -132,14 +145,16 @@ impl Route {
     }
 }
 
-fn client(reach: &Arc<Reach>, direct: bool, lenient: bool) -> Result<Client> {
+fn client(reach: &Arc<Reach>, direct: bool, lenient: bool, read_timeout: Option<Duration>) -> Result<Client> {
     let mut builder = Client::builder()
         .user_agent(concat!("boxlite/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .redirect(Policy::none())
         .dns_resolver(Arc::new(ReachResolver(Arc::clone(reach))))
         .danger_accept_invalid_certs(lenient);
+    if let Some(read_timeout) = read_timeout {
+        builder = builder.read_timeout(read_timeout);
+    }
     if direct {
         builder = builder.no_proxy();
     }
@@ -175,7 +190,8 @@ mod tests {
     #[test]
     fn a_registry_is_insecure_for_itself_alone() {
         let url = |text: &str| Url::parse(text).unwrap();
-        let route = |security| Route::new("203.0.113.5:5000", "203.0.113.5:5000", security, true).unwrap();
+        let route =
+            |security| Route::new("203.0.113.5:5000", "203.0.113.5:5000", security, true, None).unwrap();
         let unverified = route(Security::Unverified);
         let lenient = |text: &str| {
             std::ptr::eq(unverified.client(&url(text)).unwrap(), unverified.lenient.as_ref().unwrap())

@@ -1,0 +1,40 @@
+//! `push`.
+
+use boxlite::{PushOptions, Runtime};
+use clap::Args;
+
+use crate::render::{familiar, print_line, progress};
+use crate::report::{CommandFailure, Exit, Topic};
+
+/// `push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Print the digest only, and no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Allow plain HTTP and untrusted certificates with the registry, which is sent no credentials then
+    #[arg(long)]
+    insecure: bool,
+    /// Send credentials to the insecure registry all the same
+    #[arg(long, requires = "insecure")]
+    insecure_credentials: bool,
+    /// Reference, id or unique beginning of an id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Where to, `[HOST[:PORT]/]NAME[:TAG]` [default: where IMAGE says]
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+}
+
+pub(super) async fn push(runtime: &Runtime, args: PushArgs) -> Result<Exit, CommandFailure> {
+    let options = PushOptions { insecure: args.insecure, insecure_credentials: args.insecure_credentials };
+    let sink = progress(args.quiet);
+    let pushed = runtime.push(&args.image, args.target.as_deref(), options, sink).await;
+    let image = pushed.map_err(|error| CommandFailure::of(&error, Topic::Push))?;
+    let target = args.target.as_deref().unwrap_or(&args.image);
+    match args.quiet {
+        true => print_line(&image.digest.to_string()),
+        false => print_line(&format!("{}  {}", familiar(target), image.digest)),
+    }
+    .map(|()| Exit::OK)
+}

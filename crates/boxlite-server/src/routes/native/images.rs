@@ -1,0 +1,112 @@
+//! Images in the library's dialect.
+//!
+//! Images are everybody's, so what names one, takes one in or sends one away with the operator's credentials is for the
+//! operator alone: a holder of a named key could otherwise put an image of its own in another's place.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use boxlite::wire::{ImageQuery, PullRequest, PushRequest, SaveRequest, TagRequest};
+use boxlite::{ArchiveInput, Error, HistoryEntry, Image, Removal};
+use serde::Deserialize;
+use tokio_util::io::ReaderStream;
+
+use crate::app::App;
+use crate::body::{JsonBody, QueryParams};
+use crate::caller::Caller;
+use crate::failure::HttpFailure;
+use crate::progress;
+use crate::routes::transfer::{self, CHUNK_BYTES, TAR};
+
+pub(super) async fn images(State(app): State<Arc<App>>) -> Result<Json<Vec<Image>>, HttpFailure> {
+    Ok(Json(app.runtime.images().await?))
+}
+
+pub(super) async fn image(
+    State(app): State<Arc<App>>,
+    QueryParams(query): QueryParams<ImageQuery>,
+) -> Result<Json<Image>, HttpFailure> {
+    Ok(Json(app.runtime.image(&query.wanted).await?))
+}
+
+pub(super) async fn remove_image(
+    State(app): State<Arc<App>>,
+    QueryParams(query): QueryParams<ImageQuery>,
+) -> Result<Json<Vec<Removal>>, HttpFailure> {
+    Ok(Json(app.runtime.remove_image(&query.wanted, query.force).await?))
+}
+
+pub(super) async fn pull(
+    State(app): State<Arc<App>>,
+    JsonBody(request): JsonBody<PullRequest>,
+) -> Result<Response, HttpFailure> {
+    let PullRequest { reference, options } = request;
+    let reference = app.with_allowed(move |allowed| allowed.image(&reference)).await?;
+    let pull = |progress| async move {
+        app.runtime.pull(&reference, options, progress).await.map_err(HttpFailure::of_pull)
+    };
+    Ok(progress::events(pull).await)
+}
+
+pub(super) async fn tag(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JsonBody(request): JsonBody<TagRequest>,
+) -> Result<Json<Image>, HttpFailure> {
+    caller.refuse_named("name images")?;
+    Ok(Json(app.runtime.tag(&request.wanted, &request.name).await?))
+}
+
+pub(super) async fn history(
+    State(app): State<Arc<App>>,
+    QueryParams(query): QueryParams<ImageQuery>,
+) -> Result<Json<Vec<HistoryEntry>>, HttpFailure> {
+    Ok(Json(app.runtime.history(&query.wanted).await?))
+}
+
+pub(super) async fn push(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JsonBody(request): JsonBody<PushRequest>,
+) -> Result<Response, HttpFailure> {
+    caller.refuse_named("push images")?;
+    let PushRequest { wanted, target, options } = request;
+    let push = |progress| async move {
+        app.runtime.push(&wanted, target.as_deref(), options, progress).await.map_err(HttpFailure::of_pull)
+    };
+    Ok(progress::events(push).await)
+}
+
+/// The query of a download.
+#[derive(Debug, Deserialize)]
+pub(super) struct ArchiveQuery {
+    request: String,
+}
+
+pub(super) async fn save(
+    State(app): State<Arc<App>>,
+    QueryParams(query): QueryParams<ArchiveQuery>,
+) -> Result<impl IntoResponse, HttpFailure> {
+    let SaveRequest { images, format } = serde_json::from_str(&query.request)
+        .map_err(|error| Error::invalid(format!("the parameter request is malformed: {error}")))?;
+    let archive = app.runtime.save(&images, format).await?;
+    // An error in the middle aborts the connection, so that a client never takes half an archive for a whole one.
+    let body = Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES));
+    Ok(([(header::CONTENT_TYPE, TAR)], body))
+}
+
+pub(super) async fn load(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<Vec<Image>>, HttpFailure> {
+    caller.refuse_named("load images")?;
+    let (archive, passing) = transfer::upload(request.into_body());
+    let load = app.runtime.load(ArchiveInput::Stream(archive), Arc::new(()));
+    let (loaded, ()) = tokio::join!(load, passing);
+    Ok(Json(loaded.map_err(HttpFailure::of_archive)?))
+}
