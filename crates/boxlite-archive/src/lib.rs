@@ -1,6 +1,9 @@
-//! Files in tar streams between host and guest: holes stay holes.
+//! Files in streams between host and guest: holes stay holes. [`append_file`] packs one into a tar stream, [`tree`] has
+//! whole trees of them.
 //!
-//! A file with holes is a GNU sparse entry: a map of the runs that hold bytes, and those bytes.
+//! In a tar stream a file with holes is a GNU sparse entry: a map of the runs that hold bytes, and those bytes.
+
+pub mod tree;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -63,7 +66,7 @@ pub fn append_file(
     }
     let stored = runs.iter().map(|run| run.length).sum();
     header.set_size(stored);
-    let contents = RunsReader { file, runs: runs.into_iter(), left: 0 };
+    let contents = RunsReader::new(file, runs);
     archive.append_data(&mut header, name, maps.as_slice().chain(contents))?;
     Ok(stored)
 }
@@ -94,6 +97,12 @@ struct RunsReader {
     file: File,
     runs: std::vec::IntoIter<DataRun>,
     left: u64,
+}
+
+impl RunsReader {
+    fn new(file: File, runs: Vec<DataRun>) -> Self {
+        Self { file, runs: runs.into_iter(), left: 0 }
+    }
 }
 
 impl Read for RunsReader {

@@ -5,6 +5,7 @@
 //! | [`build`](build()) | the layers of an image, lowest first | a whole disk image |
 //! | [`build_delta`] | further layers, and the file system below them | the blocks that they change on it |
 //! | [`segment_ends`] | the sizes of an image's layers | the cuts between image and deltas |
+//! | [`list_files`] | a disk image, or a chain of deltas | its files as their inodes describe them |
 //! | [`read_identity`], [`read_chain_identity`] | a disk image, a chain of deltas | the identity that it was built with |
 //!
 //! # Whole images
@@ -94,6 +95,7 @@ mod delta;
 mod error;
 mod format;
 mod identity;
+mod listing;
 mod merge;
 mod metadata;
 mod segments;
@@ -110,6 +112,7 @@ pub use build::{build, estimate_allocated};
 pub use delta::{DeltaOptions, DeltaReport, build_delta};
 pub use error::{BelowError, BuildError, BuildErrorKind, IdentityError};
 pub use identity::{FilesystemIdentity, expected_uuid, read_chain_identity, read_identity};
+pub use listing::{ListedFile, list_files};
 pub use segments::{SEGMENT_RULE, segment_ends};
 pub use source::{BlockSink, BlockSource};
 

@@ -206,9 +206,11 @@ impl GuestLoop<'_> {
                 }
                 Op::Ping { id } => self.answer(OpEvent::Pong { id }),
                 Op::Metrics { id } => self.answer(OpEvent::Metrics { id, metrics: metrics::measure() }),
-                op @ (Op::Exec { .. } | Op::CopyIn { .. } | Op::CopyOut { .. } | Op::Stat { .. }) => {
-                    self.start(op)
-                }
+                op @ (Op::Exec { .. }
+                | Op::CopyIn { .. }
+                | Op::CopyOut { .. }
+                | Op::Tree { .. }
+                | Op::Stat { .. }) => self.start(op),
             },
         }
     }

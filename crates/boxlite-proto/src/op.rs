@@ -83,6 +83,12 @@ pub enum Op {
         /// Whether a symbolic link at `path` itself is followed.
         follow: bool,
     },
+    /// List the files on the box's disk on [`crate::Stream::Stdout`], without what is mounted over them; then pack those
+    /// that are asked for on [`crate::Stream::Stdin`], as `boxlite-archive` describes. Answered by `Copied` or `Failed`.
+    Tree {
+        /// Channel of the list and the files.
+        id: u32,
+    },
     /// Describe a path: `Stat` or `Failed`.
     Stat {
         /// Echoed in the answer.
@@ -111,6 +117,7 @@ impl Op {
             | Self::Resize { id, .. }
             | Self::CopyIn { id, .. }
             | Self::CopyOut { id, .. }
+            | Self::Tree { id }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
             | Self::Ping { id } => *id,
@@ -126,6 +133,7 @@ impl Op {
             | Self::Resize { id, .. }
             | Self::CopyIn { id, .. }
             | Self::CopyOut { id, .. }
+            | Self::Tree { id }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
             | Self::Ping { id } => *id = renumbered,
@@ -135,7 +143,7 @@ impl Op {
 
     /// Whether the operation opens a channel and its id stays taken until a last event.
     pub fn opens_channel(&self) -> bool {
-        matches!(self, Self::Exec { .. } | Self::CopyIn { .. } | Self::CopyOut { .. })
+        matches!(self, Self::Exec { .. } | Self::CopyIn { .. } | Self::CopyOut { .. } | Self::Tree { .. })
     }
 }
 

@@ -5,10 +5,13 @@
 
 mod attach;
 mod clone;
+mod commit;
 mod cp;
 mod create;
+mod diff;
 mod each;
 mod exec;
+mod export;
 mod gc;
 mod history;
 mod id_file;
@@ -85,6 +88,14 @@ pub(crate) enum CliCommand {
     Load(load::LoadArgs),
     /// Send an image to a registry
     Push(push::PushArgs),
+    /// List what a box has changed of its image
+    Diff(diff::DiffArgs),
+    /// Make an image of a box and what it has changed
+    Commit(commit::CommitArgs),
+    /// Pack all files of a box into a tar archive
+    Export(export::ExportArgs),
+    /// Make an image of a tar archive of files
+    Import(commit::ImportArgs),
     /// Keep a user name and a password for a registry
     Login(login::LoginArgs),
     /// Forget the password for a registry
@@ -181,6 +192,10 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Save(args) => save::save(&runtime()?, args).await,
         CliCommand::Load(args) => load::load(&runtime()?, args).await,
         CliCommand::Push(args) => push::push(&runtime()?, args).await,
+        CliCommand::Diff(args) => diff::diff(&runtime()?, args).await,
+        CliCommand::Commit(args) => commit::commit(&runtime()?, args).await,
+        CliCommand::Export(args) => export::export(&runtime()?, args).await,
+        CliCommand::Import(args) => commit::import(&runtime()?, args).await,
         CliCommand::Login(args) => login::login(&runtime()?, args).await,
         CliCommand::Logout(args) => login::logout(&runtime()?, args).await,
         CliCommand::Run(args) => run::run(&runtime()?, environment, args).await,

@@ -18,7 +18,6 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
             "`boxlite ls --size` shows disk use, and `boxlite serve` has figures per box under /metrics"
         }
         "events" => "`boxlite wait` waits for ends, and `boxlite ls --format json` shows states",
-        "diff" | "export" => "`boxlite cp BOX:/ -` writes a box's files as a tar archive",
         "pause" | "unpause" => {
             "`boxlite stop` and `boxlite start` keep a box's files; boxlite itself pauses boxes while the disk is full"
         }

@@ -5,6 +5,8 @@
 
 #[path = "../cli/bad_input.rs"]
 mod bad_input;
+#[path = "../cli/committing.rs"]
+mod committing;
 #[path = "../cli/copying.rs"]
 mod copying;
 #[path = "../cli/edges.rs"]
@@ -29,3 +31,5 @@ mod runs;
 mod server;
 #[path = "../cli/terminal.rs"]
 mod terminal;
+#[path = "../cli/transfers.rs"]
+mod transfers;

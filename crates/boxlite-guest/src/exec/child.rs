@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::ends::ChildEnds;
-use super::{copy_in, copy_out, op_error::OpError, program, stat, user};
+use super::{copy_in, copy_out, op_error::OpError, program, stat, tree, user};
 use crate::linux;
 
 /// Most bytes read of `/etc/passwd` and `/etc/group`.
@@ -49,6 +49,12 @@ fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {
         }
         Op::CopyOut { path, follow, .. } => {
             let bytes = copy_out::pack(io::stdout().lock(), &path, follow)?;
+            Ok(OpEvent::Copied { id, bytes })
+        }
+        Op::Tree { .. } => {
+            let input = copy_in::Upload::on_standard_input()
+                .map_err(|e| OpError::std_io("preparing the operation", &e))?;
+            let bytes = tree::exchange(io::stdout().lock(), input)?;
             Ok(OpEvent::Copied { id, bytes })
         }
         Op::Stat { path, .. } => Ok(OpEvent::Stat { id, stat: stat::describe(&path)? }),

@@ -8,7 +8,7 @@
 //! | `ends` | makes the pipes or the terminal between agent and child |
 //! | `child` | runs in the child: becomes the program, or carries out the operation |
 //! | `program`, `user` | find a program and its environment; resolve users and groups |
-//! | `copy_in`, `copy_out`, `stat` | the operations other than execs, in the child |
+//! | `copy_in`, `copy_out`, `tree`, `stat` | the operations other than execs, in the child |
 //! | `stream` | moves bytes between the agent's ends and the port, within their windows |
 //! | `op_error` | why an operation other than an exec failed |
 //!
@@ -27,6 +27,7 @@ mod program;
 mod spawn;
 mod stat;
 mod stream;
+mod tree;
 mod user;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

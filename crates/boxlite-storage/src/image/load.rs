@@ -40,7 +40,7 @@ impl std::fmt::Debug for ImageArchive {
 }
 
 impl Images {
-    /// Takes in all images of an archive, under the names that it gives them.
+    /// Takes in all images of an archive, under the names that it gives them, and returns them with those names alone.
     ///
     /// # Errors
     /// `Corrupt` for what is not an archive of images, or contradicts its digests; `Unsupported` for an image of another
@@ -65,12 +65,11 @@ impl Images {
             let source = ImageSource::Local(Arc::new(source));
             let load = async {
                 let found = self.identify(&source, &name, &Platform::host()).await?;
-                let names = NewNames {
-                    references: names.iter().map(ToString::to_string).collect(),
-                    origin: NameOrigin::Here,
-                    of_registry: false,
-                };
-                self.store_found(&source, found, names, &progress).await
+                let references: Vec<String> = names.iter().map(ToString::to_string).collect();
+                let names =
+                    NewNames { references: references.clone(), origin: NameOrigin::Here, of_registry: false };
+                let image = self.store_found(&source, found, names, &progress).await?;
+                Ok::<_, Error>(Image { references, ..image })
             };
             loaded.push(load.await.map_err(|error| error.while_doing(format!("loading {name}")))?);
         }
@@ -80,12 +79,18 @@ impl Images {
 
     /// Writes a stream, uncompressed, to a file that goes with the returned handle.
     fn spool(&self, stream: impl Read) -> Result<(Option<Staged>, PathBuf)> {
+        let staged = self.spool_plain(Uncompressed::of(stream)?)?;
+        let path = staged.path().to_owned();
+        Ok((Some(staged), path))
+    }
+
+    /// Writes a stream to a file that goes with the returned handle.
+    pub(super) fn spool_plain(&self, stream: impl Read) -> Result<Staged> {
         let room = self.room(Vec::new())?;
         room.reserve(0)?;
         let staged = Staged::create(&self.home().tmp(), "load")?;
-        copy_uncompressed(stream, &staged, &room)?;
-        let path = staged.path().to_owned();
-        Ok((Some(staged), path))
+        copy(stream, &staged, &room)?;
+        Ok(staged)
     }
 }
 
@@ -126,19 +131,31 @@ impl Compression {
     }
 }
 
-fn copy_uncompressed(mut stream: impl Read, staged: &Staged, room: &WriteSpace) -> Result<()> {
-    let mut magic = Vec::new();
-    stream.by_ref().take(4).read_to_end(&mut magic).map_err(|error| unreadable(error, staged))?;
-    let compression = Compression::of(&magic);
-    let whole = std::io::Cursor::new(magic).chain(stream);
-    match compression {
-        None => copy(whole, staged, room),
-        Some(Compression::Gzip) => copy(flate2::read::MultiGzDecoder::new(whole), staged, room),
-        Some(Compression::Zstd) => {
-            let mut decoder = zstd::Decoder::new(whole).doing("unpacking", staged.path())?;
-            decoder.window_log_max(27).doing("unpacking", staged.path())?;
-            copy(decoder, staged, room)
-        }
+/// A stream without its compression.
+pub(super) struct Uncompressed<'a>(Box<dyn Read + 'a>);
+
+impl<'a> Uncompressed<'a> {
+    /// Looks at the stream's first bytes.
+    pub(super) fn of(mut stream: impl Read + 'a) -> Result<Self> {
+        let mut magic = Vec::new();
+        stream.by_ref().take(4).read_to_end(&mut magic).map_err(unreadable)?;
+        let compression = Compression::of(&magic);
+        let whole = std::io::Cursor::new(magic).chain(stream);
+        Ok(Self(match compression {
+            None => Box::new(whole),
+            Some(Compression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+            Some(Compression::Zstd) => {
+                let mut decoder = zstd::Decoder::new(whole).map_err(unreadable)?;
+                decoder.window_log_max(27).map_err(unreadable)?;
+                Box::new(decoder)
+            }
+        }))
+    }
+}
+
+impl Read for Uncompressed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
     }
 }
 
@@ -150,7 +167,7 @@ fn copy(mut from: impl Read, staged: &Staged, room: &WriteSpace) -> Result<()> {
             Ok(0) => return Ok(()),
             Ok(got) => got,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(unreadable(error, staged)),
+            Err(error) => return Err(unreadable(error)),
         };
         room.about_to_write(got as u64)?;
         staged.file().write_all_at(&buffer[..got], offset).doing("writing", staged.path())?;
@@ -159,21 +176,15 @@ fn copy(mut from: impl Read, staged: &Staged, room: &WriteSpace) -> Result<()> {
 }
 
 /// A stream that breaks off, or a damaged one.
-fn unreadable(error: std::io::Error, staged: &Staged) -> Error {
+pub(super) fn unreadable(error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     match error.downcast::<Error>() {
         Ok(own) => own,
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::InvalidData
-                    | std::io::ErrorKind::InvalidInput
-                    | std::io::ErrorKind::UnexpectedEof
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof) => {
             Error::corrupt("the archive is damaged, it cannot be uncompressed")
                 .about(ErrorCause::LocalImage)
                 .because(error)
         }
-        Err(error) => Error::io("reading the archive into", staged.path(), error),
+        Err(error) => Error::io("reading", "the archive", error),
     }
 }

@@ -1,6 +1,8 @@
 //! Images: named by references, pulled from their sources, kept as blobs and described in the catalogue.
 
 mod blobs;
+mod changes;
+mod commit;
 mod history;
 mod ingest;
 mod load;
@@ -27,6 +29,8 @@ use crate::reference::{Reference, RegistryReference};
 use crate::store::Store;
 
 pub(crate) use blobs::{Blobs, remove as remove_blob};
+pub use changes::BoxTree;
+pub use commit::{CommitPlan, Comparison, whole_selection, write_archive};
 pub use load::ImageArchive;
 pub use save::SavedImages;
 use source::RegistryAccess;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, Consumption, CopyOptions,
-    ExecOptions, Execution, ExitStatus, GcOptions, GcReport, HistoryEntry, HostInfo, Image, ListOptions,
-    LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions,
-    Result, StopOptions, UpdateOptions, Usage,
+    Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
+    CopyOptions, ExecOptions, Execution, ExitStatus, FileChange, GcOptions, GcReport, HistoryEntry, HostInfo,
+    Image, ListOptions, LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal,
+    RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -199,12 +199,19 @@ home_operations! {
         async fn save(&self, images: &[String], format: ArchiveFormat) -> Result<TarStream>;
 
         /// Takes in all images of an archive, which `docker save`, `boxlite save` or OCI's tools wrote, under the names that
-        /// it gives them.
+        /// it gives them, and returns them with those names alone.
         ///
         /// # Errors
         /// `Corrupt` for what is no archive of images; `Unsupported` for an image of another platform; `ResourceExhausted`
         /// where the disk is too full. Images that came before stay.
         async fn load(&self, archive: ArchiveInput, progress: Arc<dyn ProgressSink>) -> Result<Vec<Image>>;
+
+        /// Makes an image of one layer out of a tar archive of files, compressed or not.
+        ///
+        /// # Errors
+        /// `Corrupt` for what is no such archive; `InvalidInput` for options that cannot be; `ResourceExhausted` where the
+        /// disk is too full.
+        async fn import(&self, archive: ArchiveInput, options: CommitOptions) -> Result<Image>;
 
         /// Checks credentials against their registry and keeps them in [`crate::RuntimeOptions::registry_config`], which
         /// is returned.
@@ -319,6 +326,35 @@ box_operations! {
         /// # Errors
         /// `NotFound` for a run that the box has not had, or whose output is not kept any more.
         async fn logs(&self, options: LogOptions) -> Result<LogStream>;
+    }
+}
+
+box_operations! {
+    /// What becomes of one box's files, whether or not it runs.
+    ///
+    /// A box that is not running is locked meanwhile, and a guest is brought up for its files alone. What is mounted into
+    /// the box belongs to no image and is left out.
+    trait BoxImages {
+        /// Lists what the box has changed of its image, in the order of paths.
+        ///
+        /// # Errors
+        /// `Conflict` for a box that has exited and is being removed; `ResourceExhausted` while it is paused.
+        async fn diff(&self) -> Result<Vec<FileChange>>;
+
+        /// Makes an image of the box's changes over its image.
+        ///
+        /// Files that change meanwhile are in the image as they were when they were read.
+        ///
+        /// # Errors
+        /// `InvalidInput` for options that cannot be; `NotFound` when the box's image was removed; `ResourceExhausted` where
+        /// the disk is too full: what was written is removed again.
+        async fn commit(&self, options: CommitOptions) -> Result<Image>;
+
+        /// Packs all of the box's files into a tar archive.
+        ///
+        /// # Errors
+        /// As for [`Runtime::diff`]. An archive that breaks off ends in an error.
+        async fn export(&self) -> Result<TarStream>;
     }
 }
 

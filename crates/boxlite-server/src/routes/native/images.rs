@@ -1,4 +1,4 @@
-//! Images in the library's dialect.
+//! Images, and what becomes of boxes' files, in the library's dialect.
 //!
 //! Images are everybody's, so what names one, takes one in or sends one away with the operator's credentials is for the
 //! operator alone: a holder of a named key could otherwise put an image of its own in another's place.
@@ -11,12 +11,12 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use boxlite::wire::{ImageQuery, PullRequest, PushRequest, SaveRequest, TagRequest};
-use boxlite::{ArchiveInput, Error, HistoryEntry, Image, Removal};
+use boxlite::{ArchiveInput, CommitOptions, Error, FileChange, HistoryEntry, Image, Removal};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
 use crate::app::App;
-use crate::body::{JsonBody, QueryParams};
+use crate::body::{JsonBody, PathParams, QueryParams};
 use crate::caller::Caller;
 use crate::failure::HttpFailure;
 use crate::progress;
@@ -109,4 +109,53 @@ pub(super) async fn load(
     let load = app.runtime.load(ArchiveInput::Stream(archive), Arc::new(()));
     let (loaded, ()) = tokio::join!(load, passing);
     Ok(Json(loaded.map_err(HttpFailure::of_archive)?))
+}
+
+/// The query of an import, as JSON.
+#[derive(Debug, Deserialize)]
+pub(super) struct ImportQuery {
+    options: Option<String>,
+}
+
+pub(super) async fn import(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    QueryParams(query): QueryParams<ImportQuery>,
+    request: Request,
+) -> Result<Json<Image>, HttpFailure> {
+    caller.refuse_named("import images")?;
+    let options: CommitOptions = query
+        .options
+        .map_or(Ok(CommitOptions::default()), |text| serde_json::from_str(&text))
+        .map_err(|error| Error::invalid(format!("the parameter options is malformed: {error}")))?;
+    let (archive, passing) = transfer::upload(request.into_body());
+    let import = app.runtime.import(ArchiveInput::Stream(archive), options);
+    let (imported, ()) = tokio::join!(import, passing);
+    Ok(Json(imported.map_err(HttpFailure::of_archive)?))
+}
+
+pub(super) async fn changes(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Json<Vec<FileChange>>, HttpFailure> {
+    Ok(Json(app.runtime.diff(&id).await?))
+}
+
+pub(super) async fn commit(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathParams(id): PathParams<String>,
+    JsonBody(options): JsonBody<CommitOptions>,
+) -> Result<Response, HttpFailure> {
+    caller.refuse_named("make images")?;
+    let commit = |_| async move { Ok(app.runtime.commit(&id, options).await?) };
+    Ok(progress::events(commit).await)
+}
+
+pub(super) async fn export(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<impl IntoResponse, HttpFailure> {
+    let archive = app.runtime.export(&id).await?;
+    Ok(([(header::CONTENT_TYPE, TAR)], Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES))))
 }

@@ -8,7 +8,7 @@ mod streams;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use crate::app::App;
 
@@ -24,6 +24,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/image/tags", post(images::tag))
         .route("/v1/runtime/image/push", post(images::push))
         .route("/v1/runtime/archive", get(images::save).put(images::load))
+        .route("/v1/runtime/import", put(images::import))
+        .route("/v1/runtime/boxes/{id}/changes", get(images::changes))
+        .route("/v1/runtime/boxes/{id}/commit", post(images::commit))
+        .route("/v1/runtime/boxes/{id}/export", get(images::export))
         .route("/v1/runtime/boxes", get(boxes::list).post(boxes::create))
         .route("/v1/runtime/boxes/{id}", get(boxes::inspect).patch(boxes::update).delete(boxes::remove))
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio_util::io::StreamReader;
 
 use super::session::{Control, Output, Session, StreamEnd};
+use super::stdin::StdinSink;
 
 pub(super) async fn send_archive(session: Session, mut archive: impl AsyncRead + Unpin) -> Result<u64> {
     let Session { output, mut stdin, control } = session;
@@ -54,15 +55,21 @@ pub(super) async fn receive_archive(session: Session) -> Result<impl AsyncRead +
         None
     };
     let first = futures::stream::iter(first.map(Ok));
-    let rest = rest_of(output, control, stdin);
+    let rest = rest_of(output, control, Some(stdin));
     Ok(StreamReader::new(Box::pin(first.chain(rest))))
+}
+
+/// What the guest says, and where it is answered.
+pub(super) fn converse(session: Session) -> (impl AsyncRead + Send + Unpin, StdinSink) {
+    let Session { output, stdin, control } = session;
+    (StreamReader::new(Box::pin(rest_of(output, control, None))), stdin)
 }
 
 /// The rest of an archive; it ends in an error when the guest's copy did.
 fn rest_of(
     output: Output,
     control: Control,
-    stdin: super::stdin::StdinSink,
+    stdin: Option<StdinSink>,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
     futures::stream::unfold(Some((output, control, stdin)), |state| async move {
         let (mut output, control, stdin) = state?;

@@ -18,7 +18,7 @@ use boxlite_proto::{
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
 use session::{Session, ShimConnection};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::quota::DiskQuota;
 use super::socket;
@@ -179,6 +179,17 @@ impl ShimClient {
         let op = Op::CopyOut { id: CHANNEL, path: path.to_owned(), follow };
         let session = Session::start(self.connect(&ShimRequest::Op(op)).await?, CHANNEL);
         copy::receive_archive(session).await
+    }
+
+    /// Lists the files on the box's disk, and packs those that are asked for: what the guest sends, and where it is
+    /// answered (`boxlite_archive::tree`). An error of the guest ends what it sends as an I/O error whose source is the
+    /// [`Error`].
+    pub async fn tree(
+        &self,
+    ) -> Result<(impl AsyncRead + Send + Unpin + use<>, impl AsyncWrite + Send + Unpin + use<>)> {
+        let op = Op::Tree { id: CHANNEL };
+        let session = Session::start(self.connect(&ShimRequest::Op(op)).await?, CHANNEL);
+        Ok(copy::converse(session))
     }
 
     /// Describes a path in the guest.

@@ -64,7 +64,7 @@ impl Local {
 /// Passes an archive on and closes its session at the archive's end, or when its reader is dropped.
 ///
 /// A task of its own does this, so a stalled reader cannot keep others from ending the guest.
-fn closing_with(
+pub(super) fn closing_with(
     session: FileSession,
     tar: impl AsyncRead + Send + Unpin + 'static,
 ) -> impl AsyncRead + Send + Unpin {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use boxlite_home::blocking;
 use boxlite_storage::gc;
-use boxlite_storage::image::ImageArchive;
+use boxlite_storage::image::{CommitPlan, ImageArchive};
 use boxlite_storage::reference::Reference;
 use boxlite_types::{
-    ArchiveFormat, BoxOptions, ErrorKind, HistoryEntry, Image, Login, ProgressSink, PullOptions, PullPolicy,
-    PushOptions, Removal, Result,
+    ArchiveFormat, BoxOptions, CommitOptions, Doing, ErrorKind, HistoryEntry, Image, Login, ProgressSink,
+    PullOptions, PullPolicy, PushOptions, Removal, Result,
 };
 
 use super::{Local, streams};
@@ -71,6 +72,25 @@ impl ArchiveOperations for Local {
                 let load = self.images.load(ImageArchive::Stream(Box::new(reader)), progress);
                 let (loaded, ()) = tokio::join!(load, pump);
                 loaded
+            }
+        }
+    }
+
+    async fn import(&self, archive: ArchiveInput, options: CommitOptions) -> Result<Image> {
+        let plan = CommitPlan::new(&options, "boxlite import")?;
+        let images = self.images.clone();
+        match archive {
+            ArchiveInput::File(path) => {
+                blocking(move || {
+                    let file = std::fs::File::open(&path).doing("opening the archive", &path)?;
+                    images.import(file, &plan)
+                })
+                .await
+            }
+            ArchiveInput::Stream(tar) => {
+                let (pump, reader) = streams::read(tar);
+                let (imported, ()) = tokio::join!(blocking(move || images.import(reader, &plan)), pump);
+                imported
             }
         }
     }

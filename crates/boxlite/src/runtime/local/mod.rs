@@ -4,6 +4,7 @@
 
 mod attending;
 mod boxes;
+mod changes;
 mod exit;
 mod files;
 mod guard;

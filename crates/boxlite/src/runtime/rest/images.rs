@@ -1,18 +1,18 @@
-//! Images on a server's home.
+//! Images on a server's home, and what its boxes have changed of theirs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use boxlite_types::wire::{ImageQuery, PullRequest, PushRequest, SaveRequest, TagRequest};
 use boxlite_types::{
-    ArchiveFormat, Doing, Error, HistoryEntry, Image, Login, ProgressSink, PullOptions, PushOptions, Removal,
-    Result,
+    ArchiveFormat, CommitOptions, Doing, Error, FileChange, HistoryEntry, Image, Login, ProgressSink,
+    PullOptions, PushOptions, Removal, Result,
 };
 use reqwest::Method;
 
 use super::http::as_json;
 use super::{Remote, files};
-use crate::runtime::operations::{ArchiveInput, ArchiveOperations, ImageOperations, TarStream};
+use crate::runtime::operations::{ArchiveInput, ArchiveOperations, BoxImages, ImageOperations, TarStream};
 
 impl ImageOperations for Remote {
     async fn pull(
@@ -80,19 +80,18 @@ impl ArchiveOperations for Remote {
 
     /// Sends a file of this host, not of the server's.
     async fn load(&self, archive: ArchiveInput, _: Arc<dyn ProgressSink>) -> Result<Vec<Image>> {
-        let tar: TarStream = match archive {
-            ArchiveInput::File(path) if path.is_dir() => {
-                let message = "a layout in a directory cannot be sent to a server; make an archive of it";
-                return Err(Error::unsupported(message).at(path));
-            }
-            ArchiveInput::File(path) => {
-                Box::new(tokio::fs::File::open(&path).await.doing("opening the archive", path)?)
-            }
-            ArchiveInput::Stream(tar) => tar,
-        };
+        let tar = opened(archive).await?;
         let response =
             files::send_tar(&self.client, self.client.request(Method::PUT, &["runtime", "archive"]), tar);
         self.client.parsed(response.await?).await
+    }
+
+    /// Sends a file of this host, not of the server's.
+    async fn import(&self, archive: ArchiveInput, options: CommitOptions) -> Result<Image> {
+        let query = [("options", as_json(&options)?)];
+        let request = self.client.request(Method::PUT, &["runtime", "import"]).query(&query);
+        let response = files::send_tar(&self.client, request, opened(archive).await?).await?;
+        self.client.parsed(response).await
     }
 
     async fn login(&self, _: Login) -> Result<PathBuf> {
@@ -101,5 +100,34 @@ impl ArchiveOperations for Remote {
 
     async fn logout(&self, _: &str) -> Result<bool> {
         Err(Error::unsupported("credentials are kept on the host that uses them; run `boxlite logout` there"))
+    }
+}
+
+impl BoxImages for Remote {
+    async fn diff(&self, id: &str) -> Result<Vec<FileChange>> {
+        self.client.json(self.of_box(Method::GET, id, &["changes"])?).await
+    }
+
+    async fn commit(&self, id: &str, options: CommitOptions) -> Result<Image> {
+        self.client.outcome(self.of_box(Method::POST, id, &["commit"])?.json(&options), &()).await
+    }
+
+    async fn export(&self, id: &str) -> Result<TarStream> {
+        let response = self.client.send(self.of_box(Method::GET, id, &["export"])?).await?;
+        Ok(files::tar_in(response, self.client.server()))
+    }
+}
+
+/// The bytes of an archive of this host.
+async fn opened(archive: ArchiveInput) -> Result<TarStream> {
+    match archive {
+        ArchiveInput::File(path) if path.is_dir() => {
+            let message = "a directory cannot be sent to a server; make an archive of it";
+            Err(Error::unsupported(message).at(path))
+        }
+        ArchiveInput::File(path) => {
+            Ok(Box::new(tokio::fs::File::open(&path).await.doing("opening the archive", path)?))
+        }
+        ArchiveInput::Stream(tar) => Ok(tar),
     }
 }

@@ -1,0 +1,440 @@
+//! A layer that is being written: a tar stream of canonical headers, compressed on its way into `images/tmp`.
+//!
+//! The same files give the same bytes. What does not fit a plain header (times with fractions, long names, extended
+//! attributes) is in a pax header before it. Holes are written as zeros, because Docker reads no sparse entries.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+
+use boxlite_archive::tree::{FileDetail, TreeFile};
+use boxlite_home::durable::Staged;
+use boxlite_home::lease::Leased;
+use boxlite_types::{ChangeKind, Digest, Doing, Error, Result};
+use flate2::write::GzEncoder;
+use sha2::{Digest as _, Sha256};
+use tar::{EntryType, Header};
+
+use super::compare::parent;
+use super::{BoxChanges, broken};
+use crate::image::{Blobs, Images, WriteSpace};
+
+const TYPE: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+/// What the name of a whiteout begins with.
+const WHITEOUT: &[u8] = b".wh.";
+
+/// A layer that is whole, durable and leased.
+#[derive(Debug)]
+pub(crate) struct FinishedLayer {
+    pub(crate) digest: Digest,
+    pub(crate) diff_id: Digest,
+    pub(crate) length: u64,
+    pub(crate) leased: Leased,
+}
+
+/// A layer on its way into the store. Dropping it removes what was written.
+pub(crate) struct LayerWriter {
+    out: HashedWriter<EvenWriter<GzEncoder<HashedWriter<StagedWriter>>>>,
+    blobs: Blobs,
+}
+
+impl LayerWriter {
+    /// Begins a layer in the home of `images`.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where the disk is too full already.
+    pub(crate) fn begin(images: &Images) -> Result<Self> {
+        let room = images.room(Vec::new())?;
+        room.reserve(0)?;
+        let staged = Staged::create(&images.home().tmp(), "layer")?;
+        let stored = HashedWriter::new(StagedWriter { staged, room, written: 0 });
+        let packed = flate2::GzBuilder::new().write(stored, flate2::Compression::default());
+        Ok(Self {
+            out: HashedWriter::new(EvenWriter { inner: packed, piece: Vec::new() }),
+            blobs: images.blobs().clone(),
+        })
+    }
+
+    /// Writes the changed files of a box, which its guest sends through `from` in the order of the selection, and
+    /// whiteouts for what is gone. `most` bounds the bytes of the files, holes included.
+    pub(crate) fn changes(
+        &mut self,
+        files: &[TreeFile],
+        changes: &BoxChanges,
+        from: &mut impl Read,
+        most: u64,
+    ) -> Result<()> {
+        for (path, _) in changes.all.iter().filter(|(_, kind)| **kind == ChangeKind::Deleted) {
+            let directory = parent(path).unwrap_or_default();
+            let name = &path[directory.len() + usize::from(!directory.is_empty())..];
+            let mut whiteout = directory.to_vec();
+            if !whiteout.is_empty() {
+                whiteout.push(b'/');
+            }
+            whiteout.extend_from_slice(WHITEOUT);
+            whiteout.extend_from_slice(name);
+            let mut header = Header::new_ustar();
+            header.set_mode(0o600);
+            header.set_size(0);
+            header.set_entry_type(EntryType::Regular);
+            write_entry(&mut self.out, header, &whiteout, b"", Vec::new())?;
+        }
+        let selected: Vec<&TreeFile> = changes.selected.iter().map(|place| &files[*place as usize]).collect();
+        write_files(&mut self.out, &selected, from, most, true)
+    }
+
+    /// Copies a whole tar stream.
+    pub(crate) fn copy(&mut self, mut from: impl Read) -> Result<()> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(got) => self.out.write_all(&buffer[..got]).map_err(writing)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(super::super::load::unreadable(error)),
+            }
+        }
+    }
+
+    /// Ends a layer of files.
+    pub(crate) fn finish(mut self) -> Result<FinishedLayer> {
+        self.out.write_all(&[0; 1024]).map_err(writing)?;
+        self.finish_as_it_is()
+    }
+
+    /// Ends a layer that has its end, and publishes its blob.
+    pub(crate) fn finish_as_it_is(self) -> Result<FinishedLayer> {
+        let (even, diff_id) = self.out.finish();
+        let (stored, digest) = even.finish().and_then(GzEncoder::finish).map_err(writing)?.finish();
+        let StagedWriter { staged, written, .. } = stored;
+        let path = self.blobs.path(digest);
+        // One that is there has the same bytes.
+        let leased = match self.blobs.lease(digest, Some(written))? {
+            Some(leased) => leased,
+            None => {
+                drop(staged.publish(&path)?);
+                self.blobs.lease(digest, Some(written))?.ok_or_else(|| {
+                    Error::conflict("the new layer was removed as soon as it was there").at(&path)
+                })?
+            }
+        };
+        Ok(FinishedLayer { digest, diff_id, length: written, leased })
+    }
+}
+
+/// Writes files, which are read from `from`, in the order of `files`; without `as_layer`, as a plain archive.
+pub(crate) fn write_files(
+    out: &mut impl Write,
+    files: &[&TreeFile],
+    from: &mut impl Read,
+    most: u64,
+    as_layer: bool,
+) -> Result<()> {
+    let mut left = most;
+    let mut first_names: HashMap<u64, &[u8]> = HashMap::new();
+    for file in files {
+        let shown = || String::from_utf8_lossy(&file.path).into_owned();
+        let name = file.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if as_layer && name.starts_with(WHITEOUT) {
+            let message = format!("/{} has a name that means a deleted file in an image; rename it", shown());
+            return Err(Error::unsupported(message));
+        }
+        let detail = FileDetail::read(from).map_err(broken)?;
+        if !detail.present {
+            continue;
+        }
+        let is_regular = file.mode & TYPE == REGULAR;
+        let first = (is_regular && file.links > 1).then(|| first_names.get(&file.inode).copied()).flatten();
+        if let Some(first) = first {
+            skip(from, &detail)?;
+            let mut header = plain_header(file);
+            header.set_entry_type(EntryType::Link);
+            write_entry(out, header, &file.path, first, Vec::new())?;
+            continue;
+        }
+        if is_regular && file.links > 1 {
+            first_names.insert(file.inode, &file.path);
+        }
+        let length = if is_regular { detail.length } else { 0 };
+        left = left.checked_sub(length).ok_or_else(|| {
+            let message =
+                format!("/{} and the files before it have more than {most} bytes, holes included", shown());
+            Error::unsupported(message)
+        })?;
+        let mut header = plain_header(file);
+        header.set_size(length);
+        write_entry(out, header, &file.path, &detail.target, pax_records(file, &detail))?;
+        if is_regular {
+            write_contents(out, from, &detail)?;
+        } else {
+            skip(from, &detail)?;
+        }
+    }
+    Ok(())
+}
+
+fn plain_header(file: &TreeFile) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_mode(file.mode & 0o7777);
+    header.set_uid(file.uid.into());
+    header.set_gid(file.gid.into());
+    header.set_mtime(file.modified.seconds.try_into().unwrap_or(0));
+    header.set_size(0);
+    let kind = match file.mode & TYPE {
+        0o040_000 => EntryType::Directory,
+        0o120_000 => EntryType::Symlink,
+        0o020_000 => EntryType::Char,
+        0o060_000 => EntryType::Block,
+        0o010_000 => EntryType::Fifo,
+        _ => EntryType::Regular,
+    };
+    header.set_entry_type(kind);
+    if matches!(kind, EntryType::Char | EntryType::Block) {
+        // An ustar header has room for both.
+        let _ = header.set_device_major(rustix::fs::major(file.device));
+        let _ = header.set_device_minor(rustix::fs::minor(file.device));
+    }
+    header
+}
+
+/// What a plain header has no place for.
+fn pax_records(file: &TreeFile, detail: &FileDetail) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut records = Vec::new();
+    let time = file.modified;
+    if time.nanoseconds != 0 || time.seconds < 0 {
+        records.push((b"mtime".to_vec(), decimal_time(time.seconds, time.nanoseconds).into_bytes()));
+    }
+    for (name, value) in &detail.attributes {
+        records.push(([b"SCHILY.xattr.", &name[..]].concat(), value.clone()));
+    }
+    records
+}
+
+/// Seconds with a fraction, whose sign is that of the whole.
+fn decimal_time(seconds: i64, nanoseconds: u32) -> String {
+    match (seconds, nanoseconds) {
+        (seconds, 0) => seconds.to_string(),
+        (0.., nanoseconds) => format!("{seconds}.{nanoseconds:09}"),
+        (seconds, nanoseconds) => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds),
+    }
+}
+
+/// Writes the headers of an entry.
+fn write_entry(
+    out: &mut impl Write,
+    mut header: Header,
+    path: &[u8],
+    target: &[u8],
+    mut pax: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<()> {
+    let mut name = if path.is_empty() { b"./".to_vec() } else { path.to_vec() };
+    if header.entry_type().is_dir() && !name.ends_with(b"/") {
+        name.push(b'/');
+    }
+    let ustar = header.as_mut_bytes();
+    let put = |field: &mut [u8], text: &[u8]| {
+        let length = text.len().min(field.len());
+        field[..length].copy_from_slice(&text[..length]);
+    };
+    put(&mut ustar[..100], &name);
+    put(&mut ustar[157..257], target);
+    if name.len() > 100 {
+        pax.push((b"path".to_vec(), name));
+    }
+    if target.len() > 100 {
+        pax.push((b"linkpath".to_vec(), target.to_vec()));
+    }
+    header.set_cksum();
+    if !pax.is_empty() {
+        let mut records = Vec::new();
+        for (key, value) in &pax {
+            append_pax(&mut records, key, value);
+        }
+        let mut extended = Header::new_ustar();
+        extended.as_mut_bytes()[..9].copy_from_slice(b"PaxHeader");
+        extended.set_mode(0o644);
+        extended.set_size(records.len() as u64);
+        extended.set_entry_type(EntryType::XHeader);
+        extended.set_cksum();
+        out.write_all(extended.as_bytes()).map_err(writing)?;
+        out.write_all(&records).map_err(writing)?;
+        pad(out, records.len() as u64)?;
+    }
+    out.write_all(header.as_bytes()).map_err(writing)
+}
+
+/// Appends `LENGTH KEY=VALUE\n`, where the length counts itself.
+fn append_pax(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    records.extend(length.to_string().into_bytes());
+    records.push(b' ');
+    records.extend(key);
+    records.push(b'=');
+    records.extend(value);
+    records.push(b'\n');
+}
+
+/// Writes a file's contents with zeros for its holes.
+fn write_contents(out: &mut impl Write, from: &mut impl Read, detail: &FileDetail) -> Result<()> {
+    let mut at = 0;
+    for run in &detail.runs {
+        zeros(out, run.offset - at)?;
+        let mut part = from.take(run.length);
+        let copied = io::copy(&mut part, out).map_err(either)?;
+        if copied < run.length {
+            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        at = run.offset + run.length;
+    }
+    zeros(out, detail.length - at)?;
+    pad(out, detail.length)
+}
+
+/// Passes over contents that are not wanted.
+fn skip(from: &mut impl Read, detail: &FileDetail) -> Result<()> {
+    let length: u64 = detail.runs.iter().map(|run| run.length).sum();
+    let skipped = io::copy(&mut from.take(length), &mut io::sink()).map_err(broken)?;
+    if skipped < length { Err(broken(io::ErrorKind::UnexpectedEof.into())) } else { Ok(()) }
+}
+
+fn zeros(out: &mut impl Write, mut count: u64) -> Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    while count > 0 {
+        let length = count.min(ZEROS.len() as u64) as usize;
+        out.write_all(&ZEROS[..length]).map_err(writing)?;
+        count -= length as u64;
+    }
+    Ok(())
+}
+
+fn pad(out: &mut impl Write, length: u64) -> Result<()> {
+    zeros(out, length.next_multiple_of(512) - length)
+}
+
+/// A failure of either end of a copy.
+fn either(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) => broken(error),
+    }
+}
+
+fn writing(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Error::new(boxlite_types::ErrorKind::Cancelled, "the archive's reader is gone").because(error)
+        }
+        Err(error) => Error::io("writing", "the layer", error),
+    }
+}
+
+/// Hashes what passes through it.
+struct HashedWriter<W> {
+    inner: W,
+    hasher: Sha256,
+}
+
+impl<W: Write> HashedWriter<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, hasher: Sha256::new() }
+    }
+
+    fn finish(self) -> (W, Digest) {
+        (self.inner, Digest::finish(self.hasher))
+    }
+}
+
+impl<W: Write> Write for HashedWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Passes on pieces of one size, because what a compressor makes of its input depends on how that is cut.
+struct EvenWriter<W> {
+    inner: W,
+    piece: Vec<u8>,
+}
+
+impl<W: Write> EvenWriter<W> {
+    const PIECE: usize = 256 << 10;
+
+    fn finish(mut self) -> io::Result<W> {
+        self.inner.write_all(&self.piece)?;
+        Ok(self.inner)
+    }
+}
+
+impl<W: Write> Write for EvenWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(Self::PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == Self::PIECE {
+            self.inner.write_all(&self.piece)?;
+            self.piece.clear();
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a staged file as far as there is room.
+struct StagedWriter {
+    staged: Staged,
+    room: WriteSpace,
+    written: u64,
+}
+
+impl Write for StagedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.room.about_to_write(bytes.len() as u64)?;
+        let file: &File = self.staged.file();
+        file.write_all_at(bytes, self.written).doing("writing", self.staged.path())?;
+        self.written += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pax_records_count_themselves() {
+        for length in [1, 7, 89, 90, 91, 92, 93, 990, 9_985] {
+            let mut records = Vec::new();
+            append_pax(&mut records, b"key", &vec![b'v'; length]);
+            let stated: usize =
+                std::str::from_utf8(&records).unwrap().split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(stated, records.len());
+        }
+    }
+
+    #[test]
+    fn times_before_1970_have_their_fraction_right() {
+        assert_eq!(decimal_time(1, 5), "1.000000005");
+        assert_eq!(decimal_time(-1, 750_000_000), "-0.250000000");
+        assert_eq!(decimal_time(-2, 750_000_000), "-1.250000000");
+        assert_eq!(decimal_time(-2, 0), "-2");
+    }
+}
