@@ -106,7 +106,7 @@ impl TreeFile {
         if record.is_empty() {
             return Ok(None);
         }
-        let mut fields = Fields(&record);
+        let mut fields = RecordFields(&record);
         let inode = fields.long()?;
         let [mode, uid, gid, links] = [fields.word()?, fields.word()?, fields.word()?, fields.word()?];
         let (size, device) = (fields.long()?, fields.long()?);
@@ -155,7 +155,7 @@ impl FileDetail {
     /// `InvalidData` for what no writer of this crate writes.
     pub fn read(from: &mut impl Read) -> io::Result<Self> {
         let record = read_record(from, MAX_DETAIL_RECORD)?;
-        let mut fields = Fields(&record);
+        let mut fields = RecordFields(&record);
         let present = fields.bytes(1)? == [1];
         let count = fields.word()?;
         if count > MAX_ATTRIBUTES {
@@ -234,9 +234,9 @@ fn malformed(why: &str) -> io::Error {
 }
 
 /// What is left of a record.
-struct Fields<'a>(&'a [u8]);
+struct RecordFields<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> RecordFields<'a> {
     fn bytes(&mut self, count: usize) -> io::Result<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(count).ok_or_else(|| malformed("a record is cut off"))?;
         self.0 = rest;

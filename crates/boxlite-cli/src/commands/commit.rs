@@ -57,7 +57,7 @@ pub(super) async fn commit(runtime: &Runtime, args: CommitArgs) -> Result<Exit, 
     let NewImageArgs { message, changes, quiet } = args.image;
     let options = CommitOptions { name: args.name, message, author: args.author, changes };
     let made = runtime.commit(&args.id, options).await;
-    report(made.map_err(|error| CommandFailure::of(&error, Topic::Box))?, quiet)
+    report(&made.map_err(|error| CommandFailure::of(&error, Topic::Box))?, quiet)
 }
 
 pub(super) async fn import(runtime: &Runtime, args: ImportArgs) -> Result<Exit, CommandFailure> {
@@ -68,10 +68,10 @@ pub(super) async fn import(runtime: &Runtime, args: ImportArgs) -> Result<Exit, 
         path => ArchiveInput::File(path),
     };
     let made = runtime.import(archive, options).await;
-    report(made.map_err(|error| CommandFailure::of(&error, Topic::Archive))?, quiet)
+    report(&made.map_err(|error| CommandFailure::of(&error, Topic::Archive))?, quiet)
 }
 
-fn report(image: Image, quiet: bool) -> Result<Exit, CommandFailure> {
+fn report(image: &Image, quiet: bool) -> Result<Exit, CommandFailure> {
     let line = match image.references.first() {
         Some(name) if !quiet => format!("{}  {}", familiar(name), image.digest),
         _ => image.digest.to_string(),

@@ -17,7 +17,7 @@ pub(crate) struct HistoryArgs {
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
-    /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.created_by}}'
+    /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.comment}}'
     #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
     format: Layout,
     /// Reference, id or unique beginning of an id

@@ -62,11 +62,8 @@ pub(super) async fn login(runtime: &Runtime, args: LoginArgs) -> Result<Exit, Co
 pub(super) async fn logout(runtime: &Runtime, args: LogoutArgs) -> Result<Exit, CommandFailure> {
     let registry = args.registry.unwrap_or_else(|| HUB.to_owned());
     let was = runtime.logout(&registry).await.map_err(|error| CommandFailure::of(&error, Topic::Push))?;
-    let line = match was {
-        true => format!("logged out of {registry}"),
-        false => format!("not logged in to {registry}"),
-    };
-    print_line(&line).map(|()| Exit::OK)
+    let state = if was { "logged out of" } else { "not logged in to" };
+    print_line(&format!("{state} {registry}")).map(|()| Exit::OK)
 }
 
 /// Returns the user's name and password.
@@ -92,12 +89,11 @@ fn ask(user: Option<String>, from_stdin: bool) -> Result<(String, String), Comma
         io::stdin().lock().take(MAX_PASSWORD).read_line(&mut text).map_err(failed)?;
         Ok(without_line_end(text))
     };
-    let user = match user {
-        Some(user) => user,
-        None => {
-            eprint!("User name: ");
-            line()?
-        }
+    let user = if let Some(user) = user {
+        user
+    } else {
+        eprint!("User name: ");
+        line()?
     };
     let quiet = QuietTerminal::enter().map_err(failed)?;
     eprint!("Password: ");

@@ -32,9 +32,7 @@ pub(super) async fn push(runtime: &Runtime, args: PushArgs) -> Result<Exit, Comm
     let pushed = runtime.push(&args.image, args.target.as_deref(), options, sink).await;
     let image = pushed.map_err(|error| CommandFailure::of(&error, Topic::Push))?;
     let target = args.target.as_deref().unwrap_or(&args.image);
-    match args.quiet {
-        true => print_line(&image.digest.to_string()),
-        false => print_line(&format!("{}  {}", familiar(target), image.digest)),
-    }
-    .map(|()| Exit::OK)
+    let digest = image.digest;
+    let line = if args.quiet { digest.to_string() } else { format!("{}  {digest}", familiar(target)) };
+    print_line(&line).map(|()| Exit::OK)
 }

@@ -8,7 +8,7 @@ use boxlite_testkit::oracle;
 use crate::home::Home;
 
 /// Everything that a layer can hold, over an image that has some of it.
-const CHANGES: &str = r#"
+const CHANGES: &str = r"
     cd /; mkdir -p srv/d; echo new > srv/d/new; ln srv/d/new srv/d/hard; ln -s ../d/new srv/d/sym
     mkfifo srv/d/fifo; mknod srv/d/dev c 5 6; chmod 4755 usr/bin/grep; rm usr/bin/find
     touch -d '2001-02-03 04:05:06.123456789' srv/d/old; touch -d '1960-01-01 00:00:00.25' srv/d/older
@@ -19,7 +19,7 @@ const CHANGES: &str = r#"
     rm -r usr/share/base-files; echo file > usr/share/base-files
     rm -r usr/lib/os-release; echo mine > usr/lib/os-release
     mv etc/skel etc/moved 2>/dev/null; echo hi > /etc/hosts; echo memory > /dev/shm/x
-"#;
+";
 
 const EXPECTED: [&str; 14] = [
     "A /srv/d",

@@ -63,9 +63,9 @@ fn is_part_of_the_box(directory: &Path) -> io::Result<bool> {
 }
 
 /// Counts the bytes that pass through it.
-struct CountingWriter<W> {
-    inner: W,
-    bytes: u64,
+pub(super) struct CountingWriter<W> {
+    pub(super) inner: W,
+    pub(super) bytes: u64,
 }
 
 impl<W: Write> Write for CountingWriter<W> {

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
+use super::copy_out::CountingWriter;
 use super::op_error::OpError;
 
 /// Lists every file of the root filesystem into `out`, then reads a selection from `input` and packs the selected files.
@@ -186,22 +187,4 @@ fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::R
     let length = read(&mut buffer)?;
     buffer.truncate(length);
     Ok(buffer)
-}
-
-/// Counts the bytes that pass through it.
-struct CountingWriter<W> {
-    inner: W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for CountingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

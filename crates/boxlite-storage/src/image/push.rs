@@ -6,23 +6,14 @@ use boxlite_home::blocking;
 use boxlite_home::lease::Leased;
 use boxlite_types::{Digest, Error, Image, Progress, ProgressSink, PullOptions, PushOptions, Result};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
 
-use super::manifest::{Descriptor, OCI_MANIFEST};
+use super::manifest::StoredManifest;
 use super::source::{BlobPushed, OutgoingBlob, Repository};
 use super::{Images, given_name};
 use crate::reference::{Reference, RegistryReference};
 
 /// How many blobs are sent at a time.
 const PARALLEL_BLOBS: usize = 3;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Typed {
-    #[serde(default)]
-    media_type: Option<String>,
-    config: Descriptor,
-}
 
 impl Images {
     /// Sends an image to a registry: to the one that `target` names, or that `wanted` names itself. Blobs that are there
@@ -94,10 +85,7 @@ impl Images {
     /// Leases all that the image is made of.
     fn outgoing(&self, image: &Image, target: &RegistryReference) -> Result<OutgoingImage> {
         let (manifest, _) = self.documents(image)?;
-        let malformed = |error: serde_json::Error| {
-            Error::corrupt(format!("the manifest of image {} is malformed", image.digest)).because(error)
-        };
-        let typed: Typed = serde_json::from_slice(&manifest).map_err(malformed)?;
+        let stored = StoredManifest::parse(&manifest, image.digest)?;
         let mut blobs: Vec<OutgoingBlob> = Vec::new();
         let mut add = |digest: Digest, length: u64, leased: Leased| -> Result<()> {
             if blobs.iter().all(|blob| blob.digest != digest) {
@@ -109,13 +97,13 @@ impl Images {
         for layer in &image.layers {
             add(layer.digest, layer.length, self.lease_layer(image, layer)?)?;
         }
-        let config = typed.config;
+        let media_type = stored.media_type().to_owned();
+        let config = stored.config;
         let leased = self
             .blobs
             .lease(config.digest, Some(config.length))?
             .ok_or_else(|| Error::conflict(format!("image {} was removed meanwhile", image.digest)))?;
         add(config.digest, config.length, leased)?;
-        let media_type = typed.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
         Ok(OutgoingImage { manifest, media_type, blobs })
     }
 

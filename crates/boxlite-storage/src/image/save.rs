@@ -11,11 +11,11 @@ use std::sync::Arc;
 use boxlite_home::blocking;
 use boxlite_home::lease::Leased;
 use boxlite_types::{ArchiveFormat, Digest, Error, Image, ProgressSink, PullOptions, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
 use super::Images;
-use super::manifest::{Descriptor, OCI_INDEX, OCI_MANIFEST};
+use super::manifest::{OCI_INDEX, StoredManifest};
 use super::source::layout::{IMAGE_NAME, REF_NAME};
 use crate::reference::{Reference, RegistryReference};
 
@@ -34,14 +34,6 @@ struct DockerItem {
     config: String,
     repo_tags: Vec<String>,
     layers: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Typed {
-    #[serde(default)]
-    media_type: Option<String>,
-    config: Descriptor,
 }
 
 impl Images {
@@ -78,9 +70,7 @@ impl Images {
         for (image, names) in images {
             let (manifest, config) = self.store().image_documents(image.digest)?;
             let (bytes, _) = self.documents(image)?;
-            let typed: Typed = serde_json::from_slice(&bytes).map_err(|error| {
-                Error::corrupt(format!("the manifest of image {} is malformed", image.digest)).because(error)
-            })?;
+            let stored = StoredManifest::parse(&bytes, image.digest)?;
             for layer in &image.layers {
                 blobs.insert(layer.digest, self.lease_layer(image, layer)?);
             }
@@ -92,7 +82,7 @@ impl Images {
             let references: Vec<RegistryReference> =
                 names.iter().filter_map(|name| registry_reference(name)).collect();
             let base = json!({
-                "mediaType": typed.media_type.as_deref().unwrap_or(OCI_MANIFEST),
+                "mediaType": stored.media_type(),
                 "digest": image.digest,
                 "size": bytes.len(),
                 "platform": image.platform,
@@ -111,7 +101,7 @@ impl Images {
                 manifests.push(base);
             }
             items.push(DockerItem {
-                config: entry_name(typed.config.digest),
+                config: entry_name(stored.config.digest),
                 repo_tags: references.iter().map(RegistryReference::familiar).collect(),
                 layers: image.layers.iter().map(|layer| entry_name(layer.digest)).collect(),
             });

@@ -111,14 +111,12 @@ impl LayerWriter {
         let StagedWriter { staged, written, .. } = stored;
         let path = self.blobs.path(digest);
         // One that is there has the same bytes.
-        let leased = match self.blobs.lease(digest, Some(written))? {
-            Some(leased) => leased,
-            None => {
-                drop(staged.publish(&path)?);
-                self.blobs.lease(digest, Some(written))?.ok_or_else(|| {
-                    Error::conflict("the new layer was removed as soon as it was there").at(&path)
-                })?
-            }
+        let leased = if let Some(leased) = self.blobs.lease(digest, Some(written))? {
+            leased
+        } else {
+            drop(staged.publish(&path)?);
+            let gone = || Error::conflict("the new layer was removed as soon as it was there").at(&path);
+            self.blobs.lease(digest, Some(written))?.ok_or_else(gone)?
         };
         Ok(FinishedLayer { digest, diff_id, length: written, leased })
     }

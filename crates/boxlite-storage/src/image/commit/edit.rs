@@ -86,11 +86,11 @@ impl ConfigEdit {
             }
             Self::Expose(ports) => {
                 let exposed = object(config, "ExposedPorts");
-                ports.iter().for_each(|port| drop(exposed.insert(port.clone(), json!({}))));
+                exposed.extend(ports.iter().map(|port| (port.clone(), json!({}))));
             }
             Self::Volume(paths) => {
                 let volumes = object(config, "Volumes");
-                paths.iter().for_each(|path| drop(volumes.insert(path.clone(), json!({}))));
+                volumes.extend(paths.iter().map(|path| (path.clone(), json!({}))));
             }
             Self::StopSignal(signal) => drop(config.insert("StopSignal".into(), json!(signal))),
             Self::User(user) => drop(config.insert("User".into(), json!(user))),

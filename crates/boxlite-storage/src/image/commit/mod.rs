@@ -149,23 +149,20 @@ impl Images {
             Error::corrupt("the image that the new one stands on has a malformed manifest or config")
                 .because(error)
         };
-        let (mut manifest, mut config): (Map<String, Value>, Map<String, Value>) = match base {
-            Some(base) => {
-                let (manifest, config) = self.documents(base)?;
-                (
-                    serde_json::from_slice(&manifest).map_err(malformed)?,
-                    serde_json::from_slice(&config).map_err(malformed)?,
-                )
-            }
-            None => {
-                let platform = Platform::host();
-                let config = json!({
-                    "architecture": platform.architecture, "os": platform.os, "config": {},
-                    "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
-                });
-                let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": [] });
-                (as_object(manifest), as_object(config))
-            }
+        let (mut manifest, mut config): (Map<String, Value>, Map<String, Value>) = if let Some(base) = base {
+            let (manifest, config) = self.documents(base)?;
+            (
+                serde_json::from_slice(&manifest).map_err(malformed)?,
+                serde_json::from_slice(&config).map_err(malformed)?,
+            )
+        } else {
+            let platform = Platform::host();
+            let config = json!({
+                "architecture": platform.architecture, "os": platform.os, "config": {},
+                "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
+            });
+            let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": [] });
+            (as_object(manifest), as_object(config))
         };
         let is_docker = manifest.get("mediaType").and_then(Value::as_str) == Some(DOCKER_MANIFEST);
         let mut layers = base.map(|base| base.layers.clone()).unwrap_or_default();
@@ -178,7 +175,7 @@ impl Images {
                 length: layer.length,
             });
         }
-        self.edit_config(&mut config, plan, layer.as_ref(), now)?;
+        edit_config(&mut config, plan, layer.as_ref(), now)?;
         let config = Value::Object(config).to_string().into_bytes();
         let name = plan.name.as_deref().unwrap_or("the new image");
         let parsed = manifest::parse_config(&config, layers.len(), name)?;
@@ -216,51 +213,51 @@ impl Images {
         let gone = || Error::conflict(format!("image {} was removed meanwhile", image.digest));
         self.store().image(image.digest)?.ok_or_else(gone)
     }
+}
 
-    fn edit_config(
-        &self,
-        config: &mut Map<String, Value>,
-        plan: &CommitPlan,
-        layer: Option<&FinishedLayer>,
-        now: Timestamp,
-    ) -> Result<()> {
-        let created = now.to_string();
-        config.insert("created".into(), json!(created));
-        if !plan.author.is_empty() {
-            config.insert("author".into(), json!(plan.author));
-        }
-        let run = config.entry("config").or_insert_with(|| json!({}));
-        if !run.is_object() {
-            *run = json!({});
-        }
-        if let Some(run) = run.as_object_mut() {
-            plan.edits.iter().for_each(|edit| edit.apply(run));
-        }
-        let mut step = json!({ "created": created, "created_by": plan.command });
-        for (key, text) in [("author", &plan.author), ("comment", &plan.message)] {
-            if !text.is_empty() {
-                step[key] = json!(text);
-            }
-        }
-        if layer.is_none() {
-            step["empty_layer"] = json!(true);
-        }
-        let malformed = || Error::corrupt("the image that the new one stands on has a malformed config");
-        let history = config.entry("history").or_insert_with(|| json!([]));
-        if history.is_null() {
-            *history = json!([]);
-        }
-        history.as_array_mut().ok_or_else(malformed)?.push(step);
-        if let Some(layer) = layer {
-            let rootfs = config.get_mut("rootfs").and_then(Value::as_object_mut).ok_or_else(malformed)?;
-            let diff_ids = rootfs.entry("diff_ids").or_insert_with(|| json!([]));
-            if diff_ids.is_null() {
-                *diff_ids = json!([]);
-            }
-            diff_ids.as_array_mut().ok_or_else(malformed)?.push(json!(layer.diff_id));
-        }
-        Ok(())
+/// Makes the config that of the new image.
+fn edit_config(
+    config: &mut Map<String, Value>,
+    plan: &CommitPlan,
+    layer: Option<&FinishedLayer>,
+    now: Timestamp,
+) -> Result<()> {
+    let created = now.to_string();
+    config.insert("created".into(), json!(created));
+    if !plan.author.is_empty() {
+        config.insert("author".into(), json!(plan.author));
     }
+    let run = config.entry("config").or_insert_with(|| json!({}));
+    if !run.is_object() {
+        *run = json!({});
+    }
+    if let Some(run) = run.as_object_mut() {
+        plan.edits.iter().for_each(|edit| edit.apply(run));
+    }
+    let mut step = json!({ "created": created, "created_by": plan.command });
+    for (key, text) in [("author", &plan.author), ("comment", &plan.message)] {
+        if !text.is_empty() {
+            step[key] = json!(text);
+        }
+    }
+    if layer.is_none() {
+        step["empty_layer"] = json!(true);
+    }
+    let malformed = || Error::corrupt("the image that the new one stands on has a malformed config");
+    let history = config.entry("history").or_insert_with(|| json!([]));
+    if history.is_null() {
+        *history = json!([]);
+    }
+    history.as_array_mut().ok_or_else(malformed)?.push(step);
+    if let Some(layer) = layer {
+        let rootfs = config.get_mut("rootfs").and_then(Value::as_object_mut).ok_or_else(malformed)?;
+        let diff_ids = rootfs.entry("diff_ids").or_insert_with(|| json!([]));
+        if diff_ids.is_null() {
+            *diff_ids = json!([]);
+        }
+        diff_ids.as_array_mut().ok_or_else(malformed)?.push(json!(layer.diff_id));
+    }
+    Ok(())
 }
 
 /// Packs all files of a box into `out`, as its guest sends them through `from`.

@@ -50,6 +50,32 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
+/// What a manifest that is stored says of itself.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StoredManifest {
+    #[serde(default)]
+    media_type: Option<String>,
+    pub(crate) config: Descriptor,
+}
+
+impl StoredManifest {
+    /// Reads the manifest of the image `digest`.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is malformed.
+    pub(crate) fn parse(bytes: &[u8], digest: Digest) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            Error::corrupt(format!("the manifest of image {digest} is malformed")).because(error)
+        })
+    }
+
+    /// Its media type.
+    pub(crate) fn media_type(&self) -> &str {
+        self.media_type.as_deref().unwrap_or(OCI_MANIFEST)
+    }
+}
+
 /// The document that a reference leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ManifestDocument {

@@ -41,7 +41,7 @@ pub(super) fn all(place: &Arc<SourcePlace>) -> Result<Vec<(LocalSource, Vec<Regi
         [IMAGE_NAME, REF_NAME].iter().find_map(|key| full_name(entry.annotations.get(*key)?))
     };
     if entries.len() > 1
-        && entries.iter().all(|entry| entry.annotations.get(REF_NAME).is_none() && named(entry).is_none())
+        && entries.iter().all(|entry| !entry.annotations.contains_key(REF_NAME) && named(entry).is_none())
     {
         // Several platforms of one image without names: index.json itself is the image's index.
         let digest = Digest::of(&index);
@@ -68,7 +68,7 @@ pub(super) fn all(place: &Arc<SourcePlace>) -> Result<Vec<(LocalSource, Vec<Regi
 }
 
 /// The name that an annotation spells out; a bare tag names nothing.
-fn full_name(text: &String) -> Option<RegistryReference> {
+fn full_name(text: &str) -> Option<RegistryReference> {
     if text.contains([':', '/']) { RegistryReference::parse(text).ok() } else { None }
 }
 

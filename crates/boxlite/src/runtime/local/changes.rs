@@ -94,14 +94,14 @@ struct Conversation<R> {
     /// What the guest sends.
     reader: R,
     /// Answers it.
-    answer: Answer,
+    answer: GuestAnswer,
     /// What moves the bytes; dropping it ends the exchange.
     pumps: [AbortOnDropHandle<()>; 2],
 }
 
-struct Answer(oneshot::Sender<Vec<u8>>);
+struct GuestAnswer(oneshot::Sender<Vec<u8>>);
 
-impl Answer {
+impl GuestAnswer {
     fn give(self, bytes: Vec<u8>) -> Result<()> {
         self.0
             .send(bytes)
@@ -123,7 +123,7 @@ impl Conversation<()> {
         };
         let pumps =
             [AbortOnDropHandle::new(tokio::spawn(pump)), AbortOnDropHandle::new(tokio::spawn(answering))];
-        Ok(Conversation { reader, answer: Answer(answer), pumps })
+        Ok(Conversation { reader, answer: GuestAnswer(answer), pumps })
     }
 }
 

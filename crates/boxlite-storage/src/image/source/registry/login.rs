@@ -37,21 +37,19 @@ impl RegistryAccess {
         self.verify(&host, login).await?;
         let (user, password, kept) = (login.user.clone(), login.password.clone(), path.clone());
         blocking(move || {
-            change(&path, |config| match helper_for(config, &host) {
-                Some(helper) => {
+            change(&path, |config| {
+                if let Some(helper) = helper_for(config, &host) {
                     let told =
                         json!({ "ServerURL": server_key(&host), "Username": user, "Secret": password });
                     tell_helper(&helper, "store", &told.to_string())?;
                     entries(config)?.insert(server_key(&host).to_owned(), json!({}));
-                    Ok(true)
-                }
-                None => {
+                } else {
                     let auth = STANDARD.encode(format!("{user}:{password}"));
                     let known = entries(config)?;
                     known.retain(|key, _| !credentials::is_of_host(key, &host));
                     known.insert(server_key(&host).to_owned(), json!({ "auth": auth }));
-                    Ok(true)
                 }
+                Ok(true)
             })
         })
         .await?;

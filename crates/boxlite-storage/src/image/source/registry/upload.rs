@@ -59,17 +59,16 @@ impl Repository {
         let mut attempts = Attempts::later();
         let (mut upload, mut offset) = (None, 0);
         for _ in 0..MAX_BREAKS {
-            let location = match upload.take() {
-                Some(location) => location,
-                None => {
-                    offset = 0;
-                    match self.begin_upload(blob).await {
-                        Ok(Some(location)) => location,
-                        Ok(None) => return Ok(BlobPushed::Mounted),
-                        Err(trouble) => {
-                            self.pause(&mut attempts, trouble).await?;
-                            continue;
-                        }
+            let location = if let Some(location) = upload.take() {
+                location
+            } else {
+                offset = 0;
+                match self.begin_upload(blob).await {
+                    Ok(Some(location)) => location,
+                    Ok(None) => return Ok(BlobPushed::Mounted),
+                    Err(trouble) => {
+                        self.pause(&mut attempts, trouble).await?;
+                        continue;
                     }
                 }
             };
