@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use boxlite::{ErrorKind, MissingHome, Runtime, RuntimeOptions, SettingsVariables};
-use boxlite_vm::shim::{CollectGarbage, Detached, EndedBox, ShimLaunch, detach, jailer};
+use boxlite_vm::shim::{CollectGarbage, Detached, EndedBox, Keeper, ShimLaunch, detach, jailer};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     let assignment = match detach(std::env::args_os().skip(1)) {
         Ok(Detached::Starter) => return ExitCode::SUCCESS,
         Ok(Detached::Shim(assignment)) => assignment,
+        Ok(Detached::Keeper(keeper)) => return keep(&keeper),
         Err(error) => {
             eprintln!("boxlite-shim: {}", error.chain());
             return ExitCode::from(125);
@@ -42,6 +43,28 @@ fn main() -> ExitCode {
             tracing::error!(error = %error.chain(), "the shim failed");
             ExitCode::from(125)
         }
+    }
+}
+
+/// Waits for the end of the shim's run, and looks after its box.
+fn keep(keeper: &Keeper) -> ExitCode {
+    keeper.wait();
+    // A box that has gone has no log.
+    if let Ok(log) = keeper.log() {
+        let filter = EnvFilter::try_from_env("BOXLITE_SHIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_env_filter(filter)
+            .with_writer(Mutex::new(log))
+            .init();
+    }
+    let variables = SettingsVariables::from_lookup(|name| std::env::var_os(name));
+    match boxlite::keep(keeper, variables) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::error!(error = %error.chain(), "the box is left as it is");
+            ExitCode::from(125)
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -251,6 +251,11 @@ impl BoxPaths {
         self.root.join("attendance.lock")
     }
 
+    /// Held exclusively by what waits to start the box again.
+    pub fn restart_lock(&self) -> PathBuf {
+        self.root.join("restart.lock")
+    }
+
     /// The shim's control socket.
     pub fn socket(&self) -> PathBuf {
         self.root.join("shim.sock")

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, Error, ErrorCause, NetworkUsage, Pause, PauseCause, PortForward, Result, Shortage};
+use crate::{
+    BoxOptions, Error, ErrorCause, NetworkUsage, Pause, PauseCause, PortForward, Result, RunOutcome, Shortage,
+};
 
 /// A box as `ls` and `inspect` show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +42,12 @@ pub struct BoxInfo {
     /// What it uses of its network; told by `inspect` alone, while it runs with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_usage: Option<NetworkUsage>,
+    /// Restarts by its policy since its user started it, those that were refused included.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// How the run before the last restart ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<RunOutcome>,
     /// The options that were asked for.
     pub options: BoxOptions,
 }
@@ -76,6 +84,9 @@ pub enum BoxState {
     /// As running, but its guest waits for space on the host's disk or under its quota; `reason` says how much, and it
     /// resumes by itself.
     Paused,
+    /// The last run ended, and the box is about to be started again by its restart policy; `reason` says why a restart
+    /// was refused.
+    Restarting,
     /// The last run ended.
     Stopped,
     /// The last start or run broke; `reason` says how.
@@ -84,7 +95,8 @@ pub enum BoxState {
 
 impl BoxState {
     /// Every state, in the order of a box's life.
-    pub const ALL: [Self; 5] = [Self::Created, Self::Running, Self::Paused, Self::Stopped, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Created, Self::Running, Self::Paused, Self::Restarting, Self::Stopped, Self::Failed];
 
     /// Whether the box's shim and virtual machine are alive.
     pub fn is_up(self) -> bool {
@@ -97,6 +109,7 @@ impl BoxState {
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::RestartPolicy;
+
 /// Everything that creating a box needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -57,6 +59,14 @@ pub struct BoxOptions {
     pub allow_net: Vec<String>,
     /// The box is removed when it stops.
     pub auto_remove: bool,
+    /// When it is started again after it has ended.
+    pub restart: RestartPolicy,
+    /// Seconds after which it is stopped when nobody uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<u64>,
+    /// Seconds after which it is removed when it has stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
     /// Signal that asks the main process to stop; the image's or TERM when absent.
@@ -93,6 +103,9 @@ impl Default for BoxOptions {
             network: NetworkMode::User,
             allow_net: Vec::new(),
             auto_remove: false,
+            restart: RestartPolicy::No,
+            idle_timeout: None,
+            ttl: None,
             labels: BTreeMap::new(),
             stop_signal: None,
             stop_timeout: 10,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, ImageConfig, PortForward, Volume};
+use crate::{BoxOptions, ImageConfig, PortForward, Restarts, Volume};
 
 /// The durable record of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct BoxRecord {
     pub created_at: Timestamp,
     /// Its recorded state.
     pub phase: Phase,
+    /// Its restarts.
+    #[serde(default)]
+    pub restarts: Restarts,
 }
 
 /// The recorded state. The shim's lock, not this record, tells whether a `Started` box still runs.

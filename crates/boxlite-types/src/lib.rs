@@ -28,6 +28,7 @@ mod platform;
 mod port;
 mod progress;
 mod requests;
+mod restart;
 mod signal;
 mod space;
 mod volume;
@@ -58,6 +59,7 @@ pub use requests::{
     Adoption, BoxFilter, CopyOptions, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions,
     StopOptions, UpdateOptions,
 };
+pub use restart::{RestartPolicy, Restarts};
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};
 pub use volume::Volume;

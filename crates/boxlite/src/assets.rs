@@ -4,6 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use boxlite_types::{AssetReport, Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Where this host's assets are; every path was seen to exist when it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) struct Assets {
 ///
 /// Programs are looked for beside the running program and in the directory above it, then in `bin` of each of
 /// `directories`, then in `path`. A program that is installed in `PREFIX/bin` has its own assets in `PREFIX/lib/boxlite`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetSearch {
     /// Directories with the guest's kernel and agent, in order; `scripts/setup` and packages fill one.
     pub directories: Vec<PathBuf>,

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
+use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy, RestartPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::container::ContainerArgs;
 use super::process::ProcessArgs;
-use super::values::signal_name;
+use super::values::{seconds, signal_name};
 use crate::report::CommandFailure;
 
 /// The new box.
@@ -69,6 +69,15 @@ pub(crate) struct BoxArgs {
     /// Let the box reach this and nothing else; `*.NAME` stands for all names below NAME
     #[arg(long = "allow-net", value_name = "HOST|CIDR[:PORT]")]
     allow_net: Vec<String>,
+    /// Start the box again after it has ended: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    restart: RestartPolicy,
+    /// Stop the box when nobody has used it for so long: no session, no network traffic, next to no processor time
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    idle_timeout: Option<u64>,
+    /// Remove the box so long after it has stopped
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    ttl: Option<u64>,
     /// Signal that asks the main process to stop [default: the image's, or TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal_name)]
     stop_signal: Option<String>,
@@ -167,6 +176,9 @@ impl BoxArgs {
             },
             allow_net: self.allow_net,
             auto_remove: self.rm,
+            restart: self.restart,
+            idle_timeout: self.idle_timeout,
+            ttl: self.ttl,
             labels,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,

@@ -14,6 +14,11 @@ pub(crate) fn signal_name(text: &str) -> Result<String, String> {
     signal(text).map(|_| text.to_owned())
 }
 
+/// Reads a duration such as `90s` or `1h30m` as seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    parse_duration(text).map(|duration| duration.as_secs()).map_err(|error| error.to_string())
+}
+
 /// Reads a time: `2026-01-02T03:04:05Z`, a local date or time without zone, or a duration before now (`10m`).
 pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     moment_before(text, Timestamp::now())

@@ -81,9 +81,12 @@ fn state(text: &str) -> Result<BoxState, String> {
         "created" => Ok(BoxState::Created),
         "running" => Ok(BoxState::Running),
         "paused" => Ok(BoxState::Paused),
+        "restarting" => Ok(BoxState::Restarting),
         "stopped" | "exited" => Ok(BoxState::Stopped),
         "failed" | "dead" => Ok(BoxState::Failed),
-        _ => Err(format!("`{text}` is not a status; there are created, running, paused, stopped and failed")),
+        _ => Err(format!(
+            "`{text}` is not a status; there are created, running, paused, restarting, stopped and failed"
+        )),
     }
 }
 

@@ -53,6 +53,11 @@ fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
         BoxState::Created => "Created".to_owned(),
         BoxState::Running => since(info.started_at).map_or("Up".to_owned(), |span| format!("Up {span}")),
         BoxState::Paused => format!("Paused{}", reason(info, whole)),
+        BoxState::Restarting => {
+            let code = info.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
+            let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
+            format!("Restarting{code}{when}{}", reason(info, whole))
+        }
         BoxState::Stopped => {
             // The sentence's beginning says what it is about, such as `out of memory`.
             let about = info.reason.iter().filter_map(|reason| reason.split(':').next());

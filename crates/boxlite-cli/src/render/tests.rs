@@ -34,6 +34,8 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         disk_allocated: None,
         ports: Vec::new(),
         network_usage: None,
+        restart_count: 0,
+        last_exit: None,
         options: BoxOptions::default(),
     }
 }

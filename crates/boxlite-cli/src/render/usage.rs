@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use boxlite::Usage;
-use boxlite::gc::KindUsage;
+use boxlite::gc::{KindUsage, StoppedUsage};
 use boxlite::settings::Bytes;
 use jiff::Timestamp;
 
@@ -45,6 +45,14 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
     // Writing to a string cannot fail.
     let (reclaimable, shared) = (Bytes(usage.reclaimable), Bytes(usage.shared));
     let _ = writeln!(text, "\n`boxlite gc` would free {reclaimable}; {shared} are shared between boxes");
+    if usage.stopped.boxes > 0 {
+        let StoppedUsage { boxes, own, pinned } = usage.stopped;
+        let (own, pinned) = (Bytes(own), Bytes(pinned));
+        let _ = writeln!(
+            text,
+            "boxes that do not run: {boxes}; they take {own} and alone keep {pinned} of disk images and bases"
+        );
+    }
     for unreadable in &usage.unreadable {
         let _ = writeln!(text, "unreadable: {}: {}", unreadable.path.display(), unreadable.reason);
     }

@@ -89,6 +89,7 @@ impl Ground {
             main: None,
             discard: false,
             auto_remove: false,
+            keeper: None,
             stop_signal: 15,
             stop_timeout_ms: 2_000,
             logs: LogCaps::default(),
@@ -96,6 +97,7 @@ impl Ground {
             jail: Some(self.jail.clone()),
             disk_quota: None,
             disk_io: None,
+            idle_timeout_ms: None,
             network: None,
             shares: Shares::default(),
         };

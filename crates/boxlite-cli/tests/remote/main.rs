@@ -16,6 +16,8 @@ mod execs;
 mod faults;
 #[path = "../cli/home.rs"]
 mod home;
+#[path = "../cli/idle.rs"]
+mod idle;
 #[path = "../cli/lifecycle.rs"]
 mod lifecycle;
 #[path = "../cli/listing.rs"]
@@ -26,6 +28,8 @@ mod proxy;
 #[path = "../cli/quota.rs"]
 mod quota;
 mod reach;
+#[path = "../cli/restarting.rs"]
+mod restarting;
 #[path = "../cli/runs.rs"]
 mod runs;
 mod server;

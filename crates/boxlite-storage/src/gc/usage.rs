@@ -17,11 +17,16 @@ use super::plan::{GcPlan, Planned, files_of};
 use super::rules::{GcScope, Rules, seconds};
 use crate::catalog::Catalog;
 
-/// Measures `home`; changes nothing.
-pub fn usage(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings) -> Result<Usage> {
+/// Measures `home`, in which the boxes `running` run; changes nothing.
+pub fn usage(
+    home: &Home,
+    catalog: &Arc<dyn Catalog>,
+    settings: &Settings,
+    running: &HashSet<String>,
+) -> Result<Usage> {
     let rules = Rules::new(settings, &GcOptions::default(), &[]);
     let plan = GcPlan::make(&GcScope { home, catalog: &**catalog, rules });
-    let mut usage = Measuring::of(&plan, home).finish();
+    let mut usage = Measuring::of(&plan, home, running).finish();
     usage.image_shares = image_shares(&plan.census, &rules);
     Ok(usage)
 }
@@ -30,6 +35,7 @@ pub fn usage(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings) -> Re
 struct Measuring<'a> {
     plan: &'a GcPlan,
     home: &'a Home,
+    running: &'a HashSet<String>,
     usage: Usage,
     /// Paths of what the plan removes.
     removed: HashSet<&'a Path>,
@@ -40,7 +46,7 @@ struct Measuring<'a> {
 }
 
 impl<'a> Measuring<'a> {
-    fn of(plan: &'a GcPlan, home: &'a Home) -> Self {
+    fn of(plan: &'a GcPlan, home: &'a Home, running: &'a HashSet<String>) -> Self {
         let usage = Usage {
             unreadable: plan.unreadable.clone(),
             reclaimable: plan.reclaimable().bytes,
@@ -48,7 +54,7 @@ impl<'a> Measuring<'a> {
         };
         let removed = plan.candidates.iter().map(|planned| planned.item.path.as_path()).collect();
         let counted = plan.census.overlays.iter().map(|overlay| overlay.id).collect();
-        Self { plan, home, usage, removed, users: users(&plan.census), counted }
+        Self { plan, home, running, usage, removed, users: users(&plan.census), counted }
     }
 
     fn finish(mut self) -> Usage {
@@ -69,6 +75,10 @@ impl<'a> Measuring<'a> {
         self.add_files_of_the_home();
         self.usage.other = self.measure(self.home.root()).saturating_sub(self.rows());
         self.usage
+    }
+
+    fn runs(&self, index: u32) -> bool {
+        self.running.contains(&*self.plan.census.boxes[index as usize].id)
     }
 
     /// Bytes of all rows but the last.
@@ -100,6 +110,9 @@ impl<'a> Measuring<'a> {
     fn add_file(&mut self, file: &StoredFile) {
         let boxes = self.users.get(&file.id).map_or(0, HashSet::len);
         let reclaimable = self.removed.contains(file.path(self.home).as_path());
+        if boxes > 0 && self.users[&file.id].iter().all(|index| !self.runs(*index)) {
+            self.usage.stopped.pinned += file.allocated;
+        }
         if boxes > 1 {
             self.usage.shared += file.allocated;
         }
@@ -131,6 +144,10 @@ impl<'a> Measuring<'a> {
         let total = if entry.directory { self.measure(home.of_box(&entry.id).root()) } else { 0 };
         let logs = total.saturating_sub(own);
         self.usage.boxes.push(BoxUsage { id: entry.id.to_string(), overlays: own, logs, below });
+        if entry.recorded && !self.runs(index as u32) {
+            self.usage.stopped.boxes += 1;
+            self.usage.stopped.own += total;
+        }
         if entry.is_lost() && !entry.intended {
             self.usage.unexplained.count += 1;
             self.usage.unexplained.allocated += total;

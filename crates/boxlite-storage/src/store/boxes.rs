@@ -76,6 +76,18 @@ impl Store {
         })
     }
 
+    /// The boxes that are removed some time after they have stopped.
+    pub fn boxes_with_ttl(&self) -> Result<Vec<ListedBox>> {
+        self.read(|transaction| {
+            // An option that is not set is not written. In a string of the record the quotes would be escaped.
+            let mut statement = transaction.prepare_cached(
+                r#"SELECT id, record, name, image, disk_digest, created_at FROM boxes
+                   WHERE instr(record, '"ttl":') > 0 ORDER BY created_at, id"#,
+            )?;
+            Ok(statement.query_map([], listed)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// The id of the box that `wanted` names, whether or not its record can be read; as [`Store::find_box`].
     pub fn find_box_id(&self, wanted: &str) -> Result<String> {
         let found = self.read(|transaction| {

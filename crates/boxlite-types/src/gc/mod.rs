@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::{ExplainedItem, Explanation, SubjectKind};
 pub use report::{Fate, GcReport, Holder, HolderKind, Item, RemovalFailure, Skip, Unreadable};
-pub use usage::{BoxUsage, ImageShare, ImageUsage, KindUsage, Usage};
+pub use usage::{BoxUsage, ImageShare, ImageUsage, KindUsage, StoppedUsage, Usage};
 
 /// Options of a pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,6 +52,9 @@ pub struct Usage {
     pub shared: u64,
     /// Allocated bytes that `gc` would free now.
     pub reclaimable: u64,
+    /// What the boxes take that do not run.
+    #[serde(default)]
+    pub stopped: StoppedUsage,
     /// Each box, by id.
     pub boxes: Vec<BoxUsage>,
     /// Each disk image, by digest.
@@ -61,6 +64,17 @@ pub struct Usage {
     pub image_shares: Vec<ImageShare>,
     /// Paths that could not be read; the figures are then lower bounds.
     pub unreadable: Vec<Unreadable>,
+}
+
+/// The space that boxes take that do not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedUsage {
+    /// How many there are.
+    pub boxes: u64,
+    /// Bytes of their overlays and logs.
+    pub own: u64,
+    /// Bytes of the disk images, deltas and bases that they alone keep from being collected.
+    pub pinned: u64,
 }
 
 /// The space that a box takes.

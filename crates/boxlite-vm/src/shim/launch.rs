@@ -10,6 +10,7 @@ use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::accel::{self, Accelerator};
+use super::keeper::KeeperSpec;
 use super::quota::DiskQuota;
 use crate::net::Network;
 use crate::volume::Shares;
@@ -62,6 +63,8 @@ pub struct LaunchSpec {
     pub discard: bool,
     /// Whether the box is removed once this run has ended: [`super::ShimLaunch::run`] returns it for that.
     pub auto_remove: bool,
+    /// What looks after the box once this run has ended; `None` leaves it as it is then.
+    pub keeper: Option<KeeperSpec>,
     /// Signal number that begins a stop.
     pub stop_signal: i32,
     /// Milliseconds between that signal and SIGKILL, where the stopper does not say.
@@ -74,6 +77,8 @@ pub struct LaunchSpec {
     pub jail: Option<JailPolicy>,
     /// What the overlay may take of the host's disk, at the beginning; `None` leaves that to the floors.
     pub disk_quota: Option<DiskQuota>,
+    /// Milliseconds after which the box is stopped when nobody uses it; `None` lets it run.
+    pub idle_timeout_ms: Option<u64>,
     /// Bytes per second that the guest may read from and write to its disk together; `None` does not bound them.
     pub disk_io: Option<u64>,
 }
@@ -197,6 +202,7 @@ impl LaunchSpec {
             main: None,
             discard: false,
             auto_remove: false,
+            keeper: None,
             stop_signal: 15,
             stop_timeout_ms: 10_000,
             logs: LogCaps::default(),
@@ -204,6 +210,7 @@ impl LaunchSpec {
             jail: None,
             disk_quota: None,
             disk_io: None,
+            idle_timeout_ms: None,
         }
     }
 }

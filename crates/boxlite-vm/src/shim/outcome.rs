@@ -33,6 +33,9 @@ pub struct Outcome {
     /// How long after the stop signal the main process was killed because it had not ended; `None` when it was not.
     #[serde(default)]
     pub killed_after_ms: Option<u64>,
+    /// For how long nobody had used the box when it was stopped for that; `None` when it was not.
+    #[serde(default)]
+    pub unused_for_ms: Option<u64>,
 }
 
 /// What ended a run.
@@ -89,8 +92,10 @@ impl Outcome {
 
     /// What else there is to say of how the main process ended, unless it was successful.
     pub fn remark(&self) -> Option<String> {
+        let unused =
+            self.unused_for_ms.map(|unused| format!("idle: nobody used the box for {} s", unused / 1000));
         if self.main.is_some_and(|main| main.shell_code() == 0) {
-            return None;
+            return unused;
         }
         let memory = match self.memory_kills {
             0 => None,
@@ -100,7 +105,7 @@ impl Outcome {
         let stop = self.killed_after_ms.map(|after| {
             format!("killed: the main process had not ended {} s after the stop signal", after / 1000)
         });
-        let said: Vec<String> = memory.into_iter().chain(stop).collect();
+        let said: Vec<String> = unused.into_iter().chain(memory).chain(stop).collect();
         (!said.is_empty()).then(|| said.join("; "))
     }
 
@@ -175,6 +180,7 @@ mod tests {
             flushed: false,
             memory_kills: 0,
             killed_after_ms: None,
+            unused_for_ms: None,
         }
     }
 

@@ -18,6 +18,7 @@ use boxlite_types::{Doing, Error, ErrorKind, Result};
 
 use super::child;
 use super::handover::{LaunchMessage, LaunchReport};
+use super::keeper::Keeper;
 use super::launch::LaunchSpec;
 use super::start::ShimLaunch;
 
@@ -106,11 +107,13 @@ fn read_report(mut status: std::io::PipeReader) -> Option<LaunchReport> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The two processes of a detaching shim.
+/// The processes of a detaching shim.
 #[derive(Debug)]
 pub enum Detached {
     /// The process that was started: its work is done, and it must exit at once with status 0.
     Starter,
+    /// The shim's parent, which acts once the run has ended.
+    Keeper(Box<Keeper>),
     /// The shim.
     Shim(Box<ShimLaunch>),
 }
@@ -128,18 +131,30 @@ pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
         return Err(Error::invalid("boxlite-shim is started by boxlite, not by hand"));
     };
     let [spec, status, lock] = [own(*spec)?, own(*status)?, own(*lock)?];
-    let claims = claims.iter().copied().map(own).collect::<Result<_>>()?;
+    let claims: Vec<OwnedFd> = claims.iter().copied().map(own).collect::<Result<_>>()?;
+    if fork()?.is_some() {
+        return Ok(Detached::Starter);
+    }
+    rustix::process::setsid().doing("making a session for", "the shim")?;
+    let spec = File::from(spec);
+    if let Some(message) = Keeper::wanted(&spec)?
+        && let Some(shim) = fork()?
+    {
+        // Lock and claims are the shim's alone.
+        drop((spec, status, lock, claims));
+        return Keeper::beside(shim, message).map(|keeper| Detached::Keeper(Box::new(keeper)));
+    }
+    ShimLaunch::receive(spec, status, lock, claims).map(|shim| Detached::Shim(Box::new(shim)))
+}
+
+/// Makes a copy of this process, which has one thread; the copy gets `None`.
+fn fork() -> Result<Option<rustix::process::Pid>> {
     // SAFETY: no other thread exists, so the child is a whole copy of this process.
     #[allow(unsafe_code)]
     let child = unsafe { libc::fork() };
     match child {
         -1 => Err(std::io::Error::last_os_error()).doing("forking", "the shim"),
-        0 => {
-            rustix::process::setsid().doing("making a session for", "the shim")?;
-            ShimLaunch::receive(File::from(spec), status, lock, claims)
-                .map(|shim| Detached::Shim(Box::new(shim)))
-        }
-        _ => Ok(Detached::Starter),
+        child => Ok(rustix::process::Pid::from_raw(child)),
     }
 }
 

@@ -16,7 +16,7 @@ use boxlite_home::durable::{self, FileId};
 use boxlite_home::lease::Leased;
 use boxlite_storage::disk::overlay;
 use boxlite_storage::disk::qcow2::BackingFormat;
-use boxlite_types::{CloneOptions, Doing, Error, Phase, Result};
+use boxlite_types::{CloneOptions, Doing, Error, Phase, Restarts, Result};
 use jiff::Timestamp;
 
 use super::create::establish;
@@ -64,6 +64,7 @@ pub(crate) fn clone(
     record.options.name = options.name;
     record.created_at = Timestamp::now();
     record.phase = Phase::Created;
+    record.restarts = Restarts::default();
 
     establish(context, &mut record, |paths| share_disk(context, source, paths))?;
     Ok(NewBox::of(context, record))

@@ -10,7 +10,7 @@ use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
     AllowRule, AllowTarget, BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase,
-    PortForward, Result, Volume,
+    PortForward, RestartPolicy, Restarts, Result, Volume,
 };
 use boxlite_vm::net;
 use boxlite_vm::shim::DiskQuota;
@@ -68,6 +68,22 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
     }
     if let Some(entry) = options.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
         return Err(Error::invalid(format!("'{entry}' is not an environment entry; write NAME=value")));
+    }
+    if options.auto_remove && options.restart != RestartPolicy::No {
+        return Err(Error::invalid(format!(
+            "a box that is removed when it stops cannot be restarted then: leave out either --rm or --restart {}",
+            options.restart
+        )));
+    }
+    if options.idle_timeout == Some(0) {
+        return Err(Error::invalid(
+            "an idle timeout of 0 s would stop the box at once; leave it out for none",
+        ));
+    }
+    if options.auto_remove && options.ttl.is_some() {
+        return Err(Error::invalid(
+            "a box that is removed when it stops has no time to live after that: leave out either --rm or --ttl",
+        ));
     }
     ports(options)?;
     boxlite_types::stop_signal(options, &image.config)?;
@@ -148,6 +164,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
         options,
         created_at: Timestamp::now(),
         phase: Phase::Created,
+        restarts: Restarts::default(),
     };
     // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = disk_image::lease(&context.home, &record.disk_digest)?;

@@ -1,6 +1,7 @@
 //! One box on this host: its record, what it is doing, and each change of its state.
 
 mod adopt;
+mod aftermath;
 mod attendance;
 mod clone;
 mod create;
@@ -15,11 +16,13 @@ mod pause;
 mod process;
 mod quota;
 mod remove;
+mod restart;
 mod source;
 mod start;
 mod update;
 
 pub(crate) use adopt::adopt;
+pub(crate) use aftermath::Starter;
 pub(crate) use attendance::Attendance;
 pub(crate) use clone::clone;
 pub(crate) use create::{check, check_network, create};
@@ -28,6 +31,7 @@ pub(crate) use log::{LogHistory, history};
 pub(crate) use memory::{check as check_memory, figures as memory_figures};
 pub(crate) use observe::{Observed, describe, describe_listed};
 pub(crate) use process::exec_process;
-pub(crate) use remove::{ended, reap, remove, remove_damaged};
+pub(crate) use remove::{ended, expire, reap, remove, remove_damaged, remove_expired};
+pub(crate) use restart::{Decision, PendingRestart, after_refusal, decide, halt};
 pub(crate) use start::{MaintenanceBoot, boot_for_maintenance, start};
 pub(crate) use update::update;

@@ -15,6 +15,7 @@ use boxlite_vm::shim::{Outcome, read_pause};
 use jiff::Timestamp;
 
 use super::pause::sentence;
+use super::restart::PendingRestart;
 use crate::time;
 
 /// The present truth about a box.
@@ -89,12 +90,22 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
             Some(pause) => (BoxState::Paused, Some(*since), None, None, Some(sentence(pause))),
             None => (BoxState::Running, Some(*since), None, None, None),
         },
-        Observed::Resting(Phase::Created) => (BoxState::Created, None, None, None, None),
-        Observed::Resting(Phase::Ended { started_at, outcome }) => {
-            (BoxState::Stopped, *started_at, outcome.at, outcome.exit_code, outcome.reason.clone())
+        Observed::Resting(phase) if PendingRestart::is_shown(&home.of_box(&record.id), record)? => {
+            let (started_at, finished_at, exit_code, reason) = last_run(phase);
+            (
+                BoxState::Restarting,
+                started_at,
+                finished_at,
+                exit_code,
+                record.restarts.refused.clone().or(reason),
+            )
         }
-        Observed::Resting(Phase::Failed { started_at, at, exit_code, reason }) => {
-            (BoxState::Failed, *started_at, *at, *exit_code, Some(reason.clone()))
+        Observed::Resting(Phase::Created) => (BoxState::Created, None, None, None, None),
+        Observed::Resting(phase @ (Phase::Ended { .. } | Phase::Failed { .. })) => {
+            let (started_at, finished_at, exit_code, reason) = last_run(phase);
+            let ended = matches!(phase, Phase::Ended { .. });
+            let state = if ended { BoxState::Stopped } else { BoxState::Failed };
+            (state, started_at, finished_at, exit_code, reason)
         }
         Observed::Resting(Phase::Started { .. }) => {
             return Err(Error::bug("a resting box is recorded as started"));
@@ -116,8 +127,23 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         disk_allocated: overlays_allocated(&home.of_box(&record.id)).ok(),
         ports: published(&observed, record),
         network_usage: None,
+        restart_count: record.restarts.count,
+        last_exit: record.restarts.last.clone(),
         options: record.options.clone(),
     })
+}
+
+/// When the run that led to `phase` began and ended, its exit code, and what else there is to say of its end.
+fn last_run(phase: &Phase) -> (Option<Timestamp>, Option<Timestamp>, Option<i32>, Option<String>) {
+    match phase {
+        Phase::Created | Phase::Started { .. } => (None, None, None, None),
+        Phase::Ended { started_at, outcome } => {
+            (*started_at, outcome.at, outcome.exit_code, outcome.reason.clone())
+        }
+        Phase::Failed { started_at, at, exit_code, reason } => {
+            (*started_at, *at, *exit_code, Some(reason.clone()))
+        }
+    }
 }
 
 /// Describes a box of a listing for callers; a damaged one by the database's columns and its locks alone.
@@ -144,6 +170,8 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         disk_allocated: overlays_allocated(&paths).ok(),
         ports: Vec::new(),
         network_usage: None,
+        restart_count: 0,
+        last_exit: None,
         options: BoxOptions::default(),
     })
 }

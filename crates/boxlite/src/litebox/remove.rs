@@ -9,7 +9,7 @@ use boxlite_types::{BoxRecord, Doing, Error, ErrorKind, Phase, Result};
 use jiff::{SignedDuration, Timestamp};
 
 use super::guard::shim_lock;
-use super::{BoxGuard, Observed};
+use super::{BoxGuard, Observed, PendingRestart};
 use crate::context::LocalContext;
 
 /// How long an exited auto-remove box is left alone, so that its waiters still find its outcome.
@@ -85,16 +85,84 @@ pub(super) fn forget(context: &LocalContext, id: &str) {
     }
 }
 
-/// Removes the auto-remove boxes that exited a while ago and were not removed by their own client.
+/// Removes the auto-remove boxes that exited a while ago and were not removed by their own client, and the boxes whose time to
+/// live has passed.
 ///
 /// A failure with one of them is logged and left to the next time: listing and gc continue, also on a full disk.
 pub(crate) fn reap(context: &LocalContext) -> Result<()> {
-    for record in context.store.boxes()?.into_iter().filter_map(ListedBox::whole) {
-        if let Err(error) = remove_ended(context, &record, ended_long_ago) {
+    reap_of(context, context.store.boxes()?)
+}
+
+/// Removes the boxes whose time to live has passed; reads only the records that have one.
+pub(crate) fn expire(context: &LocalContext) -> Result<()> {
+    reap_of(context, context.store.boxes_with_ttl()?)
+}
+
+fn reap_of(context: &LocalContext, boxes: Vec<ListedBox>) -> Result<()> {
+    for record in boxes.into_iter().filter_map(ListedBox::whole) {
+        let removed = match record.options.ttl {
+            Some(_) => remove_expired(context, &record).map(drop),
+            None => remove_ended(context, &record, ended_long_ago).map(drop),
+        };
+        if let Err(error) = removed {
             tracing::warn!(id = record.id, error = %error.chain(), "an ended box could not be removed");
         }
     }
     Ok(())
+}
+
+/// Removes the box of `record` if its time to live has passed; returns when that will be, for one that has stopped and stays.
+pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Result<Option<Timestamp>> {
+    if record.options.ttl.is_none() || !rests_for_good(context, record)? {
+        return Ok(None);
+    }
+    match expiry(record, &observed_phase(context, record)?) {
+        Some(at) if at > Timestamp::now() => return Ok(Some(at)),
+        _ => {}
+    }
+    let Some(mut guard) = BoxGuard::try_acquire(context, &record.id)? else { return Ok(None) };
+    if !rests_for_good(context, &guard.record)? {
+        return Ok(None);
+    }
+    guard.settle(context)?;
+    if let Phase::Failed { started_at, at: None, exit_code, reason } = guard.record.phase.clone() {
+        // Nobody was left to say when the run ended, so its time to live begins when that is noticed.
+        guard.enter(context, Phase::Failed { started_at, at: Some(Timestamp::now()), exit_code, reason })?;
+    }
+    match expiry(&guard.record, &guard.record.phase) {
+        Some(at) if at <= Timestamp::now() => {
+            tracing::info!(id = record.id, "the box's time to live has passed");
+            remove(context, &guard).map(|()| None)
+        }
+        at => Ok(at),
+    }
+}
+
+/// Whether the box has stopped and is not about to be restarted.
+fn rests_for_good(context: &LocalContext, record: &BoxRecord) -> Result<bool> {
+    Ok(matches!(Observed::of(&context.home, record)?, Observed::Resting(_))
+        && !PendingRestart::is_shown(&context.home.of_box(&record.id), record)?)
+}
+
+fn observed_phase(context: &LocalContext, record: &BoxRecord) -> Result<Phase> {
+    Ok(match Observed::of(&context.home, record)? {
+        Observed::Resting(phase) => phase,
+        Observed::Running { .. } => record.phase.clone(),
+    })
+}
+
+/// When the time to live of a box in `phase` has passed; `None` for one that has not stopped, or at an unknown time.
+fn expiry(record: &BoxRecord, phase: &Phase) -> Option<Timestamp> {
+    let ttl = SignedDuration::from_secs(record.options.ttl?.try_into().ok()?);
+    ended_at(phase)?.checked_add(ttl).ok()
+}
+
+fn ended_at(phase: &Phase) -> Option<Timestamp> {
+    match phase {
+        Phase::Created | Phase::Started { .. } => None,
+        Phase::Ended { outcome, .. } => outcome.at,
+        Phase::Failed { at, .. } => *at,
+    }
 }
 
 /// Removes the auto-remove box of that name if its run has ended; says whether the name is free now.
@@ -122,10 +190,6 @@ fn remove_ended(context: &LocalContext, record: &BoxRecord, suits: impl Fn(&Phas
 }
 
 fn ended_long_ago(phase: &Phase) -> bool {
-    let ended = match phase {
-        Phase::Created | Phase::Started { .. } => return false,
-        Phase::Ended { outcome, .. } => outcome.at,
-        Phase::Failed { at, .. } => *at,
-    };
-    ended.is_none_or(|at| Timestamp::now().duration_since(at) > REAP_AFTER)
+    matches!(phase, Phase::Ended { .. } | Phase::Failed { .. })
+        && ended_at(phase).is_none_or(|at| Timestamp::now().duration_since(at) > REAP_AFTER)
 }

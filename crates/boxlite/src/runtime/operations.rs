@@ -305,6 +305,16 @@ box_operations! {
         /// # Errors
         /// `NotFound` when it was removed meanwhile; `Unsupported` on a remote runtime.
         async fn remove_ended(&self) -> Result<()>;
+
+        /// Does what the box's options want after its run `run` has ended: starts it again by its restart policy, after the
+        /// pause that this asks for, and removes it once its time to live has passed, where that is soon. Returns once the box
+        /// runs again or nothing more is to be done soon.
+        ///
+        /// The process beside the shim calls this; see [`crate::keep`].
+        ///
+        /// # Errors
+        /// `NotFound` when it was removed meanwhile; `Unsupported` on a remote runtime.
+        async fn after_run(&self, run: &str) -> Result<()>;
     }
 }
 

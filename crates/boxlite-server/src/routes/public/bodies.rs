@@ -104,7 +104,9 @@ impl CreateBoxRequest {
             disk_size: bytes("disk_size_gb", self.disk_size_gb, 1 << 30)?,
             network: self.network.as_ref().map_or(NetworkMode::User, NetworkRequest::mode),
             allow_net: self.network.map(NetworkRequest::into_destinations).unwrap_or_default(),
-            auto_remove: self.auto_remove,
+            auto_remove: self.auto_remove && self.auto_delete.is_none(),
+            idle_timeout: self.auto_stop.filter(|&seconds| seconds > 0),
+            ttl: self.auto_delete.filter(|&seconds| seconds > 0),
             ..defaults
         })
     }
@@ -121,14 +123,6 @@ impl CreateBoxRequest {
                 "lists of who may reach a box (inbound.allow_net)",
             ),
             (capabilities.is_some_and(|it| !it.add.is_empty() || !it.drop.is_empty()), "Linux capabilities"),
-            (
-                self.auto_stop.is_some_and(|seconds| seconds > 0),
-                "auto_stop; boxes run until they are stopped",
-            ),
-            (
-                self.auto_delete.is_some_and(|seconds| seconds > 0),
-                "auto_delete; auto_remove removes at the stop",
-            ),
             (self.auto_resume == Some(false), "auto_resume=false; exec starts a box that does not run"),
         ];
         match asked.iter().find(|(asked, _)| *asked) {
@@ -212,8 +206,8 @@ impl From<BoxInfo> for PublicBox {
             pid: None,
             cpus: info.options.cpus,
             memory_mib: info.options.memory >> 20,
-            auto_stop: 0,
-            auto_delete: 0,
+            auto_stop: info.options.idle_timeout.unwrap_or(0),
+            auto_delete: info.options.ttl.unwrap_or(0),
             auto_resume: true,
             id: info.id,
             name: info.name,
@@ -229,7 +223,8 @@ fn status(state: BoxState) -> &'static str {
         BoxState::Created => "configured",
         BoxState::Running => "running",
         BoxState::Paused => "paused",
-        BoxState::Stopped => "stopped",
+        // Whoever waits for it waits for the same as after a stop.
+        BoxState::Restarting | BoxState::Stopped => "stopped",
         BoxState::Failed => "failed",
     }
 }
@@ -289,6 +284,16 @@ mod tests {
         assert_eq!((off.network, off.allow_net), (NetworkMode::None, Vec::new()));
     }
 
+    /// Mutation tried: `auto_remove` beside `auto_delete`, which the clients send together.
+    #[test]
+    fn an_end_by_itself_is_the_library_s() {
+        let given = options(json!({"auto_stop": 60, "auto_delete": 5, "auto_remove": true})).unwrap();
+        assert_eq!((given.idle_timeout, given.ttl, given.auto_remove), (Some(60), Some(5), false));
+        let none = options(json!({"auto_stop": 0, "auto_delete": 0})).unwrap();
+        assert_eq!((none.idle_timeout, none.ttl), (None, None));
+        assert!(options(json!({"auto_remove": true})).unwrap().auto_remove);
+    }
+
     #[test]
     fn unsupported_fields_are_refused_and_not_dropped() {
         for body in [
@@ -297,8 +302,6 @@ mod tests {
             json!({"secrets": [{"name": "a", "value": "b"}]}),
             json!({"network": {"inbound": {"mode": "enabled", "allow_net": ["x"]}}}),
             json!({"advanced": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
-            json!({"auto_stop": 5}),
-            json!({"auto_delete": 5}),
             json!({"auto_resume": false}),
         ] {
             assert_eq!(options(body.clone()).unwrap_err().kind(), ErrorKind::Unsupported, "{body}");

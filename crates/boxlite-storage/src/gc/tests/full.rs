@@ -66,7 +66,9 @@ fn frees_when(fill: &[fn(&Path)]) {
     // A process that begins now opens everything anew.
     let home = Home::open(home.root()).unwrap();
     let catalog: Arc<dyn Catalog> = Arc::new(Store::open(&home.database()).unwrap());
-    assert!(usage(&home, &catalog, &settings).unwrap().unreadable.is_empty());
+    assert!(
+        usage(&home, &catalog, &settings, &std::collections::HashSet::new()).unwrap().unreadable.is_empty()
+    );
     let plan =
         collect(&home, &catalog, &settings, &GcOptions { dry_run: true, ..GcOptions::default() }).unwrap();
     assert!(!plan.failed(), "{plan:?}");

@@ -153,7 +153,8 @@ fn strays_beside_disk_images_are_never_touched_or_counted() {
     assert!(!report.failed());
     assert_eq!(report.disk_images.len(), 1);
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 9);
-    let usage = usage(&place.home, &place.catalog(), &place.settings).unwrap();
+    let usage =
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
     assert_eq!(usage.disk_images.count, 0);
 }
 
@@ -660,7 +661,8 @@ fn the_figures_are_those_of_du() {
         std::fs::write(place.home.of_box(name).console_log(), vec![b'x'; 10_000]).unwrap();
     }
     place.blob("b", AGED);
-    let usage = usage(&place.home, &place.catalog(), &place.settings).unwrap();
+    let usage =
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
     let root = |name: &str| place.home.of_box(name).root().to_owned();
     for found in &usage.boxes {
         assert_eq!(found.overlays + found.logs, du(&root(&found.id)));

@@ -155,7 +155,8 @@ fn the_rows_of_usage_add_up() {
         std::fs::write(place.home.root().join(name), vec![1; bytes]).unwrap();
     }
     std::fs::write(place.home.root().join("notes.txt"), vec![1; 20_000]).unwrap();
-    let found = usage(&place.home, &place.catalog(), &place.settings).unwrap();
+    let found =
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
     let rows: [KindUsage; 10] = [
         found.disk_images,
         found.overlays,

@@ -199,6 +199,11 @@ impl MainRun {
         }
     }
 
+    /// Whether a client is attached.
+    pub(super) fn has_client(&self) -> bool {
+        !self.attached.is_empty()
+    }
+
     /// Whether `channel` of `client` is its view of the main process.
     pub(super) fn is_attached(&self, client: ClientId, channel: u32) -> bool {
         self.attached.get(&client).is_some_and(|attached| attached.channel == channel)

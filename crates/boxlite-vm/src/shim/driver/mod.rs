@@ -5,6 +5,7 @@
 
 mod growth;
 mod guest;
+mod idle;
 mod keeping;
 mod main_process;
 mod ops;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use boxlite_home::{BoxPaths, Reserve};
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
+use idle::{BoxUse, IdleWatch};
 use main_process::{ClientId, MainRun};
 use ops::Ops;
 use shutdown::ShutdownSequence;
@@ -120,6 +122,10 @@ pub(super) struct Driver {
     keeping: Keeping,
     /// What the box's network carries.
     network: Option<Arc<Counts>>,
+    /// `None` where the box may be left unused.
+    idle: Option<IdleWatch>,
+    /// For how long nobody had used the box when it was stopped for that.
+    unused_for: Option<Duration>,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
@@ -164,7 +170,9 @@ impl Driver {
         };
         let watch = SpaceWatch::new(&spec);
         let vcpus = Vcpus::new(watch.floors(), spec.disk_quota, Arc::clone(&qmp));
-        let boot_deadline = Instant::now() + boot_timeout(&spec.origin);
+        let now = Instant::now();
+        let boot_deadline = now + boot_timeout(&spec.origin);
+        let idle = spec.idle_timeout_ms.map(|ms| IdleWatch::new(Duration::from_millis(ms), now));
         Ok(Self {
             spec,
             vm_pid,
@@ -185,6 +193,8 @@ impl Driver {
             claim,
             keeping,
             network: None,
+            idle,
+            unused_for: None,
             shutdown_reason: None,
         })
     }
@@ -272,6 +282,26 @@ impl Driver {
         self.main.tick(&self.guest);
         self.drop_clients_that_do_not_read();
         self.end_unattended_maintenance();
+        self.stop_unused();
+    }
+
+    /// Stops a box that nobody has used for as long as it may be.
+    fn stop_unused(&mut self) {
+        let current = BoxUse {
+            engaged: !matches!(self.phase, DriverPhase::Running)
+                || self.main.has_client()
+                || self.ops.have_asker()
+                || self.vcpus.out_of_space(),
+            frames: self.network.as_ref().map_or(0, |counts| counts.from_guest() + counts.to_guest()),
+            cpu: idle::cpu_time(self.vm_pid),
+        };
+        let Some(watch) = &mut self.idle else { return };
+        if let Some(unused) = watch.observe(Instant::now(), current) {
+            tracing::info!(seconds = unused.as_secs(), "nobody uses the box, and it is stopped");
+            self.idle = None;
+            self.unused_for = Some(unused);
+            self.stop(None, None);
+        }
     }
 
     /// Shows to the host whether and why the guest is paused.

@@ -76,6 +76,11 @@ impl Ops {
         Self { next: MAIN_CHANNEL + 1, by_guest: HashMap::new(), by_client: HashMap::new() }
     }
 
+    /// Whether a client waits for a command or a copy.
+    pub(super) fn have_asker(&self) -> bool {
+        self.by_guest.values().any(|op| op.opens_channel && op.asker.is_some())
+    }
+
     /// Passes `op` of a client on to the guest.
     pub(super) fn begin(
         &mut self,

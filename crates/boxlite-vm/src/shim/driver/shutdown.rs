@@ -301,6 +301,7 @@ impl Driver {
             flushed,
             memory_kills: self.memory_kills,
             killed_after_ms,
+            unused_for_ms: self.unused_for.map(|unused| unused.as_millis() as u64),
         }
     }
 

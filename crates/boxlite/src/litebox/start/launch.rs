@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::disk::OverlaidBox;
 use super::{MaintenanceBoot, StartContext};
 use crate::assets::Assets;
-use crate::litebox::{BoxGuard, create, process};
+use crate::litebox::{BoxGuard, aftermath, create, process};
 
 impl<'a> OverlaidBox<'a> {
     /// Records the start durably, then spawns the shim with the box's lock and its claim.
@@ -29,6 +29,7 @@ impl<'a> OverlaidBox<'a> {
         let (context, mut guard, launch) = self.prepare(Purpose::Run)?;
         let before = guard.record.phase.clone();
         let run = launch.spec.run_id.clone();
+        guard.record.restarts.run.clone_from(&run);
         let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         guard.enter(context.local, Phase::Started { at: Timestamp::now(), run, ports })?;
         launch.spawn().or_else(|error| {
@@ -156,6 +157,10 @@ fn specification(
         // Data of a volume that is still in the guest's memory must reach the host.
         discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
         auto_remove: purpose == Purpose::Run && options.auto_remove,
+        keeper: match purpose {
+            Purpose::Run => aftermath::keeper(local, options)?,
+            Purpose::Maintenance => None,
+        },
         stop_signal: boxlite_types::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
         logs: LogCaps {
@@ -167,6 +172,10 @@ fn specification(
         // A copy that waited for its box's quota would keep the box from being given another.
         disk_quota: match purpose {
             Purpose::Run => options.disk_quota.map(DiskQuota),
+            Purpose::Maintenance => None,
+        },
+        idle_timeout_ms: match purpose {
+            Purpose::Run => options.idle_timeout.map(|seconds| seconds.saturating_mul(1000)),
             Purpose::Maintenance => None,
         },
         // A copy is what its caller wants of the box, not what the box does.

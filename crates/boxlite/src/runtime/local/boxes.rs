@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use boxlite_storage::store::ListedBox;
-use boxlite_types::{BoxFilter, BoxInfo, BoxOptions, CloneOptions, ListOptions, ProgressSink, Result};
+use boxlite_types::{
+    BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, ListOptions, ProgressSink, Result,
+};
 
 use super::Local;
 use crate::litebox;
@@ -60,7 +62,8 @@ impl BoxOperations for Local {
 /// Whether a listing with these options shows the box.
 fn is_listed(info: &BoxInfo, options: &ListOptions) -> bool {
     let by_state = options.filters.iter().any(|filter| matches!(filter, BoxFilter::State(_)));
-    let visible = options.all || by_state || info.state.is_up();
+    let shown = info.state.is_up() || info.state == BoxState::Restarting;
+    let visible = options.all || by_state || shown;
     visible && options.filters.iter().all(|filter| matches_filter(info, filter))
 }
 

@@ -104,7 +104,13 @@ impl HostOperations for Local {
     }
 
     async fn disk_usage(&self) -> Result<Usage> {
-        self.in_context(|context| gc::usage(&context.home, &context.catalog(), &context.settings)).await
+        self.in_context(|context| {
+            let info = |listed| litebox::describe_listed(&context.home, &listed);
+            let infos = context.store.boxes()?.into_iter().flat_map(info);
+            let running = infos.filter(|info| info.state.is_up()).map(|info| info.id).collect();
+            gc::usage(&context.home, &context.catalog(), &context.settings, &running)
+        })
+        .await
     }
 
     async fn activity(&self) -> Result<Activity> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use boxlite_types::{
     BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, Phase, ProgressSink,
-    RemoveOptions, Result, StopOptions, UpdateOptions,
+    RemoveOptions, RestartPolicy, Restarts, Result, StopOptions, UpdateOptions,
 };
 use boxlite_vm::shim::{DiskQuota, LOST_WRITES, wait_until_gone};
 use jiff::Timestamp;
@@ -89,6 +89,7 @@ impl BoxLifecycle for Local {
             if was_running {
                 record_killed(&mut guard, context)?;
             }
+            litebox::halt(context, &mut guard)?;
             litebox::describe(&context.home, &guard.record)
         });
         let info = stopped.await?;
@@ -123,6 +124,12 @@ impl BoxLifecycle for Local {
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
         let record = self.find_running(id).await?;
+        let stop_signal = boxlite_types::stop_signal(&record.options, &record.image_config)?;
+        if record.options.restart != RestartPolicy::No && (signal == libc::SIGKILL || signal == stop_signal) {
+            // Recorded first: the run may be over before this call is.
+            let mut guard = self.acquire(&record.id).await?;
+            self.in_context(move |context| litebox::halt(context, &mut guard)).await?;
+        }
         self.client(&record).kill(signal).await
     }
 
@@ -158,6 +165,11 @@ impl BoxLifecycle for Local {
         })
         .await
     }
+
+    async fn after_run(&self, id: &str, run: &str) -> Result<()> {
+        self.restart_ended(id, run).await?;
+        self.remove_in_time(id, run).await
+    }
 }
 
 /// Completes the record of a box that was stopped and whose shim could not say how: it was killed, with its guest.
@@ -175,7 +187,11 @@ impl Local {
     /// Starts the box and waits for its guest, again where the box was found running but was only shutting down.
     async fn start_until_settled(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         loop {
-            let guard = self.acquire(id).await?;
+            let mut guard = self.acquire(id).await?;
+            if !self.is_running(&guard.record).await? {
+                // The user's start begins a new series of restarts, and is recorded with the run.
+                guard.record.restarts = Restarts::default();
+            }
             let (record, launched) = self.launch(guard, Arc::clone(&progress)).await?;
             let up = self.client(&record).wait_up().await?;
             if !up {
@@ -188,7 +204,11 @@ impl Local {
     }
 
     /// Spawns the box's shim, and gives the guard back; false when the box was running already.
-    async fn launch(&self, guard: BoxGuard, progress: Arc<dyn ProgressSink>) -> Result<(BoxRecord, bool)> {
+    pub(super) async fn launch(
+        &self,
+        guard: BoxGuard,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<(BoxRecord, bool)> {
         let images = self.images.clone();
         self.in_context(move |context| {
             let record = guard.record.clone();

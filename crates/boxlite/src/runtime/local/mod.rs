@@ -15,6 +15,7 @@ mod limit;
 mod maintenance;
 mod metrics;
 mod processes;
+mod restarting;
 mod stop;
 mod streams;
 
@@ -36,17 +37,29 @@ pub(super) struct Local {
     context: Arc<LocalContext>,
     images: Images,
     metrics: Arc<RuntimeMetrics>,
+    /// As it was opened.
+    options: Arc<RuntimeOptions>,
 }
 
 impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
+        let opened = Arc::new(options.clone());
         let context = Arc::new(LocalContext::open(&options)?);
+        if let Err(error) = litebox::expire(&context) {
+            tracing::warn!(error = %error.chain(), "boxes whose time to live has passed could not be looked for");
+        }
         let (home, store, settings) = (context.home.clone(), context.store.clone(), context.settings.clone());
         let images = Images::new(home, store, settings, Arc::new(context.collector()))
             .with_registry_config(options.registry_config)
             .with_further_registry_configs(options.further_registry_configs)
             .with_registry_policy(options.registries);
-        Ok(Self { context, images, metrics: Arc::default() })
+        Ok(Self { context, images, metrics: Arc::default(), options: opened })
+    }
+
+    /// The same home with the settings that its file has by now.
+    async fn reopened(&self) -> Result<Self> {
+        let options = RuntimeOptions::clone(&self.options);
+        blocking(move || Self::open(options)).await
     }
 
     /// Runs `work` on the context where it may block.

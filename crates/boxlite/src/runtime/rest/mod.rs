@@ -167,6 +167,10 @@ impl BoxLifecycle for Remote {
     async fn remove_ended(&self, _: &str) -> Result<()> {
         Err(Error::unsupported("a box that is to be removed when it ends is removed by its own host"))
     }
+
+    async fn after_run(&self, _: &str, _: &str) -> Result<()> {
+        Err(Error::unsupported("a box is looked after by its own host when its run has ended"))
+    }
 }
 
 impl BoxProcesses for Remote {

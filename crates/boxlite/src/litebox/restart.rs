@@ -1,0 +1,124 @@
+//! Whether a box is started again, and when: a pure decision, and the sign that somebody waits to do it.
+//!
+//! # Locking
+//! `restart.lock` in the box's directory is held exclusively by the process that waits to restart the box, from its decision
+//! until the box runs or will not. So a box that does not run is *restarting* exactly while the lock is held and its user has
+//! not stopped it; a waiter that is killed leaves a box that has stopped.
+
+use std::time::Duration;
+
+use boxlite_home::BoxPaths;
+use boxlite_home::durable::Lock;
+use boxlite_types::{BoxRecord, Error, Phase, RestartPolicy, Restarts, Result, RunOutcome};
+use jiff::Timestamp;
+
+use super::BoxGuard;
+use crate::context::LocalContext;
+
+/// The first pause; each further one is twice as long.
+const MIN_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// A box that was up for so long begins with the first pause again.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// What becomes of a box whose run has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It stays as it is.
+    Stay,
+    /// It is started again after `delay_ms` of these restarts.
+    Restart(Restarts),
+}
+
+/// Decides about the box of `record`, which is in `phase` after its run.
+pub(crate) fn decide(record: &BoxRecord, phase: &Phase) -> Decision {
+    let (started_at, outcome) = match phase {
+        Phase::Created | Phase::Started { .. } => return Decision::Stay,
+        Phase::Ended { started_at, outcome } => (*started_at, outcome.clone()),
+        Phase::Failed { started_at, at, exit_code, reason } => {
+            (*started_at, RunOutcome { at: *at, exit_code: *exit_code, reason: Some(reason.clone()) })
+        }
+    };
+    let failed = matches!(phase, Phase::Failed { .. }) || outcome.exit_code.is_some_and(|code| code != 0);
+    let restarts = &record.restarts;
+    let wanted = !restarts.halted
+        && match record.options.restart {
+            RestartPolicy::No => false,
+            RestartPolicy::OnFailure { max } => failed && max.is_none_or(|max| restarts.count < max),
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+        };
+    if !wanted {
+        return Decision::Stay;
+    }
+    // The end of a run that was killed is not known; it is found soon after it.
+    let ended = outcome.at.unwrap_or_else(Timestamp::now);
+    let stable = started_at.is_some_and(|at| ended.duration_since(at).unsigned_abs() >= STABLE_AFTER);
+    Decision::Restart(Restarts {
+        run: restarts.run.clone(),
+        count: restarts.count.saturating_add(1),
+        delay_ms: delay(if stable { 0 } else { restarts.delay_ms }),
+        halted: false,
+        last: Some(outcome),
+        refused: None,
+    })
+}
+
+/// The pause after one of `last` milliseconds; 0 is that of a box that has not been restarted of late.
+fn delay(last: u64) -> u64 {
+    let (min, max) = (MIN_DELAY.as_millis() as u64, MAX_DELAY.as_millis() as u64);
+    if last == 0 { min } else { last.saturating_mul(2).clamp(min, max) }
+}
+
+/// The next restart of a box whose restart was refused for this reason; `None` when that was the last one.
+pub(crate) fn after_refusal(policy: RestartPolicy, restarts: &Restarts, error: &Error) -> Option<Restarts> {
+    if matches!(policy, RestartPolicy::OnFailure { max: Some(max) } if restarts.count >= max) {
+        return None;
+    }
+    Some(Restarts {
+        count: restarts.count.saturating_add(1),
+        delay_ms: delay(restarts.delay_ms),
+        refused: Some(error.chain().to_string()),
+        ..restarts.clone()
+    })
+}
+
+/// Records that the user has stopped the guarded box, so that it is not restarted.
+pub(crate) fn halt(context: &LocalContext, guard: &mut BoxGuard) -> Result<()> {
+    if guard.record.options.restart == RestartPolicy::No || guard.record.restarts.halted {
+        return Ok(());
+    }
+    guard.record.restarts.halted = true;
+    context.store.update_box(&guard.record)
+}
+
+/// The sign that this process waits to restart a box.
+#[derive(Debug)]
+pub(crate) struct PendingRestart {
+    _lock: Lock,
+}
+
+impl PendingRestart {
+    /// Shows that the box at `paths` is going to be restarted, once an earlier waiter has gone. Blocks.
+    pub(crate) fn begin(paths: &BoxPaths) -> Result<Self> {
+        Ok(Self { _lock: Lock::exclusive(&paths.restart_lock())? })
+    }
+
+    /// Whether a process waits to restart the box of `record`, which does not run.
+    pub(crate) fn is_shown(paths: &BoxPaths, record: &BoxRecord) -> Result<bool> {
+        if record.options.restart == RestartPolicy::No || record.restarts.halted {
+            return Ok(false);
+        }
+        let path = paths.restart_lock();
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("opening", path, error)),
+        };
+        Ok(Lock::try_shared_on(file, &path)?.is_none())
+    }
+}
+
+#[cfg(test)]
+#[path = "restart_tests.rs"]
+mod tests;
