@@ -55,6 +55,39 @@ impl Allowances {
             None => 0,
         };
         let wanted = Amounts::of(options, default_disk);
+        self.reserve_amounts(runtime, caller, key, wanted, default_disk).await.map(Some)
+    }
+
+    /// Counts so many bytes of memory more for a box of the caller's, until the result is dropped.
+    ///
+    /// # Errors
+    /// As for [`Allowances::reserve`].
+    pub(crate) async fn reserve_memory(
+        self: &Arc<Self>,
+        runtime: &Runtime,
+        caller: &Caller,
+        more: u64,
+    ) -> Result<Option<PendingBox>> {
+        let Caller::Named(key) = caller else { return Ok(None) };
+        if key.limits.memory.is_none() || more == 0 {
+            return Ok(None);
+        }
+        let default_disk = match key.limits.disk {
+            Some(_) => default_disk(&runtime.info().await?)?,
+            None => 0,
+        };
+        let wanted = Amounts { memory: more, ..Amounts::default() };
+        self.reserve_amounts(runtime, caller, key, wanted, default_disk).await.map(Some)
+    }
+
+    async fn reserve_amounts(
+        self: &Arc<Self>,
+        runtime: &Runtime,
+        caller: &Caller,
+        key: &NamedKey,
+        wanted: Amounts,
+        default_disk: u64,
+    ) -> Result<PendingBox> {
         let _counting = self.counting.lock().await;
         let boxes = runtime.list(ListOptions { all: true, filters: Vec::new() }).await?;
         let own = boxes.iter().filter(|info| caller.sees(info));
@@ -64,7 +97,7 @@ impl Allowances {
         let of_key = pending.entry(key.name.clone()).or_default();
         check(key, taken.plus(*of_key), wanted)?;
         *of_key = of_key.plus(wanted);
-        Ok(Some(PendingBox { allowances: Arc::clone(self), key: key.name.clone(), amounts: wanted }))
+        Ok(PendingBox { allowances: Arc::clone(self), key: key.name.clone(), amounts: wanted })
     }
 }
 
@@ -115,7 +148,9 @@ fn check(key: &NamedKey, taken: Amounts, wanted: Amounts) -> Result<()> {
         (key.limits.disk, taken.disk, wanted.disk, &disk),
     ];
     for (most, taken, wanted, show) in limits {
-        let Some(most) = most.filter(|most| taken.saturating_add(wanted) > *most) else { continue };
+        let Some(most) = most.filter(|most| wanted > 0 && taken.saturating_add(wanted) > *most) else {
+            continue;
+        };
         let message = format!(
             "key {} may have {}, has {}, and asks for {} more; remove boxes, or have the operator raise the limit",
             key.name,

@@ -28,8 +28,13 @@ impl AllowedPaths {
     /// `Denied` for a path that is not allowed, whether or not it exists.
     pub(crate) fn check(&self, options: BoxOptions) -> Result<BoxOptions> {
         let image = self.image(&options.image)?;
-        let volumes = options.volumes.iter().map(|volume| self.volume(volume)).collect::<Result<_>>()?;
+        let volumes = self.volumes(&options.volumes)?;
         Ok(BoxOptions { image, volumes, ..options })
+    }
+
+    /// Returns volumes with their paths checked; may block.
+    pub(crate) fn volumes(&self, texts: &[String]) -> Result<Vec<String>> {
+        texts.iter().map(|volume| self.volume(volume)).collect()
     }
 
     /// Returns the image as named, with its path checked if it has one; may block.

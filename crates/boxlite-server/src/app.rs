@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use boxlite::{BoxInfo, Error, ProgressSink, Result, Runtime};
+use boxlite::{BoxInfo, CloneOptions, Error, ProgressSink, Result, Runtime, UpdateOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,10 +64,36 @@ impl App {
             .map_err(|error| Error::bug("checking a path was interrupted").because(error))?
     }
 
+    /// Returns the options of a clone with the paths of its volumes checked.
+    pub(crate) async fn allowed_clone(&self, options: CloneOptions) -> Result<CloneOptions> {
+        self.with_allowed(move |allowed| {
+            let volumes = options.volumes.as_deref().map(|texts| allowed.volumes(texts)).transpose()?;
+            Ok(CloneOptions { volumes, ..options })
+        })
+        .await
+    }
+
     /// Counts a clone of the box as one of the caller's, until the result is dropped.
-    pub(crate) async fn reserve_clone(&self, caller: &Caller, id: &str) -> Result<Option<PendingBox>> {
+    pub(crate) async fn reserve_clone(
+        &self,
+        caller: &Caller,
+        id: &str,
+        options: &CloneOptions,
+    ) -> Result<Option<PendingBox>> {
         let original = self.runtime.inspect(id).await?;
-        self.allowances.reserve(&self.runtime, caller, &original.options).await
+        self.allowances.reserve(&self.runtime, caller, &options.applied_to(original.options)).await
+    }
+
+    /// Counts the memory that a box of the caller's gets in addition, until the result is dropped.
+    pub(crate) async fn reserve_update(
+        &self,
+        caller: &Caller,
+        id: &str,
+        changes: &UpdateOptions,
+    ) -> Result<Option<PendingBox>> {
+        let Some(memory) = changes.memory else { return Ok(None) };
+        let more = memory.saturating_sub(self.runtime.inspect(id).await?.options.memory);
+        self.allowances.reserve_memory(&self.runtime, caller, more).await
     }
 
     /// Starts the box, unless one of its volumes now leads somewhere else than when it was allowed.

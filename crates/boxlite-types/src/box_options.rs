@@ -158,11 +158,3 @@ pub enum NetworkMode {
     #[default]
     User,
 }
-
-/// How to clone a box.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CloneOptions {
-    /// The clone's unique name; made up when absent.
-    pub name: Option<String>,
-}

@@ -31,13 +31,14 @@ mod requests;
 mod restart;
 mod signal;
 mod space;
+mod update;
 mod volume;
 pub mod wire;
 
 pub use activity::{Activity, Consumption};
 pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS};
 pub use box_info::{BoxInfo, BoxState};
-pub use box_options::{BoxOptions, CloneOptions, MainProcess, NetworkMode, PullPolicy};
+pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, RunOutcome};
 pub use boxlite_proto::{GuestMetrics, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination};
 pub use change::{ChangeKind, CommitOptions, FileChange};
@@ -57,9 +58,10 @@ pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};
 pub use progress::{Progress, ProgressSink};
 pub use requests::{
     Adoption, BoxFilter, CopyOptions, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions,
-    StopOptions, UpdateOptions,
+    StopOptions,
 };
 pub use restart::{RestartPolicy, Restarts};
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};
+pub use update::{CloneOptions, UpdateOptions};
 pub use volume::Volume;

@@ -60,15 +60,6 @@ pub struct StopOptions {
     pub timeout: Option<u32>,
 }
 
-/// The new values of what can be changed of a box after its creation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UpdateOptions {
-    /// As in [`crate::BoxOptions::disk_quota`]; none takes the quota away, and must be said.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub disk_quota: Option<u64>,
-}
-
 /// How to remove a box.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveOptions {
@@ -135,19 +126,4 @@ pub struct Purge {
     pub name: String,
     /// Allocated bytes.
     pub reclaimed: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_update_says_what_it_changes() {
-        let read = |text: &str| serde_json::from_str::<UpdateOptions>(text).ok();
-        assert_eq!(read(r#"{"disk_quota":null}"#), Some(UpdateOptions { disk_quota: None }));
-        assert_eq!(read(r#"{"disk_quota":5}"#), Some(UpdateOptions { disk_quota: Some(5) }));
-        for unclear in ["{}", r#"{"disk_quota":5,"memory":5}"#, r#"{"disk_quota":-1}"#] {
-            assert_eq!(read(unclear), None, "{unclear}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ mod process;
 mod values;
 
 pub(crate) use box_options::BoxArgs;
-pub(crate) use process::ProcessArgs;
+pub(crate) use process::{ProcessArgs, variables};
 pub(crate) use values::{moment, signal};
 
 use std::path::PathBuf;

@@ -39,6 +39,14 @@ impl ProcessArgs {
     }
 }
 
+/// Returns the entries of options as `NAME=value`; `host` looks up the host's environment.
+pub(crate) fn variables(
+    options: &[String],
+    host: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<String>, CommandFailure> {
+    environment(&[], options, host)
+}
+
 /// Returns all entries as `NAME=value`: first those of the files, then those of the options. Later entries win.
 ///
 /// An entry without `=` takes its value from `host`, and is dropped where that has none.

@@ -1,8 +1,12 @@
 //! `clone`.
 
+use boxlite::settings::Bytes;
 use boxlite::{CloneOptions, Runtime};
 use clap::Args;
 
+use super::update::replacement;
+use crate::args::variables;
+use crate::environment::Environment;
 use crate::render::print_line;
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -12,13 +16,36 @@ pub(crate) struct CloneArgs {
     /// Name of the clone [default: made up]
     #[arg(long)]
     name: Option<String>,
+    /// Memory of the clone
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+    /// Set an environment variable; without a value, pass the host's on
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Forward a port of the host to the clone, in place of all of the box's, or `none`
+    #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
+    ports: Vec<String>,
+    /// Share a host directory with the clone, in place of all of the box's, or `none`
+    #[arg(short, long = "volume", value_name = "HOST:BOX[:OPTIONS]")]
+    volumes: Vec<String>,
     /// The box: name, id or unique beginning of its id; it must not run
     #[arg(value_name = "BOX")]
     source: String,
 }
 
-pub(super) async fn clone(runtime: &Runtime, args: CloneArgs) -> Result<Exit, CommandFailure> {
-    let cloned = runtime.clone_box(&args.source, CloneOptions { name: args.name }).await;
+pub(super) async fn clone(
+    runtime: &Runtime,
+    environment: &Environment,
+    args: CloneArgs,
+) -> Result<Exit, CommandFailure> {
+    let options = CloneOptions {
+        name: args.name,
+        memory: args.memory.map(|Bytes(bytes)| bytes),
+        env: variables(&args.env, |name| environment.text(name))?,
+        ports: replacement(args.ports),
+        volumes: replacement(args.volumes),
+    };
+    let cloned = runtime.clone_box(&args.source, options).await;
     let info = cloned.map_err(|error| CommandFailure::of(&error, Topic::Box))?;
     print_line(&info.id).map(|()| Exit::OK)
 }

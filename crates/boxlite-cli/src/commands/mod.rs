@@ -121,8 +121,10 @@ pub(crate) enum CliCommand {
     Kill(kill::KillArgs),
     /// Stop and start boxes
     Restart(stop::StopArgs),
-    /// Change the disk quota of boxes, whether or not they run
+    /// Change boxes: disk quota, restart policy and time to live at any time, everything else while they do not run
     Update(update::UpdateArgs),
+    /// Give a box another name
+    Rename(update::RenameArgs),
     /// Remove boxes
     Rm(rm::RemoveArgs),
     /// List boxes
@@ -200,14 +202,15 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Logout(args) => login::logout(&runtime()?, args).await,
         CliCommand::Run(args) => run::run(&runtime()?, environment, args).await,
         CliCommand::Create(args) => create::create(&runtime()?, environment, args).await,
-        CliCommand::Clone(args) => clone::clone(&runtime()?, args).await,
+        CliCommand::Clone(args) => clone::clone(&runtime()?, environment, args).await,
         CliCommand::Start(args) => start::start(&runtime()?, args).await,
         CliCommand::Exec(args) => exec::exec(&runtime()?, environment, args).await,
         CliCommand::Attach(args) => attach::attach(&runtime()?, args).await,
         CliCommand::Stop(args) => stop::stop(&runtime()?, args).await,
         CliCommand::Kill(args) => kill::kill(&runtime()?, args).await,
         CliCommand::Restart(args) => restart::restart(&runtime()?, args).await,
-        CliCommand::Update(args) => update::update(&runtime()?, args).await,
+        CliCommand::Update(args) => update::update(&runtime()?, environment, args).await,
+        CliCommand::Rename(args) => update::rename(&runtime()?, args).await,
         CliCommand::Rm(args) => rm::rm(&runtime()?, args).await,
         CliCommand::Ls(args) => ls::ls(&runtime()?, args).await,
         CliCommand::Inspect(args) => inspect::inspect(&runtime()?, args).await,

@@ -161,7 +161,7 @@ fn bad_values_are_refused_with_what_would_be_right() {
     refused(&["update", "a"], "--disk-quota");
     refused(&["update", "--disk-quota", "much", "a"], "512MiB");
     refused(&["ls", "--filter", "colour=red"], "there are name, id, status");
-    refused(&["ls", "--filter", "status=odd"], "created, running, paused, stopped and failed");
+    refused(&["ls", "--filter", "status=odd"], "created, running, paused, restarting, stopped and failed");
     refused(&["logs", "--since", "whenever", "a"], "a duration such as 10m");
     refused(&["logs", "-n", "few", "a"], "a number of lines, or all");
     refused(&["run"], "IMAGE");

@@ -36,7 +36,6 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         }
         "context" | "connection" => "--url or the variable BOXLITE_REST_URL name the server to work on",
         "healthcheck" => "`boxlite exec BOX COMMAND` runs a check of yours, and its exit status tells",
-        "rename" => "`boxlite clone` makes a box of another name with the same files",
         "help" => "`boxlite --help` and `boxlite COMMAND --help` print help",
         _ => return None,
     })

@@ -35,3 +35,4 @@ mod templates;
 mod terminal;
 mod transfers;
 mod unexplained;
+mod updating;

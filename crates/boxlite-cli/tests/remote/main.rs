@@ -37,3 +37,5 @@ mod server;
 mod terminal;
 #[path = "../cli/transfers.rs"]
 mod transfers;
+#[path = "../cli/updating.rs"]
+mod updating;

@@ -66,6 +66,32 @@ impl Store {
         })
     }
 
+    /// As [`Store::update_box`], of a record that has another name than before.
+    ///
+    /// # Errors
+    /// `Conflict` when another box has the name.
+    pub fn rename_box(&self, record: &BoxRecord) -> Result<()> {
+        self.write(|transaction| {
+            let taken: Option<String> = transaction
+                .query_row(
+                    "SELECT id FROM boxes WHERE name = ?1 AND id <> ?2",
+                    [&record.name, &record.id],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if let Some(id) = taken {
+                return Err(
+                    Error::conflict(format!("the name '{}' is taken by box {id}", record.name)).into()
+                );
+            }
+            let values = params![record.id, record.name, encode(record)?];
+            if transaction.execute("UPDATE boxes SET name = ?2, record = ?3 WHERE id = ?1", values)? == 0 {
+                return Err(Error::not_found(format!("box {} was removed meanwhile", record.id)).into());
+            }
+            Ok(())
+        })
+    }
+
     /// All boxes, oldest first. A record that cannot be read hides no other.
     pub fn boxes(&self) -> Result<Vec<ListedBox>> {
         self.read(|transaction| {

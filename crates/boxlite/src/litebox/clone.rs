@@ -19,9 +19,8 @@ use boxlite_storage::disk::qcow2::BackingFormat;
 use boxlite_types::{CloneOptions, Doing, Error, Phase, Restarts, Result};
 use jiff::Timestamp;
 
-use super::create::establish;
 use super::new_box::NewBox;
-use super::{BoxGuard, Observed, name};
+use super::{BoxGuard, Observed, create, memory, name};
 use crate::context::LocalContext;
 
 /// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
@@ -52,6 +51,12 @@ pub(crate) fn clone(
             format!("box {} has exited and is being removed, and its disk with it", source.record.name);
         return Err(Error::conflict(message));
     }
+    let changed = options.applied_to(source.record.options.clone());
+    if let Some(memory) = options.memory {
+        memory::check(context, memory)?;
+    }
+    create::check_network(&changed)?;
+    create::check(&changed, &source.record.image_config, source.record.disk_image_size)?;
     let guard = SpaceGuard::new(&context.home, &context.settings)?;
     let keep = vec![source.record.disk_digest.clone()];
     guard.collecting(Arc::new(context.collector()), keep).check_before(CLONE_COST)?;
@@ -61,12 +66,15 @@ pub(crate) fn clone(
     let mut record = source.record.clone();
     record.id = name::new_id();
     record.name = options.name.clone().unwrap_or_else(name::made_up);
-    record.options.name = options.name;
+    record.options = changed;
+    if options.volumes.is_some() {
+        record.volumes = create::volumes(context, &record.options)?;
+    }
     record.created_at = Timestamp::now();
     record.phase = Phase::Created;
     record.restarts = Restarts::default();
 
-    establish(context, &mut record, |paths| share_disk(context, source, paths))?;
+    create::establish(context, &mut record, |paths| share_disk(context, source, paths))?;
     Ok(NewBox::of(context, record))
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Lock, StagedDir, fault};
-use boxlite_home::settings::{Bytes, Settings};
+use boxlite_home::settings::Bytes;
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
-    AllowRule, AllowTarget, BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, NetworkMode, Phase,
-    PortForward, RestartPolicy, Restarts, Result, Volume,
+    AllowRule, AllowTarget, BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, ImageConfig, NetworkMode,
+    Phase, PortForward, RestartPolicy, Restarts, Result, Volume,
 };
 use boxlite_vm::net;
 use boxlite_vm::shim::DiskQuota;
@@ -28,11 +28,11 @@ const MAX_CPUS: u32 = 255;
 /// The least bytes per second of a disk.
 const MIN_DISK_IO: u64 = 256 << 10;
 
-/// Checks `options` against each other, the settings and the image.
+/// Checks `options` against each other, the image's `config`, and the virtual size `base` of the disk image.
 ///
 /// # Errors
 /// `InvalidInput` with the figures.
-pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) -> Result<()> {
+pub(crate) fn check(options: &BoxOptions, config: &ImageConfig, base: u64) -> Result<()> {
     if let Some(name) = &options.name {
         name::check(name)?;
     }
@@ -46,7 +46,6 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
             options.memory >> 20
         )));
     }
-    let base = settings.disk_size.value.0;
     if let Some(wanted) = options.disk_size
         && wanted < base
     {
@@ -86,8 +85,8 @@ pub(crate) fn check(options: &BoxOptions, image: &Image, settings: &Settings) ->
         ));
     }
     ports(options)?;
-    boxlite_types::stop_signal(options, &image.config)?;
-    process::main_process(options, &image.config).map(drop)
+    boxlite_types::stop_signal(options, config)?;
+    process::main_process(options, config).map(drop)
 }
 
 /// Checks what `options` say of the network, for which no image is needed.
@@ -135,7 +134,7 @@ pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
     Ok(ports)
 }
 
-fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> {
+pub(super) fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> {
     let here = std::env::current_dir().doing("finding", "the working directory")?;
     let specs: Vec<_> =
         options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;

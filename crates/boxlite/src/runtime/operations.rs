@@ -241,8 +241,8 @@ home_operations! {
         /// that contradict each other or the image.
         async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
 
-        /// Clones a box that is not running: the new box has its options, and both share its disk, which neither
-        /// changes.
+        /// Clones a box that is not running: the new box has its options, except as `options` say, and both share its disk,
+        /// which neither changes.
         ///
         /// # Errors
         /// `Conflict` when the box runs or the name is taken, `ResourceExhausted` when the disk is too full.
@@ -278,14 +278,16 @@ box_operations! {
         /// Stops the box: the stop signal, KILL after the timeout, then a clean unmount. A stopped box stays as it is.
         async fn stop(&self, options: StopOptions) -> Result<BoxInfo>;
 
-        /// Changes the disk quota of the box, whether or not it runs; one that is paused by its quota goes on.
+        /// Changes the box: its name, disk quota, restart policy and time to live whether or not it runs, everything else while
+        /// it does not. A box that is paused by its quota goes on with a larger one.
         ///
         /// The change is durable when this returns, and in force in the running box. After a crash in between, or an error of the
         /// shim, the box has it from its next start on, or once this is called again.
         ///
         /// # Errors
-        /// `InvalidInput` with the figures for a quota that is not below the disk's virtual size, or leaves no room beside
-        /// what the box has written already.
+        /// `InvalidInput` with the figures for values that contradict each other or the image, a quota that is not below
+        /// the disk's virtual size or leaves no room beside what the box has written already; `Conflict` for what cannot
+        /// change while the box runs, and for a name that is taken.
         async fn update(&self, options: UpdateOptions) -> Result<BoxInfo>;
 
         /// Sends a signal to the main process of the running box.

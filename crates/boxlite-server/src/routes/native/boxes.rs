@@ -50,7 +50,8 @@ pub(super) async fn clone(
     PathParams(id): PathParams<String>,
     JsonBody(options): JsonBody<CloneOptions>,
 ) -> Result<Response, HttpFailure> {
-    let pending = app.reserve_clone(&caller, &id).await?;
+    let options = app.allowed_clone(options).await?;
+    let pending = app.reserve_clone(&caller, &id, &options).await?;
     let clone = |_| async move {
         let cloned = app.runtime.clone_box(&id, options).await;
         drop(pending);
@@ -68,9 +69,11 @@ pub(super) async fn inspect(
 
 pub(super) async fn update(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathParams(id): PathParams<String>,
     JsonBody(options): JsonBody<UpdateOptions>,
 ) -> Result<Json<BoxInfo>, HttpFailure> {
+    let _pending = app.reserve_update(&caller, &id, &options).await?;
     Ok(Json(app.runtime.update(&id, options).await?))
 }
 

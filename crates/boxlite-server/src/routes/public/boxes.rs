@@ -66,7 +66,8 @@ pub(super) async fn clone(
     PathParams(id): PathParams<String>,
     OptionalJsonBody(options): OptionalJsonBody<CloneOptions>,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    let _pending = app.reserve_clone(&caller, &id).await?;
+    let options = app.allowed_clone(options).await?;
+    let _pending = app.reserve_clone(&caller, &id, &options).await?;
     let taken = match &options.name {
         Some(name) => app.runtime.inspect(name).await.is_ok(),
         None => false,

@@ -18,7 +18,7 @@ impl BoxOperations for Local {
         self.in_context(move |context| litebox::check_memory(context, memory)).await?;
         let image = self.image_for(&options, progress).await?;
         let created = self.in_context(move |context| {
-            litebox::check(&options, &image, &context.settings)?;
+            litebox::check(&options, &image.config, context.settings.disk_size.value.0)?;
             let new = litebox::create(context, options, &image)?;
             Ok((litebox::describe(&context.home, new.record())?, new))
         });

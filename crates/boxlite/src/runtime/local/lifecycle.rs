@@ -104,7 +104,7 @@ impl BoxLifecycle for Local {
     }
 
     async fn update(&self, id: &str, options: UpdateOptions) -> Result<BoxInfo> {
-        let quota = options.disk_quota.map(DiskQuota);
+        let quota = options.disk_quota.map(|quota| quota.map(DiskQuota));
         let mut guard = self.acquire(id).await?;
         let recorded = self.in_context(move |context| {
             let running = litebox::update(context, &mut guard, &options)?;
@@ -112,7 +112,7 @@ impl BoxLifecycle for Local {
         });
         // Still guarded, so that the shim hears of two changes in the order in which they were recorded.
         let (guard, running) = recorded.await?;
-        if running {
+        if let (true, Some(quota)) = (running, quota) {
             match self.client(&guard.record).set_disk_quota(quota).await {
                 // It has ended meanwhile, and its next run begins with the new quota.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}

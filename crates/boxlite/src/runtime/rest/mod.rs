@@ -121,6 +121,9 @@ impl BoxOperations for Remote {
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
+        if let Some(volume) = options.volumes.iter().flatten().find(|volume| volume.starts_with('.')) {
+            return Err(self.relative(volume));
+        }
         self.client.outcome(self.of_box(Method::POST, id, &["clone"])?.json(&options), &()).await
     }
 
