@@ -56,6 +56,11 @@ pub enum ShimRequest {
         /// Allocated bytes of its overlay; `None` takes the quota away.
         bytes: Option<u64>,
     },
+    /// Pause the guest for its user, or let it go on as far as the user is concerned. Answered by `Done`.
+    SetPaused {
+        /// Whether it is to pause.
+        paused: bool,
+    },
 }
 
 /// A message from a shim to a client.
@@ -135,6 +140,12 @@ pub struct NetworkUsage {
     pub refused_connections: u64,
     /// Frames that the guest sent to where no box may send, or that are malformed.
     pub dropped_frames: u64,
+    /// Bytes of the frames that the guest has sent.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Bytes of the frames that were handed to the guest.
+    #[serde(default)]
+    pub received_bytes: u64,
     /// What its list of allowed destinations refused; `None` where it has no list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusals: Option<NetworkRefusals>,

@@ -1,6 +1,6 @@
 //! The activity of a runtime, and the consumption of a box.
 
-use boxlite_proto::GuestMetrics;
+use boxlite_proto::{GuestMetrics, NetworkUsage};
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxState, GcActivity};
@@ -31,8 +31,17 @@ pub struct Activity {
 pub struct Consumption {
     /// The box's id.
     pub id: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
     /// Its state.
     pub state: BoxState,
+    /// The memory of its guest in bytes.
+    #[serde(default)]
+    pub memory_limit: u64,
+    /// What it uses of its network; `None` unless it runs with one and answers.
+    #[serde(default)]
+    pub network: Option<NetworkUsage>,
     /// Bytes allocated to its overlays; `None` when they cannot be measured.
     pub disk_allocated: Option<u64>,
     /// The guest's own report; `None` unless it runs and answers. A hostile guest may lie.

@@ -61,9 +61,15 @@ impl BoxInfo {
     /// Refuses what would wait for the box to resume, if it is paused.
     ///
     /// # Errors
-    /// `ResourceExhausted` with the figures of the pause.
+    /// `ResourceExhausted` with the figures of the pause; `Conflict` where it is the user's.
     pub fn refuse_while_paused(&self) -> Result<()> {
         let Some(pause) = &self.pause else { return Ok(()) };
+        if pause.cause == PauseCause::User {
+            return Err(Error::conflict(format!(
+                "box {name} is paused by its user; `boxlite unpause {name}` lets it go on",
+                name = self.name
+            )));
+        }
         let reason = self.reason.as_deref().unwrap_or("too little space is free");
         let message = format!("box {} is paused ({reason})", self.name);
         let have = pause.free.unwrap_or_default();
@@ -81,8 +87,8 @@ pub enum BoxState {
     Created,
     /// Its shim and its VM are alive.
     Running,
-    /// As running, but its guest waits for space on the host's disk or under its quota; `reason` says how much, and it
-    /// resumes by itself.
+    /// As running, but its guest waits for space on the host's disk or under its quota, and resumes by itself, or for its
+    /// user; `reason` says for what.
     Paused,
     /// The last run ended, and the box is about to be started again by its restart policy; `reason` says why a restart
     /// was refused.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The pause of a box whose guest would take space that must stay free.
+/// The pause of a box whose guest would take space that must stay free, or whose user has paused it.
 ///
-/// Nothing in the guest is lost: it goes on by itself as soon as there is room, under a quota once that is raised.
+/// Nothing in the guest is lost: it goes on by itself as soon as there is room, under a quota once that is raised. A box that its
+/// user has paused goes on once the user says so and there is room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// Since when.
@@ -35,6 +36,8 @@ pub enum PauseCause {
     Volume,
     /// The box's own disk quota: other boxes run on.
     DiskQuota,
+    /// Nothing: its user has paused it, and lets it go on.
+    User,
 }
 
 /// A disk quota and what is used of it.

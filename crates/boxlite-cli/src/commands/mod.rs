@@ -27,6 +27,7 @@ mod man;
 mod open;
 mod pause;
 mod port;
+mod prune;
 mod pull;
 mod push;
 mod restart;
@@ -38,9 +39,11 @@ mod serve;
 mod serve_key;
 mod setup;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod tag;
+mod unpause;
 mod update;
 mod version;
 mod wait;
@@ -121,6 +124,10 @@ pub(crate) enum CliCommand {
     Kill(kill::KillArgs),
     /// Stop and start boxes
     Restart(stop::StopArgs),
+    /// Pause running boxes: they keep their memory, and take no processor time
+    Pause(unpause::PauseArgs),
+    /// Let paused boxes go on
+    Unpause(unpause::PauseArgs),
     /// Change boxes: disk quota, restart policy and time to live at any time, everything else while they do not run
     Update(update::UpdateArgs),
     /// Give a box another name
@@ -138,6 +145,8 @@ pub(crate) enum CliCommand {
     Wait(wait::WaitArgs),
     /// Show which ports of the host a running box has
     Port(port::PortArgs),
+    /// Show what boxes consume, once a second
+    Stats(stats::StatsArgs),
     /// Copy files between a box and the host
     #[command(after_help = cp::CopyArgs::RULES)]
     Cp(cp::CopyArgs),
@@ -146,6 +155,8 @@ pub(crate) enum CliCommand {
     Info(FormatArgs),
     /// Remove disk images and leftovers that no box needs
     Gc(gc::GcArgs),
+    /// Remove all boxes that do not run, and then what no box needs; asks first
+    Prune(prune::PruneArgs),
     /// Serve the home over HTTP
     Serve(serve::ServeArgs),
     /// Make a key for `serve --keys-file`, and print its entry for that file
@@ -223,6 +234,12 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::ServeKey(args) => serve_key::serve_key(&args),
         CliCommand::Gc(args) => gc::gc(&existing()?, args).await,
         CliCommand::System(system::SystemCommand::Df(args)) => system::df(&existing()?, args).await,
+        CliCommand::Prune(args) | CliCommand::System(system::SystemCommand::Prune(args)) => {
+            prune::prune(&existing()?, args).await
+        }
+        CliCommand::Pause(args) => unpause::pause(&runtime()?, args).await,
+        CliCommand::Unpause(args) => unpause::unpause(&runtime()?, args).await,
+        CliCommand::Stats(args) => stats::stats(&runtime()?, args).await,
         CliCommand::Port(args) => port::port(&runtime()?, args).await,
         CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,
     }

@@ -86,8 +86,11 @@ impl<'a> PauseNotices<'a> {
 fn sentence(info: &BoxInfo, awaited: Awaited) -> String {
     let name = &info.name;
     let reason = info.reason.as_deref().unwrap_or("its host's disk is full");
-    let by_quota = info.pause.as_ref().is_some_and(|pause| pause.cause == PauseCause::DiskQuota);
-    let when = if by_quota { "then" } else { "by itself" };
+    let by_hand = info
+        .pause
+        .as_ref()
+        .is_some_and(|pause| matches!(pause.cause, PauseCause::DiskQuota | PauseCause::User));
+    let when = if by_hand { "then" } else { "by itself" };
     match awaited {
         Awaited::Answer => format!(
             "boxlite: box {name} is paused ({reason}); waiting for it to resume, as it does {when} (--no-wait fails instead)"

@@ -4,6 +4,7 @@ use boxlite::{Runtime, Usage};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+use super::prune::PruneArgs;
 use crate::args::FormatArgs;
 use crate::render::{formatted, print, usage_text};
 use crate::report::{CommandFailure, Exit, Topic};
@@ -15,6 +16,8 @@ pub(crate) enum SystemCommand {
     Df(DfArgs),
     /// Show what this host offers boxes, and what it lacks
     Info(FormatArgs),
+    /// Remove all boxes that do not run, and then what no box needs; asks first
+    Prune(PruneArgs),
 }
 
 /// `system df`.

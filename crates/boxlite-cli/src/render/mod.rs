@@ -5,6 +5,7 @@ mod info;
 mod lists;
 mod logs;
 mod progress;
+mod stats;
 mod table;
 mod usage;
 
@@ -13,6 +14,7 @@ pub(crate) use info::{info_text, is_complete};
 pub(crate) use lists::{BoxColumns, box_table, familiar, history_table, image_table};
 pub(crate) use logs::LogWriter;
 pub(crate) use progress::progress;
+pub(crate) use stats::{BoxFigures, stats_table};
 pub(crate) use table::{TextTable, ago, span};
 pub(crate) use usage::usage_text;
 

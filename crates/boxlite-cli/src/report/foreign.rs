@@ -9,18 +9,9 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "manifest" => "boxlite pushes images of one platform; `skopeo` and `buildah` make indexes of several",
         "image" => "use `boxlite images`, `boxlite pull`, `boxlite rmi` and `boxlite inspect`",
         "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
-        "prune" => {
-            "`boxlite gc` removes what no box needs, `boxlite rm --all` removes the boxes that do not run"
-        }
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
         "top" => "`boxlite exec BOX ps` lists the processes of a box",
-        "stats" => {
-            "`boxlite ls --size` shows disk use, and `boxlite serve` has figures per box under /metrics"
-        }
         "events" => "`boxlite wait` waits for ends, and `boxlite ls --format json` shows states",
-        "pause" | "unpause" => {
-            "`boxlite stop` and `boxlite start` keep a box's files; boxlite itself pauses boxes while the disk is full"
-        }
         "network" => {
             "each box has a network of its own: --network none takes it away, and -p forwards ports of the host"
         }

@@ -54,11 +54,11 @@ fn unknown_options_end_with_boxlite_s_own_status() {
     assert!(home.run(&["completion", "bash"]).ok().contains("_boxlite"));
 }
 
-/// Before: "similar: run". Mutation tried: no table of other tools' commands.
+/// Mutation tried: no table of other tools' commands.
 #[test]
 fn commands_of_other_tools_are_answered_with_what_to_use() {
     let home = Home::bare();
-    for (command, instead) in [("prune", "boxlite gc"), ("build", "buildah"), ("manifest", "skopeo")] {
+    for (command, instead) in [("search", "registry"), ("build", "buildah"), ("manifest", "skopeo")] {
         let output = home.run(&[command, "--all", "x"]);
         let error = output.refused(instead);
         assert!(

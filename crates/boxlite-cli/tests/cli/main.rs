@@ -36,3 +36,4 @@ mod terminal;
 mod transfers;
 mod unexplained;
 mod updating;
+mod watching;

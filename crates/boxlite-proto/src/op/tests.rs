@@ -113,6 +113,8 @@ fn the_text_of_messages_is_pinned() {
                 max_connections: 2,
                 refused_connections: 3,
                 dropped_frames: 4,
+                sent_bytes: 5,
+                received_bytes: 6,
                 refusals: None,
             }),
         }),

@@ -3,7 +3,7 @@
 use std::io;
 
 /// QEMU's `stream` netdev, at both ends, puts a frame's length before it, in four bytes, the most significant first.
-const LENGTH_PREFIX: usize = 4;
+pub(super) const LENGTH_PREFIX: usize = 4;
 /// The longest frame that QEMU carries at all: its `NET_BUFSIZE`.
 pub(super) const MAX_RECORD: usize = 4096 + 65536;
 /// Bytes of a direction's buffer: the longest record always fits behind an incomplete one's beginning.

@@ -17,7 +17,7 @@ use super::allow::{AllowVerdict, Refusals, RefusedFrame, Surroundings};
 use super::answer::TcpSegment;
 use super::connections::OpenConnections;
 use super::filter::{MAX_FRAME, filter, solicited_by};
-use super::record::{BUFFER, Sifted, sift};
+use super::record::{BUFFER, LENGTH_PREFIX, Sifted, sift};
 use super::segment::{self, ConnectionStep, Sender};
 use super::stack::Readiness;
 use super::{AllowList, FilterVerdict, MacAddr, Policy, Reason, Solicited, StackProcess};
@@ -51,6 +51,8 @@ pub struct WireEnds {
 pub struct Counts {
     from_guest: AtomicU64,
     to_guest: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
     dropped: [AtomicU64; Reason::ALL.len()],
     max_connections: u32,
     refused_connections: AtomicU64,
@@ -71,6 +73,8 @@ impl Counts {
             refusals: has_list.then(Mutex::default),
             from_guest: AtomicU64::default(),
             to_guest: AtomicU64::default(),
+            sent_bytes: AtomicU64::default(),
+            received_bytes: AtomicU64::default(),
             dropped: Default::default(),
             max_connections,
             refused_connections: AtomicU64::default(),
@@ -85,6 +89,8 @@ impl Counts {
             max_connections: self.max_connections.into(),
             refused_connections: self.refused_connections.load(Ordering::Relaxed),
             dropped_frames: Reason::ALL.into_iter().map(|reason| self.dropped(reason)).sum(),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
             refusals: self.refusals.as_ref().map(|refusals| lock(refusals).figures()),
         }
     }
@@ -214,38 +220,41 @@ impl Wire {
         let (own, own_to_guest, own_to_stack) = OwnFrames::channels();
         let (policy, counts) = (&self.policy, &*self.counts);
         let allowed = self.allowed.map(Mutex::new);
-        let from_guest = forward(from_card, to_stack, own_to_stack, &counts.from_guest, |frame| {
-            match (filter(frame, policy), &allowed) {
-                (FilterVerdict::Pass, None) => counts.admit(frame, Sender::Guest, &own.to_guest),
-                (FilterVerdict::Pass, Some(list)) => {
-                    let verdict = {
-                        let (connections, solicited) = (lock(&counts.connections), lock(&solicited));
-                        let now = Instant::now();
-                        let around = Surroundings { connections: &connections, solicited: &solicited, now };
-                        lock(list).judge(frame, around)
-                    };
-                    counts.obey(verdict, frame, &own)
-                }
-                (FilterVerdict::PassIfSolicited(flow), _) => {
-                    let allowed = lock(&solicited).allows(flow, Instant::now());
-                    if !allowed {
-                        counts.drop_frame(Reason::Unsolicited);
+        let from_guest =
+            forward(from_card, to_stack, own_to_stack, (&counts.from_guest, &counts.sent_bytes), |frame| {
+                match (filter(frame, policy), &allowed) {
+                    (FilterVerdict::Pass, None) => counts.admit(frame, Sender::Guest, &own.to_guest),
+                    (FilterVerdict::Pass, Some(list)) => {
+                        let verdict = {
+                            let (connections, solicited) = (lock(&counts.connections), lock(&solicited));
+                            let now = Instant::now();
+                            let around =
+                                Surroundings { connections: &connections, solicited: &solicited, now };
+                            lock(list).judge(frame, around)
+                        };
+                        counts.obey(verdict, frame, &own)
                     }
-                    allowed
+                    (FilterVerdict::PassIfSolicited(flow), _) => {
+                        let allowed = lock(&solicited).allows(flow, Instant::now());
+                        if !allowed {
+                            counts.drop_frame(Reason::Unsolicited);
+                        }
+                        allowed
+                    }
+                    (FilterVerdict::Drop(reason), _) => {
+                        counts.drop_frame(reason);
+                        false
+                    }
                 }
-                (FilterVerdict::Drop(reason), _) => {
-                    counts.drop_frame(reason);
-                    false
+            });
+        let to_guest =
+            forward(from_stack, to_card, own_to_guest, (&counts.to_guest, &counts.received_bytes), |frame| {
+                if let Some(flow) = solicited_by(frame, policy) {
+                    lock(&solicited).heard(flow, Instant::now());
                 }
-            }
-        });
-        let to_guest = forward(from_stack, to_card, own_to_guest, &counts.to_guest, |frame| {
-            if let Some(flow) = solicited_by(frame, policy) {
-                lock(&solicited).heard(flow, Instant::now());
-            }
-            let is_due = allowed.as_ref().is_none_or(|list| lock(list).learn(frame, Instant::now()));
-            is_due && frame.len() <= MAX_FRAME && counts.admit(frame, Sender::Stack, &own.to_stack)
-        });
+                let is_due = allowed.as_ref().is_none_or(|list| lock(list).learn(frame, Instant::now()));
+                is_due && frame.len() <= MAX_FRAME && counts.admit(frame, Sender::Stack, &own.to_stack)
+            });
         let result = tokio::select! {
             result = from_guest => result,
             result = to_guest => result,
@@ -265,7 +274,7 @@ async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut own: mpsc::Receiver<Vec<u8>>,
-    passed: &AtomicU64,
+    passed: (&AtomicU64, &AtomicU64),
     mut passes: impl FnMut(&mut [u8]) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
@@ -286,7 +295,8 @@ async fn forward(
         }
         let Sifted { used, kept, frames } = sift(&mut buffer[..filled], &mut passes)?;
         to.write_all(&buffer[..kept]).await?;
-        passed.fetch_add(frames, Ordering::Relaxed);
+        passed.0.fetch_add(frames, Ordering::Relaxed);
+        passed.1.fetch_add(kept as u64 - frames * LENGTH_PREFIX as u64, Ordering::Relaxed);
         buffer.copy_within(used..filled, 0);
         filled -= used;
     }

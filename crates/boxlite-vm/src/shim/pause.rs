@@ -37,6 +37,9 @@ pub fn read_pause(paths: &BoxPaths, run_id: &str) -> Result<Option<Pause>> {
     if shown.run_id != run_id {
         return Ok(None);
     }
+    if shown.pause.cause == PauseCause::User {
+        return Ok(Some(shown.pause));
+    }
     let Some(QuotaUse { limit, .. }) = shown.pause.quota else {
         let free = durable::free_space(&shown.pause.path).map(|space| space.bytes).ok();
         return Ok(Some(Pause { free, ..shown.pause }));
@@ -56,6 +59,11 @@ pub(crate) struct PauseReason<'a> {
 }
 
 impl<'a> PauseReason<'a> {
+    /// The user has paused the box in this directory.
+    pub(crate) fn user(box_dir: &'a Path) -> Self {
+        Self { cause: PauseCause::User, path: box_dir, resumes_at: 0, quota: None }
+    }
+
     /// The quota of the box with this overlay is used up.
     pub(crate) fn quota(quota: DiskQuota, overlay: &'a Path) -> Self {
         let resumes_at = DiskQuota::LEAST_ROOM;
@@ -100,11 +108,11 @@ impl PauseSlot {
         self.shown = reason;
         match &self.shown {
             None => {
-                tracing::info!("there is room again: the guest resumes");
+                tracing::info!("the guest resumes");
                 self.slot.clear()
             }
             Some(reason) => {
-                tracing::warn!(?reason, "the guest is paused until there is room");
+                tracing::warn!(?reason, "the guest is paused");
                 self.slot.write_volatile(&self.text(reason)?)
             }
         }

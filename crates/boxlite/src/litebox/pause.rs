@@ -14,6 +14,7 @@ pub(crate) fn sentence(pause: &Pause) -> String {
         PauseCause::HostDisk => "host disk".to_owned(),
         PauseCause::Volume => format!("disk of volume {}", pause.path.display()),
         PauseCause::DiskQuota => "disk quota".to_owned(),
+        PauseCause::User => return "by its user; `boxlite unpause` lets it go on".to_owned(),
     };
     let free = figure(pause.free);
     format!("{what}: {free} free, resumes at {}", rounded(pause.resumes_at))

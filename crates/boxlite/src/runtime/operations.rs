@@ -262,7 +262,7 @@ box_operations! {
         /// `NotFound`; `InvalidInput` when several ids begin with this one.
         async fn inspect(&self) -> Result<BoxInfo>;
 
-        /// Measures what the box consumes: its disk on the host and, while it runs, what its guest reports.
+        /// Measures what the box consumes: its disk on the host and, while it runs, its network and what its guest reports.
         async fn consumption(&self) -> Result<Consumption>;
 
         /// Starts the box and returns when its main process runs; a running box is left as it is.
@@ -289,6 +289,19 @@ box_operations! {
         /// the disk's virtual size or leaves no room beside what the box has written already; `Conflict` for what cannot
         /// change while the box runs, and for a name that is taken.
         async fn update(&self, options: UpdateOptions) -> Result<BoxInfo>;
+
+        /// Pauses the running box: its guest takes no processor time until [`Runtime::unpause`], and keeps its memory. A stop
+        /// lets it go on first. Want of space pauses a box as well, and each reason holds by itself.
+        ///
+        /// # Errors
+        /// `Conflict` when the box does not run, or its user has paused it already.
+        async fn pause(&self) -> Result<BoxInfo>;
+
+        /// Lets a box go on that [`Runtime::pause`] has paused, unless it waits for space as well.
+        ///
+        /// # Errors
+        /// `Conflict` when the box does not run, or its user has not paused it.
+        async fn unpause(&self) -> Result<BoxInfo>;
 
         /// Sends a signal to the main process of the running box.
         async fn kill(&self, signal: i32) -> Result<()>;

@@ -108,6 +108,20 @@ pub(super) async fn stop(
     Ok(progress::events(|_| async move { Ok(app.runtime.stop(&id, options).await?) }).await)
 }
 
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Json<BoxInfo>, HttpFailure> {
+    Ok(Json(app.runtime.pause(&id).await?))
+}
+
+pub(super) async fn unpause(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Json<BoxInfo>, HttpFailure> {
+    Ok(Json(app.runtime.unpause(&id).await?))
+}
+
 pub(super) async fn kill(
     State(app): State<Arc<App>>,
     PathParams(id): PathParams<String>,

@@ -33,6 +33,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))
         .route("/v1/runtime/boxes/{id}/stop", post(boxes::stop))
         .route("/v1/runtime/boxes/{id}/clone", post(boxes::clone))
+        .route("/v1/runtime/boxes/{id}/pause", post(boxes::pause))
+        .route("/v1/runtime/boxes/{id}/unpause", post(boxes::unpause))
         .route("/v1/runtime/boxes/{id}/kill", post(boxes::kill))
         .route("/v1/runtime/boxes/{id}/wait", post(boxes::wait))
         .route("/v1/runtime/boxes/{id}/consumption", get(boxes::consumption))

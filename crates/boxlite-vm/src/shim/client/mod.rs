@@ -109,6 +109,14 @@ impl ShimClient {
         self.done(&ShimRequest::SetDiskQuota { bytes: quota.map(|DiskQuota(bytes)| bytes) }).await
     }
 
+    /// Pauses the guest for its user, or lets it go on as far as the user is concerned.
+    ///
+    /// # Errors
+    /// `Conflict` when the box does not run, comes up or stops.
+    pub async fn set_paused(&self, paused: bool) -> Result<()> {
+        self.done(&ShimRequest::SetPaused { paused }).await
+    }
+
     /// Stops the box and waits until shim and QEMU are gone; a box that does not run is left alone.
     ///
     /// `signo` begins it (`None`: the box's stop signal); after `timeout_ms` comes SIGKILL.

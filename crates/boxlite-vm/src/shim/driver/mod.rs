@@ -291,7 +291,7 @@ impl Driver {
             engaged: !matches!(self.phase, DriverPhase::Running)
                 || self.main.has_client()
                 || self.ops.have_asker()
-                || self.vcpus.out_of_space(),
+                || !self.vcpus.may_run(),
             frames: self.network.as_ref().map_or(0, |counts| counts.from_guest() + counts.to_guest()),
             cpu: idle::cpu_time(self.vm_pid),
         };
@@ -306,14 +306,18 @@ impl Driver {
 
     /// Shows to the host whether and why the guest is paused.
     fn show_pause(&mut self) {
-        let reason = self.vcpus.paused_by().and_then(|by| match by {
-            PausedBy::Quota => Some(PauseReason::quota(self.vcpus.quota()?, self.watch.overlay())),
-            PausedBy::Host(by) => {
-                let (cause, path) = self.watch.place(by.place())?;
-                let resumes_at = self.vcpus.resumes_at(by.place());
-                Some(PauseReason { cause, path, resumes_at, quota: None })
-            }
-        });
+        let by_user = self.vcpus.is_paused_by_user().then(|| PauseReason::user(&self.spec.box_dir));
+        let for_space = || {
+            self.vcpus.paused_by().and_then(|by| match by {
+                PausedBy::Quota => Some(PauseReason::quota(self.vcpus.quota()?, self.watch.overlay())),
+                PausedBy::Host(by) => {
+                    let (cause, path) = self.watch.place(by.place())?;
+                    let resumes_at = self.vcpus.resumes_at(by.place());
+                    Some(PauseReason { cause, path, resumes_at, quota: None })
+                }
+            })
+        };
+        let reason = by_user.or_else(for_space);
         if let Err(error) = self.pause.show(reason) {
             tracing::warn!(error = %error.chain(), "the guest's pause is not shown");
         }

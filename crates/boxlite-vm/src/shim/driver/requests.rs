@@ -49,7 +49,19 @@ impl Driver {
             ShimRequest::Kill { .. } if self.spec.main.is_none() => {
                 self.refuse(id, ShimError::Invalid, "this box has no main process to signal");
             }
+            ShimRequest::SetPaused { .. } if !matches!(self.phase, DriverPhase::Running) => {
+                self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
+            }
+            ShimRequest::SetPaused { paused } => {
+                self.vcpus.set_paused_by_user(paused);
+                self.show_pause();
+                self.reply(id, &ShimReply::Done);
+            }
             ShimRequest::Kill { signo } => {
+                // A guest that does not run cannot be killed.
+                if signo == libc::SIGKILL {
+                    self.vcpus.set_paused_by_user(false);
+                }
                 self.for_main(Op::Signal { id: MAIN_CHANNEL, signo });
                 self.reply(id, &ShimReply::Done);
             }

@@ -1,4 +1,6 @@
-//! Whether the virtual processors run: the host's disk and the box's quota decide, except while a template is kept.
+//! Whether the virtual processors run: the host's disk, the box's quota and its user decide, except while a template is kept.
+//!
+//! Each reason holds by itself: a box whose user lets it go on may still wait for space, and the other way round.
 
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use crate::shim::vmm::qmp::Qmp;
 #[derive(Debug)]
 pub(super) struct Vcpus {
     policy: PausePolicy,
+    /// The user has paused the guest.
+    by_user: bool,
     /// While a template is being kept, that alone pauses and resumes them.
     held: bool,
     /// By QEMU's word; its own stop after a failed write may come after our command to go on.
@@ -21,7 +25,7 @@ impl Vcpus {
     /// Those of a running guest that may fill filesystems with these floors, of which the first is the overlay's, and
     /// that has this quota.
     pub(super) fn new(floors: Vec<DiskFloors>, quota: Option<DiskQuota>, qmp: Arc<Qmp>) -> Self {
-        Self { policy: PausePolicy::new(floors, quota), held: false, stopped: false, qmp }
+        Self { policy: PausePolicy::new(floors, quota), by_user: false, held: false, stopped: false, qmp }
     }
 
     /// Whether want of space keeps the guest from running.
@@ -29,7 +33,24 @@ impl Vcpus {
         self.policy.paused().is_some()
     }
 
-    /// Why the guest is paused, if it is.
+    /// Whether nothing keeps the guest from running.
+    pub(super) fn may_run(&self) -> bool {
+        !self.by_user && !self.out_of_space()
+    }
+
+    /// Whether its user keeps the guest from running.
+    pub(super) fn is_paused_by_user(&self) -> bool {
+        self.by_user
+    }
+
+    /// Pauses the guest for its user, or lets it go on as far as the user is concerned.
+    pub(super) fn set_paused_by_user(&mut self, paused: bool) {
+        if std::mem::replace(&mut self.by_user, paused) != paused && !self.out_of_space() {
+            self.tell(!paused);
+        }
+    }
+
+    /// Why want of space has the guest paused, if it has.
     pub(super) fn paused_by(&self) -> Option<PausedBy> {
         self.policy.paused()
     }
@@ -62,7 +83,7 @@ impl Vcpus {
     /// Pauses or resumes them as want of space demands by now.
     pub(super) fn release(&mut self) {
         self.held = false;
-        self.tell(!self.out_of_space());
+        self.tell(self.may_run());
     }
 
     /// QEMU tells that they have stopped or go on.
@@ -72,6 +93,7 @@ impl Vcpus {
 
     /// The box is being stopped: its guest must run to finish.
     pub(super) fn stopping(&mut self) {
+        self.set_paused_by_user(false);
         self.policy.stopping();
     }
 
@@ -82,10 +104,10 @@ impl Vcpus {
     /// Acts on a measurement; says whether the home's flush reserve is to be released.
     pub(super) fn measured(&mut self, readings: &SpaceReadings) -> bool {
         match self.policy.measured(readings) {
-            Action::None if self.stopped && !self.out_of_space() => self.tell(true),
+            Action::None if self.stopped && self.may_run() => self.tell(true),
             Action::None => {}
             Action::Pause => self.tell(false),
-            Action::Resume => self.tell(true),
+            Action::Resume => self.tell(self.may_run()),
             Action::Release => return true,
         }
         false

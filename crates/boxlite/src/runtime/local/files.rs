@@ -55,9 +55,14 @@ impl BoxFiles for Local {
 }
 
 impl Local {
-    /// Refuses a copy that must not wait for a paused box.
+    /// Refuses a copy that must not wait for a paused box, or would wait for its user.
     async fn check_pause(&self, id: &str, options: CopyOptions) -> Result<()> {
-        if options.unless_paused { self.describe(id).await?.refuse_while_paused() } else { Ok(()) }
+        let record = self.find(id).await?;
+        if self.is_running(&record).await? {
+            self.refuse_paused(&record, options.unless_paused).await
+        } else {
+            Ok(())
+        }
     }
 }
 

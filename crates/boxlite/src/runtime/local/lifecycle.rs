@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxlite_types::{
-    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, Phase, ProgressSink,
+    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, PauseCause, Phase, ProgressSink,
     RemoveOptions, RestartPolicy, Restarts, Result, StopOptions, UpdateOptions,
 };
-use boxlite_vm::shim::{DiskQuota, LOST_WRITES, wait_until_gone};
+use boxlite_vm::shim::{DiskQuota, LOST_WRITES, read_pause, wait_until_gone};
 use jiff::Timestamp;
 
 use super::stop::StopSequence;
@@ -47,13 +47,26 @@ impl BoxLifecycle for Local {
     async fn consumption(&self, id: &str) -> Result<Consumption> {
         let record = self.find(id).await?;
         let info = self.describe(&record.id).await?;
-        let guest = if info.state == BoxState::Running {
-            let report = async { self.client(&record).metrics().await };
-            tokio::time::timeout(METRICS_TIMEOUT, report).await.ok().and_then(Result::ok)
-        } else {
-            None
+        let client = self.client(&record);
+        let guest = async {
+            let report = tokio::time::timeout(METRICS_TIMEOUT, client.metrics());
+            if info.state == BoxState::Running { report.await.ok().and_then(Result::ok) } else { None }
         };
-        Ok(Consumption { id: info.id, state: info.state, disk_allocated: info.disk_allocated, guest })
+        let network = async {
+            let status = tokio::time::timeout(STATUS_TIMEOUT, client.status());
+            let status = if info.state.is_up() { status.await.ok()?.ok()? } else { None };
+            status.and_then(|status| status.network)
+        };
+        let (guest, network) = tokio::join!(guest, network);
+        Ok(Consumption {
+            id: info.id,
+            name: info.name,
+            state: info.state,
+            memory_limit: info.options.memory,
+            network,
+            disk_allocated: info.disk_allocated,
+            guest,
+        })
     }
 
     async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
@@ -120,6 +133,14 @@ impl BoxLifecycle for Local {
             }
         }
         self.describe(&guard.record.id).await
+    }
+
+    async fn pause(&self, id: &str) -> Result<BoxInfo> {
+        self.set_paused(id, true).await
+    }
+
+    async fn unpause(&self, id: &str) -> Result<BoxInfo> {
+        self.set_paused(id, false).await
     }
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
@@ -228,6 +249,42 @@ impl Local {
             }
             _ => Ok(info),
         }
+    }
+}
+
+impl Local {
+    /// Pauses the running box for its user, or lets it go on as far as the user is concerned.
+    async fn set_paused(&self, id: &str, paused: bool) -> Result<BoxInfo> {
+        let record = self.find_running(id).await?;
+        let info = self.describe(&record.id).await?;
+        let by_user = info.pause.as_ref().is_some_and(|pause| pause.cause == PauseCause::User);
+        if by_user == paused {
+            let name = &info.name;
+            return Err(Error::conflict(match &info.reason {
+                _ if paused => format!("box {name} is paused already"),
+                Some(reason) if info.state == BoxState::Paused => {
+                    format!("box {name} is not paused by its user, but: {reason}")
+                }
+                _ => format!("box {name} is not paused"),
+            }));
+        }
+        self.client(&record).set_paused(paused).await?;
+        self.describe(&record.id).await
+    }
+
+    /// Refuses what a box cannot do that its user has paused.
+    ///
+    /// # Errors
+    /// `Conflict` where that is so; with `whatever_pauses`, also as [`BoxInfo::refuse_while_paused`].
+    pub(super) async fn refuse_paused(&self, record: &BoxRecord, whatever_pauses: bool) -> Result<()> {
+        let Phase::Started { run, .. } = &record.phase else { return Ok(()) };
+        let (paths, run) = (self.context.home.of_box(&record.id), run.clone());
+        let pause = self.in_context(move |_| Ok(read_pause(&paths, &run).unwrap_or(None))).await?;
+        let Some(pause) = pause else { return Ok(()) };
+        if whatever_pauses || pause.cause == PauseCause::User {
+            self.describe(&record.id).await?.refuse_while_paused()?;
+        }
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ impl BoxProcesses for Local {
         let record = self.find(id).await?;
         let attending = self.attend(&record).await?;
         if self.is_running(&record).await? {
+            self.refuse_paused(&record, false).await?;
             match self.client(&record).attach(Some(0), record.options.stdin, None).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Ok(execution) => return Ok(self.outliving_its_shim(record, attending, execution)),
@@ -48,9 +49,7 @@ impl BoxProcesses for Local {
     async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
         let begun = async {
             let record = self.find_running(id).await?;
-            if options.unless_paused {
-                self.describe(&record.id).await?.refuse_while_paused()?;
-            }
+            self.refuse_paused(&record, options.unless_paused).await?;
             let limit_ms = options.timeout_ms;
             let spec = litebox::exec_process(options, &record.options, &record.image_config)?;
             let execution = self.client(&record).exec(spec).await?;

@@ -158,6 +158,14 @@ impl BoxLifecycle for Remote {
         self.client.json(self.of_box(Method::PATCH, id, &[])?.json(&options)).await
     }
 
+    async fn pause(&self, id: &str) -> Result<BoxInfo> {
+        self.client.json(self.of_box(Method::POST, id, &["pause"])?).await
+    }
+
+    async fn unpause(&self, id: &str) -> Result<BoxInfo> {
+        self.client.json(self.of_box(Method::POST, id, &["unpause"])?).await
+    }
+
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
         self.client.done(self.of_box(Method::POST, id, &["kill"])?.json(&KillRequest { signal })).await
     }

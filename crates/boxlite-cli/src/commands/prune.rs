@@ -1,0 +1,78 @@
+//! `prune` and `system prune`.
+
+use std::io::{IsTerminal, Write};
+
+use boxlite::settings::Bytes;
+use boxlite::{BoxInfo, BoxState, ErrorKind, GcOptions, ListOptions, RemoveOptions, Runtime};
+use clap::Args;
+
+use crate::render::print;
+use crate::report::{CommandFailure, Exit, Topic, visible};
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Drop images that no box uses as well, tagged or not
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(super) async fn prune(runtime: &Runtime, args: PruneArgs) -> Result<Exit, CommandFailure> {
+    let collect = |dry_run| GcOptions { dry_run, all: args.all, ..GcOptions::default() };
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Collection);
+    // Answers before anything is removed where the home is another host's.
+    runtime.collect_garbage(collect(true)).await.map_err(failed)?;
+    let listed = runtime.list(ListOptions { all: true, ..ListOptions::default() }).await;
+    let boxes: Vec<BoxInfo> = listed
+        .map_err(|error| CommandFailure::of(&error, Topic::Host))?
+        .into_iter()
+        .filter(|info| !info.state.is_up() && info.state != BoxState::Restarting)
+        .collect();
+    if !args.force && !agreed(&boxes, args.all)? {
+        return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
+    }
+    let mut exit = Exit::OK;
+    let mut freed = 0;
+    for info in &boxes {
+        match runtime.remove(&info.id, RemoveOptions { force: false }).await {
+            Ok(()) => {
+                freed += info.disk_allocated.unwrap_or(0);
+                print(&format!("removed box {}\n", visible(&info.name)))?;
+            }
+            // It was removed, or started, meanwhile.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            Err(error) => {
+                let failure = CommandFailure::of(&error, Topic::Removal);
+                failure.print();
+                exit = failure.exit();
+            }
+        }
+    }
+    let report = runtime.collect_garbage(collect(false)).await.map_err(failed)?;
+    let freed = Bytes(freed.saturating_add(report.reclaimed));
+    print(&format!("{freed} freed\n"))?;
+    Ok(if report.failed() { Exit::INCOMPLETE } else { exit })
+}
+
+/// Says what will be removed, and reads whether that is wanted.
+fn agreed(boxes: &[BoxInfo], images_too: bool) -> Result<bool, CommandFailure> {
+    let names: Vec<String> = boxes.iter().map(|info| visible(&info.name)).collect();
+    let boxes = match names.as_slice() {
+        [] => "no box".to_owned(),
+        names => format!("the boxes that do not run, with their files: {}", names.join(", ")),
+    };
+    let images = if images_too { "images and disk images" } else { "disk images" };
+    let question =
+        format!("This removes\n  - {boxes}\n  - {images} and leftovers that no box needs\nGo on? [y/N] ");
+    let mut output = std::io::stderr();
+    output.write_all(question.as_bytes()).map_err(|error| CommandFailure::output(&error))?;
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    if !std::io::stdin().is_terminal() {
+        eprintln!();
+    }
+    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+}
