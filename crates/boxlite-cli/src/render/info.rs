@@ -55,22 +55,12 @@ pub(crate) fn info_text(info: &HostInfo) -> String {
     let jail = jail_text(&info.jail);
     let mut settings = TextTable::new(&["SETTING", "VALUE", "FROM"]);
     for line in &info.settings {
-        let value = if line.name == "templates" && boots_always(info) {
-            "of no use under KVM".to_owned()
-        } else {
-            line.value.clone()
-        };
-        settings.row([line.name.clone(), value, line.origin.to_string()]);
+        settings.row([line.name.clone(), line.value.clone(), line.origin.to_string()]);
     }
     let mut text = facts.text();
     // Writing to a string cannot fail.
     let _ = write!(text, "\n{}\n{jail}\n{}", assets.text(), settings.text());
     text
-}
-
-/// Tells whether no box of this host is restored from a template, whatever the setting.
-fn boots_always(info: &HostInfo) -> bool {
-    info.acceleration.as_ref().is_some_and(|acceleration| acceleration.name == "kvm")
 }
 
 fn jail_text(jail: &JailInfo) -> String {

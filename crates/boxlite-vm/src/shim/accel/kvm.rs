@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::trial::TrialError;
 
 /// KVM's device.
-pub(super) const DEVICE: &str = "/dev/kvm";
+pub(in crate::shim) const DEVICE: &str = "/dev/kvm";
 
 /// Only the first processor's flags are looked at: the file of a large host takes milliseconds to make.
 const CPUINFO_BYTES: u64 = 16 << 10;

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use boxlite_home::Home;
 use boxlite_jail::View;
 use boxlite_types::{Error, Result};
+pub(super) use kvm::DEVICE as KVM_DEVICE;
 use kvm::{Demand, KvmDevice, KvmFinding};
 use serde::{Deserialize, Serialize};
 

@@ -25,7 +25,6 @@ use boxlite_home::durable::{self, Lock};
 use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Result};
 
-use super::accel::Accelerator;
 use super::launch::{GuestOrigin, LaunchSpec, TemplateKeep};
 
 pub(crate) use keep::{Kept, keep};
@@ -48,7 +47,9 @@ pub fn origin(
     home: &Home,
     room: Option<Thresholds>,
 ) -> Result<(GuestOrigin, Option<Leased>)> {
-    if !is_possible(spec) {
+    // The daemon of a share maps the guest's memory, which no box may map of a template; QEMU cannot restore its device,
+    // nor add it to a guest that runs.
+    if !spec.shares.volumes.is_empty() {
         return Ok((GuestOrigin::Boot, None));
     }
     let path = home.vm().join(name::of(spec)?);
@@ -67,11 +68,6 @@ pub fn origin(
         Some(room) if make_place(home)? => Ok((GuestOrigin::BootAndKeep(TemplateKeep { path, room }), None)),
         _ => Ok((GuestOrigin::Boot, None)),
     }
-}
-
-/// Shares need memory that others map, and under KVM none of this was ever tried.
-fn is_possible(spec: &LaunchSpec) -> bool {
-    matches!(spec.accel, Accelerator::Tcg { .. }) && spec.shares.volumes.is_empty()
 }
 
 /// Whether there may be one more template, for which the least recently used go that no box uses: among them those of an

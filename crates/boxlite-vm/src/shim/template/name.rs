@@ -8,7 +8,7 @@ use boxlite_types::{Doing, Result};
 use sha2::{Digest, Sha256};
 
 use super::PREFIX;
-use crate::shim::accel;
+use crate::shim::accel::{self, Accelerator};
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
 use crate::shim::vmm::qemu::{self, Channels, Memory, QemuFiles};
 
@@ -26,6 +26,12 @@ pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
         for number in [found.dev(), found.ino(), found.len(), found.mtime().cast_unsigned()] {
             hash.update(number.to_le_bytes());
         }
+    }
+    // A module that was loaded again, with other parameters perhaps, makes another device.
+    if spec.accel == Accelerator::Kvm
+        && let Ok(found) = std::fs::metadata(accel::KVM_DEVICE)
+    {
+        hash.update(found.ino().to_le_bytes());
     }
     for argument in qemu::arguments(&hardware(spec), Channels::NONE, &QemuFiles::NONE, &[], Memory::Own) {
         hash.update(argument.as_bytes());

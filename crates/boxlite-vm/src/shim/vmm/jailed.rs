@@ -9,12 +9,10 @@ use boxlite_types::{Doing, Error, Result};
 use super::program::{QemuCommand, QemuProcess};
 use super::qemu;
 use crate::exit::ChildEnder;
-use crate::shim::accel::Accelerator;
+use crate::shim::accel::{Accelerator, KVM_DEVICE};
 use crate::shim::child::ChildSpawner;
 use crate::shim::jail::{self, BoxJail, Given};
 use crate::shim::launch::LaunchSpec;
-
-const KVM: &str = "/dev/kvm";
 
 /// Starts `command` in the jail of the box, which holds the box's lock for it.
 pub(super) fn start(
@@ -27,7 +25,7 @@ pub(super) fn start(
     let mut openings: Vec<Opening> =
         named.into_iter().map(|descriptor| Opening { path: qemu::name_of(descriptor), descriptor }).collect();
     let kvm = open_kvm(spec.accel)?;
-    openings.extend(kvm.iter().map(|kvm| Opening { path: KVM.into(), descriptor: kvm.as_raw_fd() }));
+    openings.extend(kvm.iter().map(|kvm| Opening { path: KVM_DEVICE.into(), descriptor: kvm.as_raw_fd() }));
     let given = Given {
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,
@@ -44,6 +42,8 @@ pub(super) fn start(
 fn open_kvm(accel: Accelerator) -> Result<Option<File>> {
     match accel {
         Accelerator::Tcg { .. } => Ok(None),
-        Accelerator::Kvm => File::options().read(true).write(true).open(KVM).doing("opening", KVM).map(Some),
+        Accelerator::Kvm => {
+            File::options().read(true).write(true).open(KVM_DEVICE).doing("opening", KVM_DEVICE).map(Some)
+        }
     }
 }
