@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     if let Some(ended) = jailer(std::env::args_os().skip(1)) {
         return ended;
     }
-    let assignment = match detach(std::env::args_os().skip(1)) {
+    let mut assignment = match detach(std::env::args_os().skip(1)) {
         Ok(Detached::Starter) => return ExitCode::SUCCESS,
         Ok(Detached::Shim(assignment)) => assignment,
         Ok(Detached::Keeper(keeper)) => return keep(&keeper),
@@ -78,12 +78,13 @@ fn collector(assignment: &ShimLaunch) -> CollectGarbage {
     })
 }
 
-/// Removes a box whose run has ended. The shim holds nothing of it any more and is a caller like any other.
+/// Removes a box whose run has ended. The steward holds nothing of it any more and is a caller like any other.
 fn remove(ended: &EndedBox) -> boxlite::Result<()> {
     let options =
         RuntimeOptions { missing_home: MissingHome::Refuse, ..RuntimeOptions::new(ended.home.clone()) };
     let runtime = Runtime::local(options)?;
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Without signals, and so without I/O: where they arrive is the shim's, of which this process is a fork.
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let tokio = tokio.map_err(|error| boxlite::Error::io("starting the runtime for", &ended.home, error))?;
     tokio.block_on(runtime.remove_ended(&ended.id))
 }

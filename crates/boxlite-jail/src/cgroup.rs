@@ -3,7 +3,9 @@
 //! Groups lie in `boxlite/<name>` below the root of each hierarchy, as those of container engines do: a box outlives the
 //! session that started it, and so must its group. The jail's stage stays outside of the group, puts the two processes
 //! of the jail into it and removes it once both have gone. A box's jails (QEMU's and its network's) share one group, which
-//! goes with the last of them.
+//! goes with the last of them, or with the box's shim, which is in it too.
+//!
+//! Where the controllers are those of version 1, a group of version 2 without any is made beside theirs: it has `cgroup.kill`.
 //!
 //! # Locking
 //!
@@ -25,6 +27,9 @@ use crate::spec::CgroupSpec;
 
 /// The directory of all groups.
 const PARENT: &str = "boxlite";
+
+/// The file of a group by which all of its processes are ended, and the measure.
+const END: &str = "cgroup.kill";
 
 /// One processor's time in microseconds of each period.
 const CPU_PERIOD: u64 = 100_000;
@@ -145,6 +150,16 @@ impl Cgroup {
                 Err(why) => report.missing_because(controller.measure, why),
             }
         }
+        // Whoever has the controllers: one file of version 2 ends all processes of the box at once.
+        let switch = match &hierarchies.unified {
+            Some(root) => unified.unwrap_or_else(|| group.sit_unified(root)).map(|group| group.join(END)),
+            None => Err("this host has no control groups of version 2".into()),
+        };
+        match switch {
+            Ok(switch) if switch.exists() => report.in_force(END, switch.display().to_string()),
+            Ok(_) => report.missing_because(END, "this kernel does not have it"),
+            Err(why) => report.missing_because(END, why),
+        }
         group
     }
 
@@ -247,6 +262,14 @@ pub fn remove(name: &str) {
             remove_unclaimed(&parent, name);
         }
     }
+}
+
+/// The directories of all groups, one in each hierarchy that has one.
+pub(crate) fn parents() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let hierarchies = Hierarchies::of(&mounts);
+    let roots = hierarchies.legacy.iter().map(|(_, root)| root).chain(&hierarchies.unified);
+    roots.map(|root| root.join(PARENT)).filter(|parent| parent.is_dir()).collect()
 }
 
 /// Bytes that the kernel charges to the group `name` now, caches of files included; `None` where there is no such group.

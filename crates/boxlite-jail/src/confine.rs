@@ -1,13 +1,14 @@
 //! What a process gives up about itself in place: one that has to stay among the host's processes, with files of its own.
 //!
-//! The shim hears what the guest and QEMU say, so it is within an attacker's reach. Unlike QEMU it has work to do on the host:
-//! it writes logs, collects garbage in its home and ends its children. So it keeps its namespaces and its user, and gives up
-//! everything else once its children run.
+//! The shim's steward serves a process that an attacker may have taken over, and it has work to do on the host: it collects garbage
+//! in its home, opens the box's logs and ends what serves the box's devices. So it keeps its namespaces and its user, and gives up
+//! everything else.
 
 use std::path::PathBuf;
 
 use rustix::thread::CapabilitySet;
 
+use crate::cgroup;
 use crate::error::{JailDoing, JailError, JailResult as Result};
 use crate::filter;
 use crate::report::JailReport;
@@ -18,8 +19,8 @@ use crate::stage::seal;
 pub struct Confinement {
     /// Directories below which it may do everything that its user may; nothing outside of them exists for it.
     pub directories: Vec<PathBuf>,
-    /// Its children: the only processes that it may end or watch.
-    pub children: Vec<u32>,
+    /// The leaders of the process groups that it may end; it signals nobody else.
+    pub groups: Vec<u32>,
     /// What it needs of root's rights to other users' files, where it is root's.
     pub foreign_files: ForeignFiles,
 }
@@ -29,8 +30,6 @@ pub struct Confinement {
 pub enum ForeignFiles {
     /// Nothing.
     None,
-    /// To find them, and to ask how full their filesystems are.
-    Find,
     /// To work with them as their owner would: its directories are another user's.
     Work,
 }
@@ -42,10 +41,7 @@ pub enum ForeignFiles {
 /// # Errors
 /// When the process has more than one thread, whose others would stay as they are, or a measure cannot be taken.
 pub fn confine(confinement: &Confinement) -> Result<JailReport> {
-    let threads = std::fs::read_dir("/proc/self/task").doing("counting this process's threads")?.count();
-    if threads != 1 {
-        return Err(JailError::new(format!("a process with {threads} threads cannot be confined")));
-    }
+    require_one_thread()?;
     let is_root = rustix::process::geteuid().is_root();
     let kept = kept_capabilities(confinement, is_root);
     if is_root {
@@ -54,12 +50,22 @@ pub fn confine(confinement: &Confinement) -> Result<JailReport> {
     seal::keep_capabilities(kept)?;
     rustix::thread::set_no_new_privs(true).doing("giving up new privileges")?;
     if seal::landlock_version().is_ok() {
-        seal::landlock_directories(&confinement.directories)?;
+        seal::landlock_directories(&confinement.directories, &cgroup::parents())?;
     }
-    for filter in filter::confined_filters(std::process::id(), &confinement.children)? {
+    for filter in filter::confined_filters(std::process::id(), &confinement.groups)? {
         seal::filter(&filter)?;
     }
     Ok(measures(confinement, is_root))
+}
+
+/// Refuses where a measure would leave another thread as it is.
+pub(crate) fn require_one_thread() -> Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task").doing("counting this process's threads")?.count();
+    if threads == 1 {
+        Ok(())
+    } else {
+        Err(JailError::new(format!("a process with {threads} threads cannot be confined")))
+    }
 }
 
 /// The measures that [`confine`] takes for this user on this host.
@@ -70,7 +76,6 @@ pub fn confinement_measures(confinement: &Confinement) -> JailReport {
 /// Root's capabilities are what lets it into files of other users.
 fn kept_capabilities(confinement: &Confinement, is_root: bool) -> CapabilitySet {
     match confinement.foreign_files {
-        ForeignFiles::Find if is_root => CapabilitySet::DAC_READ_SEARCH,
         ForeignFiles::Work if is_root => {
             CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::CHOWN
         }
@@ -82,10 +87,6 @@ fn measures(confinement: &Confinement, is_root: bool) -> JailReport {
     let mut report = JailReport::default();
     report.in_force("environment", "its logging and its settings, nothing else of the starter's");
     match confinement.foreign_files {
-        ForeignFiles::Find if is_root => report.missing_because(
-            "capabilities",
-            "the box has volumes: it keeps root's right to find files, and no other",
-        ),
         ForeignFiles::Work if is_root => report.missing_because(
             "capabilities",
             "the home is another user's: it keeps root's rights to that user's files, and no others",
@@ -99,7 +100,11 @@ fn measures(confinement: &Confinement, is_root: bool) -> JailReport {
         }
         Err(error) => report.missing_because("Landlock", format!("this kernel does not have it: {error}")),
     }
-    report.in_force("system calls", "no new processes, no connections, no signals but to its children");
-    report.missing_because("user", "it collects garbage in its home, whose files are the starter's");
+    report
+        .in_force("system calls", "no new processes, no connections, no signals but to what serves devices");
+    report.missing_because(
+        "user",
+        "it works in the home, whose files are the starter's; a guest has no way to it",
+    );
     report
 }

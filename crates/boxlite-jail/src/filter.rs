@@ -380,6 +380,76 @@ const DENIED_IN_CONFINEMENT: &[libc::c_long] = &[
     libc::SYS_personality,
 ];
 
+/// Calls that name a file, or open another's: what a secluded process has is open.
+const DENIED_IN_SECLUSION: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_creat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
+    libc::SYS_linkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_symlink,
+    libc::SYS_symlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_truncate,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+    libc::SYS_inotify_add_watch,
+    // Locks: those of the box are held by others too, who rely on them.
+    libc::SYS_flock,
+];
+
+/// What of `fcntl` concerns locks.
+const LOCKING: &[libc::c_int] =
+    &[libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW, libc::F_SETLEASE, libc::F_NOTIFY];
+
+/// The filters of the process `own` that has its files open and ends its `children`: those of a confined one, and none of the
+/// calls by which it would come to other files, sockets or locks.
+pub(crate) fn secluded_filters(own: u32, children: &[u32]) -> Result<[BpfProgram; 3]> {
+    let [denied, connecting] = confined_filters(own, children)?;
+    let mut rules = SyscallRules::default();
+    rules.list(DENIED_IN_SECLUSION);
+    rules.list(&[libc::SYS_socket]);
+    for &command in LOCKING {
+        rules.list_if(libc::SYS_fcntl, &[equals(1, command as u64)])?;
+    }
+    Ok([denied, connecting, rules.denying(libc::EACCES)?])
+}
+
 /// The filters of the process `own` of the host that goes on with its files, its threads and its `children`.
 ///
 /// They are lists of what is denied: such a process uses a database and a runtime, whose calls are those of their next version.

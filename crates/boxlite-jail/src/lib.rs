@@ -16,6 +16,7 @@
 //! | limits | descriptors, size of files, locked memory, no core dumps |
 //! | descriptors | those that the spec names, and stdio |
 //! | control group | memory, tasks, processor time (root) |
+//! | `cgroup.kill` | one file by which all processes of the box end at once |
 //! | lock | the lock that says that the box runs is held by the jail's own processes |
 //!
 //! # Why a program is executed for it
@@ -33,6 +34,7 @@ mod message;
 mod privilege_bits;
 pub mod qemu;
 mod report;
+mod seclude;
 mod spec;
 mod stage;
 
@@ -43,8 +45,15 @@ pub use launch::{Jailed, JailedProgram, JailerAnswer, Launching, begin, launch};
 pub use libraries::code_of;
 pub use privilege_bits::PrivilegeBits;
 pub use report::{JailReport, Measure, MeasureState};
+pub use seclude::{Seclusion, seclude, seclusion_measures};
 pub use spec::{
     Bound, CgroupSpec, JailIdentity, JailSpec, Limits, MEMORY_OVERHEAD, NetworkScope, Opening, Profile,
     TASKS_OVERHEAD, View, memory_overhead,
 };
 pub use stage::jailer;
+pub use stage::seal::close_all_but;
+
+/// Ignores `signal`, for good.
+pub fn ignore_signal(signal: rustix::process::Signal) {
+    stage::signals::ignore(signal.as_raw());
+}

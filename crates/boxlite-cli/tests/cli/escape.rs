@@ -14,6 +14,7 @@ use rustix::process::Pid;
 
 use crate::captive::CaptiveThread;
 use crate::home::{Home, program};
+use crate::steward::{children, steward_of};
 
 /// What marks the run of a test by an ordinary user.
 const AS_NOBODY: &str = "BOXLITE_TEST_AS_NOBODY";
@@ -26,6 +27,7 @@ enum Foothold {
     Qemu,
     Network,
     Shim,
+    Steward,
 }
 
 /// What only the user-mode network's process may do, whose work it is.
@@ -36,6 +38,9 @@ const OF_NETWORK: &str = "network process: ";
 
 /// What those of the shim's begin with.
 const OF_SHIM: &str = "shim: ";
+
+/// What those of its steward's begin with.
+const OF_STEWARD: &str = "steward: ";
 
 /// A running box, and another one that the first has no business with.
 struct Prey {
@@ -78,6 +83,7 @@ impl Prey {
             Foothold::Qemu => qemu,
             Foothold::Network => network_below(shim).unwrap(),
             Foothold::Shim => shim,
+            Foothold::Steward => steward_of(shim).unwrap(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Some(Self { home, id, other, foothold, taken, qemu, shim, listener })
@@ -99,6 +105,12 @@ impl Prey {
         ]
     }
 
+    /// The id of the other box.
+    fn other_id(&self) -> String {
+        let directory = self.other.parent().and_then(Path::parent).unwrap();
+        directory.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     /// Where QEMU maps its guest's template from, as it spells it.
     fn template(&self) -> Option<String> {
         let line = fs::read(format!("/proc/{}/cmdline", self.qemu.as_raw_nonzero())).unwrap();
@@ -117,15 +129,11 @@ fn unjailed(id: &str) -> (Pid, Pid) {
 
 /// The user-mode network among the descendants of a process: a QEMU without a machine.
 fn network_below(process: Pid) -> Option<Pid> {
-    let process = process.as_raw_nonzero();
-    let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let line = fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
     if line.windows(14).any(|part| part == b"-machine\0none\0") {
-        return Pid::from_raw(process.get());
+        return Some(process);
     }
-    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-    children
-        .split_whitespace()
-        .find_map(|child| network_below(Pid::from_raw(child.parse().unwrap()).unwrap()))
+    children(process).into_iter().find_map(network_below)
 }
 
 /// The lines of a process's `status`.
@@ -235,7 +243,7 @@ fn harmful(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
 }
 
 /// Runs the calling test `name` as `nobody` too, with programs and assets of its own. True in that run.
-fn also_as_nobody(name: &str) -> bool {
+pub(crate) fn also_as_nobody(name: &str) -> bool {
     if std::env::var_os(AS_NOBODY).is_some() {
         return true;
     }
@@ -277,8 +285,32 @@ fn also_as_nobody(name: &str) -> bool {
     false
 }
 
-/// Attempts of the shim that harm nobody where they succeed. The files of the home and the box's lock are the shim's own.
+/// Attempts of the shim that harm nobody where they succeed: those of its steward, and on the files of the home.
 fn harmless_from_shim(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
+    let mut attempts = harmless_from_steward(prey, thread);
+    for (name, path) in prey.files() {
+        if !name.starts_with("the shim's") && !name.starts_with("the kernel's") {
+            attempts.insert(format!("read {name}"), open(thread, &path, READ));
+            attempts.insert(format!("write {name}"), open(thread, &path, WRITE));
+        }
+    }
+    let at = |name: &str| prey.home.path().join(name).display().to_string();
+    for (name, path) in [
+        ("its own overlay", at(&format!("boxes/{}/disks/root.qcow2", prey.id))),
+        ("its own log by name", at(&format!("boxes/{}/main.log", prey.id))),
+        ("the home", at("")),
+        ("all boxes", at("boxes")),
+    ] {
+        attempts.insert(format!("read {name}"), open(thread, &path, READ));
+    }
+    let create = (libc::O_CREAT | libc::O_WRONLY) as u64;
+    let beside = at(&format!("boxes/{}/another", prey.id));
+    attempts.insert("make a file in its box".into(), open(thread, &beside, create));
+    attempts
+}
+
+/// Attempts of the steward that harm nobody where they succeed. The files of the home and the box's lock are its own.
+fn harmless_from_steward(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
     let mut attempts = Attempts::new();
     let outside = tempfile::tempdir().unwrap();
     let create = (libc::O_CREAT | libc::O_WRONLY) as u64;
@@ -310,8 +342,37 @@ fn harmless_from_shim(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
     attempts
 }
 
-/// Attempts of the shim that would end the test, or the box, where they succeed.
-fn harmful_from_shim(thread: &mut CaptiveThread) -> Attempts {
+/// Attempts of the shim that would end the test, or the box, where they succeed: those of its steward, and to release locks.
+fn harmful_from_shim(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
+    let mut attempts = harmful_from_steward(thread);
+    for descriptor in 0..100 {
+        let result = thread.call(libc::SYS_flock, &[descriptor, libc::LOCK_UN as u64]);
+        attempts.insert(format!("unlock descriptor {descriptor}"), result);
+        // All of the file: type, from where, start, length.
+        let region = thread
+            .put(&[libc::F_UNLCK as u8, 0, 0, 0, 0, 0, 0, 0].into_iter().chain([0; 24]).collect::<Vec<u8>>());
+        let result = thread.call(libc::SYS_fcntl, &[descriptor, libc::F_OFD_SETLK as u64, region]);
+        attempts.insert(format!("unlock the ranges of descriptor {descriptor}"), result);
+    }
+    for (name, process) in [
+        ("its steward", steward_of(prey.shim).unwrap()),
+        ("another box's QEMU", Home::processes(&prey.other_id()).unwrap().0),
+    ] {
+        let process = process.as_raw_nonzero().get() as u64;
+        attempts
+            .insert(format!("kill {name}"), thread.call(libc::SYS_kill, &[process, libc::SIGKILL as u64]));
+        attempts.insert(format!("handle of {name}"), thread.call(libc::SYS_pidfd_open, &[process, 0]));
+    }
+    let lock = thread
+        .put_text(&prey.home.path().join("boxes").join(&prey.id).join("shim.lock").display().to_string());
+    attempts.insert("remove its lock".into(), thread.call(libc::SYS_unlink, &[lock]));
+    attempts.insert("rename its lock".into(), thread.call(libc::SYS_rename, &[lock, lock]));
+    attempts.insert("become root".into(), thread.call(libc::SYS_setuid, &[0]));
+    attempts
+}
+
+/// Attempts of the steward that would end the test, or the box, where they succeed.
+fn harmful_from_steward(thread: &mut CaptiveThread) -> Attempts {
     let mut attempts = Attempts::new();
     let this = u64::from(std::process::id());
     let program = thread.put_text("/bin/true");
@@ -343,7 +404,11 @@ fn harmful_from_shim(thread: &mut CaptiveThread) -> Attempts {
 
 /// The attempts of somebody who has taken the prey's foothold over: those that harm nobody.
 fn first_attempts(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
-    if prey.foothold == Foothold::Shim { harmless_from_shim(prey, thread) } else { harmless(prey, thread) }
+    match prey.foothold {
+        Foothold::Shim => harmless_from_shim(prey, thread),
+        Foothold::Steward => harmless_from_steward(prey, thread),
+        Foothold::Qemu | Foothold::Network => harmless(prey, thread),
+    }
 }
 
 /// Makes the attempts of somebody who has taken `foothold` over, and expects each to fail.
@@ -366,11 +431,12 @@ fn gain_nothing(foothold: Foothold) {
     // Before the others: where these succeed, those may not return.
     expect_failure(&attempts);
     attempts.extend(match foothold {
-        Foothold::Shim => harmful_from_shim(&mut thread),
+        Foothold::Shim => harmful_from_shim(&prey, &mut thread),
+        Foothold::Steward => harmful_from_steward(&mut thread),
         Foothold::Qemu | Foothold::Network => harmful(&prey, &mut thread),
     });
     drop(thread);
-    assert!(attempts.len() > if foothold == Foothold::Shim { 25 } else { 300 }, "{attempts:?}");
+    assert!(attempts.len() > if foothold == Foothold::Steward { 25 } else { 200 }, "{attempts:?}");
     expect_failure(&attempts);
     // The box is none the worse for it, and is known to run.
     prey.home.run(&["exec", "prey", "true"]).ok();
@@ -395,11 +461,17 @@ fn a_guest_that_takes_over_its_network_gains_the_network_alone() {
     gain_nothing(Foothold::Network);
 }
 
+#[test]
+fn a_guest_that_takes_over_the_shim_gains_its_open_files_alone() {
+    also_as_nobody("escape::a_guest_that_takes_over_the_shim_gains_its_open_files_alone");
+    gain_nothing(Foothold::Shim);
+}
+
 /// Mutation tried: without the confinement the first attempt looked at, to connect to loopback, succeeds for root.
 #[test]
-fn a_guest_that_takes_over_the_shim_gains_the_home_alone() {
-    also_as_nobody("escape::a_guest_that_takes_over_the_shim_gains_the_home_alone");
-    gain_nothing(Foothold::Shim);
+fn whoever_takes_over_the_steward_gains_the_home_alone() {
+    also_as_nobody("escape::whoever_takes_over_the_steward_gains_the_home_alone");
+    gain_nothing(Foothold::Steward);
 }
 
 #[test]
@@ -407,7 +479,7 @@ fn without_the_jail_root_gains_all_of_it() {
     if oracle::skip_unless_root("everything that QEMU could do to its host") {
         return;
     }
-    for foothold in [Foothold::Qemu, Foothold::Network, Foothold::Shim] {
+    for foothold in [Foothold::Qemu, Foothold::Network, Foothold::Shim, Foothold::Steward] {
         let Some(prey) = Prey::new("off", foothold) else { return };
         let notice = prey.home.run(&["restart", "second"]);
         assert!(notice.err.contains("starts without a jail"), "{notice:?}");
@@ -432,11 +504,10 @@ fn measures(home: &Home) -> Vec<ToldMeasure> {
     assert_eq!(info["jail"]["on"], true);
     let told = |measure: &serde_json::Value| {
         let name = measure["name"].as_str().unwrap();
-        let (of, name) = match (name.strip_prefix(OF_NETWORK), name.strip_prefix(OF_SHIM)) {
-            (Some(name), _) => (Foothold::Network, name),
-            (_, Some(name)) => (Foothold::Shim, name),
-            _ => (Foothold::Qemu, name),
-        };
+        let others =
+            [(OF_NETWORK, Foothold::Network), (OF_SHIM, Foothold::Shim), (OF_STEWARD, Foothold::Steward)];
+        let told_of = |(prefix, of)| name.strip_prefix(prefix).map(|name| (of, name));
+        let (of, name) = others.into_iter().find_map(told_of).unwrap_or((Foothold::Qemu, name));
         ToldMeasure {
             of,
             name: name.into(),
@@ -465,6 +536,15 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
             };
             groups.lines().filter(is_of).any(|line| line.ends_with(&format!("boxlite/{}", prey.id)))
         }
+        "control group" => {
+            let groups = fs::read_to_string(process.join("cgroup")).unwrap();
+            groups.lines().any(|line| line.ends_with(&format!("boxlite/{}", prey.id)))
+        }
+        // What is told is the file of the group that tried it out.
+        "cgroup.kill" => {
+            let of_trial = Path::new(detail).parent().and_then(Path::parent);
+            of_trial.is_some_and(|groups| groups.join(&prey.id).join(name).exists())
+        }
         "namespaces" => detail.split(", ").all(|name| is_apart(if name == "mount" { "mnt" } else { name })),
         "network" => is_apart("net"),
         // Nothing of the host's directories but those that QEMU's files lie in.
@@ -483,7 +563,7 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
         "capabilities" => ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
             .iter()
             // An ordinary user may not empty the set that bounds what it cannot gain any more.
-            .filter(|set| *of != Foothold::Shim || is_root || **set != "CapBnd")
+            .filter(|set| !matches!(of, Foothold::Shim | Foothold::Steward) || is_root || **set != "CapBnd")
             .all(|set| status[*set].trim_matches('0').is_empty()),
         "environment" => {
             let environment = fs::read_to_string(process.join("environ")).unwrap();
@@ -493,9 +573,8 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
         "system calls" => {
             // The jail's and QEMU's own, and for QEMU the one that has its openings answered.
             let least = match of {
-                Foothold::Qemu => 3,
-                Foothold::Network => 2,
-                Foothold::Shim => 1,
+                Foothold::Qemu | Foothold::Shim => 3,
+                Foothold::Network | Foothold::Steward => 2,
             };
             status["Seccomp"] == "2" && status["Seccomp_filters"].parse::<u32>().unwrap() >= least
         }

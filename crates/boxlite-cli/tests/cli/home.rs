@@ -110,12 +110,14 @@ impl Home {
                 String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).ok()?).into_owned();
             (line.contains("qemu-system") && line.contains(id)).then_some(pid)
         })?;
-        let parent_of = |pid: i32| -> Option<i32> {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-        };
-        let jailer = parent_of(qemu)?;
-        Some((Pid::from_raw(qemu)?, Pid::from_raw(parent_of(jailer)?)?))
+        let qemu = Pid::from_raw(qemu)?;
+        Some((qemu, Self::parent(Self::parent(qemu)?)?))
+    }
+
+    /// The parent of a process.
+    pub(crate) fn parent(process: Pid) -> Option<Pid> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).ok()?;
+        Pid::from_raw(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?)
     }
 }
 

@@ -29,6 +29,7 @@ mod quota;
 mod reach;
 mod restarting;
 mod runs;
+mod steward;
 mod storage;
 mod survival;
 mod templates;

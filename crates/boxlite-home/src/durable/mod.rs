@@ -29,7 +29,7 @@ pub use remove::{
     Trash, delete_all, discard, discard_dir, discard_locked, remove_file, remove_trash_dir, unlink_locked,
 };
 pub use slot::{SLOT_LEN, Slot};
-pub use space::{allocated, allocated_of, free_space};
+pub use space::{allocated, allocated_of, free_space, free_space_of};
 pub use stage::{Staged, SweptFile, ensure_file, sweep_staged, write_atomically};
 pub use stage_dir::{StagedDir, is_staged_dir, sweep_staged_dir};
 pub use volatile::{open_log, remove_volatile, rotate_log};

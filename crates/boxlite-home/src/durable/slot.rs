@@ -28,7 +28,7 @@ pub struct Slot {
 impl Slot {
     /// Opens the slot at `path`, taking its room on the disk first if it is new, and empties it.
     ///
-    /// Durable when [`Slot::sync`] has returned. A lock elsewhere must keep writers of one slot from each other.
+    /// Durable when [`Slot::sync_at`] has returned. A lock elsewhere must keep writers of one slot from each other.
     pub fn emptied(path: &Path) -> Result<Self> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let file = File::options()
@@ -46,10 +46,10 @@ impl Slot {
         Ok(slot)
     }
 
-    /// Makes the slot's existence and its contents durable.
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync_all().doing("syncing", &self.path)?;
-        self.path.parent().map_or(Ok(()), sync_dir)
+    /// Makes the existence and the contents of the slot at `path` durable, which another process may have open.
+    pub fn sync_at(path: &Path) -> Result<()> {
+        File::open(path).and_then(|file| file.sync_all()).doing("syncing", path)?;
+        path.parent().map_or(Ok(()), sync_dir)
     }
 
     /// Writes `contents` in place and makes them durable; needs no free space on filesystems that overwrite in place.
@@ -123,7 +123,7 @@ mod tests {
         let path = dir.path().join("slot");
         assert_eq!(Slot::read(&path).unwrap(), None);
         let slot = Slot::emptied(&path).unwrap();
-        slot.sync().unwrap();
+        Slot::sync_at(&path).unwrap();
         assert_eq!(Slot::read(&path).unwrap(), None);
         slot.write(b"{\"first\":1}").unwrap();
         assert_eq!(Slot::read(&path).unwrap().as_deref(), Some(&b"{\"first\":1}"[..]));

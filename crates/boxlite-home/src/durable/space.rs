@@ -1,6 +1,6 @@
 //! How much room a filesystem has, and how much a file takes.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,7 +12,20 @@ use boxlite_types::{Doing, Error, FreeSpace, Result};
 /// `Unsupported` where the filesystem does not tell its size, as ramfs and some network filesystems.
 pub fn free_space(path: &Path) -> Result<FreeSpace> {
     super::fault::point("space.measure").doing("measuring free space at", path)?;
-    let found = rustix::fs::statvfs(path).doing("measuring free space at", path)?;
+    told(path, rustix::fs::statvfs(path))
+}
+
+/// The same of the filesystem of `place`, an open file or directory at `path`, which may be out of this process's reach.
+///
+/// # Errors
+/// As for [`free_space`].
+pub fn free_space_of(place: &File, path: &Path) -> Result<FreeSpace> {
+    super::fault::point("space.measure").doing("measuring free space at", path)?;
+    told(path, rustix::fs::fstatvfs(place))
+}
+
+fn told(path: &Path, found: rustix::io::Result<rustix::fs::StatVfs>) -> Result<FreeSpace> {
+    let found = found.doing("measuring free space at", path)?;
     if found.f_blocks == 0 {
         let message = format!("the filesystem at {} does not tell how large it is", path.display());
         return Err(Error::unsupported(message).at(path));

@@ -8,7 +8,7 @@ mod namespaces;
 mod opener;
 mod processes;
 pub(crate) mod seal;
-mod signals;
+pub(crate) mod signals;
 
 use std::ffi::OsString;
 use std::fs::File;

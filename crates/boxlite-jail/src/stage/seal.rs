@@ -19,7 +19,7 @@ const LANDLOCK: ABI = ABI::V6;
 
 /// What a process keeps of root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeptPrivilege {
+pub(crate) enum KeptPrivilege {
     /// None.
     Nothing,
     /// None, but the capability to bind ports below 1024.
@@ -30,7 +30,7 @@ pub(super) enum KeptPrivilege {
 }
 
 /// Becomes `identity`, gives up every capability for good and hides this process's memory from its like.
-pub(super) fn become_nobody(identity: JailIdentity, keep: KeptPrivilege) -> Result<()> {
+pub(crate) fn become_nobody(identity: JailIdentity, keep: KeptPrivilege) -> Result<()> {
     let kept = if keep == KeptPrivilege::LowPorts {
         CapabilitySet::NET_BIND_SERVICE
     } else {
@@ -87,20 +87,7 @@ fn change_ids(id: u32, keep: KeptPrivilege) -> rustix::io::Result<()> {
 
 /// Says what the program of `spec` will have given up.
 pub(super) fn report(spec: &JailSpec, report: &mut JailReport) {
-    match spec.identity {
-        JailIdentity::Reserved(id) => {
-            report.in_force("user", format!("{id}, of this box alone"));
-            report.in_force("groups", "none");
-        }
-        JailIdentity::Own => {
-            report.missing_because("user", "an ordinary user has no other user id to give to a box");
-            if rustix::process::getgroups().is_ok_and(|groups| groups.is_empty()) {
-                report.in_force("groups", "none");
-            } else {
-                report.missing_because("groups", "an ordinary user can't give up supplementary groups");
-            }
-        }
-    }
+    report_identity(spec.identity, report);
     if spec.low_ports {
         report.missing_because(
             "capabilities",
@@ -136,6 +123,24 @@ pub(super) fn report(spec: &JailSpec, report: &mut JailReport) {
     report.in_force("descriptors", format!("{given} that it was given, and its stdio"));
     if spec.guard.is_some() {
         report.in_force("lock", "held by the jail, out of the program's reach");
+    }
+}
+
+/// Says whose process one with `identity` is.
+pub(crate) fn report_identity(identity: JailIdentity, report: &mut JailReport) {
+    match identity {
+        JailIdentity::Reserved(id) => {
+            report.in_force("user", format!("{id}, of this box alone"));
+            report.in_force("groups", "none");
+        }
+        JailIdentity::Own => {
+            report.missing_because("user", "an ordinary user has no other user id to give to a box");
+            if rustix::process::getgroups().is_ok_and(|groups| groups.is_empty()) {
+                report.in_force("groups", "none");
+            } else {
+                report.missing_because("groups", "an ordinary user can't give up supplementary groups");
+            }
+        }
     }
 }
 
@@ -211,8 +216,26 @@ pub(super) fn landlock(spec: &JailSpec) -> Result<()> {
     build().map_err(|error| failed(&*error))
 }
 
-/// Leaves this process the files below `directories`, its own entry of `/proc` and the null device, and no TCP.
-pub(crate) fn landlock_directories(directories: &[std::path::PathBuf]) -> Result<()> {
+/// Leaves this process no file that it would have to open, and no TCP.
+pub(crate) fn landlock_nothing() -> Result<()> {
+    let build = || -> Result<(), Box<dyn std::error::Error>> {
+        let rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(LANDLOCK))?
+            .handle_access(AccessNet::from_all(LANDLOCK))?
+            .scope(Scope::AbstractUnixSocket)?;
+        rules.create()?.restrict_self()?;
+        Ok(())
+    };
+    build().map_err(|error| JailError::new(format!("Landlock failed: {error}")))
+}
+
+/// Leaves this process the files below `directories`, its own entry of `/proc` and the null device, and no TCP; of the
+/// directories `groups` it may remove an empty one.
+pub(crate) fn landlock_directories(
+    directories: &[std::path::PathBuf],
+    groups: &[std::path::PathBuf],
+) -> Result<()> {
     let build = || -> Result<(), Box<dyn std::error::Error>> {
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -225,6 +248,10 @@ pub(crate) fn landlock_directories(directories: &[std::path::PathBuf]) -> Result
         for directory in directories {
             let access = AccessFs::from_all(LANDLOCK) & !AccessFs::Execute;
             rules = rules.add_rule(PathBeneath::new(PathFd::new(directory)?, access))?;
+        }
+        for group in groups {
+            let access = AccessFs::ReadDir | AccessFs::RemoveDir;
+            rules = rules.add_rule(PathBeneath::new(PathFd::new(group)?, access))?;
         }
         rules.restrict_self()?;
         Ok(())
@@ -239,7 +266,10 @@ pub(crate) fn filter(filter: &BpfProgram) -> Result<()> {
 }
 
 /// Closes every descriptor at or above 3 that is not among `keep`.
-pub(super) fn close_all_but(keep: &[RawFd]) -> Result<()> {
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
     for_gaps(keep, |first, last| {
         // SAFETY: the caller never touches a descriptor again that it did not name.
         #[allow(unsafe_code)]

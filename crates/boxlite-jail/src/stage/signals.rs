@@ -55,7 +55,7 @@ pub(super) fn restore() -> Result<()> {
 /// Ignores `signal`, in the program that is executed too.
 ///
 /// A write beyond the limit of a file's size is then an error that the program sees, and not its end.
-pub(super) fn ignore(signal: libc::c_int) {
+pub(crate) fn ignore(signal: libc::c_int) {
     // SAFETY: no handler is installed.
     #[allow(unsafe_code)]
     unsafe {

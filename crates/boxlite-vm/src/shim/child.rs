@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Starts the shim's children: each dies with the shim, and holds the box's lock unless it serves a guest directly.
 ///
@@ -32,6 +32,19 @@ impl ChildSpawner {
     /// The process ids of all children so far.
     pub(crate) fn spawned(&self) -> Vec<u32> {
         self.spawned.borrow().clone()
+    }
+
+    /// A handle of each child that has not been waited for, whatever has become of it.
+    pub(crate) fn handles(&self) -> io::Result<Vec<(u32, OwnedFd)>> {
+        let open = |&child: &u32| {
+            let process = Pid::from_raw(child as i32).ok_or(io::ErrorKind::InvalidInput)?;
+            match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
+                // One of a machine that did not come up.
+                Err(rustix::io::Errno::SRCH) => Ok(None),
+                handle => Ok(Some((child, handle?))),
+            }
+        };
+        self.spawned.borrow().iter().filter_map(|child| open(child).transpose()).collect()
     }
 
     /// Spawns `command` with the lock, the descriptors `keep` (under their numbers) and no others besides its stdio.

@@ -1,5 +1,6 @@
 //! The box's claim on the host's disk, which shrinks as the box writes what was reserved for it.
 
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use boxlite_home::admission::Claim;
@@ -20,6 +21,11 @@ impl DiskClaim {
         let begins_at = allocated_of(overlay).unwrap_or(0);
         let used_up_at = begins_at.saturating_add(claim.as_ref().map_or(0, Claim::bytes));
         Self { claim, overlay: overlay.to_owned(), used_up_at }
+    }
+
+    /// The descriptor of the claim.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.claim.as_ref().map(|claim| claim.as_fd().as_raw_fd())
     }
 
     /// Gives back what has been written since, so that the same bytes are not counted as reserved and as used.

@@ -8,18 +8,19 @@ use tokio_util::task::TaskTracker;
 use super::driver::{ClientInput, GuestInput};
 use super::frames::{FrameReader, ReadError};
 use super::sink;
-use super::socket::is_same_user;
+use super::socket::Owner;
 
-/// Accepts clients until it is dropped; what they send goes to `driver`, in order, as fast as the driver takes it.
+/// Accepts clients of `owner` until it is dropped; what they send goes to `driver`, in order, as fast as the driver takes it.
 pub(super) async fn serve(
     listener: UnixListener,
+    owner: Owner,
     connections: TaskTracker,
     driver: mpsc::Sender<(u64, ClientInput)>,
 ) {
     let mut next = 0_u64;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if is_same_user(&stream) => {
+            Ok((stream, _)) if owner.may_ask(&stream) => {
                 next += 1;
                 connections.spawn(connection(next, stream, driver.clone()));
             }

@@ -1,7 +1,7 @@
 //! The control group of a box, for the programs that serve its devices: they take memory and time for its guest too.
 //!
-//! The jail makes the group, and removes it once QEMU has gone. A program that ends after QEMU keeps it from that, so the
-//! shim removes it again.
+//! The jail makes the group, and removes it once QEMU has gone. A program that ends after QEMU keeps it from that, and so does
+//! the shim, so its steward removes it again.
 
 /// Moves all processes of `process_groups` into the control group of the box `id`.
 ///
@@ -18,6 +18,14 @@ pub(super) fn gather(id: &str, process_groups: impl Iterator<Item = u32>) {
         if let Err(error) = boxlite_jail::adopt_into_group(id, process) {
             tracing::info!(process, %error, "a device's program is not in the box's control group");
         }
+    }
+}
+
+/// Moves `process`, with all of its threads, into the control group of the box `id`. Blocks until the kernel lets it, some
+/// ten milliseconds long.
+pub(super) fn join(id: &str, process: u32) {
+    if let Err(error) = boxlite_jail::adopt_into_group(id, process) {
+        tracing::info!(process, %error, "the shim is not in the box's control group");
     }
 }
 

@@ -82,6 +82,16 @@ impl BoxJail {
         Ok(Some(Self { policy, identity, cgroup: cgroup_of(spec) }))
     }
 
+    /// Whose processes the box's are.
+    pub(super) fn identity(&self) -> JailIdentity {
+        self.identity.identity
+    }
+
+    /// The descriptor by which its user id is in use.
+    pub(super) fn in_use(&self) -> Option<&File> {
+        self.identity.in_use.as_ref()
+    }
+
     /// The jail of the box's QEMU, without the program's arguments.
     pub(super) fn qemu(&self, spec: &LaunchSpec, given: Given) -> JailSpec {
         let mut jail = JailSpec {

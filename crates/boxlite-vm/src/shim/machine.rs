@@ -27,7 +27,7 @@ pub(super) struct Machine {
     pub(super) template: Option<Leased>,
     pub(super) _boot_files: [Leased; 2],
     /// The user that its processes are, taken for as long as they may run.
-    pub(super) _jail: Option<BoxJail>,
+    pub(super) jail: Option<BoxJail>,
 }
 
 impl Machine {
@@ -49,7 +49,7 @@ impl Machine {
         if spec.jail.is_some() {
             groups::gather(&spec.box_id, backends.iter().filter_map(|backend| backend.process_group));
         }
-        Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, _jail: jail })
+        Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, jail })
     }
 
     async fn connect(vm: &mut Vm, spec: &LaunchSpec) -> Result<(Arc<Qmp>, UnboundedReceiver<QmpEvent>)> {

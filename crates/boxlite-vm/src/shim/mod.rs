@@ -5,8 +5,9 @@
 //!    └──── shim.sock ────┘  └── QMP, agent port, console: socket pairs, no paths
 //! ```
 //!
-//! - `shim.lock` is held through one open file description by the shim, QEMU and every other child of the shim:
-//!   it can be taken exactly when all of them are gone. Process ids are shown to people and decide nothing.
+//! - `shim.lock` is held through one open file description by the shim, its steward and its jailers: it can be taken
+//!   exactly when all of them are gone. Process ids are shown to people and decide nothing.
+//! - Once its children run, the shim has its open files and no others; see [`steward`].
 //! - Children are killed by the kernel when the shim ends, however it ends. The shim notices QEMU's end through a
 //!   pidfd and publishes the [`Outcome`] in room that it reserved when it started.
 //! - One task, the driver, owns all state; see [`driver`].
@@ -37,6 +38,7 @@ mod sink;
 mod socket;
 mod spawn;
 mod start;
+mod steward;
 pub mod template;
 mod vmm;
 

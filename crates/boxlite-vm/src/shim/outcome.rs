@@ -133,11 +133,6 @@ impl OutcomeSlot {
         Slot::emptied(path).map(Self)
     }
 
-    /// Makes the reserved room durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.0.sync()
-    }
-
     /// Publishes durably.
     pub(crate) fn publish(&self, outcome: &Outcome) -> Result<()> {
         let mut outcome = outcome.clone();

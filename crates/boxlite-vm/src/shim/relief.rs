@@ -1,7 +1,7 @@
 //! Asking for a garbage collection on behalf of a guest that is paused or about to be.
 //!
 //! This crate knows no storage: the program that runs the shim hands over what collects. The collection runs on a thread
-//! of its own, which nothing waits for: a shim that ends takes it along, as a crash would.
+//! of its own in the shim's steward, which nothing waits for: a steward that ends takes it along, as a crash would.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

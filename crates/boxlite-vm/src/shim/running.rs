@@ -12,14 +12,13 @@
 //!
 //! # Crash safety
 //! The room for the outcome is taken before the box runs, so a full disk cannot swallow it. A shim that is killed
-//! publishes none, and the kernel kills its children; see [`super`].
+//! publishes none, and the kernel kills its children; see [`super`] and [`super::steward`].
 
 use std::io;
 use std::process::{Child, ChildStderr, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxlite_home::{BoxPaths, durable};
 use boxlite_proto::{BootConfig, Frame, MAIN_CHANNEL, Op, ProtoError, ShimReply, ToGuest};
 use boxlite_types::{Doing, Error, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -30,17 +29,15 @@ use tokio_util::task::TaskTracker;
 
 use super::backend::DeviceBackend;
 use super::child::ChildSpawner;
-use super::claim::DiskClaim;
 use super::control;
 use super::driver::{Driver, Gate, HostDisk, Inputs, Keeping};
-use super::groups;
 use super::launch::{GuestOrigin, LaunchSpec};
 use super::log::CappedFile;
 use super::machine::Machine;
 use super::outcome::{Outcome, OutcomeCause, OutcomeSlot};
-use super::pause::PauseSlot;
-use super::relief::SpaceRelief;
 use super::sink::{self, FrameSink, FrameSource};
+use super::socket::Owner;
+use super::steward::StewardLink;
 use super::vmm::program::QemuProcess;
 use crate::exit::exit_of;
 
@@ -56,14 +53,15 @@ const MAX_WAITING_INPUTS: usize = 64;
 /// Everything that a box in its shim consists of.
 pub(super) struct RunningBox {
     pub(super) spec: LaunchSpec,
-    pub(super) paths: BoxPaths,
     pub(super) machine: Machine,
     pub(super) listener: std::os::unix::net::UnixListener,
+    /// Who may connect to it.
+    pub(super) owner: Owner,
     pub(super) terminate: tokio::signal::unix::Signal,
-    pub(super) slot: Arc<OutcomeSlot>,
-    pub(super) claim: DiskClaim,
-    pub(super) pause: PauseSlot,
-    pub(super) relief: SpaceRelief,
+    pub(super) slot: OutcomeSlot,
+    pub(super) disk: HostDisk,
+    pub(super) console: CappedFile,
+    pub(super) steward: Arc<StewardLink>,
     /// Its end would release the lock that says that the box runs.
     pub(super) _spawner: ChildSpawner,
 }
@@ -71,27 +69,24 @@ pub(super) struct RunningBox {
 impl RunningBox {
     /// Runs the box to its end and publishes the outcome.
     pub(super) async fn run(self) -> Result<()> {
-        let Self { spec, paths, machine, listener, terminate, slot, claim, pause, relief, _spawner } = self;
-        let box_id = spec.box_id.clone();
-        let Machine { vm, backends, qmp, qmp_events, template, .. } = machine;
+        let Self { spec, machine, listener, owner, terminate, slot, disk, console, steward, _spawner } = self;
+        let Machine { vm, backends, qmp, qmp_events, .. } = machine;
         let doing = "attaching to QEMU of";
         let dir = spec.box_dir.clone();
 
         let (guest, for_guest) = sink::queue();
         queue_main_process(&guest, &spec)?;
-        let (keeping, gate) = match (&spec.origin, vm.memory) {
-            (GuestOrigin::Template(_), _) => Keeping::not_any_more(),
-            (GuestOrigin::BootAndKeep(keep), Some(memory)) => {
-                Keeping::wanted(keep.clone(), spec.home()?, memory)
-            }
-            (GuestOrigin::Boot | GuestOrigin::BootAndKeep(_), _) => Keeping::unwanted(),
+        let is_restored = matches!(spec.origin, GuestOrigin::Template(_));
+        let (keeping, gate) = match &spec.origin {
+            GuestOrigin::Template(_) => Keeping::not_any_more(),
+            GuestOrigin::BootAndKeep(_) => Keeping::wanted(Arc::clone(&steward)),
+            GuestOrigin::Boot => Keeping::unwanted(),
         };
         let (agent_reader, agent_writer) = asynchronous(vm.agent).doing(doing, &dir)?.into_split();
         tokio::spawn(write_to_agent(agent_writer, gate, spec.boot.clone(), for_guest));
         let (guest_sender, guest_inputs) = mpsc::channel(MAX_WAITING_INPUTS);
         tokio::spawn(control::read_agent(agent_reader, guest_sender));
 
-        let console = CappedFile::start(&paths.console_log(), spec.logs.console)?;
         tokio::spawn(keep_console(asynchronous(vm.console).doing(doing, &dir)?, console));
         let QemuProcess { child, ender, pid: vm_pid, stderr } = vm.process;
         let complaints = Complaints::collect(stderr).doing(doing, &dir)?;
@@ -102,35 +97,26 @@ impl RunningBox {
         let listener = tokio::net::UnixListener::from_std(listener).doing(doing, &dir)?;
         let (client_sender, clients) = mpsc::channel(MAX_WAITING_INPUTS);
         let connections = TaskTracker::new();
-        let server = tokio::spawn(control::serve(listener, connections.clone(), client_sender));
-        let room = Arc::clone(&slot);
-        let room_synced = tokio::task::spawn_blocking(move || room.sync());
+        let server = tokio::spawn(control::serve(listener, owner, connections.clone(), client_sender));
 
         let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
-        let disk = HostDisk { claim, pause, relief };
-        let driver = Driver::new(spec, vm_pid, ender, guest, qmp, disk, keeping)?.with_network(network);
+        let driver = Driver::new(spec, vm_pid, ender, guest, qmp, disk, keeping).with_network(network);
         let (mut outcome, clients) = driver.run(inputs).await;
 
+        steward.end_devices();
         for device in devices {
             device.abort();
             // Its program is gone then.
             let _ = device.await;
         }
-        groups::remove(&box_id);
         server.abort();
         complaints.finish().await.explain(&mut outcome);
         tracing::info!(?outcome, "the box has ended");
-        if let Ok(Err(error)) = room_synced.await {
-            tracing::warn!(error = %error.chain(), "the outcome's room may not be durable");
-        }
-        if let (OutcomeCause::BootFailed { .. }, Some(template)) = (&outcome.end, template)
-            && let Err(error) = template.unlink()
-        {
-            tracing::warn!(error = %error.chain(), "the template of a guest that did not come up could not be discarded");
+        if is_restored && matches!(outcome.end, OutcomeCause::BootFailed { .. }) {
+            steward.discard_template();
         }
         let published = slot.publish(&outcome);
         tell_clients(clients, connections, &outcome).await;
-        durable::remove_volatile(&paths.socket())?;
         published
     }
 }

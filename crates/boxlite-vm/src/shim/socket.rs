@@ -46,10 +46,20 @@ pub(crate) async fn connect(path: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-/// Whether the process at the other end of `stream` runs as this process's user, or as root.
-pub(crate) fn is_same_user(stream: &UnixStream) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+/// The user whose box it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner(u32);
+
+impl Owner {
+    /// The user that this process is now.
+    pub(crate) fn own() -> Self {
+        Self(rustix::process::geteuid().as_raw())
+    }
+
+    /// Whether the process at the other end of `stream` is the owner's, or root's.
+    pub(crate) fn may_ask(self, stream: &UnixStream) -> bool {
+        stream.peer_cred().is_ok_and(|peer| peer.uid() == self.0 || peer.uid() == 0)
+    }
 }
 
 fn short_name(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
@@ -78,7 +88,7 @@ mod tests {
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
         let _client = connect(&path).await.unwrap().unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        assert!(is_same_user(&accepted));
+        assert!(Owner::own().may_ask(&accepted));
         drop(listener);
         assert!(connect(&path).await.unwrap().is_none(), "a dead shim's socket is nobody");
         listen(&path).unwrap();

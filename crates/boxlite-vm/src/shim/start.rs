@@ -1,10 +1,10 @@
-//! From the descriptors that a shim inherits to a running QEMU.
+//! From the descriptors that a shim inherits to a running QEMU, and to the two processes that the shim becomes then.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use boxlite_home::admission::{Claim, Claims, LiveClaim};
 use boxlite_home::lease::Leased;
@@ -15,25 +15,37 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::child::ChildSpawner;
 use super::claim::DiskClaim;
 use super::confinement;
+use super::driver::{HostDisk, SpaceWatch};
 use super::handover::{LaunchMessage, LaunchReport};
-use super::launch::{GuestOrigin, LaunchSpec};
-use super::log::CappedFile;
+use super::jail::BoxJail;
+use super::launch::{GuestOrigin, LaunchSpec, Purpose};
+use super::log::{CappedFile, LogFiles, MainLogWriter};
 use super::machine::Machine;
 use super::outcome::OutcomeSlot;
 use super::pause::PauseSlot;
-use super::relief::{CollectGarbage, SpaceRelief};
+use super::relief::CollectGarbage;
 use super::running::RunningBox;
-use super::socket;
+use super::socket::{self, Owner};
+use super::steward::{self, Charge, ChildHandle, Fork, LogName, Steward, StewardLog};
 
 /// Everything that a shim was given by its starter.
 #[derive(Debug)]
 pub struct ShimLaunch {
     spec: LaunchSpec,
-    status: File,
+    /// Where the starter waits for the report, until that is made.
+    status: Option<File>,
     lock: OwnedFd,
     claim: Option<Claim>,
-    /// What the box was promised of the host's memory, until this process ends.
-    _promise: Option<Claim>,
+    /// What the box was promised of the host's memory.
+    promise: Option<Claim>,
+    /// The shim's own log, once it is asked for.
+    log: Option<Arc<Mutex<CappedFile>>>,
+}
+
+/// One of the two processes that a shim becomes.
+enum ShimPart {
+    Shim(tokio::runtime::Runtime, Box<RunningBox>),
+    Steward(Box<Steward>),
 }
 
 /// A box that is to be removed because its run has ended.
@@ -65,13 +77,15 @@ impl ShimLaunch {
             claims(&home)?.adopt(descriptor, range).map(Some)
         };
         let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(Claims::on_memory, promised)?);
-        Ok(Self { spec, status: File::from(status), lock, claim, _promise: promise })
+        Ok(Self { spec, status: Some(File::from(status)), lock, claim, promise, log: None })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
-    pub fn log(&self) -> Result<impl Write + Send + 'static> {
+    pub fn log(&mut self) -> Result<impl Write + Send + 'static> {
         let path = self.spec.box_dir.join("shim.log");
-        Ok(OwnLog { file: CappedFile::start(&path, 256 * 1024)?, left_out: 0 })
+        let file = Arc::new(Mutex::new(CappedFile::start(&path, 256 * 1024)?));
+        self.log = Some(Arc::clone(&file));
+        Ok(OwnLog { file, left_out: 0 })
     }
 
     /// The directory of the home that the box lies in.
@@ -79,33 +93,39 @@ impl ShimLaunch {
         self.spec.box_dir.ancestors().nth(2).unwrap_or(&self.spec.box_dir).to_owned()
     }
 
-    /// Runs the box to its end; call it on the process's main thread, which QEMU's life hangs on. Returns the box if it is
-    /// to be removed now; its lock is released then.
+    /// Runs the box to its end; call it on the process's main thread, which QEMU's life hangs on, while there is no other.
+    ///
+    /// It returns in two processes, the shim and its steward. In the latter it returns the box if it is to be removed now; its
+    /// lock is released then.
     ///
     /// The starter has been told of a failure when this returns one.
     ///
     /// `collect` is asked when the guest is about to be paused because the host's disk is nearly full.
     pub fn run(mut self, collect: CollectGarbage) -> Result<Option<EndedBox>> {
-        let result = self.start(collect).and_then(|(runtime, running)| {
-            self.report(&LaunchReport::Ready {
-                shim_pid: std::process::id(),
-                vm_pid: running.machine.vm.process.pid,
-            });
-            runtime.block_on(running.run())
-        });
+        let shim = std::process::id();
+        let result = match self.start() {
+            Ok(ShimPart::Steward(steward)) => {
+                let ended = EndedBox { home: self.home_root(), id: self.spec.box_id.clone() };
+                let removes_itself = self.spec.auto_remove;
+                // Its descriptors are closed.
+                std::mem::forget(self);
+                return Ok((steward.serve(shim, collect) && removes_itself).then_some(ended));
+            }
+            Ok(ShimPart::Shim(runtime, running)) => {
+                running.steward.runs();
+                self.report(&LaunchReport::Ready { shim_pid: shim, vm_pid: running.machine.vm.process.pid });
+                runtime.block_on(running.run())
+            }
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result {
             let (kind, cause, message) = (error.kind(), error.cause(), error.chain().to_string());
             self.report(&LaunchReport::Failed { kind, cause, message });
         }
-        result?;
-        if !self.spec.auto_remove {
-            return Ok(None);
-        }
-        let home = self.spec.home()?.root().to_owned();
-        Ok(Some(EndedBox { home, id: self.spec.box_id.clone() }))
+        result.map(|()| None)
     }
 
-    fn start(&mut self, collect: CollectGarbage) -> Result<(tokio::runtime::Runtime, RunningBox)> {
+    fn start(&mut self) -> Result<ShimPart> {
         // A crash of QEMU must not write the guest's memory to the host's disk.
         let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
         rustix::process::setrlimit(rustix::process::Resource::Core, none).doing("limiting", "core dumps")?;
@@ -120,29 +140,76 @@ impl ShimLaunch {
             signal(SignalKind::terminate())
                 .doing("listening for signals in the shim of", &self.spec.box_dir)?
         };
-        let machine = runtime.block_on(self.machine(&spawner))?;
+        let mut machine = runtime.block_on(self.machine(&spawner))?;
         let paths = BoxPaths::new(self.spec.box_dir.clone());
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;
         let pause = PauseSlot::reserve(&paths.pause(), &self.spec.run_id)?;
-        let claim = DiskClaim::new(self.claim.take(), &self.spec.overlay);
-        let slot = Arc::new(slot);
-        if self.spec.jail.is_some() {
-            confinement::confine(&self.spec, &spawner)?;
+        let mut log = match self.spec.purpose {
+            Purpose::Run => MainLogWriter::start(&paths.main_log(), self.spec.logs.main)?,
+            Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
+        };
+        let mut console = CappedFile::start(&paths.console_log(), self.spec.logs.console)?;
+        let watch = SpaceWatch::new(&self.spec);
+        let owner = Owner::own();
+        let charge = self.charge(&mut machine, &spawner)?;
+        let own_log = self.log.as_ref().and_then(|log| lock_log(log).descriptor());
+        let steward = match steward::fork(charge, own_log)? {
+            Fork::Shim(steward) => steward,
+            Fork::Steward(steward) => {
+                // What this process has of its shim is closed, and its shim goes on with it.
+                std::mem::forget((runtime, terminate, machine, listener, slot, pause, log, console, watch));
+                std::mem::forget(spawner);
+                return Ok(ShimPart::Steward(steward));
+            }
+        };
+        let files = |name| -> Arc<dyn LogFiles> { Arc::new(StewardLog { link: Arc::clone(&steward), name }) };
+        log.entrust(&files(LogName::Main));
+        console.entrust(files(LogName::Console));
+        if let Some(own) = &self.log {
+            lock_log(own).entrust(files(LogName::Own));
+        }
+        if let Some(jail) = &machine.jail {
+            confinement::seclude(&self.spec, jail.identity(), spawner.spawned())?;
         }
         let running = RunningBox {
             spec: self.spec.clone(),
-            paths,
             machine,
             listener,
+            owner,
             terminate,
             slot,
-            claim,
-            pause,
-            relief: SpaceRelief::new(collect),
+            disk: HostDisk { log, watch, pause, steward: Arc::clone(&steward) },
+            console,
+            steward,
             _spawner: spawner,
         };
-        Ok((runtime, running))
+        Ok(ShimPart::Shim(runtime, Box::new(running)))
+    }
+
+    /// What the steward of the box takes over.
+    fn charge(&mut self, machine: &mut Machine, spawner: &ChildSpawner) -> Result<Charge> {
+        let doing = "handing over to the steward of";
+        let place = &self.spec.box_dir;
+        let device = |pid: u32| machine.backends.iter().any(|backend| backend.process_group == Some(pid));
+        let children = spawner.handles().doing(doing, place)?;
+        let children = children
+            .into_iter()
+            .map(|(pid, handle)| ChildHandle { handle, device_group: device(pid).then_some(pid) })
+            .collect();
+        let identity =
+            machine.jail.as_ref().and_then(BoxJail::in_use).map(|file| file.as_fd().try_clone_to_owned());
+        Ok(Charge {
+            home: self.spec.home()?,
+            spec: self.spec.clone(),
+            claim: DiskClaim::new(self.claim.take(), &self.spec.overlay),
+            promise: self.promise.take(),
+            identity: identity.transpose().doing(doing, place)?,
+            template: machine.template.take(),
+            memory: machine.vm.memory.take(),
+            children,
+            lock: self.lock.try_clone().doing(doing, place)?,
+        })
     }
 
     /// Starts QEMU, which boots the guest where its template is of no use.
@@ -173,19 +240,20 @@ impl ShimLaunch {
 
     /// Tells the starter once; a starter that has gone does not matter.
     fn report(&mut self, report: &LaunchReport) {
-        if let Ok(text) = serde_json::to_vec(report) {
-            let _ = self.status.write_all(&text);
-        }
-        // Further reports, and the pipe's end, go nowhere.
-        if let Ok(null) = File::options().write(true).open("/dev/null") {
-            self.status = null;
+        // The starter waits for the pipe's end.
+        if let (Ok(text), Some(mut status)) = (serde_json::to_vec(report), self.status.take()) {
+            let _ = status.write_all(&text);
         }
     }
 }
 
+fn lock_log(log: &Mutex<CappedFile>) -> std::sync::MutexGuard<'_, CappedFile> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The shim's own log. It is written with the lock of the subscriber held, so nothing in here may log.
 struct OwnLog {
-    file: CappedFile,
+    file: Arc<Mutex<CappedFile>>,
     /// Bytes that are missing behind what was last written.
     left_out: u64,
 }
@@ -196,7 +264,7 @@ impl Write for OwnLog {
             0 => String::new(),
             left_out => format!("{left_out} bytes are missing here: they could not be written\n"),
         };
-        if self.file.append(&[note.as_bytes(), bytes].concat()) {
+        if lock_log(&self.file).append(&[note.as_bytes(), bytes].concat()) {
             self.left_out = 0;
         } else {
             self.left_out += bytes.len() as u64;

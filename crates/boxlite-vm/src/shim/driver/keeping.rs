@@ -2,16 +2,14 @@
 //!
 //! Messages for the agent wait at the [`Gate`] until then.
 
-use std::fs::File;
 use std::mem;
 use std::sync::Arc;
 
-use boxlite_home::Home;
-use boxlite_types::Result;
+use boxlite_types::{Error, Result};
 use tokio::sync::oneshot;
 
-use crate::shim::launch::TemplateKeep;
-use crate::shim::template::{self, Kept};
+use crate::shim::steward::StewardLink;
+use crate::shim::template;
 use crate::shim::vmm::qmp::Qmp;
 
 /// Opens once the guest may hear of its box.
@@ -49,9 +47,7 @@ pub(in crate::shim) enum Keeping {
 /// What it takes.
 #[derive(Debug)]
 pub(in crate::shim) struct Plan {
-    keep: TemplateKeep,
-    home: Home,
-    memory: File,
+    steward: Arc<StewardLink>,
     gate: oneshot::Sender<()>,
 }
 
@@ -67,10 +63,10 @@ impl Keeping {
         (Self::Unwanted(gate), Gate(Some(opened)))
     }
 
-    /// For a guest that boots and is to be kept, whose memory is all of the memory file `memory`.
-    pub(in crate::shim) fn wanted(keep: TemplateKeep, home: Home, memory: File) -> (Self, Gate) {
+    /// For a guest that boots and is to be kept by `steward`.
+    pub(in crate::shim) fn wanted(steward: Arc<StewardLink>) -> (Self, Gate) {
         let (gate, opened) = oneshot::channel();
-        (Self::Waiting(Plan { keep, home, memory, gate }), Gate(Some(opened)))
+        (Self::Waiting(Plan { steward, gate }), Gate(Some(opened)))
     }
 
     /// The agent said hello: begins, if the guest is `fit` for it. True when the guest is to be left alone until
@@ -88,13 +84,14 @@ impl Keeping {
                 return true;
             }
         };
-        let Plan { keep, home, memory, gate } = plan;
+        let Plan { steward, gate } = plan;
         let ((migrated, told), (finished, done)) = (oneshot::channel(), oneshot::channel());
         let qmp = Arc::clone(qmp);
         tokio::spawn(async move {
-            let kept = template::keep(keep, home, memory, &qmp, told).await;
+            if let Err(error) = keep(steward, &qmp, told).await {
+                tracing::warn!(error = %error.chain(), "the guest is not kept as a template");
+            }
             let _ = finished.send(());
-            publish(kept).await;
         });
         *self = Self::UnderWay { migrated: Some(migrated), done, gate };
         true
@@ -119,16 +116,19 @@ impl Keeping {
     }
 }
 
-/// In the background: the box does not wait for the disk.
-async fn publish(kept: Result<Option<Kept>>) {
-    let published = match kept {
-        Ok(Some(kept)) => tokio::task::spawn_blocking(|| kept.publish()).await,
-        Ok(None) => return tracing::debug!("another box keeps this template"),
-        Err(error) => return tracing::warn!(error = %error.chain(), "the guest is not kept as a template"),
-    };
-    match published {
-        Ok(Ok(())) => tracing::info!("the guest is kept as a template"),
-        Ok(Err(error)) => tracing::warn!(error = %error.chain(), "the template could not be published"),
-        Err(error) => tracing::error!(%error, "publishing the template panicked"),
-    }
+/// Pauses the guest and has it kept, if it can be; the steward makes it durable afterwards.
+async fn keep(steward: Arc<StewardLink>, qmp: &Qmp, migrated: oneshot::Receiver<bool>) -> Result<()> {
+    let asked = Arc::clone(&steward);
+    let Some(state) = answer(move || asked.stage_template()).await? else { return Ok(()) };
+    template::tell_state(qmp, &state, migrated).await?;
+    // From here on nobody can write to the template but the steward.
+    drop(state);
+    answer(move || steward.keep_template()).await.map(drop)
+}
+
+/// Waits for an answer on a thread that may wait.
+async fn answer<T: Send + 'static>(ask: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(ask)
+        .await
+        .unwrap_or_else(|error| Err(Error::bug("asking the steward panicked").because(error)))
 }

@@ -20,7 +20,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite_home::{BoxPaths, Reserve};
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
 use idle::{BoxUse, IdleWatch};
@@ -31,20 +30,19 @@ use space::PausedBy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use vcpus::Vcpus;
-use watch::SpaceWatch;
 
-use super::claim::DiskClaim;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
 use super::pause::{PauseReason, PauseSlot};
-use super::relief::SpaceRelief;
 use super::sink::FrameSink;
+use super::steward::StewardLink;
 use super::vmm::qmp::{Qmp, QmpEvent};
 use crate::exit::ChildEnder;
 use crate::net::Counts;
 
 pub(super) use keeping::{Gate, Keeping};
+pub(super) use watch::SpaceWatch;
 
 /// How often free space is looked at while the guest runs.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
@@ -89,11 +87,12 @@ pub(super) struct Inputs {
 /// What a box has to do with the host's disk.
 #[derive(Debug)]
 pub(super) struct HostDisk {
-    pub(super) claim: DiskClaim,
+    pub(super) log: MainLogWriter,
+    pub(super) watch: SpaceWatch,
     /// Where a pause is shown.
     pub(super) pause: PauseSlot,
-    /// Whom it asks for garbage collection.
-    pub(super) relief: SpaceRelief,
+    /// Whom it asks for what takes the home.
+    pub(super) steward: Arc<StewardLink>,
 }
 
 /// The box's state.
@@ -117,8 +116,9 @@ pub(super) struct Driver {
     vcpus: Vcpus,
     watch: SpaceWatch,
     pause: PauseSlot,
-    relief: SpaceRelief,
-    claim: DiskClaim,
+    steward: Arc<StewardLink>,
+    /// The overlay's allocated bytes that the steward was last told of.
+    claimed_at: Option<u64>,
     keeping: Keeping,
     /// What the box's network carries.
     network: Option<Arc<Counts>>,
@@ -161,19 +161,13 @@ impl Driver {
         qmp: Arc<Qmp>,
         disk: HostDisk,
         keeping: Keeping,
-    ) -> Result<Self> {
-        let HostDisk { claim, pause, relief } = disk;
-        let paths = BoxPaths::new(spec.box_dir.clone());
-        let log = match spec.purpose {
-            Purpose::Run => MainLogWriter::start(&paths.main_log(), spec.logs.main)?,
-            Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
-        };
-        let watch = SpaceWatch::new(&spec);
+    ) -> Self {
+        let HostDisk { log, watch, pause, steward } = disk;
         let vcpus = Vcpus::new(watch.floors(), spec.disk_quota, Arc::clone(&qmp));
         let now = Instant::now();
         let boot_deadline = now + boot_timeout(&spec.origin);
         let idle = spec.idle_timeout_ms.map(|ms| IdleWatch::new(Duration::from_millis(ms), now));
-        Ok(Self {
+        Self {
             spec,
             vm_pid,
             ender,
@@ -189,14 +183,14 @@ impl Driver {
             vcpus,
             watch,
             pause,
-            relief,
-            claim,
+            steward,
+            claimed_at: None,
             keeping,
             network: None,
             idle,
             unused_for: None,
             shutdown_reason: None,
-        })
+        }
     }
 
     /// The same, telling what the box's network carries.
@@ -210,6 +204,9 @@ impl Driver {
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut agent_open = true;
         let mut qmp_open = true;
+        let steward = Arc::clone(&self.steward);
+        let mut steward_gone = std::pin::pin!(steward.gone());
+        let mut has_steward = true;
         let vm_end = loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -226,6 +223,10 @@ impl Driver {
                 _ = space.tick() => self.look_at_space(),
                 () = sleep_until(deadline) => self.deadline_passed(),
                 _ = inputs.terminate.recv() => self.stop(None, None),
+                () = &mut steward_gone, if has_steward => {
+                    has_steward = false;
+                    self.end_without_steward();
+                }
                 status = &mut inputs.vm_end => {
                     break status.unwrap_or_else(|_| Err(std::io::Error::other("its watcher ended")));
                 }
@@ -272,13 +273,16 @@ impl Driver {
     fn look_at_space(&mut self) {
         let readings = self.watch.read();
         if let Some(wanted) = self.vcpus.wants_space(&readings) {
-            self.relief.ask(wanted);
+            self.steward.free_space(wanted);
         }
         if self.vcpus.measured(&readings) {
-            self.release_reserve();
+            self.steward.release_reserve();
         }
         self.show_pause();
-        self.claim.follow();
+        if readings.overlay != self.claimed_at {
+            self.claimed_at = readings.overlay;
+            self.steward.follow_claim();
+        }
         self.main.tick(&self.guest);
         self.drop_clients_that_do_not_read();
         self.end_unattended_maintenance();
@@ -320,20 +324,6 @@ impl Driver {
         let reason = by_user.or_else(for_space);
         if let Err(error) = self.pause.show(reason) {
             tracing::warn!(error = %error.chain(), "the guest's pause is not shown");
-        }
-    }
-
-    /// Gives the home's flush reserve to a guest that must finish, without waiting for it: syncing a full disk takes time.
-    fn release_reserve(&self) {
-        let home = self.spec.home();
-        let release = move || match home.and_then(|home| Reserve::for_flush(&home, 0).release()) {
-            Ok(released) => {
-                tracing::warn!(released, "the disk is full: the flush reserve is used for the stop");
-            }
-            Err(error) => tracing::warn!(error = %error.chain(), "the flush reserve could not be released"),
-        };
-        if let Err(error) = std::thread::Builder::new().name("boxlite-reserve".into()).spawn(release) {
-            tracing::warn!(%error, "the flush reserve could not be released");
         }
     }
 

@@ -170,6 +170,19 @@ impl Driver {
         self.quit();
     }
 
+    /// Somebody has killed the steward, without which the box cannot be kept up: it ends with nothing lost.
+    pub(super) fn end_without_steward(&mut self) {
+        if matches!(self.phase, DriverPhase::Stopping(_)) {
+            return;
+        }
+        tracing::error!("the steward was killed: the box ends");
+        let reason = "the box's steward was killed".to_owned();
+        match self.phase {
+            DriverPhase::Booting => self.fail(reason),
+            DriverPhase::Running | DriverPhase::Stopping(_) => self.flush(OutcomeCause::VmCrashed { reason }),
+        }
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         match &self.phase {
             DriverPhase::Booting => self.boot_deadline,

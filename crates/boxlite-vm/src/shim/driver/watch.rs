@@ -1,10 +1,11 @@
 //! The host's filesystems that a guest can fill, measured.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use boxlite_home::durable;
-use boxlite_types::PauseCause;
+use boxlite_types::{FreeSpace, PauseCause};
 use tokio::time::Instant;
 
 use super::growth::GrowthMeter;
@@ -14,10 +15,10 @@ use crate::shim::launch::{DiskFloors, LaunchSpec};
 /// A volume's filesystem may be a small one: the floor is at most this fraction of it.
 const VOLUME_FLOOR_DIVISOR: u64 = 8;
 
-/// What one box is watched for.
+/// What one box is watched for. All of it is open: the process that watches has no way to open it.
 #[derive(Debug)]
-pub(super) struct SpaceWatch {
-    overlay: PathBuf,
+pub(in crate::shim) struct SpaceWatch {
+    overlay: Watched,
     growth: GrowthMeter,
     places: Vec<Place>,
 }
@@ -26,40 +27,70 @@ pub(super) struct SpaceWatch {
 #[derive(Debug)]
 struct Place {
     cause: PauseCause,
-    path: PathBuf,
+    watched: Watched,
     device: Option<u64>,
     floors: DiskFloors,
     /// What everybody has taken there, where the box has a volume: how much of it is the box's is not known.
     volume_growth: Option<GrowthMeter>,
 }
 
+/// A file or directory that is looked at and nothing else.
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Watched {
+    /// What cannot be opened cannot be measured.
+    fn at(path: &Path) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "nothing can be written through such a descriptor")]
+        let file = File::options().read(true).custom_flags(libc::O_PATH).open(path).ok();
+        Self { path: path.to_owned(), file }
+    }
+
+    fn device(&self) -> Option<u64> {
+        self.file.as_ref()?.metadata().ok().map(|metadata| metadata.dev())
+    }
+
+    fn allocated(&self) -> Option<u64> {
+        self.file.as_ref()?.metadata().ok().map(|metadata| durable::allocated(&metadata))
+    }
+
+    fn space(&self) -> Option<FreeSpace> {
+        durable::free_space_of(self.file.as_ref()?, &self.path).ok()
+    }
+}
+
 impl SpaceWatch {
     /// Watches the overlay's filesystem, and that of each volume that the guest can write to.
-    pub(super) fn new(spec: &LaunchSpec) -> Self {
+    pub(in crate::shim) fn new(spec: &LaunchSpec) -> Self {
+        let watched = Watched::at(&spec.box_dir);
         let home = Place {
             cause: PauseCause::HostDisk,
-            path: spec.box_dir.clone(),
-            device: device_of(&spec.box_dir),
+            device: watched.device(),
+            watched,
             floors: spec.floors,
             volume_growth: None,
         };
         let mut places = vec![home];
         for volume in spec.shares.volumes.iter().filter(|volume| !volume.read_only) {
-            let device = device_of(&volume.source);
+            let watched = Watched::at(&volume.source);
+            let device = watched.device();
             if let Some(place) = places.iter_mut().find(|place| device.is_some() && place.device == device) {
                 place.volume_growth = Some(GrowthMeter::default());
                 continue;
             }
-            let total = durable::free_space(&volume.source).map_or(0, |space| space.bytes_total);
+            let total = watched.space().map_or(0, |space| space.bytes_total);
             places.push(Place {
                 cause: PauseCause::Volume,
-                path: volume.source.clone(),
+                watched,
                 device,
                 floors: of_volume(spec.floors, total),
                 volume_growth: Some(GrowthMeter::default()),
             });
         }
-        Self { overlay: spec.overlay.clone(), growth: GrowthMeter::default(), places }
+        Self { overlay: Watched::at(&spec.overlay), growth: GrowthMeter::default(), places }
     }
 
     /// The floors of each watched filesystem; the overlay's is the first.
@@ -69,21 +100,21 @@ impl SpaceWatch {
 
     /// What the watched filesystem `index` is to the box, and a directory on it.
     pub(super) fn place(&self, index: usize) -> Option<(PauseCause, &Path)> {
-        self.places.get(index).map(|place| (place.cause, place.path.as_path()))
+        self.places.get(index).map(|place| (place.cause, place.watched.path.as_path()))
     }
 
     /// The file that the box's quota is for.
     pub(super) fn overlay(&self) -> &Path {
-        &self.overlay
+        &self.overlay.path
     }
 
     /// Measures the overlay and each watched filesystem.
     pub(super) fn read(&mut self) -> SpaceReadings {
         let now = Instant::now();
-        let allocated = durable::allocated_of(&self.overlay).ok();
+        let allocated = self.overlay.allocated();
         let mut overlay_grown = allocated.map(|bytes| self.growth.grown(now, bytes));
         let read = |place: &mut Place| {
-            let space = durable::free_space(&place.path).ok();
+            let space = place.watched.space();
             let used = space.map(|space| space.bytes_total.saturating_sub(space.bytes));
             let volume_grown = match &mut place.volume_growth {
                 Some(meter) => used.map(|used| meter.grown(now, used)),
@@ -96,10 +127,6 @@ impl SpaceWatch {
         };
         SpaceReadings { places: self.places.iter_mut().map(read).collect(), overlay: allocated }
     }
-}
-
-fn device_of(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).map(|metadata| metadata.dev()).ok()
 }
 
 /// The floors of a volume's filesystem of `total` bytes.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use boxlite_home::Home;
-use boxlite_jail::{CgroupSpec, Confinement, JailReport, JailSpec, Measure, MeasureState};
+use boxlite_jail::{CgroupSpec, Confinement, JailReport, JailSpec, Measure, MeasureState, Seclusion};
 use boxlite_types::{Doing, Error, Result};
 
 use super::identity::BoxIdentity;
@@ -21,6 +21,12 @@ const OF_NETWORK: &str = "network process";
 
 /// What the names of the measures of a shim begin with.
 const OF_SHIM: &str = "shim";
+
+/// What those of its steward begin with.
+const OF_STEWARD: &str = "steward";
+
+/// The measures that tell of a control group.
+const OF_GROUP: [&str; 4] = ["memory limit", "task limit", "processor limit", "cgroup.kill"];
 
 /// Jails a QEMU and a user-mode network that end at once, by the shim program at `shim`, and returns which measures were in
 /// force, and which a shim of `home` takes.
@@ -48,10 +54,26 @@ pub fn examine(
     });
     let network = try_out(shim, group(stack_jail(policy, qemu, &Network::default(), identity.identity)))?;
     report.measures.extend(named(OF_NETWORK, network));
+    let group = group_measure(&report);
+    let seclusion = Seclusion { identity: identity.identity, children: Vec::new(), file_size: 0 };
+    report.measures.extend(named(OF_SHIM, boxlite_jail::seclusion_measures(&seclusion)));
+    report.measures.extend(named(OF_SHIM, JailReport { measures: vec![group] }));
     let foreign_files = confinement::foreign_files_of(home);
-    let shim = Confinement { directories: Vec::new(), children: Vec::new(), foreign_files };
-    report.measures.extend(named(OF_SHIM, boxlite_jail::confinement_measures(&shim)));
+    let steward = Confinement { directories: Vec::new(), groups: Vec::new(), foreign_files };
+    report.measures.extend(named(OF_STEWARD, boxlite_jail::confinement_measures(&steward)));
     Ok(report)
+}
+
+/// Whether the shim is in its box's control group, which is where that of QEMU is.
+fn group_measure(of_qemu: &JailReport) -> Measure {
+    let states = || OF_GROUP.into_iter().filter_map(|name| of_qemu.state(name));
+    let is_in_force = |state: &&MeasureState| matches!(state, MeasureState::InForce(_));
+    let state = match (states().find(is_in_force), states().next()) {
+        (Some(_), _) => MeasureState::InForce("that of the box, with which it is limited and ended".into()),
+        (None, Some(missing)) => missing.clone(),
+        (None, None) => MeasureState::Missing("the box has none".into()),
+    };
+    Measure { name: "control group".into(), state }
 }
 
 /// The measures of `report`, with `of` in front of their names.

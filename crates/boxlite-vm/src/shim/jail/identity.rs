@@ -16,13 +16,13 @@ const IDS_IN_USE: &str = "/run/boxlite-ids";
 #[derive(Debug)]
 pub(in crate::shim) struct BoxIdentity {
     pub(in crate::shim) identity: JailIdentity,
-    _in_use: Option<File>,
+    pub(in crate::shim) in_use: Option<File>,
 }
 
 impl BoxIdentity {
     /// The identity of an ordinary user's box.
     pub(in crate::shim) fn own() -> Self {
-        Self { identity: JailIdentity::Own, _in_use: None }
+        Self { identity: JailIdentity::Own, in_use: None }
     }
 
     /// Takes an id that no other running box of this host has; an ordinary user keeps its own.
@@ -51,7 +51,7 @@ impl BoxIdentity {
             if let JailIdentity::Reserved(id) = identity
                 && lock_byte(&in_use, id).doing("taking a user id in", IDS_IN_USE)?
             {
-                return Ok(Self { identity, _in_use: Some(in_use) });
+                return Ok(Self { identity, in_use: Some(in_use) });
             }
         }
         Err(Error::new(

@@ -2,10 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use boxlite_home::durable;
 use boxlite_types::{Doing, Error, Result};
+
+use super::files::{LogFiles, OwnFiles, old_path};
 
 /// An append-only file of at most `cap` bytes beside an old one of at most as many.
 ///
@@ -15,6 +19,7 @@ use boxlite_types::{Doing, Error, Result};
 #[derive(Debug)]
 pub(crate) struct CappedFile {
     path: PathBuf,
+    files: Arc<dyn LogFiles>,
     cap: u64,
     file: Option<File>,
     written: u64,
@@ -41,33 +46,37 @@ impl CappedFile {
             durable::rotate_log(path, &old_path(path))?;
             file = durable::open_log(path)?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            cap: cap.max(4096),
-            file: Some(file),
-            written: 0,
-            failing: false,
-            trouble: None,
-        })
+        Ok(Self { cap: cap.max(4096), file: Some(file), ..Self::untouched(path) })
     }
 
     /// Continues the log at `path` behind its first `length` bytes.
     pub(crate) fn resume(path: &Path, cap: u64, length: u64) -> Result<Self> {
         let file = durable::open_log(path)?;
         file.set_len(length).doing("shortening the log", path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            cap: cap.max(4096),
-            file: Some(file),
-            written: length,
-            failing: false,
-            trouble: None,
-        })
+        Ok(Self { cap: cap.max(4096), file: Some(file), written: length, ..Self::untouched(path) })
     }
 
     /// A log at `path` that is left as it is: nothing can be written to it.
     pub(crate) fn untouched(path: &Path) -> Self {
-        Self { path: path.to_owned(), cap: 0, file: None, written: 0, failing: false, trouble: None }
+        Self {
+            path: path.to_owned(),
+            files: Arc::new(OwnFiles),
+            cap: 0,
+            file: None,
+            written: 0,
+            failing: false,
+            trouble: None,
+        }
+    }
+
+    /// Has `files` set it aside from now on, because this process is about to lose its directory.
+    pub(crate) fn entrust(&mut self, files: Arc<dyn LogFiles>) {
+        self.files = files;
+    }
+
+    /// The descriptor of its file.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.file.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Appends `bytes` as one piece, setting the file aside first if they do not fit; whether it was written.
@@ -124,9 +133,7 @@ impl CappedFile {
 
     /// Makes the file the old one, in the place of that, and continues with an empty one.
     pub(crate) fn set_aside(&mut self) {
-        let renewed = durable::rotate_log(&self.path, &old_path(&self.path))
-            .and_then(|()| durable::open_log(&self.path));
-        match renewed {
+        match self.files.set_aside(&self.path) {
             Ok(file) => self.file = Some(file),
             Err(error) => {
                 self.trouble = Some(LogTrouble::StartedOver(error));
@@ -137,13 +144,6 @@ impl CappedFile {
         }
         self.written = 0;
     }
-}
-
-/// Where the old log of `path` is: the same name with `.1` after it.
-pub fn old_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".1");
-    name.into()
 }
 
 #[cfg(test)]
@@ -172,14 +172,9 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_words_and_nothing_else() {
-        let mut log = CappedFile {
-            path: "/dev/full".into(),
-            cap: 1 << 20,
-            file: Some(File::options().append(true).open("/dev/full").unwrap()),
-            written: 0,
-            failing: false,
-            trouble: None,
-        };
+        let full = File::options().append(true).open("/dev/full").unwrap();
+        let nothing = CappedFile::untouched(Path::new("/dev/full"));
+        let mut log = CappedFile { cap: 1 << 20, file: Some(full), ..nothing };
         assert!(!log.append(b"hello"));
         assert!(matches!(log.trouble.take(), Some(LogTrouble::LeftOut(_))));
         assert!(!log.append(b"hello"));

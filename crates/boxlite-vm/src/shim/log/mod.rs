@@ -4,12 +4,14 @@
 //! output go first.
 
 mod capped;
+mod files;
 mod reader;
 mod record;
 mod writer;
 
 pub(super) use capped::CappedFile;
-pub use capped::old_path;
+pub use files::old_path;
+pub(super) use files::{LogFiles, OwnFiles};
 pub(crate) use reader::RunLog;
 pub use reader::{MainLog, Record};
 pub(crate) use writer::{MainLogWriter, unix_ms};

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use boxlite_proto::Stream;
 use boxlite_types::{Doing, Error, Result};
 use bytes::Bytes;
 
-use super::capped::old_path;
+use super::files::{LogFiles, OwnFiles};
 use super::record::{HEADER_LEN, Header, MARK_LEN, RecordKind};
 
 /// A piece of the main process's output.
@@ -52,6 +53,7 @@ struct Opened {
 pub(crate) struct RunLog {
     pub(super) path: PathBuf,
     pub(super) run: u64,
+    pub(super) files: Arc<dyn LogFiles>,
 }
 
 impl RunLog {
@@ -62,25 +64,25 @@ impl RunLog {
 
     /// Opens it to read from position `from` on.
     pub(crate) fn read_from(&self, from: u64) -> Result<MainLog> {
-        MainLog::open_run(&self.path, self.run, from)
+        MainLog::open_only(&*self.files, &self.path, Some((self.run, from)))
     }
 }
 
 impl MainLog {
     /// Opens the log at `path` (and its old part) to read all runs; a missing log is empty.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_only(path, None)
+        Self::open_only(&OwnFiles, path, None)
     }
 
     /// The same for one run, from position `from` of its output on.
     pub fn open_run(path: &Path, run: u64, from: u64) -> Result<Self> {
-        Self::open_only(path, Some((run, from)))
+        Self::open_only(&OwnFiles, path, Some((run, from)))
     }
 
     /// Returns the runs of which the log at `path` has something: the first, and the last that was begun.
     pub fn runs(path: &Path) -> Result<Option<RangeInclusive<u64>>> {
         let mut runs: Option<RangeInclusive<u64>> = None;
-        for opened in open_files(path)? {
+        for opened in open_files(&OwnFiles, path)? {
             let last = runs.as_ref().map_or(0, |runs| *runs.end());
             if let Some(found) = opened.scan(last)?.runs {
                 let first = runs.map_or(*found.start(), |runs| *runs.start());
@@ -90,8 +92,8 @@ impl MainLog {
         Ok(runs)
     }
 
-    fn open_only(path: &Path, only: Option<(u64, u64)>) -> Result<Self> {
-        let files = open_files(path)?.into_iter();
+    fn open_only(files: &dyn LogFiles, path: &Path, only: Option<(u64, u64)>) -> Result<Self> {
+        let files = open_files(files, path)?.into_iter();
         Ok(Self { files, current: None, run: 0, only, passed: (0, 0), failed: false })
     }
 
@@ -147,19 +149,9 @@ impl MainLog {
 }
 
 /// Opens the log at `path` and its old part, the older first.
-fn open_files(path: &Path) -> Result<Vec<Opened>> {
-    // The current file first: a rotation between the two opens then shows its records twice at worst, and positions
-    // tell them apart.
-    let mut files = Vec::new();
-    for path in [path.to_owned(), old_path(path)] {
-        match File::open(&path) {
-            Ok(file) => files.push(Opened { reader: BufReader::with_capacity(128 << 10, file), path }),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("opening the log", path, error)),
-        }
-    }
-    files.reverse();
-    Ok(files)
+fn open_files(files: &dyn LogFiles, path: &Path) -> Result<Vec<Opened>> {
+    let opened = |file| Opened { reader: BufReader::with_capacity(128 << 10, file), path: path.to_owned() };
+    Ok(files.open(path)?.into_iter().rev().map(opened).collect())
 }
 
 /// What one file of a log holds.
@@ -255,6 +247,7 @@ impl Iterator for MainLog {
 #[cfg(test)]
 mod tests {
     use super::super::MainLogWriter;
+    use super::super::old_path;
     use super::*;
 
     #[test]

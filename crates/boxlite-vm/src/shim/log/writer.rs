@@ -1,11 +1,13 @@
 //! Writing `main.log`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use boxlite_proto::Stream;
 use boxlite_types::Result;
 
+use super::files::{LogFiles, OwnFiles};
 use super::reader::{self, RunLog};
 use super::record::{HEADER_LEN, Header, MARK_LEN, MAX_LEN, RecordKind};
 use super::{CappedFile, MainLog};
@@ -39,8 +41,14 @@ impl MainLogWriter {
     }
 
     fn new(file: CappedFile, path: &Path, run: u64) -> Self {
-        let kept = RunLog { path: path.to_owned(), run };
+        let kept = RunLog { path: path.to_owned(), run, files: Arc::new(OwnFiles) };
         Self { file, kept, marked: false, position: 0, buffer: Vec::new() }
+    }
+
+    /// Has `files` open the log and set it aside from now on, because this process is about to lose its directory.
+    pub(crate) fn entrust(&mut self, files: &Arc<dyn LogFiles>) {
+        self.file.entrust(Arc::clone(files));
+        self.kept.files = Arc::clone(files);
     }
 
     /// What is kept of this run.

@@ -44,21 +44,24 @@ impl Kept {
     }
 }
 
-/// Pauses the guest behind `qmp`, whose memory is all of the memory file `memory`, and writes it down; the caller has it
-/// run on afterwards, whatever came of it.
+/// A template that is being made, by the process that has the home.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    staged: Staged,
+    path: PathBuf,
+    memory: File,
+    guard: SpaceGuard,
+    deadline: Instant,
+}
+
+/// Makes room for a template of the guest whose memory is all of the memory file `memory`. Returns the file to which QEMU is to
+/// write the state of the guest's devices.
 ///
-/// `migrated` receives the result of QEMU's part. `None` while another box keeps the same template.
+/// `None` while another box keeps the same template.
 ///
 /// # Errors
-/// `ResourceExhausted` where there is no room; `Busy` where it takes too long; `Io` where writing failed. Nothing is left
-/// of it then.
-pub(crate) async fn keep(
-    keep: TemplateKeep,
-    home: Home,
-    memory: File,
-    qmp: &Qmp,
-    migrated: oneshot::Receiver<bool>,
-) -> Result<Option<Kept>> {
+/// `ResourceExhausted` where there is no room; `Io` where it cannot be made. Nothing is left of it then.
+pub(crate) fn stage(keep: TemplateKeep, home: &Home, memory: File) -> Result<Option<(Staging, File)>> {
     let name = keep.path.file_name().and_then(|name| name.to_str()).unwrap_or("template");
     let Some(staged) = Staged::take_over(&home.tmp(), &format!("{name}.partial"))? else { return Ok(None) };
     let doing = "keeping a template at";
@@ -67,30 +70,45 @@ pub(crate) async fn keep(
         return Ok(None);
     }
     let deadline = Instant::now() + KEEP_TIMEOUT;
-    let guard = SpaceGuard::under(&home, keep.room)?;
+    let guard = SpaceGuard::under(home, keep.room)?;
     let found = memory.metadata().doing(doing, &keep.path)?;
     guard.check_before(allocated(&found))?;
     let mut state = staged.file().try_clone().doing(doing, &keep.path)?;
     state.set_len(0).and_then(|()| state.seek(SeekFrom::Start(found.len()))).doing(doing, &keep.path)?;
-    let writing = tokio::time::timeout_at(deadline.into(), write_state(qmp, &state, migrated));
-    match writing.await {
-        Ok(Ok(())) => {}
+    Ok(Some((Staging { staged, path: keep.path, memory, guard, deadline }, state)))
+}
+
+impl Staging {
+    /// Copies the guest's memory, beside which the state of its devices has been written. Blocks.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where there is no room; `Busy` where it takes too long; `Io` where writing failed. Nothing is left
+    /// of it then.
+    pub(crate) fn copy_memory(self) -> Result<Kept> {
+        copy_memory(&self.memory, self.staged.file(), &self.guard, self.deadline)
+            .map_err(|error| error.while_doing("keeping a template"))?;
+        Ok(Kept { staged: self.staged, path: self.path })
+    }
+}
+
+/// Has the QEMU behind `qmp` pause the guest and write to `state` all that is not its memory; the caller has it run on afterwards,
+/// whatever came of it.
+///
+/// `migrated` receives the result of QEMU's part.
+///
+/// # Errors
+/// `Busy` where it takes too long; `Unsupported` where QEMU does not do it.
+pub(crate) async fn tell_state(qmp: &Qmp, state: &File, migrated: oneshot::Receiver<bool>) -> Result<()> {
+    match tokio::time::timeout(KEEP_TIMEOUT, write_state(qmp, state, migrated)).await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            return Err(Error::unsupported("QEMU did not tell the state of its devices").because(error));
+            Err(Error::unsupported("QEMU did not tell the state of its devices").because(error))
         }
         Err(_) => {
             let _ = qmp.execute("migrate_cancel", Value::Null).await;
-            return Err(late());
+            Err(late())
         }
     }
-    let kept = Kept { staged, path: keep.path };
-    tokio::task::spawn_blocking(move || {
-        copy_memory(&memory, kept.staged.file(), &guard, deadline)
-            .map_err(|error| error.while_doing("keeping a template"))?;
-        Ok(Some(kept))
-    })
-    .await
-    .unwrap_or_else(|error| Err(Error::bug("copying a guest's memory panicked").because(error)))
 }
 
 /// Has QEMU pause the guest and write all that is not its memory to `state`, from where that stands.

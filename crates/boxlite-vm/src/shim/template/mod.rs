@@ -27,7 +27,7 @@ use boxlite_types::{Doing, Result};
 
 use super::launch::{GuestOrigin, LaunchSpec, TemplateKeep};
 
-pub(crate) use keep::{Kept, keep};
+pub(crate) use keep::{Kept, stage, tell_state};
 pub(crate) use restore::restore;
 
 /// What the names of templates begin with.

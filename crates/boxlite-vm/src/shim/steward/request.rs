@@ -1,0 +1,200 @@
+//! What a shim asks of its steward, and how that is told: one short message each, of a kind and a number.
+//!
+//! A shim that a guest has taken over says what it likes. So there is nothing in a message to parse but a number, and no
+//! request concerns any box but the shim's own.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+
+/// Bytes of a request: its kind and its number.
+const LENGTH: usize = 9;
+
+/// Most files that come with an answer.
+const MAX_FILES: usize = 2;
+
+/// A request of a shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Request {
+    /// The box runs: what is to be done at its end is to be done from now on.
+    Runs,
+    /// Garbage is to be collected until so many bytes are free.
+    FreeSpace(u64),
+    /// The overlay has grown: what is in it is no longer claimed.
+    FollowClaim,
+    /// A guest that must finish needs the home's flush reserve.
+    ReleaseReserve,
+    /// QEMU has gone: the programs that serve its devices are to end.
+    EndDevices,
+    /// The guest of the template did not come up.
+    DiscardTemplate,
+    /// A log has reached its cap: it becomes the old one; the answer has the new one.
+    SetAside(LogName),
+    /// The answer has the main process's log and, where there is one, the old one.
+    OpenLog,
+    /// The guest is to be kept as a template; the answer has the file for its devices' state, unless it cannot be kept.
+    StageTemplate,
+    /// The guest's devices have told their state: its memory is to be copied; the answer comes when that is done.
+    KeepTemplate,
+}
+
+/// A log of a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::shim) enum LogName {
+    /// The main process's output.
+    Main,
+    /// The guest's serial console.
+    Console,
+    /// The shim's own words.
+    Own,
+}
+
+impl Request {
+    fn encode(self) -> [u8; LENGTH] {
+        let (kind, number) = match self {
+            Self::Runs => (0, 0),
+            Self::FreeSpace(wanted) => (1, wanted),
+            Self::FollowClaim => (2, 0),
+            Self::ReleaseReserve => (3, 0),
+            Self::EndDevices => (4, 0),
+            Self::DiscardTemplate => (5, 0),
+            Self::SetAside(LogName::Main) => (6, 0),
+            Self::SetAside(LogName::Console) => (6, 1),
+            Self::SetAside(LogName::Own) => (6, 2),
+            Self::OpenLog => (7, 0),
+            Self::StageTemplate => (8, 0),
+            Self::KeepTemplate => (9, 0),
+        };
+        let mut message = [kind; LENGTH];
+        message[1..].copy_from_slice(&u64::to_le_bytes(number));
+        message
+    }
+
+    fn decode(message: &[u8]) -> Option<Self> {
+        let message: [u8; LENGTH] = message.try_into().ok()?;
+        let [kind, number @ ..] = message;
+        Some(match (kind, u64::from_le_bytes(number)) {
+            (0, 0) => Self::Runs,
+            (1, wanted) => Self::FreeSpace(wanted),
+            (2, 0) => Self::FollowClaim,
+            (3, 0) => Self::ReleaseReserve,
+            (4, 0) => Self::EndDevices,
+            (5, 0) => Self::DiscardTemplate,
+            (6, 0) => Self::SetAside(LogName::Main),
+            (6, 1) => Self::SetAside(LogName::Console),
+            (6, 2) => Self::SetAside(LogName::Own),
+            (7, 0) => Self::OpenLog,
+            (8, 0) => Self::StageTemplate,
+            (9, 0) => Self::KeepTemplate,
+            _ => return None,
+        })
+    }
+
+    /// Sends it, and waits for room in the socket unless `flags` say otherwise.
+    pub(super) fn send(self, socket: impl AsFd, flags: SendFlags) -> io::Result<()> {
+        send(socket, &self.encode(), &[], flags)
+    }
+
+    /// Waits for one; `None` when the shim has gone, or says something that no shim says.
+    pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Self>> {
+        // One byte more, so that a longer message is seen to be one.
+        let mut message = [0; LENGTH + 1];
+        let (length, _) = receive(socket, &mut message)?;
+        Ok(Self::decode(&message[..length]))
+    }
+}
+
+/// Answers a request: whether it was carried out, and the files that belong to the answer.
+pub(super) fn answer(socket: impl AsFd, done: bool, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send(socket, &[u8::from(done)], files, SendFlags::DONTWAIT)
+}
+
+/// Waits for the answer.
+///
+/// # Errors
+/// `UnexpectedEof` when the steward has gone.
+pub(super) fn answered(socket: impl AsFd) -> io::Result<(bool, Vec<OwnedFd>)> {
+    let mut message = [0; 1];
+    match receive(socket, &mut message)? {
+        (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+        (_, files) => Ok((message[0] == 1, files)),
+    }
+}
+
+fn send(socket: impl AsFd, message: &[u8], files: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(files));
+    }
+    let flags = flags | SendFlags::NOSIGNAL;
+    loop {
+        match rustix::net::sendmsg(&socket, &[IoSlice::new(message)], &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            sent => return Ok(sent.map(drop)?),
+        }
+    }
+}
+
+fn receive(socket: impl AsFd, message: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut buffers = [IoSliceMut::new(message)];
+        match rustix::net::recvmsg(&socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut files = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = part {
+            files.extend(descriptors);
+        }
+    }
+    Ok((received.bytes, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Request; 12] = [
+        Request::Runs,
+        Request::FreeSpace(u64::MAX),
+        Request::FollowClaim,
+        Request::ReleaseReserve,
+        Request::EndDevices,
+        Request::DiscardTemplate,
+        Request::SetAside(LogName::Main),
+        Request::SetAside(LogName::Console),
+        Request::SetAside(LogName::Own),
+        Request::OpenLog,
+        Request::StageTemplate,
+        Request::KeepTemplate,
+    ];
+
+    #[test]
+    fn what_is_asked_is_understood() {
+        for request in ALL {
+            assert_eq!(Request::decode(&request.encode()), Some(request));
+        }
+    }
+
+    proptest! {
+        /// A message has one meaning or none: what is understood is exactly what a shim would have sent.
+        #[test]
+        fn whatever_is_sent_is_a_request_or_nothing(message in proptest::collection::vec(0..12_u8, 0..12)) {
+            if let Some(request) = Request::decode(&message) {
+                prop_assert_eq!(request.encode().to_vec(), message);
+            }
+        }
+    }
+}
