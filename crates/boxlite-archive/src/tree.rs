@@ -313,7 +313,7 @@ mod tests {
         assert!(read.is_empty());
     }
 
-    /// Mutations tried: each check of `is_clean`, of the runs and of a record's length left out fails this.
+    /// Mutations tried: `..` as a name, runs that overlap, and records of any length, each fail this.
     #[test]
     fn what_a_hostile_writer_sends_is_refused() {
         for path in [&b"/etc"[..], b"a/../b", b"..", b"a//b", b"a/", b"a\0b", b".", &[b'x'; 256]] {
@@ -334,6 +334,13 @@ mod tests {
         {
             assert!(TreeFile::read(&mut &hostile[..]).is_err(), "{hostile:?}");
             assert!(FileDetail::read(&mut &hostile[..]).is_err(), "{hostile:?}");
+        }
+        // Before memory is set aside for it.
+        let endless = [0, 0, 0x50, 0];
+        let kinds =
+            [TreeFile::read(&mut &endless[..]).map(drop), FileDetail::read(&mut &endless[..]).map(drop)];
+        for kind in kinds.map(|read| read.unwrap_err().kind()) {
+            assert_eq!(kind, io::ErrorKind::InvalidData);
         }
         let selection: Vec<u8> =
             [3_u32, 3, SELECTION_END].iter().flat_map(|place| place.to_le_bytes()).collect();

@@ -74,8 +74,6 @@ fn assert_same(one: &[String], other: &[String], what: &str) {
     assert!(missing.is_empty() && more.is_empty(), "{what}: {missing:#?}\nbut {more:#?}");
 }
 
-/// Mutations tried: whiteouts left out of the layer, fractions of times left out of the pax header, and hard links packed as files
-/// of their own, each fail this.
 #[test]
 fn a_committed_image_has_what_the_box_had_and_runs() {
     if !oracle::require_root("unpacking devices and owners")

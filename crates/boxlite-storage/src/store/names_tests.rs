@@ -36,7 +36,7 @@ fn registry_names(store: &Store) -> Vec<Option<String>> {
     names
 }
 
-/// Mutations tried: `name_image` without its note of names given here, and without taking the note back, each fail this.
+/// Mutation tried: `name_image` without its note of names given here fails this.
 #[test]
 fn only_a_name_under_which_an_image_was_found_is_a_registrys() {
     let scratch = tempfile::tempdir().unwrap();

@@ -91,7 +91,7 @@ async fn what_cannot_be_pushed_says_why() {
     assert_eq!(dead.kind(), ErrorKind::Unavailable, "{dead}");
 }
 
-/// Mutations tried: an upload that goes on at 0 after a break, and a PUT of the manifest before the blobs, each fail this.
+/// Mutation tried: an upload that goes on at 0 after a break fails this.
 #[tokio::test]
 async fn an_upload_that_breaks_off_goes_on_where_it_stopped() {
     let (scratch, image) = with_image().await;

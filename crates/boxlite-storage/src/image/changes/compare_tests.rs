@@ -35,7 +35,7 @@ fn found(image: &ImageTree, files: Vec<TreeFile>) -> Vec<String> {
 const DIR: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 
-/// Mutations tried: each comparison of `differs` and `keeps_times`, and the rule for directories, left out fails this.
+/// Mutation tried: times of change left out of account fail this.
 #[test]
 fn what_was_touched_is_changed_and_what_was_not_is_not() {
     let image = image(&[

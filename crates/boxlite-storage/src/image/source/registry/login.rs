@@ -261,8 +261,7 @@ mod tests {
         }
     }
 
-    /// Mutations tried: without the lock, the second of two changes loses the first; with the `retain` left out, the old
-    /// password stays under another spelling of the key.
+    /// Mutation tried: without the lock, changes that are made at once lose each other.
     #[test]
     fn a_change_keeps_all_else_and_is_private() {
         let scratch = tempfile::tempdir().unwrap();
