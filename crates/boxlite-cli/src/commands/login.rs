@@ -24,7 +24,7 @@ pub(crate) struct LoginArgs {
     /// Allow plain HTTP and untrusted certificates with the registry, which is sent the password all the same
     #[arg(long)]
     insecure: bool,
-    /// The registry, HOST[:PORT] [default: Docker Hub]
+    /// The registry, `HOST[:PORT]` [default: Docker Hub]
     #[arg(value_name = "REGISTRY")]
     registry: Option<String>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct LoginArgs {
 /// `logout`.
 #[derive(Debug, Args)]
 pub(crate) struct LogoutArgs {
-    /// The registry, HOST[:PORT] [default: Docker Hub]
+    /// The registry, `HOST[:PORT]` [default: Docker Hub]
     #[arg(value_name = "REGISTRY")]
     registry: Option<String>,
 }
