@@ -81,10 +81,9 @@ async fn several_images_names_and_compressed_archives_arrive_whole() {
         let packed = scratch.path(&format!("archive.tar.{suffix}"));
         for as_file in [true, false] {
             let fresh = Scratch::new();
-            let input = match as_file {
-                true => ImageArchive::File(packed.clone()),
-                false => ImageArchive::Stream(Box::new(std::fs::File::open(&packed).unwrap())),
-            };
+            let stream = || Box::new(std::fs::File::open(&packed).unwrap());
+            let input =
+                if as_file { ImageArchive::File(packed.clone()) } else { ImageArchive::Stream(stream()) };
             let loaded = fresh.images.load(input, Arc::new(())).await.unwrap();
             let names: Vec<usize> = loaded.iter().map(|image| image.references.len()).collect();
             assert_eq!(names, [2, 0], "{loaded:?}");
