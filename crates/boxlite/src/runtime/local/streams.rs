@@ -98,7 +98,7 @@ mod tests {
     #[tokio::test]
     async fn an_archive_that_is_given_up_never_looks_whole() {
         let mut whole = Vec::new();
-        written(|out| out.write_all(&[7; 1 << 20]).map_err(|error| Error::io("writing", "x", error)))
+        written(|out| out.write_all(&vec![7; 1 << 20]).map_err(|error| Error::io("writing", "x", error)))
             .read_to_end(&mut whole)
             .await
             .unwrap();
