@@ -143,6 +143,11 @@ impl Home {
         self.root.join("config.toml")
     }
 
+    /// What has happened in the home.
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.jsonl")
+    }
+
     /// The file whose byte-range locks are the live claims on disk space.
     pub fn claims(&self) -> PathBuf {
         self.root.join("claims")

@@ -11,6 +11,7 @@ pub mod admission;
 mod blocking;
 pub mod boot_file;
 pub mod durable;
+mod events;
 mod home;
 mod id;
 mod identity;
@@ -19,6 +20,7 @@ mod reserve;
 pub mod settings;
 
 pub use blocking::blocking;
+pub use events::EventLog;
 pub use home::{BoxPaths, Home};
 pub use id::is_id;
 pub use identity::HomeIdentity;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, ImageConfig, PortForward, Restarts, Volume};
+use crate::{BoxOptions, ImageConfig, PortForward, Volume};
 
 /// The durable record of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,24 @@ pub enum Phase {
         /// Why, in one sentence.
         reason: String,
     },
+}
+
+/// What is recorded of a box's restarts since its user started it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Restarts {
+    /// The run that is restarted when it ends; a run that the user has begun meanwhile has another.
+    pub run: String,
+    /// Restarts so far, those that were refused included.
+    pub count: u32,
+    /// The pause before the last of them, in milliseconds.
+    pub delay_ms: u64,
+    /// The user has stopped the box.
+    pub halted: bool,
+    /// How the run before the present one ended.
+    pub last: Option<RunOutcome>,
+    /// Why the last restart was refused.
+    pub refused: Option<String>,
 }
 
 /// How a run ended: its outcome as the record keeps it.

@@ -18,6 +18,7 @@ mod box_record;
 mod change;
 mod digest;
 mod error;
+mod event;
 mod execution;
 pub mod gc;
 mod host;
@@ -39,11 +40,12 @@ pub use activity::{Activity, Consumption};
 pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
-pub use box_record::{BoxDescription, BoxRecord, Phase, RunOutcome};
+pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome};
 pub use boxlite_proto::{GuestMetrics, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination};
 pub use change::{ChangeKind, CommitOptions, FileChange};
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
+pub use event::{EventAction, EventOptions, EventPage, EventPosition, EventSubject, HomeEvent};
 pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use host::{
@@ -60,7 +62,7 @@ pub use requests::{
     Adoption, BoxFilter, CopyOptions, ExecOptions, ListOptions, LogLine, LogOptions, Purge, RemoveOptions,
     StopOptions,
 };
-pub use restart::{RestartPolicy, Restarts};
+pub use restart::RestartPolicy;
 pub use signal::{parse_signal, stop_signal};
 pub use space::{FreeSpace, Verdict};
 pub use update::{CloneOptions, UpdateOptions};

@@ -40,6 +40,21 @@ pub enum PauseCause {
     User,
 }
 
+impl PauseCause {
+    /// Every cause.
+    pub const ALL: [Self; 4] = [Self::HostDisk, Self::Volume, Self::DiskQuota, Self::User];
+
+    /// Its name for programs, as it serialises.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HostDisk => "host_disk",
+            Self::Volume => "volume",
+            Self::DiskQuota => "disk_quota",
+            Self::User => "user",
+        }
+    }
+}
+
 /// A disk quota and what is used of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaUse {

@@ -1,11 +1,11 @@
-//! Whether a box that has ended is started again, and how often that has happened.
+//! Whether a box that has ended is started again.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, RunOutcome};
+use crate::Error;
 
 /// When a box whose run has ended is started again. A stop by its user always ends it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,24 +76,6 @@ impl From<RestartPolicy> for String {
     fn from(policy: RestartPolicy) -> Self {
         policy.to_string()
     }
-}
-
-/// What is recorded of a box's restarts since its user started it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Restarts {
-    /// The run that is restarted when it ends; a run that the user has begun meanwhile has another.
-    pub run: String,
-    /// Restarts so far, those that were refused included.
-    pub count: u32,
-    /// The pause before the last of them, in milliseconds.
-    pub delay_ms: u64,
-    /// The user has stopped the box.
-    pub halted: bool,
-    /// How the run before the present one ended.
-    pub last: Option<RunOutcome>,
-    /// Why the last restart was refused.
-    pub refused: Option<String>,
 }
 
 #[cfg(test)]

@@ -146,6 +146,8 @@ fn set_variables(env: &mut Vec<String>, more: Vec<String>) {
 }
 
 /// Tells a value that is absent from one that is `null`.
+// That is what the two levels are for.
+#[allow(clippy::option_option)]
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }

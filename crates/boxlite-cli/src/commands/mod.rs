@@ -10,6 +10,7 @@ mod cp;
 mod create;
 mod diff;
 mod each;
+mod events;
 mod exec;
 mod export;
 mod gc;
@@ -147,6 +148,8 @@ pub(crate) enum CliCommand {
     Port(port::PortArgs),
     /// Show what boxes consume, once a second
     Stats(stats::StatsArgs),
+    /// Show what happens in the home, as lines of JSON
+    Events(events::EventsArgs),
     /// Copy files between a box and the host
     #[command(after_help = cp::CopyArgs::RULES)]
     Cp(cp::CopyArgs),
@@ -239,6 +242,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         }
         CliCommand::Pause(args) => unpause::pause(&runtime()?, args).await,
         CliCommand::Unpause(args) => unpause::unpause(&runtime()?, args).await,
+        CliCommand::Events(args) => events::events(&existing()?, args).await,
         CliCommand::Stats(args) => stats::stats(&runtime()?, args).await,
         CliCommand::Port(args) => port::port(&runtime()?, args).await,
         CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,

@@ -27,7 +27,7 @@ pub(crate) struct StatsArgs {
     /// Print one set of figures, over a second, and end
     #[arg(long)]
     no_stream: bool,
-    /// Lay the output out as a table, as JSON (one line per set of figures), or by a template such as '{{.name}} {{.cpu_percent}}'
+    /// Lay the output out as a table, as JSON (one line per set of figures), or by a template such as '{{.name}} {{.state}}'
     #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
     format: Layout,
     /// Names, ids or unique beginnings of ids [default: all that run]

@@ -11,7 +11,6 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
         "top" => "`boxlite exec BOX ps` lists the processes of a box",
-        "events" => "`boxlite wait` waits for ends, and `boxlite ls --format json` shows states",
         "network" => {
             "each box has a network of its own: --network none takes it away, and -p forwards ports of the host"
         }

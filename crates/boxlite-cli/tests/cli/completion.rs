@@ -14,7 +14,8 @@ fn offered(home: &Home, words: &[&str]) -> Vec<String> {
                   printf '%s\\n' \"${COMPREPLY[@]}\"";
     let mut command = Command::new("bash");
     command.args(["-c", script, "bash"]).args(words).env("BOXLITE_HOME", home.path());
-    let path = format!("{}:{}", Path::new(program()).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let path =
+        format!("{}:{}", Path::new(program()).parent().unwrap().display(), std::env::var("PATH").unwrap());
     command.env("PATH", path).env_remove("BOXLITE_REST_URL");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = Output::of(command.spawn().unwrap());

@@ -1,6 +1,6 @@
 //! How much space everything takes: the figures of `system df`. Allocated bytes throughout.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub fn usage(
     home: &Home,
     catalog: &Arc<dyn Catalog>,
     settings: &Settings,
-    running: &HashSet<String>,
+    running: &BTreeSet<String>,
 ) -> Result<Usage> {
     let rules = Rules::new(settings, &GcOptions::default(), &[]);
     let plan = GcPlan::make(&GcScope { home, catalog: &**catalog, rules });
@@ -35,7 +35,7 @@ pub fn usage(
 struct Measuring<'a> {
     plan: &'a GcPlan,
     home: &'a Home,
-    running: &'a HashSet<String>,
+    running: &'a BTreeSet<String>,
     usage: Usage,
     /// Paths of what the plan removes.
     removed: HashSet<&'a Path>,
@@ -46,7 +46,7 @@ struct Measuring<'a> {
 }
 
 impl<'a> Measuring<'a> {
-    fn of(plan: &'a GcPlan, home: &'a Home, running: &'a HashSet<String>) -> Self {
+    fn of(plan: &'a GcPlan, home: &'a Home, running: &'a BTreeSet<String>) -> Self {
         let usage = Usage {
             unreadable: plan.unreadable.clone(),
             reclaimable: plan.reclaimable().bytes,

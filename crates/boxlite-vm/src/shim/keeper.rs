@@ -10,20 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use boxlite_types::{Doing, Error, Result};
-use serde::{Deserialize, Serialize};
 
 use super::handover::LaunchMessage;
 use super::log::CappedFile;
 
 /// The most bytes of a keeper's own log.
 const LOG_CAP: u64 = 64 << 10;
-
-/// What a keeper is told at launch. Without one, no process is left when the run has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeeperSpec {
-    /// What the starter of the box needs to know to start it again; the shim does not look into it.
-    pub starter: serde_json::Value,
-}
 
 /// The parent of a shim whose box is looked after when its run has ended.
 #[derive(Debug)]
@@ -79,7 +71,7 @@ impl Keeper {
         &self.run
     }
 
-    /// As in [`KeeperSpec::starter`].
+    /// As in [`super::KeeperSpec::starter`].
     pub fn starter(&self) -> &serde_json::Value {
         &self.starter
     }

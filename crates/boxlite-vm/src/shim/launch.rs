@@ -10,7 +10,6 @@ use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::accel::{self, Accelerator};
-use super::keeper::KeeperSpec;
 use super::quota::DiskQuota;
 use crate::net::Network;
 use crate::volume::Shares;
@@ -129,6 +128,13 @@ pub enum GuestOrigin {
     BootAndKeep(TemplateKeep),
     /// It is restored from the template at this path.
     Template(PathBuf),
+}
+
+/// What a keeper is told at launch. Without one, no process is left when the run has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperSpec {
+    /// What the starter of the box needs to know to start it again; the shim does not look into it.
+    pub starter: serde_json::Value,
 }
 
 /// Where a template is to be, and what it must leave of the host's disk.

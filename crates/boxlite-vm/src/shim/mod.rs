@@ -46,8 +46,10 @@ pub use accel::{Accel, Accelerator};
 pub use boxlite_jail::{MeasureState, jailer};
 pub use client::{ShimClient, wait_until_gone};
 pub use jail::examine as examine_jail;
-pub use keeper::{Keeper, KeeperSpec};
-pub use launch::{DiskFloors, GuestOrigin, JailPolicy, LaunchSpec, LogCaps, Purpose, TemplateKeep};
+pub use keeper::Keeper;
+pub use launch::{
+    DiskFloors, GuestOrigin, JailPolicy, KeeperSpec, LaunchSpec, LogCaps, Purpose, TemplateKeep,
+};
 pub use log::old_path;
 pub use log::{MainLog, Record};
 pub use memory::{guest_memory, memory_need, memory_used};

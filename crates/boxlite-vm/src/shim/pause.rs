@@ -80,6 +80,14 @@ struct ShownReason {
     quota: Option<DiskQuota>,
 }
 
+/// What has changed about what is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PauseChange {
+    None,
+    Paused(PauseCause),
+    GoesOn,
+}
+
 /// The room in which one run shows its pauses.
 #[derive(Debug)]
 pub(crate) struct PauseSlot {
@@ -95,7 +103,7 @@ impl PauseSlot {
     }
 
     /// Shows that the guest is paused for this reason, or that it is not; writes nothing while that stays the same.
-    pub(crate) fn show(&mut self, reason: Option<PauseReason<'_>>) -> Result<()> {
+    pub(crate) fn show(&mut self, reason: Option<PauseReason<'_>>) -> Result<PauseChange> {
         let reason = reason.map(|PauseReason { cause, path, resumes_at, quota }| ShownReason {
             cause,
             path: path.to_owned(),
@@ -103,19 +111,24 @@ impl PauseSlot {
             quota,
         });
         if reason == self.shown {
-            return Ok(());
+            return Ok(PauseChange::None);
         }
         self.shown = reason;
+        let change = match &self.shown {
+            None => PauseChange::GoesOn,
+            Some(reason) => PauseChange::Paused(reason.cause),
+        };
         match &self.shown {
             None => {
                 tracing::info!("the guest resumes");
-                self.slot.clear()
+                self.slot.clear()?;
             }
             Some(reason) => {
                 tracing::warn!(?reason, "the guest is paused");
-                self.slot.write_volatile(&self.text(reason)?)
+                self.slot.write_volatile(&self.text(reason)?)?;
             }
         }
+        Ok(change)
     }
 
     fn text(&self, reason: &ShownReason) -> Result<Vec<u8>> {

@@ -37,7 +37,7 @@ const MAX_BASES: usize = 32;
 pub(crate) fn clone(
     context: &Arc<LocalContext>,
     source: &mut BoxGuard,
-    options: CloneOptions,
+    options: &CloneOptions,
 ) -> Result<NewBox> {
     if let Some(name) = &options.name {
         name::check(name)?;

@@ -32,6 +32,6 @@ pub(crate) use memory::{check as check_memory, figures as memory_figures};
 pub(crate) use observe::{Observed, describe, describe_listed};
 pub(crate) use process::exec_process;
 pub(crate) use remove::{ended, expire, reap, remove, remove_damaged, remove_expired};
-pub(crate) use restart::{Decision, PendingRestart, after_refusal, decide, halt};
+pub(crate) use restart::{Decision, PendingRestart, after_refusal, decide};
 pub(crate) use start::{MaintenanceBoot, boot_for_maintenance, start};
-pub(crate) use update::update;
+pub(crate) use update::{halt, update};

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use boxlite_home::EventLog;
 use boxlite_home::durable::{self, Lock, fault};
 use boxlite_storage::gc;
 use boxlite_storage::store::{IntentKind, ListedBox};
-use boxlite_types::{BoxRecord, Doing, Error, ErrorKind, Phase, Result};
+use boxlite_types::{BoxRecord, Doing, Error, ErrorKind, EventAction, HomeEvent, Phase, Result};
 use jiff::{SignedDuration, Timestamp};
 
 use super::guard::shim_lock;
@@ -29,6 +30,8 @@ pub(crate) fn remove(context: &LocalContext, guard: &BoxGuard) -> Result<()> {
     durable::discard_dir(guard.paths.root(), &context.home.tmp())?;
     forget(context, &guard.record.id);
     released(context);
+    let event = HomeEvent::of_box(EventAction::Remove, &guard.record.id, Some(&guard.record.name));
+    EventLog::of(&context.home).note(&event);
     Ok(())
 }
 
@@ -90,15 +93,17 @@ pub(super) fn forget(context: &LocalContext, id: &str) {
 ///
 /// A failure with one of them is logged and left to the next time: listing and gc continue, also on a full disk.
 pub(crate) fn reap(context: &LocalContext) -> Result<()> {
-    reap_of(context, context.store.boxes()?)
+    reap_of(context, context.store.boxes()?);
+    Ok(())
 }
 
 /// Removes the boxes whose time to live has passed; reads only the records that have one.
 pub(crate) fn expire(context: &LocalContext) -> Result<()> {
-    reap_of(context, context.store.boxes_with_ttl()?)
+    reap_of(context, context.store.boxes_with_ttl()?);
+    Ok(())
 }
 
-fn reap_of(context: &LocalContext, boxes: Vec<ListedBox>) -> Result<()> {
+fn reap_of(context: &LocalContext, boxes: Vec<ListedBox>) {
     for record in boxes.into_iter().filter_map(ListedBox::whole) {
         let removed = match record.options.ttl {
             Some(_) => remove_expired(context, &record).map(drop),
@@ -108,7 +113,6 @@ fn reap_of(context: &LocalContext, boxes: Vec<ListedBox>) -> Result<()> {
             tracing::warn!(id = record.id, error = %error.chain(), "an ended box could not be removed");
         }
     }
-    Ok(())
 }
 
 /// Removes the box of `record` if its time to live has passed; returns when that will be, for one that has stopped and stays.

@@ -12,9 +12,6 @@ use boxlite_home::durable::Lock;
 use boxlite_types::{BoxRecord, Error, Phase, RestartPolicy, Restarts, Result, RunOutcome};
 use jiff::Timestamp;
 
-use super::BoxGuard;
-use crate::context::LocalContext;
-
 /// The first pause; each further one is twice as long.
 const MIN_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -81,15 +78,6 @@ pub(crate) fn after_refusal(policy: RestartPolicy, restarts: &Restarts, error: &
         refused: Some(error.chain().to_string()),
         ..restarts.clone()
     })
-}
-
-/// Records that the user has stopped the guarded box, so that it is not restarted.
-pub(crate) fn halt(context: &LocalContext, guard: &mut BoxGuard) -> Result<()> {
-    if guard.record.options.restart == RestartPolicy::No || guard.record.restarts.halted {
-        return Ok(());
-    }
-    guard.record.restarts.halted = true;
-    context.store.update_box(&guard.record)
 }
 
 /// The sign that this process waits to restart a box.

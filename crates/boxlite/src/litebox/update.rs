@@ -71,3 +71,12 @@ fn refuse_running(record: &BoxRecord, changes: &UpdateOptions) -> Result<()> {
     }
     Ok(())
 }
+
+/// Records that the user has stopped the guarded box, so that it is not restarted.
+pub(crate) fn halt(context: &LocalContext, guard: &mut BoxGuard) -> Result<()> {
+    if guard.record.options.restart == RestartPolicy::No || guard.record.restarts.halted {
+        return Ok(());
+    }
+    guard.record.restarts.halted = true;
+    context.store.update_box(&guard.record)
+}

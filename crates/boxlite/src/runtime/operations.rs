@@ -12,9 +12,9 @@ use std::sync::Arc;
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
-    CopyOptions, ExecOptions, Execution, ExitStatus, FileChange, GcOptions, GcReport, HistoryEntry, HostInfo,
-    Image, ListOptions, LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal,
-    RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExitStatus, FileChange, GcOptions,
+    GcReport, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login, ProgressSink,
+    PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -139,6 +139,10 @@ home_operations! {
 
         /// Measures what takes how much of the disk, in allocated bytes, by kind, box and image.
         async fn disk_usage(&self) -> Result<Usage>;
+
+        /// Reads what has happened in the home, as far as its bounded log still has it. Who follows it asks again with the
+        /// position of the last page.
+        async fn events(&self, options: EventOptions) -> Result<EventPage>;
 
         /// Counts what this runtime has done since it was opened; of a remote one, what its server has done.
         async fn activity(&self) -> Result<Activity>;

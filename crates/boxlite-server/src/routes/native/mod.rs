@@ -17,6 +17,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/runtime/info", get(host::info))
         .route("/v1/runtime/usage", get(host::usage))
+        .route("/v1/runtime/events", get(host::events))
         .route("/v1/runtime/activity", get(host::activity))
         .route("/v1/runtime/images", get(images::images).post(images::pull))
         .route("/v1/runtime/image", get(images::image).delete(images::remove_image))

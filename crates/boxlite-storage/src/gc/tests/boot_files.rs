@@ -58,7 +58,7 @@ fn what_was_booted_within_a_day_and_the_last_of_each_kind_stay() {
 
     let plan = place.gc(&dry_run());
     let space =
-        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new()).unwrap();
     let directory = std::fs::metadata(place.home.vm()).unwrap().blocks() * 512;
     assert_eq!(space.boot_files.allocated, du(&place.home.vm()) - directory);
     assert_eq!((space.boot_files.count, space.boot_files.reclaimable), (12, 3 * 8192));

@@ -165,7 +165,7 @@ fn usage_and_explanation_know_deltas() {
     place.overlay("one", &place.delta_path("high"), Qcow2);
     place.record("one", "high");
     let found =
-        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new()).unwrap();
     let du = |name: &str| super::place::du(&place.delta_path(name));
     assert_eq!((found.deltas.count, found.deltas.reclaimable), (3, du("other")));
     assert_eq!(found.deltas.allocated, du("low") + du("high") + du("other"));

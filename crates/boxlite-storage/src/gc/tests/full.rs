@@ -67,7 +67,7 @@ fn frees_when(fill: &[fn(&Path)]) {
     let home = Home::open(home.root()).unwrap();
     let catalog: Arc<dyn Catalog> = Arc::new(Store::open(&home.database()).unwrap());
     assert!(
-        usage(&home, &catalog, &settings, &std::collections::HashSet::new()).unwrap().unreadable.is_empty()
+        usage(&home, &catalog, &settings, &std::collections::BTreeSet::new()).unwrap().unreadable.is_empty()
     );
     let plan =
         collect(&home, &catalog, &settings, &GcOptions { dry_run: true, ..GcOptions::default() }).unwrap();

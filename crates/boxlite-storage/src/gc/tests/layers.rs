@@ -211,7 +211,7 @@ fn usage_says_what_images_share_and_explanations_show_chains() {
     }
     let du = super::place::du;
     let shared = du(&place.home.disk_image(&base));
-    let found = usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new())
+    let found = usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new())
         .unwrap()
         .image_shares;
     let rows: Vec<_> = found.iter().map(|row| (&*row.digest, row.files, row.shared, row.unique)).collect();

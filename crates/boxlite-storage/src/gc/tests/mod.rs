@@ -154,7 +154,7 @@ fn strays_beside_disk_images_are_never_touched_or_counted() {
     assert_eq!(report.disk_images.len(), 1);
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 9);
     let usage =
-        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new()).unwrap();
     assert_eq!(usage.disk_images.count, 0);
 }
 
@@ -662,7 +662,7 @@ fn the_figures_are_those_of_du() {
     }
     place.blob("b", AGED);
     let usage =
-        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new()).unwrap();
     let root = |name: &str| place.home.of_box(name).root().to_owned();
     for found in &usage.boxes {
         assert_eq!(found.overlays + found.logs, du(&root(&found.id)));

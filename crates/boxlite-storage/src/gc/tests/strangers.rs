@@ -156,7 +156,7 @@ fn the_rows_of_usage_add_up() {
     }
     std::fs::write(place.home.root().join("notes.txt"), vec![1; 20_000]).unwrap();
     let found =
-        usage(&place.home, &place.catalog(), &place.settings, &std::collections::HashSet::new()).unwrap();
+        usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new()).unwrap();
     let rows: [KindUsage; 10] = [
         found.disk_images,
         found.overlays,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The share of one processor, in percent, from which the guest counts as working.
-const BUSY_PERCENT: u128 = 5;
+const BUSY_PERCENT: u128 = 2;
 
 /// What can be seen of a box's use. The counts only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +100,8 @@ mod tests {
         let working = |percent: u64| {
             move |now| BoxUse { cpu: Some(Duration::from_millis(now * percent * 10)), ..UNUSED }
         };
-        assert_eq!(stopped_at(working(5)), None);
-        assert_eq!(stopped_at(working(4)), Some(5));
+        assert_eq!(stopped_at(working(2)), None);
+        assert_eq!(stopped_at(working(1)), Some(5));
         assert_eq!(stopped_at(|_| BoxUse { cpu: None, ..UNUSED }), None, "what is not known counts as use");
     }
 

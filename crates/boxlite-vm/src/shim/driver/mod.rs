@@ -34,7 +34,7 @@ use vcpus::Vcpus;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
-use super::pause::{PauseReason, PauseSlot};
+use super::pause::{PauseChange, PauseReason, PauseSlot};
 use super::sink::FrameSink;
 use super::steward::StewardLink;
 use super::vmm::qmp::{Qmp, QmpEvent};
@@ -322,8 +322,9 @@ impl Driver {
             })
         };
         let reason = by_user.or_else(for_space);
-        if let Err(error) = self.pause.show(reason) {
-            tracing::warn!(error = %error.chain(), "the guest's pause is not shown");
+        match self.pause.show(reason) {
+            Ok(change) => self.steward.pause_changed(change),
+            Err(error) => tracing::warn!(error = %error.chain(), "the guest's pause is not shown"),
         }
     }
 

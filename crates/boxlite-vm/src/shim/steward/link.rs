@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::request::{self, LogName, Request};
 use crate::shim::log::LogFiles;
+use crate::shim::pause::PauseChange;
 
 /// A shim's connection to its steward.
 #[derive(Debug)]
@@ -47,6 +48,15 @@ impl StewardLink {
     /// Releases the home's flush reserve.
     pub(in crate::shim) fn release_reserve(&self) {
         self.tell(Request::ReleaseReserve);
+    }
+
+    /// The guest stands still, or goes on.
+    pub(in crate::shim) fn pause_changed(&self, change: PauseChange) {
+        match change {
+            PauseChange::None => {}
+            PauseChange::Paused(cause) => self.tell(Request::Paused(cause)),
+            PauseChange::GoesOn => self.tell(Request::Resumed),
+        }
     }
 
     /// Ends the programs that serve the box's devices.

@@ -24,6 +24,7 @@
 //! - The steward is killed: the shim flushes the guest and ends the box, whose outcome names the reason.
 //! - Both are killed: the jailers end, and with them the lock. What is left is what the next command or gc removes.
 
+mod events;
 mod link;
 mod request;
 mod service;

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use boxlite_types::PauseCause;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -41,6 +42,10 @@ pub(super) enum Request {
     StageTemplate,
     /// The guest's devices have told their state: its memory is to be copied; the answer comes when that is done.
     KeepTemplate,
+    /// The guest stands still.
+    Paused(PauseCause),
+    /// The guest goes on.
+    Resumed,
 }
 
 /// A log of a box.
@@ -69,6 +74,11 @@ impl Request {
             Self::OpenLog => (7, 0),
             Self::StageTemplate => (8, 0),
             Self::KeepTemplate => (9, 0),
+            Self::Paused(PauseCause::HostDisk) => (10, 0),
+            Self::Paused(PauseCause::Volume) => (10, 1),
+            Self::Paused(PauseCause::DiskQuota) => (10, 2),
+            Self::Paused(PauseCause::User) => (10, 3),
+            Self::Resumed => (11, 0),
         };
         let mut message = [kind; LENGTH];
         message[1..].copy_from_slice(&u64::to_le_bytes(number));
@@ -91,6 +101,11 @@ impl Request {
             (7, 0) => Self::OpenLog,
             (8, 0) => Self::StageTemplate,
             (9, 0) => Self::KeepTemplate,
+            (10, 0) => Self::Paused(PauseCause::HostDisk),
+            (10, 1) => Self::Paused(PauseCause::Volume),
+            (10, 2) => Self::Paused(PauseCause::DiskQuota),
+            (10, 3) => Self::Paused(PauseCause::User),
+            (11, 0) => Self::Resumed,
             _ => return None,
         })
     }
@@ -166,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Request; 12] = [
+    const ALL: [Request; 17] = [
         Request::Runs,
         Request::FreeSpace(u64::MAX),
         Request::FollowClaim,
@@ -179,6 +194,11 @@ mod tests {
         Request::OpenLog,
         Request::StageTemplate,
         Request::KeepTemplate,
+        Request::Paused(PauseCause::HostDisk),
+        Request::Paused(PauseCause::Volume),
+        Request::Paused(PauseCause::DiskQuota),
+        Request::Paused(PauseCause::User),
+        Request::Resumed,
     ];
 
     #[test]
@@ -191,7 +211,7 @@ mod tests {
     proptest! {
         /// A message has one meaning or none: what is understood is exactly what a shim would have sent.
         #[test]
-        fn whatever_is_sent_is_a_request_or_nothing(message in proptest::collection::vec(0..12_u8, 0..12)) {
+        fn whatever_is_sent_is_a_request_or_nothing(message in proptest::collection::vec(0..13_u8, 0..12)) {
             if let Some(request) = Request::decode(&message) {
                 prop_assert_eq!(request.encode().to_vec(), message);
             }

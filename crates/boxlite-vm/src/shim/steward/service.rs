@@ -14,12 +14,14 @@ use boxlite_types::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::events::RunEvents;
 use super::request::{LogName, Request, answer};
 use crate::shim::claim::DiskClaim;
 use crate::shim::confinement;
 use crate::shim::groups;
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
 use crate::shim::log::{LogFiles, OwnFiles};
+use crate::shim::outcome::Outcome;
 use crate::shim::relief::{CollectGarbage, SpaceRelief};
 use crate::shim::template::{self, Kept};
 
@@ -80,6 +82,7 @@ impl Charge {
 pub(in crate::shim) struct Steward {
     charge: Charge,
     paths: BoxPaths,
+    events: RunEvents,
     socket: OwnedFd,
     template_socket: OwnedFd,
     shim: OwnedFd,
@@ -89,7 +92,8 @@ pub(in crate::shim) struct Steward {
 impl Steward {
     pub(super) fn new(charge: Charge, socket: OwnedFd, template_socket: OwnedFd, shim: OwnedFd) -> Self {
         let paths = BoxPaths::new(charge.spec.box_dir.clone());
-        Self { charge, paths, socket, template_socket, shim, runs: false }
+        let events = RunEvents::of(&charge.spec, &charge.home);
+        Self { charge, paths, events, socket, template_socket, shim, runs: false }
     }
 
     /// Serves its shim until that has gone, and cleans up behind the box. Returns whether the box ran.
@@ -113,6 +117,9 @@ impl Steward {
         }
         self.end_devices();
         self.wait_for_all();
+        if self.runs {
+            self.note_end();
+        }
         if let Err(error) = durable::remove_volatile(&self.paths.socket()) {
             tracing::warn!(error = %error.chain(), "the box's socket is left");
         }
@@ -148,8 +155,18 @@ impl Steward {
                 self.answer(file.map(|file| vec![file]));
             }
             Request::OpenLog => self.answer(OwnFiles.open(&self.paths.main_log())),
+            Request::Paused(cause) => self.events.paused(cause),
+            Request::Resumed => self.events.resumed(),
             // They have a socket of their own.
             Request::StageTemplate | Request::KeepTemplate => self.answer(Ok(Vec::new())),
+        }
+    }
+
+    fn note_end(&self) {
+        let outcome = Outcome::read(&self.paths, &self.charge.spec.run_id);
+        match outcome {
+            Ok(outcome) => self.events.died(outcome.as_ref()),
+            Err(error) => tracing::warn!(error = %error.chain(), "the run's outcome cannot be read"),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use boxlite_storage::store::ListedBox;
 use boxlite_types::{
-    BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, ListOptions, ProgressSink, Result,
+    BoxFilter, BoxInfo, BoxOptions, BoxState, CloneOptions, EventAction, ListOptions, ProgressSink, Result,
 };
 
 use super::Local;
@@ -25,18 +25,20 @@ impl BoxOperations for Local {
         let (info, new) = created.await?;
         new.keep();
         self.metrics.box_created();
+        self.note(EventAction::Create, &info.id, &info.name);
         Ok(info)
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
         let mut guard = self.acquire(id).await?;
         let cloned = self.in_context(move |context| {
-            let new = litebox::clone(context, &mut guard, options)?;
+            let new = litebox::clone(context, &mut guard, &options)?;
             Ok((litebox::describe(&context.home, new.record())?, new))
         });
         let (info, new) = cloned.await?;
         new.keep();
         self.metrics.box_created();
+        self.note(EventAction::Create, &info.id, &info.name);
         Ok(info)
     }
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use boxlite_home::EventLog;
 use boxlite_home::admission::{Claims, Thresholds, judge};
 use boxlite_storage::{disk_image, gc};
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Acceleration, Activity, Adoption, BoxInfo, BoxState, Error, GcOptions, GcReport, HostInfo, JailInfo,
-    JailMeasure, Purge, Result, SpaceInfo, Usage,
+    Acceleration, Activity, Adoption, BoxInfo, BoxState, Error, EventAction, EventOptions, EventPage,
+    EventSubject, GcOptions, GcReport, HomeEvent, HostInfo, JailInfo, JailMeasure, Purge, Result, SpaceInfo,
+    Usage,
 };
 use boxlite_vm::qemu_img;
 use boxlite_vm::shim::{MeasureState, accel, examine_jail};
@@ -63,7 +65,13 @@ impl HostOperations for Local {
                 context.fill_reserves(context.settings.emergency_floor.value.0);
             }
             match &collected {
-                Ok(report) => context.gc_metrics.count(report, began.elapsed()),
+                Ok(report) => {
+                    context.gc_metrics.count(report, began.elapsed());
+                    if !options.dry_run && report.reclaimed > 0 {
+                        let event = HomeEvent::of_home(EventAction::Gc).with("reclaimed", &report.reclaimed);
+                        EventLog::of(&context.home).note(&event);
+                    }
+                }
                 Err(_) => context.gc_metrics.count_failure(),
             }
             collected
@@ -109,6 +117,20 @@ impl HostOperations for Local {
             let infos = context.store.boxes()?.into_iter().flat_map(info);
             let running = infos.filter(|info| info.state.is_up()).map(|info| info.id).collect();
             gc::usage(&context.home, &context.catalog(), &context.settings, &running)
+        })
+        .await
+    }
+
+    async fn events(&self, options: EventOptions) -> Result<EventPage> {
+        self.in_context(move |context| {
+            let mut page = EventLog::of(&context.home).read(&options)?;
+            // What a shim notes has no name.
+            for event in page.events.iter_mut().filter(|event| event.subject == EventSubject::Box) {
+                if event.name.is_none() {
+                    event.name = context.store.find_box(&event.id).ok().map(|record| record.name);
+                }
+            }
+            Ok(page)
         })
         .await
     }

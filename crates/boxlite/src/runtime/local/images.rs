@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use boxlite_home::blocking;
+use boxlite_home::{EventLog, blocking};
 use boxlite_storage::gc;
 use boxlite_storage::image::{CommitPlan, ImageArchive};
 use boxlite_storage::reference::Reference;
 use boxlite_types::{
-    ArchiveFormat, BoxOptions, CommitOptions, Doing, ErrorKind, HistoryEntry, Image, Login, ProgressSink,
-    PullOptions, PullPolicy, PushOptions, Removal, Result,
+    ArchiveFormat, BoxOptions, CommitOptions, Doing, ErrorKind, EventAction, HistoryEntry, HomeEvent, Image,
+    Login, ProgressSink, PullOptions, PullPolicy, PushOptions, Removal, Result,
 };
 
 use super::{Local, streams};
@@ -22,7 +22,9 @@ impl ImageOperations for Local {
         options: PullOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
-        self.images.pull(&reference.parse()?, &options, progress).await
+        let image = self.images.pull(&reference.parse()?, &options, progress).await?;
+        self.note_image(EventAction::Pull, &image.digest.to_string(), reference);
+        Ok(image)
     }
 
     async fn images(&self) -> Result<Vec<Image>> {
@@ -36,6 +38,7 @@ impl ImageOperations for Local {
     async fn remove_image(&self, wanted: &str, force: bool) -> Result<Vec<Removal>> {
         let removed = self.images.remove(wanted, force).await?;
         gc::note_release(&self.context.home);
+        self.note_image(EventAction::Remove, "", wanted);
         Ok(removed)
     }
 
@@ -105,6 +108,10 @@ impl ArchiveOperations for Local {
 }
 
 impl Local {
+    fn note_image(&self, action: EventAction, digest: &str, reference: &str) {
+        EventLog::of(&self.context.home).note(&HomeEvent::of_image(action, digest, Some(reference)));
+    }
+
     /// The image of a new box: the one that the home has under that name or digest, else what its source has.
     pub(super) async fn image_for(
         &self,
@@ -129,6 +136,8 @@ impl Local {
                 found => return found,
             }
         }
-        self.images.pull(&reference?, &pull, progress).await
+        let image = self.images.pull(&reference?, &pull, progress).await?;
+        self.note_image(EventAction::Pull, &image.digest.to_string(), &options.image);
+        Ok(image)
     }
 }

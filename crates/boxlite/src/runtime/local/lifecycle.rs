@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxlite_types::{
-    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, ExitStatus, PauseCause, Phase, ProgressSink,
-    RemoveOptions, RestartPolicy, Restarts, Result, StopOptions, UpdateOptions,
+    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, EventAction, ExitStatus, PauseCause, Phase,
+    ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StopOptions, UpdateOptions,
 };
 use boxlite_vm::shim::{DiskQuota, LOST_WRITES, read_pause, wait_until_gone};
 use jiff::Timestamp;
@@ -73,6 +73,9 @@ impl BoxLifecycle for Local {
         let _attending = self.attend(&self.find(id).await?).await?;
         let started = self.start_until_settled(id, progress).await;
         self.metrics.start_ended(&started);
+        if let Ok(info) = &started {
+            self.note(EventAction::Start, &info.id, &info.name);
+        }
         started
     }
 
@@ -107,6 +110,9 @@ impl BoxLifecycle for Local {
         });
         let info = stopped.await?;
         self.metrics.box_stopped();
+        if was_running {
+            self.note(EventAction::Stop, &info.id, &info.name);
+        }
         match &info.reason {
             Some(reason) if was_running && info.state == BoxState::Failed => {
                 let message = format!("box {} has ended, but not in order: {reason}", info.name);
@@ -117,7 +123,7 @@ impl BoxLifecycle for Local {
     }
 
     async fn update(&self, id: &str, options: UpdateOptions) -> Result<BoxInfo> {
-        let quota = options.disk_quota.map(|quota| quota.map(DiskQuota));
+        let (renamed, quota) = (options.name.is_some(), options.disk_quota.map(|quota| quota.map(DiskQuota)));
         let mut guard = self.acquire(id).await?;
         let recorded = self.in_context(move |context| {
             let running = litebox::update(context, &mut guard, &options)?;
@@ -132,7 +138,9 @@ impl BoxLifecycle for Local {
                 told => told?,
             }
         }
-        self.describe(&guard.record.id).await
+        let BoxRecord { id, name, .. } = &guard.record;
+        self.note(if renamed { EventAction::Rename } else { EventAction::Update }, id, name);
+        self.describe(id).await
     }
 
     async fn pause(&self, id: &str) -> Result<BoxInfo> {

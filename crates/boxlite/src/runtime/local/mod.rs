@@ -21,9 +21,9 @@ mod streams;
 
 use std::sync::Arc;
 
-use boxlite_home::blocking;
+use boxlite_home::{EventLog, blocking};
 use boxlite_storage::image::Images;
-use boxlite_types::{BoxInfo, BoxRecord, Error, Result};
+use boxlite_types::{BoxInfo, BoxRecord, Error, EventAction, HomeEvent, Result};
 use boxlite_vm::shim::ShimClient;
 use metrics::RuntimeMetrics;
 
@@ -69,6 +69,11 @@ impl Local {
     ) -> Result<T> {
         let context = Arc::clone(&self.context);
         blocking(move || work(&context)).await
+    }
+
+    /// Notes among the home's events what has happened to a box.
+    fn note(&self, action: EventAction, id: &str, name: &str) {
+        EventLog::of(&self.context.home).note(&HomeEvent::of_box(action, id, Some(name)));
     }
 
     /// The record of the box that `id` names.

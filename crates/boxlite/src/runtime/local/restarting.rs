@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boxlite_types::{BoxRecord, RestartPolicy, Restarts, Result};
+use boxlite_home::EventLog;
+use boxlite_types::{BoxRecord, EventAction, HomeEvent, RestartPolicy, Restarts, Result};
 use boxlite_vm::shim::{Outcome, OutcomeCause, wait_until_gone};
 use jiff::Timestamp;
 
@@ -51,6 +52,8 @@ impl Local {
             // The settings may have changed since the box was started.
             match self.reopened().await?.launch(guard, Arc::new(())).await {
                 Ok((record, _)) => {
+                    let event = HomeEvent::of_box(EventAction::Restart, &record.id, Some(&record.name));
+                    EventLog::of(&self.context.home).note(&event.with("count", &record.restarts.count));
                     // Its own keeper looks after a run that does not come up.
                     self.client(&record).wait_up().await?;
                     return Ok(());

@@ -15,9 +15,9 @@ use boxlite_storage::reference::Reference;
 use boxlite_types::gc::Explanation;
 use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery};
 use boxlite_types::{
-    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ExecOptions, Execution,
-    ExitStatus, GcOptions, GcReport, HostInfo, ListOptions, LogLine, LogOptions, ProgressSink, Purge,
-    RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions, EventPage,
+    ExecOptions, Execution, ExitStatus, GcOptions, GcReport, HostInfo, ListOptions, LogLine, LogOptions,
+    ProgressSink, Purge, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -103,6 +103,11 @@ impl HostOperations for Remote {
 
     async fn disk_usage(&self) -> Result<Usage> {
         self.client.json(self.client.get(&["runtime", "usage"])).await
+    }
+
+    async fn events(&self, options: EventOptions) -> Result<EventPage> {
+        let query = [("options", as_json(&options)?)];
+        self.client.json(self.client.get(&["runtime", "events"]).query(&query)).await
     }
 
     async fn activity(&self) -> Result<Activity> {
