@@ -63,6 +63,12 @@ pub struct BootConfig {
     pub network: Option<NetConfig>,
     /// Host directories to mount.
     pub mounts: Vec<ShareMount>,
+    /// Filesystems to mount that are kept in the guest's memory.
+    pub tmpfs: Vec<TmpfsMount>,
+    /// Most bytes that `/dev/shm` may hold; `None` leaves the kernel's bound, half of the memory.
+    pub shm_size: Option<u64>,
+    /// Whether the root filesystem becomes read-only once everything is mounted.
+    pub read_only_root: bool,
     /// Whether to grow the root filesystem to its device's length.
     pub grow_root: bool,
     /// Additional lines for `/etc/hosts`.
@@ -104,6 +110,29 @@ pub struct ShareMount {
     pub target: String,
     /// Whether the guest may not write.
     pub read_only: bool,
+}
+
+/// One filesystem in the guest's memory, which begins empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsMount {
+    /// Absolute path in the guest, created if missing.
+    pub target: String,
+    /// Most bytes that it may hold; `None` leaves the kernel's bound, half of the memory.
+    pub size: Option<u64>,
+    /// Permissions of its root.
+    pub mode: u32,
+    /// Owner of its root.
+    pub uid: u32,
+    /// Group of its root.
+    pub gid: u32,
+    /// Whether the guest may not write.
+    pub read_only: bool,
+    /// Whether programs in it may be executed.
+    pub exec: bool,
+    /// Whether set-user-id and set-group-id bits in it count.
+    pub suid: bool,
+    /// Whether device nodes in it work.
+    pub dev: bool,
 }
 
 /// Duration of each step of coming up, in microseconds.

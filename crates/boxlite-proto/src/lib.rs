@@ -76,7 +76,7 @@ mod stream;
 pub use error::ProtoError;
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
 pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
-pub use guest::{BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, ToGuest};
+pub use guest::{BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, TmpfsMount, ToGuest};
 pub use op::{
     ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, Op, OpEvent, OpFailure, ProcessExit, WinSize,
 };
@@ -87,7 +87,7 @@ pub use shim::{
 pub use stream::Stream;
 
 /// Version of frames and messages. Both ends name theirs in their hello, and the shim refuses another.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The ability of an agent whose kernel has touched neither disk nor network card when it says hello.
 ///

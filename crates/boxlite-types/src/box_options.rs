@@ -50,6 +50,13 @@ pub struct BoxOptions {
     pub disk_io: Option<u64>,
     /// Volumes, `HOST:BOX[:OPTIONS]`: `ro` or `rw`, and `U`.
     pub volumes: Vec<String>,
+    /// Filesystems in the guest's memory, `BOX[:OPTIONS]`: `size=`, `mode=`, `uid=`, `gid=`, and `ro`, `exec`, `suid`, `dev`
+    /// or their opposites.
+    pub tmpfs: Vec<String>,
+    /// Most bytes that `/dev/shm` may hold; half of the guest's memory when absent.
+    pub shm_size: Option<u64>,
+    /// The root disk is read-only while the box runs; volumes and `tmpfs` are as they say.
+    pub read_only: bool,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
     pub ports: Vec<String>,
     /// How the box reaches the network.
@@ -99,6 +106,9 @@ impl Default for BoxOptions {
             disk_quota: None,
             disk_io: None,
             volumes: Vec::new(),
+            tmpfs: Vec::new(),
+            shm_size: None,
+            read_only: false,
             ports: Vec::new(),
             network: NetworkMode::User,
             allow_net: Vec::new(),

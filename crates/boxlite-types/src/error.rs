@@ -76,6 +76,8 @@ pub enum ErrorCause {
     LocalImage,
     /// A volume's directory is missing, or cannot be shared.
     Volume,
+    /// What was asked for as a filesystem in the box's memory is malformed.
+    Tmpfs,
     /// A port of the host cannot be had.
     Port,
     /// A limit of boxlite's own is exceeded, which a setting can raise: the host is not short of anything.

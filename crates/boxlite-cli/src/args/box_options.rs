@@ -8,6 +8,7 @@ use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy, RestartPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::container::ContainerArgs;
+use super::mount::MountArg;
 use super::process::ProcessArgs;
 use super::values::{seconds, signal_name};
 use crate::report::CommandFailure;
@@ -60,6 +61,18 @@ pub(crate) struct BoxArgs {
     /// Share a host directory with the box; options are ro, and U to map the ids of its files
     #[arg(short, long = "volume", value_name = "HOST:BOX[:OPTIONS]")]
     volumes: Vec<String>,
+    /// Mount an empty filesystem in the box's memory; options are size, mode, uid, gid, ro, exec, suid and dev
+    #[arg(long, value_name = "BOX[:OPTIONS]")]
+    tmpfs: Vec<String>,
+    /// As -v or --tmpfs, in words: type=bind|tmpfs, source, target, readonly, and tmpfs-size, tmpfs-mode
+    #[arg(long = "mount", value_name = "KEY=VALUE,...")]
+    mounts: Vec<MountArg>,
+    /// Make the root disk read-only; volumes, --tmpfs, /dev and /dev/shm stay as they are
+    #[arg(long)]
+    read_only: bool,
+    /// Most that /dev/shm may hold [default: half the memory]
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<Bytes>,
     /// Forward a port of the host to the box
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
     ports: Vec<String>,
@@ -145,6 +158,13 @@ impl BoxArgs {
         let mut words = self.image_and_command.into_iter();
         let image = words.next().unwrap_or_default();
         let command: Vec<String> = words.collect();
+        let (mut volumes, mut tmpfs) = (self.volumes, self.tmpfs);
+        for mount in self.mounts {
+            match mount {
+                MountArg::Volume(text) => volumes.push(text),
+                MountArg::Tmpfs(text) => tmpfs.push(text),
+            }
+        }
         let entrypoint = self.entrypoint.map(|program| match program.as_str() {
             "" => Vec::new(),
             _ => vec![program],
@@ -168,7 +188,10 @@ impl BoxArgs {
             disk_size: self.disk_size.map(|bytes| bytes.0),
             disk_quota: self.disk_quota.map(|bytes| bytes.0),
             disk_io: self.disk_io.map(|bytes| bytes.0),
-            volumes: self.volumes,
+            volumes,
+            tmpfs,
+            shm_size: self.shm_size.map(|bytes| bytes.0),
+            read_only: self.read_only,
             ports: self.ports,
             network: match self.network {
                 NetworkArg::None => NetworkMode::None,

@@ -2,6 +2,7 @@
 
 mod box_options;
 mod container;
+mod mount;
 mod process;
 mod values;
 

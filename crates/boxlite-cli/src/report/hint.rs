@@ -111,6 +111,7 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
         (ErrorCause::Volume, _) => {
             "-v takes HOST:BOX[:ro][,U], where HOST is a directory outside boxlite's home"
         }
+        (ErrorCause::Tmpfs, _) => "--tmpfs takes BOX[:OPTIONS], as in --tmpfs /run:size=64m,mode=0755,exec",
         (ErrorCause::Port, ErrorKind::Denied) => "choose a port from 1024 on for the host, as in -p 8080:80",
         (ErrorCause::Port, ErrorKind::Conflict) => {
             "choose another port of the host, or give -p only the box's: one that is free is taken then"

@@ -23,6 +23,7 @@ mod interrupts;
 mod lifecycle;
 mod listing;
 mod memory;
+mod mounts;
 mod paused;
 mod pressure;
 mod quota;

@@ -24,6 +24,8 @@ mod lifecycle;
 mod listing;
 #[path = "../cli/memory.rs"]
 mod memory;
+#[path = "../cli/mounts.rs"]
+mod mounts;
 mod proxy;
 #[path = "../cli/quota.rs"]
 mod quota;

@@ -3,7 +3,7 @@
 //! | module | does |
 //! | --- | --- |
 //! | `root` | mounts the disk, makes it the root directory, grows its filesystem |
-//! | `tree` | mounts the kernel's filesystems and the host's directories inside the root |
+//! | `tree` | mounts the kernel's filesystems, the host's directories and those in memory inside the root |
 //! | `etc` | sets the host name and provides `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` |
 //! | `network` | configures the loopback interface and `eth0` |
 
@@ -30,7 +30,8 @@ pub(crate) struct BootedGuest {
 /// Mounts the root, enters it and sets the guest up as `config` says.
 ///
 /// # Errors
-/// One sentence for the user when the guest is unusable: no root, no `/proc`, or a share that cannot be mounted.
+/// One sentence for the user when the guest is unusable: no root, no `/proc`, something of `config` that cannot be mounted,
+/// or a root that cannot be made read-only.
 pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     let mut timings = BootTimings::default();
     let mut warnings = Vec::new();
@@ -52,8 +53,9 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     set_limits(&mut warnings);
     warnings.extend(etc_files.install());
     warnings.extend(network::configure(config.network.as_ref()));
-    for share in &config.mounts {
-        tree::mount_share(share)?;
+    tree::mount_given(config)?;
+    if config.read_only_root {
+        root::make_read_only()?;
     }
     timings.setup_us = elapsed_us(started);
     Ok(BootedGuest { timings, warnings })

@@ -1,4 +1,4 @@
-//! Mounts, enters and grows the root filesystem.
+//! Mounts, enters and grows the root filesystem, and makes it read-only.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -53,6 +53,12 @@ pub(super) fn grow() -> Result<(), String> {
     };
     let root = File::open("/").map_err(|e| describe(&e))?;
     linux::resize_ext4(root.as_fd(), target).map_err(|e| describe(&e))
+}
+
+/// Makes the entered filesystem read-only: the whole of it, under whatever path it is mounted.
+pub(super) fn make_read_only() -> Result<(), String> {
+    rustix::mount::mount_remount("/", MountFlags::RDONLY | MountFlags::RELATIME, "")
+        .map_err(|e| format!("making the root filesystem read-only failed: {e}"))
 }
 
 /// Sizes of the disk and of the filesystem on it.

@@ -1,13 +1,13 @@
-//! Mounts the kernel's filesystems inside the root, and the host's directories.
+//! Mounts the kernel's filesystems inside the root, the host's directories, and filesystems in memory.
 //!
 //! All of it runs after the root was entered, so that no symbolic link of the image leads out of it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 
-use boxlite_proto::ShareMount;
+use boxlite_proto::{BootConfig, ShareMount, TmpfsMount};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
@@ -119,11 +119,60 @@ fn make_tmp(warnings: &mut Vec<String>) {
     }
 }
 
-/// Mounts a host directory.
+/// Something that the box was given to mount.
+enum GivenMount<'a> {
+    Share(&'a ShareMount),
+    Tmpfs(&'a TmpfsMount),
+}
+
+impl GivenMount<'_> {
+    fn target(&self) -> &str {
+        match self {
+            Self::Share(share) => &share.target,
+            Self::Tmpfs(tmpfs) => &tmpfs.target,
+        }
+    }
+}
+
+/// Mounts the host's directories and the filesystems in memory, a path before those below it, so that none hides another,
+/// and bounds `/dev/shm`.
 ///
 /// # Errors
-/// Always fatal, because the box would otherwise write to its own disk what the user meant for the host.
-pub(super) fn mount_share(share: &ShareMount) -> Result<(), String> {
+/// Always fatal, because the box would otherwise write to its own disk what the user meant for the host or for memory.
+pub(super) fn mount_given(config: &BootConfig) -> Result<(), String> {
+    if let Some(size) = config.shm_size {
+        rustix::mount::mount_remount("/dev/shm", PLAIN, &*format!("mode=1777,size={size}"))
+            .map_err(|error| format!("bounding /dev/shm to {size} bytes failed: {error}"))?;
+    }
+    let shares = config.mounts.iter().map(GivenMount::Share);
+    let mut given: Vec<_> = shares.chain(config.tmpfs.iter().map(GivenMount::Tmpfs)).collect();
+    given.sort_by_key(|given| given.target().split('/').count());
+    given.iter().try_for_each(|given| match given {
+        GivenMount::Share(share) => mount_share(share),
+        GivenMount::Tmpfs(tmpfs) => mount_tmpfs(tmpfs),
+    })
+}
+
+fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), String> {
+    let describe =
+        |error: &dyn std::fmt::Display| format!("mounting a tmpfs on {} failed: {error}", tmpfs.target);
+    if !tmpfs.target.starts_with('/') {
+        return Err(describe(&"the target is not an absolute path"));
+    }
+    make_directories(&tmpfs.target).map_err(|e| describe(&e))?;
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, tmpfs.read_only);
+    flags.set(MountFlags::NOEXEC, !tmpfs.exec);
+    flags.set(MountFlags::NOSUID, !tmpfs.suid);
+    flags.set(MountFlags::NODEV, !tmpfs.dev);
+    let TmpfsMount { mode, uid, gid, .. } = tmpfs;
+    let size = tmpfs.size.map(|size| format!(",size={size}")).unwrap_or_default();
+    let options =
+        CString::new(format!("mode={mode:o},uid={uid},gid={gid}{size}")).map_err(|e| describe(&e))?;
+    rustix::mount::mount("tmpfs", &*tmpfs.target, "tmpfs", flags, Some(&*options)).map_err(|e| describe(&e))
+}
+
+fn mount_share(share: &ShareMount) -> Result<(), String> {
     let describe = |error: &dyn std::fmt::Display| {
         format!("mounting the host directory {} on {} failed: {error}", share.tag, share.target)
     };

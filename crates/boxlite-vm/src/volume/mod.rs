@@ -21,6 +21,7 @@ mod share;
 mod socket;
 mod source;
 mod spec;
+mod tmpfs;
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,8 @@ pub use off_limits::OffLimits;
 pub use sandbox::Sandbox;
 pub use share::{Share, start};
 pub use source::resolve;
-pub use spec::{MAX_VOLUMES, VolumeSpec, check_set, parse_volume};
+pub use spec::{MAX_TMPFS, MAX_VOLUMES, VolumeSpec, check_set, parse_volume};
+pub use tmpfs::parse_tmpfs;
 
 /// The volumes of one run of a box.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use boxlite_proto::TmpfsMount;
 use boxlite_types::{Error, ErrorCause, Result};
 
 /// Volumes of a box: they fit on its virtio-mmio bus beside disk, channel and network card.
 pub const MAX_VOLUMES: usize = 16;
+
+/// Filesystems in memory that one box mounts.
+pub const MAX_TMPFS: usize = 64;
 
 /// A volume as written; [`super::resolve`] finds its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +75,8 @@ fn parse(text: &str) -> Result<VolumeSpec> {
     Ok(VolumeSpec { source: source.into(), target: normal(target)?, read_only, map_ids })
 }
 
-fn normal(target: &str) -> Result<String> {
+/// Returns the path in the box without what is doubled or superfluous; refuses those where nothing can be mounted.
+pub(super) fn normal(target: &str) -> Result<String> {
     if !target.starts_with('/') {
         return Err(Error::invalid(format!("the path in the box, {target:?}, is not absolute")));
     }
@@ -97,18 +102,28 @@ fn normal(target: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Refuses what one box can't mount: two volumes at one path, or more than [`MAX_VOLUMES`].
-pub fn check_set(specs: &[VolumeSpec]) -> Result<()> {
+/// Refuses what one box can't mount: two things at one path, more volumes than [`MAX_VOLUMES`], or more filesystems in
+/// memory than [`MAX_TMPFS`].
+pub fn check_set(specs: &[VolumeSpec], tmpfs: &[TmpfsMount]) -> Result<()> {
     if specs.len() > MAX_VOLUMES {
         return Err(Error::unsupported(format!(
             "a box can have {MAX_VOLUMES} volumes, and {} were asked for",
             specs.len()
         )));
     }
-    let mut seen = std::collections::HashSet::new();
-    for target in specs.iter().map(|spec| &spec.target) {
-        if !seen.insert(target) {
-            return Err(Error::invalid(format!("two volumes want to be mounted at {target:?} in the box")));
+    if tmpfs.len() > MAX_TMPFS {
+        return Err(Error::unsupported(format!(
+            "a box can have {MAX_TMPFS} tmpfs, and {} were asked for",
+            tmpfs.len()
+        )));
+    }
+    let mut seen = std::collections::HashMap::new();
+    let volumes = specs.iter().map(|spec| ("a volume", &spec.target));
+    for (what, target) in volumes.chain(tmpfs.iter().map(|mount| ("a tmpfs", &mount.target))) {
+        if let Some(other) = seen.insert(target, what) {
+            return Err(Error::invalid(format!(
+                "{other} and {what} want to be mounted at {target:?} in the box"
+            )));
         }
     }
     Ok(())
@@ -180,12 +195,25 @@ mod tests {
         let specs = |targets: &[&str]| -> Vec<VolumeSpec> {
             targets.iter().map(|target| parse_volume(&format!("/x:{target}")).unwrap()).collect()
         };
-        check_set(&specs(&["/a", "/a/b", "/b"])).unwrap();
-        assert_eq!(check_set(&specs(&["/a", "/b", "/a/"])).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let tmpfs = |target: &str| crate::volume::parse_tmpfs(target).unwrap();
+        check_set(&specs(&["/a", "/a/b", "/b"]), &[tmpfs("/c"), tmpfs("/a/c")]).unwrap();
+        for (volumes, memory, says) in [
+            (&["/a", "/b", "/a/"][..], &[][..], "a volume and a volume"),
+            (&["/a"], &["/b", "/a/."], "a volume and a tmpfs"),
+            (&[], &["/a", "//a"], "a tmpfs and a tmpfs"),
+        ] {
+            let memory: Vec<_> = memory.iter().map(|target| tmpfs(target)).collect();
+            let error = check_set(&specs(volumes), &memory).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        let memory: Vec<_> = (0..=MAX_TMPFS).map(|n| tmpfs(&format!("/{n}"))).collect();
+        check_set(&[], &memory[1..]).unwrap();
+        assert_eq!(check_set(&[], &memory).unwrap_err().kind(), ErrorKind::Unsupported);
         let many: Vec<String> = (0..=MAX_VOLUMES).map(|n| format!("/{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        check_set(&specs(&many[1..])).unwrap();
-        assert_eq!(check_set(&specs(&many)).unwrap_err().kind(), ErrorKind::Unsupported);
+        check_set(&specs(&many[1..]), &[]).unwrap();
+        assert_eq!(check_set(&specs(&many), &[]).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::{self, Lock, StagedDir, fault};
 use boxlite_home::settings::Bytes;
+use boxlite_proto::TmpfsMount;
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
@@ -134,11 +135,29 @@ pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
     Ok(ports)
 }
 
+/// Checks what `options` say of volumes and of other things to mount, for which no image is needed.
+///
+/// # Errors
+/// `InvalidInput` for what is malformed or contradicts itself, and whatever a volume's directory is refused for.
+pub(crate) fn check_mounts(context: &LocalContext, options: &BoxOptions) -> Result<()> {
+    if options.shm_size == Some(0) {
+        return Err(Error::invalid(
+            "/dev/shm of 0 bytes would have no bound; leave the size out, or say how much",
+        ));
+    }
+    volumes(context, options).map(drop)
+}
+
+/// The filesystems in memory that were asked for.
+pub(super) fn tmpfs(options: &BoxOptions) -> Result<Vec<TmpfsMount>> {
+    options.tmpfs.iter().map(|text| volume::parse_tmpfs(text)).collect()
+}
+
 pub(super) fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> {
     let here = std::env::current_dir().doing("finding", "the working directory")?;
     let specs: Vec<_> =
         options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
-    volume::check_set(&specs)?;
+    volume::check_set(&specs, &tmpfs(options)?)?;
     let off_limits = off_limits(context);
     specs.iter().map(|spec| volume::resolve(spec, &here, &off_limits)).collect()
 }

@@ -25,7 +25,7 @@ pub(crate) use adopt::adopt;
 pub(crate) use aftermath::Starter;
 pub(crate) use attendance::Attendance;
 pub(crate) use clone::clone;
-pub(crate) use create::{check, check_network, create};
+pub(crate) use create::{check, check_mounts, check_network, create};
 pub(crate) use guard::BoxGuard;
 pub(crate) use log::{LogHistory, history};
 pub(crate) use memory::{check as check_memory, figures as memory_figures};

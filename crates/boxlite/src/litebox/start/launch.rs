@@ -149,7 +149,7 @@ fn specification(
             off_limits: create::off_limits(local),
         },
         origin: GuestOrigin::Boot,
-        boot: boot_config(record, networked),
+        boot: boot_config(record, networked, purpose)?,
         main: match purpose {
             Purpose::Run => process::main_process(options, &record.image_config)?,
             Purpose::Maintenance => None,
@@ -227,14 +227,21 @@ fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
     }
 }
 
-fn boot_config(record: &BoxRecord, networked: bool) -> BootConfig {
-    BootConfig {
+fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<BootConfig> {
+    Ok(BootConfig {
         hostname: record.options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
         dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
         network: networked.then(|| net::guest_config(MacAddr::of_box(&record.id))),
         mounts: volume::mounts(&record.volumes),
+        tmpfs: match purpose {
+            Purpose::Run => create::tmpfs(&record.options)?,
+            // What is copied into a stopped box stays only on its disk.
+            Purpose::Maintenance => Vec::new(),
+        },
+        shm_size: record.options.shm_size,
+        read_only_root: record.options.read_only,
         // Spares most guests the check.
         grow_root: record.options.disk_size.is_some_and(|wanted| wanted > record.disk_image_size),
         ..BootConfig::default()
-    }
+    })
 }

@@ -14,8 +14,12 @@ use crate::runtime::operations::BoxOperations;
 impl BoxOperations for Local {
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         litebox::check_network(&options)?;
-        let memory = options.memory;
-        self.in_context(move |context| litebox::check_memory(context, memory)).await?;
+        let asked = options.clone();
+        let checked = self.in_context(move |context| {
+            litebox::check_mounts(context, &asked)?;
+            litebox::check_memory(context, asked.memory)
+        });
+        checked.await?;
         let image = self.image_for(&options, progress).await?;
         let created = self.in_context(move |context| {
             litebox::check(&options, &image.config, context.settings.disk_size.value.0)?;

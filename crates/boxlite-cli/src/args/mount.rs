@@ -1,0 +1,161 @@
+//! `--mount`: what `-v` and `--tmpfs` say with colons, said with names.
+
+use std::str::FromStr;
+
+/// One `--mount`, written as the option that means the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MountArg {
+    /// `-v HOST:BOX[:OPTIONS]`.
+    Volume(String),
+    /// `--tmpfs BOX[:OPTIONS]`.
+    Tmpfs(String),
+}
+
+/// What was given, field by field.
+#[derive(Debug, Default)]
+struct MountFields<'a> {
+    kind: Option<&'a str>,
+    source: Option<&'a str>,
+    target: Option<&'a str>,
+    read_only: Option<bool>,
+    map_ids: Option<bool>,
+    size: Option<&'a str>,
+    mode: Option<&'a str>,
+}
+
+impl FromStr for MountArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fields = fields(text)?;
+        let target = fields.target.ok_or("target=PATH is missing, the path in the box")?;
+        if let Some(path) =
+            [Some(target), fields.source].into_iter().flatten().find(|path| path.contains(':'))
+        {
+            return Err(format!("the path {path:?} has a colon, which boxlite can't mount"));
+        }
+        match fields.kind {
+            Some("bind") => fields.volume(target),
+            Some("tmpfs") => fields.tmpfs(target),
+            None | Some("volume") => {
+                Err("named volumes don't exist; type=bind shares a directory of the host, \
+                 type=tmpfs is kept in memory"
+                    .into())
+            }
+            Some(other) => Err(format!("type={other} is neither bind nor tmpfs")),
+        }
+    }
+}
+
+impl MountFields<'_> {
+    fn volume(&self, target: &str) -> Result<MountArg, String> {
+        if self.size.is_some() || self.mode.is_some() {
+            return Err("tmpfs-size and tmpfs-mode are for type=tmpfs".into());
+        }
+        let source = self.source.ok_or("source=PATH is missing, the directory on the host")?;
+        if !source.starts_with(['/', '.']) {
+            return Err(format!("source={source} is not a path; write an absolute one, or ./{source}"));
+        }
+        let access = if self.read_only == Some(true) { "ro" } else { "rw" };
+        let ids = if self.map_ids == Some(true) { ",U" } else { "" };
+        Ok(MountArg::Volume(format!("{source}:{target}:{access}{ids}")))
+    }
+
+    fn tmpfs(&self, target: &str) -> Result<MountArg, String> {
+        if self.source.is_some() {
+            return Err("a tmpfs has no source".into());
+        }
+        if self.map_ids.is_some() {
+            return Err("U is for type=bind".into());
+        }
+        let access = if self.read_only == Some(true) { "ro" } else { "rw" };
+        let size = self.size.map(|size| format!(",size={size}")).unwrap_or_default();
+        let mode = self.mode.map(|mode| format!(",mode={mode}")).unwrap_or_default();
+        Ok(MountArg::Tmpfs(format!("{target}:{access}{size}{mode}")))
+    }
+}
+
+fn fields(text: &str) -> Result<MountFields<'_>, String> {
+    let mut fields = MountFields::default();
+    for field in text.split(',') {
+        let (name, value) = field.split_once('=').map_or((field, None), |(name, value)| (name, Some(value)));
+        match name {
+            "type" => once(&mut fields.kind, name, word(name, value)?)?,
+            "source" | "src" => once(&mut fields.source, name, word(name, value)?)?,
+            "target" | "destination" | "dst" => once(&mut fields.target, name, word(name, value)?)?,
+            "readonly" | "ro" => once(&mut fields.read_only, name, switch(name, value)?)?,
+            "U" => once(&mut fields.map_ids, name, switch(name, value)?)?,
+            "tmpfs-size" => once(&mut fields.size, name, word(name, value)?)?,
+            "tmpfs-mode" => once(&mut fields.mode, name, word(name, value)?)?,
+            _ => {
+                return Err(format!(
+                    "{field:?} is none of type, source, target, readonly, U, tmpfs-size and tmpfs-mode"
+                ));
+            }
+        }
+    }
+    Ok(fields)
+}
+
+fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("{name} is said a second time, perhaps by another of its names")),
+    }
+}
+
+fn word<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, String> {
+    value.filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} has no value"))
+}
+
+fn switch(name: &str, value: Option<&str>) -> Result<bool, String> {
+    match value {
+        None | Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(other) => Err(format!("{name}={other} is neither true nor false")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_another_option_s() {
+        let volume = |text: &str| Ok(MountArg::Volume(text.into()));
+        let tmpfs = |text: &str| Ok(MountArg::Tmpfs(text.into()));
+        assert_eq!("type=bind,source=/a,target=/b".parse(), volume("/a:/b:rw"));
+        assert_eq!("ro,dst=/b,src=./a,type=bind".parse(), volume("./a:/b:ro"));
+        assert_eq!("type=bind,src=/a,destination=/b,readonly=false,U".parse(), volume("/a:/b:rw,U"));
+        assert_eq!("type=tmpfs,dst=/t".parse(), tmpfs("/t:rw"));
+        assert_eq!(
+            "type=tmpfs,dst=/t,tmpfs-size=64m,tmpfs-mode=0700,ro".parse(),
+            tmpfs("/t:ro,size=64m,mode=0700")
+        );
+    }
+
+    #[test]
+    fn what_is_malformed_says_what() {
+        for (text, part) in [
+            ("", "is none of type"),
+            ("type=bind", "target=PATH is missing"),
+            ("type=bind,dst=/b", "source=PATH is missing"),
+            ("type=bind,src=data,dst=/b", "./data"),
+            ("type=bind,src=/a:b,dst=/b", "colon"),
+            ("type=bind,src=/a,dst=/b:U", "colon"),
+            ("type=bind,src=,dst=/b", "src has no value"),
+            ("type=bind,src=/a,source=/c,dst=/b", "second time"),
+            ("type=bind,src=/a,dst=/b,tmpfs-size=1m", "for type=tmpfs"),
+            ("type=bind,src=/a,dst=/b,ro=maybe", "neither true nor false"),
+            ("type=bind,src=/a,dst=/b,bind-propagation=shared", "is none of type"),
+            ("type=tmpfs,src=/a,dst=/b", "no source"),
+            ("type=tmpfs,dst=/b,U", "for type=bind"),
+            ("src=data,dst=/b", "named volumes don't exist"),
+            ("type=volume,src=data,dst=/b", "named volumes don't exist"),
+            ("type=npipe,src=a,dst=/b", "neither bind nor tmpfs"),
+        ] {
+            let error = text.parse::<MountArg>().unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
