@@ -34,7 +34,7 @@ use vcpus::Vcpus;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
-use super::pause::{PauseChange, PauseReason, PauseSlot};
+use super::pause::{PauseReason, PauseSlot};
 use super::sink::FrameSink;
 use super::steward::StewardLink;
 use super::vmm::qmp::{Qmp, QmpEvent};
