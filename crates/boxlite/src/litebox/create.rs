@@ -29,6 +29,24 @@ const MAX_CPUS: u32 = 255;
 /// The least bytes per second of a disk.
 const MIN_DISK_IO: u64 = 256 << 10;
 
+/// The longest host name that the kernel takes, in bytes.
+const MAX_HOSTNAME: usize = 64;
+
+/// Checks a host name: labels of letters, digits, `-` and `_`, with dots between them.
+fn check_hostname(name: &str) -> Result<()> {
+    let fit = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if name.len() <= MAX_HOSTNAME && name.split('.').all(fit) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{name:?} is not a host name: up to {MAX_HOSTNAME} letters, digits, `-` and `_`, with dots between its parts"
+    )))
+}
+
 /// Checks `options` against each other, the image's `config`, and the virtual size `base` of the disk image.
 ///
 /// # Errors
@@ -42,10 +60,14 @@ pub(crate) fn check(options: &BoxOptions, config: &ImageConfig, base: u64) -> Re
     }
     if options.memory < MIN_MEMORY {
         return Err(Error::invalid(format!(
-            "a box needs at least {} MiB of memory, and {} MiB were asked for",
-            MIN_MEMORY >> 20,
-            options.memory >> 20
+            "a box needs at least {} of memory, and {} were asked for; a number without a unit counts bytes: 512m are \
+             512 MiB",
+            Bytes(MIN_MEMORY),
+            Bytes(options.memory)
         )));
+    }
+    if let Some(hostname) = &options.hostname {
+        check_hostname(hostname)?;
     }
     if let Some(wanted) = options.disk_size
         && wanted < base
@@ -275,5 +297,30 @@ fn insert(context: &LocalContext, record: &mut BoxRecord, bases: &[PathBuf]) -> 
             }
             outcome => return outcome,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_guest_could_have_is_refused_with_the_figures() {
+        let refused = |change: fn(&mut BoxOptions)| {
+            let mut options = BoxOptions::default();
+            change(&mut options);
+            check(&options, &ImageConfig::default(), 1 << 30).unwrap_err().to_string()
+        };
+        let little = refused(|options| options.memory = 512);
+        assert!(little.contains("at least 96 MiB") && little.contains("512 B were asked for"), "{little}");
+        for name in ["", "bad name", "-a", "a..b", ".a", "ä", "a/b"] {
+            assert!(check_hostname(name).is_err(), "{name:?}");
+        }
+        for name in ["a", "web-1", "my_box", "db.internal", "7"] {
+            check_hostname(name).unwrap();
+        }
+        check_hostname(&"x".repeat(MAX_HOSTNAME)).unwrap();
+        check_hostname(&"x".repeat(MAX_HOSTNAME + 1)).unwrap_err();
+        assert!(refused(|options| options.hostname = Some("a b".into())).contains("not a host name"));
     }
 }

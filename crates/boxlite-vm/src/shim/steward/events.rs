@@ -24,25 +24,25 @@ impl RunEvents {
     }
 
     pub(super) fn paused(&self, cause: PauseCause) {
-        self.note(self.event(EventAction::Pause).with("cause", cause.name()));
+        self.note(&self.event(EventAction::Pause).with("cause", cause.name()));
     }
 
     pub(super) fn resumed(&self) {
-        self.note(self.event(EventAction::Unpause));
+        self.note(&self.event(EventAction::Unpause));
     }
 
     /// The run has ended; without an outcome where its shim was killed.
     pub(super) fn died(&self, outcome: Option<&Outcome>) {
-        self.note(ended(self.event(EventAction::Die), outcome));
+        self.note(&ended(self.event(EventAction::Die), outcome));
     }
 
     fn event(&self, action: EventAction) -> HomeEvent {
         HomeEvent::of_box(action, &self.box_id, None)
     }
 
-    fn note(&self, event: HomeEvent) {
+    fn note(&self, event: &HomeEvent) {
         if let Some(log) = &self.log {
-            log.note(&event);
+            log.note(event);
         }
     }
 }
