@@ -15,7 +15,6 @@
 //! | `terminal` | our standard streams, connected to a command in a box |
 //! | `copy` | tar streams to and from the user's files, for `cp` |
 //! | `template` | templates of output, for `--format` |
-//! | `completion` | what a shell completes |
 //! | `environment` | the user's environment, read once and passed on as options |
 //! | `report` | failures on standard error, with hints and exit statuses; the log |
 //!
@@ -30,7 +29,6 @@
 
 mod args;
 mod commands;
-mod completion;
 mod copy;
 mod environment;
 mod render;
@@ -50,7 +48,7 @@ use environment::Environment;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    match completion::answer() {
+    match commands::completion::answer() {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return report::usage(&error),

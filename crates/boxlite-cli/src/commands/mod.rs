@@ -6,6 +6,7 @@
 mod attach;
 mod clone;
 mod commit;
+pub(crate) mod completion;
 mod cp;
 mod create;
 mod diff;
@@ -54,7 +55,6 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::args::{BoxArgs, FormatArgs, GlobalArgs};
-use crate::completion;
 use crate::environment::Environment;
 use crate::render::print;
 use crate::report::{CommandFailure, Exit};
@@ -182,11 +182,6 @@ pub(crate) enum CliCommand {
     },
     /// Print the version
     Version(FormatArgs),
-}
-
-/// Opens the runtime that the environment alone names, if there is one.
-pub(crate) fn runtime_of(environment: &Environment) -> Result<boxlite::Runtime, CommandFailure> {
-    open::runtime(&GlobalArgs::default(), environment, boxlite::MissingHome::Refuse)
 }
 
 /// Runs a command line.

@@ -8,13 +8,14 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use boxlite::{ListOptions, Runtime};
+use boxlite::{ListOptions, MissingHome, Runtime};
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, Shell};
 
-use crate::commands::{self, Cli};
+use super::{Cli, open};
+use crate::args::GlobalArgs;
 use crate::environment::Environment;
 use crate::render::familiar;
 use crate::report::CommandFailure;
@@ -74,7 +75,7 @@ fn complete(begun: &OsStr, named: Named) -> Vec<CompletionCandidate> {
 
 /// Returns the names that there are; `None` when they cannot be found out.
 fn there_are(environment: &Environment, named: Named) -> Option<Vec<String>> {
-    let runtime = commands::runtime_of(environment).ok()?;
+    let runtime = open::runtime(&GlobalArgs::default(), environment, MissingHome::Refuse).ok()?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let names = tokio.block_on(async { tokio::time::timeout(PATIENCE, names(&runtime, named)).await });
     tokio.shutdown_background();
