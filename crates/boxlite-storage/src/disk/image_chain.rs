@@ -3,7 +3,8 @@
 //! # Damage
 //!
 //! A lease compares each file's identity with its name: UUID, or delta, in a superblock that has a checksum. Of a delta
-//! it verifies the metadata as well. A file that is damaged or foreign counts as absent.
+//! it verifies the metadata as well, and the contents if the file may have changed since they were verified last. A file
+//! that is damaged or foreign counts as absent.
 
 use std::path::{Path, PathBuf};
 
@@ -144,7 +145,8 @@ fn complete(home: &Home, top: Leased) -> Result<Option<ImageChain>> {
     let uuid = base.map(|base| boxlite_ext4::expected_uuid(base.bytes()));
     for leased in &deltas {
         let own = digest_of(leased.path()).and_then(|digest| Digest::from_hex(&digest).ok());
-        let delta = match Delta::open(leased.file()) {
+        let sound = Delta::open(leased.file()).and_then(|delta| delta.verify_contents().map(|()| delta));
+        let delta = match sound {
             Ok(delta) => delta,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 warn_damaged(leased.path(), &error.to_string());

@@ -28,6 +28,7 @@
 mod build;
 mod segments;
 
+use std::thread;
 use std::time::Duration;
 
 use boxlite_home::durable::{self, Staged, fault};
@@ -36,7 +37,7 @@ use boxlite_types::{Digest, Doing, Image, ProgressSink, Result};
 use build::{Building, Segment};
 
 pub use crate::disk::image_chain::{ImageChain, ImageForm, lease, lease_as};
-use segments::LayerSizes;
+use segments::{LayerSizes, remember};
 
 use crate::catalog::Catalog;
 use crate::image::{self, Images};
@@ -181,22 +182,30 @@ fn ensure_segment(
         let path = segment.path(home);
         fault::point("disk.absent").doing("looking for", &path)?;
         let Some(staged) = Staged::take_over(&home.tmp(), &staged_name)? else {
-            std::thread::sleep(BUSY_PAUSE);
+            thread::sleep(BUSY_PAUSE);
             continue;
         };
         if segment.lease(home)?.is_some() {
             continue;
         }
         let found = building.write(segment, Digest::from_hex(&segment.digest)?, &staged)?;
-        sizes.learn(building.images, building.image, segment.layers.clone(), &found);
+        let news = sizes.take_over(building.image, segment.layers.clone(), &found);
         if !is_right(sizes) {
+            remember(building.images, &news);
             return Ok(None);
         }
         if segment.below.is_some() {
             building.images.store().allow_deltas()?;
             durable::ensure_dir(&home.deltas())?;
         }
-        let lock = staged.publish(&path)?;
+        // Neither needs the other, and each waits for the disk.
+        let lock = thread::scope(|scope| {
+            let note = || remember(building.images, &news);
+            if !news.is_empty() && thread::Builder::new().spawn_scoped(scope, note).is_err() {
+                note();
+            }
+            staged.publish(&path)
+        })?;
         building.built += 1;
         if let Some(chain) = segment.of_published(lock, home)? {
             return Ok(Some(chain));

@@ -87,21 +87,40 @@ impl LayerSizes {
         Ok(())
     }
 
-    /// Takes over what a build has found; the database remembers it, if it can.
-    pub(super) fn learn(&mut self, images: &Images, image: &Image, layers: Range<usize>, found: &[u64]) {
+    /// Takes over what was counted, and has the database remember it.
+    fn learn(&mut self, images: &Images, image: &Image, layers: Range<usize>, found: &[u64]) {
+        let news = self.take_over(image, layers, found);
+        remember(images, &news);
+    }
+
+    /// Takes over what a build has found; returns what of that the database is to [`remember`].
+    pub(super) fn take_over(
+        &mut self,
+        image: &Image,
+        layers: Range<usize>,
+        found: &[u64],
+    ) -> Vec<(Digest, u64)> {
         let known =
             self.0[layers.clone()].iter().zip(found).all(|(size, found)| *size == LayerSize::Counted(*found));
         if known {
-            return;
+            return Vec::new();
         }
-        let mut sizes: Vec<(Digest, u64)> = Vec::new();
+        let mut news = Vec::new();
         for (at, &bytes) in layers.zip(found) {
             self.0[at] = LayerSize::Counted(bytes);
-            sizes.push((image.layers[at].diff_id, bytes));
+            news.push((image.layers[at].diff_id, bytes));
         }
-        if let Err(error) = images.store().note_layer_sizes(&sizes) {
-            tracing::debug!(error = %error.chain(), "the sizes of layers are not remembered");
-        }
+        news
+    }
+}
+
+/// Has the database remember the sizes of layers, if it can.
+pub(super) fn remember(images: &Images, sizes: &[(Digest, u64)]) {
+    if sizes.is_empty() {
+        return;
+    }
+    if let Err(error) = images.store().note_layer_sizes(sizes) {
+        tracing::debug!(error = %error.chain(), "the sizes of layers are not remembered");
     }
 }
 

@@ -201,8 +201,10 @@ async fn a_damaged_swapped_or_missing_file_of_a_chain_is_built_again() {
         file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     };
     let length = |path: &Path| std::fs::metadata(path).unwrap().len();
-    let damages: [&dyn Fn(); 7] = [
+    let damages: [&dyn Fn(); 9] = [
         &|| flip(&three[0], 30),
+        &|| flip(&three[0], 9000),
+        &|| flip(&three[1], length(&three[1]) / 2),
         &|| flip(&three[1], length(&three[1]) - 5000),
         &|| std::fs::write(&three[1], b"no qcow2").unwrap(),
         &|| std::fs::File::options().write(true).open(&three[0]).unwrap().set_len(8192).unwrap(),

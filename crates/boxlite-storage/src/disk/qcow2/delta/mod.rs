@@ -13,15 +13,17 @@
 //!
 //! # Damage
 //!
-//! An extension of the header that qcow2 readers skip holds the length of the file, and the SHA-256 of the header and
-//! of all metadata. Opening a delta verifies both, and the superblock that every delta holds has a checksum of its
-//! own. Contents of files are not verified when a box starts, as in a whole disk image.
+//! An extension of the header that qcow2 readers skip holds the length of the file, the SHA-256 of the header and of all
+//! metadata, and that of the contents. Opening a delta verifies all but the contents, and the superblock that every
+//! delta holds has a checksum of its own. The contents are verified at the first use after the file may have changed
+//! ([`Delta::verify_contents`]).
 //!
 //! # Determinism
 //!
 //! The bytes are a function of the calls of the [`BlockSink`](boxlite_ext4::BlockSink) and of the name below, which is
 //! relative, so that they are the same in every home.
 
+mod contents;
 mod reader;
 mod writer;
 
@@ -56,16 +58,19 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 const SEAL: u32 = 0x626c_7864;
 /// Where the extension's data lies: first comes the backing format, padded to 8 bytes.
 const SEAL_AT: usize = EXTENSIONS_AT + 16 + 8;
-/// Offset of the metadata, length of the file, SHA-256.
-const SEAL_LENGTH: usize = 8 + 8 + 32;
+/// Offset of the metadata, length of the file, SHA-256 of header and metadata, SHA-256 of the contents.
+const SEAL_LENGTH: usize = 8 + 8 + 32 + 32;
+/// Where the sum of header and metadata lies.
+const SUM_AT: usize = SEAL_AT + 16;
+/// Where the sum of the contents lies.
+const CONTENT_SUM_AT: usize = SUM_AT + 32;
 
 /// The SHA-256 of the first cluster, with the place of the sum itself zeroed, and of the metadata.
 fn seal(head: &[u8], metadata: &[u8]) -> [u8; 32] {
-    let sum_at = SEAL_AT + 16;
     let mut hasher = Sha256::new();
-    hasher.update(&head[..sum_at]);
+    hasher.update(&head[..SUM_AT]);
     hasher.update([0; 32]);
-    hasher.update(&head[sum_at + 32..]);
+    hasher.update(&head[SUM_AT + 32..]);
     hasher.update(metadata);
     hasher.finalize().into()
 }

@@ -6,7 +6,11 @@ use std::os::unix::fs::FileExt;
 
 use boxlite_ext4::BlockSource;
 
-use super::{CLUSTER, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH, ZERO, l1_entries, seal};
+use super::contents::{self, ContentState};
+use super::{
+    CLUSTER, CONTENT_SUM_AT, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH, SUM_AT, ZERO,
+    l1_entries, seal,
+};
 use crate::disk::qcow2::header::Qcow2Header;
 
 /// The most metadata that is read, in bytes: that of a delta which holds 64 GiB, and more.
@@ -21,6 +25,10 @@ pub(crate) struct Delta<'a> {
     /// Offset of the L1 table in the metadata.
     l1_at: usize,
     blocks: u64,
+    /// SHA-256 of the header and of the metadata.
+    sum: [u8; 32],
+    /// SHA-256 of the contents.
+    content_sum: [u8; 32],
 }
 
 /// What a delta says about a block.
@@ -58,12 +66,43 @@ impl<'a> Delta<'a> {
         let mut metadata =
             vec![0; metadata_bytes.ok_or_else(|| damaged("its metadata is too long"))? as usize];
         file.read_exact_at(&mut metadata, metadata_at)?;
-        if seal(&head, &metadata)[..] != head[SEAL_AT + 16..SEAL_AT + 48] {
+        let sum_at = |at: usize| -> [u8; 32] { head[at..at + 32].try_into().expect("32 bytes") };
+        let sum = seal(&head, &metadata);
+        if sum != sum_at(SUM_AT) {
             return Err(damaged("the checksum of its metadata is wrong"));
         }
         let l1_at = word(40).checked_sub(metadata_at).ok_or_else(|| damaged("its L1 table is misplaced"))?;
         let blocks = header.virtual_size / CLUSTER;
-        Ok(Self { file, metadata, metadata_at, l1_at: l1_at as usize, blocks })
+        let content_sum = sum_at(CONTENT_SUM_AT);
+        Ok(Self { file, metadata, metadata_at, l1_at: l1_at as usize, blocks, sum, content_sum })
+    }
+
+    /// Reads the contents and compares them with their sum, if the file is not in the state in which they were right
+    /// the last time. Does nothing on a filesystem that cannot remember that.
+    ///
+    /// # Errors
+    /// `InvalidData` when they are damaged; others when they cannot be read.
+    pub(crate) fn verify_contents(&self) -> io::Result<()> {
+        let state = ContentState::of(self.file, &self.sum)?;
+        if state.is_recorded(self.file)? != Some(false) {
+            return Ok(());
+        }
+        if !self.are_contents_right()? {
+            return Err(damaged("the checksum of its contents is wrong"));
+        }
+        state.record(self.file);
+        Ok(())
+    }
+
+    /// Reads the contents and compares them with their sum.
+    pub(super) fn are_contents_right(&self) -> io::Result<bool> {
+        Ok(contents::sum(self.file, self.metadata_at)? == self.content_sum)
+    }
+
+    /// Whether the contents were right in the state in which the file is.
+    #[cfg(test)]
+    pub(super) fn are_contents_known(&self) -> io::Result<bool> {
+        Ok(ContentState::of(self.file, &self.sum)?.is_recorded(self.file)? == Some(true))
     }
 
     fn entry(&self, at: usize) -> io::Result<u64> {

@@ -6,15 +6,19 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use boxlite_ext4::BlockSink;
+use boxlite_home::durable::start_writing;
 
+use super::contents::{ContentState, RunningSum};
 use super::{
-    BACKING_FORMAT, CLUSTER, COPIED, EXTENSIONS_AT, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH, ZERO,
-    l1_entries, seal,
+    BACKING_FORMAT, CLUSTER, CONTENT_SUM_AT, COPIED, EXTENSIONS_AT, OFFSET, PER_TABLE, SEAL, SEAL_AT,
+    SEAL_LENGTH, SUM_AT, ZERO, l1_entries, seal,
 };
 use crate::disk::qcow2::header::BackingFormat;
 
 /// Refcounts of 16 bits in one block.
 const PER_REFCOUNT_BLOCK: u64 = CLUSTER / 2;
+/// Clusters after which the kernel is to write what it has.
+const STRIDE: u64 = (4 << 20) / CLUSTER;
 
 /// A delta that is being written into an empty file.
 ///
@@ -30,6 +34,9 @@ pub(crate) struct DeltaWriter<'a> {
     free: Vec<u64>,
     /// The first cluster that was never taken.
     next: u64,
+    sum: RunningSum,
+    /// The first cluster that the kernel was not told to write.
+    unwritten: u64,
 }
 
 /// Blocks that lie beside each other in the file.
@@ -42,7 +49,15 @@ struct Run {
 impl<'a> DeltaWriter<'a> {
     /// A delta of a disk of `virtual_size` bytes, in the empty `file`.
     pub(crate) fn new(file: &'a File, virtual_size: u64) -> Self {
-        Self { file, blocks: virtual_size / CLUSTER, tables: BTreeMap::new(), free: Vec::new(), next: 1 }
+        Self {
+            file,
+            blocks: virtual_size / CLUSTER,
+            tables: BTreeMap::new(),
+            free: Vec::new(),
+            next: 1,
+            sum: RunningSum::default(),
+            unwritten: 1,
+        }
     }
 
     fn entry(&mut self, block: u64) -> &mut u64 {
@@ -56,6 +71,7 @@ impl<'a> DeltaWriter<'a> {
         let was = std::mem::replace(entry, instead);
         if was & OFFSET != 0 {
             self.free.push((was & OFFSET) / CLUSTER);
+            self.sum.dropped();
         }
     }
 
@@ -73,9 +89,21 @@ impl<'a> DeltaWriter<'a> {
         cluster
     }
 
-    fn put(&self, run: &Run, blocks: &[u8]) -> io::Result<()> {
+    fn put(&mut self, run: &Run, blocks: &[u8]) -> io::Result<()> {
         let bytes = &blocks[run.first * CLUSTER as usize..(run.first + run.count) * CLUSTER as usize];
-        self.file.write_all_at(bytes, run.cluster * CLUSTER)
+        self.file.write_all_at(bytes, run.cluster * CLUSTER)?;
+        self.sum.written(run.cluster, bytes);
+        let end = run.cluster + run.count as u64;
+        if end >= self.unwritten + STRIDE {
+            self.start_writing(end);
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel to write the clusters before `end`.
+    fn start_writing(&mut self, end: u64) {
+        start_writing(self.file, self.unwritten * CLUSTER, (end - self.unwritten) * CLUSTER);
+        self.unwritten = end;
     }
 
     /// About the bytes that [`DeltaWriter::finish`] will write.
@@ -92,16 +120,21 @@ impl<'a> DeltaWriter<'a> {
             sink.discard_blocks(cluster, 1)?;
             self.free.push(cluster);
         }
+        if self.unwritten < self.next {
+            self.start_writing(self.next);
+        }
         self.tables.retain(|_, table| table.iter().any(|entry| *entry != 0));
         let plan = MetadataPlan::of(&self);
         let metadata = self.metadata(&plan);
-        let head = head(&plan, self.blocks, below, format, &metadata);
         file.set_len(plan.clusters * CLUSTER)?;
+        let contents = std::mem::take(&mut self.sum).finish(file, plan.metadata_at * CLUSTER)?;
+        let (head, sum) = head(&plan, self.blocks, below, format, &contents, &metadata);
         file.write_all_at(&head, 0)?;
         let written = metadata.chunks(CLUSTER as usize).zip(plan.metadata_at..);
         for (bytes, cluster) in written.filter(|(bytes, _)| bytes.iter().any(|byte| *byte != 0)) {
             file.write_all_at(bytes, cluster * CLUSTER)?;
         }
+        ContentState::of(file, &sum)?.record(file);
         Ok(())
     }
 
@@ -170,8 +203,15 @@ impl MetadataPlan {
     }
 }
 
-/// The first cluster.
-fn head(plan: &MetadataPlan, blocks: u64, below: &str, format: BackingFormat, metadata: &[u8]) -> Vec<u8> {
+/// The first cluster, and the sum of it and of the metadata.
+fn head(
+    plan: &MetadataPlan,
+    blocks: u64,
+    below: &str,
+    format: BackingFormat,
+    contents: &[u8; 32],
+    metadata: &[u8],
+) -> (Vec<u8>, [u8; 32]) {
     let format: &[u8] = if format == BackingFormat::Raw { b"raw" } else { b"qcow2" };
     let mut head = Vec::with_capacity(CLUSTER as usize);
     let put32 = |head: &mut Vec<u8>, value: u32| head.extend_from_slice(&value.to_be_bytes());
@@ -203,12 +243,14 @@ fn head(plan: &MetadataPlan, blocks: u64, below: &str, format: BackingFormat, me
     put32(&mut head, SEAL_LENGTH as u32);
     put64(&mut head, plan.metadata_at * CLUSTER);
     put64(&mut head, plan.clusters * CLUSTER);
-    head.resize(name_at, 0); // the sum, and the end of the extensions
+    head.resize(CONTENT_SUM_AT, 0); // the place of the sum of header and metadata
+    head.extend_from_slice(contents);
+    head.resize(name_at, 0); // the end of the extensions
     head.extend_from_slice(below.as_bytes());
     head.resize(CLUSTER as usize, 0);
     let sum = seal(&head, metadata);
-    head[SEAL_AT + 16..SEAL_AT + 48].copy_from_slice(&sum);
-    head
+    head[SUM_AT..SUM_AT + 32].copy_from_slice(&sum);
+    (head, sum)
 }
 
 impl BlockSink for DeltaWriter<'_> {
