@@ -2,7 +2,8 @@
 //! decompressing and hashing its new layers.
 //!
 //! `scripts/bench share` makes the images and puts Podman's figures beside these. Usage: `share HOME LAYOUT TAG...`; the
-//! images are built in that order, each several times; the shortest time counts, on both sides.
+//! images are built in that order, each several times, in turns with the other side; the shortest time counts, on both
+//! sides. Prints a name and a figure per line.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,7 +21,7 @@ use boxlite_storage::store::Store;
 use boxlite_types::{Digest, Image, PullOptions};
 use sha2::{Digest as _, Sha256};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -37,30 +38,43 @@ fn main() -> Outcome<()> {
     let images = Images::new(home.clone(), store, settings, collector);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut seen = BTreeSet::new();
-    let (mut floors, mut builds) = (Vec::new(), Vec::new());
+    let (mut floors, mut builds, mut pulls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut efforts = Vec::new();
     for tag in tags {
         let reference = format!("oci:{layout}:{tag}").parse()?;
+        let start = Instant::now();
         let image = runtime.block_on(images.pull(&reference, &PullOptions::default(), Arc::new(())))?;
+        drop(ensure(&images, &image, size, &())?);
+        pulls.push(start.elapsed());
         let new: Vec<Digest> =
             image.layers.iter().map(|layer| layer.digest).filter(|layer| seen.insert(*layer)).collect();
-        // What the first image builds below its topmost file is there in a second round.
-        let rounds = if builds.is_empty() { 1 } else { ROUNDS };
-        let floor = (0..rounds).map(|_| floor(&home, &new)).collect::<Outcome<Vec<_>>>()?;
-        let build = (0..rounds).map(|_| build(&home, &images, &image, size)).collect::<Outcome<Vec<_>>>()?;
-        floors.extend(floor.into_iter().min());
-        builds.extend(build.into_iter().min());
+        // Of the first image, the layers below its topmost file are built only once.
+        let first = builds.is_empty();
+        let (mut floor_times, mut build_times) = (Vec::new(), Vec::new());
+        for _ in 0..if first { 1 } else { ROUNDS } {
+            let before = processor_time();
+            floor_times.push(floor(&home, &new)?);
+            let between = processor_time();
+            build_times.push(if first { pulls[0] } else { build(&home, &images, &image, size)? });
+            let effort = (processor_time() - between).as_secs_f64() / (between - before).as_secs_f64();
+            efforts.extend((!first).then_some(effort));
+        }
+        floors.extend(floor_times.into_iter().min());
+        builds.extend(build_times.into_iter().min());
     }
-    let ratios: Vec<f64> =
-        floors.iter().zip(&builds).map(|(floor, build)| build.as_secs_f64() / floor.as_secs_f64()).collect();
+    let [_, later @ ..] = &builds[..] else { return Err("no TAGs".into()) };
+    let ratios = floors.iter().zip(&builds).map(|(floor, build)| build.as_secs_f64() / floor.as_secs_f64());
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    println!("first image                       {:>10.1?}, {:.2}x its floor", builds[0], ratios[0]);
-    if let [_, later @ ..] = &builds[..] {
-        println!("images 2 to n, median             {:>10.1?}", median(later.to_vec()));
-        println!("gunzip + SHA-256 of their layers  {:>10.1?}", median(floors[1..].to_vec()));
-        println!("ratio (goal: at most 1.3)         {:>10.2}", middle(ratios[1..].to_vec()));
+    println!("first_pull_and_build_ms {:.2}", milliseconds(pulls[0]));
+    if !later.is_empty() {
+        println!("pull_and_build_ms {:.2}", middle(pulls[1..].iter().copied().map(milliseconds)));
+        println!("build_ms {:.2}", middle(later.iter().copied().map(milliseconds)));
+        println!("floor_ms {:.2}", middle(floors[1..].iter().copied().map(milliseconds)));
+        println!("build_to_floor {:.2}", middle(ratios.skip(1)));
+        println!("effort_to_floor {:.2}", middle(efforts.into_iter()));
     }
-    println!("peak memory of all of this        {:>10}", peak.trim());
+    println!("peak_kib {}", peak.trim().trim_end_matches(" kB"));
     Ok(())
 }
 
@@ -95,12 +109,22 @@ fn build(home: &Home, images: &Images, image: &Image, size: u64) -> Outcome<Dura
     Ok(start.elapsed())
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// What all threads of this process have had of the processors.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to `time`, which outlives it.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    assert_eq!(outcome, 0, "the clock of a process");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn middle(mut ratios: Vec<f64>) -> f64 {
-    ratios.sort_by(f64::total_cmp);
-    ratios[ratios.len() / 2]
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
