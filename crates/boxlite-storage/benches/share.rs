@@ -56,7 +56,7 @@ fn main() -> Outcome<()> {
             floor_times.push(floor(&home, &new)?);
             let between = processor_time();
             build_times.push(if first { pulls[0] } else { build(&home, &images, &image, size)? });
-            let effort = (processor_time() - between).as_secs_f64() / (between - before).as_secs_f64();
+            let effort = (processor_time() - between) / (between - before);
             efforts.extend((!first).then_some(effort));
         }
         floors.extend(floor_times.into_iter().min());
@@ -109,14 +109,14 @@ fn build(home: &Home, images: &Images, image: &Image, size: u64) -> Outcome<Dura
     Ok(start.elapsed())
 }
 
-/// What all threads of this process have had of the processors.
-fn processor_time() -> Duration {
+/// Seconds that all threads of this process have had of the processors.
+fn processor_time() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes to `time`, which outlives it.
     #[allow(unsafe_code)]
     let outcome = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     assert_eq!(outcome, 0, "the clock of a process");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn milliseconds(time: Duration) -> f64 {
