@@ -20,7 +20,6 @@ mod space;
 mod stage;
 mod stage_dir;
 mod volatile;
-mod writeback;
 
 pub use directory::{create_dir, ensure_dir, restrict, sync_dir};
 pub use link::link;
@@ -34,4 +33,3 @@ pub use space::{allocated, allocated_of, free_space, free_space_of};
 pub use stage::{Staged, SweptFile, ensure_file, sweep_staged, write_atomically};
 pub use stage_dir::{StagedDir, is_staged_dir, sweep_staged_dir};
 pub use volatile::{open_log, remove_volatile, rotate_log};
-pub use writeback::start_writing;

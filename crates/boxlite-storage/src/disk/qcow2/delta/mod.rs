@@ -60,6 +60,8 @@ const SEAL: u32 = 0x626c_7864;
 const SEAL_AT: usize = EXTENSIONS_AT + 16 + 8;
 /// Offset of the metadata, length of the file, SHA-256 of header and metadata, SHA-256 of the contents.
 const SEAL_LENGTH: usize = 8 + 8 + 32 + 32;
+/// The same in deltas that were made before they held a sum of their contents.
+const SEAL_LENGTH_WITHOUT_CONTENTS: usize = SEAL_LENGTH - 32;
 /// Where the sum of header and metadata lies.
 const SUM_AT: usize = SEAL_AT + 16;
 /// Where the sum of the contents lies.

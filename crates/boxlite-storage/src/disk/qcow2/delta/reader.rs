@@ -8,8 +8,8 @@ use boxlite_ext4::BlockSource;
 
 use super::contents::{self, ContentState};
 use super::{
-    CLUSTER, CONTENT_SUM_AT, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH, SUM_AT, ZERO,
-    l1_entries, seal,
+    CLUSTER, CONTENT_SUM_AT, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH,
+    SEAL_LENGTH_WITHOUT_CONTENTS, SUM_AT, ZERO, l1_entries, seal,
 };
 use crate::disk::qcow2::header::Qcow2Header;
 
@@ -27,8 +27,8 @@ pub(crate) struct Delta<'a> {
     blocks: u64,
     /// SHA-256 of the header and of the metadata.
     sum: [u8; 32],
-    /// SHA-256 of the contents.
-    content_sum: [u8; 32],
+    /// SHA-256 of the contents; a delta of an earlier make has none.
+    content_sum: Option<[u8; 32]>,
 }
 
 /// What a delta says about a block.
@@ -54,7 +54,8 @@ impl<'a> Delta<'a> {
         }
         let header = Qcow2Header::parse(&head).map_err(|bad| damaged(&bad.to_string()))?;
         let word = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().expect("8 bytes"));
-        let sealed = word(SEAL_AT - 8) == u64::from(SEAL) << 32 | SEAL_LENGTH as u64;
+        let is_sealed = |length: usize| word(SEAL_AT - 8) == u64::from(SEAL) << 32 | length as u64;
+        let sealed = is_sealed(SEAL_LENGTH) || is_sealed(SEAL_LENGTH_WITHOUT_CONTENTS);
         if header.cluster != CLUSTER || header.virtual_size > MAX_VIRTUAL || !sealed {
             return Err(damaged("it is no delta of this boxlite's making"));
         }
@@ -73,16 +74,19 @@ impl<'a> Delta<'a> {
         }
         let l1_at = word(40).checked_sub(metadata_at).ok_or_else(|| damaged("its L1 table is misplaced"))?;
         let blocks = header.virtual_size / CLUSTER;
-        let content_sum = sum_at(CONTENT_SUM_AT);
+        let content_sum = is_sealed(SEAL_LENGTH).then(|| sum_at(CONTENT_SUM_AT));
         Ok(Self { file, metadata, metadata_at, l1_at: l1_at as usize, blocks, sum, content_sum })
     }
 
     /// Reads the contents and compares them with their sum, if the file is not in the state in which they were right
-    /// the last time. Does nothing on a filesystem that cannot remember that.
+    /// the last time. Does nothing on a filesystem that cannot remember that, and where there is no sum.
     ///
     /// # Errors
     /// `InvalidData` when they are damaged; others when they cannot be read.
     pub(crate) fn verify_contents(&self) -> io::Result<()> {
+        if self.content_sum.is_none() {
+            return Ok(());
+        }
         let state = ContentState::of(self.file, &self.sum)?;
         if state.is_recorded(self.file)? != Some(false) {
             return Ok(());
@@ -96,7 +100,8 @@ impl<'a> Delta<'a> {
 
     /// Reads the contents and compares them with their sum.
     pub(super) fn are_contents_right(&self) -> io::Result<bool> {
-        Ok(contents::sum(self.file, self.metadata_at)? == self.content_sum)
+        let Some(sum) = self.content_sum else { return Ok(true) };
+        Ok(contents::sum(self.file, self.metadata_at)? == sum)
     }
 
     /// Whether the contents were right in the state in which the file is.

@@ -154,7 +154,7 @@ fn verify(path: &Path) -> std::io::Result<()> {
     Delta::open(&file).unwrap().verify_contents()
 }
 
-/// Mutation tried: a state without the modification time.
+/// Mutation tried: a state without the modification time, in a `verify_contents` that does not record it.
 #[test]
 fn damage_in_contents_is_found_once_the_file_was_written_to() {
     let made = make(&[vec![(0..5, Some(1)), (700..900, Some(2)), (10..20, Some(3)), (12..14, None)]]);
@@ -170,7 +170,7 @@ fn damage_in_contents_is_found_once_the_file_was_written_to() {
     }
 }
 
-/// Mutations tried: a state without inode and birth; `verify_contents` that does not record.
+/// Mutation tried: a state without inode and birth.
 #[test]
 fn a_copy_is_verified_once() {
     let made = make(&[vec![(0..5, Some(1)), (700..900, Some(2))]]);
@@ -197,6 +197,28 @@ fn a_copy_is_verified_once() {
     flip(&copy, CLUSTER + 9);
     File::options().write(true).open(&copy).unwrap().set_modified(modified).unwrap();
     assert!(delta.are_contents_known().unwrap());
+}
+
+/// A home that was made before deltas had a sum of their contents goes on with them.
+#[test]
+fn a_delta_without_a_sum_of_its_contents_is_read() {
+    let made = make(&[vec![(3..4, Some(7))]]);
+    let path = &made.deltas[0];
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut head = vec![0; CLUSTER as usize];
+    file.read_exact_at(&mut head, 0).unwrap();
+    head[SEAL_AT - 4..SEAL_AT].copy_from_slice(&(SEAL_LENGTH_WITHOUT_CONTENTS as u32).to_be_bytes());
+    head[CONTENT_SUM_AT..CONTENT_SUM_AT + 32].fill(0);
+    let metadata_at = u64::from_be_bytes(head[SEAL_AT..SEAL_AT + 8].try_into().unwrap());
+    let mut metadata = vec![0; (file.metadata().unwrap().len() - metadata_at) as usize];
+    file.read_exact_at(&mut metadata, metadata_at).unwrap();
+    let sum = seal(&head, &metadata);
+    head[SUM_AT..SUM_AT + 32].copy_from_slice(&sum);
+    file.write_all_at(&head, 0).unwrap();
+    verify(path).unwrap();
+    flip(path, CLUSTER);
+    verify(path).unwrap();
+    qemu_img(&["check".as_ref(), path.as_os_str()]);
 }
 
 /// Mutation tried: `Delta::open` without the comparison of the sum; without that of the length.

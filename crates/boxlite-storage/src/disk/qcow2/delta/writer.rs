@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use boxlite_ext4::BlockSink;
-use boxlite_home::durable::start_writing;
 
 use super::contents::{ContentState, RunningSum};
 use super::{
@@ -17,8 +16,6 @@ use crate::disk::qcow2::header::BackingFormat;
 
 /// Refcounts of 16 bits in one block.
 const PER_REFCOUNT_BLOCK: u64 = CLUSTER / 2;
-/// Clusters after which the kernel is to write what it has.
-const STRIDE: u64 = (4 << 20) / CLUSTER;
 
 /// A delta that is being written into an empty file.
 ///
@@ -35,8 +32,6 @@ pub(crate) struct DeltaWriter<'a> {
     /// The first cluster that was never taken.
     next: u64,
     sum: RunningSum,
-    /// The first cluster that the kernel was not told to write.
-    unwritten: u64,
 }
 
 /// Blocks that lie beside each other in the file.
@@ -56,7 +51,6 @@ impl<'a> DeltaWriter<'a> {
             free: Vec::new(),
             next: 1,
             sum: RunningSum::default(),
-            unwritten: 1,
         }
     }
 
@@ -93,17 +87,7 @@ impl<'a> DeltaWriter<'a> {
         let bytes = &blocks[run.first * CLUSTER as usize..(run.first + run.count) * CLUSTER as usize];
         self.file.write_all_at(bytes, run.cluster * CLUSTER)?;
         self.sum.written(run.cluster, bytes);
-        let end = run.cluster + run.count as u64;
-        if end >= self.unwritten + STRIDE {
-            self.start_writing(end);
-        }
         Ok(())
-    }
-
-    /// Tells the kernel to write the clusters before `end`.
-    fn start_writing(&mut self, end: u64) {
-        start_writing(self.file, self.unwritten * CLUSTER, (end - self.unwritten) * CLUSTER);
-        self.unwritten = end;
     }
 
     /// About the bytes that [`DeltaWriter::finish`] will write.
@@ -119,9 +103,6 @@ impl<'a> DeltaWriter<'a> {
             let mut sink = file;
             sink.discard_blocks(cluster, 1)?;
             self.free.push(cluster);
-        }
-        if self.unwritten < self.next {
-            self.start_writing(self.next);
         }
         self.tables.retain(|_, table| table.iter().any(|entry| *entry != 0));
         let plan = MetadataPlan::of(&self);
