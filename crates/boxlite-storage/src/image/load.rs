@@ -17,6 +17,7 @@ use boxlite_types::{Doing, Error, ErrorCause, Image, Platform, ProgressSink, Res
 use super::pull::NewNames;
 use super::source::{ImageSource, LocalSource};
 use super::{Images, WriteSpace};
+use crate::reference::RegistryReference;
 use crate::store::NameOrigin;
 
 /// How much of a stream is written at a time.
@@ -43,8 +44,8 @@ impl Images {
     /// Takes in all images of an archive, under the names that it gives them, and returns them with those names alone.
     ///
     /// # Errors
-    /// `Corrupt` for what is not an archive of images, or contradicts its digests; `Unsupported` for an image of another
-    /// platform; `ResourceExhausted` where the disk is too full. Images that came before stay.
+    /// `Corrupt` for what is not an archive of images, or contradicts its digests; `InvalidInput` for names with digests;
+    /// `Unsupported` for an image of another platform; `ResourceExhausted` where the disk is too full. Images that came before stay.
     pub async fn load(&self, archive: ImageArchive, progress: Arc<dyn ProgressSink>) -> Result<Vec<Image>> {
         let this = self.clone();
         let (spooled, sources) = blocking(move || {
@@ -56,6 +57,9 @@ impl Images {
                 ImageArchive::Stream(stream) => this.spool(stream)?,
             };
             let sources = LocalSource::all(&path)?;
+            for (source, names) in &sources {
+                names.iter().try_for_each(|name| refuse_digest(name, source.name()))?;
+            }
             Ok((spooled, sources))
         })
         .await?;
@@ -92,6 +96,19 @@ impl Images {
         copy(stream, &staged, &room)?;
         Ok(staged)
     }
+}
+
+/// Refuses a name with a digest: whoever asks for that one trusts the digest, and the archive's word is no proof of it.
+fn refuse_digest(name: &RegistryReference, source: &str) -> Result<()> {
+    if name.digest().is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "{source} gives its image the name '{}', which has a digest, and a name that is given to an image has none; \
+         write the archive anew with a tag",
+        name.familiar()
+    );
+    Err(Error::invalid(message).about(ErrorCause::LocalImage))
 }
 
 /// Opens the file if it is compressed.
@@ -186,5 +203,21 @@ pub(super) fn unreadable(error: std::io::Error) -> Error {
                 .because(error)
         }
         Err(error) => Error::io("reading", "the archive", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_gives_no_name_that_holds_a_digest() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for name in [format!("alpine@{digest}"), format!("registry.example/web:1@{digest}")] {
+            let name = RegistryReference::parse(&name).unwrap();
+            let error = refuse_digest(&name, "x.tar").unwrap_err();
+            assert_eq!(error.kind(), boxlite_types::ErrorKind::InvalidInput, "{error}");
+        }
+        refuse_digest(&RegistryReference::parse("alpine:3").unwrap(), "x.tar").unwrap();
     }
 }
