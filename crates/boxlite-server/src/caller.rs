@@ -48,6 +48,11 @@ impl Caller {
         }
     }
 
+    /// Tells whether the caller holds a key of the keys file.
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self, Self::Named(_))
+    }
+
     /// Refuses what only the operator may do; `what` completes "cannot".
     pub(crate) fn refuse_named(&self, what: &str) -> Result<()> {
         match self {

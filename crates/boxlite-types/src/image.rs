@@ -104,4 +104,8 @@ pub struct PullOptions {
     pub insecure_credentials: bool,
     /// The platform that the image must be built for; the host's when absent.
     pub platform: Option<Platform>,
+    /// Refuses to move a name that was given to an image here. A server asks for it on behalf of its clients, so it is no
+    /// part of a request.
+    #[serde(skip)]
+    pub keep_given_names: bool,
 }

@@ -31,6 +31,7 @@ pub(super) async fn pull(runtime: &Runtime, args: PullArgs) -> Result<Exit, Comm
             insecure: args.insecure,
             insecure_credentials: args.insecure_credentials,
             platform: None,
+            keep_given_names: false,
         };
         let image = runtime.pull(reference, options, progress(args.quiet)).await?;
         let name = image.references.iter().find(|name| familiar(name) == familiar(reference));

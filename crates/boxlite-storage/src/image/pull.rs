@@ -56,7 +56,8 @@ impl Images {
     /// # Errors
     /// `NotFound` (no such image, tag or platform, or the policy is `Never`), `Denied` (credentials),
     /// `Unavailable` (no network, registry down), `Corrupt` (wrong digest), `ResourceExhausted` (no room:
-    /// everything this pull wrote is removed again), `Unsupported` (no container image).
+    /// everything this pull wrote is removed again), `Unsupported` (no container image), `Conflict` (the name was given
+    /// to another image here, and `options` keep such names).
     pub async fn pull(
         &self,
         reference: &Reference,
@@ -177,7 +178,11 @@ impl Images {
         let found = self.identify(&source, &reference.familiar(), &wanted).await?;
         let names = NewNames {
             references: vec![reference.to_string()],
-            origin: NameOrigin::Source,
+            origin: if options.keep_given_names {
+                NameOrigin::SourceUnlessGiven
+            } else {
+                NameOrigin::Source
+            },
             of_registry: matches!(reference, Reference::Registry(_)),
         };
         let stored = self.store_found(&source, found, names, &progress).await;

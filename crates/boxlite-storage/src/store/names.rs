@@ -15,6 +15,8 @@ use super::failure::TransactionResult;
 pub(crate) enum NameOrigin {
     /// The image was found under it: in a registry, or among files of this host.
     Source,
+    /// As `Source`, for somebody who may not move a name that was given here.
+    SourceUnlessGiven,
     /// It was given to the image here.
     Here,
 }
@@ -97,6 +99,12 @@ pub(super) fn name_image(
     {
         return Ok(());
     }
+    if origin == NameOrigin::SourceUnlessGiven && is_given_to_another(transaction, reference, digest)? {
+        let message = format!(
+            "{reference} is the name of another image, which was given to it here; only the operator may pull over it"
+        );
+        return Err(Error::conflict(message).into());
+    }
     transaction.execute(
         "INSERT INTO tags VALUES (?1, ?2) ON CONFLICT (reference) DO UPDATE SET image = ?2",
         [reference, digest],
@@ -106,10 +114,10 @@ pub(super) fn name_image(
             transaction.execute_batch(TABLE)?;
             transaction.execute("INSERT OR IGNORE INTO local_names VALUES (?1)", [reference])?;
         }
-        NameOrigin::Source if has_local_names(transaction)? => {
+        NameOrigin::Source | NameOrigin::SourceUnlessGiven if has_local_names(transaction)? => {
             transaction.execute("DELETE FROM local_names WHERE reference = ?1", [reference])?;
         }
-        NameOrigin::Source => {}
+        NameOrigin::Source | NameOrigin::SourceUnlessGiven => {}
     }
     Ok(())
 }
@@ -122,6 +130,17 @@ pub(super) fn of_registry(transaction: &Transaction<'_>) -> rusqlite::Result<&'s
     } else {
         "reference NOT LIKE 'oci:%' AND reference NOT LIKE 'oci-archive:%' AND reference NOT LIKE 'docker-archive:%'"
     })
+}
+
+fn is_given_to_another(
+    transaction: &Transaction<'_>,
+    reference: &str,
+    digest: &str,
+) -> rusqlite::Result<bool> {
+    let given = "SELECT EXISTS (SELECT 1 FROM local_names JOIN tags USING (reference)
+                 WHERE reference = ?1 AND image != ?2)";
+    Ok(has_local_names(transaction)?
+        && transaction.query_row(given, [reference, digest], |row| row.get(0))?)
 }
 
 fn has_local_names(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {

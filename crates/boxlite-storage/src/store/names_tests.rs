@@ -9,6 +9,10 @@ const FOUND: &str = "docker.io/library/found:1";
 const GIVEN: &str = "docker.io/library/given:1";
 
 fn insert(store: &Store, name: &str, references: &[&str], origin: NameOrigin) -> Digest {
+    try_insert(store, name, references, origin).unwrap()
+}
+
+fn try_insert(store: &Store, name: &str, references: &[&str], origin: NameOrigin) -> Result<Digest> {
     let layer = boxlite_types::Layer {
         digest: Digest::of(name.as_bytes()),
         diff_id: Digest::of(name.as_bytes()),
@@ -25,8 +29,8 @@ fn insert(store: &Store, name: &str, references: &[&str], origin: NameOrigin) ->
         last_used_at: Timestamp::UNIX_EPOCH,
     };
     let document = Document { digest: image.digest, length: 1 };
-    store.insert_image(&image, document, document, origin).unwrap();
-    image.digest
+    store.insert_image(&image, document, document, origin)?;
+    Ok(image.digest)
 }
 
 fn registry_names(store: &Store) -> Vec<Option<String>> {
@@ -62,4 +66,20 @@ fn only_a_name_under_which_an_image_was_found_is_a_registrys() {
     assert_eq!(store.image_named(GIVEN).unwrap().unwrap().digest, other);
     let missing = store.tag_image(Digest::of(b"none"), GIVEN).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_pull_that_keeps_given_names_moves_none_of_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Store::open(&scratch.path().join("boxlite.db")).unwrap();
+    let pull = |name, references: &[&str]| try_insert(&store, name, references, NameOrigin::SourceUnlessGiven);
+    // Before any name was given, and one that was found.
+    pull("one", &[FOUND]).unwrap();
+    let digest = insert(&store, "two", &[GIVEN], NameOrigin::Here);
+    assert_eq!(pull("three", &[GIVEN]).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(store.image_named(GIVEN).unwrap().unwrap().digest, digest);
+    assert_eq!(store.images().unwrap().len(), 2, "the refused image is not recorded");
+    pull("three", &[FOUND]).unwrap();
+    // The registry has the same image under that name.
+    pull("two", &[GIVEN]).unwrap();
 }

@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use boxlite::wire::{KillRequest, RemoveQuery};
 use boxlite::{
-    BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, RemoveOptions, StopOptions, UpdateOptions,
+    BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, ProgressSink, PullOptions, PullPolicy,
+    RemoveOptions, StopOptions, UpdateOptions,
 };
 
 use super::streams::OptionsQuery;
@@ -36,7 +37,21 @@ pub(super) async fn create(
     let options = caller.owned(options)?;
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
-    let create = |progress| async move {
+    let is_named = caller.is_named();
+    let create = |progress: Arc<dyn ProgressSink>| async move {
+        let mut options = options;
+        if is_named && options.pull == PullPolicy::Always {
+            let pull = PullOptions {
+                policy: PullPolicy::Always,
+                insecure: options.insecure,
+                insecure_credentials: options.insecure_credentials,
+                platform: None,
+                keep_given_names: true,
+            };
+            let pulled = app.runtime.pull(&options.image, pull, Arc::clone(&progress)).await;
+            pulled.map_err(HttpFailure::of_pull)?;
+            options.pull = PullPolicy::Missing;
+        }
         let created = app.runtime.create(options, progress).await.map_err(HttpFailure::of_create);
         drop(pending);
         created

@@ -35,16 +35,20 @@ pub(super) async fn image(
 
 pub(super) async fn remove_image(
     State(app): State<Arc<App>>,
+    caller: Caller,
     QueryParams(query): QueryParams<ImageQuery>,
 ) -> Result<Json<Vec<Removal>>, HttpFailure> {
+    caller.refuse_named("remove images")?;
     Ok(Json(app.runtime.remove_image(&query.wanted, query.force).await?))
 }
 
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
+    caller: Caller,
     JsonBody(request): JsonBody<PullRequest>,
 ) -> Result<Response, HttpFailure> {
-    let PullRequest { reference, options } = request;
+    let PullRequest { reference, mut options } = request;
+    options.keep_given_names = caller.is_named();
     let reference = app.with_allowed(move |allowed| allowed.image(&reference)).await?;
     let pull = |progress| async move {
         app.runtime.pull(&reference, options, progress).await.map_err(HttpFailure::of_pull)

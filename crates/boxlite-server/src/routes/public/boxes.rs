@@ -49,7 +49,8 @@ pub(super) async fn create(
     // Pulling first tells a failure of the registry from a failure of this server.
     match app.runtime.image(&options.image).await {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound) => {
-            let pulled = app.runtime.pull(&options.image, PullOptions::default(), Arc::new(())).await;
+            let pull = PullOptions { keep_given_names: caller.is_named(), ..PullOptions::default() };
+            let pulled = app.runtime.pull(&options.image, pull, Arc::new(())).await;
             pulled.map_err(HttpFailure::of_pull)?;
         }
         found => drop(found?),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::page::PageQuery;
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
+use crate::caller::Caller;
 use crate::failure::HttpFailure;
 
 /// An image under one of its names.
@@ -125,11 +126,13 @@ pub(super) async fn list(
 
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
+    caller: Caller,
     JsonBody(request): JsonBody<PullImageRequest>,
 ) -> Result<Json<PublicImage>, HttpFailure> {
     let reference = app.with_allowed(move |allowed| allowed.image(&request.reference)).await?;
     let parsed: Reference = reference.parse()?;
-    let pulled = app.runtime.pull(&reference, PullOptions::default(), Arc::new(())).await;
+    let options = PullOptions { keep_given_names: caller.is_named(), ..PullOptions::default() };
+    let pulled = app.runtime.pull(&reference, options, Arc::new(())).await;
     let image = pulled.map_err(HttpFailure::of_pull)?;
     Ok(Json(PublicImage::named(&image, parsed.to_string())))
 }
@@ -166,12 +169,14 @@ fn under<'a>(image: &'a Image, name: &'a str) -> impl Iterator<Item = &'a String
     })
 }
 
-/// Removes the image that `id` means, or every tag under that name, unless a box uses it: images are everybody's, and a box
-/// whose image is gone cannot be started again.
+/// Removes the image that `id` means, or every tag under that name, unless a box uses it: images are everybody's, so the
+/// operator alone may, and a box whose image is gone cannot be started again.
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
+    caller: Caller,
     PathParams(id): PathParams<String>,
 ) -> Result<StatusCode, HttpFailure> {
+    caller.refuse_named("remove images")?;
     let images = app.runtime.images().await?;
     let mut named: Vec<String> = images.iter().flat_map(|image| under(image, &id)).cloned().collect();
     if named.is_empty() {

@@ -124,6 +124,7 @@ impl Local {
             insecure: options.insecure,
             insecure_credentials: options.insecure_credentials,
             platform: None,
+            keep_given_names: false,
         };
         let local_source = reference.as_ref().is_ok_and(Reference::is_local);
         if options.pull != PullPolicy::Always && !local_source {
