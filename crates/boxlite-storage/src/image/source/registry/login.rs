@@ -129,6 +129,10 @@ impl Repository {
                 return self.checked(response, "").await.map(drop);
             }
         }
+        if !self.route.is_own(response.url()) {
+            let message = format!("registry {host} leaves the question who asks to {}", response.url());
+            return Err(refused(message).into());
+        }
         let mut authorization = self.authorization.lock().await;
         let renewed = authorization.renew(&self.route, response.headers(), &self.reference).await;
         renewed.map_err(|trouble| match trouble {

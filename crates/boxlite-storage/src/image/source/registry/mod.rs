@@ -301,7 +301,8 @@ impl Repository {
         let url = self.route.url(&format!("/v2/{}/{path}", self.reference.repository()))?;
         let used = self.authorization.lock().await.header();
         let response = self.send(&method, &url, offset, used.as_ref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        // Another host, which a redirect led to, is told no secret, and its challenge would choose who is told.
+        if response.status() != StatusCode::UNAUTHORIZED || !self.route.is_own(response.url()) {
             return self.checked(response, path).await;
         }
         let fresh = {

@@ -263,7 +263,7 @@ impl Repository {
             send_to(&self.route, &method, url, headers, body()?, authorization, self.reference.host()).await
         };
         let response = send(used.clone()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        if response.status() != StatusCode::UNAUTHORIZED || !self.route.is_own(response.url()) {
             return Ok(response);
         }
         let fresh = {
