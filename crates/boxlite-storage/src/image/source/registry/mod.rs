@@ -144,7 +144,7 @@ impl Repository {
         repositories.dedup();
         let mut first = None;
         for security in ways(authority, options.insecure) {
-            // Without a bound on silence: an answer comes only after all of a blob has been taken.
+            // Its requests have bounds of their own: an answer comes only after all of a blob has been taken.
             let route = Route::new(host, authority, *security, access.policy.trusts(host), None)?;
             let repository = Self::unasked(reference, route, &found, options.insecure_credentials, progress);
             repository.authorization.lock().await.will_push(&repositories);

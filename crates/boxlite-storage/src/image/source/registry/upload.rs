@@ -19,13 +19,15 @@ use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 
 use super::failure::{self, Attempts, Trouble};
-use super::route::Route;
+use super::route::{READ_TIMEOUT, Route};
 use super::{CONTENT_DIGEST, Repository, header};
 
 /// How often the upload of one blob may break off in all.
 const MAX_BREAKS: u32 = 30;
 /// The longest time in which the registry takes no byte and says nothing.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest time in which the registry takes over what has arrived.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How much is read from a blob at a time.
 const CHUNK: usize = 256 << 10;
 
@@ -259,8 +261,14 @@ impl Repository {
         body: impl Fn() -> Result<Body>,
     ) -> Result<Response, Trouble> {
         let used = self.authorization.lock().await.header();
+        let host = self.reference.host();
         let send = async |authorization: Option<HeaderValue>| {
-            send_to(&self.route, &method, url, headers, body()?, authorization, self.reference.host()).await
+            let sending = send_to(&self.route, &method, url, headers, body()?, authorization, host);
+            match answer_timeout(&method) {
+                Some(limit) => within(limit, host, sending).await,
+                // Bounded by its caller, who sees what is taken.
+                None => sending.await,
+            }
         };
         let response = send(used.clone()).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !self.route.is_own(response.url()) {
@@ -270,7 +278,8 @@ impl Repository {
             let mut authorization = self.authorization.lock().await;
             if authorization.header() == used {
                 let challenges = response.headers().clone();
-                authorization.renew(&self.route, &challenges, &self.reference).await?;
+                let renewing = authorization.renew(&self.route, &challenges, &self.reference);
+                within(READ_TIMEOUT, host, renewing).await?;
             }
             authorization.header()
         };
@@ -280,7 +289,8 @@ impl Repository {
     /// What an answer without success means.
     async fn refusal(&self, response: Response) -> Trouble {
         let (status, headers) = (response.status(), response.headers().clone());
-        let (_, body) = self.bounded(response, 64 << 10).await.unwrap_or_default();
+        let said = within(READ_TIMEOUT, self.reference.host(), self.bounded(response, 64 << 10)).await;
+        let (_, body) = said.unwrap_or_default();
         let (host, name) = (self.reference.host(), self.reference.familiar());
         let said = failure::said(&body);
         let error = |kind, message: String| Error::new(kind, message);
@@ -315,6 +325,28 @@ impl Repository {
     }
 }
 
+/// How long the answer to a request may take; `None` for one that carries a blob.
+fn answer_timeout(method: &Method) -> Option<Duration> {
+    match *method {
+        Method::PATCH => None,
+        // Only now may the registry hash all of the blob.
+        Method::PUT => Some(COMPLETION_TIMEOUT),
+        _ => Some(READ_TIMEOUT),
+    }
+}
+
+/// Gives a registry up that says nothing for so long.
+async fn within<T>(
+    limit: Duration,
+    host: &str,
+    asking: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| {
+        let message = format!("registry {host} does not answer within {} s", limit.as_secs());
+        Err(Trouble::Transient(Error::new(ErrorKind::Unavailable, message), None))
+    })
+}
+
 /// Sends one request without following redirects; only the registry itself gets the `authorization`.
 async fn send_to(
     route: &Route,
@@ -331,4 +363,20 @@ async fn send_to(
         request = request.header(reqwest::header::AUTHORIZATION, authorization);
     }
     request.send().await.map_err(|error| failure::of_request(error, host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_registry_is_given_up_but_while_it_takes_a_blob() {
+        let asking = std::future::pending::<Result<(), Trouble>>();
+        let trouble = within(Duration::from_millis(1), "registry.example", asking).await.unwrap_err();
+        assert!(matches!(trouble, Trouble::Transient(..)), "{trouble}");
+        for method in [Method::HEAD, Method::GET, Method::POST, Method::PUT] {
+            assert!(answer_timeout(&method).is_some(), "{method}");
+        }
+        assert_eq!(answer_timeout(&Method::PATCH), None);
+    }
 }
