@@ -3,7 +3,7 @@
 //! The same files give the same bytes. What does not fit a plain header (times with fractions, long names, extended
 //! attributes) is in a pax header before it. Holes are written as zeros, because Docker reads no sparse entries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -67,22 +67,10 @@ impl LayerWriter {
         most: u64,
     ) -> Result<()> {
         for (path, _) in changes.all.iter().filter(|(_, kind)| **kind == ChangeKind::Deleted) {
-            let directory = parent(path).unwrap_or_default();
-            let name = &path[directory.len() + usize::from(!directory.is_empty())..];
-            let mut whiteout = directory.to_vec();
-            if !whiteout.is_empty() {
-                whiteout.push(b'/');
-            }
-            whiteout.extend_from_slice(WHITEOUT);
-            whiteout.extend_from_slice(name);
-            let mut header = Header::new_ustar();
-            header.set_mode(0o600);
-            header.set_size(0);
-            header.set_entry_type(EntryType::Regular);
-            write_entry(&mut self.out, header, &whiteout, b"", Vec::new())?;
+            write_whiteout(&mut self.out, path)?;
         }
         let selected: Vec<&TreeFile> = changes.selected.iter().map(|place| &files[*place as usize]).collect();
-        write_files(&mut self.out, &selected, from, most, true)
+        write_files(&mut self.out, &selected, from, most, Some(changes))
     }
 
     /// Copies a whole tar stream.
@@ -122,25 +110,34 @@ impl LayerWriter {
     }
 }
 
-/// Writes files, which are read from `from`, in the order of `files`; without `as_layer`, as a plain archive.
+/// Writes files, which are read from `from`, in the order of `files`: as a layer of `changes`, or as a plain archive.
 pub(crate) fn write_files(
     out: &mut impl Write,
     files: &[&TreeFile],
     from: &mut impl Read,
     most: u64,
-    as_layer: bool,
+    changes: Option<&BoxChanges>,
 ) -> Result<()> {
     let mut left = most;
     let mut first_names: HashMap<u64, &[u8]> = HashMap::new();
+    let mut gone: HashSet<&[u8]> = HashSet::new();
     for file in files {
         let shown = || String::from_utf8_lossy(&file.path).into_owned();
         let name = file.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        if as_layer && name.starts_with(WHITEOUT) {
+        if changes.is_some() && name.starts_with(WHITEOUT) {
             let message = format!("/{} has a name that means a deleted file in an image; rename it", shown());
             return Err(Error::unsupported(message));
         }
         let detail = FileDetail::read(from).map_err(broken)?;
         if !detail.present {
+            // Removed since it was listed: what the base has there is gone as well, unless its directory took it along.
+            let is_of_base = changes.is_some_and(|changes| {
+                changes.all.get(&file.path) == Some(&ChangeKind::Changed)
+            });
+            if is_of_base && !parent(&file.path).is_some_and(|at| gone.contains(at)) {
+                write_whiteout(out, &file.path)?;
+            }
+            gone.insert(&file.path);
             continue;
         }
         let is_regular = file.mode & TYPE == REGULAR;
@@ -171,6 +168,23 @@ pub(crate) fn write_files(
         }
     }
     Ok(())
+}
+
+/// Writes the mark that hides what lower layers have at `path`.
+fn write_whiteout(out: &mut impl Write, path: &[u8]) -> Result<()> {
+    let directory = parent(path).unwrap_or_default();
+    let name = &path[directory.len() + usize::from(!directory.is_empty())..];
+    let mut whiteout = directory.to_vec();
+    if !whiteout.is_empty() {
+        whiteout.push(b'/');
+    }
+    whiteout.extend_from_slice(WHITEOUT);
+    whiteout.extend_from_slice(name);
+    let mut header = Header::new_ustar();
+    header.set_mode(0o600);
+    header.set_size(0);
+    header.set_entry_type(EntryType::Regular);
+    write_entry(out, header, &whiteout, b"", Vec::new())
 }
 
 fn plain_header(file: &TreeFile) -> Header {
@@ -426,6 +440,38 @@ mod tests {
                 std::str::from_utf8(&records).unwrap().split(' ').next().unwrap().parse().unwrap();
             assert_eq!(stated, records.len());
         }
+    }
+
+    fn regular(path: &str, inode: u64, links: u32) -> TreeFile {
+        let time = boxlite_archive::tree::TreeTime::default();
+        let path = path.as_bytes().to_vec();
+        let mode = REGULAR | 0o644;
+        TreeFile { path, inode, mode, uid: 0, gid: 0, links, size: 0, device: 0, modified: time, changed: time }
+    }
+
+    fn packed(files: &[TreeFile], from: &[u8], most: u64, changes: Option<&BoxChanges>) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        let files: Vec<&TreeFile> = files.iter().collect();
+        write_files(&mut out, &files, &mut &*from, most, changes)?;
+        let mut archive = tar::Archive::new(&*out);
+        let name = |entry: io::Result<tar::Entry<'_, &[u8]>>| {
+            String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned()
+        };
+        Ok(archive.entries().unwrap().map(name).collect())
+    }
+
+    #[test]
+    fn a_file_of_the_base_that_is_gone_when_it_is_read_is_whited_out() {
+        let files = ["d", "d/below", "new", "old"].map(|path| regular(path, 7, 1));
+        let kinds = [ChangeKind::Changed, ChangeKind::Changed, ChangeKind::Added, ChangeKind::Changed];
+        let all = files.iter().map(|file| file.path.clone()).zip(kinds).collect();
+        let changes = BoxChanges { all, selected: vec![0, 1, 2, 3] };
+        let mut answer = Vec::new();
+        for _ in &files {
+            FileDetail::default().write(&mut answer, None).unwrap();
+        }
+        assert_eq!(packed(&files, &answer, 100, Some(&changes)).unwrap(), [".wh.d", ".wh.old"]);
+        assert_eq!(packed(&files, &answer, 100, None).unwrap(), [""; 0]);
     }
 
     #[test]

@@ -271,7 +271,7 @@ pub fn write_archive(
     from: &mut impl Read,
 ) -> Result<()> {
     let files: Vec<&TreeFile> = tree.files.iter().collect();
-    changes::write_files(out, &files, from, most, false)?;
+    changes::write_files(out, &files, from, most, None)?;
     out.write_all(&[0; 1024]).map_err(|error| Error::io("writing", "the archive", error))
 }
 
