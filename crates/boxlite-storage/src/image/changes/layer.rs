@@ -22,6 +22,8 @@ use crate::image::{Blobs, Images, WriteSpace};
 
 const TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
+/// How often the bytes of a box's disk may come again, for the second names of files: the guest sends contents with each.
+const MAX_REPEATS: u64 = 64;
 /// What the name of a whiteout begins with.
 const WHITEOUT: &[u8] = b".wh.";
 
@@ -119,6 +121,7 @@ pub(crate) fn write_files(
     changes: Option<&BoxChanges>,
 ) -> Result<()> {
     let mut left = most;
+    let mut repeated = most.saturating_mul(MAX_REPEATS);
     let mut first_names: HashMap<u64, &[u8]> = HashMap::new();
     let mut gone: HashSet<&[u8]> = HashSet::new();
     for file in files {
@@ -143,6 +146,10 @@ pub(crate) fn write_files(
         let is_regular = file.mode & TYPE == REGULAR;
         let first = (is_regular && file.links > 1).then(|| first_names.get(&file.inode).copied()).flatten();
         if let Some(first) = first {
+            repeated = repeated.checked_sub(content(&detail)).ok_or_else(|| {
+                let message = format!("/{} and other second names come with too many bytes", shown());
+                Error::unsupported(message)
+            })?;
             skip(from, &detail)?;
             let mut header = plain_header(file);
             header.set_entry_type(EntryType::Link);
@@ -152,8 +159,13 @@ pub(crate) fn write_files(
         if is_regular && file.links > 1 {
             first_names.insert(file.inode, &file.path);
         }
+        if !is_regular && !detail.runs.is_empty() {
+            let why = format!("/{} is no regular file, and comes with contents", shown());
+            return Err(broken(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
         let length = if is_regular { detail.length } else { 0 };
-        left = left.checked_sub(length).ok_or_else(|| {
+        let attributes: usize = detail.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        left = left.checked_sub(length.saturating_add(attributes as u64)).ok_or_else(|| {
             let message =
                 format!("/{} and the files before it have more than {most} bytes, holes included", shown());
             Error::unsupported(message)
@@ -163,8 +175,6 @@ pub(crate) fn write_files(
         write_entry(out, header, &file.path, &detail.target, pax_records(file, &detail))?;
         if is_regular {
             write_contents(out, from, &detail)?;
-        } else {
-            skip(from, &detail)?;
         }
     }
     Ok(())
@@ -308,9 +318,14 @@ fn write_contents(out: &mut impl Write, from: &mut impl Read, detail: &FileDetai
     pad(out, detail.length)
 }
 
+/// Bytes that follow the record: no more than its length, since its parts do not overlap.
+fn content(detail: &FileDetail) -> u64 {
+    detail.runs.iter().map(|run| run.length).sum()
+}
+
 /// Passes over contents that are not wanted.
 fn skip(from: &mut impl Read, detail: &FileDetail) -> Result<()> {
-    let length: u64 = detail.runs.iter().map(|run| run.length).sum();
+    let length = content(detail);
     let skipped = io::copy(&mut from.take(length), &mut io::sink()).map_err(broken)?;
     if skipped < length { Err(broken(io::ErrorKind::UnexpectedEof.into())) } else { Ok(()) }
 }
@@ -472,6 +487,34 @@ mod tests {
         }
         assert_eq!(packed(&files, &answer, 100, Some(&changes)).unwrap(), [".wh.d", ".wh.old"]);
         assert_eq!(packed(&files, &answer, 100, None).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_guest_announces_is_bounded() {
+        let run = |length| FileDetail {
+            present: true,
+            length,
+            runs: vec![boxlite_archive::DataRun { offset: 0, length }],
+            ..FileDetail::default()
+        };
+        let answer = |details: &[&FileDetail]| {
+            let mut answer = Vec::new();
+            for detail in details {
+                detail.write(&mut answer, None).unwrap();
+                answer.extend(vec![b'x'; detail.length.min(1000) as usize]);
+            }
+            answer
+        };
+        let names = [regular("a", 7, 2), regular("b", 7, 2)];
+        let kind = |files: &[TreeFile], from: &[u8]| packed(files, from, 100, None).unwrap_err().kind();
+        assert_eq!(packed(&names, &answer(&[&run(100), &run(100)]), 100, None).unwrap(), ["a", "b"]);
+        let endless = answer(&[&run(100), &run(u64::MAX)]);
+        assert_eq!(kind(&names, &endless), boxlite_types::ErrorKind::Unsupported);
+        let directory = TreeFile { mode: 0o040_755, ..regular("d", 7, 1) };
+        assert_eq!(kind(&[directory], &answer(&[&run(5)])), boxlite_types::ErrorKind::Corrupt);
+        let mut attributed = run(50);
+        attributed.attributes = vec![(b"user.a".to_vec(), vec![0; 45])];
+        assert_eq!(kind(&names[..1], &answer(&[&attributed])), boxlite_types::ErrorKind::Unsupported);
     }
 
     #[test]
