@@ -70,17 +70,18 @@ impl ImageTree {
             }
         }
         // As in Docker, a directory is changed by whatever is changed below it.
-        let changed: Vec<Vec<u8>> = all.keys().cloned().collect();
-        for path in changed {
-            let mut at = parent(&path);
+        let mut above: HashSet<&[u8]> = HashSet::new();
+        for path in all.keys() {
+            let mut at = parent(path);
             while let Some(directory) = at.filter(|directory| !directory.is_empty()) {
-                if all.contains_key(directory) {
+                if all.contains_key(directory) || !above.insert(directory) {
                     break;
                 }
-                all.insert(directory.to_vec(), ChangeKind::Changed);
                 at = parent(directory);
             }
         }
+        let above: Vec<Vec<u8>> = above.into_iter().map(<[u8]>::to_vec).collect();
+        all.extend(above.into_iter().map(|path| (path, ChangeKind::Changed)));
         let is_selected = |file: &TreeFile| all.contains_key(&file.path);
         let selected = files.iter().enumerate().filter(|(_, file)| is_selected(file));
         let selected = selected.map(|(place, _)| place as u32).collect();

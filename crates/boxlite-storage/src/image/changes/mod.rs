@@ -19,7 +19,9 @@ pub(super) use layer::{FinishedLayer, LayerWriter, write_files};
 pub(crate) use compare::{BoxChanges, ImageTree};
 
 /// The most bytes that the list of a box's files may take in memory.
-const MAX_LIST: usize = 1 << 30;
+const MAX_LIST: usize = 256 << 20;
+/// The most files of a box that are compared or packed.
+const MAX_FILES: usize = 2_000_000;
 
 /// The files of a box, as its guest has listed them.
 #[derive(Debug)]
@@ -39,9 +41,12 @@ impl BoxTree {
         let mut bytes = 0;
         while let Some(file) = TreeFile::read(from).map_err(broken)? {
             bytes += size_of::<TreeFile>() + file.path.len();
-            if bytes > MAX_LIST {
-                let message =
-                    format!("the box has more than {} files, and no more are compared", files.len());
+            if bytes > MAX_LIST || files.len() == MAX_FILES {
+                let message = format!(
+                    "the box has more than {} files, and at most {MAX_FILES} are listed, in {} MiB",
+                    files.len(),
+                    MAX_LIST >> 20
+                );
                 return Err(Error::unsupported(message));
             }
             files.push(file);
