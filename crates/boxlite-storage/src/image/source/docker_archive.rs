@@ -11,9 +11,10 @@ use boxlite_types::{Digest, Doing, Error, ErrorCause, Result};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::place::SliceIdentity;
 use super::{IMAGE_LIMIT, LocalSource, SourcePlace};
 use crate::image::ingest::CHUNK;
-use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, Manifest, OCI_CONFIG};
+use crate::image::manifest::{self, DOCUMENT_LIMIT, Descriptor, LAYER_LIMIT, Manifest, OCI_CONFIG};
 use crate::reference::RegistryReference;
 
 #[derive(Deserialize)]
@@ -40,7 +41,7 @@ pub(super) fn open(
     }
     let items = read_items(&place)?;
     let item = choose(&items, wanted, &name)?;
-    source_of(place, item, name)
+    source_of(place, item, name, &mut HashMap::new())
 }
 
 /// All images in the archive at `place`, each with its names.
@@ -52,13 +53,14 @@ pub(super) fn all(place: &Arc<SourcePlace>) -> Result<Vec<(LocalSource, Vec<Regi
         return Err(Error::unsupported(message).about(ErrorCause::LocalImage).at(place.path()));
     }
     let mut found = Vec::new();
+    let mut hashed = HashMap::new();
     for item in &items {
         let names = item.repo_tags.iter().flatten().map(|tag| RegistryReference::parse(tag));
         let names = names.collect::<Result<Vec<_>>>().map_err(|error| {
             error.about(ErrorCause::LocalImage).while_doing(format!("manifest.json in {path}"))
         })?;
         let called = names.first().map_or_else(|| item.config.clone(), RegistryReference::familiar);
-        found.push((source_of(Arc::clone(place), item, format!("{called} in {path}"))?, names));
+        found.push((source_of(Arc::clone(place), item, format!("{called} in {path}"), &mut hashed)?, names));
     }
     Ok(found)
 }
@@ -71,13 +73,25 @@ fn read_items(place: &SourcePlace) -> Result<Vec<DockerManifestItem>> {
     })
 }
 
-fn source_of(place: Arc<SourcePlace>, item: &DockerManifestItem, name: String) -> Result<LocalSource> {
+/// The digests of compressed layers that were hashed, by where they lie: images share them, and names may lead to one place.
+type HashedLayers = HashMap<SliceIdentity, Digest>;
+
+fn source_of(
+    place: Arc<SourcePlace>,
+    item: &DockerManifestItem,
+    name: String,
+    hashed: &mut HashedLayers,
+) -> Result<LocalSource> {
+    if item.layers.len() > LAYER_LIMIT {
+        let message = format!("{name} has {} layers, and at most {LAYER_LIMIT} are read", item.layers.len());
+        return Err(Error::unsupported(message).about(ErrorCause::LocalImage).at(place.path()));
+    }
     let config = place.read(&item.config, DOCUMENT_LIMIT)?;
     let parsed = manifest::parse_config(&config, item.layers.len(), &name)?;
     let mut names = HashMap::new();
     let mut layers = Vec::with_capacity(item.layers.len());
     for (entry, diff_id) in item.layers.iter().zip(&parsed.diff_ids) {
-        let layer = describe(&place, entry, *diff_id)?;
+        let layer = describe(&place, entry, *diff_id, hashed)?;
         names.insert(layer.digest, entry.clone());
         layers.push(layer);
     }
@@ -115,9 +129,14 @@ fn choose<'a>(
 }
 
 /// A plain tar layer is its own `diff_id` (verified when it is copied); a compressed one has to be hashed.
-fn describe(place: &SourcePlace, entry: &str, diff_id: Digest) -> Result<Descriptor> {
+fn describe(
+    place: &SourcePlace,
+    entry: &str,
+    diff_id: Digest,
+    hashed: &mut HashedLayers,
+) -> Result<Descriptor> {
     let slice = place.open(entry)?;
-    let length = slice.length();
+    let (length, identity) = (slice.length(), slice.identity().doing("examining", place.path())?);
     let mut magic = Vec::new();
     slice.take(4).read_to_end(&mut magic).doing("reading", place.path())?;
     let suffix = match magic[..] {
@@ -127,16 +146,20 @@ fn describe(place: &SourcePlace, entry: &str, diff_id: Digest) -> Result<Descrip
     };
     let digest = if suffix.is_empty() {
         diff_id
+    } else if let Some(known) = hashed.get(&identity) {
+        *known
     } else {
         let mut hasher = Sha256::new();
         let mut slice = place.open(entry)?;
         let mut buffer = vec![0; CHUNK];
-        loop {
+        let digest = loop {
             match slice.read(&mut buffer).doing("reading", place.path())? {
                 0 => break Digest::finish(hasher),
                 got => hasher.update(&buffer[..got]),
             }
-        }
+        };
+        hashed.insert(identity, digest);
+        digest
     };
     Ok(descriptor(&format!("application/vnd.oci.image.layer.v1.tar{suffix}"), digest, length))
 }
@@ -148,5 +171,41 @@ fn descriptor(media_type: &str, digest: Digest, length: u64) -> Descriptor {
         length,
         platform: None,
         annotations: std::collections::BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn item(layers: &[String]) -> DockerManifestItem {
+        DockerManifestItem { config: "config".into(), repo_tags: None, layers: layers.to_vec() }
+    }
+
+    fn source(directory: &Path, layers: &[String], hashed: &mut HashedLayers) -> Result<LocalSource> {
+        let place = Arc::new(SourcePlace::directory(directory)?);
+        source_of(place, &item(layers), "x".into(), hashed)
+    }
+
+    #[test]
+    fn layers_are_counted_before_anything_is_read_and_each_is_hashed_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        // There is not even a config.
+        let many = vec!["layer".to_owned(); LAYER_LIMIT + 1];
+        let error = source(scratch.path(), &many, &mut HashMap::new()).unwrap_err();
+        assert_eq!(error.kind(), boxlite_types::ErrorKind::Unsupported, "{error}");
+        let diff_id = Digest::of(b"plain");
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": { "type": "layers", "diff_ids": [diff_id, diff_id] },
+        });
+        std::fs::write(scratch.path().join("config"), config.to_string()).unwrap();
+        std::fs::write(scratch.path().join("one"), [0x1f, 0x8b, 1, 2]).unwrap();
+        std::fs::hard_link(scratch.path().join("one"), scratch.path().join("two")).unwrap();
+        let mut hashed = HashMap::new();
+        source(scratch.path(), &["one".to_owned(), "two".to_owned()], &mut hashed).unwrap();
+        assert_eq!(hashed.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,7 +95,16 @@ impl SourcePlace {
     }
 }
 
+/// Tells one place from another: device, inode, and where in the file.
+pub(super) type SliceIdentity = (u64, u64, u64, u64);
+
 impl Slice {
+    /// Where the whole contents lie, before any of them are read.
+    pub(super) fn identity(&self) -> io::Result<SliceIdentity> {
+        let file = self.file.metadata()?;
+        Ok((file.dev(), file.ino(), self.offset, self.end))
+    }
+
     pub(super) fn length(&self) -> u64 {
         self.end - self.offset
     }
