@@ -1,8 +1,10 @@
 //! The positions of a tar file's entries.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::path::Path;
+use std::rc::Rc;
 
 use boxlite_types::{Doing, Error, ErrorCause, Result};
 
@@ -10,6 +12,52 @@ use boxlite_types::{Doing, Error, ErrorCause, Result};
 const ENTRY_LIMIT: usize = 16_384;
 /// The most links that a name is followed through.
 const LINK_LIMIT: usize = 8;
+
+/// The most bytes of an entry's headers, long names and extended attributes included: `tar` reads them into memory.
+const HEADER_LIMIT: u64 = 1 << 20;
+
+/// A tar file whose headers are read, and whose contents are passed over; headers of an entry that are too long are an
+/// error.
+pub(in crate::image) struct HeaderReader<R> {
+    source: R,
+    left: Rc<Cell<u64>>,
+}
+
+/// Lets the next entry's headers be read.
+pub(in crate::image) struct HeaderAllowance(Rc<Cell<u64>>);
+
+impl<R> HeaderReader<R> {
+    pub(in crate::image) fn new(source: R) -> (Self, HeaderAllowance) {
+        let left = Rc::new(Cell::new(HEADER_LIMIT));
+        (Self { source, left: Rc::clone(&left) }, HeaderAllowance(left))
+    }
+}
+
+impl HeaderAllowance {
+    pub(in crate::image) fn renew(&self) {
+        self.0.set(HEADER_LIMIT);
+    }
+}
+
+impl<R: Read> Read for HeaderReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !buffer.is_empty() {
+            let message = format!("the headers of an entry have more than {HEADER_LIMIT} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let wanted = left.min(buffer.len() as u64) as usize;
+        let got = self.source.read(&mut buffer[..wanted])?;
+        self.left.set(left - got as u64);
+        Ok(got)
+    }
+}
+
+impl<R: Seek> Seek for HeaderReader<R> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.source.seek(to)
+    }
+}
 
 /// Where an entry's contents are in the file, or which entry it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +78,12 @@ pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<Str
             .at(path)
     };
     let length = std::fs::metadata(path).doing("examining", path)?.len();
-    let mut archive = tar::Archive::new(source);
+    let (headers, allowance) = HeaderReader::new(source);
+    let mut archive = tar::Archive::new(headers);
     let mut entries = HashMap::new();
     for entry in archive.entries_with_seek().map_err(|error| broken(&error.to_string()))? {
         let entry = entry.map_err(|error| broken(&compressed_or(path, &error)))?;
+        allowance.renew();
         if entries.len() >= ENTRY_LIMIT {
             return Err(broken(&format!("it has more than {ENTRY_LIMIT} entries")));
         }
@@ -102,4 +152,35 @@ fn resolve(name: &str, target: &str, relative: bool) -> String {
         }
     }
     parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indexed(name_length: usize, count: usize) -> Result<usize> {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("x.tar");
+        let mut builder = tar::Builder::new(Vec::new());
+        for at in 0..count {
+            let mut long = tar::Header::new_gnu();
+            long.set_entry_type(tar::EntryType::GNULongName);
+            long.set_size(name_length as u64);
+            long.set_cksum();
+            builder.append(&long, &*format!("{at:x>name_length$}").into_bytes()).unwrap();
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            header.set_cksum();
+            builder.append(&header, &b"abc"[..]).unwrap();
+        }
+        std::fs::write(&path, builder.into_inner().unwrap()).unwrap();
+        index(std::fs::File::open(&path).unwrap(), &path).map(|entries| entries.len())
+    }
+
+    #[test]
+    fn headers_that_would_fill_the_memory_are_refused() {
+        assert_eq!(indexed(300_000, 5).unwrap(), 5);
+        let error = indexed(2 << 20, 1).unwrap_err();
+        assert!(error.to_string().contains("headers of an entry"), "{error}");
+    }
 }

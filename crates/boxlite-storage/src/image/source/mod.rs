@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
+pub(super) use archive::HeaderReader;
 use place::SourcePlace;
 pub(crate) use registry::{BlobPushed, OutgoingBlob, RegistryAccess, Repository};
 pub use registry::{RegistryPolicy, RegistryProbe};
