@@ -30,7 +30,7 @@ use crate::store::Store;
 
 pub(crate) use blobs::{Blobs, remove as remove_blob};
 pub use changes::BoxTree;
-pub use commit::{CommitPlan, Comparison, whole_selection, write_archive};
+pub use commit::{CommitBase, CommitPlan, Comparison, whole_selection, write_archive};
 pub use load::ImageArchive;
 pub use save::SavedImages;
 use source::RegistryAccess;

@@ -6,10 +6,12 @@
 mod edit;
 
 use std::io::Read;
+use std::sync::Arc;
 
 use boxlite_archive::tree::TreeFile;
+use boxlite_home::blocking;
 use boxlite_home::lease::Leased;
-use boxlite_types::{CommitOptions, Digest, Error, FileChange, Image, Layer, Platform, Result};
+use boxlite_types::{CommitOptions, Digest, Error, FileChange, Image, Layer, Platform, PullOptions, Result};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tar::Archive;
@@ -75,6 +77,13 @@ impl Comparison {
     }
 }
 
+/// The image that a commit stands on, whose layers no gc removes meanwhile.
+#[derive(Debug)]
+pub struct CommitBase {
+    image: Image,
+    _layers: Vec<Leased>,
+}
+
 impl Images {
     /// Compares a box's files with those of its disk image, `disk_digest`; may block.
     ///
@@ -93,26 +102,43 @@ impl Images {
         Ok(Comparison { tree, changes })
     }
 
-    /// Makes an image of a box's changes over its image, whose manifest digest is `image`; the changed files are read
-    /// from the guest. May block.
+    /// Holds the image of manifest digest `image` for a commit over it: layers that only its registry has are fetched
+    /// first, because the new image is in no registry.
     ///
     /// # Errors
-    /// `NotFound` when the image is not in the catalogue any more; `ResourceExhausted` where the disk is too full.
-    pub fn commit(
-        &self,
-        comparison: &Comparison,
-        image: Digest,
-        plan: &CommitPlan,
-        most: u64,
-        from: &mut impl Read,
-    ) -> Result<Image> {
+    /// `NotFound` when the image is not in the catalogue any more, or a layer is gone and no registry has it; as for
+    /// [`Images::pull`] where a layer must be fetched.
+    pub async fn commit_base(&self, image: Digest) -> Result<CommitBase> {
         let gone = || {
             let message = format!(
                 "the box's image {image} was removed, and a commit stands on it; `boxlite export` takes the files alone"
             );
             Error::not_found(message)
         };
-        let base = self.store().image(image)?.ok_or_else(gone)?;
+        let store = self.store().clone();
+        let image = blocking(move || store.image(image)).await?.ok_or_else(gone)?;
+        self.fetch_lost_layers(&image, &PullOptions::default(), Arc::new(())).await?;
+        let this = self.clone();
+        blocking(move || {
+            let leased = image.layers.iter().map(|layer| this.lease_layer(&image, layer));
+            let layers = leased.collect::<Result<Vec<_>>>()?;
+            Ok(CommitBase { image, _layers: layers })
+        })
+        .await
+    }
+
+    /// Makes an image of a box's changes over its image; the changed files are read from the guest. May block.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where the disk is too full; `Corrupt` for what is not a guest's answer.
+    pub fn commit(
+        &self,
+        comparison: &Comparison,
+        base: &CommitBase,
+        plan: &CommitPlan,
+        most: u64,
+        from: &mut impl Read,
+    ) -> Result<Image> {
         let layer = if comparison.changes.all.is_empty() {
             None
         } else {
@@ -120,7 +146,7 @@ impl Images {
             layer.changes(&comparison.tree.files, &comparison.changes, from, most)?;
             Some(layer.finish()?)
         };
-        self.publish(Some(&base), layer, plan)
+        self.publish(Some(&base.image), layer, plan)
     }
 
     /// Makes an image of one layer out of an archive of files, compressed or not; may block.

@@ -36,13 +36,15 @@ impl BoxImages for Local {
 
     async fn commit(&self, id: &str, options: CommitOptions) -> Result<Image> {
         let plan = CommitPlan::new(&options, "boxlite commit")?;
+        self.describe(id).await?.refuse_while_paused()?;
+        let base = self.images.commit_base(self.find(id).await?.image.parse()?).await?;
         let (session, disk) = self.open_tree(id).await?;
         let images = self.images.clone();
         let Conversation { mut reader, answer, pumps } = Conversation::begin(&session).await?;
         let committed = blocking(move || {
             let comparison = images.compare(BoxTree::read(&mut reader)?, &disk.digest)?;
             answer.give(comparison.selection())?;
-            images.commit(&comparison, disk.image, &plan, disk.size, &mut reader)
+            images.commit(&comparison, &base, &plan, disk.size, &mut reader)
         })
         .await;
         drop(pumps);
@@ -70,8 +72,6 @@ impl BoxImages for Local {
 struct BoxDisk {
     /// Names the disk image that it stands on.
     digest: Digest,
-    /// Manifest digest of its image.
-    image: Digest,
     /// Its bytes, which no honest files of it exceed but by their holes.
     size: u64,
 }
@@ -82,7 +82,6 @@ impl Local {
         let record = self.find(id).await?;
         let disk = BoxDisk {
             digest: Digest::from_hex(record.disk_digest.trim_start_matches("sha256:"))?,
-            image: record.image.parse()?,
             size: record.options.disk_size.unwrap_or(record.disk_image_size),
         };
         Ok((self.open_files(&record.id, true).await?, disk))
