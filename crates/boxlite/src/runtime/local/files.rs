@@ -96,12 +96,17 @@ pub(super) fn closing_with(
 
 async fn pass_on(tar: impl AsyncRead + Unpin, pieces: mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut tar = ReaderStream::with_capacity(tar, PIECE_SIZE);
-    while let Some(piece) = tar.next().await {
+    loop {
+        let piece = tokio::select! {
+            piece = tar.next() => piece,
+            // Whoever reads is gone, and the next piece may never come.
+            () = pieces.closed() => return Ok(()),
+        };
+        let Some(piece) = piece else { return Ok(()) };
         if pieces.send(piece?).await.is_err() {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn broken_off() -> io::Error {
@@ -125,5 +130,19 @@ impl AsyncRead for SpaceGuardedReader {
         std::task::ready!(Pin::new(&mut self.tar).poll_read(context, buffer))?;
         self.read += (buffer.filled().len() - before) as u64;
         Poll::Ready(self.guard.check_streaming(self.read).map_err(io::Error::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_archive_without_a_reader_is_given_up_although_nothing_comes() {
+        let (silent, _kept) = tokio::io::duplex(1);
+        let (pieces, received) = mpsc::channel(MAX_PIECES);
+        drop(received);
+        let limit = std::time::Duration::from_secs(20);
+        tokio::time::timeout(limit, pass_on(silent, pieces)).await.unwrap().unwrap();
     }
 }
