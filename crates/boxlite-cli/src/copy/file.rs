@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use boxlite::TarStream;
@@ -12,7 +13,7 @@ use crate::report::CommandFailure;
 
 /// Writes an archive to `path`, or to standard output, and returns its bytes.
 ///
-/// A file appears under its name only once it is whole, and is given up before it would fill its filesystem. `archive` is
+/// A file appears under its name only once it is whole, for its owner alone, and is given up before it would fill its filesystem. `archive` is
 /// asked for only when there is a place to write it to.
 pub(crate) async fn write_archive(
     archive: impl Future<Output = Result<TarStream, CommandFailure>>,
@@ -98,7 +99,7 @@ impl Partial {
     fn create(directory: &Path, name: &str) -> io::Result<Self> {
         for attempt in 0..100 {
             let path = directory.join(format!(".{name}.{}.{attempt}.part", std::process::id()));
-            match std::fs::File::options().write(true).create_new(true).open(&path) {
+            match std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 created => return Ok(Self { file: created?, path }),
             }

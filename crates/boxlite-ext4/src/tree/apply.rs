@@ -6,7 +6,7 @@ use crate::error::EntryRefusal;
 use crate::format::FileExtent;
 use crate::tar::{TarEntry, TarEntryKind};
 
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// Names that belong to aufs itself, but for the opaque mark.
 const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

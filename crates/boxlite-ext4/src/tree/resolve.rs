@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::apply::WHITEOUT;
 use super::{FileTree, InodeId, InodeKind, ROOT, implied_directory};
 use crate::error::EntryRefusal;
 
@@ -32,7 +33,8 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, EntryRefusal> {
                 components.pop().ok_or_else(|| EntryRefusal::hostile("its path climbs above the root"))?;
             }
             name => {
-                check_name(name)?;
+                // A whiteout names what it hides, which may have the longest name that there is.
+                check_name(name.strip_prefix(WHITEOUT).unwrap_or(name))?;
                 components.push(name);
             }
         }

@@ -172,3 +172,11 @@ fn a_very_deep_tree_comes_and_goes() {
     tree.apply(&mut entry(&Op::Whiteout(".".into(), "d".into()))).unwrap();
     assert!(tree.lookup(ROOT, b"d").unwrap().is_none());
 }
+
+#[test]
+fn a_whiteout_hides_the_longest_name() {
+    let longest = "n".repeat(255);
+    resolve::components(format!("d/.wh.{longest}").as_bytes()).unwrap();
+    assert!(resolve::components(format!("d/.wh.n{longest}").as_bytes()).is_err());
+    assert!(resolve::components(format!("d/n{longest}").as_bytes()).is_err());
+}

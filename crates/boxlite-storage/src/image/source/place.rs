@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use boxlite_types::{Doing, Error, ErrorCause, Result};
@@ -55,7 +55,7 @@ impl SourcePlace {
     pub(super) fn open(&self, name: &str) -> Result<Slice> {
         match self {
             Self::Directory(root) => {
-                let path = root.join(name);
+                let path = root.join(within(name, root)?);
                 let file = open_regular(&path, root)?;
                 let end = file.metadata().doing("examining", &path)?.len();
                 Ok(Slice { file: Arc::new(file), offset: 0, end })
@@ -89,7 +89,7 @@ impl SourcePlace {
 
     pub(super) fn has(&self, name: &str) -> bool {
         match self {
-            Self::Directory(root) => root.join(name).is_file(),
+            Self::Directory(root) => within(name, root).is_ok_and(|name| root.join(name).is_file()),
             Self::Archive { entries, .. } => archive::find(entries, name).is_some(),
         }
     }
@@ -124,6 +124,16 @@ impl Read for Slice {
     }
 }
 
+/// Refuses a name that leads out of the directory.
+fn within<'a>(name: &'a str, root: &Path) -> Result<&'a Path> {
+    let path = Path::new(name);
+    if path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Ok(path);
+    }
+    let message = format!("the image at {} names the file '{name}', which is outside of it", root.display());
+    Err(Error::corrupt(message).about(ErrorCause::LocalImage).at(root))
+}
+
 /// Opens a regular file without ever waiting for a FIFO's other end.
 fn open_regular(path: &Path, image: &Path) -> Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -148,4 +158,26 @@ fn missing(name: &str, image: &Path) -> Error {
     Error::corrupt(format!("the image at {} is incomplete: it lacks {name}", image.display()))
         .about(ErrorCause::LocalImage)
         .at(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_not_left() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("image");
+        std::fs::create_dir(&root).unwrap();
+        for directory in [scratch.path(), &root] {
+            std::fs::write(directory.join("file"), b"x").unwrap();
+        }
+        let place = SourcePlace::directory(&root).unwrap();
+        assert!(place.has("file") && place.has("./file"));
+        let absolute = scratch.path().join("file").display().to_string();
+        for name in ["../file", "./../file", &*absolute] {
+            assert!(!place.has(name), "{name}");
+            assert_eq!(place.open(name).unwrap_err().kind(), boxlite_types::ErrorKind::Corrupt, "{name}");
+        }
+    }
 }

@@ -227,7 +227,7 @@ impl Repository {
         let range = response.headers().get(RANGE)?.to_str().ok()?;
         let last: u64 = range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?.parse().ok()?;
         // Nothing has arrived, or one byte; the registry refuses the second if it was the other.
-        let arrived = if last == 0 { 0 } else { last + 1 };
+        let arrived = if last == 0 { 0 } else { last.checked_add(1)? };
         (arrived <= length).then_some((next, arrived))
     }
 
