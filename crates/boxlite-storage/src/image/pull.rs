@@ -178,11 +178,7 @@ impl Images {
         let found = self.identify(&source, &reference.familiar(), &wanted).await?;
         let names = NewNames {
             references: vec![reference.to_string()],
-            origin: if options.keep_given_names {
-                NameOrigin::SourceUnlessGiven
-            } else {
-                NameOrigin::Source
-            },
+            origin: if options.keep_given_names { NameOrigin::SourceUnlessGiven } else { NameOrigin::Source },
             of_registry: matches!(reference, Reference::Registry(_)),
         };
         let stored = self.store_found(&source, found, names, &progress).await;

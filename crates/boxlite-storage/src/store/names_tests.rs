@@ -72,7 +72,8 @@ fn only_a_name_under_which_an_image_was_found_is_a_registrys() {
 fn a_pull_that_keeps_given_names_moves_none_of_them() {
     let scratch = tempfile::tempdir().unwrap();
     let store = Store::open(&scratch.path().join("boxlite.db")).unwrap();
-    let pull = |name, references: &[&str]| try_insert(&store, name, references, NameOrigin::SourceUnlessGiven);
+    let pull =
+        |name, references: &[&str]| try_insert(&store, name, references, NameOrigin::SourceUnlessGiven);
     // Before any name was given, and one that was found.
     pull("one", &[FOUND]).unwrap();
     let digest = insert(&store, "two", &[GIVEN], NameOrigin::Here);

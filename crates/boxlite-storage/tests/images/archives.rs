@@ -178,3 +178,20 @@ async fn history_pairs_steps_with_layers() {
     assert_eq!(steps[0].digest, Some(image.digest));
     assert_eq!(steps.iter().map(|step| step.size).sum::<u64>(), image.stored_bytes());
 }
+
+/// Who asks for `alpine@sha256:…` trusts the digest, whatever an archive calls its image.
+#[tokio::test]
+async fn a_name_that_holds_a_digest_is_given_to_no_image() {
+    let scratch = Scratch::new();
+    let path = scratch.path("layout");
+    layout(&path, "v1", &[("small", 100)]);
+    let index = path.join("index.json");
+    let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    let pinned = format!("alpine@sha256:{}", "a".repeat(64));
+    document["manifests"][0]["annotations"]["io.containerd.image.name"] = pinned.clone().into();
+    std::fs::write(&index, document.to_string()).unwrap();
+    let error = scratch.images.load(ImageArchive::File(path), Arc::new(())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(error.to_string().contains(&pinned), "{error}");
+    assert_eq!(scratch.images.list().await.unwrap(), []);
+}

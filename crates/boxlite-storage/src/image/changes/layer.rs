@@ -134,9 +134,8 @@ pub(crate) fn write_files(
         let detail = FileDetail::read(from).map_err(broken)?;
         if !detail.present {
             // Removed since it was listed: what the base has there is gone as well, unless its directory took it along.
-            let is_of_base = changes.is_some_and(|changes| {
-                changes.all.get(&file.path) == Some(&ChangeKind::Changed)
-            });
+            let is_of_base =
+                changes.is_some_and(|changes| changes.all.get(&file.path) == Some(&ChangeKind::Changed));
             if is_of_base && !parent(&file.path).is_some_and(|at| gone.contains(at)) {
                 write_whiteout(out, &file.path)?;
             }
@@ -461,10 +460,26 @@ mod tests {
         let time = boxlite_archive::tree::TreeTime::default();
         let path = path.as_bytes().to_vec();
         let mode = REGULAR | 0o644;
-        TreeFile { path, inode, mode, uid: 0, gid: 0, links, size: 0, device: 0, modified: time, changed: time }
+        TreeFile {
+            path,
+            inode,
+            mode,
+            uid: 0,
+            gid: 0,
+            links,
+            size: 0,
+            device: 0,
+            modified: time,
+            changed: time,
+        }
     }
 
-    fn packed(files: &[TreeFile], from: &[u8], most: u64, changes: Option<&BoxChanges>) -> Result<Vec<String>> {
+    fn packed(
+        files: &[TreeFile],
+        from: &[u8],
+        most: u64,
+        changes: Option<&BoxChanges>,
+    ) -> Result<Vec<String>> {
         let mut out = Vec::new();
         let files: Vec<&TreeFile> = files.iter().collect();
         write_files(&mut out, &files, &mut &*from, most, changes)?;

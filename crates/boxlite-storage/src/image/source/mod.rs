@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(super) use archive::HeaderReader;
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
-pub(super) use archive::HeaderReader;
 use place::SourcePlace;
 pub(crate) use registry::{BlobPushed, OutgoingBlob, RegistryAccess, Repository};
 pub use registry::{RegistryPolicy, RegistryProbe};
