@@ -88,34 +88,38 @@ pub(super) fn forget(context: &LocalContext, id: &str) {
     }
 }
 
-/// Removes the auto-remove boxes that exited a while ago and were not removed by their own client, and the boxes whose time to
-/// live has passed.
+/// Removes the auto-remove boxes that exited a while ago and were not removed by their own client.
 ///
 /// A failure with one of them is logged and left to the next time: listing and gc continue, also on a full disk.
 pub(crate) fn reap(context: &LocalContext) -> Result<()> {
-    reap_of(context, context.store.boxes()?);
-    Ok(())
-}
-
-/// Removes the boxes whose time to live has passed; reads only the records that have one.
-pub(crate) fn expire(context: &LocalContext) -> Result<()> {
-    reap_of(context, context.store.boxes_with_ttl()?);
-    Ok(())
-}
-
-fn reap_of(context: &LocalContext, boxes: Vec<ListedBox>) {
-    for record in boxes.into_iter().filter_map(ListedBox::whole) {
-        let removed = match record.options.ttl {
-            Some(_) => remove_expired(context, &record).map(drop),
-            None => remove_ended(context, &record, ended_long_ago).map(drop),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(id = record.id, error = %error.chain(), "an ended box could not be removed");
+    for record in context.store.boxes()?.into_iter().filter_map(ListedBox::whole) {
+        if record.options.ttl.is_none() {
+            log_failure(&record, remove_ended(context, &record, ended_long_ago).map(drop));
         }
+    }
+    Ok(())
+}
+
+/// Removes the boxes whose time to live has passed, but for the one with the id `spared`; reads only the records that have one.
+///
+/// Only what makes boxes, starts them or collects garbage does this: who looks at a home must find all of it, also after a
+/// jump of the clock.
+pub(crate) fn expire(context: &LocalContext, spared: Option<&str>) -> Result<()> {
+    for record in context.store.boxes_with_ttl()?.into_iter().filter_map(ListedBox::whole) {
+        if spared != Some(record.id.as_str()) {
+            log_failure(&record, remove_expired(context, &record).map(drop));
+        }
+    }
+    Ok(())
+}
+
+fn log_failure(record: &BoxRecord, removed: Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!(id = record.id, error = %error.chain(), "an ended box could not be removed");
     }
 }
 
-/// Removes the box of `record` if its time to live has passed; returns when that will be, for one that has stopped and stays.
+/// Removes the box of `record` if its time to live has passed; returns when to look again, for one that has stopped and stays.
 pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Result<Option<Timestamp>> {
     if record.options.ttl.is_none() || !rests_for_good(context, record)? {
         return Ok(None);

@@ -20,6 +20,7 @@ impl BoxOperations for Local {
             litebox::check_memory(context, asked.memory)
         });
         checked.await?;
+        self.expire(None).await?;
         let image = self.image_for(&options, progress).await?;
         let created = self.in_context(move |context| {
             litebox::check(&options, &image.config, context.settings.disk_size.value.0)?;

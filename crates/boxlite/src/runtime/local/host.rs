@@ -54,7 +54,7 @@ impl HostOperations for Local {
     async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport> {
         self.in_context(move |context| {
             if !options.dry_run
-                && let Err(error) = litebox::reap(context)
+                && let Err(error) = litebox::reap(context).and_then(|()| litebox::expire(context, None))
             {
                 // The collection meets the same trouble and names it in its report.
                 tracing::warn!(error = %error.chain(), "ended boxes could not be looked for");

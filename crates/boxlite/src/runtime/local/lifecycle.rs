@@ -70,7 +70,10 @@ impl BoxLifecycle for Local {
     }
 
     async fn start(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
-        let _attending = self.attend(&self.find(id).await?).await?;
+        let record = self.find(id).await?;
+        let _attending = self.attend(&record).await?;
+        // The box itself is wanted, whatever its time.
+        self.expire(Some(&record.id)).await?;
         let started = self.start_until_settled(id, progress).await;
         self.metrics.start_ended(&started);
         if let Ok(info) = &started {

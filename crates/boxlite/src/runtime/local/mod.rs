@@ -45,9 +45,6 @@ impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
         let opened = Arc::new(options.clone());
         let context = Arc::new(LocalContext::open(&options)?);
-        if let Err(error) = litebox::expire(&context) {
-            tracing::warn!(error = %error.chain(), "boxes whose time to live has passed could not be looked for");
-        }
         let (home, store, settings) = (context.home.clone(), context.store.clone(), context.settings.clone());
         let images = Images::new(home, store, settings, Arc::new(context.collector()))
             .with_registry_config(options.registry_config)
@@ -60,6 +57,18 @@ impl Local {
     async fn reopened(&self) -> Result<Self> {
         let options = RuntimeOptions::clone(&self.options);
         blocking(move || Self::open(options)).await
+    }
+
+    /// Removes the boxes whose time to live has passed, but for the one with the id `spared`.
+    async fn expire(&self, spared: Option<&str>) -> Result<()> {
+        let spared = spared.map(str::to_owned);
+        self.in_context(move |context| {
+            if let Err(error) = litebox::expire(context, spared.as_deref()) {
+                tracing::warn!(error = %error.chain(), "boxes whose time to live has passed could not be looked for");
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Runs `work` on the context where it may block.

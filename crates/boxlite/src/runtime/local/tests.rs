@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use boxlite_types::{BoxOptions, Digest, ListOptions, Platform};
+use boxlite_types::{BoxOptions, Digest, GcOptions, ListOptions, Phase, Platform};
 
 use super::*;
-use crate::runtime::operations::{BoxLifecycle, BoxOperations};
+use crate::runtime::operations::{BoxLifecycle, BoxOperations, HostOperations};
 
 /// An OCI layout of one image with an empty layer, at `root`.
 fn make_layout(root: &Path) {
@@ -90,6 +90,31 @@ fn a_create_that_is_given_up_at_any_moment_leaves_no_box() {
                 .collect();
             assert_eq!(names, ["web"], "after {patience} polls");
         }
+    });
+}
+
+/// Before: whoever opened the home removed it, and a listing.
+#[test]
+fn who_only_looks_removes_no_box_whose_time_has_passed() {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    tokio.block_on(async {
+        let local = with_a_box(&directory).await;
+        let mut guard = local.acquire("web").await.unwrap();
+        guard.record.options.ttl = Some(60);
+        let at = Some(jiff::Timestamp::UNIX_EPOCH);
+        let outcome = boxlite_types::RunOutcome { at, exit_code: Some(0), reason: None };
+        guard.enter(&local.context, Phase::Ended { started_at: at, outcome }).unwrap();
+        drop(guard);
+        let local = local.reopened().await.unwrap();
+        let collect = |dry_run| GcOptions { dry_run, ..GcOptions::default() };
+        local.collect_garbage(collect(true)).await.unwrap();
+        let all = || ListOptions { all: true, filters: Vec::new() };
+        assert_eq!(local.list(all()).await.unwrap().len(), 1);
+        local.expire(Some(&local.find("web").await.unwrap().id)).await.unwrap();
+        assert_eq!(local.list(all()).await.unwrap().len(), 1, "the box that is to be started is spared");
+        local.collect_garbage(collect(false)).await.unwrap();
+        assert_eq!(local.list(all()).await.unwrap().len(), 0);
     });
 }
 
