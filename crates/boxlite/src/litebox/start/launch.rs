@@ -24,15 +24,19 @@ use crate::litebox::{BoxGuard, aftermath, create, process};
 impl<'a> OverlaidBox<'a> {
     /// Records the start durably, then spawns the shim with the box's lock and its claim.
     ///
-    /// A shim that cannot be spawned leaves the box in the phase it had.
+    /// A shim that cannot be spawned leaves the box in the phase it had, and with the restarts that are recorded: its keeper
+    /// must not take the start for a run.
     pub(super) fn launch(self) -> Result<()> {
         let (context, mut guard, launch) = self.prepare(Purpose::Run)?;
         let before = guard.record.phase.clone();
+        // The caller has changed those of the guard for the run that begins.
+        let restarts = context.local.store.find_box(&guard.record.id)?.restarts;
         let run = launch.spec.run_id.clone();
         guard.record.restarts.run.clone_from(&run);
         let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         guard.enter(context.local, Phase::Started { at: Timestamp::now(), run, ports })?;
         launch.spawn().or_else(|error| {
+            guard.record.restarts = restarts;
             guard.enter(context.local, before)?;
             Err(error)
         })

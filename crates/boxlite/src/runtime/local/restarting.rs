@@ -14,7 +14,7 @@ use boxlite_vm::shim::{Outcome, OutcomeCause, wait_until_gone};
 use jiff::Timestamp;
 
 use super::{Local, LocalContext};
-use crate::litebox::{self, Decision, Observed, PendingRestart};
+use crate::litebox::{self, BoxGuard, Decision, Observed, PendingRestart};
 
 /// How often a waiter looks whether the box is still to be restarted.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -30,10 +30,11 @@ impl Local {
             return Ok(());
         }
         wait_until_gone(&self.context.home.of_box(id)).await?;
-        let (wanted, of_run) = (record.id.clone(), run.to_owned());
+        // Guarded: a start whose shim has failed takes back what it has recorded.
+        let (guard, of_run) = (self.acquire(id).await?, run.to_owned());
         let decided = self.in_context(move |context| {
-            let Decision::Restart(restarts) = decide(context, &wanted, &of_run)? else { return Ok(None) };
-            let pending = PendingRestart::begin(&context.home.of_box(&wanted))?;
+            let Decision::Restart(restarts) = decide(context, &guard, &of_run)? else { return Ok(None) };
+            let pending = PendingRestart::begin(&guard.paths)?;
             Ok(Some((restarts, pending)))
         });
         let Some((mut restarts, _pending)) = decided.await? else { return Ok(()) };
@@ -99,16 +100,16 @@ impl Local {
     }
 }
 
-/// Decides about the box after its run; one that was stopped through its shim stays.
-fn decide(context: &LocalContext, id: &str, run: &str) -> Result<Decision> {
-    let record = context.store.find_box(id)?;
-    let outcome = Outcome::read(&context.home.of_box(id), run).unwrap_or(None);
+/// Decides about the guarded box after its run; one that was stopped through its shim stays.
+fn decide(context: &LocalContext, guard: &BoxGuard, run: &str) -> Result<Decision> {
+    let record = &guard.record;
+    let outcome = Outcome::read(&guard.paths, run).unwrap_or(None);
     if record.restarts.run != run || outcome.is_some_and(|outcome| outcome.end == OutcomeCause::Stopped) {
         return Ok(Decision::Stay);
     }
-    match Observed::of(&context.home, &record)? {
+    match Observed::of(&context.home, record)? {
         Observed::Running { .. } => Ok(Decision::Stay),
-        Observed::Resting(phase) => Ok(litebox::decide(&record, &phase)),
+        Observed::Resting(phase) => Ok(litebox::decide(record, &phase)),
     }
 }
 
