@@ -128,7 +128,10 @@ pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Resu
         Some(at) if at > Timestamp::now() => return Ok(Some(at)),
         _ => {}
     }
-    let Some(mut guard) = BoxGuard::try_acquire(context, &record.id)? else { return Ok(None) };
+    let Some(mut guard) = BoxGuard::try_acquire(context, &record.id)? else {
+        // Whoever changes the box is soon done.
+        return Ok(Some(Timestamp::now()));
+    };
     if !rests_for_good(context, &guard.record)? {
         return Ok(None);
     }

@@ -25,11 +25,11 @@ const MAX_STAY: Duration = Duration::from_secs(600);
 impl Local {
     /// Starts the box again if its policy wants that after the run `run`.
     pub(super) async fn restart_ended(&self, id: &str, run: &str) -> Result<()> {
-        let record = self.find(id).await?;
-        if record.options.restart == RestartPolicy::No {
+        // The steward still cleans up, and until it has gone the box counts as running.
+        wait_until_gone(&self.context.home.of_box(id)).await?;
+        if self.find(id).await?.options.restart == RestartPolicy::No {
             return Ok(());
         }
-        wait_until_gone(&self.context.home.of_box(id)).await?;
         // Guarded: a start whose shim has failed takes back what it has recorded.
         let (guard, of_run) = (self.acquire(id).await?, run.to_owned());
         let decided = self.in_context(move |context| {
