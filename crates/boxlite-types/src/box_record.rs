@@ -78,6 +78,8 @@ pub enum Phase {
 pub struct Restarts {
     /// The run that is restarted when it ends; a run that the user has begun meanwhile has another.
     pub run: String,
+    /// A keeper stands beside that run, which may restart the box after it.
+    pub kept: bool,
     /// Restarts so far, those that were refused included.
     pub count: u32,
     /// The pause before the last of them, in milliseconds.

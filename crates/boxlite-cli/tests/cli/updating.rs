@@ -54,10 +54,17 @@ fn a_stopped_box_is_changed_and_a_running_one_only_where_it_can_be() {
     home.run(&["update", "-e", "C=1", "--ttl", "2h", "web"]).refused("stop it first");
     assert_eq!(inspect(&home, "web")["options"]["ttl"], 3600, "all of an update or nothing");
     home.run(&["update", "--restart", "no", "--ttl", "none", "web"]).ok();
-    home.run(&["update", "--restart", "always", "web"]).refused("nothing beside it could restart it");
+    home.run(&["update", "--restart", "on-failure", "web"]).ok();
+    home.run(&["update", "--restart", "no", "web"]).ok();
     home.run(&["rename", "web", "site"]).ok();
     home.run(&["inspect", "web"]).refused("web");
     assert_eq!(home.run(&["exec", "site", "echo", "served"]).ok(), "served\n");
+
+    // A run that began without a keeper has none, whatever its options by now.
+    home.run(&["run", "-d", "--name", "plain", &image, "sleep", "infinity"]).ok();
+    home.run(&["update", "--ttl", "1h", "plain"]).ok();
+    home.run(&["update", "--restart", "always", "plain"]).refused("nothing beside it could restart it");
+    home.run(&["rm", "-f", "plain"]).ok();
 
     home.run(&["create", "--name", "other", &image]).ok();
     home.run(&["rename", "site", "other"]).refused("taken");

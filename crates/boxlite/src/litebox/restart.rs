@@ -53,6 +53,7 @@ pub(crate) fn decide(record: &BoxRecord, phase: &Phase) -> Decision {
     let stable = started_at.is_some_and(|at| ended.duration_since(at).unsigned_abs() >= STABLE_AFTER);
     Decision::Restart(Restarts {
         run: restarts.run.clone(),
+        kept: restarts.kept,
         count: restarts.count.saturating_add(1),
         delay_ms: delay(if stable { 0 } else { restarts.delay_ms }),
         halted: false,

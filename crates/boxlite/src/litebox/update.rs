@@ -63,8 +63,8 @@ fn refuse_running(record: &BoxRecord, changes: &UpdateOptions) -> Result<()> {
             "box {name} is running; only its name, disk quota, restart policy and time to live can change then: stop it first"
         )));
     }
-    let has_keeper = record.options.restart != RestartPolicy::No || record.options.ttl.is_some();
-    if changes.restart.is_some_and(|policy| policy != RestartPolicy::No) && !has_keeper {
+    // By the run, not by the options: those may have changed since it began.
+    if changes.restart.is_some_and(|policy| policy != RestartPolicy::No) && !record.restarts.kept {
         return Err(Error::conflict(format!(
             "box {name} is running, and nothing beside it could restart it: stop it first"
         )));

@@ -33,6 +33,7 @@ impl<'a> OverlaidBox<'a> {
         let restarts = context.local.store.find_box(&guard.record.id)?.restarts;
         let run = launch.spec.run_id.clone();
         guard.record.restarts.run.clone_from(&run);
+        guard.record.restarts.kept = launch.spec.keeper.is_some();
         let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
         guard.enter(context.local, Phase::Started { at: Timestamp::now(), run, ports })?;
         launch.spawn().or_else(|error| {
