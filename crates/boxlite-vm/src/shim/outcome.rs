@@ -36,6 +36,9 @@ pub struct Outcome {
     /// For how long nobody had used the box when it was stopped for that; `None` when it was not.
     #[serde(default)]
     pub unused_for_ms: Option<u64>,
+    /// Whether the box was asked to stop, by a client, a signal or its own idleness, whatever ended it then.
+    #[serde(default)]
+    pub asked_to_stop: bool,
 }
 
 /// What ended a run.
@@ -176,6 +179,7 @@ mod tests {
             memory_kills: 0,
             killed_after_ms: None,
             unused_for_ms: None,
+            asked_to_stop: false,
         }
     }
 
@@ -189,6 +193,14 @@ mod tests {
         slot.publish(&crashed("it fell")).unwrap();
         assert_eq!(Outcome::read(&paths, "r1").unwrap(), Some(crashed("it fell")));
         assert_eq!(Outcome::read(&paths, "r2").unwrap(), None, "another run's outcome is not this run's");
+    }
+
+    #[test]
+    fn an_older_shims_outcome_says_nothing_of_a_request() {
+        let text = serde_json::to_string(&Outcome { asked_to_stop: true, ..crashed("x") }).unwrap();
+        let older = text.replace(",\"asked_to_stop\":true", "");
+        assert_ne!(older, text);
+        assert_eq!(serde_json::from_str::<Outcome>(&older).unwrap(), crashed("x"));
     }
 
     #[test]

@@ -126,6 +126,8 @@ pub(super) struct Driver {
     idle: Option<IdleWatch>,
     /// For how long nobody had used the box when it was stopped for that.
     unused_for: Option<Duration>,
+    /// Somebody, or its idleness, wanted the box to end.
+    asked_to_stop: bool,
     /// QEMU's last word on why it ends.
     shutdown_reason: Option<String>,
 }
@@ -189,6 +191,7 @@ impl Driver {
             network: None,
             idle,
             unused_for: None,
+            asked_to_stop: false,
             shutdown_reason: None,
         }
     }

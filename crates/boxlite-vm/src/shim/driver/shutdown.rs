@@ -93,6 +93,7 @@ impl ShutdownSequence {
 impl Driver {
     /// Stops the box on request; a second request can only shorten the first one's timeout.
     pub(super) fn stop(&mut self, signo: Option<i32>, timeout_ms: Option<u64>) {
+        self.asked_to_stop = true;
         let timeout = Duration::from_millis(timeout_ms.unwrap_or(self.spec.stop_timeout_ms));
         let deadline = Instant::now() + timeout;
         let last = match self.spec.purpose {
@@ -315,6 +316,7 @@ impl Driver {
             memory_kills: self.memory_kills,
             killed_after_ms,
             unused_for_ms: self.unused_for.map(|unused| unused.as_millis() as u64),
+            asked_to_stop: self.asked_to_stop,
         }
     }
 

@@ -104,7 +104,9 @@ impl Local {
 fn decide(context: &LocalContext, guard: &BoxGuard, run: &str) -> Result<Decision> {
     let record = &guard.record;
     let outcome = Outcome::read(&guard.paths, run).unwrap_or(None);
-    if record.restarts.run != run || outcome.is_some_and(|outcome| outcome.end == OutcomeCause::Stopped) {
+    // An end that was asked for may be called otherwise, such as one whose flush was late.
+    let asked = outcome.is_some_and(|outcome| outcome.asked_to_stop || outcome.end == OutcomeCause::Stopped);
+    if record.restarts.run != run || asked {
         return Ok(Decision::Stay);
     }
     match Observed::of(&context.home, record)? {
