@@ -6,8 +6,10 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Once;
 
 use boxlite_types::PauseCause;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -115,12 +117,35 @@ impl Request {
         send(socket, &self.encode(), &[], flags)
     }
 
-    /// Waits for one; `None` when the shim has gone, or says something that no shim says.
+    /// Waits for one; `None` when the shim has gone. What no shim says is left out: its sender lives, and so does its box.
     pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Self>> {
-        // One byte more, so that a longer message is seen to be one.
-        let mut message = [0; LENGTH + 1];
-        let (length, _) = receive(socket, &mut message)?;
-        Ok(Self::decode(&message[..length]))
+        static TOLD: Once = Once::new();
+        loop {
+            // One byte more, so that a longer message is seen to be one.
+            let mut message = [0; LENGTH + 1];
+            let (length, _) = receive(&socket, &mut message)?;
+            if let Some(request) = Self::decode(&message[..length]) {
+                return Ok(Some(request));
+            }
+            if length == 0 && has_hung_up(&socket)? {
+                return Ok(None);
+            }
+            TOLD.call_once(|| tracing::warn!(length, "the shim says what no shim says, which is left out"));
+        }
+    }
+}
+
+/// Whether the other end is closed: an empty message looks like that otherwise.
+fn has_hung_up(socket: impl AsFd) -> io::Result<bool> {
+    let mut ends = [PollFd::new(&socket, PollFlags::empty())];
+    loop {
+        match poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Err(rustix::io::Errno::INTR) => {}
+            polled => {
+                polled?;
+                return Ok(ends[0].revents().contains(PollFlags::HUP));
+            }
+        }
     }
 }
 
@@ -206,6 +231,25 @@ mod tests {
         for request in ALL {
             assert_eq!(Request::decode(&request.encode()), Some(request));
         }
+    }
+
+    /// Before: the first of these messages ended the service, while the shim lived.
+    #[test]
+    fn only_the_end_of_the_socket_is_the_shims_end() {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let kind = rustix::net::SocketType::SEQPACKET;
+        let (own, shim) =
+            rustix::net::socketpair(rustix::net::AddressFamily::UNIX, kind, flags, None).unwrap();
+        for nonsense in [&[][..], &[99; LENGTH], &[0; LENGTH + 5], &[0; 3]] {
+            send(&shim, nonsense, &[], SendFlags::empty()).unwrap();
+        }
+        Request::Runs.send(&shim, SendFlags::empty()).unwrap();
+        assert_eq!(Request::receive(&own).unwrap(), Some(Request::Runs));
+        send(&shim, &[1], &[], SendFlags::empty()).unwrap();
+        Request::Resumed.send(&shim, SendFlags::empty()).unwrap();
+        drop(shim);
+        assert_eq!(Request::receive(&own).unwrap(), Some(Request::Resumed));
+        assert_eq!(Request::receive(&own).unwrap(), None);
     }
 
     proptest! {
