@@ -29,6 +29,8 @@ fn a_box_that_its_user_pauses_stands_still_until_that_is_taken_back() {
     assert_eq!((&info["state"], &info["pause"]["cause"]), (&"paused".into(), &"user".into()));
     assert!(home.run(&["ls"]).ok().contains("Paused (by its user; `boxlite unpause` lets it go on)"));
     home.run(&["pause", "web"]).refused("paused already");
+    // Before: it waited for the unpause.
+    home.run(&["start", "web"]).refused("boxlite unpause");
     for line in [&["exec", "web", "true"][..], &["attach", "web"], &["cp", "web:/etc/passwd", "-"]] {
         home.run(line).refused("box web is paused by its user; `boxlite unpause web` lets it go on");
     }

@@ -220,7 +220,10 @@ impl Local {
     async fn start_until_settled(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         loop {
             let mut guard = self.acquire(id).await?;
-            if !self.is_running(&guard.record).await? {
+            if self.is_running(&guard.record).await? {
+                // A guest that stands still for its user would answer when that lets it go on.
+                self.refuse_paused(&guard.record, false).await?;
+            } else {
                 // The user's start begins a new series of restarts, and is recorded with the run.
                 guard.record.restarts = Restarts::default();
             }
