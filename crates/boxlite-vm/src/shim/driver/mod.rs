@@ -358,7 +358,7 @@ impl Driver {
     fn forget(&mut self, id: ClientId) {
         if self.clients.remove(&id).is_some() {
             self.main.detach(id, &self.guest);
-            self.ops.abandon(id, &self.guest, self.vcpus.out_of_space());
+            self.ops.abandon(id, &self.guest, !self.vcpus.may_run());
         }
     }
 
