@@ -156,13 +156,7 @@ impl BoxLifecycle for Local {
 
     async fn kill(&self, id: &str, signal: i32) -> Result<()> {
         let record = self.find_running(id).await?;
-        let stop_signal = boxlite_types::stop_signal(&record.options, &record.image_config)?;
-        if record.options.restart != RestartPolicy::No && (signal == libc::SIGKILL || signal == stop_signal) {
-            // Recorded first: the run may be over before this call is.
-            let mut guard = self.acquire(&record.id).await?;
-            self.in_context(move |context| litebox::halt(context, &mut guard)).await?;
-        }
-        self.client(&record).kill(signal).await
+        self.signal_main(&record, signal).await
     }
 
     async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()> {
@@ -299,6 +293,26 @@ impl Local {
             self.describe(&record.id).await?.refuse_while_paused()?;
         }
         Ok(())
+    }
+}
+
+impl Local {
+    /// Sends a signal to the main process of the running box, for its user: one that ends it ends its restarts as well.
+    pub(super) async fn signal_main(&self, record: &BoxRecord, signal: i32) -> Result<()> {
+        let stop_signal = boxlite_types::stop_signal(&record.options, &record.image_config)?;
+        if record.options.restart != RestartPolicy::No && (signal == libc::SIGKILL || signal == stop_signal) {
+            // Recorded first: the run may be over before this call is.
+            let mut guard = self.acquire(&record.id).await?;
+            self.in_context(move |context| litebox::halt(context, &mut guard)).await?;
+        }
+        let client = self.client(record);
+        match client.kill(signal).await {
+            // A shim of another version takes no request; its guest can still be killed with it.
+            Err(error) if signal == libc::SIGKILL && error.kind() == ErrorKind::Unsupported => {
+                client.kill_shim().await
+            }
+            sent => sent,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boxlite_types::Result;
+use boxlite_types::{ErrorKind, Result};
 use boxlite_vm::shim::ShimClient;
 
 /// How long, after the stop's own timeout, shim and QEMU may take to be gone; the shim itself kills QEMU 2 s earlier.
@@ -39,9 +39,17 @@ impl StopSequence {
         Self { signal: None, grace_ms: u64::from(seconds) * 1000, answer_timeout }
     }
 
+    fn kills(self) -> bool {
+        self.signal == Some(libc::SIGKILL)
+    }
+
     /// Ends the guest and returns when it has ended.
     pub(super) async fn run(self, client: &ShimClient) -> Result<()> {
         match tokio::time::timeout(self.answer_timeout, client.stop(self.signal, self.grace_ms)).await {
+            // A shim of another version takes no request, and with KILL nothing is to be kept.
+            Ok(Err(error)) if self.kills() && error.kind() == ErrorKind::Unsupported => {
+                client.kill_shim().await
+            }
             Ok(stopped) => stopped,
             Err(_) => client.kill_shim().await,
         }
