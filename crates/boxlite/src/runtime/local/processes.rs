@@ -167,9 +167,10 @@ struct MainProcessControl {
 #[async_trait]
 impl ExecutionControl for MainProcessControl {
     async fn signal(&self, signal: i32) -> Result<()> {
-        let client = self.local.client(&self.record);
-        client.kill(signal).await?;
-        client.answers().await
+        // As it is by now: its restart policy may have changed since the client attached.
+        let record = self.local.find(&self.record.id).await?;
+        self.local.signal_main(&record, signal).await?;
+        self.local.client(&record).answers().await
     }
 
     async fn started(&self) -> Result<bool> {
