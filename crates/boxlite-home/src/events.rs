@@ -9,8 +9,8 @@
 //! aside takes the lock exclusively without waiting. So no event is written to a file that readers are done with.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use boxlite_types::{Doing, Error, EventOptions, EventPage, EventPosition, HomeEvent, Result};
@@ -55,8 +55,11 @@ impl EventLog {
             if !lock.still_at_path()? {
                 continue;
             }
-            // In one piece: the file is open for appending.
             let mut file = lock.file();
+            if !ends_whole(file).doing("reading", &self.path)? {
+                line.insert(0, b'\n');
+            }
+            // In one piece: the file is open for appending.
             file.write_all(&line).doing("writing to", &self.path)?;
             let length = file.metadata().doing("examining", &self.path)?.len();
             lock.release();
@@ -100,9 +103,11 @@ impl EventLog {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(Error::io("opening", path, error)),
             };
-            let number = file.metadata().doing("examining", path)?.ino();
+            let metadata = file.metadata().doing("examining", path)?;
+            let number = metadata.ino();
             let from = match options.after {
-                Some(after) if after.file == number => {
+                // Numbers are given again: a shorter file is another one.
+                Some(after) if after.file == number && after.offset <= metadata.len() => {
                     // What came before this file was read by then.
                     page.events.clear();
                     after.offset
@@ -126,6 +131,13 @@ impl EventLog {
         }
         Ok(page)
     }
+}
+
+/// Whether the file's last line is whole: a full disk may have cut it.
+fn ends_whole(file: &File) -> io::Result<bool> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    Ok(file.read_at(&mut byte, last)? == 0 || byte == *b"\n")
 }
 
 #[cfg(test)]
@@ -190,6 +202,15 @@ mod tests {
         let after = EventOptions { after: Some(page.position), ..EventOptions::default() };
         let rest = log.read(&after).unwrap();
         assert_eq!((rest.events.len(), rest.position), (0, page.position));
+        // One that stays cut takes no other with it.
+        note(&log, "c");
+        assert_eq!(ids(&log.read(&after).unwrap()), ["c"]);
+        assert_eq!(ids(&log.read(&EventOptions::default()).unwrap()), ["a", "b", "c"]);
+        // A position behind the end is another file's.
+        let number = std::fs::metadata(&log.path).unwrap().ino();
+        let unknown = Some(EventPosition { file: number, offset: 1 << 20 });
+        let all = log.read(&EventOptions { after: unknown, ..EventOptions::default() }).unwrap();
+        assert_eq!(ids(&all), ["a", "b", "c"]);
     }
 
     #[test]
