@@ -1,5 +1,7 @@
 //! What a steward notes among the home's events: that its box stands still, goes on, and has ended.
 
+use std::time::Instant;
+
 use boxlite_home::{EventLog, Home};
 use boxlite_types::{EventAction, HomeEvent, PauseCause};
 
@@ -12,6 +14,39 @@ pub(super) struct RunEvents {
     /// None of a boot for a copy, which only the copy cares for.
     log: Option<EventLog>,
     box_id: String,
+    pauses: PauseAllowance,
+}
+
+/// How many changes of a pause may be noted now: a shim that is taken over must not push everybody's events out of the log.
+#[derive(Debug)]
+struct PauseAllowance {
+    left: u32,
+    /// When it was last made more.
+    at: Instant,
+}
+
+impl PauseAllowance {
+    /// So many at once; one more each second.
+    const MOST: u32 = 8;
+
+    fn full(now: Instant) -> Self {
+        Self { left: Self::MOST, at: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let seconds = now.duration_since(self.at).as_secs();
+        if seconds > 0 {
+            self.left = self.left.saturating_add(seconds.try_into().unwrap_or(u32::MAX)).min(Self::MOST);
+            self.at = now;
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 impl RunEvents {
@@ -20,15 +55,19 @@ impl RunEvents {
             Purpose::Run => Some(EventLog::of(home)),
             Purpose::Maintenance => None,
         };
-        Self { log, box_id: spec.box_id.clone() }
+        Self { log, box_id: spec.box_id.clone(), pauses: PauseAllowance::full(Instant::now()) }
     }
 
-    pub(super) fn paused(&self, cause: PauseCause) {
-        self.note(&self.event(EventAction::Pause).with("cause", cause.name()));
+    pub(super) fn paused(&mut self, cause: PauseCause) {
+        if self.pauses.take(Instant::now()) {
+            self.note(&self.event(EventAction::Pause).with("cause", cause.name()));
+        }
     }
 
-    pub(super) fn resumed(&self) {
-        self.note(&self.event(EventAction::Unpause));
+    pub(super) fn resumed(&mut self) {
+        if self.pauses.take(Instant::now()) {
+            self.note(&self.event(EventAction::Unpause));
+        }
     }
 
     /// The run has ended; without an outcome where its shim was killed.
@@ -56,5 +95,20 @@ fn ended(event: HomeEvent, outcome: Option<&Outcome>) -> HomeEvent {
     match outcome.failure().map(str::to_owned).or_else(|| outcome.remark()) {
         Some(reason) => event.with("reason", &reason),
         None => event,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_shim_that_only_pauses_and_resumes_is_noted_once_a_second() {
+        let begin = Instant::now();
+        let mut pauses = PauseAllowance::full(begin);
+        let noted = (0..100_000).filter(|ms| pauses.take(begin + Duration::from_millis(*ms))).count();
+        assert!((100..=108).contains(&noted), "{noted}");
     }
 }

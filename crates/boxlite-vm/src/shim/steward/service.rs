@@ -87,13 +87,15 @@ pub(in crate::shim) struct Steward {
     template_socket: OwnedFd,
     shim: OwnedFd,
     runs: bool,
+    /// The flush reserve was released for this run.
+    reserve_released: bool,
 }
 
 impl Steward {
     pub(super) fn new(charge: Charge, socket: OwnedFd, template_socket: OwnedFd, shim: OwnedFd) -> Self {
         let paths = BoxPaths::new(charge.spec.box_dir.clone());
         let events = RunEvents::of(&charge.spec, &charge.home);
-        Self { charge, paths, events, socket, template_socket, shim, runs: false }
+        Self { charge, paths, events, socket, template_socket, shim, runs: false, reserve_released: false }
     }
 
     /// Serves its shim until that has gone, and cleans up behind the box. Returns whether the box ran.
@@ -142,6 +144,8 @@ impl Steward {
                 relief.ask(wanted.min(floors.resume_at.max(floors.pause_below + 1).max(LEAST_WANTED)));
             }
             Request::FollowClaim => self.charge.claim.follow(),
+            // Once: it costs a thread.
+            Request::ReleaseReserve if std::mem::replace(&mut self.reserve_released, true) => {}
             Request::ReleaseReserve => release_reserve(self.charge.home.clone()),
             Request::EndDevices => self.end_devices(),
             Request::DiscardTemplate => {
