@@ -48,18 +48,20 @@ fn main() -> ExitCode {
 
 /// Waits for the end of the shim's run, and looks after its box.
 fn keep(keeper: &Keeper) -> ExitCode {
-    keeper.wait();
-    // A box that has gone has no log.
-    if let Ok(log) = keeper.log() {
-        let filter = EnvFilter::try_from_env("BOXLITE_SHIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_env_filter(filter)
-            .with_writer(Mutex::new(log))
-            .init();
-    }
+    let ended = || {
+        // A box that has gone has no log.
+        if let Ok(log) = keeper.log() {
+            let filter =
+                EnvFilter::try_from_env("BOXLITE_SHIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_env_filter(filter)
+                .with_writer(Mutex::new(log))
+                .init();
+        }
+    };
     let variables = SettingsVariables::from_lookup(|name| std::env::var_os(name));
-    match boxlite::keep(keeper, variables) {
+    match boxlite::keep(keeper, variables, ended) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             tracing::error!(error = %error.chain(), "the box is left as it is");
             ExitCode::from(125)

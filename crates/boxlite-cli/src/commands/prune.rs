@@ -26,17 +26,21 @@ pub(super) async fn prune(runtime: &Runtime, args: PruneArgs) -> Result<Exit, Co
     // Answers before anything is removed where the home is another host's.
     runtime.collect_garbage(collect(true)).await.map_err(failed)?;
     let listed = runtime.list(ListOptions { all: true, ..ListOptions::default() }).await;
-    let boxes: Vec<BoxInfo> = listed
-        .map_err(|error| CommandFailure::of(&error, Topic::Host))?
-        .into_iter()
-        .filter(|info| !info.state.is_up() && info.state != BoxState::Restarting)
-        .collect();
+    let boxes: Vec<BoxInfo> =
+        listed.map_err(|error| CommandFailure::of(&error, Topic::Host))?.into_iter().filter(rests).collect();
     if !args.force && !agreed(&boxes, args.all)? {
         return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
     }
     let mut exit = Exit::OK;
     let mut freed = 0;
     for info in &boxes {
+        // It may have been started since, and about to be restarted by now.
+        match runtime.inspect(&info.id).await {
+            Ok(now) if !rests(&now) => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            // The removal names what is wrong with it.
+            _ => {}
+        }
         match runtime.remove(&info.id, RemoveOptions { force: false }).await {
             Ok(()) => {
                 freed += info.disk_allocated.unwrap_or(0);
@@ -55,6 +59,11 @@ pub(super) async fn prune(runtime: &Runtime, args: PruneArgs) -> Result<Exit, Co
     let freed = Bytes(freed.saturating_add(report.reclaimed));
     print(&format!("{freed} freed\n"))?;
     Ok(if report.failed() { Exit::INCOMPLETE } else { exit })
+}
+
+/// Whether a box neither runs nor is about to be restarted.
+fn rests(info: &BoxInfo) -> bool {
+    !info.state.is_up() && info.state != BoxState::Restarting
 }
 
 /// Says what will be removed, and reads whether that is wanted.

@@ -1,7 +1,7 @@
 //! The process beside a shim that acts once the run has ended: it restarts the box, or removes it.
 //!
 //! The shim gives up every right that a start needs, so the process that starts the box again cannot be the shim. The
-//! keeper is the shim's parent. It holds nothing of the box, neither lock nor claim, and it is a caller like any other
+//! keeper is the shim's parent. It holds no claim of the box and no lock but the one that shows it, and it is a caller like any other
 //! once its shim has exited, however that came. A keeper that is killed costs the box its restart and nothing else.
 
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use boxlite_home::BoxPaths;
 use boxlite_types::{Doing, Error, Result};
 
 use super::handover::LaunchMessage;
@@ -59,6 +60,11 @@ impl Keeper {
     /// The home's directory.
     pub fn home(&self) -> &PathBuf {
         &self.home
+    }
+
+    /// The box's files.
+    pub fn paths(&self) -> BoxPaths {
+        BoxPaths::new(self.box_dir.clone())
     }
 
     /// The box.

@@ -90,7 +90,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
             Some(pause) => (BoxState::Paused, Some(*since), None, None, Some(sentence(pause))),
             None => (BoxState::Running, Some(*since), None, None, None),
         },
-        Observed::Resting(phase) if PendingRestart::is_shown(&home.of_box(&record.id), record)? => {
+        Observed::Resting(phase) if PendingRestart::is_shown(&home.of_box(&record.id), record, phase)? => {
             let (started_at, finished_at, exit_code, reason) = last_run(phase);
             (
                 BoxState::Restarting,

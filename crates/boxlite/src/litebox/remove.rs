@@ -151,8 +151,12 @@ pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Resu
 
 /// Whether the box has stopped and is not about to be restarted.
 fn rests_for_good(context: &LocalContext, record: &BoxRecord) -> Result<bool> {
-    Ok(matches!(Observed::of(&context.home, record)?, Observed::Resting(_))
-        && !PendingRestart::is_shown(&context.home.of_box(&record.id), record)?)
+    match Observed::of(&context.home, record)? {
+        Observed::Running { .. } => Ok(false),
+        Observed::Resting(phase) => {
+            Ok(!PendingRestart::is_shown(&context.home.of_box(&record.id), record, &phase)?)
+        }
+    }
 }
 
 fn observed_phase(context: &LocalContext, record: &BoxRecord) -> Result<Phase> {

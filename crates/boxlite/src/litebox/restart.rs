@@ -1,9 +1,9 @@
 //! Whether a box is started again, and when: a pure decision, and the sign that somebody waits to do it.
 //!
 //! # Locking
-//! `restart.lock` in the box's directory is held exclusively by the process that waits to restart the box, from its decision
-//! until the box runs or will not. So a box that does not run is *restarting* exactly while the lock is held and its user has
-//! not stopped it; a waiter that is killed leaves a box that has stopped.
+//! `restart.lock` in the box's directory is held exclusively by the process that may restart the box, from while it runs until
+//! it runs again or will not. So a box that does not run is *restarting* exactly while the lock is held, its policy may want a
+//! restart and its user has not stopped it; a waiter that is killed leaves a box that has stopped.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) fn decide(record: &BoxRecord, phase: &Phase) -> Decision {
             (*started_at, RunOutcome { at: *at, exit_code: *exit_code, reason: Some(reason.clone()) })
         }
     };
-    let failed = matches!(phase, Phase::Failed { .. }) || outcome.exit_code.is_some_and(|code| code != 0);
+    let failed = has_failed(phase);
     let restarts = &record.restarts;
     let wanted = !restarts.halted
         && match record.options.restart {
@@ -62,6 +62,25 @@ pub(crate) fn decide(record: &BoxRecord, phase: &Phase) -> Decision {
     })
 }
 
+fn has_failed(phase: &Phase) -> bool {
+    match phase {
+        Phase::Created | Phase::Started { .. } => false,
+        Phase::Ended { outcome, .. } => outcome.exit_code.is_some_and(|code| code != 0),
+        Phase::Failed { .. } => true,
+    }
+}
+
+/// Whether some restart policy of the box may undo that it is in `phase`.
+fn may_restart(record: &BoxRecord, phase: &Phase) -> bool {
+    !record.restarts.halted
+        && *phase != Phase::Created
+        && match record.options.restart {
+            RestartPolicy::No => false,
+            RestartPolicy::OnFailure { .. } => has_failed(phase),
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+        }
+}
+
 /// The pause after one of `last` milliseconds; 0 is that of a box that has not been restarted of late.
 fn delay(last: u64) -> u64 {
     let (min, max) = (MIN_DELAY.as_millis() as u64, MAX_DELAY.as_millis() as u64);
@@ -81,21 +100,21 @@ pub(crate) fn after_refusal(policy: RestartPolicy, restarts: &Restarts, error: &
     })
 }
 
-/// The sign that this process waits to restart a box.
+/// The sign that this process is there to restart a box.
 #[derive(Debug)]
 pub(crate) struct PendingRestart {
     _lock: Lock,
 }
 
 impl PendingRestart {
-    /// Shows that the box at `paths` is going to be restarted, once an earlier waiter has gone. Blocks.
+    /// Shows that the box at `paths` may be restarted, once an earlier waiter has gone. Blocks.
     pub(crate) fn begin(paths: &BoxPaths) -> Result<Self> {
         Ok(Self { _lock: Lock::exclusive(&paths.restart_lock())? })
     }
 
-    /// Whether a process waits to restart the box of `record`, which does not run.
-    pub(crate) fn is_shown(paths: &BoxPaths, record: &BoxRecord) -> Result<bool> {
-        if record.options.restart == RestartPolicy::No || record.restarts.halted {
+    /// Whether a process is there to restart the box of `record`, which rests in `phase`.
+    pub(crate) fn is_shown(paths: &BoxPaths, record: &BoxRecord, phase: &Phase) -> Result<bool> {
+        if !may_restart(record, phase) {
             return Ok(false);
         }
         let path = paths.restart_lock();

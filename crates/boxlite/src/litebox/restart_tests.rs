@@ -31,6 +31,24 @@ fn crashed() -> Phase {
     Phase::Failed { started_at: at, at, exit_code: None, reason: "it fell".into() }
 }
 
+/// Mutation tried: with the lock alone, a box that has done its work is taken for one that will be restarted.
+#[test]
+fn a_keeper_shows_a_restart_only_of_a_box_that_may_be_restarted() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = BoxPaths::new(directory.path().to_owned());
+    let shown = |record: &BoxRecord, phase: &Phase| PendingRestart::is_shown(&paths, record, phase).unwrap();
+    assert!(!shown(&record("always", 0, 0), &ended(0, 1)), "nobody is there");
+    let _keeper = PendingRestart::begin(&paths).unwrap();
+    assert!(shown(&record("always", 0, 0), &ended(0, 1)));
+    assert!(shown(&record("on-failure:2", 2, 0), &ended(1, 1)), "the last restart may be under way");
+    assert!(!shown(&record("on-failure", 0, 0), &ended(0, 1)));
+    assert!(!shown(&record("no", 0, 0), &crashed()));
+    assert!(!shown(&record("always", 0, 0), &Phase::Created));
+    let mut stopped = record("always", 0, 0);
+    stopped.restarts.halted = true;
+    assert!(!shown(&stopped, &ended(0, 1)));
+}
+
 /// Returns count and pause of the restart, if there is one.
 fn restarted(record: &BoxRecord, phase: &Phase) -> Option<(u32, u64)> {
     match decide(record, phase) {

@@ -325,15 +325,23 @@ box_operations! {
         /// `NotFound` when it was removed meanwhile; `Unsupported` on a remote runtime.
         async fn remove_ended(&self) -> Result<()>;
 
-        /// Does what the box's options want after its run `run` has ended: starts it again by its restart policy, after the
-        /// pause that this asks for, and removes it once its time to live has passed, where that is soon. Returns once the box
-        /// runs again or nothing more is to be done soon.
+        /// Starts the box again by its restart policy after its run `run` has ended, after the pause that this asks for.
+        /// Returns once the box runs again or is not to.
+        ///
+        /// The process beside the shim calls this, and shows meanwhile that a restart is pending; see [`crate::keep`].
+        ///
+        /// # Errors
+        /// `NotFound` when it was removed meanwhile; `Unsupported` on a remote runtime.
+        async fn restart_after(&self, run: &str) -> Result<()>;
+
+        /// Removes the box once its time to live has passed after its run `run`, where that is soon. Returns once nothing more
+        /// is to be done soon.
         ///
         /// The process beside the shim calls this; see [`crate::keep`].
         ///
         /// # Errors
-        /// `NotFound` when it was removed meanwhile; `Unsupported` on a remote runtime.
-        async fn after_run(&self, run: &str) -> Result<()>;
+        /// As for [`Runtime::restart_after`].
+        async fn expire_after(&self, run: &str) -> Result<()>;
     }
 }
 

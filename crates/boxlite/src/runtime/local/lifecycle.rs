@@ -192,8 +192,11 @@ impl BoxLifecycle for Local {
         .await
     }
 
-    async fn after_run(&self, id: &str, run: &str) -> Result<()> {
-        self.restart_ended(id, run).await?;
+    async fn restart_after(&self, id: &str, run: &str) -> Result<()> {
+        self.restart_ended(id, run).await
+    }
+
+    async fn expire_after(&self, id: &str, run: &str) -> Result<()> {
         self.remove_in_time(id, run).await
     }
 }
@@ -251,7 +254,8 @@ impl Local {
     async fn describe_started(&self, id: &str) -> Result<BoxInfo> {
         let info = self.describe(id).await?;
         match (&info.reason, info.exit_code) {
-            (Some(reason), None) if info.state == BoxState::Failed => {
+            // One that did not come up may be about to be restarted already.
+            (Some(reason), None) if matches!(info.state, BoxState::Failed | BoxState::Restarting) => {
                 let message = format!("box {} did not come up: {reason}", info.name);
                 Err(Error::new(ErrorKind::Io, message))
             }

@@ -1,8 +1,8 @@
 //! Starting boxes again whose run has ended, by their restart policy, and removing them once their time to live has passed.
 //!
 //! # Protocol
-//! The keeper of a run decides once its shim is gone, shows its wait by a lock, and looks again under the box's guard before
-//! it starts the box: a stop, a removal, a start by the user or another policy meanwhile ends it. The start is one like any
+//! The keeper of a run shows by a lock that it is there ([`crate::keep`]), decides once its shim is gone, and looks again under the
+//! box's guard before it starts the box: a stop, a removal, a start by the user or another policy meanwhile ends it. The start is one like any
 //! other, so the admission guard is asked, and the new run has a keeper of its own. A refused start counts as a restart.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use boxlite_vm::shim::{Outcome, OutcomeCause, wait_until_gone};
 use jiff::Timestamp;
 
 use super::{Local, LocalContext};
-use crate::litebox::{self, BoxGuard, Decision, Observed, PendingRestart};
+use crate::litebox::{self, BoxGuard, Decision, Observed};
 
 /// How often a waiter looks whether the box is still to be restarted.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -32,12 +32,8 @@ impl Local {
         }
         // Guarded: a start whose shim has failed takes back what it has recorded.
         let (guard, of_run) = (self.acquire(id).await?, run.to_owned());
-        let decided = self.in_context(move |context| {
-            let Decision::Restart(restarts) = decide(context, &guard, &of_run)? else { return Ok(None) };
-            let pending = PendingRestart::begin(&guard.paths)?;
-            Ok(Some((restarts, pending)))
-        });
-        let Some((mut restarts, _pending)) = decided.await? else { return Ok(()) };
+        let decided = self.in_context(move |context| decide(context, &guard, &of_run));
+        let Decision::Restart(mut restarts) = decided.await? else { return Ok(()) };
         loop {
             if !self.stays_wanted(id, run, Duration::from_millis(restarts.delay_ms)).await? {
                 return Ok(());

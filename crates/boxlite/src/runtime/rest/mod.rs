@@ -184,10 +184,16 @@ impl BoxLifecycle for Remote {
         Err(Error::unsupported("a box that is to be removed when it ends is removed by its own host"))
     }
 
-    async fn after_run(&self, _: &str, _: &str) -> Result<()> {
-        Err(Error::unsupported("a box is looked after by its own host when its run has ended"))
+    async fn restart_after(&self, _: &str, _: &str) -> Result<()> {
+        Err(Error::unsupported(KEPT_BY_HOST))
+    }
+
+    async fn expire_after(&self, _: &str, _: &str) -> Result<()> {
+        Err(Error::unsupported(KEPT_BY_HOST))
     }
 }
+
+const KEPT_BY_HOST: &str = "a box is looked after by its own host when its run has ended";
 
 impl BoxProcesses for Remote {
     async fn attach(&self, id: &str) -> Result<Execution> {
