@@ -1,8 +1,8 @@
 //! The process beside a shim that acts once the run has ended: it restarts the box, or removes it.
 //!
 //! The shim gives up every right that a start needs, so the process that starts the box again cannot be the shim. The
-//! keeper is the shim's parent. It holds no claim of the box and no lock but the one that shows it, and it is a caller like any other
-//! once its shim has exited, however that came. A keeper that is killed costs the box its restart and nothing else.
+//! keeper is the shim's parent. It holds no claim of the box, and no lock but the one that shows it, and it is a caller like
+//! any other once its shim has exited, however that came. A keeper that is killed costs the box its restart and nothing else.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,9 +1,10 @@
 //! Starting boxes again whose run has ended, by their restart policy, and removing them once their time to live has passed.
 //!
 //! # Protocol
-//! The keeper of a run shows by a lock that it is there ([`crate::keep`]), decides once its shim is gone, and looks again under the
-//! box's guard before it starts the box: a stop, a removal, a start by the user or another policy meanwhile ends it. The start is one like any
-//! other, so the admission guard is asked, and the new run has a keeper of its own. A refused start counts as a restart.
+//! The keeper of a run shows by a lock that it is there ([`crate::keep`]), decides once its shim is gone, and looks again under
+//! the box's guard before it starts the box: a stop, a removal, a start by the user or another policy meanwhile ends it. The
+//! start is one like any other, so the admission guard is asked, and the new run has a keeper of its own. A refused start
+//! counts as a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use boxlite_types::{BoxOptions, Digest, GcOptions, ListOptions, Phase, Platform};
+use boxlite_types::{
+    BoxOptions, Digest, ErrorKind, GcOptions, ListOptions, Phase, Platform, RestartPolicy, UpdateOptions,
+};
 
 use super::*;
 use crate::runtime::operations::{BoxLifecycle, BoxOperations, HostOperations};
@@ -105,6 +107,8 @@ fn who_only_looks_removes_no_box_whose_time_has_passed() {
         let at = Some(jiff::Timestamp::UNIX_EPOCH);
         let outcome = boxlite_types::RunOutcome { at, exit_code: Some(0), reason: None };
         guard.enter(&local.context, Phase::Ended { started_at: at, outcome }).unwrap();
+        let busy = litebox::remove_expired(&local.context, &guard.record).unwrap();
+        assert!(busy.is_some(), "whoever changes the box is soon done");
         drop(guard);
         let local = local.reopened().await.unwrap();
         let collect = |dry_run| GcOptions { dry_run, ..GcOptions::default() };
@@ -115,6 +119,31 @@ fn who_only_looks_removes_no_box_whose_time_has_passed() {
         assert_eq!(local.list(all()).await.unwrap().len(), 1, "the box that is to be started is spared");
         local.collect_garbage(collect(false)).await.unwrap();
         assert_eq!(local.list(all()).await.unwrap().len(), 0);
+    });
+}
+
+/// Before: the options of now told, so a time to live given meanwhile counted as a keeper.
+#[test]
+fn a_run_without_a_keeper_is_given_no_restart_policy() {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    tokio.block_on(async {
+        let local = with_a_box(&directory).await;
+        let mut guard = local.acquire("web").await.unwrap();
+        let _shim = guard.shim_lock().unwrap();
+        let started = Phase::Started { at: jiff::Timestamp::now(), run: "r".into(), ports: Vec::new() };
+        guard.enter(&local.context, started.clone()).unwrap();
+        drop(guard);
+        let ttl = UpdateOptions { ttl: Some(Some(60)), ..UpdateOptions::default() };
+        local.update("web", ttl).await.unwrap();
+        let always = || UpdateOptions { restart: Some(RestartPolicy::Always), ..UpdateOptions::default() };
+        let refused = local.update("web", always()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict);
+        let mut guard = local.acquire("web").await.unwrap();
+        guard.record.restarts.kept = true;
+        guard.enter(&local.context, started).unwrap();
+        drop(guard);
+        local.update("web", always()).await.unwrap();
     });
 }
 
