@@ -1,8 +1,10 @@
 //! What boxes consume, boxes that their user pauses, and all that goes with `prune`.
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use boxlite_testkit::deadline::eventually;
+use boxlite_testkit::deadline::{TEST_TIMEOUT, eventually};
 use boxlite_testkit::program::Output;
 
 use crate::home::Home;
@@ -16,7 +18,8 @@ fn ticks(home: &Home) -> u64 {
     home.run(&["logs", "web"]).text().lines().count() as u64
 }
 
-/// Mutations tried: a stop that leaves the guest paused takes its whole timeout; an exec that is not refused never ends.
+/// Mutations tried: a stop that leaves the guest paused takes its whole timeout; an exec that is not refused never ends;
+/// a pause that only is noted lets the guest write.
 #[test]
 fn a_box_that_its_user_pauses_stands_still_until_that_is_taken_back() {
     let Some(home) = Home::able() else { return };
@@ -37,8 +40,11 @@ fn a_box_that_its_user_pauses_stands_still_until_that_is_taken_back() {
     let stats = home.run(&["stats", "--no-stream", "--format", "json"]).json();
     assert_eq!((&stats[0]["state"], &stats[0]["cpu_percent"]), (&"paused".into(), &serde_json::Value::Null));
     let before = ticks(&home);
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!(ticks(&home), before, "a paused guest runs");
+    // A bounded watch: that nothing is written has no event to wait for. A guest that ran would write ten times meanwhile.
+    let watched = Instant::now();
+    while watched.elapsed() < Duration::from_secs(2) {
+        assert_eq!(ticks(&home), before, "a paused guest runs");
+    }
 
     assert_eq!(home.run(&["unpause", "web"]).ok(), "web\n");
     eventually("it to go on", || (ticks(&home) > before).then_some(()));
@@ -75,7 +81,7 @@ fn figures_of_boxes_are_shown_as_they_change() {
     assert_eq!(home.run(&["stats", "--no-stream", "--format", "{{.name}}", "new"]).ok(), "new\n");
     home.run(&["stats", "--no-stream", "nobody"]).refused("nobody");
     let mut stream = home.command(["stats", "--format", "{{.name}}"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream.stdout.take().unwrap()));
+    let mut lines = BufReader::new(stream.stdout.take().unwrap()).lines();
     for _ in 0..2 {
         assert_eq!(lines.next().unwrap().unwrap(), "busy");
     }
@@ -127,17 +133,21 @@ fn events_tell_the_life_of_a_box() {
     assert_eq!(home.run(&["events", "--since", "0s", "--until", "0s"]).ok(), "");
     home.run(&["events", "--filter", "colour=red"]).refused("there are box, event and type");
 
-    let follower =
-        home.start(&["events", "--since", "0s", "--filter", "box=next", "--format", "{{.action}}"]);
-    home.run(&["run", "--name", "next", &image, "true"]).ok();
-    let pid = rustix::process::Pid::from_child(&follower);
-    let seen = std::thread::spawn(move || Output::of(follower));
-    eventually("the box's end", || {
-        let seen = home.run(&[&events[..], &["--filter", "box=next", "--filter", "event=die"]].concat()).ok();
-        (!seen.is_empty()).then_some(())
-    });
-    // The follower looks twice a second.
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(seen.join().unwrap().text(), "create\nstart\ndie\n");
+    home.run(&["create", "--name", "next", &image, "sleep", "infinity"]).ok();
+    let mut follower =
+        home.start(&["events", "--since", "10m", "--filter", "box=next", "--format", "{{.action}}"]);
+    let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let (told, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| told.send(line)));
+    let next = || seen.recv_timeout(TEST_TIMEOUT).expect("another event");
+    assert_eq!(next(), "create");
+    // It follows by now.
+    home.run(&["start", "next"]).ok();
+    assert_eq!(next(), "start");
+    home.run(&["stop", "-t", "0", "next"]).ok();
+    assert_eq!((next(), next()), ("die".into(), "stop".into()));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&follower), rustix::process::Signal::INT)
+        .unwrap();
+    assert_eq!(Output::of(follower).code(), Some(0));
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [""; 0], "each event once");
 }
