@@ -84,6 +84,7 @@ fn a_stopped_box_is_changed_and_a_running_one_only_where_it_can_be() {
     assert!(description.contains("\"name\": \"site\"") && !description.contains("\"web\""), "{description}");
 }
 
+/// Mutations tried: memory, ports, volumes, each left as the origin has it.
 #[test]
 fn a_clone_differs_where_it_was_told_to() {
     let Some(home) = Home::able() else { return };
