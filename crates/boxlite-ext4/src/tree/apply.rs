@@ -1,12 +1,11 @@
 //! One entry of a layer applied to the tree.
 
-use super::resolve::components;
+use super::resolve::{WHITEOUT, components};
 use super::{FileTree, Inode, InodeId, InodeKind, MAX_LINKS, ROOT, RemovedName, Touched};
 use crate::error::EntryRefusal;
 use crate::format::FileExtent;
 use crate::tar::{TarEntry, TarEntryKind};
 
-pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// Names that belong to aufs itself, but for the opaque mark.
 const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 
-use super::apply::WHITEOUT;
 use super::{FileTree, InodeId, InodeKind, ROOT, implied_directory};
 use crate::error::EntryRefusal;
 
 /// Longest path of an entry or of a hard link's target in bytes, as the kernel's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
+/// What the name of a whiteout begins with.
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// Longest name in bytes, as on ext4.
 const MAX_NAME: usize = 255;
 /// Symbolic links followed in one path, as in the kernel.

@@ -21,7 +21,7 @@ pub(super) use edit::ConfigEdit;
 use super::changes::{self, BoxTree, FinishedLayer, ImageTree, LayerWriter};
 use super::load::Uncompressed;
 use super::manifest::{self, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST};
-use super::source::HeaderReader;
+use super::source::TarHeaderReader;
 use super::{Images, given_name};
 use crate::disk::image_chain;
 use crate::store::{Document, NameOrigin};
@@ -323,7 +323,7 @@ fn check_tar(file: &std::fs::File) -> Result<()> {
     };
     let file = file.try_clone().map_err(broken)?;
     let length = file.metadata().map_err(broken)?.len();
-    let (headers, allowance) = HeaderReader::new(std::io::BufReader::new(RewoundFile { file, at: 0 }));
+    let (headers, allowance) = TarHeaderReader::new(std::io::BufReader::new(RewoundFile { file, at: 0 }));
     let mut archive = Archive::new(headers);
     let mut entries = 0_u64;
     for entry in archive.entries_with_seek().map_err(broken)? {

@@ -18,7 +18,7 @@ const HEADER_LIMIT: u64 = 1 << 20;
 
 /// A tar file whose headers are read, and whose contents are passed over; headers of an entry that are too long are an
 /// error.
-pub(in crate::image) struct HeaderReader<R> {
+pub(in crate::image) struct TarHeaderReader<R> {
     source: R,
     left: Rc<Cell<u64>>,
 }
@@ -26,7 +26,7 @@ pub(in crate::image) struct HeaderReader<R> {
 /// Lets the next entry's headers be read.
 pub(in crate::image) struct HeaderAllowance(Rc<Cell<u64>>);
 
-impl<R> HeaderReader<R> {
+impl<R> TarHeaderReader<R> {
     pub(in crate::image) fn new(source: R) -> (Self, HeaderAllowance) {
         let left = Rc::new(Cell::new(HEADER_LIMIT));
         (Self { source, left: Rc::clone(&left) }, HeaderAllowance(left))
@@ -39,7 +39,7 @@ impl HeaderAllowance {
     }
 }
 
-impl<R: Read> Read for HeaderReader<R> {
+impl<R: Read> Read for TarHeaderReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.left.get();
         if left == 0 && !buffer.is_empty() {
@@ -53,7 +53,7 @@ impl<R: Read> Read for HeaderReader<R> {
     }
 }
 
-impl<R: Seek> Seek for HeaderReader<R> {
+impl<R: Seek> Seek for TarHeaderReader<R> {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
         self.source.seek(to)
     }
@@ -78,7 +78,7 @@ pub(super) fn index(source: impl Read + Seek, path: &Path) -> Result<HashMap<Str
             .at(path)
     };
     let length = std::fs::metadata(path).doing("examining", path)?.len();
-    let (headers, allowance) = HeaderReader::new(source);
+    let (headers, allowance) = TarHeaderReader::new(source);
     let mut archive = tar::Archive::new(headers);
     let mut entries = HashMap::new();
     for entry in archive.entries_with_seek().map_err(|error| broken(&error.to_string()))? {
@@ -167,7 +167,9 @@ mod tests {
             long.set_entry_type(tar::EntryType::GNULongName);
             long.set_size(name_length as u64);
             long.set_cksum();
-            builder.append(&long, &*format!("{at:x>name_length$}").into_bytes()).unwrap();
+            builder
+                .append(&long, &*[at.to_string(), "x".repeat(name_length - 1)].concat().into_bytes())
+                .unwrap();
             let mut header = tar::Header::new_gnu();
             header.set_size(3);
             header.set_cksum();

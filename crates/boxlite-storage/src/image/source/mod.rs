@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) use archive::HeaderReader;
+pub(super) use archive::TarHeaderReader;
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
