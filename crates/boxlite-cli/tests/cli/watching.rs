@@ -109,7 +109,7 @@ fn prune_asks_and_then_removes_what_does_not_run() {
     home.run(&["exec", "runs", "true"]).ok();
 }
 
-/// Mutation tried: a shim that notes nothing leaves out the end and the pause.
+/// Mutation tried: a steward that notes nothing leaves out the end and the pause.
 #[test]
 fn events_tell_the_life_of_a_box() {
     let Some(home) = Home::able() else { return };
