@@ -82,7 +82,7 @@ pub(crate) struct BoxArgs {
     /// Let the box reach this and nothing else; `*.NAME` stands for all names below NAME
     #[arg(long = "allow-net", value_name = "HOST|CIDR[:PORT]")]
     allow_net: Vec<String>,
-    /// Start the box again after it has ended: no, on-failure[:N], always or unless-stopped
+    /// Start the box again after it has ended: no, on-failure, on-failure:N, always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value_t)]
     restart: RestartPolicy,
     /// Stop the box when nobody has used it for so long: no session, no network traffic, next to no processor time

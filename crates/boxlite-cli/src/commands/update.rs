@@ -31,7 +31,7 @@ struct Changes {
     /// the quota, stop the box, which may pass the quota by what it has not synced, or remove it.
     #[arg(long, value_name = "SIZE")]
     disk_quota: Option<SizeOrNone>,
-    /// Start the box again after it has ended: no, on-failure[:N], always or unless-stopped
+    /// Start the box again after it has ended: no, on-failure, on-failure:N, always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
     /// Remove the box so long after it has stopped, or `none`
