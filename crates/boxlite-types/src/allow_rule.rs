@@ -113,7 +113,7 @@ fn parse(text: &str) -> Result<AllowRule> {
         Some((host, port)) => (host, Some(parse_port(port)?)),
         None => (text, None),
     };
-    let last_label = host.rsplit('.').next().unwrap_or(host);
+    let last_label = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or(host);
     // No name of the public system ends in a number, and a mistyped address must not become one.
     if host.contains('/') || is_digits(last_label) {
         return Ok(AllowRule { target: parse_block(host)?, port });
