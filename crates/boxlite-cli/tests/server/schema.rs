@@ -19,7 +19,7 @@ include-operation-id = ["removeBox", "runtimeRemove"]
 parameters = { "path.id" = "another" }
 
 [[operations]]
-include-operation-id = ["upload"]
+include-operation-id = ["upload", "runtimeLoad", "runtimeImport"]
 enabled = false
 "#;
 

@@ -120,7 +120,8 @@ fn the_text_of_messages_is_pinned() {
         }),
         concat!(
             r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"network":"#,
-            r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4}}}"#
+            r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4,"#,
+            r#""sent_bytes":5,"received_bytes":6}}}"#
         ),
     );
     pinned(
