@@ -121,10 +121,11 @@ fn log_failure(record: &BoxRecord, removed: Result<()>) {
 
 /// Removes the box of `record` if its time to live has passed; returns when to look again, for one that has stopped and stays.
 pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Result<Option<Timestamp>> {
-    if record.options.ttl.is_none() || !rests_for_good(context, record)? {
+    if record.options.ttl.is_none() {
         return Ok(None);
     }
-    match expiry(record, &observed_phase(context, record)?) {
+    let Some(phase) = rest_for_good(context, record)? else { return Ok(None) };
+    match expiry(record, &phase) {
         Some(at) if at > Timestamp::now() => return Ok(Some(at)),
         _ => {}
     }
@@ -132,7 +133,7 @@ pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Resu
         // Whoever changes the box is soon done.
         return Ok(Some(Timestamp::now()));
     };
-    if !rests_for_good(context, &guard.record)? {
+    if rest_for_good(context, &guard.record)?.is_none() {
         return Ok(None);
     }
     guard.settle(context)?;
@@ -149,21 +150,11 @@ pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Resu
     }
 }
 
-/// Whether the box has stopped and is not about to be restarted.
-fn rests_for_good(context: &LocalContext, record: &BoxRecord) -> Result<bool> {
-    match Observed::of(&context.home, record)? {
-        Observed::Running { .. } => Ok(false),
-        Observed::Resting(phase) => {
-            Ok(!PendingRestart::is_shown(&context.home.of_box(&record.id), record, &phase)?)
-        }
-    }
-}
-
-fn observed_phase(context: &LocalContext, record: &BoxRecord) -> Result<Phase> {
-    Ok(match Observed::of(&context.home, record)? {
-        Observed::Resting(phase) => phase,
-        Observed::Running { .. } => record.phase.clone(),
-    })
+/// The phase of a box that has stopped and is not about to be restarted; `None` for any other.
+fn rest_for_good(context: &LocalContext, record: &BoxRecord) -> Result<Option<Phase>> {
+    let Observed::Resting(phase) = Observed::of(&context.home, record)? else { return Ok(None) };
+    let restarts = PendingRestart::is_shown(&context.home.of_box(&record.id), record, &phase)?;
+    Ok((!restarts).then_some(phase))
 }
 
 /// When the time to live of a box in `phase` has passed; `None` for one that has not stopped, or at an unknown time.

@@ -37,15 +37,8 @@ pub(crate) fn decide(record: &BoxRecord, phase: &Phase) -> Decision {
             (*started_at, RunOutcome { at: *at, exit_code: *exit_code, reason: Some(reason.clone()) })
         }
     };
-    let failed = has_failed(phase);
     let restarts = &record.restarts;
-    let wanted = !restarts.halted
-        && match record.options.restart {
-            RestartPolicy::No => false,
-            RestartPolicy::OnFailure { max } => failed && max.is_none_or(|max| restarts.count < max),
-            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-        };
-    if !wanted {
+    if !may_restart(record, phase) || is_spent(record.options.restart, restarts) {
         return Decision::Stay;
     }
     // The end of a run that was killed is not known; it is found soon after it.
@@ -81,6 +74,11 @@ fn may_restart(record: &BoxRecord, phase: &Phase) -> bool {
         }
 }
 
+/// Whether the policy allows no further restart.
+fn is_spent(policy: RestartPolicy, restarts: &Restarts) -> bool {
+    matches!(policy, RestartPolicy::OnFailure { max: Some(max) } if restarts.count >= max)
+}
+
 /// The pause after one of `last` milliseconds; 0 is that of a box that has not been restarted of late.
 fn delay(last: u64) -> u64 {
     let (min, max) = (MIN_DELAY.as_millis() as u64, MAX_DELAY.as_millis() as u64);
@@ -89,7 +87,7 @@ fn delay(last: u64) -> u64 {
 
 /// The next restart of a box whose restart was refused for this reason; `None` when that was the last one.
 pub(crate) fn after_refusal(policy: RestartPolicy, restarts: &Restarts, error: &Error) -> Option<Restarts> {
-    if matches!(policy, RestartPolicy::OnFailure { max: Some(max) } if restarts.count >= max) {
+    if is_spent(policy, restarts) {
         return None;
     }
     Some(Restarts {

@@ -124,7 +124,7 @@ impl HostOperations for Local {
     async fn events(&self, options: EventOptions) -> Result<EventPage> {
         self.in_context(move |context| {
             let mut page = EventLog::of(&context.home).read(&options)?;
-            // What a shim notes has no name.
+            // A steward notes no name.
             for event in page.events.iter_mut().filter(|event| event.subject == EventSubject::Box) {
                 if event.name.is_none() {
                     event.name = context.store.find_box(&event.id).ok().map(|record| record.name);
