@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use boxlite_home::blocking;
 use boxlite_home::lease::Leased;
-use boxlite_types::{ArchiveFormat, Digest, Error, Image, ProgressSink, PullOptions, Result};
+use boxlite_types::{ArchiveFormat, Digest, Doing, Error, Image, ProgressSink, PullOptions, Result};
 use serde::Serialize;
 use serde_json::json;
 
@@ -119,7 +119,6 @@ impl SavedImages {
     /// # Errors
     /// `Io` when one cannot be examined.
     pub fn length(&self) -> Result<u64> {
-        use boxlite_types::Doing;
         let lengths = self.blobs.values().map(|blob| {
             let metadata = blob.file().metadata().doing("examining the blob", blob.path())?;
             Ok(metadata.len())
@@ -190,7 +189,6 @@ struct VerifiedReader<'a> {
 
 impl<'a> VerifiedReader<'a> {
     fn new(blob: &'a Leased, digest: Digest) -> Result<Self> {
-        use boxlite_types::Doing;
         let left = blob.file().metadata().doing("examining the blob", blob.path())?.len();
         Ok(Self { blob, digest, hasher: sha2::Digest::new(), offset: 0, left })
     }

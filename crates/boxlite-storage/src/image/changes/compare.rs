@@ -6,9 +6,7 @@ use boxlite_archive::tree::TreeFile;
 use boxlite_ext4::{BlockSource, ListedFile, list_files};
 use boxlite_types::{ChangeKind, Digest, Error, Result};
 
-const TYPE: u32 = 0o170_000;
-const DIRECTORY: u32 = 0o040_000;
-const REGULAR: u32 = 0o100_000;
+use super::{DIRECTORY, REGULAR, TYPE};
 
 /// Mount points that the guest's agent makes where an image lacks them.
 const MOUNT_POINTS: [&[u8]; 8] =

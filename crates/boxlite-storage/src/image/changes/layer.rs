@@ -17,11 +17,9 @@ use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
 use super::compare::parent;
-use super::{BoxChanges, broken};
+use super::{BoxChanges, DIRECTORY, REGULAR, TYPE, broken};
 use crate::image::{Blobs, Images, WriteSpace};
 
-const TYPE: u32 = 0o170_000;
-const REGULAR: u32 = 0o100_000;
 /// How often the bytes of a box's disk may come again, for the second names of files: the guest sends contents with each.
 const MAX_REPEATS: u64 = 64;
 /// What the name of a whiteout begins with.
@@ -204,7 +202,7 @@ fn plain_header(file: &TreeFile) -> Header {
     header.set_mtime(file.modified.seconds.try_into().unwrap_or(0));
     header.set_size(0);
     let kind = match file.mode & TYPE {
-        0o040_000 => EntryType::Directory,
+        DIRECTORY => EntryType::Directory,
         0o120_000 => EntryType::Symlink,
         0o020_000 => EntryType::Char,
         0o060_000 => EntryType::Block,

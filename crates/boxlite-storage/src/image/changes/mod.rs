@@ -18,6 +18,11 @@ pub(super) use layer::{FinishedLayer, LayerWriter, write_files};
 
 pub(crate) use compare::{BoxChanges, ImageTree};
 
+/// The bits of a mode that are a file's type, and two of the types.
+const TYPE: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
+const REGULAR: u32 = 0o100_000;
+
 /// The most bytes that the list of a box's files may take in memory.
 const MAX_LIST: usize = 256 << 20;
 /// The most files of a box that are compared or packed.

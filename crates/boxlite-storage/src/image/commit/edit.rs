@@ -100,7 +100,7 @@ impl ConfigEdit {
 }
 
 /// The object `key`, made where there is none.
-fn object<'a>(config: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(super) fn object<'a>(config: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let entry = config.entry(key).or_insert_with(|| json!({}));
     if !entry.is_object() {
         *entry = json!({});

@@ -254,13 +254,8 @@ fn edit_config(
     if !plan.author.is_empty() {
         config.insert("author".into(), json!(plan.author));
     }
-    let run = config.entry("config").or_insert_with(|| json!({}));
-    if !run.is_object() {
-        *run = json!({});
-    }
-    if let Some(run) = run.as_object_mut() {
-        plan.edits.iter().for_each(|edit| edit.apply(run));
-    }
+    let run = edit::object(config, "config");
+    plan.edits.iter().for_each(|edit| edit.apply(run));
     let mut step = json!({ "created": created, "created_by": plan.command });
     for (key, text) in [("author", &plan.author), ("comment", &plan.message)] {
         if !text.is_empty() {
