@@ -233,7 +233,7 @@ fn malformed(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// What is left of a record.
+/// The rest of a record.
 struct RecordFields<'a>(&'a [u8]);
 
 impl<'a> RecordFields<'a> {

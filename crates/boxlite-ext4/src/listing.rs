@@ -32,7 +32,7 @@ pub struct ListedFile {
 /// directory comes before what is in it, and the root, whose path is empty, comes first.
 ///
 /// # Errors
-/// What is not as this builder wrote it, or cannot be read.
+/// When something is not as this builder wrote it, or cannot be read.
 pub fn list_files(
     source: &dyn BlockSource,
     expected: &[u8; 32],

@@ -150,7 +150,7 @@ impl Cgroup {
                 Err(why) => report.missing_because(controller.measure, why),
             }
         }
-        // Whoever has the controllers: one file of version 2 ends all processes of the box at once.
+        // One file of version 2 ends all processes of the box at once, whichever version has the controllers.
         let switch = match &hierarchies.unified {
             Some(root) => unified.unwrap_or_else(|| group.sit_unified(root)).map(|group| group.join(END)),
             None => Err("this host has no control groups of version 2".into()),

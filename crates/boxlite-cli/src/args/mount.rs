@@ -11,7 +11,7 @@ pub(crate) enum MountArg {
     Tmpfs(String),
 }
 
-/// What was given, field by field.
+/// The fields that the user has given.
 #[derive(Debug, Default)]
 struct MountFields<'a> {
     kind: Option<&'a str>,

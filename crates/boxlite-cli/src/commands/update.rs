@@ -21,7 +21,7 @@ pub(crate) struct UpdateArgs {
     boxes: Vec<String>,
 }
 
-/// What is to change; what is not given stays.
+/// The changes; everything else stays.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Changes {

@@ -25,7 +25,7 @@ pub(crate) async fn write_archive(
                 .hint("name a file with -o, or redirect the output"))
         }
         None => pass_on(archive.await?, tokio::io::stdout(), None).await,
-        // What is there and no file (a pipe, a device) is written to as it is.
+        // An existing pipe or device is written to, and not replaced.
         Some(path) if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) => {
             let file = tokio::fs::OpenOptions::new().write(true).open(path).await;
             let file = file.map_err(|error| failed(path, &error))?;

@@ -142,7 +142,7 @@ fn a_committed_image_has_what_the_box_had_and_runs() {
     let layers = |name: &str| home.run(&["inspect", "--format", "{{json .layers}}", name]).ok();
     assert_eq!(layers("made:2"), layers("made:1"), "the same files give the same layer");
 
-    // What was exported is an image, too.
+    // The exported archive makes an image, too.
     home.run(&["import", "-c", "CMD [\"cat\", \"/srv/d/hard\"]", &text("origin.tar"), "flat:1"]).ok();
     assert_eq!(home.run(&["run", "--rm", "flat:1"]).ok(), "new\n");
     home.run(&["create", "--name", "flat", "flat:1"]).ok();

@@ -540,7 +540,7 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
             let groups = fs::read_to_string(process.join("cgroup")).unwrap();
             groups.lines().any(|line| line.ends_with(&format!("boxlite/{}", prey.id)))
         }
-        // What is told is the file of the group that tried it out.
+        // The detail names the file of the group that tried it out.
         "cgroup.kill" => {
             let of_trial = Path::new(detail).parent().and_then(Path::parent);
             of_trial.is_some_and(|groups| groups.join(&prey.id).join(name).exists())

@@ -18,8 +18,7 @@ use super::op_error::OpError;
 /// Lists every file of the root filesystem into `out`, then reads a selection from `input` and packs the selected files.
 /// Returns the bytes written.
 ///
-/// What is mounted over the filesystem is not seen, and what it covers is. Sockets, which mean nothing elsewhere, are
-/// left out.
+/// The list leaves out mounts, shows the files that they cover, and has no sockets, which mean nothing elsewhere.
 pub(super) fn exchange(out: impl Write, mut input: impl Read) -> Result<u64, OpError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let opening = |e: Errno| OpError::io("opening the box's disk", &e);
@@ -42,7 +41,7 @@ pub(super) fn exchange(out: impl Write, mut input: impl Read) -> Result<u64, OpE
     Ok(out.bytes)
 }
 
-/// What is remembered of a listed file.
+/// The facts about a listed file that packing it needs.
 struct Listed {
     path: Vec<u8>,
     mode: u32,

@@ -223,7 +223,7 @@ fn status(state: BoxState) -> &'static str {
         BoxState::Created => "configured",
         BoxState::Running => "running",
         BoxState::Paused => "paused",
-        // Whoever waits for it waits for the same as after a stop.
+        // Clients wait for it as they do after a stop.
         BoxState::Restarting | BoxState::Stopped => "stopped",
         BoxState::Failed => "failed",
     }

@@ -85,7 +85,7 @@ fn what_the_agent_makes_for_its_mounts_is_no_change() {
         ]
     };
     assert_eq!(found(&image, made()), [""; 0]);
-    // What is put there is one.
+    // Files that the box puts there are changes.
     let mut more = made();
     more.push(file("dev/null", 23, 0o020_666, OLD + 2));
     more.push(file("etc/own", 24, FILE, OLD + 2));
