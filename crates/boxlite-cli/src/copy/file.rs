@@ -93,8 +93,7 @@ struct Partial {
     path: PathBuf,
 }
 
-// The user's own file, for which `boxlite_home::durable` is not.
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "a file of the user's own, outside of the home")]
 impl Partial {
     fn create(directory: &Path, name: &str) -> io::Result<Self> {
         for attempt in 0..100 {
@@ -113,7 +112,7 @@ impl Partial {
     }
 }
 
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "a file of the user's own, outside of the home")]
 impl Drop for Partial {
     fn drop(&mut self) {
         // Once published, there is nothing at its path.
