@@ -210,6 +210,7 @@ impl GuestLoop<'_> {
                 | Op::CopyIn { .. }
                 | Op::CopyOut { .. }
                 | Op::Tree { .. }
+                | Op::Dial { .. }
                 | Op::Stat { .. }) => self.start(op),
             },
         }

@@ -89,6 +89,14 @@ pub enum Op {
         /// Channel of the list and the files.
         id: u32,
     },
+    /// Connect to a TCP port of the guest's own loopback addresses: `Started` once connected, then its streams, and `Exited`
+    /// when the other side has ended; or `Failed`. The connection does not outlive the client that asked for it.
+    Dial {
+        /// Channel of the connection.
+        id: u32,
+        /// The port.
+        port: u16,
+    },
     /// Describe a path: `Stat` or `Failed`.
     Stat {
         /// Echoed in the answer.
@@ -118,6 +126,7 @@ impl Op {
             | Self::CopyIn { id, .. }
             | Self::CopyOut { id, .. }
             | Self::Tree { id }
+            | Self::Dial { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
             | Self::Ping { id } => *id,
@@ -134,6 +143,7 @@ impl Op {
             | Self::CopyIn { id, .. }
             | Self::CopyOut { id, .. }
             | Self::Tree { id }
+            | Self::Dial { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
             | Self::Ping { id } => *id = renumbered,
@@ -143,7 +153,14 @@ impl Op {
 
     /// Whether the operation opens a channel and its id stays taken until a last event.
     pub fn opens_channel(&self) -> bool {
-        matches!(self, Self::Exec { .. } | Self::CopyIn { .. } | Self::CopyOut { .. } | Self::Tree { .. })
+        matches!(
+            self,
+            Self::Exec { .. }
+                | Self::CopyIn { .. }
+                | Self::CopyOut { .. }
+                | Self::Tree { .. }
+                | Self::Dial { .. }
+        )
     }
 }
 
@@ -151,9 +168,9 @@ impl Op {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpEvent {
-    /// The process is running.
+    /// The process is running, or the connection stands.
     Started {
-        /// The exec.
+        /// The exec, or the dial.
         id: u32,
         /// Its process id in the guest.
         pid: u32,

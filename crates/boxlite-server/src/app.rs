@@ -14,6 +14,7 @@ use crate::connections::{ConnectionLimits, Connections};
 use crate::executions::Executions;
 use crate::idempotency::KeptAnswers;
 use crate::observations::Observations;
+use crate::tunnels::Grants;
 
 /// The state that the routes share.
 pub(crate) struct App {
@@ -25,6 +26,9 @@ pub(crate) struct App {
     pub(crate) observations: Observations,
     pub(crate) connections: Arc<Connections>,
     pub(crate) kept_answers: Arc<KeptAnswers>,
+    pub(crate) grants: Grants,
+    /// Whether clients reach it by TLS of its own.
+    pub(crate) is_encrypted: bool,
     /// Attached clients.
     pub(crate) sessions: TaskTracker,
     /// Cancelled when attached clients must leave.
@@ -38,6 +42,7 @@ impl App {
         gate: AuthGate,
         allowed: AllowedPaths,
         limits: ConnectionLimits,
+        is_encrypted: bool,
     ) -> Self {
         Self {
             observations: Observations::new(runtime.clone()),
@@ -48,6 +53,8 @@ impl App {
             allowances: Arc::default(),
             executions: Arc::default(),
             kept_answers: Arc::default(),
+            grants: Grants::default(),
+            is_encrypted,
             sessions: TaskTracker::new(),
             closing: CancellationToken::new(),
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use boxlite::{Error, ErrorKind, Result};
@@ -97,6 +97,9 @@ impl AuthGate {
 
     /// Returns who sends the request, or why it is refused.
     fn caller(&self, request: &Request) -> std::result::Result<Caller, HttpFailure> {
+        if brings_token(request) {
+            return Ok(Caller::Anyone);
+        }
         if !self.needs_key() {
             return match foreign(request.headers()) {
                 Some(why) => Err(Error::new(ErrorKind::Denied, why).into()),
@@ -136,6 +139,11 @@ pub(crate) async fn admitted(
 /// Tells whether the request is answered without a key.
 fn is_open(request: &Request) -> bool {
     matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz")
+}
+
+/// Tells whether the request brings the token of a tunnel, which its route judges. No page can make a browser send one.
+fn brings_token(request: &Request) -> bool {
+    request.method() == Method::CONNECT && request.uri().path().starts_with("/v1/tunnels/")
 }
 
 /// Returns why a request to a server without a key may come from a web page. The page's browser is a program of this

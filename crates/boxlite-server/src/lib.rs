@@ -62,6 +62,7 @@ mod request_id;
 mod routes;
 mod socket;
 mod tls;
+mod tunnels;
 mod upkeep;
 mod watched;
 mod websocket;
@@ -171,7 +172,7 @@ impl Server {
         };
         let listener = TcpListener::bind(self.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let app = App::new(runtime, self.gate, self.allowed, self.limits);
+        let app = App::new(runtime, self.gate, self.allowed, self.limits, self.certificate.is_some());
         let (app, certificate) = (Arc::new(app), self.certificate.map(Arc::new));
         let refresh = Refresh::default();
         Ok(BoundServer { address, listener, certificate, app, gc_interval: self.gc_interval, refresh })

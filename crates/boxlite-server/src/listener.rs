@@ -161,7 +161,7 @@ mod tests {
         key.as_file().set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
         let gate = AuthGate::new(Some(ApiKey::read(key.path()).unwrap()), None);
         let runtime = Runtime::remote(&RemoteOptions { url: "http://127.0.0.1:1".into(), api_key: None });
-        let app = Arc::new(App::new(runtime.unwrap(), gate, AllowedPaths::default(), limits));
+        let app = Arc::new(App::new(runtime.unwrap(), gate, AllowedPaths::default(), limits, false));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { listen(&app, listener, None, CancellationToken::new()).await });

@@ -86,4 +86,4 @@ pub use boxlite_vm::volume::parse_volume;
 pub use keep::keep;
 pub use options::{MissingHome, RuntimeOptions};
 pub use relief::relieve;
-pub use runtime::{ArchiveInput, LiteBox, LogStream, RemoteOptions, Runtime, TarStream};
+pub use runtime::{ArchiveInput, LiteBox, LogStream, RemoteOptions, Runtime, TarStream, Tunnel};

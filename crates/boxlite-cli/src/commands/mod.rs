@@ -29,6 +29,7 @@ mod man;
 mod open;
 mod pause;
 mod port;
+mod port_forward;
 mod prune;
 mod pull;
 mod push;
@@ -146,6 +147,9 @@ pub(crate) enum CliCommand {
     Wait(wait::WaitArgs),
     /// Show which ports of the host a running box has
     Port(port::PortArgs),
+    /// Reach ports inside a running box from this host, published or not, until interrupted
+    #[command(override_usage = "boxlite port-forward [OPTIONS] BOX [LOCAL:]REMOTE...")]
+    PortForward(port_forward::PortForwardArgs),
     /// Show what boxes consume, once a second
     Stats(stats::StatsArgs),
     /// Show what happens in the home, as lines of JSON
@@ -240,6 +244,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Events(args) => events::events(&existing()?, args).await,
         CliCommand::Stats(args) => stats::stats(&runtime()?, args).await,
         CliCommand::Port(args) => port::port(&runtime()?, args).await,
+        CliCommand::PortForward(args) => port_forward::port_forward(&runtime()?, args).await,
         CliCommand::Cp(args) => cp::cp(&runtime()?, args).await,
     }
 }

@@ -36,6 +36,7 @@ mod survival;
 mod templates;
 mod terminal;
 mod transfers;
+mod tunnels;
 mod unexplained;
 mod updating;
 mod watching;

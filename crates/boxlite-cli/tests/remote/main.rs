@@ -39,5 +39,7 @@ mod server;
 mod terminal;
 #[path = "../cli/transfers.rs"]
 mod transfers;
+#[path = "../cli/tunnels.rs"]
+mod tunnels;
 #[path = "../cli/updating.rs"]
 mod updating;

@@ -13,6 +13,7 @@ mod refusals;
 mod schema;
 mod serving;
 mod survival;
+mod tunnels;
 mod watching;
 
 #[path = "../cli/home.rs"]

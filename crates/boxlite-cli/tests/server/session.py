@@ -90,6 +90,23 @@ async def main():
     with open(back, encoding="utf-8") as file:
         assert file.read() == "content"
 
+    # Ports: a tunnel by hand, and one that listens here.
+    echo = await box.exec("sh", ["-c", "busybox nc -ll -p 7000 -e cat & echo up; wait"])
+    tunnel = await box.network.tunnel(7000)
+    assert tunnel.uri().startswith("http://")
+    for attempt in range(100):
+        try:
+            stream = await (await box.network.tunnel(7000)).connect()
+            break
+        except boxlite.BoxliteError:
+            await asyncio.sleep(0.1)
+    await stream.write(b"question")
+    assert await stream.read(100) == b"question"
+    await stream.close()
+    await box.network.revoke_tunnel(7000)
+    await fails(boxlite.BoxliteError, tunnel.connect())
+    await echo.kill()
+
     # Figures and images.
     figures = await box.metrics()
     assert figures.commands_executed_total >= 8, figures

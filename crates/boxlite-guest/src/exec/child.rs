@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::ends::ChildEnds;
-use super::{copy_in, copy_out, op_error::OpError, program, stat, tree, user};
+use super::{copy_in, copy_out, dial, op_error::OpError, program, stat, tree, user};
 use crate::linux;
 
 /// Most bytes read of `/etc/passwd` and `/etc/group`.
@@ -27,19 +27,29 @@ pub(super) fn carry_out(op: Op, hostname: &str, ends: ChildEnds, mut report: Fil
             let (kind, message) = become_program(&spec, hostname, ends);
             OpEvent::ExecFailed { id, kind, message }
         }
+        Op::Dial { port, .. } => match dial(port, ends, &report) {
+            Ok(connection) => {
+                // Closed without a word, the report says that the connection stands.
+                drop(report);
+                connection.relay();
+                linux::exit_child(0)
+            }
+            Err(error) => error.into_event(id),
+        },
         op => operate(op, ends, &report).unwrap_or_else(|error| error.into_event(id)),
     };
     let written = serde_json::to_writer(&mut report, &event).is_ok() && report.flush().is_ok();
     linux::exit_child(i32::from(!written))
 }
 
+fn dial(port: u16, ends: ChildEnds, report: &File) -> Result<dial::Connection, OpError> {
+    prepare_operation(ends, report)?;
+    dial::Connection::open(port)
+}
+
 fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {
     let id = op.id();
-    linux::reset_signals();
-    take_standard_descriptors(ends).map_err(|e| OpError::io("preparing the operation", &e))?;
-    // Otherwise the streams of other operations would stay open as long as this child.
-    linux::close_all_but_standard_and(report.as_fd());
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    prepare_operation(ends, report)?;
     match op {
         Op::CopyIn { dest, keep_owners, .. } => {
             let archive = copy_in::Upload::on_standard_input()
@@ -58,10 +68,22 @@ fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {
             Ok(OpEvent::Copied { id, bytes })
         }
         Op::Stat { path, .. } => Ok(OpEvent::Stat { id, stat: stat::describe(&path)? }),
-        Op::Exec { .. } | Op::Signal { .. } | Op::Resize { .. } | Op::Metrics { .. } | Op::Ping { .. } => {
-            Err(OpError::invalid("the operation does not run in a process".to_owned()))
-        }
+        Op::Exec { .. }
+        | Op::Dial { .. }
+        | Op::Signal { .. }
+        | Op::Resize { .. }
+        | Op::Metrics { .. }
+        | Op::Ping { .. } => Err(OpError::invalid("the operation does not run in a process".to_owned())),
     }
+}
+
+fn prepare_operation(ends: ChildEnds, report: &File) -> Result<(), OpError> {
+    linux::reset_signals();
+    take_standard_descriptors(ends).map_err(|e| OpError::io("preparing the operation", &e))?;
+    // Otherwise the streams of other operations would stay open as long as this child.
+    linux::close_all_but_standard_and(report.as_fd());
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    Ok(())
 }
 
 fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {

@@ -8,19 +8,20 @@
 //! | `ends` | makes the pipes or the terminal between agent and child |
 //! | `child` | runs in the child: becomes the program, or carries out the operation |
 //! | `program`, `user` | find a program and its environment; resolve users and groups |
-//! | `copy_in`, `copy_out`, `tree`, `stat` | the operations other than execs, in the child |
+//! | `copy_in`, `copy_out`, `tree`, `dial`, `stat` | the operations other than execs, in the child |
 //! | `stream` | moves bytes between the agent's ends and the port, within their windows |
 //! | `op_error` | why an operation other than an exec failed |
 //!
 //! # Protocol
 //!
 //! A child reports over a pipe. An exec's report closes empty when the program has taken over, or carries an `ExecFailed`;
-//! any other operation's carries its one result. The last event is sent when the child has been reaped, its report has
+//! a dial's closes empty when the connection stands, or carries a `Failed`; any other operation's carries its one result. The last event is sent when the child has been reaped, its report has
 //! ended, and its output has been sent.
 
 mod child;
 mod copy_in;
 mod copy_out;
+mod dial;
 mod ends;
 mod op_error;
 mod program;
@@ -56,11 +57,37 @@ enum TaskPhase {
     Started,
 }
 
+/// What the child of an operation becomes, as far as it matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TaskKind {
+    /// A program of the box's; it outlives the host.
+    Exec,
+    /// One end of a connection.
+    Dial,
+    /// A copy, or a description.
+    Other,
+}
+
+impl TaskKind {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::Exec { .. } => Self::Exec,
+            Op::Dial { .. } => Self::Dial,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether `Started` comes first, and `Exited` last.
+    fn is_process(self) -> bool {
+        self != Self::Other
+    }
+}
+
 /// One operation and its child.
 pub(crate) struct Task {
     id: u32,
     pid: Pid,
-    is_exec: bool,
+    kind: TaskKind,
     phase: TaskPhase,
     report: Option<OwnedFd>,
     report_bytes: Vec<u8>,
@@ -74,20 +101,16 @@ impl Task {
     /// Starts a child for `op`. On failure returns the event to answer with.
     pub(crate) fn start(op: Op, hostname: &str) -> Result<Self, OpEvent> {
         let id = op.id();
-        let is_exec = matches!(op, Op::Exec { .. });
+        let kind = TaskKind::of(&op);
         let spawned = spawn::spawn(op, hostname).map_err(|error| {
             let message = format!("starting a process in the box failed: {error}");
-            if is_exec {
-                OpEvent::ExecFailed { id, kind: ExecFailure::Resources, message }
-            } else {
-                OpEvent::Failed { id, kind: OpFailure::Io, message }
-            }
+            failure(kind, id, message)
         })?;
         let ends = spawned.ends;
         Ok(Self {
             id,
             pid: spawned.pid,
-            is_exec,
+            kind,
             phase: TaskPhase::Starting,
             report: Some(spawned.report),
             report_bytes: Vec::new(),
@@ -176,11 +199,11 @@ impl Task {
         }
     }
 
-    /// Handles the loss of the host: input ends, output is discarded, and a copy, which has no use any more, is killed.
+    /// Handles the loss of the host: input ends, output is discarded, and what has no use any more, as a copy, is killed.
     pub(crate) fn abandoned(&mut self, port: &mut Port) {
         self.input_ended(Stream::Stdin, port);
         self.outputs.iter_mut().for_each(ProcessOutput::discard);
-        if !self.is_exec {
+        if self.kind != TaskKind::Exec {
             self.signal(libc::SIGKILL);
         }
     }
@@ -189,7 +212,7 @@ impl Task {
     pub(crate) fn interests(&self, room: bool) -> impl Iterator<Item = PollInterest<'_>> {
         let report = self.report.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN));
         let input = self.input.as_ref().and_then(ProcessInput::interest);
-        let started = !matches!(self.phase, TaskPhase::Starting) || !self.is_exec;
+        let started = !matches!(self.phase, TaskPhase::Starting) || !self.kind.is_process();
         let outputs =
             self.outputs.iter().filter(move |_| started).filter_map(move |output| output.interest(room));
         report.into_iter().chain(input).chain(outputs)
@@ -211,8 +234,8 @@ impl Task {
         if let Some(input) = &mut self.input {
             input.write(port);
         }
-        // An exec sends nothing before `Started`; other operations have no such event.
-        if self.is_exec && matches!(self.phase, TaskPhase::Starting) {
+        // A process sends nothing before `Started`; other operations have no such event.
+        if self.kind.is_process() && matches!(self.phase, TaskPhase::Starting) {
             return Ok(());
         }
         for output in &mut self.outputs {
@@ -236,7 +259,7 @@ impl Task {
         }
         self.report = None;
         self.phase = TaskPhase::Started;
-        if self.is_exec && self.report_bytes.is_empty() {
+        if self.kind.is_process() && self.report_bytes.is_empty() {
             let pid = self.pid.as_raw_nonzero().get() as u32;
             port.send(&FromGuest::Event(OpEvent::Started { id: self.id, pid }))?;
         }
@@ -249,17 +272,13 @@ impl Task {
         if self.report.is_some() || !self.outputs.iter().all(|output| output.is_done(now)) {
             return None;
         }
-        if self.is_exec && self.report_bytes.is_empty() {
+        if self.kind.is_process() && self.report_bytes.is_empty() {
             return Some(OpEvent::Exited { id: self.id, status, memory_kills: metrics::memory_kills() });
         }
         let reported = serde_json::from_slice::<OpEvent>(&self.report_bytes).ok();
         Some(reported.filter(|event| event.id() == self.id).unwrap_or_else(|| {
             let message = format!("the operation ended without a result ({status:?})");
-            if self.is_exec {
-                OpEvent::ExecFailed { id: self.id, kind: ExecFailure::Resources, message }
-            } else {
-                OpEvent::Failed { id: self.id, kind: OpFailure::Io, message }
-            }
+            failure(self.kind, self.id, message)
         }))
     }
 
@@ -268,5 +287,13 @@ impl Task {
         for output in &mut self.outputs {
             output.finish(port);
         }
+    }
+}
+
+/// The last event of an operation that the agent could not carry out.
+fn failure(kind: TaskKind, id: u32, message: String) -> OpEvent {
+    match kind {
+        TaskKind::Exec => OpEvent::ExecFailed { id, kind: ExecFailure::Resources, message },
+        TaskKind::Dial | TaskKind::Other => OpEvent::Failed { id, kind: OpFailure::Io, message },
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn spawn(op: Op, hostname: &str) -> io::Result<SpawnedChild> {
         },
         Op::CopyIn { .. } => on_pipes(true, &[])?,
         Op::CopyOut { .. } => on_pipes(false, &[Stream::Stdout])?,
-        Op::Tree { .. } => on_pipes(true, &[Stream::Stdout])?,
+        Op::Tree { .. } | Op::Dial { .. } => on_pipes(true, &[Stream::Stdout])?,
         _ => on_pipes(false, &[])?,
     };
     match linux::fork()? {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State};
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use boxlite::Error;
@@ -81,15 +81,28 @@ async fn wrong_method(request: Request) -> Response {
     HttpFailure::wrong_method(message).into_response()
 }
 
-/// Removes the one or two tenant segments that some clients put into the path, although there is only one tenant.
+/// Removes the one or two tenant segments that some clients put into the path, although there is only one tenant, and gives
+/// a `CONNECT TOKEN@HOST`, which has no path, the one of its tunnel.
 fn unprefixed(mut request: Request) -> Request {
-    if let Cow::Owned(path) = without_prefix(request.uri().path()) {
+    if let Some(token) = tunnel_token(&request) {
+        *request.uri_mut() = format!("/v1/tunnels/{token}").parse().unwrap_or_default();
+    } else if let Cow::Owned(path) = without_prefix(request.uri().path()) {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
             *request.uri_mut() = uri;
         }
     }
     request
+}
+
+/// The token in the target of a `CONNECT`: letters and digits.
+fn tunnel_token(request: &Request) -> Option<&str> {
+    if request.method() != Method::CONNECT {
+        return None;
+    }
+    let (user, _) = request.uri().authority()?.as_str().rsplit_once('@')?;
+    let token = user.split_once(':').map_or(user, |(token, _)| token);
+    token.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(token)
 }
 
 /// Returns `/v1/boxes/…` for `/v1/ANYTHING/boxes/…` and `/v1/ANY/THING/boxes/…`.

@@ -15,5 +15,5 @@ pub use failure::{ErrorBody, ErrorDetail, ErrorEnvelope};
 pub use progress::{Event, LogEvent, LogRecord};
 pub use requests::{
     AttachQuery, ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, PushRequest, RemoveQuery,
-    SaveRequest, TagRequest,
+    SaveRequest, TUNNEL_PROTOCOL, TagRequest, TunnelQuery,
 };

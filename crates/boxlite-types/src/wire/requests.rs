@@ -81,6 +81,17 @@ pub struct PathQuery {
     pub unless_paused: bool,
 }
 
+/// The protocol in the header `Upgrade` of a request for a tunnel: after the answer, the connection carries the bytes of the
+/// service and nothing else.
+pub const TUNNEL_PROTOCOL: &str = "tcp";
+
+/// The query of `/v1/boxes/{id}/network/tunnel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelQuery {
+    /// A TCP port inside the box.
+    pub port: u16,
+}
+
 /// The body of `POST /v1/runtime/boxes/{id}/kill`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KillRequest {

@@ -4,6 +4,7 @@ mod litebox;
 mod local;
 mod operations;
 mod rest;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::options::RuntimeOptions;
 pub use litebox::LiteBox;
 pub use operations::{ArchiveInput, LogStream, TarStream};
 pub use rest::RemoteOptions;
+pub use tunnel::Tunnel;
 
 /// A runtime on a home of this host or on a server's home; cheap to clone.
 ///

@@ -20,7 +20,7 @@ use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use super::litebox::LiteBox;
-use super::{Runtime, RuntimeBackend};
+use super::{Runtime, RuntimeBackend, Tunnel};
 
 /// A tar archive on its way into a box or out of it.
 pub type TarStream = Box<dyn AsyncRead + Send + Unpin>;
@@ -363,6 +363,18 @@ box_operations! {
         /// # Errors
         /// `NotFound` for a run that the box has not had, or whose output is not kept any more.
         async fn logs(&self, options: LogOptions) -> Result<LogStream>;
+    }
+}
+
+box_operations! {
+    /// The network of one box.
+    trait BoxNetwork {
+        /// Connects to a TCP port inside the running box, on which a service listens at a loopback address or at all of
+        /// them. It works without a network and without a published port.
+        ///
+        /// # Errors
+        /// `Conflict` when the box is not running, `NotFound` when nothing listens on the port.
+        async fn dial(&self, port: u16) -> Result<Tunnel>;
     }
 }
 

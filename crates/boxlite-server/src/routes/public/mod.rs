@@ -8,6 +8,7 @@ mod files;
 mod images;
 mod metrics;
 mod page;
+mod tunnel;
 mod unsupported;
 
 use std::sync::Arc;
@@ -44,5 +45,6 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/images", get(images::list))
         .route("/v1/images/usage", get(images::usage))
         .route("/v1/images/{id}", get(images::inspect).head(images::exists).delete(images::remove))
+        .merge(tunnel::routes())
         .merge(unsupported::routes())
 }

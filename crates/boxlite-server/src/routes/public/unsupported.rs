@@ -16,7 +16,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/boxes/{id}/snapshots/{name}", get(snapshots).delete(snapshots))
         .route("/v1/boxes/{id}/snapshots/{name}/restore", post(snapshots))
         .route("/v1/boxes/{id}/export", post(export))
-        .route("/v1/boxes/{id}/network/tunnel", post(tunnel))
         .route("/v1/volumes", get(volumes).post(volumes))
         .route("/v1/volumes/{name}", get(volumes).delete(volumes))
         .route("/v1/api-keys", get(keys).post(keys))
@@ -33,10 +32,6 @@ async fn export() -> HttpFailure {
 
 async fn import() -> HttpFailure {
     HttpFailure::unsupported("importing boxes")
-}
-
-async fn tunnel() -> HttpFailure {
-    HttpFailure::unsupported("tunnels; publish ports when a box is created on its host")
 }
 
 async fn volumes() -> HttpFailure {

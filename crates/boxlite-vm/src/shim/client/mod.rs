@@ -200,6 +200,21 @@ impl ShimClient {
         Ok(copy::converse(session))
     }
 
+    /// Connects to a TCP port of the guest's loopback: what the service sends, and where it is answered. The end of the
+    /// input ends this side of the connection only; dropping both ends closes it.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing listens there, `Conflict` when the box does not run.
+    pub async fn dial(
+        &self,
+        port: u16,
+    ) -> Result<(impl AsyncRead + Send + Unpin + use<>, impl AsyncWrite + Send + Unpin + use<>)> {
+        let op = Op::Dial { id: CHANNEL, port };
+        let session = Session::start(self.connect(&ShimRequest::Op(op)).await?, CHANNEL);
+        session.started().await?;
+        Ok(copy::converse(session))
+    }
+
     /// Describes a path in the guest.
     pub async fn stat(&self, path: &str) -> Result<FileStat> {
         match self.one_event(Op::Stat { id: CHANNEL, path: path.to_owned() }).await? {

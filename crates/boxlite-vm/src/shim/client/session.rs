@@ -113,6 +113,14 @@ impl Session {
         }
     }
 
+    /// Waits until the operation is under way.
+    pub(super) async fn started(&self) -> Result<()> {
+        match self.control.started().await? {
+            true => Ok(()),
+            false => Err(Error::bug("an operation ended before it began")),
+        }
+    }
+
     /// The process of the box that `client` reaches, as callers see it.
     pub(super) fn into_execution(self, stdin: bool, client: ShimClient) -> Execution {
         Execution {
@@ -305,6 +313,18 @@ impl Control {
         }
     }
 
+    /// Waits for the operation's first word: whether it is under way, rather than ended.
+    async fn started(&self) -> Result<bool> {
+        let mut started = self.started.clone();
+        if started.wait_for(|started| *started).await.is_ok() {
+            return Ok(true);
+        }
+        match self.ended().await {
+            StreamEnd::Failed(error) => Err(error),
+            StreamEnd::Process(_) | StreamEnd::Copied(_) => Ok(false),
+        }
+    }
+
     fn ask(&self, op: Op) -> Result<()> {
         let message = ShimRequest::Op(op);
         self.sink.control(&message).map_err(|error| Error::bug("a request does not serialise").because(error))
@@ -330,14 +350,7 @@ impl ExecutionControl for ProcessControl {
     }
 
     async fn started(&self) -> Result<bool> {
-        let mut started = self.control.started.clone();
-        if started.wait_for(|started| *started).await.is_ok() {
-            return Ok(true);
-        }
-        match self.control.ended().await {
-            StreamEnd::Failed(error) => Err(error),
-            StreamEnd::Process(_) | StreamEnd::Copied(_) => Ok(false),
-        }
+        self.control.started().await
     }
 
     async fn wait(&self) -> Result<ExitStatus> {

@@ -30,6 +30,8 @@ struct RunningOp {
     asker: Option<(ClientId, u32, FrameSink)>,
     opens_channel: bool,
     needed_input: NeededInput,
+    /// It is of no use without its asker.
+    dies_with_asker: bool,
     /// The guest has answered.
     begun: bool,
     /// Input that the guest has granted and the client not yet used, in bytes.
@@ -107,6 +109,7 @@ impl Ops {
             asker: Some((client, theirs, sink.clone())),
             opens_channel: op.opens_channel(),
             needed_input: NeededInput::of(&op),
+            dies_with_asker: matches!(op, Op::Dial { .. }),
             begun: false,
             input: WINDOW,
             output: [0; 2],
@@ -240,14 +243,16 @@ impl Ops {
 
     /// A client has gone: its execs run on with their input at its end and their output discarded.
     ///
-    /// Two kinds are killed. An exec that has had a part of its input would take that part for the whole. With `paused`, an
-    /// exec that has not begun was given up while it waited for the guest, which kills it when it resumes.
+    /// Three kinds are killed. An exec that has had a part of its input would take that part for the whole. With `paused`, an
+    /// exec that has not begun was given up while it waited for the guest, which kills it when it resumes. A dial's
+    /// connection would stay open for as long as its service likes.
     pub(super) fn abandon(&mut self, client: ClientId, guest: &FrameSink, paused: bool) {
         for (&ours, entry) in &mut self.by_guest {
             if entry.asker.as_ref().is_some_and(|asker| asker.0 == client) {
                 entry.asker = None;
                 if entry.opens_channel {
-                    if (paused && !entry.begun) || entry.needed_input == NeededInput::Partial {
+                    let was_given_up = paused && !entry.begun;
+                    if was_given_up || entry.dies_with_asker || entry.needed_input == NeededInput::Partial {
                         let _ = guest.control(&ToGuest::Op(Op::Signal { id: ours, signo: SIGKILL }));
                     }
                     guest.send(Frame::Eof { channel: ours, stream: Stream::Stdin });

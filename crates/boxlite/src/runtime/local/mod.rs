@@ -18,6 +18,7 @@ mod processes;
 mod restarting;
 mod stop;
 mod streams;
+mod tunnels;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ mod http;
 mod images;
 mod lines;
 mod options;
+mod tunnels;
 
 use std::path::Path;
 use std::sync::Arc;
