@@ -216,6 +216,13 @@ pub struct BoxPaths {
 }
 
 impl BoxPaths {
+    /// The names of files and directories that a new box has from the beginning.
+    pub const DESCRIPTION: &str = "box.json";
+    /// As above.
+    pub const DISKS: &str = "disks";
+    /// As above.
+    pub const UNRECORDED: &str = "unrecorded";
+
     /// The paths of the box that lives in `root`.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
@@ -228,12 +235,17 @@ impl BoxPaths {
 
     /// The file from which the box can be given its record back.
     pub fn description(&self) -> PathBuf {
-        self.root.join("box.json")
+        self.root.join(Self::DESCRIPTION)
     }
 
     /// The directory of its qcow2 overlays.
     pub fn disks(&self) -> PathBuf {
-        self.root.join("disks")
+        self.root.join(Self::DISKS)
+    }
+
+    /// An empty file that says, where there is no disk, that the box was not recorded yet and holds nobody's data.
+    pub fn unrecorded(&self) -> PathBuf {
+        self.root.join(Self::UNRECORDED)
     }
 
     /// The overlay that is its root filesystem.

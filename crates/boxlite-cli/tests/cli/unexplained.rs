@@ -178,7 +178,7 @@ fn a_kill_at_any_step_of_create_and_rm_leaves_nothing_that_gc_keeps() {
         assert_eq!((left("boxes"), left("images/tmp")), (0, 0), "{fault}");
         home.run(&create).ok();
     };
-    for fault in ["dir.staged", "publish.written", "dir.synced", "dir.renamed", "create.unrecorded"] {
+    for fault in ["dir.staged", "dir.written", "dir.synced", "dir.renamed", "create.unrecorded"] {
         killed(&create, fault);
         assert_eq!(home.run(&["ls", "-aq"]).ok(), "", "{fault}");
         leaves_nothing(fault);
@@ -189,6 +189,51 @@ fn a_kill_at_any_step_of_create_and_rm_leaves_nothing_that_gc_keeps() {
         killed(&["rm", "web"], fault);
         leaves_nothing(fault);
     }
+}
+
+/// A database with a rollback journal counts the transactions that wrote to it.
+fn transactions(home: &Home) -> u32 {
+    let database = fs::read(home.path().join("boxlite.db")).unwrap();
+    u32::from_be_bytes(database[24..28].try_into().unwrap())
+}
+
+/// Each transaction has five fsyncs and makes all other starts wait: there were six.
+#[test]
+fn a_run_that_leaves_nothing_has_three_transactions() {
+    let Some(home) = Home::able() else { return };
+    let run = ["run", "--rm", "--network", "none", &home.image("mini"), "true"];
+    home.run(&run).ok();
+    let before = transactions(&home);
+    home.run(&run).ok();
+    assert_eq!(transactions(&home) - before, 3, "the box's record, its start, and its removal");
+    assert_eq!(at_once(&home, &["gc"]).code(), Some(0));
+    let left = |directory: &str| entries(&home.path().join(directory));
+    assert_eq!((left("boxes"), left("images/tmp")), (0, 0));
+}
+
+/// The shim comes up while its start is being recorded. Mutations tried: a shim that does not wait ran the command of a start
+/// that no record knows; one that waits for nothing but the pipe's end ran it as well.
+#[test]
+fn a_start_that_is_cut_short_before_its_record_never_runs() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    let command = ["sh", "-c", "echo ran >>/root/runs; cat /root/runs"];
+    home.run(&[&["create", "--name", "web", "--network", "none", &image][..], &command].concat()).ok();
+    let state = || home.run(&["inspect", "web"]).json()[0]["state"].as_str().unwrap().to_owned();
+    let shim = home.path().join("boxes").join(id(&home, "web")).join("shim.lock");
+    let cut = |fault: &str| {
+        let cut = home.command(&["start", "web"]).env("BOXLITE_FAULT", fault).spawn();
+        assert!(!Output::of(cut.unwrap()).status.success(), "{fault}");
+        // The shim that was called off ends, and its lock with it.
+        boxlite_home::durable::Lock::exclusive(&shim).unwrap().release();
+    };
+    cut("start.unrecorded=kill");
+    assert_eq!(state(), "created");
+    cut("start.unrecorded=fail");
+    assert_eq!(state(), "created");
+    cut("start.recorded=kill");
+    assert_eq!(state(), "failed", "it was recorded");
+    assert_eq!(home.run(&["start", "-a", "web"]).ok(), "ran\n", "no start before has run");
 }
 
 /// 18 % of the boxes failed: "opening the lock file …/state.lock".

@@ -5,8 +5,9 @@
 //! removed by its remover: see `discard_dir`. A sweep takes only unlocked directories. Between `mkdir` and the lock
 //! a sweep may be faster; the maker notices and begins anew.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use boxlite_types::{Doing, Error, Result};
@@ -43,6 +44,27 @@ impl StagedDir {
     /// Where it is until it is published.
     pub fn path(&self) -> &Path {
         self.lock.as_ref().expect("a staged directory is held until it is published").path()
+    }
+
+    /// Creates the directory `name` (mode 0700) in it, which is durable once this one is published.
+    pub fn create_dir(&self, name: &str) -> Result<()> {
+        let path = self.path().join(name);
+        DirBuilder::new().mode(0o700).create(&path).doing("creating the directory", path)
+    }
+
+    /// Writes the new file `name` (mode 0600) in it. Its contents are durable when this returns, its name is so once the
+    /// directory is published.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let (path, doing) = (self.path().join(name), "writing");
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&path).doing(doing, &path)?;
+        if contents.is_empty() {
+            return Ok(());
+        }
+        file.write_all(contents).doing(doing, &path)?;
+        fault::point("dir.written").doing(doing, &path)?;
+        file.sync_all().doing(doing, &path)
     }
 
     /// Fsyncs the directory, renames it to `destination`, where nothing may be, and fsyncs that one's parent.

@@ -4,7 +4,7 @@
 //! data, since it only makes gc keep more, but what a kill then leaves would be unexplained for ever.
 //!
 //! # Races
-//! `create` and `clone` note an intent and the use of a base before the box or base exists, and hold a staged directory
+//! `clone` notes an intent and the use of a base before the box or base exists, and holds a staged directory
 //! from before the note until after the box is there ([`durable::StagedDir`]). So the notes are read first, then comes
 //! the look whether anything is being made, and then the look at what the notes name: whoever made a note that was read
 //! is either still seen at work, or what it made is seen, or it was killed. `rm` and a purge write an intent while its

@@ -70,8 +70,12 @@ impl Images {
             let load = async {
                 let found = self.identify(&source, &name, &Platform::host()).await?;
                 let references: Vec<String> = names.iter().map(ToString::to_string).collect();
-                let names =
-                    NewNames { references: references.clone(), origin: NameOrigin::Here, of_registry: false };
+                let names = NewNames {
+                    references: references.clone(),
+                    origin: NameOrigin::Here,
+                    of_registry: false,
+                    renew: true,
+                };
                 let image = self.store_found(&source, found, names, &progress).await?;
                 Ok::<_, Error>(Image { references, ..image })
             };

@@ -43,6 +43,8 @@ pub(super) struct NewNames {
     pub(super) origin: NameOrigin,
     /// Whether it comes from a registry, so that its layers can be had again.
     pub(super) of_registry: bool,
+    /// Whether an image that is recorded like this already is recorded as pulled anew.
+    pub(super) renew: bool,
 }
 
 impl Images {
@@ -50,7 +52,8 @@ impl Images {
     ///
     /// Blobs that are there are not fetched again; concurrent pulls fetch each blob once between them. Under
     /// [`PullPolicy::Missing`], a source is asked again when a blob was lost, and files on this host are read again as
-    /// long as they are there. The image is in the catalogue when this returns, and not before all its blobs are
+    /// long as they are there; an image that they still hold as it is recorded stays recorded as it was. The image is in the
+    /// catalogue when this returns, and not before all its blobs are
     /// verified and durable.
     ///
     /// # Errors
@@ -180,6 +183,7 @@ impl Images {
             references: vec![reference.to_string()],
             origin: if options.keep_given_names { NameOrigin::SourceUnlessGiven } else { NameOrigin::Source },
             of_registry: matches!(reference, Reference::Registry(_)),
+            renew: options.policy != PullPolicy::Missing,
         };
         let stored = self.store_found(&source, found, names, &progress).await;
         stored.map_err(|error| error.while_doing(format!("pulling {}", reference.familiar())))
@@ -245,7 +249,10 @@ impl Images {
         let config = Document { digest: found.manifest.config.digest, length: found.config.len() as u64 };
         let store = self.store.clone();
         blocking(move || {
-            store.insert_image(&image, manifest, config, names.origin)?;
+            // A start from files of this host writes nothing for an image that it finds unchanged.
+            if names.renew || !store.has_image(&image)? {
+                store.insert_image(&image, manifest, config, names.origin)?;
+            }
             drop((small, large));
             let gone = || Error::conflict(format!("image {} was removed meanwhile", image.digest));
             store.image(image.digest)?.ok_or_else(gone)

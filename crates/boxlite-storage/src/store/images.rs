@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Store;
 use super::failure::TransactionResult;
-use super::names::{NameOrigin, name_image};
+use super::names::{NameOrigin, is_local_name, name_image};
 use crate::reference::Reference;
 
 /// A blob that an image refers to besides its layers.
@@ -72,6 +72,26 @@ impl Store {
                 name_image(transaction, reference, &digest, origin)?;
             }
             Ok(())
+        })
+    }
+
+    /// Whether the image is recorded as it is here, under each of its names, and found under them rather than given them
+    /// here. When it was pulled and used does not count.
+    pub(crate) fn has_image(&self, image: &Image) -> Result<bool> {
+        self.read(|transaction| {
+            let recorded = select(transaction, "WHERE digest = ?1", &[&image.digest.to_string()])?;
+            let same = recorded.first().is_some_and(|recorded| {
+                recorded.config == image.config
+                    && recorded.platform == image.platform
+                    && recorded.layers == image.layers
+                    && image.references.iter().all(|name| recorded.references.contains(name))
+            });
+            for name in image.references.iter().filter(|_| same) {
+                if is_local_name(transaction, name)? {
+                    return Ok(false);
+                }
+            }
+            Ok(same)
         })
     }
 

@@ -2,8 +2,9 @@
 //! only on such an intent.
 //!
 //! `rm` writes the intent for a box's directory in the transaction that takes its record away, and with the last box
-//! that was put on a base the intent for that base. A box that is being created has an intent until it is recorded, so
-//! that gc may remove what a kill leaves of it. An intent is dropped when the thing that it names is gone.
+//! that was put on a base the intent for that base. A box that is being cloned has an intent until it is recorded, so
+//! that gc may remove what a kill leaves of it. An intent is dropped when the thing that it names is gone, that of a box which
+//! removed itself by the next removal.
 
 use std::path::Path;
 
@@ -16,6 +17,9 @@ use super::boxes::insert;
 use super::failure::TransactionResult;
 use super::schema::Schema;
 use crate::catalog::{Intent, IntentKind, StaleNotes};
+
+/// Why there is an intent for the directory of a box that was removed.
+const REMOVED: &str = "it was removed";
 
 /// A base's name in the database: its file name.
 fn base_name(base: &Path) -> String {
@@ -152,12 +156,28 @@ impl Store {
         Ok(())
     }
 
+    /// The ids of at most `limit` boxes with an intent that their removal has written.
+    pub fn removed_boxes(&self, limit: usize) -> Result<Vec<String>> {
+        let query = "SELECT id FROM intents WHERE kind = 'box' AND what = ?1 LIMIT ?2";
+        self.read_intents(|transaction| {
+            let mut statement = transaction.prepare_cached(query)?;
+            let rows = statement.query_map(params![REMOVED, limit as i64], |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// Removes a record and writes the intents to remove the box's directory, and the bases that no other box was put
-    /// on, in one transaction; a record that is gone already is a success.
-    pub fn delete_box(&self, id: &str) -> Result<()> {
+    /// on, in one transaction; a record that is gone already is a success. The same transaction drops the intents for the
+    /// directories of the boxes `gone`.
+    pub fn delete_box(&self, id: &str, gone: &[String]) -> Result<()> {
         self.write(|transaction| {
             transaction.execute("DELETE FROM boxes WHERE id = ?1", [id])?;
             if self.schema == Schema::Current {
+                let mut drop =
+                    transaction.prepare_cached("DELETE FROM intents WHERE kind = 'box' AND id = ?1")?;
+                for gone in gone {
+                    drop.execute([gone])?;
+                }
                 release(transaction, id)?;
             }
             Ok(())
@@ -190,7 +210,7 @@ fn column(kind: IntentKind) -> &'static str {
 }
 
 fn release(transaction: &Transaction<'_>, id: &str) -> TransactionResult<()> {
-    write_intent(transaction, IntentKind::Box, id, "it was removed")?;
+    write_intent(transaction, IntentKind::Box, id, REMOVED)?;
     let now = Timestamp::now().as_millisecond();
     transaction.execute(
         "INSERT OR REPLACE INTO intents

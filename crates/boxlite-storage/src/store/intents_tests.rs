@@ -115,12 +115,12 @@ fn a_base_is_released_with_the_last_box_that_was_put_on_it() {
     store.note_base(&base("b2"), "source").unwrap();
     stand("second", &[base("b2"), base("b1")]);
 
-    store.delete_box("clone").unwrap();
+    store.delete_box("clone", &[]).unwrap();
     assert_eq!(intents(&store), BTreeSet::from([pair("box", "clone")]));
     store.drop_intent(IntentKind::Box, "clone").unwrap();
-    store.delete_box("source").unwrap();
+    store.delete_box("source", &[]).unwrap();
     assert_eq!(intents(&store), BTreeSet::from([pair("box", "source")]), "the second clone stands on both");
-    store.delete_box("second").unwrap();
+    store.delete_box("second", &[]).unwrap();
     let released = [("base", "b1"), ("base", "b2"), ("box", "second"), ("box", "source")];
     assert_eq!(intents(&store), released.iter().map(|(kind, id)| pair(kind, id)).collect());
 }
@@ -147,6 +147,25 @@ fn a_base_that_was_released_is_released_again_with_an_adopted_box() {
     store.intend(IntentKind::Base, "released", "a test").unwrap();
     store.write(|transaction| store.explain(transaction, "adopted", &bases)).unwrap();
     assert_eq!(intents(&store), BTreeSet::new());
-    store.delete_box("adopted").unwrap();
+    store.delete_box("adopted", &[]).unwrap();
     assert_eq!(intents(&store), BTreeSet::from([pair("box", "adopted"), pair("base", "released")]));
+}
+
+/// Mutation tried: dropping every intent of a removal, which left the directory of a killed `rm` unexplained.
+#[test]
+fn a_removal_drops_the_intents_of_earlier_ones_that_are_named() {
+    let (_directory, home) = home();
+    let store = Store::open_in(&home).unwrap();
+    for id in ["gone", "there"] {
+        store.delete_box(id, &[]).unwrap();
+    }
+    store.intend(IntentKind::Box, "made", "its creation was cut short").unwrap();
+    let removed: BTreeSet<String> = store.removed_boxes(9).unwrap().into_iter().collect();
+    assert_eq!(removed, BTreeSet::from(["gone".to_owned(), "there".to_owned()]));
+    assert_eq!(store.removed_boxes(1).unwrap().len(), 1);
+    store.delete_box("last", &["gone".to_owned()]).unwrap();
+    assert_eq!(
+        intents(&store),
+        BTreeSet::from([pair("box", "last"), pair("box", "made"), pair("box", "there")])
+    );
 }

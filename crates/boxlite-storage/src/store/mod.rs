@@ -30,7 +30,22 @@ use failure::{TransactionError, TransactionResult, sqlite_error};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use schema::Schema;
 
+/// How long a transaction waits for its turn, in pauses of at most [`LONGEST_PAUSE`].
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Waits for a moment after `attempts` that found the database locked; says whether to try once more.
+///
+/// A transaction takes a few milliseconds. SQLite's own pauses soon last 100 ms, and starts at once would wait for each other
+/// where nobody writes.
+fn wait_for_turn(attempts: i32) -> bool {
+    let pause = |attempt: i32| Duration::from_millis(1 + attempt as u64 / 16).min(LONGEST_PAUSE);
+    if pause(attempts) == LONGEST_PAUSE && LONGEST_PAUSE * attempts.unsigned_abs() > BUSY_TIMEOUT {
+        return false;
+    }
+    std::thread::sleep(pause(attempts));
+    true
+}
 
 /// A handle on the database, cheap to clone; one connection per process and home.
 #[derive(Debug, Clone)]
@@ -62,7 +77,7 @@ impl Store {
         let named = |error: rusqlite::Error| sqlite_error(error).at(path).while_doing(path.display());
         make_private(path)?;
         let mut connection = Connection::open_with_flags(path, flags).map_err(named)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(named)?;
+        connection.busy_handler(Some(wait_for_turn)).map_err(named)?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode=PERSIST; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;

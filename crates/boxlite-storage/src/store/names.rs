@@ -143,6 +143,12 @@ fn is_given_to_another(
         && transaction.query_row(given, [reference, digest], |row| row.get(0))?)
 }
 
+/// Whether the name was given to its image here.
+pub(super) fn is_local_name(transaction: &Transaction<'_>, reference: &str) -> rusqlite::Result<bool> {
+    let given = "SELECT EXISTS (SELECT 1 FROM local_names WHERE reference = ?1)";
+    Ok(has_local_names(transaction)? && transaction.query_row(given, [reference], |row| row.get(0))?)
+}
+
 fn has_local_names(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
     let table = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'local_names')";
     transaction.query_row(table, [], |row| row.get(0))

@@ -1,6 +1,6 @@
 //! Layouts and archives.
 
-use boxlite_types::{ErrorKind, PullPolicy, Removal};
+use boxlite_types::{ErrorKind, PullOptions, PullPolicy, Removal};
 
 use crate::fixture::*;
 
@@ -217,4 +217,32 @@ async fn images_go_with_their_last_name() {
     scratch.pull(&name("v2")).await.unwrap();
     let removed = scratch.images.remove(&image.short_id(), true).await.unwrap();
     assert_eq!(removed.len(), 3, "{removed:?}");
+}
+
+/// Each start of a box from a layout wrote the image down again, with five fsyncs.
+/// Mutation tried: no look at the names.
+#[tokio::test]
+async fn an_image_that_is_found_as_it_is_recorded_is_not_written_again() {
+    let scratch = Scratch::new();
+    let layout_path = scratch.path("layout");
+    layout(&layout_path, "v1", &[("bin/tool", 3000)]);
+    let reference = format!("oci:{}:v1", layout_path.display());
+    let first = scratch.pull(&reference).await.unwrap();
+    // Of a database with a rollback journal, the number of transactions that wrote to it.
+    let written = || std::fs::read(scratch.home.database()).unwrap()[24..28].to_vec();
+    let before = written();
+    assert_eq!(scratch.pull(&reference).await.unwrap(), first);
+    assert_eq!(written(), before);
+
+    let archive = scratch.path("oci.tar");
+    skopeo(&reference, &format!("oci-archive:{}:v1", archive.display()), &[]);
+    let named = scratch.pull(&format!("oci-archive:{}", archive.display())).await.unwrap();
+    assert_eq!((named.digest, named.references.len()), (first.digest, 2), "another name is written down");
+    std::fs::remove_dir_all(&layout_path).unwrap();
+    layout(&layout_path, "v1", &[("bin/tool", 5000)]);
+    assert_ne!(scratch.pull(&reference).await.unwrap().digest, first.digest, "another image is");
+    let options = PullOptions { policy: PullPolicy::Always, ..PullOptions::default() };
+    let again =
+        scratch.images.pull(&reference.parse().unwrap(), &options, std::sync::Arc::new(())).await.unwrap();
+    assert!(again.pulled_at > first.pulled_at, "who asks for a pull has one");
 }

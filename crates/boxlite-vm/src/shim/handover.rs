@@ -1,7 +1,10 @@
 //! The messages between a starter and its shim, before the control socket answers.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
 use boxlite_home::admission::LiveClaim;
-use boxlite_types::{ErrorCause, ErrorKind};
+use boxlite_types::{Error, ErrorCause, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::launch::LaunchSpec;
@@ -16,7 +19,7 @@ pub(super) struct LaunchMessage {
     pub(super) promised: Option<LiveClaim>,
 }
 
-/// From the shim to its starter, once, through the status pipe.
+/// From the shim to its starter, once, through the status channel.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum LaunchReport {
@@ -24,4 +27,23 @@ pub(super) enum LaunchReport {
     Ready { shim_pid: u32, vm_pid: u32 },
     /// Neither is the case.
     Failed { kind: ErrorKind, cause: Option<ErrorCause>, message: String },
+}
+
+/// What the starter sends through the status channel to let its shim go on.
+pub(super) const PROCEED: u8 = b'!';
+
+/// Waits until the starter behind `status` lets the shim go on.
+///
+/// # Errors
+/// `Io` when the start was called off, or the starter has ended.
+pub(super) fn wait_to_proceed(mut status: &UnixStream) -> Result<()> {
+    let mut word = [0; 1];
+    let doing = "waiting for the start to be recorded";
+    match status.read(&mut word) {
+        Ok(1) if word == [PROCEED] => Ok(()),
+        Ok(_) => Err(Error::new(ErrorKind::Io, "the start was called off")),
+        Err(error) => {
+            Err(Error::new(ErrorKind::Io, "the starter could not be heard").because(error).while_doing(doing))
+        }
+    }
 }

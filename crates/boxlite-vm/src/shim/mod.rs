@@ -57,5 +57,5 @@ pub use outcome::{LOST_WRITES, Outcome, OutcomeCause};
 pub use pause::read_pause;
 pub use quota::DiskQuota;
 pub use relief::CollectGarbage;
-pub use spawn::{Detached, HandOver, Launched, detach, spawn};
+pub use spawn::{Detached, HandOver, Launched, PendingShim, begin, detach, spawn};
 pub use start::{EndedBox, ShimLaunch};

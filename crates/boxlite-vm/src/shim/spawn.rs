@@ -7,9 +7,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use boxlite_home::admission::Claim;
 use boxlite_home::durable::Lock;
@@ -17,7 +19,7 @@ use boxlite_home::settings::Settings;
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 
 use super::child;
-use super::handover::{LaunchMessage, LaunchReport};
+use super::handover::{LaunchMessage, LaunchReport, PROCEED};
 use super::keeper::Keeper;
 use super::launch::LaunchSpec;
 use super::start::ShimLaunch;
@@ -45,7 +47,58 @@ pub struct Launched {
     pub vm_pid: u32,
 }
 
-/// Starts the shim program at `shim` for `spec` and returns once its QEMU runs and its socket answers.
+/// A shim that brings its QEMU up beside its starter, and waits for word from that before it gives the guest its box.
+///
+/// Dropping it calls the start off, and returns once the shim has ended.
+#[derive(Debug)]
+pub struct PendingShim {
+    program: PathBuf,
+    /// The process that makes the shim.
+    first: Child,
+    status: UnixStream,
+}
+
+impl PendingShim {
+    /// Lets the shim go on, and returns once its QEMU runs and its socket answers. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// The shim's own failure with its kind. No QEMU runs then, and the lock is free as soon as the shim has exited.
+    pub fn proceed(mut self) -> Result<Launched> {
+        // A shim that has failed does not listen, and its report says why.
+        let _ = rustix::net::send(&self.status, &[PROCEED], rustix::net::SendFlags::NOSIGNAL);
+        let report = read_report(&mut self.status);
+        // The process started here only made the shim, in its own session, and has ended.
+        let ended = self.first.wait();
+        match report {
+            Some(LaunchReport::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
+            Some(LaunchReport::Failed { kind, cause, message }) => {
+                let error = Error::new(kind, message);
+                Err(match cause {
+                    Some(cause) => error.about(cause),
+                    None => error,
+                })
+            }
+            None => {
+                let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                let program = self.program.display();
+                let message = format!("the shim {program} ended before it had started the box ({ended})");
+                Err(Error::new(ErrorKind::Io, message).at(&self.program))
+            }
+        }
+    }
+}
+
+impl Drop for PendingShim {
+    fn drop(&mut self) {
+        // After `proceed` the report has been read, and there is nobody to wait for.
+        let _ = self.status.shutdown(Shutdown::Write);
+        let _ = read_report(&mut self.status);
+        let _ = self.first.wait();
+    }
+}
+
+/// Starts the shim program at `shim` for `spec`, of which nothing is to be recorded, and returns once its QEMU runs and its
+/// socket answers.
 ///
 /// Blocks for some milliseconds; the guest boots afterwards. The shim needs neither this process nor its terminal.
 ///
@@ -53,10 +106,18 @@ pub struct Launched {
 /// The shim's own failure with its kind; `Io` when the program cannot be started. No QEMU runs then, and the lock is
 /// free as soon as the shim has exited.
 pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Launched> {
+    begin(spec, shim, hand_over)?.proceed()
+}
+
+/// Starts the shim program at `shim` for `spec`. Returns at once: QEMU comes up while the caller records the start.
+///
+/// # Errors
+/// `Io` when the program cannot be started.
+pub fn begin(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<PendingShim> {
     let [claimed, promised] =
         [&hand_over.claim, &hand_over.memory].map(|claim| claim.as_ref().map(Claim::range));
     let spec_file = memory_file(&LaunchMessage { spec: spec.clone(), claimed, promised })?;
-    let (status, status_end) = std::io::pipe().doing("making the status pipe of", shim)?;
+    let (status, status_end) = UnixStream::pair().doing("making the status channel of", shim)?;
     let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
     keep.extend([&hand_over.claim, &hand_over.memory].into_iter().flatten().map(AsFd::as_fd));
 
@@ -67,28 +128,9 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
     command.env_clear().envs(passed_on.filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     child::inherit_only(&mut command, &keep);
-    let mut first = command.spawn().doing("starting the shim", shim)?;
+    let first = command.spawn().doing("starting the shim", shim)?;
     drop((status_end, hand_over));
-
-    let report = read_report(status);
-    // The process started here only made the shim, in its own session, and has ended.
-    let ended = first.wait();
-    match report {
-        Some(LaunchReport::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
-        Some(LaunchReport::Failed { kind, cause, message }) => {
-            let error = Error::new(kind, message);
-            Err(match cause {
-                Some(cause) => error.about(cause),
-                None => error,
-            })
-        }
-        None => {
-            let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-            let message =
-                format!("the shim {} ended before it had started the box ({ended})", shim.display());
-            Err(Error::new(ErrorKind::Io, message).at(shim))
-        }
-    }
+    Ok(PendingShim { program: shim.to_owned(), first, status })
 }
 
 fn memory_file(message: &LaunchMessage) -> Result<File> {
@@ -101,7 +143,7 @@ fn memory_file(message: &LaunchMessage) -> Result<File> {
     Ok(file)
 }
 
-fn read_report(mut status: std::io::PipeReader) -> Option<LaunchReport> {
+fn read_report(status: &mut UnixStream) -> Option<LaunchReport> {
     let mut text = Vec::new();
     status.read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()

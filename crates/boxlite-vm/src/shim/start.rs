@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +17,7 @@ use super::child::ChildSpawner;
 use super::claim::DiskClaim;
 use super::confinement;
 use super::driver::{HostDisk, SpaceWatch};
-use super::handover::{LaunchMessage, LaunchReport};
+use super::handover::{LaunchMessage, LaunchReport, wait_to_proceed};
 use super::jail::BoxJail;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::{CappedFile, LogFiles, MainLogWriter};
@@ -32,8 +33,8 @@ use super::steward::{self, Charge, ChildHandle, Fork, LogName, Steward, StewardL
 #[derive(Debug)]
 pub struct ShimLaunch {
     spec: LaunchSpec,
-    /// Where the starter waits for the report, until that is made.
-    status: Option<File>,
+    /// Where the starter is heard, and waits for the report, until that is made.
+    status: Option<UnixStream>,
     lock: OwnedFd,
     claim: Option<Claim>,
     /// What the box was promised of the host's memory.
@@ -77,7 +78,7 @@ impl ShimLaunch {
             claims(&home)?.adopt(descriptor, range).map(Some)
         };
         let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(Claims::on_memory, promised)?);
-        Ok(Self { spec, status: Some(File::from(status)), lock, claim, promise, log: None })
+        Ok(Self { spec, status: Some(UnixStream::from(status)), lock, claim, promise, log: None })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
@@ -141,6 +142,13 @@ impl ShimLaunch {
                 .doing("listening for signals in the shim of", &self.spec.box_dir)?
         };
         let mut machine = runtime.block_on(self.machine(&spawner))?;
+        // Up to here nothing was written of the box, and its guest does not know yet which one it is.
+        if let Some(status) = &self.status
+            && let Err(error) = wait_to_proceed(status)
+        {
+            let _ = machine.vm.process.end();
+            return Err(error);
+        }
         let paths = BoxPaths::new(self.spec.box_dir.clone());
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;

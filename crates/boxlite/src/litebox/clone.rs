@@ -19,6 +19,7 @@ use boxlite_storage::disk::qcow2::BackingFormat;
 use boxlite_types::{CloneOptions, Doing, Error, Phase, Restarts, Result};
 use jiff::Timestamp;
 
+use super::create::Unrecorded;
 use super::new_box::NewBox;
 use super::{BoxGuard, Observed, create, memory, name};
 use crate::context::LocalContext;
@@ -74,7 +75,7 @@ pub(crate) fn clone(
     record.phase = Phase::Created;
     record.restarts = Restarts::default();
 
-    create::establish(context, &mut record, |paths| share_disk(context, source, paths))?;
+    create::establish(context, &mut record, Unrecorded::Intent, |paths| share_disk(context, source, paths))?;
     Ok(NewBox::of(context, record))
 }
 

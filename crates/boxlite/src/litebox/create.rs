@@ -208,10 +208,21 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
     };
     // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = disk_image::lease(&context.home, &record.disk_digest)?;
-    establish(context, &mut record, |_| Ok(Vec::new()))?;
+    establish(context, &mut record, Unrecorded::Mark, |_| Ok(Vec::new()))?;
     let new = NewBox::of(context, record);
     fault::point("create.recorded").doing("creating", &new.record().name)?;
     Ok(new)
+}
+
+/// What says of a directory that is published and not recorded yet that gc may remove it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unrecorded {
+    /// A file in the directory of a box that has no disk. It costs no transaction, and says nothing once there is a disk.
+    Mark,
+    /// An intent, for a box that has a disk from the beginning. It is dropped with the record's insertion. It is written while
+    /// the directory is staged, so that gc, which drops intents for what is gone, sees that this one is about a box that is
+    /// being made.
+    Intent,
 }
 
 /// Makes the directory of a new box out of sight, `furnish`es it with the box's disk, publishes it and records the box
@@ -221,25 +232,27 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
 /// until the box is recorded: gc leaves a directory alone whose lock is held.
 ///
 /// # Crash safety
-/// Before the directory is published it is trash in `images/tmp`. Between publication and record, the intent, which is
-/// dropped with the record, says that the directory holds no user's data. It is written while the directory is staged
-/// and before it is published, so that gc, which drops intents for what is gone, sees that this one is about a box that
-/// is being made.
+/// Before the directory is published it is trash in `images/tmp`. Between publication and record, `unrecorded` says that
+/// it holds no user's data.
 pub(super) fn establish(
     context: &LocalContext,
     record: &mut BoxRecord,
+    unrecorded: Unrecorded,
     furnish: impl FnOnce(&BoxPaths) -> Result<Vec<PathBuf>>,
 ) -> Result<()> {
     let id = record.id.clone();
     let paths = context.home.of_box(&id);
     let staged = StagedDir::create(&context.home.tmp())?;
     refuse_taken(&paths)?;
-    context.store.intend(IntentKind::Box, &id, "its creation was cut short")?;
-    let established = publish(context, staged, record, &paths, furnish);
+    if unrecorded == Unrecorded::Intent {
+        context.store.intend(IntentKind::Box, &id, "its creation was cut short")?;
+    }
+    let established = publish(context, staged, record, &paths, unrecorded, furnish);
     if established.is_err() {
-        // A directory that cannot be removed now has an intent, so gc removes it later.
+        // A directory that cannot be removed now is one that gc may remove later.
         match durable::discard_dir(paths.root(), &context.home.tmp()) {
-            Ok(()) => forget(context, &id),
+            Ok(()) if unrecorded == Unrecorded::Intent => forget(context, &id),
+            Ok(()) => {}
             Err(error) => tracing::warn!(error = %error.chain(), "an unfinished box is left to gc"),
         }
     }
@@ -263,19 +276,26 @@ fn publish(
     staged: StagedDir,
     record: &mut BoxRecord,
     paths: &BoxPaths,
+    unrecorded: Unrecorded,
     furnish: impl FnOnce(&BoxPaths) -> Result<Vec<PathBuf>>,
 ) -> Result<()> {
     let unseen = BoxPaths::new(staged.path().to_owned());
     let _state_lock = Lock::exclusive(&unseen.state_lock())?;
-    durable::create_dir(&unseen.disks())?;
+    staged.create_dir(BoxPaths::DISKS)?;
     Lock::exclusive(&unseen.shim_lock())?;
     Lock::exclusive(&unseen.attendance_lock())?;
+    if unrecorded == Unrecorded::Mark {
+        staged.write(BoxPaths::UNRECORDED, &[])?;
+    }
     let bases = furnish(&unseen)?;
-    description::write(context, &unseen, record)?;
+    description::stage(context, &staged, record)?;
     staged.publish(paths.root())?;
     fault::point("create.unrecorded").doing("creating", paths.root())?;
     let name = record.name.clone();
     insert(context, record, &bases)?;
+    if let Err(error) = durable::remove_volatile(&paths.unrecorded()) {
+        tracing::warn!(error = %error.chain(), "a box that is recorded is still marked as one that is not");
+    }
     // The name was taken, and another was made up. The box is recorded already, even if its description stays stale.
     if record.name != name
         && let Err(error) = description::write(context, paths, record)

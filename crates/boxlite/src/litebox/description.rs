@@ -5,19 +5,28 @@
 
 use std::io::ErrorKind;
 
-use boxlite_home::{BoxPaths, durable};
+use boxlite_home::BoxPaths;
+use boxlite_home::durable::{self, StagedDir};
 use boxlite_types::{BoxDescription, BoxRecord, Error, Phase, Result};
 
 use crate::context::LocalContext;
 
 /// Writes the description of the box of `record` into its directory, durably.
 pub(super) fn write(context: &LocalContext, paths: &BoxPaths, record: &BoxRecord) -> Result<()> {
+    durable::write_atomically(&context.home.tmp(), &paths.description(), &text(context, record)?)
+}
+
+/// Writes the description of the new box of `record` into its directory, which nobody sees yet.
+pub(super) fn stage(context: &LocalContext, staged: &StagedDir, record: &BoxRecord) -> Result<()> {
+    staged.write(BoxPaths::DESCRIPTION, &text(context, record)?)
+}
+
+fn text(context: &LocalContext, record: &BoxRecord) -> Result<Vec<u8>> {
     let record = BoxRecord { phase: Phase::Created, ..record.clone() };
     let description =
         BoxDescription { format: BoxDescription::FORMAT, home: context.store.shared_id()?, record };
-    let text = serde_json::to_vec_pretty(&description)
-        .map_err(|source| Error::bug(format!("a box cannot be written down: {source}")))?;
-    durable::write_atomically(&context.home.tmp(), &paths.description(), &text)
+    serde_json::to_vec_pretty(&description)
+        .map_err(|source| Error::bug(format!("a box cannot be written down: {source}")))
 }
 
 /// Writes the description of a box from before there were any.

@@ -16,19 +16,25 @@ use crate::context::LocalContext;
 /// How long an exited auto-remove box is left alone, so that its waiters still find its outcome.
 const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
+/// The most intents for what is gone that one removal drops.
+const MAX_GONE: usize = 64;
+
 /// Removes a box that does not run: first its record, which releases its disk image, then its directory.
 ///
-/// The intent for the directory is written with the end of the record; after a crash gc acts on it.
+/// The intent for the directory is written with the end of the record; after a crash gc acts on it. That of a box which was
+/// to remove itself is dropped in the transaction of the next removal, which spares most runs one of their own.
 ///
 /// # Errors
 /// `Busy` when processes of the box keep running.
 pub(crate) fn remove(context: &LocalContext, guard: &BoxGuard) -> Result<()> {
     let _at_rest = guard.shim_lock()?;
     refuse_link(guard.paths.root())?;
-    context.store.delete_box(&guard.record.id)?;
+    context.store.delete_box(&guard.record.id, &gone_before(context))?;
     fault::point("rm.unrecorded").doing("removing", guard.paths.root())?;
     durable::discard_dir(guard.paths.root(), &context.home.tmp())?;
-    forget(context, &guard.record.id);
+    if !guard.record.options.auto_remove {
+        forget(context, &guard.record.id);
+    }
     released(context);
     let event = HomeEvent::of_box(EventAction::Remove, &guard.record.id, Some(&guard.record.name));
     EventLog::of(&context.home).note(&event);
@@ -51,7 +57,7 @@ pub(crate) fn remove_damaged(context: &LocalContext, id: &str) -> Result<()> {
         locks.push(Lock::try_exclusive(&path)?.ok_or_else(busy)?);
         locks.push(shim_lock(&paths, id)?);
     }
-    context.store.delete_box(id)?;
+    context.store.delete_box(id, &[])?;
     if paths.root().is_dir() {
         durable::discard_dir(paths.root(), &context.home.tmp())?;
     } else if paths.root().symlink_metadata().is_ok() {
@@ -79,6 +85,20 @@ fn refuse_link(root: &Path) -> Result<()> {
 fn released(context: &LocalContext) {
     gc::note_release(&context.home);
     context.fill_reserves(0);
+}
+
+/// The boxes whose intent from their removal is there still, and whose directory is certainly gone. An id is never given
+/// again.
+fn gone_before(context: &LocalContext) -> Vec<String> {
+    let removed = context.store.removed_boxes(MAX_GONE).unwrap_or_else(|error| {
+        tracing::debug!(error = %error.chain(), "intents for boxes that are gone stay");
+        Vec::new()
+    });
+    let is_gone = |id: &String| {
+        let found = context.home.of_box(id).root().symlink_metadata();
+        found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    removed.into_iter().filter(is_gone).collect()
 }
 
 /// Drops the intent for a directory that is gone; one that stays says nothing about any other.

@@ -26,7 +26,7 @@ pub(in crate::gc) struct BoxEntry {
     pub(in crate::gc) id: Box<str>,
     pub(in crate::gc) recorded: bool,
     pub(in crate::gc) directory: bool,
-    /// Whether it is meant to be removed.
+    /// Whether it is meant to be removed, or its creation was cut short.
     pub(in crate::gc) intended: bool,
     /// The owners of chains that run through its overlays, if it has no record; empty until the mark.
     pub(in crate::gc) holders: Holders,
@@ -63,6 +63,15 @@ fn ran_since(home: &Home, id: &str, written_ms: i64) -> bool {
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         },
     )
+}
+
+/// Tells whether the creation of the box was cut short before its record: it is marked as one that was not recorded, it
+/// never ran, and there is nothing where its disk would be. What cannot be examined counts as data.
+fn is_unfinished(home: &Home, id: &str) -> bool {
+    let paths = home.of_box(id);
+    let is_marked = || std::fs::symlink_metadata(paths.unrecorded()).is_ok_and(|found| found.is_file());
+    let has_disk = || std::fs::read_dir(paths.disks()).map_or(true, |mut entries| entries.next().is_some());
+    is_marked() && !has_disk() && !ran_since(home, id, i64::MIN)
 }
 
 impl Census {
@@ -124,6 +133,9 @@ impl Census {
             for file in self.files.iter_mut().filter(|file| !file.kind.can_be_made_again()) {
                 file.intended = is_intended(IntentKind::Base, &file.name);
             }
+        }
+        for entry in self.boxes.iter_mut().filter(|entry| entry.is_lost() && !entry.intended) {
+            entry.intended = is_unfinished(home, &entry.id);
         }
         match read.and_then(|()| catalog.stranger()) {
             Ok(None) => {}

@@ -130,3 +130,42 @@ fn a_purge_removes_what_nothing_needs_whatever_its_age() {
     assert_eq!(purge(LOST).unwrap().reclaimed, 0);
     assert_eq!(place.intents().len(), 0);
 }
+
+/// Mutations tried: leaving out the look at the mark, at the disk, or at the logs.
+#[test]
+fn the_mark_of_a_box_that_was_never_recorded_counts_only_without_data() {
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    let (mark, disks) = (place.home.of_box(LOST).unrecorded(), place.home.of_box(LOST).disks());
+    let collect = |prepare: &dyn Fn()| {
+        let _ = std::fs::remove_dir_all(place.home.of_box(LOST).root());
+        std::fs::create_dir_all(&disks).unwrap();
+        place.describe(LOST, "i");
+        prepare();
+        place.age_box(LOST);
+        let report = place.gc(&dry_run());
+        assert!(!report.failed(), "{report:#?}");
+        fate(&report, LOST).clone()
+    };
+    let kept = Fate::Skipped { why: Skip::Unexplained };
+    let marked = || std::fs::write(&mark, "").unwrap();
+    assert_eq!(collect(&|| {}), kept, "not marked");
+    assert!(matches!(collect(&marked), Fate::Removed { .. }));
+    let with_disk = || {
+        marked();
+        place.overlay(LOST, &place.image_path("i"), Raw);
+    };
+    assert_eq!(collect(&with_disk), kept);
+    let that_ran = || {
+        marked();
+        std::fs::write(place.home.of_box(LOST).console_log(), "up").unwrap();
+    };
+    assert_eq!(collect(&that_ran), kept);
+    let being_made = || {
+        marked();
+        std::mem::forget(
+            boxlite_home::durable::Lock::exclusive(&place.home.of_box(LOST).state_lock()).unwrap(),
+        );
+    };
+    assert_eq!(collect(&being_made), Fate::Skipped { why: Skip::InUse });
+}

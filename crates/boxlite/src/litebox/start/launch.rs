@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use boxlite_home::admission::{Admission, Thresholds};
+use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
 use boxlite_storage::disk_image::ImageChain;
-use boxlite_types::{BoxOptions, BoxRecord, Error, NetworkMode, Phase, Progress, Result};
+use boxlite_types::{BoxOptions, BoxRecord, Doing, Error, NetworkMode, Phase, Progress, Result};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
-    self, Accelerator, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, Purpose, accel,
-    template,
+    self, Accelerator, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, PendingShim,
+    Purpose, accel, template,
 };
 use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
@@ -22,10 +23,11 @@ use crate::assets::Assets;
 use crate::litebox::{BoxGuard, aftermath, create, process};
 
 impl<'a> OverlaidBox<'a> {
-    /// Records the start durably, then spawns the shim with the box's lock and its claim.
+    /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
+    /// the shim go on.
     ///
-    /// A shim that cannot be spawned leaves the box in the phase it had, and with the restarts that are recorded: its keeper
-    /// must not take the start for a run.
+    /// A start that cannot be recorded ends the shim. A shim that fails leaves the box in the phase it had, and with the
+    /// restarts that are recorded: its keeper must not take the start for a run.
     pub(super) fn launch(self) -> Result<()> {
         let (context, mut guard, launch) = self.prepare(Purpose::Run)?;
         let before = guard.record.phase.clone();
@@ -35,8 +37,11 @@ impl<'a> OverlaidBox<'a> {
         guard.record.restarts.run.clone_from(&run);
         guard.record.restarts.kept = launch.spec.keeper.is_some();
         let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
+        let launch = launch.begin()?;
+        fault::point("start.unrecorded").doing("starting", guard.paths.root())?;
         guard.enter(context.local, Phase::Started { at: Timestamp::now(), run, ports })?;
-        launch.spawn().or_else(|error| {
+        fault::point("start.recorded").doing("starting", guard.paths.root())?;
+        launch.shim.proceed().map(drop).or_else(|error| {
             guard.record.restarts = restarts;
             guard.enter(context.local, before)?;
             Err(error)
@@ -47,7 +52,7 @@ impl<'a> OverlaidBox<'a> {
     pub(super) fn boot_for_maintenance(self) -> Result<MaintenanceBoot> {
         let (_, guard, launch) = self.prepare(Purpose::Maintenance)?;
         let run = launch.spec.run_id.clone();
-        launch.spawn()?;
+        launch.begin()?.shim.proceed()?;
         Ok(MaintenanceBoot { guard, run })
     }
 
@@ -64,7 +69,7 @@ impl<'a> OverlaidBox<'a> {
             claim: Some(room.into_claim()),
             memory: Some(memory.into_claim()),
         };
-        Ok((context, guard, PreparedLaunch { spec, shim, hand_over, _leases: (image, boot, template) }))
+        Ok((context, guard, PreparedLaunch { spec, shim, hand_over, leases: (image, boot, template) }))
     }
 }
 
@@ -73,13 +78,21 @@ struct PreparedLaunch {
     spec: LaunchSpec,
     shim: PathBuf,
     hand_over: HandOver,
-    _leases: (ImageChain, BootFiles, Option<Leased>),
+    leases: (ImageChain, BootFiles, Option<Leased>),
 }
 
 impl PreparedLaunch {
-    fn spawn(self) -> Result<()> {
-        shim::spawn(&self.spec, &self.shim, self.hand_over).map(drop)
+    fn begin(self) -> Result<BegunLaunch> {
+        let shim = shim::begin(&self.spec, &self.shim, self.hand_over)?;
+        Ok(BegunLaunch { shim, _leases: self.leases })
     }
+}
+
+/// A shim that waits to be let go on; dropping it calls the start off.
+struct BegunLaunch {
+    shim: PendingShim,
+    /// Held until the shim has answered.
+    _leases: (ImageChain, BootFiles, Option<Leased>),
 }
 
 /// Decides how the guest comes up. A template is made only where the box was admitted without a warning, and never at
