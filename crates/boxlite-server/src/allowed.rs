@@ -29,7 +29,8 @@ impl AllowedPaths {
     pub(crate) fn check(&self, options: BoxOptions) -> Result<BoxOptions> {
         let image = self.image(&options.image)?;
         let volumes = self.volumes(&options.volumes)?;
-        Ok(BoxOptions { image, volumes, ..options })
+        let kernel = options.kernel.as_deref().map(|path| self.path(path)).transpose()?;
+        Ok(BoxOptions { image, volumes, kernel, ..options })
     }
 
     /// Returns volumes with their paths checked; may block.

@@ -1,6 +1,7 @@
 //! The options of a new box.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,10 @@ pub struct BoxOptions {
     /// Whether the guest may run virtual machines of its own, at the host's risk: its kernel then has the code of the
     /// host's for nested virtualisation within its reach.
     pub nested: bool,
+    /// The guest's kernel instead of the settings' or boxlite's own: a kernel with all that a guest needs built in, or a
+    /// directory with `vmlinuz` and its `modules/`. A path on the host that runs the box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
     /// Virtual size of the root disk in bytes; the settings' default when absent.
     pub disk_size: Option<u64>,
     /// Allocated bytes of its overlay at which the box is paused, less than `disk_size`; no bound of its own when absent.
@@ -102,6 +107,7 @@ impl Default for BoxOptions {
             cpus: 1,
             memory: 256 << 20,
             nested: false,
+            kernel: None,
             disk_size: None,
             disk_quota: None,
             disk_io: None,

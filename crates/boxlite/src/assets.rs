@@ -1,7 +1,7 @@
 //! The programs and files outside the library that a box needs, and where they are on this host.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use boxlite_types::{AssetReport, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,7 @@ impl Default for AssetSearch {
 
 /// The only asset that boxes without volumes do without.
 const VIRTIOFSD: &str = "virtiofsd (volumes only)";
+const KERNEL: &str = "guest kernel";
 const SETUP: &str = "run scripts/setup from boxlite's source";
 const FETCH: &str = "run `boxlite setup`, or scripts/setup from boxlite's source";
 
@@ -92,7 +93,7 @@ impl AssetSearch {
             ("QEMU", self.qemu(), "install the Debian package qemu-system-x86"),
             ("shim", shim.or_else(|| self.program("boxlite-shim")), "put boxlite-shim beside boxlite"),
             ("guest agent", self.file("boxlite-guest"), SETUP),
-            ("guest kernel", self.kernel(), FETCH),
+            (KERNEL, self.kernel(), FETCH),
             (VIRTIOFSD, self.program("virtiofsd"), SETUP),
         ]
     }
@@ -102,15 +103,24 @@ impl AssetSearch {
         self.all().into_iter().filter_map(|(_, path, _)| path).collect()
     }
 
-    /// Every asset, found or not.
-    pub(crate) fn report(&self) -> Vec<AssetReport> {
+    /// Every asset, found or not; `kernel` is the settings' in place of boxlite's own.
+    pub(crate) fn report(&self, kernel: Option<&Path>) -> Vec<AssetReport> {
+        let chosen = |name| if name == KERNEL { kernel } else { None };
         self.all()
             .into_iter()
-            .map(|(name, path, remedy)| AssetReport {
-                name: name.into(),
-                path,
-                optional: name == VIRTIOFSD,
-                remedy: remedy.into(),
+            .map(|(name, path, remedy)| match chosen(name) {
+                Some(kernel) => AssetReport {
+                    name: format!("{name} (setting)"),
+                    path: Some(kernel.to_owned()).filter(|path| path.exists()),
+                    optional: false,
+                    remedy: format!("change the setting kernel, which is {}", kernel.display()),
+                },
+                None => AssetReport {
+                    name: name.into(),
+                    path,
+                    optional: name == VIRTIOFSD,
+                    remedy: remedy.into(),
+                },
             })
             .collect()
     }

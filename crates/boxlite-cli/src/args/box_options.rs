@@ -46,6 +46,9 @@ pub(crate) struct BoxArgs {
     /// Let the box run virtual machines of its own, which shows it more of the host's kernel to attack
     #[arg(long)]
     nested: bool,
+    /// Kernel of the guest, or a directory with vmlinuz and modules; tried first [default: boxlite's own]
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
     /// Virtual size of the root disk [default: the settings', 10g at first]
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Bytes>,
@@ -185,6 +188,7 @@ impl BoxArgs {
             cpus: self.cpus,
             memory: self.memory.0,
             nested: self.nested,
+            kernel: self.kernel,
             disk_size: self.disk_size.map(|bytes| bytes.0),
             disk_quota: self.disk_quota.map(|bytes| bytes.0),
             disk_io: self.disk_io.map(|bytes| bytes.0),

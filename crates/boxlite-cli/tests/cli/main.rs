@@ -20,6 +20,7 @@ mod filesystems;
 mod home;
 mod idle;
 mod interrupts;
+mod kernels;
 mod lifecycle;
 mod listing;
 mod memory;

@@ -80,6 +80,7 @@ impl Ground {
             kernel: self.boot.kernel.clone(),
             initrd: self.boot.initramfs.clone(),
             kernel_arguments: Vec::new(),
+            boot_timeout_ms: None,
             accel: self.accel,
             cpus: 1,
             memory_bytes: 256 << 20,

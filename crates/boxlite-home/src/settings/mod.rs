@@ -22,7 +22,7 @@ use value::Value;
 use crate::home::Home;
 
 pub use size::{BadAmount, Bytes, format_duration, parse_duration};
-pub use value::{HostShare, KeepBlobs, Percent};
+pub use value::{HostShare, KeepBlobs, KernelPath, Percent};
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,8 +99,8 @@ macro_rules! settings {
             }
 
             fn apply_options(&mut self, options: &SettingsOptions) {
-                $(if let Some(value) = options.$name {
-                    self.$name = Setting { value, origin: Origin::Options };
+                $(if let Some(value) = &options.$name {
+                    self.$name = Setting { value: ToOwned::to_owned(value), origin: Origin::Options };
                 })*
             }
 
@@ -147,6 +147,8 @@ settings! {
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
     require_kvm: bool = false, "BOXLITE_REQUIRE_KVM",
         "Whether a start is refused where its guest would be emulated instead of run by KVM.";
+    kernel: KernelPath = KernelPath(None), "BOXLITE_KERNEL",
+        "The kernel of guests, or a directory with its vmlinuz and modules, instead of boxlite's own.";
     jail: bool = true, "BOXLITE_JAIL",
         "Whether a box's QEMU runs in a jail; a jail that cannot be built refuses the start.";
     // systemd leaves these to nobody: its containers' end below, and its foreign ids begin above.

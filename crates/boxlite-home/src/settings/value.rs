@@ -135,3 +135,21 @@ impl Value for bool {
         if *self { "on" } else { "off" }.to_owned()
     }
 }
+
+/// The kernel of guests that is not boxlite's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct KernelPath(pub Option<std::path::PathBuf>);
+
+impl Value for KernelPath {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        match text {
+            "" | "own" => Ok(Self(None)),
+            path if path.starts_with('/') => Ok(Self(Some(path.into()))),
+            _ => Err(BadAmount::new(text, "an absolute path, or own")),
+        }
+    }
+    fn to_text(&self) -> String {
+        self.0.as_ref().map_or_else(|| "own".to_owned(), |path| path.display().to_string())
+    }
+}

@@ -23,7 +23,9 @@ const FORMAT: u32 = 5;
 /// What boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootSources {
-    /// Directory with `vmlinuz` (a bzImage) and `modules/` (the tree below `/lib/modules/<release>`).
+    /// Directory with `vmlinuz` (a bzImage) and `modules/` (the tree below `/lib/modules/<release>`); or a kernel by itself
+    /// that needs no modules, because it has built in what a guest needs: virtio over ACPI's MMIO devices, its console and
+    /// disk, and ext4. A kernel is never given the modules of another.
     pub kernel_dir: PathBuf,
     /// The statically linked guest agent.
     pub agent: PathBuf,
@@ -96,10 +98,16 @@ pub fn boot_files(
     cache: &Path,
     staging: &Path,
 ) -> Result<BootFiles> {
-    let image = sources.kernel_dir.join("vmlinuz");
-    let tree = sources.kernel_dir.join("modules");
+    let (image, tree) = if sources.kernel_dir.is_file() {
+        (sources.kernel_dir.clone(), None)
+    } else {
+        (sources.kernel_dir.join("vmlinuz"), Some(sources.kernel_dir.join("modules")))
+    };
     let image_identity = identity(&image, "the guest kernel")?;
-    let tree_identity = identity(&tree, "the guest kernel's modules")?;
+    let tree_identity = match &tree {
+        Some(tree) => identity(tree, "the guest kernel's modules")?,
+        None => "none".to_owned(),
+    };
     let agent_identity = identity(&sources.agent, "the guest agent")?;
 
     let kernel = cache.join(format!("vmlinux-{}", key(&[&image_identity])));
@@ -113,10 +121,13 @@ pub fn boot_files(
     let initramfs = cache.join(name);
     let assemble = || {
         let agent = std::fs::read(&sources.agent).doing("reading the guest agent", &sources.agent)?;
-        let (lists, inputs) = modules::closures(&tree, [&devices.transport(), &devices.devices()])?;
+        let (lists, inputs) = match &tree {
+            Some(tree) => modules::closures(tree, [&devices.transport(), &devices.devices()])?,
+            None => ([Vec::new(), Vec::new()], Vec::new()),
+        };
         archive(&agent, &lists, &inputs)
     };
-    let made_of_these = |found: &std::fs::File| cache::made_of(found, &tree);
+    let made_of_these = |found: &std::fs::File| tree.as_ref().is_none_or(|tree| cache::made_of(found, tree));
     let initramfs_lease = cache::lease_or_make(&initramfs, staging, &made_of_these, &assemble)?;
     Ok(BootFiles { kernel, initramfs, leases: [kernel_lease, initramfs_lease] })
 }

@@ -40,6 +40,8 @@ pub struct LaunchSpec {
     pub initrd: PathBuf,
     /// More arguments for the guest's kernel.
     pub kernel_arguments: Vec<String>,
+    /// Milliseconds that the guest may take to come up, where that is not the usual time.
+    pub boot_timeout_ms: Option<u64>,
     /// What runs the guest's code.
     pub accel: Accelerator,
     /// Virtual processors.
@@ -197,6 +199,7 @@ impl LaunchSpec {
             kernel: "/h/vm/vmlinux".into(),
             initrd: "/h/vm/initramfs".into(),
             kernel_arguments: Vec::new(),
+            boot_timeout_ms: None,
             accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
             cpus: 2,
             memory_bytes: 256 << 20,

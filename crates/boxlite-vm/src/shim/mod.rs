@@ -25,6 +25,7 @@ mod groups;
 mod handover;
 mod jail;
 mod keeper;
+mod kernel;
 mod launch;
 mod log;
 mod machine;
@@ -47,6 +48,7 @@ pub use boxlite_jail::{MeasureState, jailer};
 pub use client::{ShimClient, wait_until_gone};
 pub use jail::examine as examine_jail;
 pub use keeper::Keeper;
+pub use kernel::UserKernel;
 pub use launch::{
     DiskFloors, GuestOrigin, JailPolicy, KeeperSpec, LaunchSpec, LogCaps, Purpose, TemplateKeep,
 };

@@ -132,10 +132,11 @@ pub(super) struct Driver {
     shutdown_reason: Option<String>,
 }
 
-fn boot_timeout(origin: &GuestOrigin) -> Duration {
-    match origin {
-        GuestOrigin::Template(_) => RESTORE_TIMEOUT,
-        GuestOrigin::Boot | GuestOrigin::BootAndKeep(_) => BOOT_TIMEOUT,
+fn boot_timeout(spec: &LaunchSpec) -> Duration {
+    match (&spec.origin, spec.boot_timeout_ms) {
+        (GuestOrigin::Template(_), _) => RESTORE_TIMEOUT,
+        (_, Some(ms)) => Duration::from_millis(ms),
+        (GuestOrigin::Boot | GuestOrigin::BootAndKeep(_), None) => BOOT_TIMEOUT,
     }
 }
 
@@ -167,7 +168,7 @@ impl Driver {
         let HostDisk { log, watch, pause, steward } = disk;
         let vcpus = Vcpus::new(watch.floors(), spec.disk_quota, Arc::clone(&qmp));
         let now = Instant::now();
-        let boot_deadline = now + boot_timeout(&spec.origin);
+        let boot_deadline = now + boot_timeout(&spec);
         let idle = spec.idle_timeout_ms.map(|ms| IdleWatch::new(Duration::from_millis(ms), now));
         Self {
             spec,

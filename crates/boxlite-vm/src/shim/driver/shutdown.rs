@@ -197,10 +197,10 @@ impl Driver {
             DriverPhase::Running => {}
             // A guest that is not allowed to run cannot be late.
             DriverPhase::Booting if self.vcpus.out_of_space() => {
-                self.boot_deadline = Instant::now() + boot_timeout(&self.spec.origin);
+                self.boot_deadline = Instant::now() + boot_timeout(&self.spec);
             }
             DriverPhase::Booting => {
-                let limit = boot_timeout(&self.spec.origin);
+                let limit = boot_timeout(&self.spec);
                 self.fail(format!("the guest did not come up within {} s", limit.as_secs()));
             }
             DriverPhase::Stopping(ending) => match ending.step {

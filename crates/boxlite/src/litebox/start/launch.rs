@@ -12,15 +12,15 @@ use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
     self, Accelerator, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, PendingShim,
-    Purpose, accel, template,
+    Purpose, UserKernel, accel, template,
 };
 use boxlite_vm::volume::{self, Shares};
 use jiff::Timestamp;
 
 use super::disk::OverlaidBox;
-use super::{MaintenanceBoot, StartContext};
+use super::{MaintenanceBoot, StartContext, StartedBox};
 use crate::assets::Assets;
-use crate::litebox::{BoxGuard, aftermath, create, process};
+use crate::litebox::{BoxGuard, aftermath, create, kernel, process};
 
 impl<'a> OverlaidBox<'a> {
     /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
@@ -28,7 +28,7 @@ impl<'a> OverlaidBox<'a> {
     ///
     /// A start that cannot be recorded ends the shim. A shim that fails leaves the box in the phase it had, and with the
     /// restarts that are recorded: its keeper must not take the start for a run.
-    pub(super) fn launch(self) -> Result<()> {
+    pub(super) fn launch(self) -> Result<StartedBox> {
         let (context, mut guard, launch) = self.prepare(Purpose::Run)?;
         let before = guard.record.phase.clone();
         // The caller has changed those of the guard for the run that begins.
@@ -37,7 +37,7 @@ impl<'a> OverlaidBox<'a> {
         guard.record.restarts.run.clone_from(&run);
         guard.record.restarts.kept = launch.spec.keeper.is_some();
         let ports = launch.spec.network.iter().flat_map(|network| network.ports.iter().copied()).collect();
-        let launch = launch.begin()?;
+        let (launch, trial) = launch.begin()?;
         fault::point("start.unrecorded").doing("starting", guard.paths.root())?;
         guard.enter(context.local, Phase::Started { at: Timestamp::now(), run, ports })?;
         fault::point("start.recorded").doing("starting", guard.paths.root())?;
@@ -45,14 +45,15 @@ impl<'a> OverlaidBox<'a> {
             guard.record.restarts = restarts;
             guard.enter(context.local, before)?;
             Err(error)
-        })
+        })?;
+        Ok(StartedBox { trial })
     }
 
     /// Spawns a shim only for the box's files, and records nothing.
     pub(super) fn boot_for_maintenance(self) -> Result<MaintenanceBoot> {
         let (_, guard, launch) = self.prepare(Purpose::Maintenance)?;
         let run = launch.spec.run_id.clone();
-        launch.begin()?.shim.proceed()?;
+        launch.begin()?.0.shim.proceed()?;
         Ok(MaintenanceBoot { guard, run })
     }
 
@@ -61,15 +62,21 @@ impl<'a> OverlaidBox<'a> {
         let Self { context, guard, room, memory, image, between } = self;
         let assets = context.local.assets.find()?;
         let shim = assets.shim.clone();
-        let boot = boot_files(context, &guard, &assets)?;
+        let own_kernel = kernel::chosen(context.local, &guard.record).map(Path::to_owned);
+        let boot = boot_files(context, &guard, &assets, own_kernel.as_deref())?;
         let mut spec = specification(context, &guard, &image, between, &boot, assets, purpose)?;
-        let template = origin(context, &room, &mut spec);
+        let mut trial = None;
+        if let Some(path) = own_kernel {
+            let kernel = UserKernel::of(&context.local.home, &spec, &path)?;
+            trial = kernel.prepare(&mut spec)?.then_some(kernel);
+        }
+        let template = if trial.is_none() { origin(context, &room, &mut spec) } else { None };
         let hand_over = HandOver {
             lock: guard.shim_lock()?,
             claim: Some(room.into_claim()),
             memory: Some(memory.into_claim()),
         };
-        Ok((context, guard, PreparedLaunch { spec, shim, hand_over, leases: (image, boot, template) }))
+        Ok((context, guard, PreparedLaunch { spec, shim, hand_over, leases: (image, boot, template), trial }))
     }
 }
 
@@ -79,12 +86,13 @@ struct PreparedLaunch {
     shim: PathBuf,
     hand_over: HandOver,
     leases: (ImageChain, BootFiles, Option<Leased>),
+    trial: Option<UserKernel>,
 }
 
 impl PreparedLaunch {
-    fn begin(self) -> Result<BegunLaunch> {
+    fn begin(self) -> Result<(BegunLaunch, Option<UserKernel>)> {
         let shim = shim::begin(&self.spec, &self.shim, self.hand_over)?;
-        Ok(BegunLaunch { shim, _leases: self.leases })
+        Ok((BegunLaunch { shim, _leases: self.leases }, self.trial))
     }
 }
 
@@ -116,10 +124,16 @@ fn origin(context: StartContext<'_>, room: &Admission, spec: &mut LaunchSpec) ->
     }
 }
 
-/// The leased kernel and initramfs for the box's devices.
-fn boot_files(context: StartContext<'_>, guard: &BoxGuard, assets: &Assets) -> Result<BootFiles> {
+/// The leased kernel and initramfs for the box's devices; of `kernel`, where it is not boxlite's own.
+fn boot_files(
+    context: StartContext<'_>,
+    guard: &BoxGuard,
+    assets: &Assets,
+    kernel: Option<&Path>,
+) -> Result<BootFiles> {
     let home = &context.local.home;
-    let sources = BootSources { kernel_dir: assets.kernel.clone(), agent: assets.guest.clone() };
+    let kernel = kernel.unwrap_or(&assets.kernel);
+    let sources = BootSources { kernel_dir: kernel.to_owned(), agent: assets.guest.clone() };
     let network = guard.record.options.network == NetworkMode::User;
     let devices = GuestDevices { network, shares: !guard.record.volumes.is_empty(), pci: false };
     guest::boot_files(&sources, devices, &home.vm(), &home.tmp())
@@ -156,6 +170,7 @@ fn specification(
         kernel: boot.kernel.clone(),
         initrd: boot.initramfs.clone(),
         kernel_arguments: Vec::new(),
+        boot_timeout_ms: None,
         accel: accelerator,
         cpus: options.cpus,
         memory_bytes: shim::guest_memory(options.memory),

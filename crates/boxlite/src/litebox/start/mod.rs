@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::admission::{self, StartAdmission};
 use boxlite_storage::image::Images;
 use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
+use boxlite_vm::shim::UserKernel;
 use boxlite_vm::volume;
 
 use super::{BoxGuard, Observed, memory, quota};
@@ -43,7 +44,13 @@ struct StartContext<'a> {
     reads_only: bool,
 }
 
-/// Starts the guarded box and returns true once its shim has spawned QEMU; a running box is left as it is (false).
+/// A box whose shim has spawned QEMU.
+pub(crate) struct StartedBox {
+    /// The user's kernel whose trial this start is; the caller says what came of it.
+    pub(crate) trial: Option<UserKernel>,
+}
+
+/// Starts the guarded box and returns once its shim has spawned QEMU; a running box is left as it is (`None`).
 ///
 /// Blocks. Two starts of one box take turns for the guard, and the second finds it running.
 pub(crate) fn start(
@@ -51,15 +58,14 @@ pub(crate) fn start(
     images: &Images,
     mut guard: BoxGuard,
     progress: &dyn ProgressSink,
-) -> Result<bool> {
+) -> Result<Option<StartedBox>> {
     match Observed::of(&local.home, &guard.record)? {
-        Observed::Running { .. } => return Ok(false),
+        Observed::Running { .. } => return Ok(None),
         // How the last run ended is recorded together with the start, once there is room for it.
         Observed::Resting(phase) => guard.record.phase = phase,
     }
     let context = StartContext { local, images, progress, reads_only: false };
-    RestingBox { context, guard }.admit()?.lease()?.overlay()?.launch()?;
-    Ok(true)
+    RestingBox { context, guard }.admit()?.lease()?.overlay()?.launch().map(Some)
 }
 
 /// A guest that was booted only for the files of a box that is not running.

@@ -12,14 +12,15 @@ use crate::litebox;
 use crate::runtime::operations::BoxOperations;
 
 impl BoxOperations for Local {
-    async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+    async fn create(&self, mut options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         litebox::check_network(&options)?;
         let asked = options.clone();
         let checked = self.in_context(move |context| {
             litebox::check_mounts(context, &asked)?;
-            litebox::check_memory(context, asked.memory)
+            litebox::check_memory(context, asked.memory)?;
+            litebox::resolve_kernel(asked.kernel.as_deref())
         });
-        checked.await?;
+        options.kernel = checked.await?;
         self.expire(None).await?;
         let image = self.image_for(&options, progress).await?;
         let created = self.in_context(move |context| {

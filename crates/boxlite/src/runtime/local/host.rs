@@ -41,7 +41,7 @@ impl HostOperations for Local {
                 images: context.store.images()?.len(),
                 acceleration,
                 acceleration_problem,
-                assets: context.assets.report(),
+                assets: context.assets.report(context.settings.kernel.value.0.as_deref()),
                 space: space(context).ok(),
                 memory: litebox::memory_figures(context, &running).ok(),
                 jail: context.jail.get_or_init(|| jail_info(context)).clone(),

@@ -18,12 +18,12 @@ use boxlite_types::{
     BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, EventAction, ExitStatus, PauseCause, Phase,
     ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StopOptions, UpdateOptions,
 };
-use boxlite_vm::shim::{DiskQuota, LOST_WRITES, read_pause, wait_until_gone};
+use boxlite_vm::shim::{DiskQuota, LOST_WRITES, UserKernel, read_pause, wait_until_gone};
 use jiff::Timestamp;
 
 use super::stop::StopSequence;
 use super::{Local, LocalContext, exit};
-use crate::litebox::{self, Attendance, BoxGuard, Observed};
+use crate::litebox::{self, Attendance, BoxGuard, Observed, StartedBox};
 use crate::runtime::operations::BoxLifecycle;
 
 /// How long a shim may take to say how its box fares.
@@ -229,18 +229,43 @@ impl Local {
             if !up {
                 wait_until_gone(&self.context.home.of_box(&record.id)).await?;
             }
-            if up || launched {
-                return self.describe_started(&record.id).await;
+            if up || launched.is_some() {
+                let described = self.describe_started(&record.id).await;
+                return match launched.and_then(|started| started.trial) {
+                    Some(kernel) => self.conclude_trial(kernel, &record, up, described).await,
+                    None => described,
+                };
             }
         }
     }
 
-    /// Spawns the box's shim, and gives the guard back; false when the box was running already.
+    /// Keeps what came of a kernel's trial, and names the kernel where that failed.
+    async fn conclude_trial(
+        &self,
+        kernel: UserKernel,
+        record: &BoxRecord,
+        up: bool,
+        described: Result<BoxInfo>,
+    ) -> Result<BoxInfo> {
+        let id = record.id.clone();
+        self.in_context(move |context| match described {
+            Err(error) if !up => Err(litebox::reject_kernel(&kernel, &context.home.of_box(&id), &error)),
+            described => {
+                if up {
+                    litebox::accept_kernel(&kernel);
+                }
+                described
+            }
+        })
+        .await
+    }
+
+    /// Spawns the box's shim, and gives the guard back; `None` when the box was running already.
     pub(super) async fn launch(
         &self,
         guard: BoxGuard,
         progress: Arc<dyn ProgressSink>,
-    ) -> Result<(BoxRecord, bool)> {
+    ) -> Result<(BoxRecord, Option<StartedBox>)> {
         let images = self.images.clone();
         self.in_context(move |context| {
             let record = guard.record.clone();
