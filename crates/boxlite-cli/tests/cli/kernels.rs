@@ -28,7 +28,6 @@ fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Mutations tried: a trial that comes to nothing is not noted; the modules of boxlite's own kernel for any kernel.
 #[test]
 fn a_kernel_of_the_users_is_tried_and_then_used_or_refused() {
     let Some(home) = Home::able() else { return };

@@ -211,8 +211,7 @@ fn a_run_that_leaves_nothing_has_three_transactions() {
     assert_eq!((left("boxes"), left("images/tmp")), (0, 0));
 }
 
-/// The shim comes up while its start is being recorded. Mutations tried: a shim that does not wait ran the command of a start
-/// that no record knows; one that waits for nothing but the pipe's end ran it as well.
+/// The shim comes up while its start is being recorded.
 #[test]
 fn a_start_that_is_cut_short_before_its_record_never_runs() {
     let Some(home) = Home::able() else { return };

@@ -151,7 +151,7 @@ fn a_base_that_was_released_is_released_again_with_an_adopted_box() {
     assert_eq!(intents(&store), BTreeSet::from([pair("box", "adopted"), pair("base", "released")]));
 }
 
-/// Mutation tried: dropping every intent of a removal, which left the directory of a killed `rm` unexplained.
+/// Dropping every intent of a removal would leave the directory of a killed `rm` unexplained.
 #[test]
 fn a_removal_drops_the_intents_of_earlier_ones_that_are_named() {
     let (_directory, home) = home();

@@ -220,7 +220,6 @@ async fn images_go_with_their_last_name() {
 }
 
 /// Each start of a box from a layout wrote the image down again, with five fsyncs.
-/// Mutation tried: no look at the names.
 #[tokio::test]
 async fn an_image_that_is_found_as_it_is_recorded_is_not_written_again() {
     let scratch = Scratch::new();

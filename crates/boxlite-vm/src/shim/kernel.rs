@@ -5,6 +5,7 @@
 //! A kernel that failed is refused for a while, so that what starts again and again does not wait each time.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -118,7 +119,6 @@ impl UserKernel {
         }
         let text = serde_json::to_vec(&findings)
             .map_err(|error| Error::bug("findings do not serialise").because(error))?;
-        use std::io::Write;
         let doing = "writing";
         staged.file().set_len(0).doing(doing, &self.findings)?;
         staged.file().write_all(&text).doing(doing, &self.findings)?;
@@ -150,7 +150,6 @@ mod tests {
         LaunchSpec { qemu, kernel, initrd, ..LaunchSpec::sample() }
     }
 
-    /// Mutations tried: a failure that counts for ever; a key without the accelerator; one without the kernel.
     #[test]
     fn a_kernel_is_tried_once_per_host_and_refused_for_a_while_where_it_failed() {
         let scratch = tempfile::tempdir().unwrap();

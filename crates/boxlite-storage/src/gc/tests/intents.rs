@@ -131,7 +131,7 @@ fn a_purge_removes_what_nothing_needs_whatever_its_age() {
     assert_eq!(place.intents().len(), 0);
 }
 
-/// Mutations tried: leaving out the look at the mark, at the disk, or at the logs.
+/// A killed `create` leaves it; nothing else may be taken for it.
 #[test]
 fn the_mark_of_a_box_that_was_never_recorded_counts_only_without_data() {
     let place = Place::new();
