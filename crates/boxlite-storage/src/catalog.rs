@@ -34,6 +34,8 @@ pub struct ImagePin<'a> {
     pub reference: Option<&'a str>,
     /// A name under which a registry has it, if it came from one.
     pub registry: Option<&'a str>,
+    /// Whether all of its names were given to it here, so that it cannot be had again from where it came.
+    pub only_here: bool,
     /// When it was last used, or pulled.
     pub last_used: SystemTime,
 }

@@ -20,6 +20,9 @@ pub(crate) struct GcArgs {
     /// Drop images that no box uses as well, tagged or not
     #[arg(short, long)]
     all: bool,
+    /// With --all, drop those that were loaded, committed, imported or tagged here as well: no registry can give them back
+    #[arg(long, requires = "all")]
+    local: bool,
     /// Stop, least recently used first, once images, disk images and bases take no more than this
     #[arg(long, value_name = "SIZE")]
     keep_storage: Option<Bytes>,
@@ -54,6 +57,7 @@ impl GcArgs {
         GcOptions {
             dry_run: self.dry_run,
             all: self.all,
+            local: self.local,
             keep_storage: self.keep_storage.map(|bytes| bytes.0),
             until: self.filter,
             free: self.free.map(|bytes| bytes.0),

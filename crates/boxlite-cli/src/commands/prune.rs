@@ -15,20 +15,23 @@ pub(crate) struct PruneArgs {
     /// Drop images that no box uses as well, tagged or not
     #[arg(short, long)]
     all: bool,
+    /// With --all, drop those that were loaded, committed, imported or tagged here as well: no registry can give them back
+    #[arg(long, requires = "all")]
+    local: bool,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
 }
 
 pub(super) async fn prune(runtime: &Runtime, args: PruneArgs) -> Result<Exit, CommandFailure> {
-    let collect = |dry_run| GcOptions { dry_run, all: args.all, ..GcOptions::default() };
+    let collect = |dry_run| GcOptions { dry_run, all: args.all, local: args.local, ..GcOptions::default() };
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Collection);
     // Answers before anything is removed where the home is another host's.
     runtime.collect_garbage(collect(true)).await.map_err(failed)?;
     let listed = runtime.list(ListOptions { all: true, ..ListOptions::default() }).await;
     let boxes: Vec<BoxInfo> =
         listed.map_err(|error| CommandFailure::of(&error, Topic::Host))?.into_iter().filter(rests).collect();
-    if !args.force && !agreed(&boxes, args.all)? {
+    if !args.force && !agreed(&boxes, &args)? {
         return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
     }
     let mut exit = Exit::OK;
@@ -67,13 +70,17 @@ fn rests(info: &BoxInfo) -> bool {
 }
 
 /// Says what will be removed, and reads whether that is wanted.
-fn agreed(boxes: &[BoxInfo], images_too: bool) -> Result<bool, CommandFailure> {
+fn agreed(boxes: &[BoxInfo], args: &PruneArgs) -> Result<bool, CommandFailure> {
     let names: Vec<String> = boxes.iter().map(|info| visible(&info.name)).collect();
     let boxes = match names.as_slice() {
         [] => "no box".to_owned(),
         names => format!("the boxes that do not run, with their files: {}", names.join(", ")),
     };
-    let images = if images_too { "images and disk images" } else { "disk images" };
+    let images = match (args.all, args.local) {
+        (true, true) => "images, also those that no registry can give back, disk images",
+        (true, false) => "images that a registry can give back, disk images",
+        (false, _) => "disk images",
+    };
     let question =
         format!("This removes\n  - {boxes}\n  - {images} and leftovers that no box needs\nGo on? [y/N] ");
     let mut output = std::io::stderr();

@@ -214,6 +214,7 @@ fn gc_is_told_what_to_spare() {
     let expected = boxlite::GcOptions {
         dry_run: true,
         all: true,
+        local: false,
         keep_storage: Some(2 << 30),
         until: Some(std::time::Duration::from_secs(36 * 3600)),
         free: Some(1 << 30),

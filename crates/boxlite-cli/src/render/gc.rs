@@ -165,6 +165,9 @@ fn skipped(why: Skip) -> &'static str {
         Skip::Unexplained => "unexplained: nobody is known to have asked for its removal",
         Skip::MayBeNeeded => "an unexplained box may need it",
         Skip::OnlyCopy => "an image's layers are gone, so that only its registry could give it back",
+        Skip::OnlyHere => {
+            "it was made or loaded here, and no registry can give it back: gc --all --local drops it"
+        }
         Skip::Elsewhere => "its directory leads out of the home, where another home may need it",
     }
 }

@@ -41,6 +41,31 @@ fn what_a_box_needs_is_kept_and_goes_after_it() {
     assert_eq!(grown(&["gc", "--format", "json"]).json()["reclaimed"], 0, "a second pass finds nothing");
 }
 
+/// Mutation tried: a question to the names that counts those of a source as well drops the image with `--all`.
+#[test]
+fn an_image_that_was_loaded_goes_only_when_that_is_said() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    home.run(&["pull", &image]).ok();
+    home.run(&["tag", &image, "mine:1"]).ok();
+    let archive = home.path().join("mine.tar").display().to_string();
+    home.run(&["save", "-o", &archive, "mine:1"]).ok();
+    home.run(&["rmi", "-f", &image]).ok();
+    home.run(&["rmi", "-f", "mine:1"]);
+    home.run(&["load", "-i", &archive]).ok();
+    let gc = |arguments: &[&str]| {
+        let mut command = home.command([&["gc"], arguments].concat());
+        command.env("BOXLITE_GRACE", "0s");
+        boxlite_testkit::program::Output::of(command.spawn().unwrap()).ok()
+    };
+    let kept = gc(&["--all"]);
+    assert!(kept.contains("no registry can give it back"), "{kept}");
+    assert_eq!(home.run(&["images", "-q"]).ok().lines().count(), 1);
+    gc(&["--all", "--local"]);
+    assert_eq!(home.run(&["images", "-q"]).ok(), "");
+    home.run(&["gc", "--local"]).refused("--all");
+}
+
 #[test]
 fn the_host_is_described_and_what_is_missing_is_an_exit_status() {
     let Some(home) = Home::able() else { return };

@@ -27,6 +27,8 @@ pub(super) struct Rules<'a> {
     pub(super) until: Option<i64>,
     /// Catalogue entries without a box are considered too.
     pub(super) all: bool,
+    /// Those of images that only this home has as well.
+    pub(super) local: bool,
     /// Digests of disk images and deltas that must stay.
     pub(super) keep: &'a [String],
     /// A floor of free space is not kept, so templates are removed sooner.
@@ -49,6 +51,7 @@ impl<'a> Rules<'a> {
             grace: nanoseconds(settings.grace.value),
             until: options.until.map(nanoseconds),
             all: options.all,
+            local: options.local,
             keep,
             pressed: false,
             disk_size: settings.disk_size.value.0,
@@ -70,6 +73,11 @@ impl<'a> Rules<'a> {
     /// Whether something used then was used within `until`.
     pub(super) fn is_recent(&self, used: i64) -> bool {
         self.until.is_some_and(|until| self.age(used) < until)
+    }
+
+    /// Whether an image stays in the catalogue even without a box, because it could not be had again.
+    pub(super) fn keeps_here(&self, only_here: bool) -> bool {
+        only_here && !self.local
     }
 
     /// Whether the disk image or delta of this file name must stay.

@@ -132,6 +132,16 @@ pub(super) fn of_registry(transaction: &Transaction<'_>) -> rusqlite::Result<&'s
     })
 }
 
+/// The condition on a row of `images` that it has names, all of which were given to it here.
+pub(super) fn only_here(transaction: &Transaction<'_>) -> rusqlite::Result<&'static str> {
+    Ok(if has_local_names(transaction)? {
+        "EXISTS (SELECT 1 FROM tags WHERE image = digest) AND NOT EXISTS (SELECT 1 FROM tags
+         WHERE image = digest AND reference NOT IN (SELECT reference FROM local_names))"
+    } else {
+        "FALSE"
+    })
+}
+
 fn is_given_to_another(
     transaction: &Transaction<'_>,
     reference: &str,

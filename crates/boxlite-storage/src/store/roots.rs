@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use boxlite_types::{Digest, Result};
 
 use super::Store;
-use super::names::of_registry;
+use super::names::{of_registry, only_here};
 use crate::catalog::{BlobPin, BoxPin, Catalog, ImagePin, Intent, IntentKind, LayerUser, StaleNotes};
 
 fn hex(digest: &str) -> &str {
@@ -33,9 +33,10 @@ impl Catalog for Store {
         self.read(|transaction| {
             let mut statement = transaction.prepare_cached(&format!(
                 "SELECT digest, (SELECT min(reference) FROM tags WHERE image = digest), max(last_used_at, pulled_at),
-                 (SELECT min(reference) FROM tags WHERE image = digest AND {})
+                 (SELECT min(reference) FROM tags WHERE image = digest AND {}), {}
                  FROM images ORDER BY digest",
-                of_registry(transaction)?
+                of_registry(transaction)?,
+                only_here(transaction)?
             ))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -46,6 +47,7 @@ impl Catalog for Store {
                     reference: reference.as_deref(),
                     registry: registry.as_deref(),
                     last_used: time(row.get(2)?),
+                    only_here: row.get(4)?,
                 });
             }
             Ok(())

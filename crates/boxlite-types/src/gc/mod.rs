@@ -20,6 +20,9 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// Drop images that no box uses from the catalogue as well, tagged or not.
     pub all: bool,
+    /// With `all`: also those that have no name but such as were given here (by load, commit, import or tag), which no
+    /// registry can give back.
+    pub local: bool,
     /// Stop removing disk images, deltas and catalogue entries, least recently used first, once disk images, deltas,
     /// bases and blobs together allocate no more than so many bytes.
     pub keep_storage: Option<u64>,

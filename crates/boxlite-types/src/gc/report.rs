@@ -169,6 +169,8 @@ pub enum Skip {
     Elsewhere,
     /// An image's layers are gone, so that it could not be made again without its registry.
     OnlyCopy,
+    /// The image was given all of its names here, so that no registry can give it back.
+    OnlyHere,
 }
 
 /// Something that could not be read.

@@ -32,6 +32,8 @@ pub(in crate::gc) struct CatalogImage {
     pub(in crate::gc) boxes: u64,
     /// A name under which a registry has it.
     pub(in crate::gc) registry: Option<String>,
+    /// All of its names were given to it here.
+    pub(in crate::gc) only_here: bool,
     /// Its layers, lowest first.
     pub(in crate::gc) layers: Vec<ImageLayer>,
 }
@@ -87,6 +89,7 @@ fn read_catalogue(
             last_used: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
             boxes: 0,
             registry: pin.registry.map(ToOwned::to_owned),
+            only_here: pin.only_here,
             layers: Vec::new(),
         });
     })?;

@@ -45,10 +45,14 @@ impl GcPlan {
         let rules = &scope.rules;
         let is_young = |place: &usize| rules.is_young(caches.images[*place].last_used);
         let is_recent = |place: &usize| rules.is_recent(caches.images[*place].last_used);
+        let is_kept = |place: &usize| rules.keeps_here(caches.images[*place].only_here);
         let unused = (0..caches.images.len()).filter(|place| caches.images[*place].boxes == 0);
         let unused: Vec<usize> = unused.collect();
-        let gone: HashSet<usize> =
-            unused.iter().copied().filter(|place| !is_young(place) && !is_recent(place)).collect();
+        let gone: HashSet<usize> = unused
+            .iter()
+            .copied()
+            .filter(|place| !is_young(place) && !is_recent(place) && !is_kept(place))
+            .collect();
         for place in unused {
             let image = &caches.images[place];
             let mut planned = planned(Category::CatalogEntry, scope.home.database(), 0, image.last_used);
@@ -61,6 +65,8 @@ impl GcPlan {
                 self.add(planned, Judgement::skip(Skip::Grace));
             } else if is_recent(&place) {
                 self.add(planned, Judgement::skip(Skip::Recent));
+            } else if is_kept(&place) {
+                self.add(planned, Judgement::skip(Skip::OnlyHere));
             } else {
                 // A blob is removed with the last of its images.
                 let is_last = |blob: &&BlobFile| {

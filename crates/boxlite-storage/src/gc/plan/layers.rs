@@ -33,7 +33,7 @@ impl StoredImages {
             let goes = rules.keep_blobs == KeepBlobs::Never && image.registry.is_some();
             // What `gc --all` takes out of the catalogue is not to be kept for it.
             let is_idle = !rules.is_young(image.last_used) && !rules.is_recent(image.last_used);
-            if rules.all && image.boxes == 0 && is_idle {
+            if rules.all && image.boxes == 0 && is_idle && !rules.keeps_here(image.only_here) {
                 continue;
             }
             let is_whole = !goes && image.layers.iter().all(|layer| blobs.contains(&*layer.blob));

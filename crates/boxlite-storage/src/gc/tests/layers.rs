@@ -180,6 +180,24 @@ fn a_pass_over_the_catalogue_takes_an_image_with_all_that_it_has() {
     assert_eq!(place.gc(&all).reclaimed, 0);
 }
 
+/// Mutations tried: the catalogue's entry kept without its layers' disk image; `local` without effect.
+#[test]
+fn an_image_that_no_registry_has_goes_only_when_that_is_said() {
+    let place = Place::new();
+    place.catalogue("sha256:made", &["a"], AGED);
+    place.only_here("sha256:made");
+    place.catalogue("sha256:pulled", &["b"], AGED);
+    let (made, pulled) = (place.blob("a", AGED), place.blob("b", AGED));
+    let all = GcOptions { all: true, ..GcOptions::default() };
+    let report = place.gc(&all);
+    assert_eq!(skipped(&report, "sha256:made"), Skip::OnlyHere, "{report:?}");
+    assert_eq!((made.exists(), pulled.exists()), (true, false));
+    let local = GcOptions { local: true, ..all };
+    place.gc(&local);
+    assert!(!made.exists());
+    assert_eq!(place.gc(&local).reclaimed, 0);
+}
+
 /// Mutation tried: `confirm_layer` that believes the plan.
 #[test]
 fn a_layer_stays_while_its_disk_image_is_damaged() {

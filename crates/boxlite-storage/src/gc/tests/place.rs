@@ -47,6 +47,8 @@ struct Records {
     held: Mutex<BTreeSet<PathBuf>>,
     /// Names of images in registries. All blobs of these are layers.
     registries: Mutex<BTreeMap<String, String>>,
+    /// Images that no registry has, by their names given here.
+    only_here: Mutex<BTreeSet<String>>,
 }
 
 /// A digest that begins with the hex of `name`.
@@ -296,6 +298,11 @@ impl Place {
         self.records.registries.lock().unwrap().insert(image.to_owned(), name.to_owned());
     }
 
+    /// All names of the image were given to it here.
+    pub(super) fn only_here(&self, image: &str) {
+        self.records.only_here.lock().unwrap().insert(image.to_owned());
+    }
+
     pub(super) fn break_catalog(&self) {
         *self.records.broken.lock().unwrap() = true;
     }
@@ -349,7 +356,13 @@ impl Catalog for Records {
         for (digest, (last_used, _)) in &*self.images.lock().unwrap() {
             let registry = self.registries.lock().unwrap().get(digest).cloned();
             let registry = registry.as_deref();
-            visit(ImagePin { digest, reference: registry, registry, last_used: *last_used });
+            visit(ImagePin {
+                digest,
+                reference: registry,
+                registry,
+                last_used: *last_used,
+                only_here: self.only_here.lock().unwrap().contains(digest),
+            });
         }
         self.check()
     }
