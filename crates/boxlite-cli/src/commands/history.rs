@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::args::{Layout, OutputFormat};
 use crate::render::{history_table, json, print};
 use crate::report::{CommandFailure, Exit, Topic};
+use crate::terminal::output_width;
 
 /// `history`.
 #[derive(Debug, Args)]
@@ -41,7 +42,10 @@ pub(super) async fn history(runtime: &Runtime, args: HistoryArgs) -> Result<Exit
         Layout::Template(template) => {
             steps.iter().map(|step| template.line(step)).collect::<Result<String, CommandFailure>>()?
         }
-        Layout::Whole(OutputFormat::Table) => history_table(&steps, args.no_trunc, Timestamp::now()),
+        Layout::Whole(OutputFormat::Table) => {
+            let width = output_width().filter(|_| !args.no_trunc);
+            history_table(&steps, args.no_trunc, Timestamp::now(), width)
+        }
     };
     print(&text).map(|()| Exit::OK)
 }

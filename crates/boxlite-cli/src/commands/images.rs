@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::args::FormatArgs;
 use crate::render::{formatted, image_table, print};
 use crate::report::{CommandFailure, Exit, Topic};
+use crate::terminal::output_width;
 
 /// `images`.
 #[derive(Debug, Args)]
@@ -29,7 +30,8 @@ pub(super) async fn images(runtime: &Runtime, args: ImagesArgs) -> Result<Exit, 
             .map(|image| if args.no_trunc { image.digest.to_string() } else { image.short_id() } + "\n")
             .collect(),
         format => formatted(format, images.as_slice(), |images| {
-            image_table(images, args.no_trunc, Timestamp::now())
+            let width = output_width().filter(|_| !args.no_trunc);
+            image_table(images, args.no_trunc, Timestamp::now(), width)
         })?,
     };
     print(&text).map(|()| Exit::OK)

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::args::{Layout, OutputFormat};
 use crate::render::{BoxColumns, box_table, json, print};
 use crate::report::{CommandFailure, Exit, Topic};
+use crate::terminal::output_width;
 
 /// `ls`.
 #[derive(Debug, Args)]
@@ -45,7 +46,8 @@ pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, Comman
             boxes.iter().rev().map(|info| template.line(info)).collect::<Result<String, CommandFailure>>()?
         }
         Layout::Whole(OutputFormat::Table) => {
-            let columns = BoxColumns { whole: args.no_trunc, size: args.size };
+            let width = output_width().filter(|_| !args.no_trunc);
+            let columns = BoxColumns { whole: args.no_trunc, size: args.size, width };
             // Newest first: people look for what they just made.
             let newest: Vec<BoxInfo> = boxes.into_iter().rev().collect();
             box_table(&newest, columns, Timestamp::now())

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use crate::args::{Layout, OutputFormat};
 use crate::render::{BoxFigures, json, print, stats_table};
 use crate::report::{CommandFailure, Exit, Topic};
-use crate::terminal::Interruptions;
+use crate::terminal::{Interruptions, output_width};
 
 /// How often figures are taken.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ fn text(args: &StatsArgs, figures: &[BoxFigures]) -> Result<String, CommandFailu
         Layout::Template(template) => figures.iter().map(|figures| template.line(figures)).collect(),
         Layout::Whole(OutputFormat::Table) => {
             let clear = !args.no_stream && std::io::IsTerminal::is_terminal(&std::io::stdout());
-            Ok(format!("{}{}", if clear { CLEAR } else { "" }, stats_table(figures)))
+            Ok(format!("{}{}", if clear { CLEAR } else { "" }, stats_table(figures, output_width())))
         }
     }
 }

@@ -4,6 +4,7 @@ use boxlite::settings::Bytes;
 use boxlite::{BoxInfo, BoxState, HistoryEntry, Image, MainProcess, Reference};
 use jiff::Timestamp;
 
+use super::table::shortened;
 use super::{TextTable, ago, span};
 
 /// The columns that `ls` shows of each box.
@@ -13,6 +14,8 @@ pub(crate) struct BoxColumns {
     pub(crate) whole: bool,
     /// Show the bytes allocated to each box's disk.
     pub(crate) size: bool,
+    /// Columns of the terminal that the table is for, if it is for one.
+    pub(crate) width: Option<usize>,
 }
 
 const MAX_COMMAND_CHARS: usize = 24;
@@ -43,7 +46,7 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
         }
         table.row(row);
     }
-    table.text()
+    table.text_within(columns.width)
 }
 
 /// Writes the state of a box and since when it has had it.
@@ -84,13 +87,6 @@ fn reason(info: &BoxInfo, whole: bool) -> String {
     info.reason.as_deref().map(|reason| format!(" ({})", shortened(reason, limit))).unwrap_or_default()
 }
 
-fn shortened(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit {
-        return text.to_owned();
-    }
-    text.chars().take(limit - 1).chain(['…']).collect()
-}
-
 fn command(main: &MainProcess, whole: bool) -> String {
     let words = match main {
         MainProcess::Idle => return "(idle)".to_owned(),
@@ -107,8 +103,8 @@ fn ports(info: &BoxInfo) -> String {
     info.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns images as a table, one row per name, with times relative to `now`.
-pub(crate) fn image_table(images: &[Image], whole: bool, now: Timestamp) -> String {
+/// Returns images as a table, one row per name, with times relative to `now`, for a terminal of so many columns.
+pub(crate) fn image_table(images: &[Image], whole: bool, now: Timestamp, width: Option<usize>) -> String {
     let mut table = TextTable::new(&["IMAGE", "ID", "PULLED", "LAST USED", "LAYERS"]);
     for image in images {
         let id = if whole { image.digest.to_string() } else { image.short_id() };
@@ -126,11 +122,16 @@ pub(crate) fn image_table(images: &[Image], whole: bool, now: Timestamp) -> Stri
             ]);
         }
     }
-    table.text()
+    table.text_within(width)
 }
 
-/// Returns the steps of an image's making as a table, with times relative to `now`.
-pub(crate) fn history_table(steps: &[HistoryEntry], whole: bool, now: Timestamp) -> String {
+/// Returns the steps of an image's making as a table, with times relative to `now`, for a terminal of so many columns.
+pub(crate) fn history_table(
+    steps: &[HistoryEntry],
+    whole: bool,
+    now: Timestamp,
+    width: Option<usize>,
+) -> String {
     const MAX_STEP_CHARS: usize = 45;
     let mut table = TextTable::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
     for step in steps {
@@ -149,7 +150,7 @@ pub(crate) fn history_table(steps: &[HistoryEntry], whole: bool, now: Timestamp)
             step.comment.clone(),
         ]);
     }
-    table.text()
+    table.text_within(width)
 }
 
 /// Returns a canonical reference without the parts that Docker users leave out.

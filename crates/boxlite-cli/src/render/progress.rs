@@ -88,10 +88,11 @@ impl ProgressSink for TerminalProgress {
     }
 }
 
+/// The bar gives way where the terminal is narrow, and each drawing asks for its width anew.
+const BAR: &str = "{prefix} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4} {msg}";
+
 fn transfer(bytes: u64) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{prefix} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:<10} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(bytes).with_style(style)
 }
 

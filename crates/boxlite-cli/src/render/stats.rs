@@ -61,8 +61,8 @@ fn percent(part: u64, whole: u64) -> f64 {
     (part as f64 / whole as f64 * 10_000.0).round() / 100.0
 }
 
-/// Returns the figures as a table.
-pub(crate) fn stats_table(all: &[BoxFigures]) -> String {
+/// Returns the figures as a table for a terminal of so many columns.
+pub(crate) fn stats_table(all: &[BoxFigures], width: Option<usize>) -> String {
     let mut table = TextTable::new(&[
         "BOX ID",
         "NAME",
@@ -89,7 +89,7 @@ pub(crate) fn stats_table(all: &[BoxFigures]) -> String {
             figures.processes.map_or_else(|| "--".to_owned(), |count| count.to_string()),
         ]);
     }
-    table.text()
+    table.text_within(width)
 }
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
         let known = BoxFigures::of(&measured(2000, 350), Some(&measured(1000, 100)), 1 << 20);
         let unknown =
             Consumption { guest: None, disk_allocated: None, state: BoxState::Paused, ..measured(0, 0) };
-        let text = stats_table(&[known, BoxFigures::of(&unknown, None, 0)]);
+        let text = stats_table(&[known, BoxFigures::of(&unknown, None, 0)], None);
         let line =
             |index: usize| text.lines().nth(index).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(line(1), "0123456789ab web 25.00% 64 MiB / 256 MiB 25.00% 5 MiB (+4 MiB) -- / -- 4");

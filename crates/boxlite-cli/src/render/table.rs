@@ -13,6 +13,9 @@ pub(crate) struct TextTable {
 /// Spaces between columns.
 const GAP: usize = 3;
 
+/// No column is cut below this, so that ids and short names stay whole.
+const MIN_CUT: usize = 12;
+
 impl TextTable {
     /// Starts a table with a heading.
     pub(crate) fn new(heading: &[&str]) -> Self {
@@ -31,25 +34,55 @@ impl TextTable {
 
     /// Returns the table as text.
     pub(crate) fn text(&self) -> String {
+        self.text_within(None)
+    }
+
+    /// Returns the table as text of at most `width` columns, where that is possible: the widest columns are cut, which shows,
+    /// and none below [`MIN_CUT`].
+    pub(crate) fn text_within(&self, width: Option<usize>) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
+        let mut widths: Vec<usize> = (0..columns)
             .map(|column| {
                 self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
             })
             .map(Option::unwrap_or_default)
             .collect();
+        if let Some(width) = width {
+            cut_to(&mut widths, width);
+        }
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + GAP));
+                let cell = shortened(cell, *width);
+                let length = cell.chars().count();
+                line.push_str(&cell);
+                line.extend(std::iter::repeat_n(' ', width - length + GAP));
             }
             text.push_str(line.trim_end());
             text.push('\n');
         }
         text
     }
+}
+
+/// Cuts the widest of the columns until all of them fit, or until none is wider than [`MIN_CUT`].
+fn cut_to(widths: &mut [usize], most: usize) {
+    let gaps = GAP * widths.len().saturating_sub(1);
+    let mut over = (widths.iter().sum::<usize>() + gaps).saturating_sub(most);
+    while over > 0 {
+        let Some(widest) = widths.iter_mut().filter(|width| **width > MIN_CUT).max() else { return };
+        *widest -= 1;
+        over -= 1;
+    }
+}
+
+/// Returns `text` cut to `limit` characters, with a sign of it.
+pub(super) fn shortened(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Writes a past time, as in `3 minutes ago`.

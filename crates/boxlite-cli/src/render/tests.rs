@@ -62,7 +62,7 @@ fn boxes_as_a_table() {
         options: BoxOptions { main: MainProcess::Idle, ..BoxOptions::default() },
         ..info("idle", BoxState::Created)
     };
-    let columns = BoxColumns { whole: false, size: true };
+    let columns = BoxColumns { whole: false, size: true, width: None };
     assert_eq!(
         box_table(&[running, stopped, failed, idle], columns, now()),
         "\
@@ -83,7 +83,7 @@ BOX ID         IMAGE      COMMAND                     CREATED       STATUS      
 fn a_box_that_failed_or_is_paused_says_why() {
     let table = |reason: &str, state, whole| {
         let info = BoxInfo { reason: Some(reason.into()), ..info("web", state) };
-        box_table(&[info], BoxColumns { whole, size: false }, now())
+        box_table(&[info], BoxColumns { whole, size: false, width: None }, now())
     };
     let pause = "host disk: 245 MiB free, resumes at 384 MiB";
     assert!(table(pause, BoxState::Paused, false).contains(&format!(" Paused ({pause}) ")));
@@ -335,4 +335,20 @@ BOX ID         OVERLAYS   LOGS   BELOW (SHARED)
 `boxlite gc` would free 2 MiB; 0 B are shared between boxes
 "
     );
+}
+
+/// Mutations tried: no cut; one that cuts ids; a heading that is not cut with its column.
+#[test]
+fn a_table_fits_its_terminal_and_is_whole_for_a_pipe() {
+    let mut table = TextTable::new(&["BOX ID", "A LONG HEADING THAT IS", "NAME"]);
+    table.row(["0123456789ab".to_owned(), "x".repeat(60), "n".repeat(30)]);
+    let whole = table.text();
+    assert!(whole.contains(&"x".repeat(60)) && whole.contains(&"n".repeat(30)));
+    let fitted = table.text_within(Some(60));
+    assert!(fitted.lines().all(|line| line.chars().count() <= 60), "{fitted}");
+    let row = fitted.lines().nth(1).unwrap();
+    assert!(row.starts_with("0123456789ab   xxx") && row.matches('…').count() == 2, "{fitted}");
+    assert_eq!(table.text_within(Some(200)), whole);
+    // Narrower than that, ids stay whole, and the terminal wraps.
+    assert!(table.text_within(Some(5)).contains("0123456789ab   xxxxxxxxxxx…   nnnnnnnnnnn…"));
 }

@@ -11,4 +11,4 @@ mod tty;
 
 pub(crate) use session::{SessionExit, Wiring, conclude, connect, detach_from};
 pub(crate) use signals::Interruptions;
-pub(crate) use tty::{QuietTerminal, window_size_or_default};
+pub(crate) use tty::{QuietTerminal, output_width, window_size_or_default};

@@ -16,6 +16,12 @@ pub(super) fn window_size() -> Option<WindowSize> {
     (size.ws_row > 0 && size.ws_col > 0).then_some(WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
+/// Returns the columns of the terminal that standard output is, if it is one.
+pub(crate) fn output_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
+    (size.ws_col > 0).then(|| size.ws_col.into())
+}
+
 /// Returns [`window_size`], or the default.
 pub(crate) fn window_size_or_default() -> WindowSize {
     window_size().unwrap_or(DEFAULT_SIZE)
