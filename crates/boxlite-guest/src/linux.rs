@@ -27,6 +27,14 @@ pub(crate) fn fork() -> io::Result<ForkSide> {
     }
 }
 
+/// Bytes of a page of memory.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: the call reads a constant of the system.
+    #[allow(unsafe_code)]
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
+
 /// Ends a forked child without running any of the parent's exit handlers.
 pub(crate) fn exit_child(code: i32) -> ! {
     // SAFETY: _exit takes any value and touches no memory.

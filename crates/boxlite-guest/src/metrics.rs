@@ -59,6 +59,11 @@ fn memory_field(meminfo: &str, name: &str) -> u64 {
     kibibytes.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// Returns the bytes of memory that the kernel manages.
+pub(crate) fn memory_total() -> u64 {
+    memory_field(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:")
+}
+
 fn count_processes() -> u32 {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let is_process = |entry: std::fs::DirEntry| {
@@ -71,7 +76,7 @@ fn count_processes() -> u32 {
 }
 
 /// Reads the flags of `/proc/<pid>/stat`, its ninth field. The second is a name in parentheses with any characters in it.
-fn is_kernel_thread(stat: &str) -> bool {
+pub(crate) fn is_kernel_thread(stat: &str) -> bool {
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let flags = after_name.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
     flags.is_some_and(|flags| flags & KERNEL_THREAD != 0)

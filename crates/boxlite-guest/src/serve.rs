@@ -211,7 +211,8 @@ impl GuestLoop<'_> {
                 | Op::CopyOut { .. }
                 | Op::Tree { .. }
                 | Op::Dial { .. }
-                | Op::Stat { .. }) => self.start(op),
+                | Op::Stat { .. }
+                | Op::Processes { .. }) => self.start(op),
             },
         }
     }
@@ -236,7 +237,7 @@ impl GuestLoop<'_> {
         match refusal {
             Some((kind, _, message)) if is_exec => self.answer(OpEvent::ExecFailed { id, kind, message }),
             Some((_, kind, message)) => self.answer(OpEvent::Failed { id, kind, message }),
-            None => match Task::start(op, &self.config.hostname) {
+            None => match Task::start(op, self.config) {
                 Ok(task) => {
                     self.tasks.insert(id, task);
                     Ok(())

@@ -22,7 +22,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::report::JailReport;
+use crate::report::{JailReport, MeasureState};
 use crate::spec::CgroupSpec;
 
 /// The directory of all groups.
@@ -33,6 +33,9 @@ const END: &str = "cgroup.kill";
 
 /// One processor's time in microseconds of each period.
 const CPU_PERIOD: u64 = 100_000;
+
+/// The measure of the controller `cpu`.
+const PROCESSOR_LIMIT: &str = "processor limit";
 
 /// How often a group is made again that somebody else swept away in between, or is about to.
 const ATTEMPTS: usize = 100;
@@ -109,7 +112,7 @@ fn controllers(spec: &CgroupSpec) -> [Controller; 3] {
         },
         Controller {
             name: "cpu",
-            measure: "processor limit",
+            measure: PROCESSOR_LIMIT,
             unified: vec![("cpu.max", format!("{quota} {CPU_PERIOD}"))],
             legacy: vec![
                 ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
@@ -251,6 +254,21 @@ pub fn adopt(name: &str, process: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a group of this host bounds processor time, found by making one and removing it again.
+///
+/// # Errors
+/// Why it does not, in words for people.
+pub fn bounds_processors() -> Result<(), String> {
+    let mut report = JailReport::default();
+    let spec = CgroupSpec::of_box(&format!("probe-cpu-{}", std::process::id()), 1 << 30, 1);
+    Cgroup::make(&spec, &mut report).remove();
+    match report.state(PROCESSOR_LIMIT) {
+        Some(MeasureState::InForce(_)) => Ok(()),
+        Some(MeasureState::Missing(why)) => Err(why.clone()),
+        None => Err("no control group could be made".into()),
+    }
 }
 
 /// Removes the group `name` from every hierarchy where nobody is in it.

@@ -38,7 +38,7 @@ mod seclude;
 mod spec;
 mod stage;
 
-pub use cgroup::{adopt as adopt_into_group, memory_used, remove as remove_group};
+pub use cgroup::{adopt as adopt_into_group, bounds_processors, memory_used, remove as remove_group};
 pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};
 pub use error::{JailError, JailResult};
 pub use launch::{Jailed, JailedProgram, JailerAnswer, Launching, begin, launch};

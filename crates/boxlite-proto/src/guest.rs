@@ -73,6 +73,12 @@ pub struct BootConfig {
     pub grow_root: bool,
     /// Additional lines for `/etc/hosts`.
     pub extra_hosts: Vec<HostEntry>,
+    /// Limits of every process that the agent starts, in place of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Parameters of the kernel, set once the network is up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<Sysctl>,
     /// The host's clock in nanoseconds since the epoch; 0 leaves the guest's clock alone.
     pub clock_unix_nanos: u64,
     /// Random bytes that no other guest has, which reseed the kernel's generator; none leaves it alone.
@@ -99,6 +105,71 @@ pub struct HostEntry {
     pub name: String,
     /// Address in text form.
     pub address: String,
+}
+
+/// A limit of each process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// What is limited.
+    pub kind: UlimitKind,
+    /// Limit in force, in the kernel's unit; `None` for none.
+    pub soft: Option<u64>,
+    /// Most that a process without privileges may raise it to; `None` for no bound.
+    pub hard: Option<u64>,
+}
+
+/// What a [`Ulimit`] limits: the kernel's `RLIMIT_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names are those of getrlimit(2)")]
+pub enum UlimitKind {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+impl UlimitKind {
+    /// Every kind with its name, as Docker's users write it.
+    pub const NAMES: [(&'static str, Self); 16] = [
+        ("as", Self::As),
+        ("core", Self::Core),
+        ("cpu", Self::Cpu),
+        ("data", Self::Data),
+        ("fsize", Self::Fsize),
+        ("locks", Self::Locks),
+        ("memlock", Self::Memlock),
+        ("msgqueue", Self::Msgqueue),
+        ("nice", Self::Nice),
+        ("nofile", Self::Nofile),
+        ("nproc", Self::Nproc),
+        ("rss", Self::Rss),
+        ("rtprio", Self::Rtprio),
+        ("rttime", Self::Rttime),
+        ("sigpending", Self::Sigpending),
+        ("stack", Self::Stack),
+    ];
+}
+
+/// A parameter of the guest's kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// Its path below `/proc/sys`, such as `net/core/somaxconn`.
+    pub path: String,
+    /// What is written to it.
+    pub value: String,
 }
 
 /// One virtiofs mount.

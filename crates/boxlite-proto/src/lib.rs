@@ -76,9 +76,13 @@ mod stream;
 pub use error::ProtoError;
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
 pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
-pub use guest::{BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, TmpfsMount, ToGuest};
+pub use guest::{
+    BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, Sysctl, TmpfsMount, ToGuest,
+    Ulimit, UlimitKind,
+};
 pub use op::{
-    ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, Op, OpEvent, OpFailure, ProcessExit, WinSize,
+    ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, GuestProcess, GuestProcesses, Op, OpEvent,
+    OpFailure, ProcessExit, WinSize,
 };
 pub use shim::{
     MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination, ShimError, ShimReply,

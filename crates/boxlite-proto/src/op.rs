@@ -109,6 +109,11 @@ pub enum Op {
         /// Echoed in the answer.
         id: u32,
     },
+    /// List the processes: `Processes` or `Failed`.
+    Processes {
+        /// Echoed in the answer.
+        id: u32,
+    },
     /// Answered by `Pong` at once.
     Ping {
         /// Echoed in the answer.
@@ -129,6 +134,7 @@ impl Op {
             | Self::Dial { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
+            | Self::Processes { id }
             | Self::Ping { id } => *id,
         }
     }
@@ -146,6 +152,7 @@ impl Op {
             | Self::Dial { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
+            | Self::Processes { id }
             | Self::Ping { id } => *id = renumbered,
         }
         self
@@ -215,6 +222,13 @@ pub enum OpEvent {
         /// The figures.
         metrics: GuestMetrics,
     },
+    /// Answer to `Processes`.
+    Processes {
+        /// Echo of the request.
+        id: u32,
+        /// The list.
+        list: GuestProcesses,
+    },
     /// Answer to `Ping`.
     Pong {
         /// Echo of the request.
@@ -241,6 +255,7 @@ impl OpEvent {
             | Self::Copied { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id, .. }
+            | Self::Processes { id, .. }
             | Self::Pong { id }
             | Self::Failed { id, .. } => *id,
         }
@@ -256,6 +271,7 @@ impl OpEvent {
             | Self::Copied { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id, .. }
+            | Self::Processes { id, .. }
             | Self::Pong { id }
             | Self::Failed { id, .. } => *id = renumbered,
         }
@@ -387,6 +403,54 @@ pub struct GuestMetrics {
     pub root_total: u64,
     /// Bytes in use on the root filesystem.
     pub root_used: u64,
+}
+
+/// The processes of a guest, threads and kernel threads left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestProcesses {
+    /// In the order of their ids.
+    pub processes: Vec<GuestProcess>,
+    /// How many more there are than the list has room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
+    /// The guest's clock, in seconds since the epoch.
+    pub now: i64,
+    /// Bytes of memory that the guest's kernel manages.
+    pub memory_total: u64,
+}
+
+/// One process of a guest, as its `/proc` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestProcess {
+    /// Process id.
+    pub pid: u32,
+    /// That of its parent.
+    pub ppid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Name of that user by the image's `/etc/passwd`, or the number.
+    pub user: String,
+    /// Terminal, such as `pts/0`; `None` where it has none.
+    pub terminal: Option<String>,
+    /// The kernel's letter for its state, such as `R` or `S`.
+    pub state: char,
+    /// Its start, in seconds since the epoch.
+    pub started: i64,
+    /// Processor time in milliseconds.
+    pub cpu_ms: u64,
+    /// Bytes of its address space.
+    pub virtual_bytes: u64,
+    /// Bytes of it in memory.
+    pub resident_bytes: u64,
+    /// Number of threads.
+    pub threads: u32,
+    /// Niceness.
+    pub nice: i32,
+    /// Short name.
+    pub name: String,
+    /// Command line, its arguments separated by spaces and cut where it is very long; the name in brackets where
+    /// it has none.
+    pub command: String,
 }
 
 // The signature is serde's.

@@ -146,6 +146,9 @@ pub struct NetworkUsage {
     /// Bytes of the frames that were handed to the guest.
     #[serde(default)]
     pub received_bytes: u64,
+    /// Connections that the guest has asked for at ports of the host's loopback; `None` where it may reach none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_connections: Option<u64>,
     /// What its list of allowed destinations refused; `None` where it has no list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusals: Option<NetworkRefusals>,

@@ -1,4 +1,5 @@
-//! The paths of this host that a request may name: those below the directories that the operator allowed.
+//! What of this host a request may name, because the operator allowed it: paths below some directories, and ports of its
+//! loopback.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,10 +7,11 @@ use std::path::{Path, PathBuf};
 use boxlite::parse_volume;
 use boxlite::{BoxOptions, Error, ErrorKind, Reference, Result};
 
-/// The directories below which requests may name paths.
+/// The directories below which requests may name paths, and the ports of the loopback that boxes may reach.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AllowedPaths {
     allowed: Vec<PathBuf>,
+    ports: Vec<u16>,
 }
 
 impl AllowedPaths {
@@ -19,7 +21,24 @@ impl AllowedPaths {
             std::fs::canonicalize(path)
                 .map_err(|error| Error::io("resolving the allowed directory", path, error))
         };
-        Ok(Self { allowed: directories.iter().map(canonical).collect::<Result<_>>()? })
+        Ok(Self { allowed: directories.iter().map(canonical).collect::<Result<_>>()?, ports: Vec::new() })
+    }
+
+    /// Allows boxes to reach these TCP ports of this host's loopback as well.
+    #[must_use]
+    pub(crate) fn with_host_ports(self, ports: &[u16]) -> Self {
+        Self { ports: ports.to_vec(), ..self }
+    }
+
+    /// Refuses ports of this host's loopback that the operator has not allowed.
+    pub(crate) fn host_ports(&self, wanted: &[u16]) -> Result<()> {
+        match wanted.iter().find(|port| !self.ports.contains(port)) {
+            None => Ok(()),
+            Some(port) => Err(Error::new(
+                ErrorKind::Denied,
+                format!("port {port} of the server's host is none that `boxlite serve --allow-host` names"),
+            )),
+        }
     }
 
     /// Returns the options with every path in them checked and its symbolic links resolved; may block.
@@ -27,6 +46,7 @@ impl AllowedPaths {
     /// # Errors
     /// `Denied` for a path that is not allowed, whether or not it exists.
     pub(crate) fn check(&self, options: BoxOptions) -> Result<BoxOptions> {
+        self.host_ports(&options.allow_host)?;
         let image = self.image(&options.image)?;
         let volumes = self.volumes(&options.volumes)?;
         let kernel = options.kernel.as_deref().map(|path| self.path(path)).transpose()?;
@@ -144,6 +164,23 @@ mod tests {
             AllowedPaths::default().path(&root.join("allowed/in")).unwrap_err().kind(),
             ErrorKind::Denied
         );
+    }
+
+    /// Mutation tried: without the check in `check`, a client reaches what listens on the server's loopback.
+    #[test]
+    fn only_ports_that_the_operator_names_are_reached() {
+        let allowed = AllowedPaths::default().with_host_ports(&[5432]);
+        let options = |allow_host: &[u16]| BoxOptions {
+            image: "alpine".into(),
+            allow_host: allow_host.to_vec(),
+            ..BoxOptions::default()
+        };
+        assert_eq!(allowed.check(options(&[5432])).unwrap().allow_host, [5432]);
+        let refused = allowed.check(options(&[5432, 22])).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Denied);
+        assert!(refused.to_string().contains("port 22"), "{refused}");
+        assert!(AllowedPaths::default().host_ports(&[80]).is_err());
+        AllowedPaths::default().host_ports(&[]).unwrap();
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct ServerOptions {
     pub tls: Option<TlsFiles>,
     /// Directories below which requests may name paths of this host.
     pub allowed_paths: Vec<PathBuf>,
+    /// TCP ports of this host's loopback that requests may let boxes reach.
+    pub allowed_host_ports: Vec<u16>,
     /// How often to collect garbage, if at all; the first time when the server begins.
     pub gc_interval: Option<Duration>,
     /// Most connections of one address, or of one /64 network of IPv6. Behind a proxy, all clients share its address.
@@ -115,6 +117,7 @@ impl Default for ServerOptions {
             keys_file: None,
             tls: None,
             allowed_paths: Vec::new(),
+            allowed_host_ports: Vec::new(),
             gc_interval: Some(Duration::from_secs(3600)),
             max_peer_connections: ConnectionLimits::default().max_per_peer,
         }
@@ -148,7 +151,7 @@ impl Server {
                 options.address.ip()
             )));
         }
-        let allowed = AllowedPaths::new(&options.allowed_paths)?;
+        let allowed = AllowedPaths::new(&options.allowed_paths)?.with_host_ports(&options.allowed_host_ports);
         Ok(Self {
             address: options.address,
             gate,

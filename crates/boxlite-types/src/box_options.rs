@@ -37,6 +37,9 @@ pub struct BoxOptions {
     pub hostname: Option<String>,
     /// Virtual processors.
     pub cpus: u32,
+    /// Most processor time, in hundredths of one processor; as much as `cpus` processors have when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<u32>,
     /// Guest memory in bytes.
     pub memory: u64,
     /// Whether the guest may run virtual machines of its own, at the host's risk: its kernel then has the code of the
@@ -64,8 +67,29 @@ pub struct BoxOptions {
     pub read_only: bool,
     /// Published ports, `[[IP:][HOST]:]BOX[/tcp|/udp]`; see [`crate::parse_ports`].
     pub ports: Vec<String>,
+    /// Besides, each port that the image exposes is published at a free port of the host.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub publish_all: bool,
     /// How the box reaches the network.
     pub network: NetworkMode,
+    /// TCP ports of the host's loopback that the box reaches through its gateway, 10.0.2.2.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_host: Vec<u16>,
+    /// Names that the box resolves by itself, `NAME:IP` or `NAME:host-gateway`; see [`crate::AddedHost`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add_host: Vec<String>,
+    /// Addresses of name servers in place of the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
+    /// Domains below which the box's resolver looks for short names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_search: Vec<String>,
+    /// Limits of each process, `TYPE=SOFT[:HARD]`; see [`crate::parse_ulimits`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<String>,
+    /// Parameters of the guest's kernel, `NAME=VALUE`; see [`crate::parse_sysctls`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<String>,
     /// All that the box may reach, `NAME|*.NAME|ADDRESS[/PREFIX][:PORT]`; without any it reaches whatever boxes reach.
     /// See [`crate::AllowRule`].
     pub allow_net: Vec<String>,
@@ -105,6 +129,7 @@ impl Default for BoxOptions {
             stdin: false,
             hostname: None,
             cpus: 1,
+            cpu_limit: None,
             memory: 256 << 20,
             nested: false,
             kernel: None,
@@ -116,7 +141,14 @@ impl Default for BoxOptions {
             shm_size: None,
             read_only: false,
             ports: Vec::new(),
+            publish_all: false,
             network: NetworkMode::User,
+            allow_host: Vec::new(),
+            add_host: Vec::new(),
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            ulimits: Vec::new(),
+            sysctls: Vec::new(),
             allow_net: Vec::new(),
             auto_remove: false,
             restart: RestartPolicy::No,

@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod execution;
 pub mod gc;
+mod guest_options;
 mod host;
 mod image;
 mod image_requests;
@@ -41,13 +42,20 @@ pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS}
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome};
-pub use boxlite_proto::{GuestMetrics, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination};
+pub use boxlite_proto::{
+    GuestMetrics, GuestProcess, GuestProcesses, NetworkRefusals, NetworkUsage, RefusalKind,
+    RefusedDestination,
+};
 pub use change::{ChangeKind, CommitOptions, FileChange};
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use event::{EventAction, EventOptions, EventPage, EventPosition, EventSubject, HomeEvent};
 pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
+pub use guest_options::{
+    AddedHost, AddedHostTarget, MAX_ADDED_HOSTS, MAX_HOST_PORTS, MAX_NAME_SERVERS, check_host_ports,
+    parse_name_servers, parse_search_domains, parse_sysctls, parse_ulimits,
+};
 pub use host::{
     Acceleration, AssetReport, HostInfo, HostMemory, JailInfo, JailMeasure, MemoryInfo, Origin, SettingLine,
     SpaceInfo,

@@ -35,6 +35,9 @@ pub struct UpdateOptions {
     /// As in [`BoxOptions::cpus`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
+    /// As in [`BoxOptions::cpu_limit`]; `Some(None)` takes the limit away.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<Option<u32>>,
     /// More environment, in place of what has the same names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
@@ -44,6 +47,9 @@ pub struct UpdateOptions {
     /// All that the box may reach, as in [`BoxOptions::allow_net`]; an empty list lets it reach what boxes reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_net: Option<Vec<String>>,
+    /// All ports of the host's loopback that the box reaches, as in [`BoxOptions::allow_host`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_host: Option<Vec<u16>>,
 }
 
 /// How to clone a box; what is absent is the origin's.
@@ -78,17 +84,21 @@ impl UpdateOptions {
             idle_timeout,
             memory,
             cpus,
+            cpu_limit,
             env,
             ports,
             allow_net,
+            allow_host,
         } = self;
         disk_io.is_some()
             || idle_timeout.is_some()
             || memory.is_some()
             || cpus.is_some()
+            || cpu_limit.is_some()
             || !env.is_empty()
             || ports.is_some()
             || allow_net.is_some()
+            || allow_host.is_some()
     }
 
     /// Returns `options` with these changes.
@@ -103,9 +113,11 @@ impl UpdateOptions {
             restart,
             memory,
             cpus,
+            cpu_limit,
             env,
             ports,
             allow_net,
+            allow_host,
         } = self.clone();
         options.name = name.or(options.name);
         options.disk_quota = disk_quota.unwrap_or(options.disk_quota);
@@ -115,8 +127,10 @@ impl UpdateOptions {
         options.restart = restart.unwrap_or(options.restart);
         options.memory = memory.unwrap_or(options.memory);
         options.cpus = cpus.unwrap_or(options.cpus);
+        options.cpu_limit = cpu_limit.unwrap_or(options.cpu_limit);
         options.ports = ports.unwrap_or(options.ports);
         options.allow_net = allow_net.unwrap_or(options.allow_net);
+        options.allow_host = allow_host.unwrap_or(options.allow_host);
         set_variables(&mut options.env, env);
         options
     }
@@ -148,7 +162,9 @@ fn set_variables(env: &mut Vec<String>, more: Vec<String>) {
 /// Tells a value that is absent from one that is `null`.
 // That is what the two levels are for.
 #[allow(clippy::option_option)]
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

@@ -70,16 +70,17 @@ pub use boxlite_home::settings::{self, Settings, SettingsOptions, SettingsVariab
 pub use boxlite_storage::image::RegistryPolicy;
 pub use boxlite_storage::reference::Reference;
 pub use boxlite_types::{
-    Acceleration, Activity, Adoption, ArchiveFormat, AssetReport, BoxFilter, BoxInfo, BoxOptions, BoxState,
-    ChangeKind, CloneOptions, CommitOptions, Consumption, CopyOptions, Digest, Error, ErrorCause, ErrorKind,
-    EventAction, EventOptions, EventPage, EventPosition, EventSubject, ExecOptions, Execution,
+    Acceleration, Activity, AddedHost, Adoption, ArchiveFormat, AssetReport, BoxFilter, BoxInfo, BoxOptions,
+    BoxState, ChangeKind, CloneOptions, CommitOptions, Consumption, CopyOptions, Digest, Error, ErrorCause,
+    ErrorKind, EventAction, EventOptions, EventPage, EventPosition, EventSubject, ExecOptions, Execution,
     ExecutionControl, ExitStatus, FileChange, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics,
-    HistoryEntry, HomeEvent, HostInfo, HostMemory, Image, ImageConfig, JailInfo, JailMeasure, Layer,
-    ListOptions, LogLine, LogOptions, Login, MainProcess, MemoryInfo, NetworkMode, NetworkRefusals,
-    NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress,
-    ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions, QuotaUse, RefusalKind,
-    RefusedDestination, Removal, RemoveOptions, RestartPolicy, Result, RunOutcome, SettingLine, Shortage,
-    SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire,
+    GuestProcess, GuestProcesses, HistoryEntry, HomeEvent, HostInfo, HostMemory, Image, ImageConfig,
+    JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, Login, MainProcess, MemoryInfo,
+    NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause,
+    Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions,
+    QuotaUse, RefusalKind, RefusedDestination, Removal, RemoveOptions, RestartPolicy, Result, RunOutcome,
+    SettingLine, Shortage, SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc,
+    parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::parse_volume;

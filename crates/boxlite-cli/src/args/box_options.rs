@@ -8,6 +8,7 @@ use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy, RestartPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::container::ContainerArgs;
+use super::guest::{GuestArgs, Processors};
 use super::mount::MountArg;
 use super::process::ProcessArgs;
 use super::values::{seconds, signal_name};
@@ -37,9 +38,9 @@ pub(crate) struct BoxArgs {
     /// Label the box
     #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
     labels: Vec<String>,
-    /// Virtual processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
-    cpus: u32,
+    /// Virtual processors; of a fraction, such as 0.5 or 1.5, the box has so much time
+    #[arg(long, value_name = "N", default_value = "1")]
+    cpus: Processors,
     /// Memory of the box
     #[arg(short, long, value_name = "SIZE", default_value = "256m")]
     memory: Bytes,
@@ -113,6 +114,8 @@ pub(crate) struct BoxArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+    #[command(flatten)]
     pub(crate) container: ContainerArgs,
     /// The image, then what to run in it instead of its own command
     ///
@@ -172,7 +175,7 @@ impl BoxArgs {
             "" => Vec::new(),
             _ => vec![program],
         });
-        Ok(BoxOptions {
+        let options = BoxOptions {
             image,
             pull: self.pull.into(),
             insecure: self.insecure,
@@ -185,7 +188,8 @@ impl BoxArgs {
             tty: process.tty,
             stdin: process.interactive,
             hostname: self.hostname,
-            cpus: self.cpus,
+            cpus: self.cpus.count,
+            cpu_limit: self.cpus.limit,
             memory: self.memory.0,
             nested: self.nested,
             kernel: self.kernel,
@@ -210,7 +214,9 @@ impl BoxArgs {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             claim: self.claim.map(|bytes| bytes.0),
-        })
+            ..BoxOptions::default()
+        };
+        Ok(self.guest.applied_to(options))
     }
 }
 

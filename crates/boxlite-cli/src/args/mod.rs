@@ -2,11 +2,13 @@
 
 mod box_options;
 mod container;
+mod guest;
 mod mount;
 mod process;
 mod values;
 
 pub(crate) use box_options::BoxArgs;
+pub(crate) use guest::Processors;
 pub(crate) use process::{ProcessArgs, variables};
 pub(crate) use values::{moment, signal};
 

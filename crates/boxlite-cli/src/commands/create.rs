@@ -13,7 +13,7 @@ pub(super) async fn create(
     environment: &Environment,
     mut args: BoxArgs,
 ) -> Result<Exit, CommandFailure> {
-    if let Some(text) = args.container.note() {
+    for text in args.container.note().into_iter().chain(args.guest.note()) {
         note(&text);
     }
     let id_file = IdFile::make(args.cidfile.take())?;

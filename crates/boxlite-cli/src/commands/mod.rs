@@ -46,6 +46,7 @@ mod stats;
 mod stop;
 mod system;
 mod tag;
+mod top;
 mod unpause;
 mod update;
 mod version;
@@ -150,6 +151,9 @@ pub(crate) enum CliCommand {
     /// Reach ports inside a running box from this host, published or not, until interrupted
     #[command(override_usage = "boxlite port-forward [OPTIONS] BOX [LOCAL:]REMOTE...")]
     PortForward(port_forward::PortForwardArgs),
+    /// List the processes in a running box
+    #[command(override_usage = "boxlite top [OPTIONS] BOX [PS OPTION]...")]
+    Top(top::TopArgs),
     /// Show what boxes consume, once a second
     Stats(stats::StatsArgs),
     /// Show what happens in the home, as lines of JSON
@@ -242,6 +246,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Pause(args) => unpause::pause(&runtime()?, args).await,
         CliCommand::Unpause(args) => unpause::unpause(&runtime()?, args).await,
         CliCommand::Events(args) => events::events(&existing()?, args).await,
+        CliCommand::Top(args) => top::top(&runtime()?, args).await,
         CliCommand::Stats(args) => stats::stats(&runtime()?, args).await,
         CliCommand::Port(args) => port::port(&runtime()?, args).await,
         CliCommand::PortForward(args) => port_forward::port_forward(&runtime()?, args).await,

@@ -32,7 +32,7 @@ pub(super) async fn run(
     environment: &Environment,
     mut args: RunArgs,
 ) -> Result<Exit, CommandFailure> {
-    if let Some(text) = args.options.container.note() {
+    for text in args.options.container.note().into_iter().chain(args.options.guest.note()) {
         note(&text);
     }
     let id_file = IdFile::make(args.options.cidfile.take())?;

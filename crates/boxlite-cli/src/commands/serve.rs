@@ -37,6 +37,9 @@ pub(crate) struct ServeArgs {
     /// Directory below which requests may name paths of this host, as images or volumes; may be repeated
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
+    /// TCP port of this host's loopback that requests may let boxes reach; may be repeated
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    allow_host: Vec<u16>,
     /// Registry that clients may use although its address is private, and insecurely if they ask; may be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_registry: Vec<String>,
@@ -95,6 +98,7 @@ pub(super) async fn serve(
         keys_file: args.keys_file,
         tls,
         allowed_paths: args.allow_path,
+        allowed_host_ports: args.allow_host,
         gc_interval: args.gc_interval.0,
         max_peer_connections: args.max_peer_connections,
     })

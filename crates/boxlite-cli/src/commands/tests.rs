@@ -84,7 +84,7 @@ fn every_option_reaches_the_library() {
         "--label",
         "bare",
         "--cpus",
-        "2",
+        "1.5",
         "-m",
         "512m",
         "--disk-size",
@@ -115,6 +115,19 @@ fn every_option_reaches_the_library() {
         "none",
         "--allow-net",
         "a.example:443",
+        "--allow-host",
+        "5432",
+        "--add-host",
+        "h:host-gateway",
+        "--dns",
+        "1.1.1.1",
+        "--dns-search",
+        "lan",
+        "--ulimit",
+        "nofile=1:2",
+        "--sysctl",
+        "a.b=c",
+        "-P",
         "--stop-signal",
         "SIGINT",
         "--stop-timeout",
@@ -135,6 +148,7 @@ fn every_option_reaches_the_library() {
         user: Some("app:app".into()),
         hostname: Some("host".into()),
         cpus: 2,
+        cpu_limit: Some(150),
         memory: 512 << 20,
         nested: true,
         kernel: Some("/k/vmlinux".into()),
@@ -148,6 +162,13 @@ fn every_option_reaches_the_library() {
         ports: words("8080:80"),
         network: NetworkMode::None,
         allow_net: words("a.example:443"),
+        allow_host: vec![5432],
+        add_host: words("h:host-gateway"),
+        dns: words("1.1.1.1"),
+        dns_search: words("lan"),
+        ulimits: words("nofile=1:2"),
+        sysctls: words("a.b=c"),
+        publish_all: true,
         labels: labels.into(),
         stop_signal: Some("SIGINT".into()),
         stop_timeout: 3,
@@ -169,7 +190,7 @@ fn bad_values_are_refused_with_what_would_be_right() {
         assert!(error.contains(part), "{line:?}: {error}");
     };
     refused(&["run", "-m", "lots", "a"], "512MiB");
-    refused(&["run", "--cpus", "0", "a"], "1..=255");
+    refused(&["run", "--cpus", "0", "a"], "from 0.05 to 255");
     refused(&["run", "--stop-signal", "NOPE", "a"], "a name such as TERM");
     refused(&["run", "--network", "host", "a"], "none, user");
     refused(&["kill", "-s", "65", "a"], "from 1 to 64");

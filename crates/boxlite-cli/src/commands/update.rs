@@ -7,7 +7,7 @@ use boxlite::{RestartPolicy, Runtime, UpdateOptions};
 use clap::Args;
 
 use super::each::each;
-use crate::args::variables;
+use crate::args::{Processors, variables};
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -43,9 +43,9 @@ struct Changes {
     /// Memory of the box
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<Bytes>,
-    /// Virtual processors
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
-    cpus: Option<u32>,
+    /// Virtual processors; of a fraction, such as 0.5 or 1.5, the box has so much time
+    #[arg(long, value_name = "N")]
+    cpus: Option<Processors>,
     /// Bytes per second that the box may read from and write to its disk, together, or `none`
     #[arg(long, value_name = "SIZE")]
     disk_io: Option<SizeOrNone>,
@@ -58,6 +58,9 @@ struct Changes {
     /// Let the box reach this and nothing else, in place of the list that it had, or `none` for no list
     #[arg(long = "allow-net", value_name = "HOST|CIDR[:PORT]")]
     allow_net: Vec<String>,
+    /// Let the box reach a TCP port of the host's loopback, in place of all that it reached, or `none`
+    #[arg(long, value_name = "PORT")]
+    allow_host: Vec<String>,
 }
 
 /// `rename`.
@@ -108,6 +111,14 @@ pub(super) fn replacement(given: Vec<String>) -> Option<Vec<String>> {
     }
 }
 
+fn host_ports(given: Option<Vec<String>>) -> Result<Option<Vec<u16>>, CommandFailure> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|_| CommandFailure::local(format!("--allow-host {text}: not a port from 1 to 65535")))
+    };
+    given.map(|texts| texts.iter().map(read).collect()).transpose()
+}
+
 pub(super) async fn update(
     runtime: &Runtime,
     environment: &Environment,
@@ -122,10 +133,12 @@ pub(super) async fn update(
         idle_timeout: changes.idle_timeout.map(|SecondsOrNone(seconds)| seconds),
         restart: changes.restart,
         memory: changes.memory.map(|Bytes(bytes)| bytes),
-        cpus: changes.cpus,
+        cpus: changes.cpus.map(|cpus| cpus.count),
+        cpu_limit: changes.cpus.map(|cpus| cpus.limit),
         env: variables(&changes.env, |name| environment.text(name))?,
         ports: replacement(changes.ports),
         allow_net: replacement(changes.allow_net),
+        allow_host: host_ports(replacement(changes.allow_host))?,
     };
     each(&args.boxes, Topic::Box, async |id: &str| {
         runtime.update(id, options.clone()).await?;

@@ -10,7 +10,6 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "image" => "use `boxlite images`, `boxlite pull`, `boxlite rmi` and `boxlite inspect`",
         "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
-        "top" => "`boxlite exec BOX ps` lists the processes of a box",
         "network" => {
             "each box has a network of its own: --network none takes it away, and -p forwards ports of the host"
         }

@@ -83,6 +83,7 @@ impl Ground {
             boot_timeout_ms: None,
             accel: self.accel,
             cpus: 1,
+            cpu_percent: 100,
             memory_bytes: 256 << 20,
             nested: false,
             origin: GuestOrigin::Boot,

@@ -14,6 +14,8 @@ mod edges;
 #[path = "../cli/execs.rs"]
 mod execs;
 mod faults;
+#[path = "../cli/guest_options.rs"]
+mod guest_options;
 #[path = "../cli/home.rs"]
 mod home;
 #[path = "../cli/idle.rs"]

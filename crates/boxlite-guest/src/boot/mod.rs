@@ -6,10 +6,12 @@
 //! | `tree` | mounts the kernel's filesystems, the host's directories and those in memory inside the root |
 //! | `etc` | sets the host name and provides `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` |
 //! | `network` | configures the loopback interface and `eth0` |
+//! | `sysctl` | sets parameters of the kernel |
 
 mod etc;
 mod network;
 mod root;
+mod sysctl;
 mod tree;
 
 use std::time::Instant;
@@ -30,8 +32,8 @@ pub(crate) struct BootedGuest {
 /// Mounts the root, enters it and sets the guest up as `config` says.
 ///
 /// # Errors
-/// One sentence for the user when the guest is unusable: no root, no `/proc`, something of `config` that cannot be mounted,
-/// or a root that cannot be made read-only.
+/// One sentence for the user when the guest is unusable: no root, no `/proc`, something of `config` that cannot be mounted
+/// or set, or a root that cannot be made read-only.
 pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     let mut timings = BootTimings::default();
     let mut warnings = Vec::new();
@@ -53,6 +55,7 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     set_limits(&mut warnings);
     warnings.extend(etc_files.install());
     warnings.extend(network::configure(config.network.as_ref()));
+    sysctl::apply(&config.sysctls)?;
     tree::mount_given(config)?;
     if config.read_only_root {
         root::make_read_only()?;

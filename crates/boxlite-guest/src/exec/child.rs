@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
-use boxlite_proto::{ExecFailure, ExecSpec, Op, OpEvent};
+use boxlite_proto::{BootConfig, ExecFailure, ExecSpec, Op, OpEvent};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::ends::ChildEnds;
-use super::{copy_in, copy_out, dial, op_error::OpError, program, stat, tree, user};
+use super::{copy_in, copy_out, dial, limits, op_error::OpError, processes, program, stat, tree, user};
 use crate::linux;
 
 /// Most bytes read of `/etc/passwd` and `/etc/group`.
@@ -20,11 +20,11 @@ const MAX_USER_LIST: u64 = 4 << 20;
 type ExecError = (ExecFailure, String);
 
 /// Carries out `op`, writes its result to `report` if it has one, and never returns.
-pub(super) fn carry_out(op: Op, hostname: &str, ends: ChildEnds, mut report: File) -> ! {
+pub(super) fn carry_out(op: Op, config: &BootConfig, ends: ChildEnds, mut report: File) -> ! {
     let id = op.id();
     let event = match op {
         Op::Exec { spec, .. } => {
-            let (kind, message) = become_program(&spec, hostname, ends);
+            let (kind, message) = become_program(&spec, config, ends);
             OpEvent::ExecFailed { id, kind, message }
         }
         Op::Dial { port, .. } => match dial(port, ends, &report) {
@@ -68,6 +68,7 @@ fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {
             Ok(OpEvent::Copied { id, bytes })
         }
         Op::Stat { path, .. } => Ok(OpEvent::Stat { id, stat: stat::describe(&path)? }),
+        Op::Processes { .. } => Ok(OpEvent::Processes { id, list: processes::list(&list("/etc/passwd")) }),
         Op::Exec { .. }
         | Op::Dial { .. }
         | Op::Signal { .. }
@@ -94,8 +95,8 @@ fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {
 }
 
 /// Replaces this process by the program. Returns only when that failed.
-fn become_program(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> ExecError {
-    match prepare(spec, hostname, ends) {
+fn become_program(spec: &ExecSpec, config: &BootConfig, ends: ChildEnds) -> ExecError {
+    match prepare(spec, config, ends) {
         Ok((candidates, argv, env)) => execute(&spec.argv[0], &candidates, &argv, &env),
         Err(failure) => failure,
     }
@@ -104,7 +105,7 @@ fn become_program(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> ExecError
 /// Paths to try, arguments and environment.
 type Program = (Vec<CString>, Vec<CString>, Vec<CString>);
 
-fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, ExecError> {
+fn prepare(spec: &ExecSpec, config: &BootConfig, ends: ChildEnds) -> Result<Program, ExecError> {
     let resources =
         |doing: &'static str| move |e: Errno| (ExecFailure::Resources, format!("{doing} failed: {e}"));
     if spec.argv.is_empty() || spec.argv[0].is_empty() {
@@ -113,7 +114,7 @@ fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, 
     let (passwd, group) = (list("/etc/passwd"), list("/etc/group"));
     let user = user::resolve(&spec.user, &spec.extra_groups, &passwd, &group)
         .map_err(|message| (ExecFailure::NoSuchUser, message))?;
-    let env = program::environment(&spec.env, hostname, &user.home, spec.tty.is_some());
+    let env = program::environment(&spec.env, &config.hostname, &user.home, spec.tty.is_some());
     let candidates = strings(&program::candidates(&spec.argv[0], &env))?;
     let (argv, env) = (strings(&spec.argv)?, strings(&env)?);
 
@@ -135,6 +136,7 @@ fn prepare(spec: &ExecSpec, hostname: &str, ends: ChildEnds) -> Result<Program, 
     linux::reset_signals();
     enter_directory(&spec.cwd, spec.create_cwd)?;
 
+    limits::set(&config.ulimits).map_err(|message| (ExecFailure::Resources, message))?;
     let gid = Gid::from_raw(user.gid);
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).map_err(resources("setting groups"))?;

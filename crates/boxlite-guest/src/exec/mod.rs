@@ -8,7 +8,8 @@
 //! | `ends` | makes the pipes or the terminal between agent and child |
 //! | `child` | runs in the child: becomes the program, or carries out the operation |
 //! | `program`, `user` | find a program and its environment; resolve users and groups |
-//! | `copy_in`, `copy_out`, `tree`, `dial`, `stat` | the operations other than execs, in the child |
+//! | `limits` | the limits of the program |
+//! | `copy_in`, `copy_out`, `tree`, `dial`, `stat`, `processes` | the operations other than execs, in the child |
 //! | `stream` | moves bytes between the agent's ends and the port, within their windows |
 //! | `op_error` | why an operation other than an exec failed |
 //!
@@ -23,7 +24,9 @@ mod copy_in;
 mod copy_out;
 mod dial;
 mod ends;
+mod limits;
 mod op_error;
+mod processes;
 mod program;
 mod spawn;
 mod stat;
@@ -34,7 +37,9 @@ mod user;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use boxlite_proto::{ExecFailure, FromGuest, Op, OpEvent, OpFailure, ProcessExit, Stream, WinSize};
+use boxlite_proto::{
+    BootConfig, ExecFailure, FromGuest, Op, OpEvent, OpFailure, ProcessExit, Stream, WinSize,
+};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -45,7 +50,7 @@ pub(crate) use stream::READ_CHUNK;
 use stream::{ProcessInput, ProcessOutput};
 
 /// Most bytes of a report. A report is one small message, and the rest of a longer one is ignored.
-const MAX_REPORT: usize = 64 * 1024;
+const MAX_REPORT: usize = 1024 * 1024;
 
 /// A descriptor to poll, and the events to poll it for.
 pub(crate) type PollInterest<'a> = (BorrowedFd<'a>, PollFlags);
@@ -99,10 +104,10 @@ pub(crate) struct Task {
 
 impl Task {
     /// Starts a child for `op`. On failure returns the event to answer with.
-    pub(crate) fn start(op: Op, hostname: &str) -> Result<Self, OpEvent> {
+    pub(crate) fn start(op: Op, config: &BootConfig) -> Result<Self, OpEvent> {
         let id = op.id();
         let kind = TaskKind::of(&op);
-        let spawned = spawn::spawn(op, hostname).map_err(|error| {
+        let spawned = spawn::spawn(op, config).map_err(|error| {
             let message = format!("starting a process in the box failed: {error}");
             failure(kind, id, message)
         })?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use boxlite_proto::{Op, Stream};
+use boxlite_proto::{BootConfig, Op, Stream};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 
@@ -20,7 +20,7 @@ pub(super) struct SpawnedChild {
 }
 
 /// Forks a child that carries out `op`.
-pub(super) fn spawn(op: Op, hostname: &str) -> io::Result<SpawnedChild> {
+pub(super) fn spawn(op: Op, config: &BootConfig) -> io::Result<SpawnedChild> {
     let (report, report_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&report, true)?;
     let (ends, child_ends) = match &op {
@@ -34,7 +34,7 @@ pub(super) fn spawn(op: Op, hostname: &str) -> io::Result<SpawnedChild> {
         _ => on_pipes(false, &[])?,
     };
     match linux::fork()? {
-        ForkSide::Child => child::carry_out(op, hostname, child_ends, File::from(report_writer)),
+        ForkSide::Child => child::carry_out(op, config, child_ends, File::from(report_writer)),
         ForkSide::Parent(pid) => Ok(SpawnedChild { pid, report, ends }),
     }
 }

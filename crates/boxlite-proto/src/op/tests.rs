@@ -115,6 +115,7 @@ fn the_text_of_messages_is_pinned() {
                 dropped_frames: 4,
                 sent_bytes: 5,
                 received_bytes: 6,
+                host_connections: None,
                 refusals: None,
             }),
         }),

@@ -19,6 +19,7 @@ const STACK_SERVICES: [u16; 2] = [67, 69];
 pub struct Policy {
     published_tcp: Vec<u16>,
     published_udp: Vec<u16>,
+    host_tcp: Vec<u16>,
     blocked: Vec<Ipv4Net>,
 }
 
@@ -35,8 +36,27 @@ impl Policy {
         Self {
             published_tcp: published(Protocol::Tcp),
             published_udp: published(Protocol::Udp),
+            host_tcp: Vec::new(),
             blocked: blocked.into_iter().chain(METADATA_HOSTS).collect(),
         }
+    }
+
+    /// The same for a box that reaches these TCP ports of the host's loopback, as ports of [`GATEWAY`].
+    #[must_use]
+    pub fn with_host_ports(mut self, ports: &[u16]) -> Self {
+        self.host_tcp = ports.to_vec();
+        self.host_tcp.sort_unstable();
+        self
+    }
+
+    /// Whether the box reaches any port of the host's loopback.
+    pub(super) fn reaches_any_host_port(&self) -> bool {
+        !self.host_tcp.is_empty()
+    }
+
+    /// Whether a connection to this port of `peer` leads to a port of the host's loopback that the box may reach.
+    fn reaches_host(&self, peer: Ipv4Addr, port: u16) -> bool {
+        peer == GATEWAY && self.host_tcp.binary_search(&port).is_ok()
     }
 
     fn blocks(&self, address: Ipv4Addr) -> bool {
@@ -201,6 +221,9 @@ fn tcp(segment: &[u8], destination: Ipv4Addr, policy: &Policy) -> Result<FilterV
         return Err(Reason::Malformed);
     }
     if !SUBNET.contains(destination) || is_dns(header, destination) {
+        return Ok(FilterVerdict::Pass);
+    }
+    if be16(header, 2).is_some_and(|port| policy.reaches_host(destination, port)) {
         return Ok(FilterVerdict::Pass);
     }
     if destination != GATEWAY || !policy.publishes(Protocol::Tcp, u16::from_be_bytes([header[0], header[1]]))

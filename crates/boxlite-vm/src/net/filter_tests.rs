@@ -318,3 +318,22 @@ proptest! {
         prop_assert_eq!(filter(&udp(to, ports.0, ports.1, &data), &policy()), FilterVerdict::Pass);
     }
 }
+
+// Mutations tried: any port where one is allowed; every address of the virtual network; UDP as TCP.
+#[test]
+fn only_the_named_ports_of_the_host_are_reached() {
+    let policy = policy().with_host_ports(&[5432, 6379]);
+    for flags in [SYN, ACK, RST, FIN | ACK] {
+        assert_eq!(filter(&tcp(GW, 40000, 5432, flags), &policy), FilterVerdict::Pass);
+        assert_eq!(filter(&tcp(GW, 80, 6379, flags), &policy), FilterVerdict::Pass);
+        for (to, port) in [(GW, 5431), (GW, 80), (DNS, 5432), ([10, 0, 2, 4], 5432), ([10, 0, 2, 255], 6379)]
+        {
+            let verdict = filter(&tcp(to, 40000, port, flags), &policy);
+            assert_eq!(verdict, FilterVerdict::Drop(Reason::VirtualNetwork), "{to:?}:{port}");
+        }
+        let loopback = filter(&tcp([127, 0, 0, 1], 40000, 5432, flags), &policy);
+        assert_eq!(loopback, FilterVerdict::Drop(Reason::Destination));
+    }
+    let datagram = filter(&udp(GW, 40000, 5432, b"x"), &policy);
+    assert_eq!(datagram, FilterVerdict::Drop(Reason::VirtualNetwork));
+}

@@ -17,7 +17,8 @@
 //! host's own LAN addresses are reachable, as they are from a container on a bridge: bind a server to loopback to keep
 //! boxes out. DNS is 10.0.2.3 port 53 and ends at the host's resolver. There is no IPv6, no DHCP (the guest is
 //! configured statically) and no outbound IP fragmentation, which keeps guest bytes away from slirp's parsers for them.
-//! A box that has an [`AllowList`] reaches only what is on it.
+//! A box that has an [`AllowList`] reaches only what is on it. Ports of the host's loopback that the box's user names
+//! ([`Network::host_ports`]) are ports of the gateway for the box, to which slirp connects at `127.0.0.1`.
 
 mod allow;
 mod answer;
@@ -73,13 +74,16 @@ pub struct Network {
     /// All that the box may reach; `None` lets it reach whatever boxes reach.
     #[serde(default)]
     pub allowed: Option<Vec<AllowRule>>,
+    /// TCP ports of the host's loopback that the box reaches, as ports of [`GATEWAY`].
+    #[serde(default)]
+    pub host_ports: Vec<u16>,
     /// The most connections that the box may have at a time.
     pub max_connections: u32,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { ports: Vec::new(), allowed: None, max_connections: MAX_CONNECTIONS }
+        Self { ports: Vec::new(), allowed: None, host_ports: Vec::new(), max_connections: MAX_CONNECTIONS }
     }
 }
 

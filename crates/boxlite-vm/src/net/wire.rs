@@ -18,9 +18,9 @@ use super::answer::TcpSegment;
 use super::connections::OpenConnections;
 use super::filter::{MAX_FRAME, filter, solicited_by};
 use super::record::{BUFFER, LENGTH_PREFIX, Sifted, sift};
-use super::segment::{self, ConnectionStep, Sender};
+use super::segment::{self, Connection, ConnectionStep, Sender};
 use super::stack::Readiness;
-use super::{AllowList, FilterVerdict, MacAddr, Policy, Reason, Solicited, StackProcess};
+use super::{AllowList, FilterVerdict, GATEWAY, MacAddr, Policy, Reason, Solicited, StackProcess};
 
 /// Frames of the wire itself that may wait for the guest; more are lost, and whoever asked asks again.
 const MAX_WAITING_FOR_GUEST: usize = 64;
@@ -56,6 +56,7 @@ pub struct Counts {
     dropped: [AtomicU64; Reason::ALL.len()],
     max_connections: u32,
     refused_connections: AtomicU64,
+    host_connections: Option<AtomicU64>,
     connections: Mutex<OpenConnections>,
     refusals: Option<Mutex<Refusals>>,
 }
@@ -68,7 +69,7 @@ struct OwnFrames {
 }
 
 impl Counts {
-    fn new(max_connections: u32, has_list: bool) -> Self {
+    fn new(max_connections: u32, has_list: bool, reaches_host: bool) -> Self {
         Self {
             refusals: has_list.then(Mutex::default),
             from_guest: AtomicU64::default(),
@@ -78,6 +79,7 @@ impl Counts {
             dropped: Default::default(),
             max_connections,
             refused_connections: AtomicU64::default(),
+            host_connections: reaches_host.then(AtomicU64::default),
             connections: Mutex::new(OpenConnections::new(max_connections)),
         }
     }
@@ -91,6 +93,7 @@ impl Counts {
             dropped_frames: Reason::ALL.into_iter().map(|reason| self.dropped(reason)).sum(),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            host_connections: self.host_connections.as_ref().map(|count| count.load(Ordering::Relaxed)),
             refusals: self.refusals.as_ref().map(|refusals| lock(refusals).figures()),
         }
     }
@@ -113,7 +116,16 @@ impl Counts {
     /// Notes what `frame` does to a connection; one too many is answered with a refusal, and the frame not carried.
     fn admit(&self, frame: &[u8], sender: Sender, answer: &mpsc::Sender<Vec<u8>>) -> bool {
         let Some((connection, step)) = segment::read(frame, sender) else { return true };
-        let admitted = lock(&self.connections).note(connection, step, sender, Instant::now());
+        let admitted = {
+            let mut open = lock(&self.connections);
+            // Segments that repeat the question are of the same connection.
+            let is_new = step == ConnectionStep::Open && open.opened_by(connection).is_none();
+            let admitted = open.note(connection, step, sender, Instant::now());
+            if admitted && is_new && sender == Sender::Guest {
+                self.note_host_connection(connection);
+            }
+            admitted
+        };
         if !admitted {
             if self.refused_connections.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(
@@ -126,6 +138,13 @@ impl Counts {
             }
         }
         admitted
+    }
+
+    /// Counts a connection of the guest's that leads to the host: the filter passes no other to the gateway.
+    fn note_host_connection(&self, connection: Connection) {
+        if let (Connection::Tcp { peer: GATEWAY, .. }, Some(count)) = (connection, &self.host_connections) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Carries out what the list says of a frame of the guest's; returns whether it is carried as it is.
@@ -191,7 +210,8 @@ impl Wire {
         };
         let ((card, card_end), (stack, stack_end)) = (pair()?, pair()?);
         let ends = WireEnds { card: card_end, stack: stack_end };
-        let counts = Arc::new(Counts::new(max_connections, allowed.is_some()));
+        let counts =
+            Arc::new(Counts::new(max_connections, allowed.is_some(), policy.reaches_any_host_port()));
         Ok((Self { card, stack, policy, allowed, counts }, ends))
     }
 

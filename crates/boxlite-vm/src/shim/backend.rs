@@ -70,7 +70,7 @@ fn network_backend(
         Some(rules) => Some(AllowList::new(rules.clone(), own_addresses()?)),
         None => None,
     };
-    let policy = Policy::new(&ports, loopback_aliases()?);
+    let policy = Policy::new(&ports, loopback_aliases()?).with_host_ports(&network.host_ports);
     let (wire, ends) = Wire::new(policy, allowed, network.max_connections)?;
     let (stack, jailed) = start_stack(
         StackCommand::new(&spec.qemu, &ports, ends.stack.as_raw_fd()),

@@ -119,7 +119,10 @@ impl BoxJail {
 
 /// What all processes of the box of `spec` may take of the host together.
 fn cgroup_of(spec: &LaunchSpec) -> CgroupSpec {
-    let mut group = CgroupSpec::of_box(&spec.box_id, spec.memory_bytes, spec.cpus);
+    let mut group = CgroupSpec {
+        cpu_percent: spec.cpu_percent,
+        ..CgroupSpec::of_box(&spec.box_id, spec.memory_bytes, spec.cpus)
+    };
     if let Some(network) = &spec.network {
         group.memory_max += STACK_MEMORY + u64::from(network.max_connections) * CONNECTION_MEMORY / 2;
     }
@@ -151,6 +154,14 @@ fn qemu_jail(policy: &JailPolicy, qemu: &Path, accel: Accelerator, identity: Jai
         cgroup: None,
         guard: None,
     }
+}
+
+/// Whether a box's control group bounds its processor time on this host.
+///
+/// # Errors
+/// Why it does not, in words for people.
+pub fn bounds_processors() -> std::result::Result<(), String> {
+    boxlite_jail::bounds_processors()
 }
 
 /// The jail of a user-mode network that is given nothing.

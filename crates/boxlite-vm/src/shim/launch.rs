@@ -46,6 +46,8 @@ pub struct LaunchSpec {
     pub accel: Accelerator,
     /// Virtual processors.
     pub cpus: u32,
+    /// Most processor time of the box, in hundredths of one processor.
+    pub cpu_percent: u32,
     /// The guest's memory in bytes.
     pub memory_bytes: u64,
     /// Whether the guest sees the processor's virtualisation.
@@ -202,6 +204,7 @@ impl LaunchSpec {
             boot_timeout_ms: None,
             accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
             cpus: 2,
+            cpu_percent: 200,
             memory_bytes: 256 << 20,
             nested: false,
             network: None,

@@ -56,7 +56,6 @@ pub(crate) fn clone(
     if let Some(memory) = options.memory {
         memory::check(context, memory)?;
     }
-    create::check_network(&changed)?;
     create::check(&changed, &source.record.image_config, source.record.disk_image_size)?;
     let guard = SpaceGuard::new(&context.home, &context.settings)?;
     let keep = vec![source.record.disk_digest.clone()];

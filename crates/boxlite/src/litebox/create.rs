@@ -10,22 +10,20 @@ use boxlite_proto::TmpfsMount;
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
-    AllowRule, AllowTarget, BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, ImageConfig, NetworkMode,
-    Phase, PortForward, RestartPolicy, Restarts, Result, Volume,
+    BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, ImageConfig, Phase, RestartPolicy, Restarts,
+    Result, Volume,
 };
-use boxlite_vm::net;
 use boxlite_vm::shim::DiskQuota;
 use boxlite_vm::volume::{self, OffLimits};
 use jiff::Timestamp;
 
 use super::new_box::NewBox;
 use super::remove::{forget, release_name};
-use super::{description, name, process, quota};
+use super::{description, name, network, process, processors, quota};
 use crate::context::LocalContext;
 
 /// The least memory that the guest's kernel boots in.
 const MIN_MEMORY: u64 = 96 << 20;
-const MAX_CPUS: u32 = 255;
 /// The least bytes per second of a disk.
 const MIN_DISK_IO: u64 = 256 << 10;
 
@@ -52,12 +50,32 @@ fn check_hostname(name: &str) -> Result<()> {
 /// # Errors
 /// `InvalidInput` with the figures.
 pub(crate) fn check(options: &BoxOptions, config: &ImageConfig, base: u64) -> Result<()> {
+    check_alone(options)?;
+    if let Some(wanted) = options.disk_size
+        && wanted < base
+    {
+        return Err(Error::invalid(format!(
+            "a disk of {wanted} bytes is smaller than its disk image, whose virtual size is {base} bytes; ask for \
+             at least that, or lower the setting disk_size"
+        )));
+    }
+    if let Some(wanted) = options.disk_quota {
+        quota::check(DiskQuota(wanted), options.disk_size.unwrap_or(base))?;
+    }
+    network::ports(options, config)?;
+    boxlite_types::stop_signal(options, config)?;
+    process::main_process(options, config).map(drop)
+}
+
+/// Checks of `options` what needs no image: before one is pulled.
+///
+/// # Errors
+/// `InvalidInput` with the figures.
+pub(crate) fn check_alone(options: &BoxOptions) -> Result<()> {
     if let Some(name) = &options.name {
         name::check(name)?;
     }
-    if options.cpus == 0 || options.cpus > MAX_CPUS {
-        return Err(Error::invalid(format!("a box has 1 to {MAX_CPUS} processors, not {}", options.cpus)));
-    }
+    processors::check(options)?;
     if options.memory < MIN_MEMORY {
         return Err(Error::invalid(format!(
             "a box needs at least {} of memory, and {} were asked for; a number without a unit counts bytes: 512m are \
@@ -69,16 +87,10 @@ pub(crate) fn check(options: &BoxOptions, config: &ImageConfig, base: u64) -> Re
     if let Some(hostname) = &options.hostname {
         check_hostname(hostname)?;
     }
-    if let Some(wanted) = options.disk_size
-        && wanted < base
+    if let Some(workdir) = &options.workdir
+        && !workdir.starts_with('/')
     {
-        return Err(Error::invalid(format!(
-            "a disk of {wanted} bytes is smaller than its disk image, whose virtual size is {base} bytes; ask for \
-             at least that, or lower the setting disk_size"
-        )));
-    }
-    if let Some(wanted) = options.disk_quota {
-        quota::check(DiskQuota(wanted), options.disk_size.unwrap_or(base))?;
+        return Err(Error::invalid(format!("the working directory {workdir:?} is not an absolute path")));
     }
     if let Some(wanted) = options.disk_io
         && wanted < MIN_DISK_IO
@@ -107,54 +119,9 @@ pub(crate) fn check(options: &BoxOptions, config: &ImageConfig, base: u64) -> Re
             "a box that is removed when it stops has no time to live after that: leave out either --rm or --ttl",
         ));
     }
-    ports(options)?;
-    boxlite_types::stop_signal(options, config)?;
-    process::main_process(options, config).map(drop)
-}
-
-/// Checks what `options` say of the network, for which no image is needed.
-///
-/// # Errors
-/// `InvalidInput` for what is malformed or contradicts itself, `Unsupported` for IPv6.
-pub(crate) fn check_network(options: &BoxOptions) -> Result<()> {
-    ports(options)?;
-    allowed(options).map(drop)
-}
-
-/// The list of destinations that the box may reach; `None` where it has no list.
-pub(super) fn allowed(options: &BoxOptions) -> Result<Option<Vec<AllowRule>>> {
-    if options.allow_net.is_empty() {
-        return Ok(None);
-    }
-    if options.network == NetworkMode::None {
-        return Err(Error::invalid(
-            "a box without a network has no allowed destinations; leave out either --network none or --allow-net",
-        ));
-    }
-    let rules = AllowRule::parse_list(&options.allow_net)?;
-    let in_vain = |rule: &&AllowRule| match rule.target {
-        AllowTarget::Block { address, prefix } => net::is_unreachable(address, prefix),
-        AllowTarget::Name(_) | AllowTarget::Below(_) => false,
-    };
-    match rules.iter().find(in_vain) {
-        Some(rule) => Err(Error::invalid(format!(
-            "allowed destination {rule}: no box reaches loopback, link-local, multicast or metadata addresses"
-        ))),
-        None => Ok(Some(rules)),
-    }
-}
-
-/// The forwarded ports that were asked for.
-pub(super) fn ports(options: &BoxOptions) -> Result<Vec<PortForward>> {
-    let mut ports = Vec::new();
-    for text in &options.ports {
-        ports.extend(boxlite_types::parse_ports(text)?);
-    }
-    if options.network == NetworkMode::None && !ports.is_empty() {
-        return Err(Error::invalid("a box without a network has no ports to forward"));
-    }
-    boxlite_types::refuse_overlaps(&ports)?;
-    Ok(ports)
+    boxlite_types::parse_ulimits(&options.ulimits)?;
+    boxlite_types::parse_sysctls(&options.sysctls)?;
+    network::check(options)
 }
 
 /// Checks what `options` say of volumes and of other things to mount, for which no image is needed.

@@ -51,7 +51,6 @@ fn check(context: &LocalContext, guard: &BoxGuard, changes: &UpdateOptions) -> R
     if let Some(memory) = changes.memory {
         memory::check(context, memory)?;
     }
-    create::check_network(options)?;
     create::check(options, image_config, *disk_image_size)
 }
 

@@ -13,8 +13,9 @@ use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
     CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExitStatus, FileChange, GcOptions,
-    GcReport, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login, ProgressSink,
-    PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login,
+    ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions,
+    UpdateOptions, Usage,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -357,6 +358,13 @@ box_operations! {
         /// `Conflict` when the box is not running. A command that cannot be run is not an error: its status is 126 or
         /// 127.
         async fn exec(&self, options: ExecOptions) -> Result<Execution>;
+
+        /// Lists the processes in the running box, as its guest's kernel has them.
+        ///
+        /// # Errors
+        /// `Conflict` when the box is not running; `ResourceExhausted` while it waits for space; `Unavailable` when its
+        /// guest does not answer.
+        async fn processes(&self) -> Result<GuestProcesses>;
 
         /// Reads what the main process wrote in all runs of the box, or in one, as far as the bounded log still has it.
         ///

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use boxlite::wire::{KillRequest, RemoveQuery};
 use boxlite::{
-    BoxInfo, BoxOptions, CloneOptions, Consumption, ListOptions, ProgressSink, PullOptions, PullPolicy,
-    RemoveOptions, StopOptions, UpdateOptions,
+    BoxInfo, BoxOptions, CloneOptions, Consumption, GuestProcesses, ListOptions, ProgressSink, PullOptions,
+    PullPolicy, RemoveOptions, StopOptions, UpdateOptions,
 };
 
 use super::streams::OptionsQuery;
@@ -88,6 +88,8 @@ pub(super) async fn update(
     PathParams(id): PathParams<String>,
     JsonBody(options): JsonBody<UpdateOptions>,
 ) -> Result<Json<BoxInfo>, HttpFailure> {
+    let ports = options.allow_host.clone();
+    app.with_allowed(move |allowed| allowed.host_ports(ports.as_deref().unwrap_or_default())).await?;
     let _pending = app.reserve_update(&caller, &id, &options).await?;
     Ok(Json(app.runtime.update(&id, options).await?))
 }
@@ -159,4 +161,11 @@ pub(super) async fn consumption(
     PathParams(id): PathParams<String>,
 ) -> Result<Json<Consumption>, HttpFailure> {
     Ok(Json(app.runtime.consumption(&id).await?))
+}
+
+pub(super) async fn processes(
+    State(app): State<Arc<App>>,
+    PathParams(id): PathParams<String>,
+) -> Result<Json<GuestProcesses>, HttpFailure> {
+    Ok(Json(app.runtime.processes(&id).await?))
 }

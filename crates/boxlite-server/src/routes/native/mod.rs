@@ -39,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/boxes/{id}/kill", post(boxes::kill))
         .route("/v1/runtime/boxes/{id}/wait", post(boxes::wait))
         .route("/v1/runtime/boxes/{id}/consumption", get(boxes::consumption))
+        .route("/v1/runtime/boxes/{id}/processes", get(boxes::processes))
         .route("/v1/runtime/boxes/{id}/logs", get(streams::logs))
         .route("/v1/runtime/boxes/{id}/exec", post(streams::exec))
         .route("/v1/runtime/boxes/{id}/attach", post(streams::attach))

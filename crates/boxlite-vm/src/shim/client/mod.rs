@@ -13,8 +13,8 @@ use std::time::Duration;
 use boxlite_home::BoxPaths;
 use boxlite_home::durable::Lock;
 use boxlite_proto::{
-    ExecSpec, FileStat, Frame, GuestMetrics, Op, OpEvent, OpFailure, PROTOCOL_VERSION, ProcessExit,
-    ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
+    ExecSpec, FileStat, Frame, GuestMetrics, GuestProcesses, Op, OpEvent, OpFailure, PROTOCOL_VERSION,
+    ProcessExit, ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
 use session::{Session, ShimConnection};
@@ -228,6 +228,14 @@ impl ShimClient {
         match self.one_event(Op::Metrics { id: CHANNEL }).await? {
             OpEvent::Metrics { metrics, .. } => Ok(metrics),
             other => Err(Error::bug(format!("the shim answered a question for metrics with {other:?}"))),
+        }
+    }
+
+    /// The processes of the guest.
+    pub async fn processes(&self) -> Result<GuestProcesses> {
+        match self.one_event(Op::Processes { id: CHANNEL }).await? {
+            OpEvent::Processes { list, .. } => Ok(list),
+            other => Err(Error::bug(format!("the shim answered a question for processes with {other:?}"))),
         }
     }
 

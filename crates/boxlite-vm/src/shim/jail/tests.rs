@@ -5,7 +5,7 @@ use super::*;
 fn jail_of(ports: &[&str], given: Given) -> (JailSpec, JailSpec) {
     let policy = JailPolicy { view: View::default(), first_id: 0x7000_0000, ids: 0 };
     let ports = ports.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
-    let network = Network { ports, max_connections: 100, allowed: None };
+    let network = Network { ports, max_connections: 100, ..Network::default() };
     let spec = LaunchSpec { network: Some(network.clone()), ..LaunchSpec::sample() };
     let jail = BoxJail { policy, identity: BoxIdentity::own(), cgroup: cgroup_of(&spec) };
     let command = StackCommand::new(&spec.qemu, &network.ports, 11);

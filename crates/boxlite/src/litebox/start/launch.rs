@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use super::disk::OverlaidBox;
 use super::{MaintenanceBoot, StartContext, StartedBox};
 use crate::assets::Assets;
-use crate::litebox::{BoxGuard, aftermath, create, kernel, process};
+use crate::litebox::{BoxGuard, aftermath, create, kernel, network, process, processors};
 
 impl<'a> OverlaidBox<'a> {
     /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
@@ -158,6 +158,9 @@ fn specification(
         let message = "the box starts without a jail, because the setting jail is off: a guest that takes over QEMU has the rights of this user";
         context.progress.report(Progress::Notice { message: message.into() });
     }
+    if let Some(message) = processors::limit_in_vain(options, jail.is_some()) {
+        context.progress.report(Progress::Notice { message });
+    }
     Ok(LaunchSpec {
         box_id: record.id.clone(),
         run_id: uuid::Uuid::new_v4().simple().to_string(),
@@ -173,9 +176,10 @@ fn specification(
         boot_timeout_ms: None,
         accel: accelerator,
         cpus: options.cpus,
+        cpu_percent: processors::limit(options),
         memory_bytes: shim::guest_memory(options.memory),
         nested: options.nested,
-        network: network(options, purpose)?,
+        network: network_of(record, purpose)?,
         shares: Shares {
             volumes: record.volumes.clone(),
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
@@ -240,15 +244,20 @@ fn accelerator(context: StartContext<'_>, qemu: &Path) -> Result<Accelerator> {
 
 /// The box's network, its host ports chosen now so that they are known while it runs. A maintenance boot has the box's
 /// hardware, and publishes nothing.
-fn network(options: &BoxOptions, purpose: Purpose) -> Result<Option<Network>> {
+fn network_of(record: &BoxRecord, purpose: Purpose) -> Result<Option<Network>> {
+    let options = &record.options;
     if options.network == NetworkMode::None {
         return Ok(None);
     }
     let ports = match purpose {
-        Purpose::Run => net::claim_ports(&create::ports(options)?)?.release(),
+        Purpose::Run => net::claim_ports(&network::ports(options, &record.image_config)?)?.release(),
         Purpose::Maintenance => Vec::new(),
     };
-    Ok(Some(Network { ports, allowed: create::allowed(options)?, ..Network::default() }))
+    let host_ports = match purpose {
+        Purpose::Run => options.allow_host.clone(),
+        Purpose::Maintenance => Vec::new(),
+    };
+    Ok(Some(Network { ports, allowed: network::allowed(options)?, host_ports, ..Network::default() }))
 }
 
 fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
@@ -261,9 +270,20 @@ fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
 }
 
 fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<BootConfig> {
+    let options = &record.options;
+    let own = network::name_servers(options)?;
+    let servers = if own.is_empty() { vec![net::RESOLVER] } else { own };
     Ok(BootConfig {
-        hostname: record.options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
-        dns_servers: if networked { vec![net::RESOLVER.to_string()] } else { Vec::new() },
+        hostname: options.hostname.clone().unwrap_or_else(|| record.id[..12].to_owned()),
+        dns_servers: if networked { servers.iter().map(ToString::to_string).collect() } else { Vec::new() },
+        dns_search: boxlite_types::parse_search_domains(&options.dns_search)?,
+        extra_hosts: network::hosts(options)?,
+        ulimits: boxlite_types::parse_ulimits(&options.ulimits)?,
+        // What a parameter that cannot be set keeps from running must not keep its files from being read.
+        sysctls: match purpose {
+            Purpose::Run => boxlite_types::parse_sysctls(&options.sysctls)?,
+            Purpose::Maintenance => Vec::new(),
+        },
         network: networked.then(|| net::guest_config(MacAddr::of_box(&record.id))),
         mounts: volume::mounts(&record.volumes),
         tmpfs: match purpose {

@@ -13,7 +13,7 @@ use crate::runtime::operations::BoxOperations;
 
 impl BoxOperations for Local {
     async fn create(&self, mut options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
-        litebox::check_network(&options)?;
+        litebox::check_alone(&options)?;
         let asked = options.clone();
         let checked = self.in_context(move |context| {
             litebox::check_mounts(context, &asked)?;

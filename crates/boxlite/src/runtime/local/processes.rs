@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxlite_types::{
-    BoxRecord, Error, ErrorKind, ExecOptions, Execution, ExecutionControl, ExitStatus, LogLine, LogOptions,
-    OutputChunk, Result, WindowSize,
+    BoxRecord, Error, ErrorKind, ExecOptions, Execution, ExecutionControl, ExitStatus, GuestProcesses,
+    LogLine, LogOptions, OutputChunk, Result, WindowSize,
 };
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
@@ -17,6 +17,9 @@ use super::limit::limit;
 use super::{Local, exit};
 use crate::litebox::{self, LogHistory, Observed};
 use crate::runtime::operations::{BoxLifecycle, BoxProcesses, LogStream};
+
+/// How long a guest may take to list its processes.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl BoxProcesses for Local {
     async fn attach(&self, id: &str) -> Result<Execution> {
@@ -61,6 +64,20 @@ impl BoxProcesses for Local {
         let begun = begun.await;
         self.metrics.command_begun(&begun);
         begun
+    }
+
+    async fn processes(&self, id: &str) -> Result<GuestProcesses> {
+        let record = self.find_running(id).await?;
+        self.refuse_paused(&record, false).await?;
+        let client = self.client(&record);
+        tokio::time::timeout(LIST_TIMEOUT, client.processes()).await.unwrap_or_else(|_| {
+            let message = format!(
+                "the guest of box {} has not listed its processes for {} s",
+                record.name,
+                LIST_TIMEOUT.as_secs()
+            );
+            Err(Error::new(ErrorKind::Unavailable, message))
+        })
     }
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {

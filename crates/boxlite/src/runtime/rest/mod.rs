@@ -17,8 +17,8 @@ use boxlite_types::gc::Explanation;
 use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery};
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions, EventPage,
-    ExecOptions, Execution, ExitStatus, GcOptions, GcReport, HostInfo, ListOptions, LogLine, LogOptions,
-    ProgressSink, Purge, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    ExecOptions, Execution, ExitStatus, GcOptions, GcReport, GuestProcesses, HostInfo, ListOptions, LogLine,
+    LogOptions, ProgressSink, Purge, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -203,6 +203,10 @@ impl BoxProcesses for Remote {
 
     async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
         self.connect(id, self.of_box(Method::POST, id, &["exec"])?.json(&options)).await
+    }
+
+    async fn processes(&self, id: &str) -> Result<GuestProcesses> {
+        self.client.json(self.of_box(Method::GET, id, &["processes"])?).await
     }
 
     async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {

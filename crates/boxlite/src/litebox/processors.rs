@@ -1,0 +1,113 @@
+//! The processors of boxes: how many their guests have, and how much time of the host's they get.
+
+use boxlite_types::{BoxOptions, Error, Result};
+use boxlite_vm::shim;
+
+/// The most that QEMU's machine has.
+const MAX_CPUS: u32 = 255;
+/// The least hundredths of one processor: with fewer a guest takes minutes to come up.
+const MIN_CPU_LIMIT: u32 = 5;
+
+/// Checks the processors of a new box, or of one that is changed, against each other and this host's.
+///
+/// # Errors
+/// `InvalidInput` with the figures.
+pub(super) fn check(options: &BoxOptions) -> Result<()> {
+    check_on(options, of_host())
+}
+
+fn check_on(options: &BoxOptions, host: Option<u32>) -> Result<()> {
+    let BoxOptions { cpus, cpu_limit, .. } = options;
+    if *cpus == 0 || *cpus > MAX_CPUS {
+        return Err(Error::invalid(format!("a box has 1 to {MAX_CPUS} processors, not {cpus}")));
+    }
+    if let Some(host) = host.filter(|host| cpus > host) {
+        return Err(Error::invalid(format!(
+            "a box with {cpus} processors would only wait for itself: this host has {host}; ask for {host} at most"
+        )));
+    }
+    let most = cpus * 100;
+    match cpu_limit {
+        Some(limit) if *limit < MIN_CPU_LIMIT => Err(Error::invalid(format!(
+            "{limit} % of one processor are too few: the guest would take minutes to come up; ask for at least \
+             {MIN_CPU_LIMIT} %, which is --cpus 0.{MIN_CPU_LIMIT:02}"
+        ))),
+        Some(limit) if *limit > most => Err(Error::invalid(format!(
+            "a limit of {limit} % of one processor is more than the {most} % of the box's {cpus}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// How many processors are on line here, those that this process may not use included.
+fn of_host() -> Option<u32> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    count(&online)
+}
+
+/// Counts what the kernel's list names, such as `0-3,8`.
+fn count(list: &str) -> Option<u32> {
+    list.trim().split(',').try_fold(0u32, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
+/// Why the limit of a box's processor time would not hold; `None` where it does, or the box has none.
+pub(super) fn limit_in_vain(options: &BoxOptions, has_jail: bool) -> Option<String> {
+    let limit = options.cpu_limit?;
+    let why = if has_jail {
+        shim::bounds_processors().err()?
+    } else {
+        "the setting jail is off, and with it the box's control group".to_owned()
+    };
+    Some(format!(
+        "the box may take more processor time than {limit} % of one processor: {why}; it has {} whole",
+        match options.cpus {
+            1 => "1 processor".to_owned(),
+            cpus => format!("{cpus} processors"),
+        }
+    ))
+}
+
+/// What the box's control group gives it of the host's processors, in hundredths of one.
+pub(super) fn limit(options: &BoxOptions) -> u32 {
+    options.cpu_limit.unwrap_or(options.cpus * 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mutation tried: `>=` refuses a box with all of the host's processors.
+    #[test]
+    fn a_box_has_no_more_processors_than_its_host() {
+        let check =
+            |cpus, cpu_limit| check_on(&BoxOptions { cpus, cpu_limit, ..BoxOptions::default() }, Some(2));
+        check(2, None).unwrap();
+        check(1, Some(50)).unwrap();
+        check(2, Some(200)).unwrap();
+        let many = check(100, None).unwrap_err().to_string();
+        assert!(many.contains("100 processors") && many.contains("this host has 2"), "{many}");
+        assert!(check(0, None).is_err() && check(256, None).is_err());
+        assert!(check(1, Some(101)).is_err() && check(1, Some(4)).is_err());
+        let unknown = BoxOptions { cpus: 100, ..BoxOptions::default() };
+        check_on(&unknown, None).unwrap();
+    }
+
+    #[test]
+    fn the_kernel_s_lists_are_counted() {
+        for (list, expected) in [
+            ("0\n", Some(1)),
+            ("0-3", Some(4)),
+            ("0-1,4,6-7\n", Some(5)),
+            ("", None),
+            ("3-1", None),
+            ("x", None),
+        ] {
+            assert_eq!(count(list), expected, "{list:?}");
+        }
+        assert!(of_host().is_some_and(|count| count > 0));
+    }
+}
