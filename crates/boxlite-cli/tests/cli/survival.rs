@@ -55,6 +55,24 @@ fn the_truth_is_told_whichever_process_was_killed() {
     assert_eq!(home.run(&["exec", "victim", "echo", "again"]).ok(), "again\n");
 }
 
+/// Mutation tried: waiting for the lock alone, which is for as long as the box runs.
+#[test]
+fn a_box_whose_socket_is_gone_can_be_stopped_and_removed() {
+    let Some(home) = Home::able() else { return };
+    home.sleeper("mute");
+    let id = state(&home, "mute").1["id"].as_str().unwrap().to_owned();
+    let socket = home.path().join("boxes").join(&id).join("shim.sock");
+    fs::remove_file(&socket).unwrap();
+    home.run(&["stop", "-t", "1", "mute"]).ok();
+    let (stopped, info) = state(&home, "mute");
+    assert_eq!(stopped, "stopped", "{info}");
+    home.run(&["start", "mute"]).ok();
+    let (qemu, shim) = Home::processes(&id).expect("a virtual machine and its shim");
+    fs::remove_file(&socket).unwrap();
+    home.run(&["rm", "-f", "mute"]).ok();
+    assert!(gone(shim) && gone(qemu) && !home.path().join("boxes").join(&id).exists());
+}
+
 #[test]
 fn a_disk_image_that_vanished_is_made_again_or_its_absence_explained() {
     let Some(home) = Home::able() else { return };

@@ -324,7 +324,13 @@ fn check_tar(file: &std::fs::File) -> Result<()> {
     for entry in archive.entries_with_seek().map_err(broken)? {
         let entry = entry.map_err(broken)?;
         allowance.renew();
-        if entry.raw_file_position().checked_add(entry.size()).is_none_or(|end| end > length) {
+        // Of a file with holes, the size counts these and the archive does not.
+        let stored = if entry.header().entry_type().is_gnu_sparse() {
+            entry.header().entry_size().map_err(broken)?
+        } else {
+            entry.size()
+        };
+        if entry.raw_file_position().checked_add(stored).is_none_or(|end| end > length) {
             return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
         }
         entries += 1;

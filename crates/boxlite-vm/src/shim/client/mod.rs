@@ -3,6 +3,7 @@
 //! Each exec, attach or request has a connection of its own, which is how a shim tells that its asker has gone.
 
 mod copy;
+mod holder;
 mod session;
 mod stdin;
 
@@ -17,6 +18,7 @@ use boxlite_proto::{
     ProcessExit, ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
+use rustix::process::Signal;
 use session::{Session, ShimConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -28,6 +30,9 @@ const CHANNEL: u32 = 1;
 
 /// How long a guest may take to confirm that it has what was sent to it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a shim may take to be gone that does not listen any more, before it is looked for otherwise.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running box's shim, reached anew by each call.
 #[derive(Debug, Clone)]
@@ -121,7 +126,24 @@ impl ShimClient {
     ///
     /// `signo` begins it (`None`: the box's stop signal); after `timeout_ms` comes SIGKILL.
     pub async fn stop(&self, signo: Option<i32>, timeout_ms: u64) -> Result<()> {
-        self.until_gone(&ShimRequest::Stop { signo, timeout_ms }).await.map(drop)
+        let request = ShimRequest::Stop { signo, timeout_ms };
+        let gone = self.until_gone(&request);
+        if self.listens().await? {
+            return gone.await.map(drop);
+        }
+        // Its end is near, or its socket was deleted.
+        match tokio::time::timeout(ENDING_TIMEOUT, gone).await {
+            Ok(gone) => return gone.map(drop),
+            // A stop in order, with the stop signal and the grace of the box's own options.
+            Err(_) if signo == Some(Signal::KILL.as_raw()) => drop(self.signal_shim(Signal::KILL)?),
+            Err(_) => drop(self.signal_shim(Signal::TERM)?),
+        }
+        wait_until_gone(&self.paths).await
+    }
+
+    /// Signals the shim that nobody reaches through its socket; says whether there is one.
+    fn signal_shim(&self, signal: Signal) -> Result<bool> {
+        holder::signal_shim(&self.paths.shim_lock(), signal)
     }
 
     /// Waits until shim and QEMU are gone; returns how the main process ended, where the shim could still say it.
@@ -144,6 +166,8 @@ impl ShimClient {
             // The connection stands, so the number is still the listener's.
             rustix::process::kill_process(shim, rustix::process::Signal::KILL)
                 .doing("killing the shim of", &path)?;
+        } else if tokio::time::timeout(ENDING_TIMEOUT, wait_until_gone(&self.paths)).await.is_err() {
+            self.signal_shim(Signal::KILL)?;
         }
         wait_until_gone(&self.paths).await
     }

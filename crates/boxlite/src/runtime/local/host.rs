@@ -1,5 +1,6 @@
 //! This host, its home, and collecting its garbage.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -123,11 +124,20 @@ impl HostOperations for Local {
 
     async fn events(&self, options: EventOptions) -> Result<EventPage> {
         self.in_context(move |context| {
-            let mut page = EventLog::of(&context.home).read(&options)?;
+            let log = EventLog::of(&context.home);
+            let mut page = log.read(&options)?;
             // A steward notes no name.
-            for event in page.events.iter_mut().filter(|event| event.subject == EventSubject::Box) {
-                if event.name.is_none() {
-                    event.name = context.store.find_box(&event.id).ok().map(|record| record.name);
+            let is_nameless = |event: &HomeEvent| event.subject == EventSubject::Box && event.name.is_none();
+            for event in page.events.iter_mut().filter(|event| is_nameless(event)) {
+                event.name = context.store.find_box(&event.id).ok().map(|record| record.name);
+            }
+            // Whoever has removed the box noted its last name.
+            if page.events.iter().any(is_nameless) {
+                let whole = log.read(&EventOptions::default())?.events.into_iter();
+                let names: HashMap<String, String> =
+                    whole.filter_map(|event| Some((event.id, event.name?))).collect();
+                for event in page.events.iter_mut().filter(|event| is_nameless(event)) {
+                    event.name = names.get(&event.id).cloned();
                 }
             }
             Ok(page)
