@@ -108,6 +108,9 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
             "boxlite never creates a volume's directory; put it back where the box expects it, or make another box"
         }
+        (ErrorCause::Volume, ErrorKind::Denied) => {
+            "share a directory that this user may read, or run boxlite as one who may"
+        }
         (ErrorCause::Volume, _) => {
             "-v takes HOST:BOX[:ro][,U], where HOST is a directory outside boxlite's home"
         }

@@ -23,6 +23,10 @@ fn a_host_without_qemu_or_kernel_says_what_to_install() {
     };
     hinted(&without("qemu").refused("QEMU"));
     hinted(&without("kernel").refused("scripts/setup"));
+    // Nothing is fetched for a box that could not run. Mutation tried: fetching first names the registry.
+    let mut fetching = home.command(["create", "127.0.0.1:1/nobody/listens:latest"]);
+    let fetching = Output::of(fetching.env("BOXLITE_ASSETS", nothing.path()).spawn().unwrap());
+    hinted(&fetching.refused("scripts/setup"));
     let info = home.run(&["inspect", "web"]).json();
     assert_eq!(info[0]["state"], "created", "a start that never was changes nothing: {info}");
 }
@@ -46,6 +50,33 @@ fn emulation_is_said_once_and_refused_on_demand() {
     let child = home.command(start).env("BOXLITE_REQUIRE_KVM", "true").spawn().unwrap();
     let refusal = Output::of(child).refused("require_kvm = true (BOXLITE_REQUIRE_KVM)");
     assert!(refusal.contains("KVM is not usable: "), "{refusal}");
+}
+
+/// Mutation tried: without the look, the box is made, and its start blames QEMU's protocol.
+#[test]
+fn a_directory_that_this_user_may_not_read_is_no_volume() {
+    let Some(assets) = boxlite_testkit::assets::Assets::require() else { return };
+    if !rustix::process::geteuid().is_root() {
+        oracle::skip("becoming another user needs root");
+        return;
+    }
+    let scratch = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let (hidden, own) = (scratch.path().join("hidden"), scratch.path().join("home"));
+    for directory in [&hidden, &own] {
+        fs::create_dir(directory).unwrap();
+        fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();
+    let image = assets.reference("mini");
+    let mut command = Command::new("setpriv");
+    command.args("--reuid 65534 --regid 65534 --clear-groups".split(' ')).arg(crate::home::program());
+    command.args(["create", "-v", &format!("{}:/x", hidden.display()), &image]).env("BOXLITE_HOME", &own);
+    let output = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let refused = Output::of(output.spawn().unwrap()).refused("this user may not read");
+    assert!(refused.contains("hint: share a directory that this user may read"), "{refused}");
 }
 
 #[test]

@@ -70,7 +70,8 @@ fn a_box_whose_socket_is_gone_can_be_stopped_and_removed() {
     let (qemu, shim) = Home::processes(&id).expect("a virtual machine and its shim");
     fs::remove_file(&socket).unwrap();
     home.run(&["rm", "-f", "mute"]).ok();
-    assert!(gone(shim) && gone(qemu) && !home.path().join("boxes").join(&id).exists());
+    eventually("shim and machine to be gone", || (gone(shim) && gone(qemu)).then_some(()));
+    assert!(!home.path().join("boxes").join(&id).exists());
 }
 
 #[test]

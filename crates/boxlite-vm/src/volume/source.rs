@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use boxlite_types::{Doing, Error, ErrorCause, Result, Volume};
+use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, Result, Volume};
 
 use super::{OffLimits, VolumeSpec};
 
@@ -46,6 +46,16 @@ pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
         let message = format!("{} is not a directory, and only directories can be volumes", source.display());
         return Err(Error::unsupported(message).about(ErrorCause::Volume).at(source));
     }
+    // What serves the volume has this user's rights, and its own complaint says less.
+    if let Err(error) = std::fs::read_dir(source)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        let message = format!("this user may not read {}, so a box of theirs can't either", source.display());
+        return Err(Error::new(ErrorKind::Denied, message)
+            .about(ErrorCause::Volume)
+            .at(source)
+            .because(error));
+    }
     // A box that writes to a directory above it could have put a link there since.
     let found = std::fs::canonicalize(source).doing("resolving the volume's directory", source)?;
     if found != *source {
@@ -65,7 +75,6 @@ mod tests {
 
     use super::*;
     use crate::volume::parse_volume;
-    use boxlite_types::ErrorKind;
 
     fn resolved(text: &str, directory: &Path) -> Result<Volume> {
         resolve(&parse_volume(text)?, directory, &only(directory.join("home")))

@@ -137,7 +137,12 @@ impl Local {
                 found => return found,
             }
         }
-        let image = self.images.pull(&reference?, &pull, progress).await?;
+        let reference = reference?;
+        if !local_source {
+            // Where no box can run, an image for one would be fetched in vain.
+            self.in_context(|context| context.assets.find().map(drop)).await?;
+        }
+        let image = self.images.pull(&reference, &pull, progress).await?;
         self.note_image(EventAction::Pull, &image.digest.to_string(), &options.image);
         Ok(image)
     }

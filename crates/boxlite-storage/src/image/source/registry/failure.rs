@@ -150,6 +150,9 @@ pub(super) fn of_status(
         404 if path.starts_with("manifests/") => {
             Error::not_found(format!("registry {host} has no image {name}{said}")).into()
         }
+        404 if path.is_empty() => {
+            unavailable(format!("{host} does not answer as a registry does{said}")).into()
+        }
         404 => unavailable(format!("registry {host} lacks a part of {name} ({path}){said}")).into(),
         400 if String::from_utf8_lossy(body).contains("HTTPS") => {
             Trouble::OtherScheme(unavailable(format!("registry {host} speaks HTTPS only")))
