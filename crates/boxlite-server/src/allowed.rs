@@ -166,7 +166,6 @@ mod tests {
         );
     }
 
-    /// Mutation tried: without the check in `check`, a client reaches what listens on the server's loopback.
     #[test]
     fn only_ports_that_the_operator_names_are_reached() {
         let allowed = AllowedPaths::default().with_host_ports(&[5432]);

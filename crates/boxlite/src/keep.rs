@@ -75,7 +75,6 @@ mod tests {
 
     use super::*;
 
-    /// Mutation tried: giving up at the first error, as before.
     #[tokio::test(start_paused = true)]
     async fn an_error_that_passes_costs_time_and_no_restart() {
         let tries = Cell::new(0);

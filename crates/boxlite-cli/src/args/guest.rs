@@ -104,7 +104,6 @@ impl FromStr for Processors {
 mod tests {
     use super::*;
 
-    /// Mutation tried: `/` instead of `div_ceil` gives a box of 0.5 no processor.
     #[test]
     fn fractions_of_processors_are_whole_ones_with_a_limit() {
         let read = |text: &str| text.parse::<Processors>().map(|read| (read.count, read.limit));

@@ -337,7 +337,6 @@ BOX ID         OVERLAYS   LOGS   BELOW (SHARED)
     );
 }
 
-/// Mutations tried: no cut; one that cuts ids; a heading that is not cut with its column.
 #[test]
 fn a_table_fits_its_terminal_and_is_whole_for_a_pipe() {
     let mut table = TextTable::new(&["BOX ID", "A LONG HEADING THAT IS", "NAME"]);

@@ -23,7 +23,7 @@ fn a_host_without_qemu_or_kernel_says_what_to_install() {
     };
     hinted(&without("qemu").refused("QEMU"));
     hinted(&without("kernel").refused("scripts/setup"));
-    // Nothing is fetched for a box that could not run. Mutation tried: fetching first names the registry.
+    // Nothing is fetched for a box that could not run. Without the look, the registry is named instead.
     let mut fetching = home.command(["create", "127.0.0.1:1/nobody/listens:latest"]);
     let fetching = Output::of(fetching.env("BOXLITE_ASSETS", nothing.path()).spawn().unwrap());
     hinted(&fetching.refused("scripts/setup"));
@@ -52,7 +52,7 @@ fn emulation_is_said_once_and_refused_on_demand() {
     assert!(refusal.contains("KVM is not usable: "), "{refusal}");
 }
 
-/// Mutation tried: without the look, the box is made, and its start blames QEMU's protocol.
+/// Without the look, the box is made.
 #[test]
 fn a_directory_that_this_user_may_not_read_is_no_volume() {
     let Some(assets) = boxlite_testkit::assets::Assets::require() else { return };

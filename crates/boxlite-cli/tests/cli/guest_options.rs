@@ -6,8 +6,6 @@ fn inspect(home: &Home, name: &str) -> serde_json::Value {
     home.run(&["inspect", name]).json()[0].clone()
 }
 
-/// Mutations tried: limits left to the agent's own; parameters not applied; the search list left out; `published` not
-/// looked at for exposed ports (80 is published twice).
 #[test]
 fn names_limits_and_parameters_are_those_that_were_asked_for() {
     let Some(home) = Home::able() else { return };
@@ -52,7 +50,6 @@ fn names_limits_and_parameters_are_those_that_were_asked_for() {
     assert_eq!(inspect(&home, "odd-too")["options"]["sysctls"], serde_json::json!(["net.no.such=1"]));
 }
 
-/// Mutation tried: kernel threads not left out.
 fn processes_are_listed(home: &Home) {
     home.run(&["exec", "-d", "-u", "1234", "opts", "sleep", "4321"]).ok();
     let listed = home.run(&["top", "opts"]).ok();
@@ -92,7 +89,6 @@ fn exposed_ports_are_published(home: &Home) {
     home.run(&["rm", "-f", "public"]).ok();
 }
 
-/// Mutation tried: a shim that is told of whole processors alone.
 #[test]
 fn a_fraction_of_a_processor_is_a_limit_of_its_time() {
     let Some(home) = Home::able() else { return };
@@ -131,7 +127,6 @@ fn group_limit(id: &str) -> Option<(u64, u64)> {
     })
 }
 
-/// Mutation tried: checking after the pull names the registry instead, and fails here.
 #[test]
 fn what_no_box_can_have_is_refused_before_anything_is_pulled() {
     let home = Home::bare();

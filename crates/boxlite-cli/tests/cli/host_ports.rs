@@ -18,8 +18,6 @@ fn greeter(word: &'static str) -> u16 {
     port
 }
 
-/// Mutations tried, each of which fails here: a filter that passes every port of the gateway; one that passes UDP as well;
-/// counting each segment that opens; a list of allowed destinations that refuses the gateway; `update` without the ports.
 #[test]
 fn a_box_reaches_the_ports_of_the_host_that_are_named_and_no_other() {
     let Some(home) = Home::able() else { return };

@@ -41,7 +41,6 @@ fn what_a_box_needs_is_kept_and_goes_after_it() {
     assert_eq!(grown(&["gc", "--format", "json"]).json()["reclaimed"], 0, "a second pass finds nothing");
 }
 
-/// Mutation tried: a question to the names that counts those of a source as well drops the image with `--all`.
 #[test]
 fn an_image_that_was_loaded_goes_only_when_that_is_said() {
     let Some(home) = Home::able() else { return };

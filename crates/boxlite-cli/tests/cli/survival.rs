@@ -55,7 +55,6 @@ fn the_truth_is_told_whichever_process_was_killed() {
     assert_eq!(home.run(&["exec", "victim", "echo", "again"]).ok(), "again\n");
 }
 
-/// Mutation tried: waiting for the lock alone, which is for as long as the box runs.
 #[test]
 fn a_box_whose_socket_is_gone_can_be_stopped_and_removed() {
     let Some(home) = Home::able() else { return };

@@ -129,7 +129,7 @@ fn events_tell_the_life_of_a_box() {
     let died: serde_json::Value = serde_json::from_str(&died).unwrap();
     let code = died["details"]["exit_code"].as_str();
     assert!(died["subject"] == "box" && matches!(code, Some("137" | "143")), "{died}");
-    // The box has gone, and with it the record that has its name. Mutation tried: asking the records alone.
+    // The box has gone, and with it the record that has its name.
     assert_eq!(died["name"], "site", "{died}");
     assert!(home.run(&[&events[..], &["--filter", "type=image"]].concat()).ok().contains("\"pull\""));
     assert_eq!(home.run(&["events", "--since", "0s", "--until", "0s"]).ok(), "");

@@ -80,7 +80,6 @@ pub(super) fn limit(options: &BoxOptions) -> u32 {
 mod tests {
     use super::*;
 
-    /// Mutation tried: `>=` refuses a box with all of the host's processors.
     #[test]
     fn a_box_has_no_more_processors_than_its_host() {
         let check =

@@ -180,7 +180,6 @@ fn a_pass_over_the_catalogue_takes_an_image_with_all_that_it_has() {
     assert_eq!(place.gc(&all).reclaimed, 0);
 }
 
-/// Mutations tried: the catalogue's entry kept without its layers' disk image; `local` without effect.
 #[test]
 fn an_image_that_no_registry_has_goes_only_when_that_is_said() {
     let place = Place::new();
