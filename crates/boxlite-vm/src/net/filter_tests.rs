@@ -319,6 +319,7 @@ proptest! {
     }
 }
 
+// Mutations tried: any port where one is allowed; every address of the virtual network.
 #[test]
 fn only_the_named_ports_of_the_host_are_reached() {
     let policy = policy().with_host_ports(&[5432, 6379]);
