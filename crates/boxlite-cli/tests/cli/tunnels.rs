@@ -64,8 +64,7 @@ fn answer(mut stream: TcpStream, question: &[u8]) -> Vec<u8> {
 #[test]
 fn ports_of_a_box_without_a_network_are_reached() {
     let Some(home) = Home::able() else { return };
-    let script =
-        "busybox nc -ll -p 7000 -e cat & busybox nc -ll -p 7001 -e echo hello & sleep infinity";
+    let script = "busybox nc -ll -p 7000 -e cat & busybox nc -ll -p 7001 -e echo hello & sleep infinity";
     home.run(&[
         "run",
         "-d",

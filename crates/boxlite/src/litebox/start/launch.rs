@@ -7,7 +7,7 @@ use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
 use boxlite_storage::disk_image::ImageChain;
-use boxlite_types::{BoxOptions, BoxRecord, Doing, Error, NetworkMode, Phase, Progress, Result};
+use boxlite_types::{BoxRecord, Doing, Error, NetworkMode, Phase, Progress, Result};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
