@@ -221,7 +221,7 @@ fn a_start_that_is_cut_short_before_its_record_never_runs() {
     let state = || home.run(&["inspect", "web"]).json()[0]["state"].as_str().unwrap().to_owned();
     let shim = home.path().join("boxes").join(id(&home, "web")).join("shim.lock");
     let cut = |fault: &str| {
-        let cut = home.command(&["start", "web"]).env("BOXLITE_FAULT", fault).spawn();
+        let cut = home.command(["start", "web"]).env("BOXLITE_FAULT", fault).spawn();
         assert!(!Output::of(cut.unwrap()).status.success(), "{fault}");
         // The shim that was called off ends, and its lock with it.
         boxlite_home::durable::Lock::exclusive(&shim).unwrap().release();
