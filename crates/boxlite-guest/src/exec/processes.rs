@@ -65,7 +65,7 @@ fn read(pid: u32, booted: i64, passwd: &str) -> Option<GuestProcess> {
     })
 }
 
-/// Reads `/proc/<pid>/stat` and `cmdline`; see proc_pid_stat(5).
+/// Reads `/proc/<pid>/stat` and `cmdline`; see `proc_pid_stat(5)`.
 fn parse(pid: u32, stat: &str, command: &[u8], booted: i64) -> Option<GuestProcess> {
     let (before, after) = stat.rsplit_once(')')?;
     let name = printable(before.split_once('(')?.1);
