@@ -48,7 +48,7 @@ mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
+use boxlite_proto::{AGENT_PORT, DISKS, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
 
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
@@ -103,7 +103,8 @@ fn run() -> Result<(), AgentError> {
     let signals = Signals::take().map_err(|e| AgentError::Step(format!("taking signals failed: {e}")))?;
     let mut port = early::find_port(AGENT_PORT)?;
     let untouched = devices::are_untouched().then_some(UNTOUCHED);
-    let features = ["copy", "stat", "metrics"].into_iter().chain(untouched).map(String::from).collect();
+    let features =
+        ["copy", "stat", "metrics", DISKS].into_iter().chain(untouched).map(String::from).collect();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features })?;
     let agent_us = elapsed_us(agent_started);
 

@@ -11,6 +11,7 @@
 //! images/deltas/<digest>.qcow2     what further layers change on the disk image or delta below it
 //! images/tmp/                      everything unfinished
 //! bases/<id>.qcow2                 immutable snapshot and clone bases
+//! volumes/<name>/                  one named volume: volume.json, disk.ext4
 //! boxes/<id>/                      one box: box.json, disks/*.qcow2, sockets, logs, locks
 //! vm/                              boot files: unpacked kernels and initramfs files, by what they were made from
 //! ```
@@ -108,9 +109,10 @@ impl Home {
             return Err(Error::unsupported(message).at(&self.root));
         }
         let device = std::fs::metadata(&self.root).doing("examining", &self.root)?.dev();
-        // There is none before the first delta.
-        let deltas = Some(self.deltas()).filter(|deltas| deltas.symlink_metadata().is_ok());
-        for directory in self.directories().into_iter().chain(deltas) {
+        // There are none before the first delta and the first volume.
+        let late = [self.deltas(), self.volumes()].into_iter();
+        let late = late.filter(|directory| directory.symlink_metadata().is_ok());
+        for directory in self.directories().into_iter().chain(late) {
             if std::fs::metadata(&directory).doing("examining", &directory)?.dev() != device {
                 let message = format!(
                     "{} lies on another filesystem than its home {}; a home is one filesystem",
@@ -191,6 +193,16 @@ impl Home {
     /// The directory of immutable bases.
     pub fn bases(&self) -> PathBuf {
         self.root.join("bases")
+    }
+
+    /// The directory of named volumes; there is none before the first volume.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// The paths of the named volume `name`, which must be one that [`boxlite_types::is_volume_name`] accepts.
+    pub fn of_volume(&self, name: &str) -> VolumePaths {
+        VolumePaths { root: self.volumes().join(name) }
     }
 
     /// The directory of boxes.
@@ -296,6 +308,35 @@ impl BoxPaths {
     /// The outcome of the last run, published by its shim.
     pub fn outcome(&self) -> PathBuf {
         self.root.join("outcome.json")
+    }
+}
+
+/// The paths of one named volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumePaths {
+    root: PathBuf,
+}
+
+impl VolumePaths {
+    /// The paths of the volume that lives in `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The volume's directory. It is locked shared while a box that mounts the volume is being recorded, and exclusively
+    /// while the volume is being removed.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that says what volume it is.
+    pub fn description(&self) -> PathBuf {
+        self.root.join("volume.json")
+    }
+
+    /// Its ext4 filesystem. It is locked exclusively while a machine may write to it, and shared while machines read it.
+    pub fn disk(&self) -> PathBuf {
+        self.root.join("disk.ext4")
     }
 }
 

@@ -63,6 +63,8 @@ pub struct BootConfig {
     pub network: Option<NetConfig>,
     /// Host directories to mount.
     pub mounts: Vec<ShareMount>,
+    /// Disks of named volumes to mount.
+    pub disks: Vec<DiskMount>,
     /// Filesystems to mount that are kept in the guest's memory.
     pub tmpfs: Vec<TmpfsMount>,
     /// Most bytes that `/dev/shm` may hold; `None` leaves the kernel's bound, half of the memory.
@@ -178,6 +180,19 @@ pub struct ShareMount {
     /// Tag of the virtiofs device.
     pub tag: String,
     /// Absolute path in the guest, created if missing.
+    pub target: String,
+    /// Whether the guest may not write.
+    pub read_only: bool,
+}
+
+/// One named volume: a disk with an ext4 filesystem, whose directory `data` is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskMount {
+    /// Serial number of the disk; the root disk has none.
+    pub serial: String,
+    /// The volume's name, for messages.
+    pub name: String,
+    /// Absolute path in the guest, created if missing. An empty volume that may be written gets what the image has there.
     pub target: String,
     /// Whether the guest may not write.
     pub read_only: bool,

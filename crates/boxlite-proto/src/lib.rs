@@ -77,8 +77,7 @@ pub use error::ProtoError;
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
 pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
 pub use guest::{
-    BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, Sysctl, TmpfsMount, ToGuest,
-    Ulimit, UlimitKind,
+    BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, Sysctl, TmpfsMount, ToGuest, Ulimit, UlimitKind, DiskMount,
 };
 pub use op::{
     ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, GuestProcess, GuestProcesses, Op, OpEvent,
@@ -97,6 +96,9 @@ pub const PROTOCOL_VERSION: u32 = 3;
 ///
 /// The memory of such a guest holds nothing of its box and may serve other boxes as a template.
 pub const UNTOUCHED: &str = "untouched";
+
+/// The ability of an agent that mounts named volumes. Another would leave them out, and the box would write to its root disk.
+pub const DISKS: &str = "disks";
 
 /// Name of the virtio-serial port that the agent answers on.
 pub const AGENT_PORT: &str = "agent";

@@ -80,6 +80,26 @@ impl Allowances {
         self.reserve_amounts(runtime, caller, key, wanted, default_disk).await.map(Some)
     }
 
+    /// Counts a named volume of that size as one of the caller's, until the result is dropped; by then it exists.
+    ///
+    /// # Errors
+    /// As for [`Allowances::reserve`].
+    pub(crate) async fn reserve_volume(
+        self: &Arc<Self>,
+        runtime: &Runtime,
+        caller: &Caller,
+        size: Option<u64>,
+    ) -> Result<Option<PendingBox>> {
+        let Caller::Named(key) = caller else { return Ok(None) };
+        if key.limits.disk.is_none() {
+            return Ok(None);
+        }
+        let info = runtime.info().await?;
+        let disk = size.map_or_else(|| size_setting(&info, "volume_size"), Ok)?;
+        let wanted = Amounts { disk, ..Amounts::default() };
+        self.reserve_amounts(runtime, caller, key, wanted, default_disk(&info)?).await.map(Some)
+    }
+
     async fn reserve_amounts(
         self: &Arc<Self>,
         runtime: &Runtime,
@@ -91,8 +111,13 @@ impl Allowances {
         let _counting = self.counting.lock().await;
         let boxes = runtime.list(ListOptions { all: true, filters: Vec::new() }).await?;
         let own = boxes.iter().filter(|info| caller.sees(info));
-        let taken =
+        let mut taken =
             own.map(|info| Amounts::of(&info.options, default_disk)).fold(Amounts::default(), Amounts::plus);
+        if key.limits.disk.is_some() {
+            let volumes = runtime.volumes().await?;
+            let own = volumes.iter().filter(|volume| caller.sees_volume(volume));
+            taken.disk = own.map(|volume| volume.size).fold(taken.disk, u64::saturating_add);
+        }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = pending.entry(key.name.clone()).or_default();
         check(key, taken.plus(*of_key), wanted)?;
@@ -165,9 +190,13 @@ fn check(key: &NamedKey, taken: Amounts, wanted: Amounts) -> Result<()> {
 
 /// The virtual size of a box's disk that asks for none. None is smaller, since a box's disk stands on that of its image.
 pub(crate) fn default_disk(info: &HostInfo) -> Result<u64> {
-    let line = info.settings.iter().find(|line| line.name == "disk_size");
+    size_setting(info, "disk_size")
+}
+
+fn size_setting(info: &HostInfo, name: &str) -> Result<u64> {
+    let line = info.settings.iter().find(|line| line.name == name);
     let size = line.and_then(|line| line.value.parse::<Bytes>().ok());
-    size.map(|Bytes(size)| size).ok_or_else(|| Error::bug("the setting disk_size has no value"))
+    size.map(|Bytes(size)| size).ok_or_else(|| Error::bug(format!("the setting {name} has no value")))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use boxlite::parse_volume;
 use boxlite::{BoxOptions, Error, ErrorKind, Reference, Result};
+use boxlite::{named_text, parse_named, parse_volume};
 
 /// The directories below which requests may name paths, and the ports of the loopback that boxes may reach.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +78,10 @@ impl AllowedPaths {
     }
 
     fn volume(&self, text: &str) -> Result<String> {
+        // It names no path.
+        if let Some(mount) = parse_named(text)? {
+            return Ok(named_text(&mount));
+        }
         let mut spec = parse_volume(text)?;
         spec.source = self.path(&spec.source)?;
         if spec.source.to_str().is_none_or(|source| source.contains(':')) {
@@ -91,6 +95,9 @@ impl AllowedPaths {
     /// Refuses a start when an allowed volume's path now leads outside the allowed directories; may block.
     pub(crate) fn still_leads_there(&self, options: &BoxOptions) -> Result<()> {
         for volume in &options.volumes {
+            if parse_named(volume)?.is_some() {
+                continue;
+            }
             let source = parse_volume(volume)?.source;
             if self.allowed.iter().any(|allowed| source.starts_with(allowed)) {
                 self.path(&source)?;
@@ -201,6 +208,7 @@ mod tests {
         for text in ["/etc:/x", "./in:/x", "../x:/x"] {
             assert_eq!(allowed.volume(text).unwrap_err().kind(), ErrorKind::Denied, "{text}");
         }
+        assert_eq!(allowed.volume("data:/x:ro").unwrap(), "data:/x:ro");
         for text in ["alpine", "localhost:5000/x:1", "sha256:00", "ab12"] {
             assert_eq!(allowed.image(text).unwrap(), text);
         }

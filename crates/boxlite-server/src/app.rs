@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use boxlite::{BoxInfo, CloneOptions, Error, ProgressSink, Result, Runtime, UpdateOptions};
+use boxlite::{
+    BoxInfo, CloneOptions, Error, ErrorKind, ProgressSink, Result, Runtime, UpdateOptions, VolumeInfo,
+    VolumeOptions, parse_named,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +81,56 @@ impl App {
             Ok(CloneOptions { volumes, ..options })
         })
         .await
+    }
+
+    /// Makes a named volume that belongs to the caller.
+    pub(crate) async fn create_volume(&self, caller: &Caller, options: VolumeOptions) -> Result<VolumeInfo> {
+        let options = caller.owned_volume(options)?;
+        let _pending = self.allowances.reserve_volume(&self.runtime, caller, options.size).await?;
+        self.runtime.create_volume(options).await
+    }
+
+    /// The named volume, if it exists for the caller.
+    ///
+    /// # Errors
+    /// `NotFound` for another's as well.
+    pub(crate) async fn volume(&self, caller: &Caller, name: &str) -> Result<VolumeInfo> {
+        let volume = self.runtime.volume(name).await?;
+        if caller.sees_volume(&volume) {
+            return Ok(volume);
+        }
+        Err(Error::not_found(format!("there is no volume '{name}'")))
+    }
+
+    /// Refuses named volumes of others in a box of the caller's, and makes the caller's own that are missing, within its
+    /// limits.
+    ///
+    /// # Errors
+    /// `Denied`, and as for [`App::create_volume`].
+    pub(crate) async fn own_volumes(&self, caller: &Caller, texts: &[String]) -> Result<()> {
+        if !caller.is_named() {
+            return Ok(());
+        }
+        for text in texts {
+            let Some(mount) = parse_named(text)? else { continue };
+            match self.runtime.volume(&mount.name).await {
+                Ok(volume) if caller.sees_volume(&volume) => {}
+                Ok(_) => {
+                    let message =
+                        format!("the volume '{}' belongs to another; choose another name", mount.name);
+                    return Err(Error::new(ErrorKind::Denied, message));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.create_volume(
+                        caller,
+                        VolumeOptions { name: mount.name, ..VolumeOptions::default() },
+                    )
+                    .await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Counts a clone of the box as one of the caller's, until the result is dropped.

@@ -4,11 +4,12 @@
 //! box's record, so it outlives servers, and the command line shows it. Such a key finds only its own boxes: others do not
 //! exist for it. Images and figures about the host are everybody's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use boxlite::{BoxInfo, BoxOptions, Error, ErrorKind, Result};
+use boxlite::{BoxInfo, BoxOptions, Error, ErrorKind, Result, VolumeInfo, VolumeOptions};
 
 use crate::failure::HttpFailure;
 use crate::keys::NamedKey;
@@ -48,6 +49,14 @@ impl Caller {
         }
     }
 
+    /// Tells whether the named volume exists for the caller.
+    pub(crate) fn sees_volume(&self, volume: &VolumeInfo) -> bool {
+        match self {
+            Self::Named(key) => volume.labels.get(OWNER_LABEL) == Some(&key.name),
+            _ => true,
+        }
+    }
+
     /// Tells whether the caller holds a key of the keys file.
     pub(crate) fn is_named(&self) -> bool {
         matches!(self, Self::Named(_))
@@ -69,13 +78,27 @@ impl Caller {
     /// # Errors
     /// `Denied` when the request gives the box to another key.
     pub(crate) fn owned(&self, mut options: BoxOptions) -> Result<BoxOptions> {
-        let Self::Named(key) = self else { return Ok(options) };
-        match options.labels.insert(OWNER_LABEL.to_owned(), key.name.clone()) {
+        self.label(&mut options.labels, "box")?;
+        Ok(options)
+    }
+
+    /// Returns the options of a named volume that will belong to the caller.
+    ///
+    /// # Errors
+    /// `Denied` when the request gives the volume to another key.
+    pub(crate) fn owned_volume(&self, mut options: VolumeOptions) -> Result<VolumeOptions> {
+        self.label(&mut options.labels, "volume")?;
+        Ok(options)
+    }
+
+    fn label(&self, labels: &mut BTreeMap<String, String>, what: &str) -> Result<()> {
+        let Self::Named(key) = self else { return Ok(()) };
+        match labels.insert(OWNER_LABEL.to_owned(), key.name.clone()) {
             Some(other) if other != key.name => Err(Error::new(
                 ErrorKind::Denied,
-                format!("key {} cannot make a box with the label {OWNER_LABEL}={other}", key.name),
+                format!("key {} cannot make a {what} with the label {OWNER_LABEL}={other}", key.name),
             )),
-            _ => Ok(options),
+            _ => Ok(()),
         }
     }
 }

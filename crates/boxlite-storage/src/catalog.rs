@@ -12,6 +12,8 @@ pub enum IntentKind {
     Box,
     /// An immutable base, by its file name.
     Base,
+    /// A named volume, by its id, which no later volume of that name has.
+    Volume,
 }
 
 /// The files and the image that a box record pins.

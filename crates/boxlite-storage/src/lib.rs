@@ -5,6 +5,7 @@
 //! - [`disk`]: copy-on-write overlays, qcow2 headers and backing chains.
 //! - [`disk_image`]: read-only disk images, built once from an image's layers.
 //! - [`store`]: the SQLite database.
+//! - [`volume`]: named volumes.
 //! - [`gc`]: garbage collection, which is safe beside any number of starts.
 
 mod catalog;
@@ -14,3 +15,4 @@ pub mod gc;
 pub mod image;
 pub mod reference;
 pub mod store;
+pub mod volume;

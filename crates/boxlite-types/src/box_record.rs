@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, ImageConfig, PortForward, Volume};
+use crate::{BoxOptions, ImageConfig, PortForward, Volume, VolumeMount};
 
 /// The durable record of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct BoxRecord {
     pub image_config: ImageConfig,
     /// Its volumes, as they were resolved when it was created.
     pub volumes: Vec<Volume>,
+    /// The named volumes that it mounts: while this record is there they are not removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named_volumes: Vec<VolumeMount>,
     /// The options that were asked for.
     pub options: BoxOptions,
     /// When it was created.

@@ -76,6 +76,8 @@ pub enum ErrorCause {
     LocalImage,
     /// A volume's directory is missing, or cannot be shared.
     Volume,
+    /// Another box has the named volume attached, or boxes keep it from being removed.
+    VolumeInUse,
     /// What was asked for as a filesystem in the box's memory is malformed.
     Tmpfs,
     /// A port of the host cannot be had.

@@ -25,6 +25,7 @@ mod guest_options;
 mod host;
 mod image;
 mod image_requests;
+mod named_volume;
 mod pause;
 mod platform;
 mod port;
@@ -62,6 +63,9 @@ pub use host::{
 };
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use image_requests::{ArchiveFormat, HistoryEntry, Login, PushOptions};
+pub use named_volume::{
+    VolumeDescription, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,
+};
 pub use pause::{Pause, PauseCause, QuotaUse};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};

@@ -62,13 +62,13 @@ pub(crate) struct BoxArgs {
     /// Disk space that a start of this box reserves on the host [default: the settings']
     #[arg(long, value_name = "SIZE")]
     claim: Option<Bytes>,
-    /// Share a host directory with the box; options are ro, and U to map the ids of its files
-    #[arg(short, long = "volume", value_name = "HOST:BOX[:OPTIONS]")]
+    /// Mount a named volume, or share a host directory; options are ro, and U to map the ids of a directory's files
+    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]")]
     volumes: Vec<String>,
     /// Mount an empty filesystem in the box's memory; options are size, mode, uid, gid, ro, exec, suid and dev
     #[arg(long, value_name = "BOX[:OPTIONS]")]
     tmpfs: Vec<String>,
-    /// As -v or --tmpfs, in words: type=bind|tmpfs, source, target, readonly, and tmpfs-size, tmpfs-mode
+    /// As -v or --tmpfs, in words: type=volume|bind|tmpfs, source, target, readonly, and tmpfs-size, tmpfs-mode
     #[arg(long = "mount", value_name = "KEY=VALUE,...")]
     mounts: Vec<MountArg>,
     /// Make the root disk read-only; volumes, --tmpfs, /dev and /dev/shm stay as they are

@@ -37,12 +37,8 @@ impl FromStr for MountArg {
         match fields.kind {
             Some("bind") => fields.volume(target),
             Some("tmpfs") => fields.tmpfs(target),
-            None | Some("volume") => {
-                Err("named volumes don't exist; type=bind shares a directory of the host, \
-                 type=tmpfs is kept in memory"
-                    .into())
-            }
-            Some(other) => Err(format!("type={other} is neither bind nor tmpfs")),
+            None | Some("volume") => fields.named(target),
+            Some(other) => Err(format!("type={other} is none of volume, bind and tmpfs")),
         }
     }
 }
@@ -59,6 +55,23 @@ impl MountFields<'_> {
         let access = if self.read_only == Some(true) { "ro" } else { "rw" };
         let ids = if self.map_ids == Some(true) { ",U" } else { "" };
         Ok(MountArg::Volume(format!("{source}:{target}:{access}{ids}")))
+    }
+
+    fn named(&self, target: &str) -> Result<MountArg, String> {
+        if self.size.is_some() || self.mode.is_some() {
+            return Err("tmpfs-size and tmpfs-mode are for type=tmpfs".into());
+        }
+        if self.map_ids.is_some() {
+            return Err("U is for type=bind".into());
+        }
+        let source = self.source.ok_or("source=NAME is missing, the volume's name")?;
+        if !boxlite::is_volume_name(source) {
+            return Err(format!(
+                "source={source} is not a name for a volume; type=bind shares a directory of the host"
+            ));
+        }
+        let access = if self.read_only == Some(true) { "ro" } else { "rw" };
+        Ok(MountArg::Volume(format!("{source}:{target}:{access}")))
     }
 
     fn tmpfs(&self, target: &str) -> Result<MountArg, String> {
@@ -127,6 +140,8 @@ mod tests {
         assert_eq!("type=bind,source=/a,target=/b".parse(), volume("/a:/b:rw"));
         assert_eq!("ro,dst=/b,src=./a,type=bind".parse(), volume("./a:/b:ro"));
         assert_eq!("type=bind,src=/a,destination=/b,readonly=false,U".parse(), volume("/a:/b:rw,U"));
+        assert_eq!("type=volume,src=data,dst=/b,readonly".parse(), volume("data:/b:ro"));
+        assert_eq!("src=data,dst=/b".parse(), volume("data:/b:rw"));
         assert_eq!("type=tmpfs,dst=/t".parse(), tmpfs("/t:rw"));
         assert_eq!(
             "type=tmpfs,dst=/t,tmpfs-size=64m,tmpfs-mode=0700,ro".parse(),
@@ -150,9 +165,11 @@ mod tests {
             ("type=bind,src=/a,dst=/b,bind-propagation=shared", "is none of type"),
             ("type=tmpfs,src=/a,dst=/b", "no source"),
             ("type=tmpfs,dst=/b,U", "for type=bind"),
-            ("src=data,dst=/b", "named volumes don't exist"),
-            ("type=volume,src=data,dst=/b", "named volumes don't exist"),
-            ("type=npipe,src=a,dst=/b", "neither bind nor tmpfs"),
+            ("type=volume,dst=/b", "source=NAME is missing"),
+            ("src=./data,dst=/b", "not a name for a volume"),
+            ("type=volume,src=data,dst=/b,U", "for type=bind"),
+            ("type=volume,src=data,dst=/b,tmpfs-size=1m", "for type=tmpfs"),
+            ("type=npipe,src=a,dst=/b", "none of volume, bind and tmpfs"),
         ] {
             let error = text.parse::<MountArg>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

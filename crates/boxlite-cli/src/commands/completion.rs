@@ -51,7 +51,8 @@ pub(crate) fn answer() -> Result<bool, clap::Error> {
 enum Named {
     Box,
     Image,
-    /// Either of them.
+    Volume,
+    /// A box or an image.
     Any,
 }
 
@@ -60,6 +61,7 @@ impl Named {
         match value {
             "BOX" => Some(Self::Box),
             "IMAGE" => Some(Self::Image),
+            "VOLUME" => Some(Self::Volume),
             "BOX|IMAGE" => Some(Self::Any),
             _ => None,
         }
@@ -84,6 +86,10 @@ fn there_are(environment: &Environment, named: Named) -> Option<Vec<String>> {
 
 async fn names(runtime: &Runtime, named: Named) -> Option<Vec<String>> {
     let mut names = Vec::new();
+    if named == Named::Volume {
+        let volumes = runtime.volumes().await.ok()?;
+        return Some(volumes.into_iter().map(|volume| volume.name).collect());
+    }
     if named != Named::Image {
         let boxes = runtime.list(ListOptions { all: true, filters: Vec::new() }).await.ok()?;
         names.extend(boxes.into_iter().map(|info| info.name));

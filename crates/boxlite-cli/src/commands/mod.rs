@@ -50,6 +50,7 @@ mod top;
 mod unpause;
 mod update;
 mod version;
+mod volume;
 mod wait;
 
 use std::path::PathBuf;
@@ -168,6 +169,9 @@ pub(crate) enum CliCommand {
     Gc(gc::GcArgs),
     /// Remove all boxes that do not run, and then what no box needs; asks first
     Prune(prune::PruneArgs),
+    /// Manage named volumes, which boxes mount and which outlive them
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// Serve the home over HTTP
     Serve(serve::ServeArgs),
     /// Make a key for `serve --keys-file`, and print its entry for that file
@@ -243,6 +247,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Prune(args) | CliCommand::System(system::SystemCommand::Prune(args)) => {
             prune::prune(&existing()?, args).await
         }
+        CliCommand::Volume(command) => volume::volume(&runtime()?, command).await,
         CliCommand::Pause(args) => unpause::pause(&runtime()?, args).await,
         CliCommand::Unpause(args) => unpause::unpause(&runtime()?, args).await,
         CliCommand::Events(args) => events::events(&existing()?, args).await,

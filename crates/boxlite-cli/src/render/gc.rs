@@ -19,6 +19,7 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
         ("delta", &report.deltas),
         ("base", &report.bases),
         ("box directory", &report.box_directories),
+        ("volume", &report.volumes),
         ("blob", &report.blobs),
         ("boot file", &report.boot_files),
         ("unfinished", &report.unfinished),
@@ -99,6 +100,7 @@ fn subject(kind: SubjectKind) -> &'static str {
         SubjectKind::DiskImage => "disk image",
         SubjectKind::Base => "base",
         SubjectKind::BoxDirectory => "box directory",
+        SubjectKind::Volume => "volume",
         SubjectKind::Blob => "blob",
         SubjectKind::BootFile => "boot file",
         SubjectKind::Delta => "delta",
@@ -109,6 +111,13 @@ fn subject(kind: SubjectKind) -> &'static str {
 
 /// Says what an item that nothing explains is, and what can be done about it.
 fn unexplained(item: &Item, now: i64) -> String {
+    if item.path.parent().is_some_and(|parent| parent.ends_with("volumes")) {
+        let (path, size) = (item.path.display(), Bytes(item.allocated));
+        return format!(
+            "unexplained: {path}, {size}, is not a volume; `boxlite gc --purge volumes/{}`",
+            item.name
+        );
+    }
     let is_base = item.name.as_bytes().ends_with(b".qcow2");
     let image = match &item.image {
         Some(image) => format!(" of a box of {image}"),

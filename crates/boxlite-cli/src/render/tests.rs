@@ -314,6 +314,7 @@ disk images   2       5 MiB       2 MiB
 deltas        0       0 B         0 B
 overlays      0       0 B         0 B
 bases         0       0 B         0 B
+volumes       0       0 B         0 B
 blobs         0       0 B         0 B
 logs          0       0 B         0 B
 boot files    1       64 MiB      0 B

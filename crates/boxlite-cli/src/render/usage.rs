@@ -25,6 +25,7 @@ pub(crate) fn usage_text(usage: &Usage, verbose: bool, now: Timestamp) -> String
     kind("deltas", &usage.deltas);
     kind("overlays", &usage.overlays);
     kind("bases", &usage.bases);
+    kind("volumes", &usage.volumes);
     kind("blobs", &usage.blobs);
     kind("logs", &usage.logs);
     kind("boot files", &usage.boot_files);

@@ -13,7 +13,6 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "network" => {
             "each box has a network of its own: --network none takes it away, and -p forwards ports of the host"
         }
-        "volume" => "-v HOST:BOX shares a directory of the host with a box",
         "compose" | "pod" | "kube" | "play" | "generate" => {
             "boxlite runs single boxes; start them by a script, or through `boxlite serve`"
         }

@@ -22,6 +22,8 @@ pub(crate) enum Topic {
     Push,
     /// An archive of images.
     Archive,
+    /// Named volumes.
+    Volume,
     /// A new box.
     NewBox,
     /// The start of a box.
@@ -51,7 +53,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
         }
         (ErrorKind::NotFound, Topic::ImageRemoval | Topic::Push) => "`boxlite images` lists the images there are",
-        (ErrorKind::NotFound, Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy | Topic::Archive)
+        (ErrorKind::NotFound, Topic::Volume | Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy | Topic::Archive)
         // The home of a server, which gc never collects from here.
         | (ErrorKind::Unsupported, Topic::Collection) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
@@ -106,14 +108,18 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
             "make it anew, with `skopeo copy` or `docker save` say; an image from a registry can be named instead"
         }
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
-            "boxlite never creates a volume's directory; put it back where the box expects it, or make another box"
+            "boxlite never creates a volume's directory; put it back where the box expects it, or make another box; `boxlite volume ls` lists named volumes"
         }
         (ErrorCause::Volume, ErrorKind::Denied) => {
             "share a directory that this user may read, or run boxlite as one who may"
         }
         (ErrorCause::Volume, _) => {
-            "-v takes HOST:BOX[:ro][,U], where HOST is a directory outside boxlite's home"
+            "-v takes HOST:BOX[:ro][,U], where HOST is a directory outside boxlite's home, or NAME:BOX[:ro] for a named volume"
         }
+        (ErrorCause::VolumeInUse, ErrorKind::Busy) => {
+            "another boxlite process is at work on it; try again in a moment"
+        }
+        (ErrorCause::VolumeInUse, _) => "`boxlite volume inspect NAME` lists the boxes that mount a volume",
         (ErrorCause::Tmpfs, _) => "--tmpfs takes BOX[:OPTIONS], as in --tmpfs /run:size=64m,mode=0755,exec",
         (ErrorCause::Port, ErrorKind::Denied) => "choose a port from 1024 on for the host, as in -p 8080:80",
         (ErrorCause::Port, ErrorKind::Conflict) => {

@@ -27,6 +27,7 @@ mod lifecycle;
 mod listing;
 mod memory;
 mod mounts;
+mod named_volumes;
 mod paused;
 mod pressure;
 mod quota;

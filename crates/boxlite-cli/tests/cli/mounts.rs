@@ -17,7 +17,12 @@ fn what_cannot_be_mounted_is_refused_before_anything_is_pulled() {
         (&["--shm-size", "0"], "would have no bound"),
         (&["-v", "/nowhere/at/all:/a"], "/nowhere/at/all"),
         (&["--mount", "type=bind,src=/nowhere/at/all,dst=/a"], "/nowhere/at/all"),
-        (&["--mount", "type=volume,src=data,dst=/a"], "named volumes don't exist"),
+        (&["--mount", "type=volume,src=./data,dst=/a"], "not a name for a volume"),
+        (&["-v", "data:a"], "is not absolute"),
+        (&["-v", "data:/a:U"], "none of ro and rw"),
+        (&["-v", "data:/a", "-v", "data:/b"], "asked for twice"),
+        (&["-v", "data:/a", "--tmpfs", "/a/"], "want to be mounted"),
+        (&["-v", "../../etc/passwd\n:/a"], "passwd"),
         (&["--mount", "type=tmpfs"], "target=PATH is missing"),
         (&["--mount", "type=bind,src=/a,dst=/b,tmpfs-size=1m"], "for type=tmpfs"),
     ] {

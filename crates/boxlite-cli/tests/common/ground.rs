@@ -102,6 +102,7 @@ impl Ground {
             idle_timeout_ms: None,
             network: None,
             shares: Shares::default(),
+            disks: Vec::new(),
         };
         (paths, spec)
     }

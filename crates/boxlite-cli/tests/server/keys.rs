@@ -82,3 +82,40 @@ fn a_key_has_its_own_boxes_and_no_more_than_its_limit() {
     });
     with_key(&server, &laptop, &["ls"]).ok();
 }
+
+/// Mutation tried: without the look at whose volume it is, `laptop` mounts and removes that of `ci`.
+#[test]
+fn a_key_has_its_own_volumes_within_its_limit() {
+    let Some(home) = Home::able() else { return };
+    let (ci, laptop) = (home.path().join("ci.key"), home.path().join("laptop.key"));
+    let entry = |name: &str, file: &Path| home.run(&["serve-key", name, file.to_str().unwrap()]).ok();
+    let entries = format!("{}max_disk = \"12GiB\"\n{}", entry("ci", &ci), entry("laptop", &laptop));
+    let keys = key(&home, &entries, 0o600);
+    let arguments = ["--keys-file", keys.to_str().unwrap(), "--allow-path", home.layout().to_str().unwrap()];
+    let server = Server::start(&home, &arguments);
+    let volume =
+        |file: &Path, arguments: &[&str]| with_key(&server, file, &[&["volume"], arguments].concat());
+    volume(&ci, &["create", "--size", "1g", "cache"]).ok();
+    volume(&ci, &["create", "--size", "12g", "more"])
+        .refused("key ci may have 12 GiB of virtual disk, has 1 GiB");
+    volume(&laptop, &["create", "cache"]).refused("there is a volume 'cache' already");
+    for line in [&["inspect", "cache"][..], &["rm", "cache"]] {
+        volume(&laptop, line).refused("there is no volume 'cache'");
+    }
+    assert_eq!(volume(&laptop, &["ls", "-q"]).ok(), "");
+    assert_eq!(volume(&laptop, &["prune", "-f"]).ok(), "0 B freed\n");
+    volume(&laptop, &["create", "--size", "32m", "scratch"]).ok();
+    assert_eq!(volume(&laptop, &["rm", "scratch"]).ok(), "scratch\n");
+    let image = home.image("mini");
+    let create = |file: &Path, mount: &str| with_key(&server, file, &["create", "-v", mount, &image, "true"]);
+    create(&laptop, "cache:/x").refused("belongs to another");
+    create(&laptop, "own:/x").ok();
+    // The box's disk of 10 GiB, the volume of 1 GiB, and another of the usual size are too much.
+    create(&ci, "another:/x").refused("key ci may have 12 GiB of virtual disk");
+    create(&ci, "cache:/x:ro").ok();
+    volume(&ci, &["rm", "cache"]).refused("mounted by box");
+    assert_eq!(volume(&ci, &["ls", "-q"]).ok(), "cache\n");
+    assert_eq!(home.run(&["volume", "ls", "-q"]).ok(), "cache\nown\n");
+    let shown = volume(&laptop, &["inspect", "own"]).json();
+    assert_eq!(shown[0]["labels"]["boxlite.key"], "laptop", "{shown}");
+}

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `root` | mounts the disk, makes it the root directory, grows its filesystem |
 //! | `tree` | mounts the kernel's filesystems, the host's directories and those in memory inside the root |
+//! | `volumes` | mounts named volumes, and fills an empty one from the image |
 //! | `etc` | sets the host name and provides `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` |
 //! | `network` | configures the loopback interface and `eth0` |
 //! | `sysctl` | sets parameters of the kernel |
@@ -13,6 +14,7 @@ mod network;
 mod root;
 mod sysctl;
 mod tree;
+mod volumes;
 
 use std::time::Instant;
 
@@ -43,14 +45,16 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     set_clock(config.clock_unix_nanos, &mut warnings);
     devices::bind()?;
     let etc_files = etc::prepare(config)?;
-    root::mount()?;
+    let disk =
+        if config.disks.is_empty() { root::DEVICE.to_owned() } else { volumes::device_with_serial("")? };
+    root::mount(&disk)?;
     root::enter()?;
     timings.root_us = elapsed_us(started);
 
     let started = Instant::now();
     tree::mount(&mut warnings)?;
     if config.grow_root {
-        warn(root::grow(), &mut warnings);
+        warn(root::grow(&disk), &mut warnings);
     }
     set_limits(&mut warnings);
     warnings.extend(etc_files.install());
@@ -66,6 +70,10 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
 
 /// Flushes every filesystem and remounts the root read-only. Call it when no other process is left.
 pub(crate) fn take_down(config: &BootConfig) {
+    // The deepest first: a share or volume may lie below another.
+    let mut volumes: Vec<_> = config.disks.iter().collect();
+    volumes.sort_by_key(|volume| std::cmp::Reverse(volume.target.split('/').count()));
+    volumes.into_iter().for_each(volumes::unmount);
     for share in config.mounts.iter().rev() {
         let _ = rustix::mount::unmount(&*share.target, rustix::mount::UnmountFlags::DETACH);
     }

@@ -1,5 +1,6 @@
 //! Mounts, enters and grows the root filesystem, and makes it read-only.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -8,19 +9,22 @@ use rustix::mount::MountFlags;
 
 use crate::linux;
 
-const DEVICE: &str = "/dev/vda";
+/// The only disk of a box without named volumes.
+pub(super) const DEVICE: &str = "/dev/vda";
+
+/// `discard` returns space that the guest frees to the host. `noinit_itable` and `no_prefetch_block_bitmaps` keep kernel
+/// threads from filling the disk's file with zeroed inode tables of unused groups, and from reading their bitmaps.
+pub(super) const OPTIONS: &CStr = c"discard,noinit_itable,no_prefetch_block_bitmaps";
+
 const MOUNT_POINT: &str = "/root";
 
-/// Mounts the disk.
-pub(super) fn mount() -> Result<(), String> {
-    // discard returns space that the guest frees to the host. noinit_itable and no_prefetch_block_bitmaps keep kernel
-    // threads from filling the overlay with zeroed inode tables of unused groups, and from reading their bitmaps.
-    let options = c"discard,noinit_itable,no_prefetch_block_bitmaps";
-    rustix::mount::mount(DEVICE, MOUNT_POINT, "ext4", MountFlags::RELATIME, Some(options)).map_err(|error| {
+/// Mounts the disk `device`.
+pub(super) fn mount(device: &str) -> Result<(), String> {
+    rustix::mount::mount(device, MOUNT_POINT, "ext4", MountFlags::RELATIME, Some(OPTIONS)).map_err(|error| {
         if error == rustix::io::Errno::INVAL {
-            return format!("there is no ext4 filesystem on the disk {DEVICE}");
+            return format!("there is no ext4 filesystem on the disk {device}");
         }
-        format!("mounting the root filesystem on {DEVICE} failed: {error}")
+        format!("mounting the root filesystem on {device} failed: {error}")
     })
 }
 
@@ -35,10 +39,11 @@ pub(super) fn enter() -> Result<(), String> {
     step("entering", rustix::process::chdir("/"))
 }
 
-/// Grows the entered filesystem to the size of its device, if that is larger by at least one block group.
-pub(super) fn grow() -> Result<(), String> {
-    let device = File::open(DEVICE).map_err(|e| format!("opening the disk {DEVICE} failed: {e}"))?;
-    let DiskLengths { block_size, blocks, device_bytes } = examine(&device)?;
+/// Grows the entered filesystem to the size of its `disk`, if that is larger by at least one block group.
+pub(super) fn grow(disk: &str) -> Result<(), String> {
+    let device = File::open(disk).map_err(|e| format!("opening the disk {disk} failed: {e}"))?;
+    let DiskLengths { block_size, blocks, device_bytes } =
+        examine(&device).map_err(|e| format!("examining the disk {disk} failed: {e}"))?;
     if block_size == 0 {
         return Ok(());
     }
@@ -69,11 +74,9 @@ struct DiskLengths {
 }
 
 /// Reads the sizes from the superblock (Linux `Documentation/filesystems/ext4/super.rst`) and from the device.
-fn examine(device: &File) -> Result<DiskLengths, String> {
+fn examine(device: &File) -> std::io::Result<DiskLengths> {
     let mut superblock = [0; 1024];
-    device
-        .read_exact_at(&mut superblock, 1024)
-        .map_err(|e| format!("reading the disk {DEVICE} failed: {e}"))?;
+    device.read_exact_at(&mut superblock, 1024)?;
     let field = |at: usize| {
         u64::from(u32::from_le_bytes([
             superblock[at],
@@ -85,7 +88,6 @@ fn examine(device: &File) -> Result<DiskLengths, String> {
     let wide = field(0x60) & 0x80 != 0;
     let blocks = field(0x4) | if wide { field(0x150) << 32 } else { 0 };
     let block_size = 1024_u64.checked_shl(field(0x18) as u32).unwrap_or(0);
-    let device_bytes = rustix::fs::seek(device, rustix::fs::SeekFrom::End(0))
-        .map_err(|e| format!("measuring the disk {DEVICE} failed: {e}"))?;
+    let device_bytes = rustix::fs::seek(device, rustix::fs::SeekFrom::End(0))?;
     Ok(DiskLengths { block_size, blocks, device_bytes })
 }

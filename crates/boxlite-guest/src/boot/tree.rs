@@ -1,4 +1,4 @@
-//! Mounts the kernel's filesystems inside the root, the host's directories, and filesystems in memory.
+//! Mounts the kernel's filesystems inside the root, the host's directories, named volumes, and filesystems in memory.
 //!
 //! All of it runs after the root was entered, so that no symbolic link of the image leads out of it.
 
@@ -7,9 +7,11 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 
-use boxlite_proto::{BootConfig, ShareMount, TmpfsMount};
+use boxlite_proto::{BootConfig, DiskMount, ShareMount, TmpfsMount};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
+
+use super::volumes;
 
 struct KernelMount {
     target: &'static str,
@@ -123,6 +125,7 @@ fn make_tmp(warnings: &mut Vec<String>) {
 enum GivenMount<'a> {
     Share(&'a ShareMount),
     Tmpfs(&'a TmpfsMount),
+    Volume(&'a DiskMount),
 }
 
 impl GivenMount<'_> {
@@ -130,11 +133,12 @@ impl GivenMount<'_> {
         match self {
             Self::Share(share) => &share.target,
             Self::Tmpfs(tmpfs) => &tmpfs.target,
+            Self::Volume(volume) => &volume.target,
         }
     }
 }
 
-/// Mounts the host's directories and the filesystems in memory, a path before those below it, so that none hides another,
+/// Mounts the host's directories, named volumes and the filesystems in memory, a path before those below it, so that none hides another,
 /// and bounds `/dev/shm`.
 ///
 /// # Errors
@@ -145,11 +149,13 @@ pub(super) fn mount_given(config: &BootConfig) -> Result<(), String> {
             .map_err(|error| format!("bounding /dev/shm to {size} bytes failed: {error}"))?;
     }
     let shares = config.mounts.iter().map(GivenMount::Share);
-    let mut given: Vec<_> = shares.chain(config.tmpfs.iter().map(GivenMount::Tmpfs)).collect();
+    let volumes = config.disks.iter().map(GivenMount::Volume);
+    let mut given: Vec<_> = shares.chain(volumes).chain(config.tmpfs.iter().map(GivenMount::Tmpfs)).collect();
     given.sort_by_key(|given| given.target().split('/').count());
     given.iter().try_for_each(|given| match given {
         GivenMount::Share(share) => mount_share(share),
         GivenMount::Tmpfs(tmpfs) => mount_tmpfs(tmpfs),
+        GivenMount::Volume(volume) => volumes::mount(volume),
     })
 }
 

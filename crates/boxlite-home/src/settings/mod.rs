@@ -158,6 +158,8 @@ settings! {
         "How many user ids there are for running boxes of root.";
     disk_size: Bytes = Bytes(10 << 30), "BOXLITE_DISK_SIZE",
         "Virtual size of a box's disk.";
+    volume_size: Bytes = Bytes(10 << 30), "BOXLITE_VOLUME_SIZE",
+        "Size of a named volume that is made without one.";
     max_expanded: Bytes = Bytes(64 << 30), "BOXLITE_MAX_EXPANDED",
         "Most bytes that an image's files may expand to.";
     main_log_max: Bytes = Bytes(64 << 20), "BOXLITE_MAIN_LOG_MAX",
@@ -208,6 +210,7 @@ impl Settings {
         ordered("hard_floor", &self.hard_floor, "emergency_floor", &self.emergency_floor)?;
         self.validate_ids()?;
         within("disk_size", &self.disk_size, Bytes(64 << 20), Bytes(16 << 40))?;
+        within("volume_size", &self.volume_size, Bytes(32 << 20), Bytes(16 << 40))?;
         within("flush_reserve", &self.flush_reserve, Bytes(0), Bytes(1 << 40))?;
         within("claim", &self.claim, Bytes(0), Bytes(1 << 50))?;
         within("main_log_max", &self.main_log_max, Bytes(4096), Bytes(1 << 50))?;

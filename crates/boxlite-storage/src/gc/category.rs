@@ -10,6 +10,7 @@ pub(super) enum Category {
     Blob,
     BootFile,
     BoxDirectory,
+    Volume,
     Base,
     /// A blob of images that have a disk image and can be fetched again.
     Layer,
@@ -27,6 +28,7 @@ impl Category {
             Self::BootFile => &mut report.boot_files,
             Self::BoxDirectory => &mut report.box_directories,
             Self::Base => &mut report.bases,
+            Self::Volume => &mut report.volumes,
             Self::Delta => &mut report.deltas,
             Self::DiskImage => &mut report.disk_images,
             Self::CatalogEntry => &mut report.images,

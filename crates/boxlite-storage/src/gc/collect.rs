@@ -94,6 +94,7 @@ fn merge(report: &mut GcReport, step: GcReport) {
     report.blobs.extend(step.blobs);
     report.unfinished.extend(step.unfinished);
     report.boot_files.extend(step.boot_files);
+    report.volumes.extend(step.volumes);
     report.images.extend(step.images);
     report.failures.extend(step.failures);
     report.partial |= step.partial;
@@ -113,6 +114,7 @@ fn finish(mut report: GcReport, scope: &GcScope<'_>) -> GcReport {
         &mut report.blobs,
         &mut report.unfinished,
         &mut report.boot_files,
+        &mut report.volumes,
     ];
     for items in by_name {
         items.sort_by(|one, other| one.name.cmp(&other.name));

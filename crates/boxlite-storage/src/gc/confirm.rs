@@ -24,9 +24,10 @@ use super::census::{Census, boot_file_times};
 use super::marks::Marks;
 use super::plan::{GcPlan, HeldSet, PlanLook, Planned, boot_file_in_use, failed, skipped};
 use super::rules::GcScope;
-use crate::catalog::LayerUser;
+use crate::catalog::{IntentKind, LayerUser};
 use crate::disk::image_chain;
 use crate::image;
+use crate::volume;
 
 /// Fewest and most candidates that are locked at a time; each is an open file, and each step marks everything anew.
 const LOCKED_AT_ONCE: std::ops::RangeInclusive<u64> = 256..=8192;
@@ -61,6 +62,7 @@ impl GcPlan {
             Category::Blob => step.confirm_each(|planned| confirm_blob(planned, scope)),
             Category::Layer => step.confirm_each(|planned| confirm_layer(planned, scope)),
             Category::BootFile => step.confirm_each(|planned| confirm_boot_file(planned, scope)),
+            Category::Volume => step.confirm_each(|planned| confirm_volume(planned, scope)),
             Category::Unfinished | Category::CatalogEntry => step.unlocked(false),
         };
         if confirmed.blind {
@@ -301,6 +303,27 @@ pub(super) fn confirm_blob(planned: &Planned, scope: &GcScope<'_>) -> Result<Sec
         let is_referenced = scope.catalog.blob_is_referenced(&planned.item.name)?;
         Ok(if is_referenced { SecondLook::Gone } else { SecondLook::Agrees(vec![lock]) })
     })
+}
+
+/// Looks with the volume's locks held whether it is still the one that the intent names. No box mounts it: the intent was
+/// written when none did, and none is made of a volume that has one.
+fn confirm_volume(planned: &Planned, scope: &GcScope<'_>) -> Result<SecondLook> {
+    let (name, mut locks) = (&planned.item.name, Vec::new());
+    for part in [planned.item.path.clone(), scope.home.of_volume(name).disk()] {
+        match LockAttempt::on(&part, false)? {
+            LockAttempt::Locked(lock) => locks.push(lock),
+            LockAttempt::Busy => return Ok(SecondLook::Skips(Skip::InUse)),
+            LockAttempt::Gone => {}
+        }
+    }
+    if planned.digest != volume::read(scope.home, name).ok().map(|found| found.id) {
+        return Ok(SecondLook::Gone);
+    }
+    let mut is_intended = false;
+    scope.catalog.intents(&mut |intent| {
+        is_intended |= intent.kind == IntentKind::Volume && planned.digest.as_deref() == Some(intent.id);
+    })?;
+    Ok(if is_intended { SecondLook::Agrees(locks) } else { SecondLook::Skips(Skip::Unexplained) })
 }
 
 /// Asks again with the layer's lock held whether every image that has it has a disk image, which is leased meanwhile.

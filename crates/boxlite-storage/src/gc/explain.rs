@@ -70,6 +70,7 @@ impl GcPlan {
             Category::BootFile => SubjectKind::BootFile,
             Category::BoxDirectory => SubjectKind::BoxDirectory,
             Category::Base => SubjectKind::Base,
+            Category::Volume => SubjectKind::Volume,
             Category::Delta => SubjectKind::Delta,
             Category::DiskImage => SubjectKind::DiskImage,
             Category::CatalogEntry => SubjectKind::CatalogEntry,

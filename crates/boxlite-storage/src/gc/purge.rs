@@ -11,8 +11,10 @@ use boxlite_types::{Error, ErrorKind, GcOptions, Purge, Result};
 
 use super::{collect, note_release};
 use crate::catalog::{Catalog, IntentKind};
+use crate::volume;
 
-/// Removes the directory of a box without a record, or a base, by its name in full. Blocks.
+/// Removes the directory of a box without a record, a base, or what nothing explains in `volumes/` (as `volumes/NAME`), by
+/// its name in full. Blocks.
 ///
 /// The intent is written first, so a crash leaves the rest to gc. A box or base that stands on the disk still keeps it.
 ///
@@ -21,6 +23,9 @@ use crate::catalog::{Catalog, IntentKind};
 /// for a base that lies outside the home; `Corrupt` for what is not what its name says; `Busy` while another process is
 /// working on it.
 pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name: &str) -> Result<Purge> {
+    if let Some(volume) = name.strip_prefix("volumes/") {
+        return purge_volume(home, volume);
+    }
     let of_box = home.of_box(name);
     let base = home.bases().join(name);
     let purged = if is_id(name) && is(of_box.root(), std::fs::Metadata::is_dir) {
@@ -47,6 +52,35 @@ pub fn purge(home: &Home, catalog: &Arc<dyn Catalog>, settings: &Settings, name:
     };
     note_release(home);
     Ok(Purge { name: name.to_owned(), reclaimed: purged.allocated })
+}
+
+/// Removes a directory of `volumes/` that is not a volume: one is removed by `volume rm`, which asks whether boxes mount it.
+fn purge_volume(home: &Home, name: &str) -> Result<Purge> {
+    volume::check_name(name)?;
+    let paths = home.of_volume(name);
+    match volume::read(home, name) {
+        Ok(_) => {
+            let message = format!("{name} is a volume; `boxlite volume rm {name}` removes it");
+            return Err(Error::conflict(message).at(paths.root()));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
+        Err(_) if !is(paths.root(), std::fs::Metadata::is_dir) => {
+            let message = format!(
+                "{} is not a directory, so boxlite did not make it; move it away by hand",
+                paths.root().display()
+            );
+            return Err(Error::corrupt(message).at(paths.root()));
+        }
+        Err(_) => {}
+    }
+    if volume::is_attached(home, name) {
+        let message = format!("{} is in use; try again", paths.disk().display());
+        return Err(Error::new(ErrorKind::Busy, message).at(paths.disk()));
+    }
+    let allocated = super::measure::allocated_tree(paths.root())?;
+    durable::discard_dir(paths.root(), &home.tmp())?;
+    note_release(home);
+    Ok(Purge { name: format!("volumes/{name}"), reclaimed: allocated })
 }
 
 /// Refuses a name behind which there is something that boxlite did not make.

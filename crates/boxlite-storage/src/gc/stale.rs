@@ -15,6 +15,7 @@ use boxlite_types::{Doing, Result};
 
 use super::rules::GcScope;
 use crate::catalog::{IntentKind, StaleNotes};
+use crate::volume;
 
 /// Drops notes about what is gone. Only for a pass that could read everything.
 pub(super) fn drop_stale_notes(scope: &GcScope<'_>) {
@@ -49,11 +50,18 @@ fn is_anything_being_made(home: &Home) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether certainly no volume has that id.
+fn has_no_volume(home: &Home, id: &str) -> bool {
+    let Ok(names) = volume::names(home) else { return false };
+    names.iter().all(|name| volume::read(home, name).is_ok_and(|found| found.id != id))
+}
+
 /// Whether certainly nothing has that name.
 fn is_gone(home: &Home, kind: IntentKind, id: &str) -> bool {
     let path = match kind {
         IntentKind::Box => home.of_box(id).root().to_owned(),
         IntentKind::Base => home.bases().join(id),
+        IntentKind::Volume => return has_no_volume(home, id),
     };
     path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }

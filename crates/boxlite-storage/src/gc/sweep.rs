@@ -88,6 +88,10 @@ impl StepSweep<'_> {
                 durable::discard_dir(path, &tmp)?;
                 self.drop_intent(IntentKind::Box, planned);
             }
+            Category::Volume => {
+                durable::discard_dir(path, &tmp)?;
+                self.drop_intent(IntentKind::Volume, planned);
+            }
             Category::CatalogEntry => return self.forget(planned),
             Category::Base | Category::Delta | Category::DiskImage => {}
         }
@@ -96,7 +100,11 @@ impl StepSweep<'_> {
 
     /// Drops the intent for what is gone. One that stays, on a full disk say, names nothing any more.
     fn drop_intent(&self, kind: IntentKind, planned: &Planned) {
-        if let Err(error) = self.scope.catalog.drop_intent(kind, &planned.item.name) {
+        let subject = match kind {
+            IntentKind::Volume => planned.digest.as_deref().unwrap_or_default(),
+            IntentKind::Box | IntentKind::Base => &planned.item.name,
+        };
+        if let Err(error) = self.scope.catalog.drop_intent(kind, subject) {
             tracing::debug!(error = %error.chain(), "an intent for what is gone stays");
         }
     }

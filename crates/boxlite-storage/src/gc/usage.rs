@@ -72,6 +72,10 @@ impl<'a> Measuring<'a> {
         self.usage.blobs = self.directory(&self.home.blobs(), Category::Blob);
         self.usage.boot_files = self.directory(&self.home.vm(), Category::BootFile);
         self.usage.unfinished = self.directory(&self.home.tmp(), Category::Unfinished);
+        // There is no such directory before the first volume, and one that leads out of the home is no part of it.
+        if self.home.volumes().symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            self.usage.volumes = self.directory(&self.home.volumes(), Category::Volume);
+        }
         self.add_files_of_the_home();
         self.usage.other = self.measure(self.home.root()).saturating_sub(self.rows());
         self.usage
@@ -85,9 +89,9 @@ impl<'a> Measuring<'a> {
     fn rows(&self) -> u64 {
         let Usage { disk_images, deltas, overlays, bases, blobs, logs, boot_files, unfinished, .. } =
             &self.usage;
-        let Usage { unexplained, database, reserves, .. } = &self.usage;
+        let Usage { unexplained, database, reserves, volumes, .. } = &self.usage;
         let rows = [disk_images, deltas, overlays, bases, blobs, logs, boot_files, unfinished];
-        rows.into_iter().chain([unexplained, database, reserves]).map(|row| row.allocated).sum()
+        rows.into_iter().chain([unexplained, database, reserves, volumes]).map(|row| row.allocated).sum()
     }
 
     /// The database and the reserves, which lie in the home itself.

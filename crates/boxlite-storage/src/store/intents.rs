@@ -59,6 +59,7 @@ impl Store {
                 let kind = match text(0)? {
                     "box" => IntentKind::Box,
                     "base" => IntentKind::Base,
+                    "volume" => IntentKind::Volume,
                     _ => continue,
                 };
                 visit(Intent { kind, id: text(1)?, written_ms: row.get(2)? });
@@ -206,6 +207,7 @@ fn column(kind: IntentKind) -> &'static str {
     match kind {
         IntentKind::Box => "box",
         IntentKind::Base => "base",
+        IntentKind::Volume => "volume",
     }
 }
 

@@ -40,6 +40,8 @@ pub enum SubjectKind {
     Base,
     /// The directory of a box without a record.
     BoxDirectory,
+    /// A named volume that is to be removed, or what nothing explains among them.
+    Volume,
     /// A blob that no image refers to, or a layer.
     Blob,
     /// A kernel, initramfs or template.

@@ -20,6 +20,9 @@ pub struct GcReport {
     pub bases: Vec<Item>,
     /// Box directories that have no record.
     pub box_directories: Vec<Item>,
+    /// Named volumes that are to be removed, and what nothing explains among them. All others are no business of gc's.
+    #[serde(default)]
+    pub volumes: Vec<Item>,
     /// Blobs that no image refers to, and layers that can be fetched again.
     pub blobs: Vec<Item>,
     /// Unfinished files and trash whose owner is gone.
@@ -54,7 +57,7 @@ impl GcReport {
     /// All items of the pass.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         let stored = [&self.disk_images, &self.deltas, &self.bases, &self.box_directories, &self.blobs];
-        stored.into_iter().chain([&self.boot_files, &self.unfinished, &self.images]).flatten()
+        stored.into_iter().chain([&self.volumes, &self.boot_files, &self.unfinished, &self.images]).flatten()
     }
 
     /// Items that are kept because nothing explains them: see [`Skip::Unexplained`].

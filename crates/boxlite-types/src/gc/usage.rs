@@ -27,6 +27,9 @@ pub struct Usage {
     pub overlays: KindUsage,
     /// Snapshot and clone bases.
     pub bases: KindUsage,
+    /// Named volumes.
+    #[serde(default)]
+    pub volumes: KindUsage,
     /// Layers, configs, manifests.
     pub blobs: KindUsage,
     /// Everything else in box directories: logs, sockets, locks.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::accel::{self, Accelerator};
 use super::quota::DiskQuota;
 use crate::net::Network;
-use crate::volume::Shares;
+use crate::volume::{NamedDisk, Shares};
 
 /// One run of one box. It travels to the shim through a memory file and is never written to disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub struct LaunchSpec {
     pub network: Option<Network>,
     /// Directories of the host that the box mounts.
     pub shares: Shares,
+    /// Named volumes, in the order of the open files that are handed over beside this.
+    pub disks: Vec<NamedDisk>,
     /// How the guest comes to where it waits for its box.
     pub origin: GuestOrigin,
     /// How the guest comes up then.
@@ -209,6 +211,7 @@ impl LaunchSpec {
             nested: false,
             network: None,
             shares: Shares::default(),
+            disks: Vec::new(),
             origin: GuestOrigin::Boot,
             boot: BootConfig::default(),
             main: None,

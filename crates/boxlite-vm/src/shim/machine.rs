@@ -1,5 +1,6 @@
 //! A running QEMU with everything that it needs on the host's side.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,16 +32,18 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU and, where there is a template, restores the guest from it.
+    /// Starts QEMU with the open disks of named `volumes` and, where there is a template, restores the guest from it.
     pub(super) async fn start(
         spec: &LaunchSpec,
         template: Option<&Leased>,
+        volumes: &[File],
         spawner: &ChildSpawner,
     ) -> Result<Self> {
         let boot_files = lease_boot_files(spec)?;
         let jail = BoxJail::prepare(spec)?;
         let mut backends = backend::backends(spec, jail.as_ref(), spawner)?;
-        let mut vm = process::start(spec, &boot_files, template, jail.as_ref(), spawner, &mut backends)?;
+        let mut vm =
+            process::start(spec, &boot_files, template, volumes, jail.as_ref(), spawner, &mut backends)?;
         let connected = match Self::connect(&mut vm, spec).await {
             Ok(connected) => ready(&mut backends).await.map(|()| connected),
             Err(error) => Err(error),

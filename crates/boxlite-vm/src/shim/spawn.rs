@@ -36,6 +36,8 @@ pub struct HandOver {
     pub claim: Option<Claim>,
     /// The box's claim on memory: the shim keeps it until its end.
     pub memory: Option<Claim>,
+    /// The open disks of the box's named volumes, in the order of [`LaunchSpec::disks`], each with its lock.
+    pub volumes: Vec<OwnedFd>,
 }
 
 /// A shim that owns a running QEMU and answers on its socket.
@@ -120,6 +122,7 @@ pub fn begin(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Pend
     let (status, status_end) = UnixStream::pair().doing("making the status channel of", shim)?;
     let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
     keep.extend([&hand_over.claim, &hand_over.memory].into_iter().flatten().map(AsFd::as_fd));
+    keep.extend(hand_over.volumes.iter().map(AsFd::as_fd));
 
     let mut command = Command::new(shim);
     command.args(keep.iter().map(|descriptor| descriptor.as_raw_fd().to_string()));

@@ -39,6 +39,8 @@ pub struct ShimLaunch {
     claim: Option<Claim>,
     /// What the box was promised of the host's memory.
     promise: Option<Claim>,
+    /// The disks of the box's named volumes with the locks on them, until QEMU has them.
+    volumes: Vec<File>,
     /// The shim's own log, once it is asked for.
     log: Option<Arc<Mutex<CappedFile>>>,
 }
@@ -78,7 +80,11 @@ impl ShimLaunch {
             claims(&home)?.adopt(descriptor, range).map(Some)
         };
         let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(Claims::on_memory, promised)?);
-        Ok(Self { spec, status: Some(UnixStream::from(status)), lock, claim, promise, log: None })
+        let volumes: Vec<File> = descriptors.map(File::from).collect();
+        if volumes.len() != spec.disks.len() {
+            return Err(Error::bug("a volume was not handed over"));
+        }
+        Ok(Self { spec, status: Some(UnixStream::from(status)), lock, claim, promise, volumes, log: None })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
@@ -149,6 +155,8 @@ impl ShimLaunch {
             let _ = machine.vm.process.end();
             return Err(error);
         }
+        // From here on a volume is free once QEMU has gone, and not only when the last of the box's processes has.
+        self.volumes.clear();
         let paths = BoxPaths::new(self.spec.box_dir.clone());
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;
@@ -210,7 +218,7 @@ impl ShimLaunch {
         Ok(Charge {
             home: self.spec.home()?,
             spec: self.spec.clone(),
-            claim: DiskClaim::new(self.claim.take(), &self.spec.overlay),
+            claim: DiskClaim::new(self.claim.take(), written_files(&self.spec)),
             promise: self.promise.take(),
             identity: identity.transpose().doing(doing, place)?,
             template: machine.template.take(),
@@ -223,13 +231,13 @@ impl ShimLaunch {
     /// Starts QEMU, which boots the guest where its template is of no use.
     async fn machine(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
         let GuestOrigin::Template(path) = &self.spec.origin else {
-            return Machine::start(&self.spec, None, spawner).await;
+            return Machine::start(&self.spec, None, &self.volumes, spawner).await;
         };
         let Some(template) = Leased::acquire(path)? else {
             tracing::info!("the template has gone, and the guest boots");
             return self.boot(spawner).await;
         };
-        match Machine::start(&self.spec, Some(&template), spawner).await {
+        match Machine::start(&self.spec, Some(&template), &self.volumes, spawner).await {
             Ok(machine) => Ok(Machine { template: Some(template), ..machine }),
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "the guest is not restored, and boots");
@@ -243,7 +251,7 @@ impl ShimLaunch {
 
     async fn boot(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
         self.spec.origin = GuestOrigin::Boot;
-        Machine::start(&self.spec, None, spawner).await
+        Machine::start(&self.spec, None, &self.volumes, spawner).await
     }
 
     /// Tells the starter once; a starter that has gone does not matter.
@@ -253,6 +261,12 @@ impl ShimLaunch {
             let _ = status.write_all(&text);
         }
     }
+}
+
+/// The files of the home that the guest writes to.
+fn written_files(spec: &LaunchSpec) -> Vec<PathBuf> {
+    let volumes = spec.disks.iter().filter(|disk| !disk.mount.read_only).map(|disk| disk.path.clone());
+    std::iter::once(spec.overlay.clone()).chain(volumes).collect()
 }
 
 fn lock_log(log: &Mutex<CappedFile>) -> std::sync::MutexGuard<'_, CappedFile> {

@@ -14,6 +14,7 @@
 
 mod daemon;
 mod mounts;
+mod named;
 mod off_limits;
 mod sandbox;
 mod served;
@@ -30,6 +31,8 @@ use boxlite_types::Volume;
 use serde::{Deserialize, Serialize};
 
 pub use daemon::Daemon;
+pub(crate) use named::serial;
+pub use named::{NamedDisk, check_named, disk_mounts, named_text, parse_named};
 pub use off_limits::OffLimits;
 pub use sandbox::Sandbox;
 pub use share::{Share, start};

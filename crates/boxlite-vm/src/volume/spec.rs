@@ -36,7 +36,7 @@ impl fmt::Display for VolumeSpec {
 
 /// Parses `HOST:BOX[:OPTIONS]`, where options are `ro` or `rw` and `U`, with commas between them.
 ///
-/// `HOST` is absolute or begins with `.`; a bare name would be a named volume, which is
+/// `HOST` is absolute or begins with `.`; a bare name is a named volume, which [`super::parse_named`] is for, and here
 /// [`boxlite_types::ErrorKind::Unsupported`]. A path with a colon can't be written, as in Docker.
 pub fn parse_volume(text: &str) -> Result<VolumeSpec> {
     parse(text).map_err(|error| error.while_doing(format_args!("volume {text:?}")).about(ErrorCause::Volume))
@@ -68,7 +68,7 @@ fn parse(text: &str) -> Result<VolumeSpec> {
     let is_path = |text: &str| text.starts_with('/') || matches!(text, "." | "..") || text.starts_with("./");
     if !is_path(source) && !source.starts_with("../") {
         return Err(Error::unsupported(format!(
-            "named volumes don't exist; for the directory of that name write ./{source}"
+            "{source:?} is neither a path nor the name of a volume; for the directory of that name write ./{source}"
         )));
     }
     let read_only = access == Some("ro");

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use super::create::Unrecorded;
 use super::new_box::NewBox;
-use super::{BoxGuard, Observed, create, memory, name};
+use super::{BoxGuard, Observed, create, memory, name, named_volumes};
 use crate::context::LocalContext;
 
 /// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
@@ -69,11 +69,13 @@ pub(crate) fn clone(
     record.options = changed;
     if options.volumes.is_some() {
         record.volumes = create::volumes(context, &record.options)?;
+        record.named_volumes = named_volumes::asked_for(&record.options)?;
     }
     record.created_at = Timestamp::now();
     record.phase = Phase::Created;
     record.restarts = Restarts::default();
 
+    let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
     create::establish(context, &mut record, Unrecorded::Intent, |paths| share_disk(context, source, paths))?;
     Ok(NewBox::of(context, record))
 }

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use super::new_box::NewBox;
 use super::remove::{forget, release_name};
-use super::{description, name, network, process, processors, quota};
+use super::{description, name, network, process, processors, quota, named_volumes};
 use crate::context::LocalContext;
 
 /// The least memory that the guest's kernel boots in.
@@ -142,11 +142,15 @@ pub(super) fn tmpfs(options: &BoxOptions) -> Result<Vec<TmpfsMount>> {
     options.tmpfs.iter().map(|text| volume::parse_tmpfs(text)).collect()
 }
 
+/// The directories of the host that were asked for, checked together with everything else that is to be mounted.
 pub(super) fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Vec<Volume>> {
     let here = std::env::current_dir().doing("finding", "the working directory")?;
-    let specs: Vec<_> =
-        options.volumes.iter().map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
+    let named = named_volumes::asked_for(options)?;
+    let is_named = |text: &&String| matches!(volume::parse_named(text), Ok(Some(_)));
+    let paths = options.volumes.iter().filter(|text| !is_named(text));
+    let specs: Vec<_> = paths.map(|text| volume::parse_volume(text)).collect::<Result<_>>()?;
     volume::check_set(&specs, &tmpfs(options)?)?;
+    volume::check_named(&named, &specs, &tmpfs(options)?)?;
     let off_limits = off_limits(context);
     specs.iter().map(|spec| volume::resolve(spec, &here, &off_limits)).collect()
 }
@@ -168,6 +172,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
         disk_image_size,
         image_config: image.config.clone(),
         volumes: volumes(context, &options)?,
+        named_volumes: named_volumes::asked_for(&options)?,
         options,
         created_at: Timestamp::now(),
         phase: Phase::Created,
@@ -175,6 +180,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
     };
     // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = disk_image::lease(&context.home, &record.disk_digest)?;
+    let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
     establish(context, &mut record, Unrecorded::Mark, |_| Ok(Vec::new()))?;
     let new = NewBox::of(context, record);
     fault::point("create.recorded").doing("creating", &new.record().name)?;

@@ -14,7 +14,7 @@ use super::Observed;
 use crate::context::LocalContext;
 
 /// How long the processes of an earlier run may take to exit once they are told to.
-const LAST_RUN_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const LAST_RUN_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The exclusive right to change one box, against every other process.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod log;
 mod memory;
 mod name;
 mod network;
+mod named_volumes;
 mod new_box;
 mod observe;
 mod pause;

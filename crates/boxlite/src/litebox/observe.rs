@@ -50,7 +50,7 @@ impl Observed {
 }
 
 /// Whether a process holds the shim's lock. Observers share the lock for an instant, so they never hide each other.
-fn shim_is_alive(paths: &BoxPaths) -> Result<bool> {
+pub(super) fn shim_is_alive(paths: &BoxPaths) -> Result<bool> {
     let path = paths.shim_lock();
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,

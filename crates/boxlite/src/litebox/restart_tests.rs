@@ -13,6 +13,7 @@ fn record(restart: &str, count: u32, delay_ms: u64) -> BoxRecord {
         disk_image_size: 0,
         image_config: ImageConfig::default(),
         volumes: Vec::new(),
+        named_volumes: Vec::new(),
         options: BoxOptions { restart: restart.parse().unwrap(), ..BoxOptions::default() },
         created_at: Timestamp::UNIX_EPOCH,
         phase: Phase::Created,

@@ -13,9 +13,7 @@ use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
     CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExitStatus, FileChange, GcOptions,
-    GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login,
-    ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions,
-    UpdateOptions, Usage,
+    GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -231,6 +229,39 @@ home_operations! {
         /// # Errors
         /// `Unsupported` on a remote runtime.
         async fn logout(&self, registry: &str) -> Result<bool>;
+    }
+}
+
+home_operations! {
+    /// Named volumes: filesystems of their own that boxes mount, and that stay until they are removed by name.
+    trait VolumeOperations {
+        /// Makes an empty volume. It takes no more of the disk than what is written to it.
+        ///
+        /// # Errors
+        /// `Conflict` when there is one of that name; `InvalidInput` for a name or size that cannot be; `ResourceExhausted`.
+        async fn create_volume(&self, options: VolumeOptions) -> Result<VolumeInfo>;
+
+        /// Lists the volumes, by name.
+        async fn volumes(&self) -> Result<Vec<VolumeInfo>>;
+
+        /// Describes the volume of that name.
+        ///
+        /// # Errors
+        /// `NotFound`; `Corrupt` for what is there instead of a volume.
+        async fn volume(&self, name: &str) -> Result<VolumeInfo>;
+
+        /// Removes the volume and all that it holds; returns the bytes that were allocated to it.
+        ///
+        /// # Errors
+        /// `Conflict`, naming them, while boxes mount it, whether or not they run; `Busy` while one is being made of it;
+        /// `NotFound`.
+        async fn remove_volume(&self, name: &str) -> Result<u64>;
+
+        /// Removes all volumes that no box mounts, and all that they hold.
+        ///
+        /// # Errors
+        /// `Conflict` where it is unknown what some box mounts: nothing is removed then.
+        async fn prune_volumes(&self) -> Result<VolumePrune>;
     }
 }
 

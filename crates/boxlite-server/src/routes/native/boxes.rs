@@ -37,6 +37,7 @@ pub(super) async fn create(
     let options = caller.owned(options)?;
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
+    app.own_volumes(&caller, &options.volumes).await?;
     let is_named = caller.is_named();
     let create = |progress: Arc<dyn ProgressSink>| async move {
         let mut options = options;
@@ -67,6 +68,7 @@ pub(super) async fn clone(
 ) -> Result<Response, HttpFailure> {
     let options = app.allowed_clone(options).await?;
     let pending = app.reserve_clone(&caller, &id, &options).await?;
+    app.own_volumes(&caller, options.volumes.as_deref().unwrap_or_default()).await?;
     let clone = |_| async move {
         let cloned = app.runtime.clone_box(&id, options).await;
         drop(pending);

@@ -4,6 +4,7 @@ mod boxes;
 mod host;
 mod images;
 mod streams;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/boxes/{id}/changes", get(images::changes))
         .route("/v1/runtime/boxes/{id}/commit", post(images::commit))
         .route("/v1/runtime/boxes/{id}/export", get(images::export))
+        .route("/v1/runtime/volumes", get(volumes::list).post(volumes::create))
+        .route("/v1/runtime/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .route("/v1/runtime/volumes-prune", post(volumes::prune))
         .route("/v1/runtime/boxes", get(boxes::list).post(boxes::create))
         .route("/v1/runtime/boxes/{id}", get(boxes::inspect).patch(boxes::update).delete(boxes::remove))
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use boxlite::{BoxInfo, BoxOptions, BoxState, Error, MainProcess, NetworkMode, Result};
+use boxlite::{BoxInfo, BoxOptions, BoxState, Error, MainProcess, NetworkMode, Result, parse_named};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub(super) struct CreateBoxRequest {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     user: Option<String>,
-    volumes: Vec<serde_json::Value>,
+    volumes: Vec<VolumeRequest>,
     network: Option<NetworkRequest>,
     secrets: Vec<serde_json::Value>,
     /// Accepted and ignored: boxes outlive their creator in any case.
@@ -33,6 +33,28 @@ pub(super) struct CreateBoxRequest {
     auto_delete: Option<u64>,
     auto_resume: Option<bool>,
     advanced: Option<AdvancedRequest>,
+}
+
+/// A named volume, made with the box if there is none of that name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumeRequest {
+    managed_volume: String,
+    guest_path: String,
+    #[serde(default)]
+    read_only: bool,
+}
+
+impl VolumeRequest {
+    /// Returns what `-v` takes.
+    fn into_text(self) -> Result<String> {
+        let access = if self.read_only { "ro" } else { "rw" };
+        let text = format!("{}:{}:{access}", self.managed_volume, self.guest_path);
+        match parse_named(&text)? {
+            Some(mount) if mount.name == self.managed_volume => Ok(text),
+            _ => Err(Error::invalid(format!("{:?} is not a name for a volume", self.managed_volume))),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +124,7 @@ impl CreateBoxRequest {
             cpus: self.cpus.unwrap_or(defaults.cpus),
             memory: bytes("memory_mib", self.memory_mib, 1 << 20)?.unwrap_or(defaults.memory),
             disk_size: bytes("disk_size_gb", self.disk_size_gb, 1 << 30)?,
+            volumes: self.volumes.into_iter().map(VolumeRequest::into_text).collect::<Result<_>>()?,
             network: self.network.as_ref().map_or(NetworkMode::User, NetworkRequest::mode),
             allow_net: self.network.map(NetworkRequest::into_destinations).unwrap_or_default(),
             auto_remove: self.auto_remove && self.auto_delete.is_none(),
@@ -116,7 +139,6 @@ impl CreateBoxRequest {
         let capabilities = self.advanced.as_ref().and_then(|advanced| advanced.capabilities.as_ref());
         let asked = [
             (self.rootfs_path.is_some(), "rootfs_path; name an image"),
-            (!self.volumes.is_empty(), "managed volumes"),
             (!self.secrets.is_empty(), "secrets"),
             (
                 network.is_some_and(NetworkRequest::lists_sources),
@@ -295,10 +317,22 @@ mod tests {
     }
 
     #[test]
+    fn named_volumes_are_the_library_s_and_no_path_is_one() {
+        let volumes = |name: &str, path: &str| {
+            options(json!({"volumes": [{"managed_volume": name, "guest_path": path, "read_only": true}]}))
+        };
+        assert_eq!(volumes("data", "/x").unwrap().volumes, ["data:/x:ro"]);
+        for (name, path) in
+            [("/etc", "/x"), ("./a", "/x"), ("a:/b", "/x"), ("", "/x"), ("data", "x"), ("data", "/x:/y")]
+        {
+            assert_eq!(volumes(name, path).unwrap_err().kind(), ErrorKind::InvalidInput, "{name} {path}");
+        }
+    }
+
+    #[test]
     fn unsupported_fields_are_refused_and_not_dropped() {
         for body in [
             json!({"rootfs_path": "/x"}),
-            json!({"volumes": [{"managed_volume": "v", "guest_path": "/x"}]}),
             json!({"secrets": [{"name": "a", "value": "b"}]}),
             json!({"network": {"inbound": {"mode": "enabled", "allow_net": ["x"]}}}),
             json!({"advanced": {"capabilities": {"add": ["SYS_ADMIN"]}}}),

@@ -46,6 +46,7 @@ pub(super) async fn create(
     }
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let _pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
+    app.own_volumes(&caller, &options.volumes).await?;
     // Pulling first tells a failure of the registry from a failure of this server.
     match app.runtime.image(&options.image).await {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound) => {
@@ -69,6 +70,7 @@ pub(super) async fn clone(
 ) -> Result<impl IntoResponse, HttpFailure> {
     let options = app.allowed_clone(options).await?;
     let _pending = app.reserve_clone(&caller, &id, &options).await?;
+    app.own_volumes(&caller, options.volumes.as_deref().unwrap_or_default()).await?;
     let taken = match &options.name {
         Some(name) => app.runtime.inspect(name).await.is_ok(),
         None => false,

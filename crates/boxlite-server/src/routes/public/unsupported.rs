@@ -35,7 +35,9 @@ async fn import() -> HttpFailure {
 }
 
 async fn volumes() -> HttpFailure {
-    HttpFailure::unsupported("managed volumes")
+    HttpFailure::unsupported(
+        "the volumes of the public API; `boxlite --url` and /v1/runtime/volumes make and remove them",
+    )
 }
 
 async fn keys() -> HttpFailure {

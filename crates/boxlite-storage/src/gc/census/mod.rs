@@ -10,6 +10,7 @@ mod files;
 mod holders;
 mod lost;
 mod staging;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,6 +28,7 @@ pub(super) use files::{StoredFile, images_named};
 pub(super) use holders::Holders;
 pub(super) use lost::{Doubt, LostBox};
 pub(super) use staging::StagedEntry;
+pub(super) use volumes::VolumeEntry;
 
 use files::{Bases, Deltas, DiskImages};
 
@@ -61,6 +63,8 @@ pub(super) struct Caches {
     /// Catalogue entries, least recently used first.
     pub(super) images: Vec<CatalogImage>,
     pub(super) boot_files: Vec<BootFile>,
+    /// Everything in `volumes/`, by name.
+    pub(super) volumes: Vec<VolumeEntry>,
     pub(super) unreadable: Vec<Unreadable>,
 }
 
@@ -172,6 +176,7 @@ impl Caches {
         caches.list_staged(&home.tmp());
         caches.list_blobs(home, catalog);
         caches.list_boot_files(&home.vm());
+        caches.list_volumes(home, catalog);
         caches
     }
 

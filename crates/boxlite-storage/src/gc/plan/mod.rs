@@ -9,6 +9,7 @@ mod caches;
 mod files;
 mod judge;
 mod layers;
+mod volumes;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -39,7 +40,7 @@ pub(super) struct Planned {
     pub(super) id: Option<FileId>,
     /// When it was last used, in nanoseconds since 1970.
     pub(super) used: i64,
-    /// Digest of a catalogue entry.
+    /// Digest of a catalogue entry, or id of a volume.
     pub(super) digest: Option<String>,
     /// Blobs that no image refers to once this catalogue entry is gone.
     pub(super) blobs: Vec<Planned>,
@@ -149,6 +150,7 @@ impl GcPlan {
         };
         plan.note_unreadable();
         plan.add_caches(scope);
+        plan.add_volumes(scope);
         plan.add_layers(&stored, scope);
         for (dependent, judgement) in dependents {
             match dependent {

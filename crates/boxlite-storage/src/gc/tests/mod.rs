@@ -9,6 +9,7 @@ mod layers;
 mod place;
 mod stale;
 mod strangers;
+mod volumes;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

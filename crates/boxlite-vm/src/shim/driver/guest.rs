@@ -1,7 +1,7 @@
 //! What the guest's agent says.
 
 use boxlite_proto::{
-    Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
+    DISKS, Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
 };
 
 use super::{Driver, DriverPhase, GuestInput};
@@ -53,6 +53,11 @@ impl Driver {
 
     fn greeted(&mut self, features: &[String]) {
         tracing::debug!(?features, "the guest's agent is there");
+        if !self.spec.disks.is_empty() && !features.iter().any(|feature| feature == DISKS) {
+            return self.fail(
+                "the guest's agent is too old to mount named volumes; install the one of this boxlite".into(),
+            );
+        }
         let untouched = features.iter().any(|feature| feature == UNTOUCHED);
         let fit = untouched && matches!(self.phase, DriverPhase::Booting) && !self.vcpus.out_of_space();
         if self.keeping.greeted(fit, &self.qmp) {

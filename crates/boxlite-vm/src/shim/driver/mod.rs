@@ -117,7 +117,7 @@ pub(super) struct Driver {
     watch: SpaceWatch,
     pause: PauseSlot,
     steward: Arc<StewardLink>,
-    /// The overlay's allocated bytes that the steward was last told of.
+    /// The allocated bytes of overlay and volumes that the steward was last told of.
     claimed_at: Option<u64>,
     keeping: Keeping,
     /// What the box's network carries.
@@ -283,8 +283,8 @@ impl Driver {
             self.steward.release_reserve();
         }
         self.show_pause();
-        if readings.overlay != self.claimed_at {
-            self.claimed_at = readings.overlay;
+        if readings.written != self.claimed_at {
+            self.claimed_at = readings.written;
             self.steward.follow_claim();
         }
         self.main.tick(&self.guest);

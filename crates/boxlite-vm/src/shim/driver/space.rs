@@ -82,6 +82,8 @@ pub(crate) struct SpaceReadings {
     pub(crate) places: Vec<SpaceReading>,
     /// Allocated bytes of the overlay; `None` when they could not be measured.
     pub(crate) overlay: Option<u64>,
+    /// The same of overlay and named volumes together.
+    pub(crate) written: Option<u64>,
 }
 
 /// A measurement of one watched filesystem.

@@ -14,7 +14,7 @@ fn reading(free: u64, grown: u64) -> SpaceReadings {
 }
 
 fn of(places: Vec<SpaceReading>) -> SpaceReadings {
-    SpaceReadings { places, overlay: None }
+    SpaceReadings { places, overlay: None, written: None }
 }
 
 fn unknown() -> SpaceReadings {

@@ -19,6 +19,8 @@ const VOLUME_FLOOR_DIVISOR: u64 = 8;
 #[derive(Debug)]
 pub(in crate::shim) struct SpaceWatch {
     overlay: Watched,
+    /// The named volumes that the guest writes to, which lie on the overlay's filesystem.
+    volumes: Vec<Watched>,
     growth: GrowthMeter,
     places: Vec<Place>,
 }
@@ -90,7 +92,13 @@ impl SpaceWatch {
                 volume_growth: Some(GrowthMeter::default()),
             });
         }
-        Self { overlay: Watched::at(&spec.overlay), growth: GrowthMeter::default(), places }
+        let volumes = spec.disks.iter().filter(|disk| !disk.mount.read_only);
+        Self {
+            overlay: Watched::at(&spec.overlay),
+            volumes: volumes.map(|disk| Watched::at(&disk.path)).collect(),
+            growth: GrowthMeter::default(),
+            places,
+        }
     }
 
     /// The floors of each watched filesystem; the overlay's is the first.
@@ -108,11 +116,13 @@ impl SpaceWatch {
         &self.overlay.path
     }
 
-    /// Measures the overlay and each watched filesystem.
+    /// Measures the overlay, the named volumes and each watched filesystem.
     pub(super) fn read(&mut self) -> SpaceReadings {
         let now = Instant::now();
         let allocated = self.overlay.allocated();
-        let mut overlay_grown = allocated.map(|bytes| self.growth.grown(now, bytes));
+        let volumes: Option<u64> = self.volumes.iter().map(Watched::allocated).sum();
+        let written = allocated.zip(volumes).map(|(overlay, volumes)| overlay.saturating_add(volumes));
+        let mut own_grown = written.map(|bytes| self.growth.grown(now, bytes));
         let read = |place: &mut Place| {
             let space = place.watched.space();
             let used = space.map(|space| space.bytes_total.saturating_sub(space.bytes));
@@ -120,12 +130,12 @@ impl SpaceWatch {
                 Some(meter) => used.map(|used| meter.grown(now, used)),
                 None => Some(0),
             };
-            // The overlay lies on the first one.
-            let own = overlay_grown.replace(0);
+            // The box's own files lie on the first one.
+            let own = own_grown.replace(0);
             let grown = own.zip(volume_grown).map(|(own, volume)| own.saturating_add(volume));
             SpaceReading { free: space.map(|space| space.bytes), grown }
         };
-        SpaceReadings { places: self.places.iter_mut().map(read).collect(), overlay: allocated }
+        SpaceReadings { places: self.places.iter_mut().map(read).collect(), overlay: allocated, written }
     }
 }
 
@@ -138,10 +148,10 @@ fn of_volume(home: DiskFloors, total: u64) -> DiskFloors {
 #[cfg(test)]
 mod tests {
     use boxlite_testkit::filesystem::SmallFilesystem;
-    use boxlite_types::Volume;
+    use boxlite_types::{Volume, VolumeMount};
 
     use super::*;
-    use crate::volume::Shares;
+    use crate::volume::{NamedDisk, Shares};
 
     const MIB: u64 = 1 << 20;
 
@@ -196,6 +206,34 @@ mod tests {
         assert_eq!(grown(watch.read()), [Some(allocated - 4096), Some(0)]);
         std::fs::write(disk.path().join("file"), [1; 8192]).unwrap();
         assert_eq!(grown(watch.read()), [Some(allocated - 4096), Some(8192)]);
+    }
+
+    /// Mutation tried: without the volumes, a box that writes to one alone counts as idle and is never paused.
+    #[test]
+    fn the_first_place_grows_with_the_named_volumes_that_may_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let disk = |name: &str, read_only| NamedDisk {
+            mount: VolumeMount { name: name.into(), target: "/v".into(), read_only },
+            path: file(name),
+        };
+        for name in ["overlay", "data", "shared"] {
+            std::fs::write(file(name), [1; 4096]).unwrap();
+        }
+        let spec = LaunchSpec {
+            box_dir: directory.path().to_owned(),
+            overlay: file("overlay"),
+            disks: vec![disk("data", false), disk("shared", true)],
+            ..LaunchSpec::sample()
+        };
+        let mut watch = SpaceWatch::new(&spec);
+        assert_eq!(watch.read().places[0].grown, Some(0));
+        for name in ["data", "shared"] {
+            std::fs::write(file(name), vec![1; 4096 + (1 << 20)]).unwrap();
+        }
+        let readings = watch.read();
+        assert_eq!((readings.places[0].grown, readings.overlay), (Some(1 << 20), Some(4096)));
+        assert_eq!(readings.written, Some((1 << 20) + 8192));
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub fn origin(
     room: Option<Thresholds>,
 ) -> Result<(GuestOrigin, Option<Leased>)> {
     // The daemon of a share maps the guest's memory, which no box may map of a template; QEMU cannot restore its device,
-    // nor add it to a guest that runs.
-    if !spec.shares.volumes.is_empty() {
+    // nor add it, or another disk, to a guest that runs.
+    if !spec.shares.volumes.is_empty() || !spec.disks.is_empty() {
         return Ok((GuestOrigin::Boot, None));
     }
     let path = home.vm().join(name::of(spec)?);

@@ -35,11 +35,12 @@ pub(crate) struct Vm {
 }
 
 /// Starts QEMU for `spec` from the leased kernel and initramfs `boot_files` with what `backends` add, from `template` if
-/// there is one: the very file that is leased.
+/// there is one: the very file that is leased. `volumes` are the open disks of the named volumes.
 pub(crate) fn start(
     spec: &LaunchSpec,
     boot_files: &[Leased; 2],
     template: Option<&Leased>,
+    volumes: &[File],
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
     backends: &mut [DeviceBackend],
@@ -51,7 +52,7 @@ pub(crate) fn start(
     let extra: Vec<_> = backends.iter().flat_map(|backend| backend.arguments.iter().cloned()).collect();
     let shared = backends.iter().any(|backend| backend.shared_memory);
     let given: Vec<OwnedFd> = backends.iter_mut().flat_map(|backend| backend.descriptors.drain(..)).collect();
-    let disks = Disks::open(spec)?;
+    let disks = Disks::open(spec, volumes)?;
     let [kernel, initrd] = boot_files.each_ref().map(Leased::file);
     let files = disks.files(kernel.as_raw_fd(), initrd.as_raw_fd());
     let memory_file = memory_file(spec)?;
@@ -72,6 +73,7 @@ pub(crate) fn start(
         descriptors,
         named,
         overlay: &disks.overlay,
+        longest_volume: disks.longest_volume(),
     };
     let process = match jail {
         Some(jail) => jailed::start(spec, jail, command, spawner)?,
@@ -85,14 +87,16 @@ pub(crate) fn start(
 }
 
 /// The files of a box's disk, opened for QEMU, which locks them: the shim closes its copies once QEMU runs.
-struct Disks {
+struct Disks<'a> {
     overlay: File,
     bases: Vec<File>,
     backing: File,
+    /// The very open files on which the locks of the volumes are.
+    volumes: &'a [File],
 }
 
-impl Disks {
-    fn open(spec: &LaunchSpec) -> Result<Self> {
+impl<'a> Disks<'a> {
+    fn open(spec: &LaunchSpec, volumes: &'a [File]) -> Result<Self> {
         let read = |path: &std::path::PathBuf| File::open(path).doing("opening the disk", path);
         Ok(Self {
             overlay: File::options()
@@ -102,11 +106,18 @@ impl Disks {
                 .doing("opening the disk", &spec.overlay)?,
             bases: spec.bases.iter().map(read).collect::<Result<_>>()?,
             backing: read(&spec.backing)?,
+            volumes,
         })
     }
 
     fn all(&self) -> impl Iterator<Item = &File> {
-        [&self.overlay, &self.backing].into_iter().chain(&self.bases)
+        [&self.overlay, &self.backing].into_iter().chain(&self.bases).chain(self.volumes)
+    }
+
+    /// Bytes of the longest disk of a volume.
+    fn longest_volume(&self) -> u64 {
+        let lengths = self.volumes.iter().filter_map(|disk| disk.metadata().ok()).map(|found| found.len());
+        lengths.max().unwrap_or(0)
     }
 
     fn files(&self, kernel: RawFd, initrd: RawFd) -> QemuFiles {
@@ -116,6 +127,7 @@ impl Disks {
             overlay: self.overlay.as_raw_fd(),
             bases: self.bases.iter().map(AsRawFd::as_raw_fd).collect(),
             backing: self.backing.as_raw_fd(),
+            volumes: self.volumes.iter().map(AsRawFd::as_raw_fd).collect(),
         }
     }
 }

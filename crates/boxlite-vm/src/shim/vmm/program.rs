@@ -42,6 +42,8 @@ pub(super) struct QemuCommand<'a> {
     /// Opened once more by [`qemu::name_of`] their numbers.
     pub(super) named: Vec<BorrowedFd<'a>>,
     pub(super) overlay: &'a File,
+    /// Bytes of the longest disk of a named volume.
+    pub(super) longest_volume: u64,
 }
 
 /// Starts QEMU as a child of this process, with this process's rights.

@@ -9,6 +9,7 @@ use boxlite_proto::AGENT_PORT;
 
 use crate::shim::accel::Accelerator;
 use crate::shim::launch::LaunchSpec;
+use crate::volume;
 
 /// The descriptor numbers under which QEMU inherits its channels; it opens no socket by path.
 #[derive(Debug, Clone, Copy)]
@@ -39,14 +40,18 @@ pub(crate) struct QemuFiles {
     pub(crate) bases: Vec<RawFd>,
     /// The disk image.
     pub(crate) backing: RawFd,
+    /// The disks of named volumes, in the order of [`LaunchSpec::disks`].
+    pub(crate) volumes: Vec<RawFd>,
 }
 
 impl QemuFiles {
     /// For a command line that is not run, of a box without bases.
-    pub(crate) const NONE: Self = Self { kernel: 0, initrd: 0, overlay: 0, bases: Vec::new(), backing: 0 };
+    pub(crate) const NONE: Self =
+        Self { kernel: 0, initrd: 0, overlay: 0, bases: Vec::new(), backing: 0, volumes: Vec::new() };
 
     fn disks(&self) -> impl Iterator<Item = RawFd> {
-        [self.overlay, self.backing].into_iter().chain(self.bases.iter().copied())
+        let below = self.bases.iter().chain(&self.volumes);
+        [self.overlay, self.backing].into_iter().chain(below.copied())
     }
 }
 
@@ -138,6 +143,17 @@ pub(crate) fn arguments(
     let top = format!("driver=qcow2,node-name=d0,file=f0,backing={below},discard=unmap,detect-zeroes=unmap");
     line.option("-blockdev", top + flushing);
     line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
+    for (index, (disk, &descriptor)) in spec.disks.iter().zip(&files.volumes).enumerate() {
+        // What a guest flushes to its volume reaches the host's disk, whatever becomes of its root disk.
+        let access = if disk.mount.read_only { ",read-only=on" } else { ",discard=unmap" };
+        let zeroes = if disk.mount.read_only { "" } else { ",detect-zeroes=unmap" };
+        line.option("-blockdev", file(&format!("vf{index}"), descriptor, access));
+        let node = format!("driver=raw,node-name=v{index},file=vf{index}{access}{zeroes}");
+        line.option("-blockdev", node);
+        let serial = volume::serial(index);
+        let device = format!("virtio-blk-device,drive=v{index},id=vv{index},serial={serial}");
+        line.option("-device", device + ",werror=stop,rerror=report");
+    }
 
     // Each port, used or not, has two queues for the guest to set up; port 0 is for consoles alone.
     line.option("-device", "virtio-serial-device,max_ports=2");

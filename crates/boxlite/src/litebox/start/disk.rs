@@ -9,6 +9,7 @@ use boxlite_storage::disk_image::{self, ImageChain, ImageForm};
 use boxlite_types::{BoxRecord, Error, ErrorKind, Result};
 
 use super::{AdmittedBox, StartContext};
+use crate::litebox::named_volumes::AttachedVolumes;
 use crate::litebox::source::way_back;
 use crate::litebox::{BoxGuard, description};
 
@@ -18,6 +19,7 @@ pub(crate) struct ImagedBox<'a> {
     guard: BoxGuard,
     room: admission::Admission,
     memory: admission::MemoryPromise,
+    volumes: AttachedVolumes,
     image: ImageChain,
 }
 
@@ -27,6 +29,7 @@ pub(crate) struct OverlaidBox<'a> {
     pub(super) guard: BoxGuard,
     pub(super) room: admission::Admission,
     pub(super) memory: admission::MemoryPromise,
+    pub(super) volumes: AttachedVolumes,
     pub(super) image: ImageChain,
     /// The bases and deltas between overlay and disk image, nearest first.
     pub(super) between: Vec<PathBuf>,
@@ -38,7 +41,7 @@ impl<'a> AdmittedBox<'a> {
     /// # Errors
     /// `Corrupt` when the disk image has vanished from below an overlay and cannot be made again as it was.
     pub(super) fn lease(self) -> Result<ImagedBox<'a>> {
-        let Self { context, guard, room, memory } = self;
+        let Self { context, guard, room, memory, volumes } = self;
         let (home, record) = (&context.local.home, &guard.record);
         let form = form_below(home, &guard.paths.overlay())?;
         let image = match form {
@@ -49,7 +52,7 @@ impl<'a> AdmittedBox<'a> {
             Some(image) => image,
             None => build(context, record, form).map_err(|error| vanished(&guard, error))?,
         };
-        Ok(ImagedBox { context, guard, room, memory, image })
+        Ok(ImagedBox { context, guard, room, memory, volumes, image })
     }
 }
 
@@ -120,7 +123,7 @@ fn vanished(guard: &BoxGuard, error: Error) -> Error {
 impl<'a> ImagedBox<'a> {
     /// Creates the overlay, unless there is one from an earlier run, and notes the disk image's use.
     pub(super) fn overlay(self) -> Result<OverlaidBox<'a>> {
-        let Self { context, guard, room, memory, image } = self;
+        let Self { context, guard, room, memory, volumes, image } = self;
         let path = guard.paths.overlay();
         description::ensure(context.local, &guard.paths, &guard.record)?;
         if !path.exists() {
@@ -135,6 +138,6 @@ impl<'a> ImagedBox<'a> {
         }
         let mut between = below.bases;
         between.extend(image.deltas().map(Path::to_owned));
-        Ok(OverlaidBox { context, guard, room, memory, image, between })
+        Ok(OverlaidBox { context, guard, room, memory, volumes, image, between })
     }
 }

@@ -21,6 +21,7 @@ use super::disk::OverlaidBox;
 use super::{MaintenanceBoot, StartContext, StartedBox};
 use crate::assets::Assets;
 use crate::litebox::{BoxGuard, aftermath, create, kernel, network, process, processors};
+use crate::litebox::named_volumes::AttachedVolumes;
 
 impl<'a> OverlaidBox<'a> {
     /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
@@ -59,7 +60,7 @@ impl<'a> OverlaidBox<'a> {
 
     /// Does everything that precedes the record.
     fn prepare(self, purpose: Purpose) -> Result<(StartContext<'a>, BoxGuard, PreparedLaunch)> {
-        let Self { context, guard, room, memory, image, between } = self;
+        let Self { context, guard, room, memory, volumes, image, between } = self;
         let assets = context.local.assets.find()?;
         let shim = assets.shim.clone();
         let own_kernel = kernel::chosen(context.local, &guard.record).map(Path::to_owned);
@@ -75,6 +76,7 @@ impl<'a> OverlaidBox<'a> {
             lock: guard.shim_lock()?,
             claim: Some(room.into_claim()),
             memory: Some(memory.into_claim()),
+            volumes: volumes.hand_over()?,
         };
         Ok((context, guard, PreparedLaunch { spec, shim, hand_over, leases: (image, boot, template), trial }))
     }
@@ -185,6 +187,7 @@ fn specification(
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
             off_limits: create::off_limits(local),
         },
+        disks: AttachedVolumes::described(local, record),
         origin: GuestOrigin::Boot,
         boot: boot_config(record, networked, purpose)?,
         main: match purpose {
@@ -192,7 +195,10 @@ fn specification(
             Purpose::Maintenance => None,
         },
         // Data of a volume that is still in the guest's memory must reach the host.
-        discard: purpose == Purpose::Run && options.auto_remove && record.volumes.is_empty(),
+        discard: purpose == Purpose::Run
+            && options.auto_remove
+            && record.volumes.is_empty()
+            && record.named_volumes.is_empty(),
         auto_remove: purpose == Purpose::Run && options.auto_remove,
         keeper: match purpose {
             Purpose::Run => aftermath::keeper(local, options)?,
@@ -286,6 +292,7 @@ fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<
         },
         network: networked.then(|| net::guest_config(MacAddr::of_box(&record.id))),
         mounts: volume::mounts(&record.volumes),
+        disks: volume::disk_mounts(&record.named_volumes),
         tmpfs: match purpose {
             Purpose::Run => create::tmpfs(&record.options)?,
             // What is copied into a stopped box stays only on its disk.

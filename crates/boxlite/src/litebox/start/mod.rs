@@ -17,6 +17,7 @@ use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
 use boxlite_vm::shim::UserKernel;
 use boxlite_vm::volume;
 
+use super::named_volumes::AttachedVolumes;
 use super::{BoxGuard, Observed, memory, quota};
 use crate::context::LocalContext;
 
@@ -26,12 +27,13 @@ pub(crate) struct RestingBox<'a> {
     guard: BoxGuard,
 }
 
-/// A box whose start was admitted, with the claims on its disk space and its memory.
+/// A box whose start was admitted, with the claims on its disk space and its memory, and its named volumes attached.
 pub(crate) struct AdmittedBox<'a> {
     context: StartContext<'a>,
     guard: BoxGuard,
     room: admission::Admission,
     memory: admission::MemoryPromise,
+    volumes: AttachedVolumes,
 }
 
 /// The context that every stage works with.
@@ -110,13 +112,14 @@ impl<'a> RestingBox<'a> {
     /// Memory comes first: no garbage is collected for a start that is refused all the same.
     ///
     /// # Errors
-    /// `ResourceExhausted` with the figures.
+    /// `ResourceExhausted` with the figures; `Conflict` while another box has one of the box's volumes.
     fn admit(self) -> Result<AdmittedBox<'a>> {
         let Self { context, guard } = self;
         let local = context.local;
         if !context.reads_only {
             quota::admit(&guard.record, &guard.paths)?;
         }
+        let volumes = AttachedVolumes::attach(local, &guard.record)?;
         let memory = memory::admit(local, &guard.record)?;
         let written: Vec<PathBuf> =
             volume::writable_sources(&guard.record.volumes).map(Path::to_owned).collect();
@@ -137,6 +140,6 @@ impl<'a> RestingBox<'a> {
         for notice in room.notices() {
             context.progress.report(Progress::Notice { message: notice.message.clone() });
         }
-        Ok(AdmittedBox { context, guard, room, memory })
+        Ok(AdmittedBox { context, guard, room, memory, volumes })
     }
 }

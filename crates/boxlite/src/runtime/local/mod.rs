@@ -19,6 +19,7 @@ mod restarting;
 mod stop;
 mod streams;
 mod tunnels;
+mod volumes;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ mod images;
 mod lines;
 mod options;
 mod tunnels;
+mod volumes;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,9 +1,12 @@
+use boxlite_types::VolumeMount;
+
 use super::*;
+use crate::volume::NamedDisk;
 
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
 fn files() -> QemuFiles {
-    QemuFiles { kernel: 20, initrd: 21, overlay: 22, bases: Vec::new(), backing: 23 }
+    QemuFiles { kernel: 20, initrd: 21, overlay: 22, bases: Vec::new(), backing: 23, volumes: Vec::new() }
 }
 
 fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory) -> String {
@@ -133,4 +136,30 @@ fn a_chain_of_bases_ends_at_the_disk_image() {
 #[test]
 fn qemu_is_told_no_path_of_the_home() {
     assert!(!text(&LaunchSpec::sample(), &[], Memory::Own).contains("/h/"));
+}
+
+/// Mutation tried: a serial number for the root disk as well, by which the guest finds no root.
+#[test]
+fn a_named_volume_is_a_disk_with_a_serial_number_that_flushes_to_the_host() {
+    let disk = |name: &str, read_only| NamedDisk {
+        mount: VolumeMount { name: name.into(), target: "/x".into(), read_only },
+        path: format!("/h/volumes/{name}/disk.ext4").into(),
+    };
+    let disks = vec![disk("data", false), disk("more", true)];
+    let spec = LaunchSpec { disks, discard: true, ..LaunchSpec::sample() };
+    let line = text_of(&spec, &QemuFiles { volumes: vec![30, 31], ..files() }, &[], Memory::Own);
+    for part in [
+        "fd=30,set=30",
+        "fd=31,set=31",
+        "driver=file,node-name=vf0,aio=threads,filename=/dev/fdset/30,discard=unmap\n",
+        "driver=raw,node-name=v0,file=vf0,discard=unmap,detect-zeroes=unmap\n",
+        "virtio-blk-device,drive=v0,id=vv0,serial=volume0,werror=stop,rerror=report\n",
+        "driver=file,node-name=vf1,aio=threads,filename=/dev/fdset/31,read-only=on\n",
+        "driver=raw,node-name=v1,file=vf1,read-only=on\n",
+        "virtio-blk-device,drive=v1,id=vv1,serial=volume1,werror=stop,rerror=report\n",
+        "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report\n",
+    ] {
+        assert!(line.contains(part), "{part} is not in\n{line}");
+    }
+    assert!(!line.contains("/h/volumes"), "QEMU is told no path");
 }
