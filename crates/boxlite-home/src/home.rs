@@ -265,6 +265,11 @@ impl BoxPaths {
         self.disks().join("root.qcow2")
     }
 
+    /// The directory in which its volumes with a size keep what is used of it.
+    pub fn ledgers(&self) -> PathBuf {
+        self.root.join("ledgers")
+    }
+
     /// Held exclusively while the box's state is being changed (start, stop, remove).
     pub fn state_lock(&self) -> PathBuf {
         self.root.join("state.lock")

@@ -179,10 +179,13 @@ pub struct Sysctl {
 pub struct ShareMount {
     /// Tag of the virtiofs device.
     pub tag: String,
-    /// Absolute path in the guest, created if missing.
+    /// Absolute path in the guest, created if missing. Empty for a single file, so that an agent that knows none refuses it.
     pub target: String,
     /// Whether the guest may not write.
     pub read_only: bool,
+    /// Absolute path at which the one file of the filesystem, which is called [`SHARED_FILE`], is mounted instead of all of it.
+    #[serde(default)]
+    pub file: Option<String>,
 }
 
 /// One named volume: a disk with an ext4 filesystem, whose directory `data` is mounted.
@@ -197,6 +200,16 @@ pub struct DiskMount {
     /// Whether the guest may not write.
     pub read_only: bool,
 }
+
+impl ShareMount {
+    /// The path in the guest at which something is mounted.
+    pub fn path(&self) -> &str {
+        self.file.as_deref().unwrap_or(&self.target)
+    }
+}
+
+/// The name of the file in a virtiofs that serves a single one.
+pub const SHARED_FILE: &str = "file";
 
 /// One filesystem in the guest's memory, which begins empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,7 +77,7 @@ pub use error::ProtoError;
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
 pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
 pub use guest::{
-    BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, Sysctl, TmpfsMount, ToGuest, Ulimit, UlimitKind, DiskMount,
+    BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, Sysctl, TmpfsMount, ToGuest, Ulimit, UlimitKind, DiskMount, SHARED_FILE,
 };
 pub use op::{
     ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, GuestProcess, GuestProcesses, Op, OpEvent,

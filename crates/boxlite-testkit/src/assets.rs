@@ -74,9 +74,12 @@ impl Assets {
         self.directory.join("boxlite-guest")
     }
 
-    /// Returns `virtiofsd`.
-    pub fn virtiofsd(&self) -> PathBuf {
-        self.directory.join("bin/virtiofsd")
+    /// Returns `boxlite-virtiofsd`, which is built with the tests: beside or above the running one.
+    pub fn virtiofsd() -> PathBuf {
+        let exe = std::env::current_exe().unwrap_or_default();
+        let name = "boxlite-virtiofsd";
+        let places = exe.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+        places.into_iter().find(|path| path.exists()).unwrap_or_else(|| exe.with_file_name(name))
     }
 
     /// Returns the OCI layout that `scripts/make-image` makes.

@@ -17,7 +17,7 @@ pub(crate) struct Assets {
     pub guest: PathBuf,
     /// The guest kernel: a directory with Debian's `vmlinuz` and `modules/`.
     pub kernel: PathBuf,
-    /// `virtiofsd`, needed only for volumes.
+    /// `boxlite-virtiofsd`, needed only for volumes.
     pub virtiofsd: Option<PathBuf>,
 }
 
@@ -50,8 +50,8 @@ impl Default for AssetSearch {
 }
 
 /// The only asset that boxes without volumes do without.
-const VIRTIOFSD: &str = "virtiofsd (volumes only)";
 const KERNEL: &str = "guest kernel";
+const VIRTIOFSD: &str = "boxlite-virtiofsd (volumes only)";
 const SETUP: &str = "run scripts/setup from boxlite's source";
 const FETCH: &str = "run `boxlite setup`, or scripts/setup from boxlite's source";
 
@@ -94,7 +94,7 @@ impl AssetSearch {
             ("shim", shim.or_else(|| self.program("boxlite-shim")), "put boxlite-shim beside boxlite"),
             ("guest agent", self.file("boxlite-guest"), SETUP),
             (KERNEL, self.kernel(), FETCH),
-            (VIRTIOFSD, self.program("virtiofsd"), SETUP),
+            (VIRTIOFSD, self.program("boxlite-virtiofsd"), "put boxlite-virtiofsd beside boxlite"),
         ]
     }
 

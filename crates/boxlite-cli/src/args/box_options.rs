@@ -62,7 +62,8 @@ pub(crate) struct BoxArgs {
     /// Disk space that a start of this box reserves on the host [default: the settings']
     #[arg(long, value_name = "SIZE")]
     claim: Option<Bytes>,
-    /// Mount a named volume, or share a host directory; options are ro, and U to map the ids of a directory's files
+    /// Mount a named volume, or share a directory or file of the host; options are ro and, of what is shared, U to map the ids
+    /// of its files and size= to bound its growth
     #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]")]
     volumes: Vec<String>,
     /// Mount an empty filesystem in the box's memory; options are size, mode, uid, gid, ro, exec, suid and dev

@@ -25,7 +25,7 @@ pub(crate) struct CloneArgs {
     /// Forward a port of the host to the clone, in place of all of the box's, or `none`
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
     ports: Vec<String>,
-    /// Share a host directory with the clone, in place of all of the box's, or `none`
+    /// Mount a named volume in the clone, or share a directory or file of the host, in place of all of the box's; or `none`
     #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]")]
     volumes: Vec<String>,
     /// The box: name, id or unique beginning of its id; it must not run

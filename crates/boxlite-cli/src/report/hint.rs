@@ -108,13 +108,13 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
             "make it anew, with `skopeo copy` or `docker save` say; an image from a registry can be named instead"
         }
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
-            "boxlite never creates a volume's directory; put it back where the box expects it, or make another box; `boxlite volume ls` lists named volumes"
+            "boxlite never creates a volume's directory or file; put it back where the box expects it, or make another box; `boxlite volume ls` lists named volumes"
         }
         (ErrorCause::Volume, ErrorKind::Denied) => {
             "share a directory that this user may read, or run boxlite as one who may"
         }
         (ErrorCause::Volume, _) => {
-            "-v takes HOST:BOX[:ro][,U], where HOST is a directory outside boxlite's home, or NAME:BOX[:ro] for a named volume"
+            "-v takes HOST:BOX[:ro][,U][,size=SIZE], where HOST is a directory or a file outside boxlite's home, or NAME:BOX[:ro] for a named volume"
         }
         (ErrorCause::VolumeInUse, ErrorKind::Busy) => {
             "another boxlite process is at work on it; try again in a moment"

@@ -46,7 +46,7 @@ fn the_cause_decides_before_the_kind_and_the_topic() {
     let cases = [
         (ErrorKind::Denied, ErrorCause::Credentials, Topic::Image, "boxlite login"),
         (ErrorKind::Unsupported, ErrorCause::Platform, Topic::NewBox, "processors"),
-        (ErrorKind::Unsupported, ErrorCause::Volume, Topic::NewBox, "HOST is a directory"),
+        (ErrorKind::Unsupported, ErrorCause::Volume, Topic::NewBox, "HOST is a directory or a file"),
         (ErrorKind::NotFound, ErrorCause::Volume, Topic::Start, "put it back"),
         (ErrorKind::InvalidInput, ErrorCause::Tmpfs, Topic::NewBox, "--tmpfs takes BOX[:OPTIONS]"),
         (ErrorKind::Corrupt, ErrorCause::LocalImage, Topic::NewBox, "make it anew"),

@@ -107,8 +107,8 @@ fn hints_are_about_the_cause() {
         assert!(refused.err.contains(hint) && !refused.err.contains(not), "{refused:?}");
     };
     let volume = |source: &str| home.run(&["create", "-v", &format!("{source}:/x"), &image]);
-    hinted(volume(&at("file")), "HOST is a directory", "boxlite info");
-    hinted(volume("data/x"), "HOST is a directory", "boxlite info");
+    hinted(volume("/dev/null"), "HOST is a directory or a file", "boxlite info");
+    hinted(volume("data/x"), "HOST is a directory or a file", "boxlite info");
     hinted(volume(&at("gone")), "never creates a volume's directory", "docker-archive");
     let archive = format!("docker-archive:{}", at("file"));
     hinted(home.run(&["run", &archive, "true"]), "make it anew", "`boxlite pull`");

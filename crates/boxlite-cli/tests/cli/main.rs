@@ -34,6 +34,7 @@ mod quota;
 mod reach;
 mod restarting;
 mod runs;
+mod shared;
 mod steward;
 mod storage;
 mod survival;

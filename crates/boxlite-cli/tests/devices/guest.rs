@@ -14,7 +14,7 @@ use boxlite_types::parse_ports;
 use boxlite_vm::guest::GuestDevices;
 use boxlite_vm::net::{MacAddr, Network, RESOLVER, guest_config};
 use boxlite_vm::shim::{HandOver, LaunchSpec, Launched, ShimClient, spawn};
-use boxlite_vm::volume::{OffLimits, Shares, mounts, parse_volume, resolve};
+use boxlite_vm::volume::{OffLimits, Shares, VolumeFloors, mounts, parse_volume, resolve};
 
 use crate::ground::{Ground, make_ext4, read_all};
 
@@ -78,7 +78,9 @@ impl Ground {
             let ports = texts.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
             spec.network = Some(Network { ports, ..Network::default() });
         }
-        spec.shares = Shares { volumes, virtiofsd: Assets::locate().virtiofsd(), off_limits };
+        let floors = VolumeFloors { bytes: 1 << 30, inodes: 2000 };
+        let (virtiofsd, ledgers) = (Assets::virtiofsd(), paths.ledgers());
+        spec.shares = Shares { volumes, virtiofsd, off_limits, floors, ledgers };
         TestBox { paths, spec, launched: None }
     }
 }

@@ -238,7 +238,7 @@ async fn what_serves_a_guest_has_no_descriptor_of_the_home_but_qemu_its_disk() {
         let of_home: Vec<_> = open.iter().filter(|path| path.starts_with(root)).collect();
         match program.as_str() {
             "boxlite-shim" => holders += usize::from(of_home.contains(&&guest.paths.shim_lock())),
-            "virtiofsd" => {
+            "boxlite-virtiofsd" => {
                 assert!(of_home.is_empty(), "{of_home:?}");
                 daemons.push(pid);
             }

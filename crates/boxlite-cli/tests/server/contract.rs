@@ -19,6 +19,30 @@ async fn served(home: &Home) -> Server {
     server
 }
 
+#[tokio::test]
+async fn the_size_of_a_volume_is_kept_and_shown() {
+    let Some(home) = Home::able() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let allowed =
+        ["--allow-path", home.layout().to_str().unwrap(), "--allow-path", folder.path().to_str().unwrap()];
+    let server = Server::start(&home, &allowed);
+    let volume = |options: &str| format!("{}:/data:{options}", folder.path().display());
+    let body =
+        |options: &str| json!({"image": home.image("mini"), "name": "web", "volumes": [volume(options)]});
+    for (options, part) in [("size=0", "a size of 0"), ("size=1g,ro", "no meaning with ro")] {
+        let refused = server.ask(Method::POST, "/v1/runtime/boxes", Some(body(options))).await;
+        assert_eq!(refused.0.as_u16(), 400, "{}", refused.1);
+        assert!(refused.1.to_string().contains(part), "{}", refused.1);
+    }
+    server.post("/v1/runtime/boxes", body("size=2g")).await;
+    let shown = server.get("/v1/runtime/boxes/web").await;
+    assert!(
+        shown.to_string().contains(":/data:rw,size=2147483648")
+            || shown.to_string().contains(":/data:size=2g"),
+        "{shown}"
+    );
+}
+
 /// Mutation tried: without the comparison of the body's first byte, `["true"]` runs `true`.
 #[tokio::test]
 async fn each_refusal_has_its_status_and_code() {

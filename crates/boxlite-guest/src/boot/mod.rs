@@ -75,7 +75,7 @@ pub(crate) fn take_down(config: &BootConfig) {
     volumes.sort_by_key(|volume| std::cmp::Reverse(volume.target.split('/').count()));
     volumes.into_iter().for_each(volumes::unmount);
     for share in config.mounts.iter().rev() {
-        let _ = rustix::mount::unmount(&*share.target, rustix::mount::UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(share.path(), rustix::mount::UnmountFlags::DETACH);
     }
     rustix::fs::sync();
     if rustix::mount::mount_remount("/", rustix::mount::MountFlags::RDONLY, "").is_err() {

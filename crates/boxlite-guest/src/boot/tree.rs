@@ -6,10 +6,11 @@ use std::ffi::{CStr, CString};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::Path;
 
-use boxlite_proto::{BootConfig, DiskMount, ShareMount, TmpfsMount};
+use boxlite_proto::{BootConfig, DiskMount, ShareMount, TmpfsMount, SHARED_FILE};
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::volumes;
 
@@ -131,7 +132,7 @@ enum GivenMount<'a> {
 impl GivenMount<'_> {
     fn target(&self) -> &str {
         match self {
-            Self::Share(share) => &share.target,
+            Self::Share(share) => share.path(),
             Self::Tmpfs(tmpfs) => &tmpfs.target,
             Self::Volume(volume) => &volume.target,
         }
@@ -179,14 +180,36 @@ fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), String> {
 }
 
 fn mount_share(share: &ShareMount) -> Result<(), String> {
+    let what = if share.file.is_some() { "file" } else { "directory" };
     let describe = |error: &dyn std::fmt::Display| {
-        format!("mounting the host directory {} on {} failed: {error}", share.tag, share.target)
+        format!("mounting the host {what} {} on {} failed: {error}", share.tag, share.path())
     };
-    if !share.target.starts_with('/') {
+    if !share.path().starts_with('/') {
         return Err(describe(&"the target is not an absolute path"));
     }
-    make_directories(&share.target).map_err(|e| describe(&e))?;
     let mut flags = MountFlags::NODEV;
     flags.set(MountFlags::RDONLY, share.read_only);
+    if let Some(target) = &share.file {
+        return mount_file(&share.tag, target, flags).map_err(|e| describe(&e));
+    }
+    make_directories(&share.target).map_err(|e| describe(&e))?;
     rustix::mount::mount(&*share.tag, &*share.target, "virtiofs", flags, None).map_err(|e| describe(&e))
+}
+
+/// Binds the one file of the virtiofs `tag` to `target`. The directory that it lies in is visible meanwhile only.
+fn mount_file(tag: &str, target: &str, flags: MountFlags) -> io::Result<()> {
+    const STAGE: &str = "/dev/.boxlite-file";
+    // What the image has there stays as it is below; a directory makes the binding fail.
+    if !Path::new(target).exists() {
+        if let Some(directory) = Path::new(target).parent().and_then(Path::to_str) {
+            make_directories(directory)?;
+        }
+        std::fs::write(target, "")?;
+    }
+    make_directories(STAGE)?;
+    rustix::mount::mount(tag, STAGE, "virtiofs", flags, None)?;
+    let bound = rustix::mount::mount_bind(format!("{STAGE}/{SHARED_FILE}"), target);
+    rustix::mount::unmount(STAGE, UnmountFlags::DETACH)?;
+    std::fs::remove_dir(STAGE)?;
+    Ok(bound?)
 }

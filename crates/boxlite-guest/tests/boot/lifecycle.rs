@@ -172,7 +172,7 @@ fn what_can_not_come_up_says_why() {
     drop(machine);
 
     machine::root_image(&image, 64, |_| {});
-    let mount = ShareMount { tag: "absent".into(), target: "/share".into(), read_only: false };
+    let mount = ShareMount { tag: "absent".into(), target: "/share".into(), read_only: false, file: None };
     let machine = Machine::boot(&image, BootConfig { mounts: vec![mount], ..machine::config() }, &[]);
     let FromGuest::BootFailed { reason } = &machine.ready else { panic!("{:?}", machine.ready) };
     assert!(reason.contains("absent") && reason.contains("/share"), "{reason}");

@@ -22,7 +22,7 @@ use value::Value;
 use crate::home::Home;
 
 pub use size::{BadAmount, Bytes, format_duration, parse_duration};
-pub use value::{HostShare, KeepBlobs, KernelPath, Percent};
+pub use value::{HostShare, KeepBlobs, KernelPath, Percent, SizeLimit};
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,8 @@ settings! {
         "Virtual size of a box's disk.";
     volume_size: Bytes = Bytes(10 << 30), "BOXLITE_VOLUME_SIZE",
         "Size of a named volume that is made without one.";
+    volume_quota: SizeLimit = SizeLimit(None), "BOXLITE_VOLUME_QUOTA",
+        "By how many bytes a box may make each shared folder grow whose -v has no size=; off is no bound.";
     max_expanded: Bytes = Bytes(64 << 30), "BOXLITE_MAX_EXPANDED",
         "Most bytes that an image's files may expand to.";
     main_log_max: Bytes = Bytes(64 << 20), "BOXLITE_MAIN_LOG_MAX",

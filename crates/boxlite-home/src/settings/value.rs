@@ -92,6 +92,26 @@ impl Value for Duration {
     }
 }
 
+/// A bound in bytes, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct SizeLimit(pub Option<u64>);
+
+impl Value for SizeLimit {
+    fn from_text(text: &str) -> Result<Self, BadAmount> {
+        if text.trim().eq_ignore_ascii_case("off") {
+            return Ok(Self(None));
+        }
+        match text.parse::<Bytes>() {
+            Ok(Bytes(bytes @ 1..)) => Ok(Self(Some(bytes))),
+            _ => Err(BadAmount::new(text, "a size above 0, such as 2g, or off")),
+        }
+    }
+    fn to_text(&self) -> String {
+        self.0.map_or_else(|| "off".into(), |bytes| Bytes(bytes).to_string())
+    }
+}
+
 /// Whether blobs of layers stay once an image's disk image is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! One virtiofsd: its command line, and its process.
+//! One virtiofsd, which is boxlite's own: its command line, and its process.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::Sandbox;
+use super::{Sandbox, VolumeFloors};
 use crate::exit::exit_of;
 
 /// Bytes of a virtiofsd's last words that are kept.
@@ -28,28 +28,45 @@ pub(super) struct Identity {
     pub(super) gid: u32,
 }
 
-/// virtiofsd's arguments for `volume`, a directory of `directory_owner`, listening on the inherited descriptor `listener`
-/// and run by `user`.
+/// What a virtiofsd inherits, by number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors {
+    /// The socket that QEMU has connected to.
+    pub(super) listener: RawFd,
+    /// The directory or file that was checked.
+    pub(super) source: RawFd,
+    /// What keeps how much of its size is used, for a volume with a size.
+    pub(super) ledger: Option<RawFd>,
+}
+
+/// virtiofsd's arguments for `volume`, which belongs to `owner` on the host, run by `user`.
 pub(super) fn arguments(
     volume: &Volume,
-    listener: RawFd,
+    floors: VolumeFloors,
+    descriptors: Descriptors,
     sandbox: Sandbox,
     user: Identity,
-    directory_owner: Identity,
+    owner: Identity,
 ) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["--fd".into(), listener.to_string().into()];
-    arguments.extend(["--shared-dir".into(), volume.source.clone().into()]);
+    let mut arguments: Vec<OsString> = vec!["--fd".into(), descriptors.listener.to_string().into()];
+    if volume.file {
+        arguments.extend(["--shared-file".into(), volume.source.clone().into()]);
+        arguments.push(format!("--file-fd={}", descriptors.source).into());
+    } else {
+        arguments.extend(["--shared-dir".into(), volume.source.clone().into()]);
+    }
     let sandbox = match sandbox {
         Sandbox::Namespace => "namespace",
         Sandbox::Chroot => "chroot",
     };
-    // File handles would need a capability that opens any file of the filesystem.
-    let fixed = ["--seccomp", "kill", "--inode-file-handles=never", "--log-level", "warn"];
-    arguments.extend(["--sandbox", sandbox].into_iter().chain(fixed).map(OsString::from));
-    if user.uid == 0 {
-        // Without the last, a write to a file with set-user-id takes that bit away, as it does for other users.
-        arguments.push("--modcaps=-mknod:-setfcap:-fsetid".into());
-    } else {
+    arguments.extend(["--sandbox".into(), sandbox.into()]);
+    arguments.push(format!("--hard-floor={}", floors.bytes).into());
+    arguments.push(format!("--inode-floor={}", floors.inodes).into());
+    if let (Some(size), Some(ledger)) = (volume.size, descriptors.ledger) {
+        arguments.push(format!("--size={size}").into());
+        arguments.push(format!("--ledger={ledger}").into());
+    }
+    if user.uid != 0 {
         let Identity { uid, gid } = user;
         arguments.push(format!("--uid-map=:0:{uid}:1:").into());
         arguments.push(format!("--gid-map=:0:{gid}:1:").into());
@@ -57,7 +74,7 @@ pub(super) fn arguments(
         arguments.push(format!("--translate-gid=squash-guest:0:0:{ALL_IDS}").into());
     }
     if volume.map_ids && user.uid == 0 {
-        for (kind, id) in [("uid", directory_owner.uid), ("gid", directory_owner.gid)] {
+        for (kind, id) in [("uid", owner.uid), ("gid", owner.gid)] {
             arguments.push(format!("--translate-{kind}=squash-guest:0:{id}:{ALL_IDS}").into());
             arguments.push(format!("--translate-{kind}=squash-host:0:0:{ALL_IDS}").into());
         }
@@ -156,8 +173,10 @@ impl Drop for Daemon {
 pub(super) fn require(program: &Path) -> Result<()> {
     let executable = rustix::fs::access(program, rustix::fs::Access::EXEC_OK);
     executable.map_err(|errno| {
-        let message =
-            format!("volumes need virtiofsd, which is not at {}; run scripts/setup", program.display());
+        let message = format!(
+            "volumes need boxlite-virtiofsd, which is not at {}; put it beside boxlite",
+            program.display()
+        );
         Error::not_found(message).at(program).because(io::Error::from(errno))
     })
 }
@@ -166,14 +185,20 @@ pub(super) fn require(program: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn volume(source: &str) -> Volume {
+        let (source, target) = (source.into(), "/x".into());
+        Volume { source, target, read_only: false, map_ids: false, file: false, size: None }
+    }
+
     fn line(read_only: bool, uid: u32, sandbox: Sandbox) -> String {
-        let volume = Volume { source: "/srv/a b".into(), target: "/x".into(), read_only, map_ids: false };
-        line_of(&volume, uid, sandbox)
+        line_of(&Volume { read_only, ..volume("/srv/a b") }, uid, sandbox)
     }
 
     fn line_of(volume: &Volume, uid: u32, sandbox: Sandbox) -> String {
         let (user, owner) = (Identity { uid, gid: uid + 1 }, Identity { uid: 7, gid: 8 });
-        let arguments = arguments(volume, 7, sandbox, user, owner);
+        let (floors, ledger) = (VolumeFloors { bytes: 1, inodes: 2 }, volume.size.map(|_| 9));
+        let descriptors = Descriptors { listener: 7, source: 8, ledger };
+        let arguments = arguments(volume, floors, descriptors, sandbox, user, owner);
         arguments.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join("|")
     }
 
@@ -184,15 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn root_passes_ids_on_but_makes_no_devices() {
+    fn root_passes_ids_on() {
         let line = line(false, 0, Sandbox::Chroot);
         assert!(line.starts_with("--fd|7|--shared-dir|/srv/a b|--sandbox|chroot|"), "{line}");
-        assert!(line.contains("--modcaps=-mknod:-setfcap:-fsetid") && !line.contains("map="), "{line}");
+        assert!(line.ends_with("--hard-floor=1|--inode-floor=2") && !line.contains("map="), "{line}");
+    }
+
+    #[test]
+    fn a_size_comes_with_its_ledger_and_a_file_with_its_descriptor() {
+        let line = line_of(&Volume { size: Some(5), file: true, ..volume("/f") }, 0, Sandbox::Namespace);
+        assert!(line.starts_with("--fd|7|--shared-file|/f|--file-fd=8|"), "{line}");
+        assert!(line.ends_with("|--size=5|--ledger=9"), "{line}");
     }
 
     #[test]
     fn mapped_ids_are_those_of_the_directory_for_root_alone() {
-        let volume = Volume { source: "/srv".into(), target: "/x".into(), read_only: false, map_ids: true };
+        let volume = Volume { map_ids: true, ..volume("/srv") };
         let root = line_of(&volume, 0, Sandbox::Namespace);
         for part in
             ["uid=squash-guest:0:7:", "uid=squash-host:0:0:", "gid=squash-guest:0:8:", "gid=squash-host:0:0:"]

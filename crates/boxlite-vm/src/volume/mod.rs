@@ -1,6 +1,6 @@
-//! A box's shared folders: directories of the host, through virtiofs.
+//! A box's shared folders: directories and single files of the host, through virtiofs.
 //!
-//! One `virtiofsd` per volume serves one directory to one QEMU over vhost-user, and sees nothing else: it runs in
+//! One virtiofsd (`boxlite-virtiofsd`) per volume serves one directory to one QEMU over vhost-user, and sees nothing else: it runs in
 //! namespaces of its own with that directory as its root, or in a chroot where root lacks the right to namespaces. It
 //! keeps no socket on disk, is started by the box's shim and dies with it. Read-only is enforced on the host's side by
 //! virtiofsd, whatever the guest mounts.
@@ -8,11 +8,15 @@
 //! Privileges: whatever the guest mounts and whoever it runs as, no set-user-id or set-group-id bit, no device node and no
 //! file capability comes to be on the host; see [`boxlite_jail::PrivilegeBits`].
 //!
+//! Growth: virtiofsd charges what the box adds to a volume with a size, and keeps the sum in a file of the box's directory
+//! ([`ledger`]) that it inherits. It refuses what would go past the size, or below the floors of the host's disk.
+//!
 //! Ownership: run by root, ids in the guest are ids on the host (as with a Docker bind mount), unless the volume has `U`:
 //! then everything is root's in the guest, and what the guest makes is the directory owner's. Run by anybody else,
 //! everything belongs to that user, and the guest shows it as root's. Extended attributes and ACLs are not passed on.
 
 mod daemon;
+mod ledger;
 mod mounts;
 mod named;
 mod off_limits;
@@ -43,20 +47,34 @@ pub use tmpfs::parse_tmpfs;
 /// The volumes of one run of a box.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {
-    /// The directories, in the order of [`mounts`].
+    /// The directories and files, in the order of [`mounts`].
     pub volumes: Vec<Volume>,
     /// The program that serves them; needed when there is one.
     pub virtiofsd: PathBuf,
     /// What none of them may show.
     pub off_limits: OffLimits,
+    /// What stays free of their filesystems.
+    pub floors: VolumeFloors,
+    /// The directory in which the volumes with a size have their ledgers.
+    pub ledgers: PathBuf,
+}
+
+/// What a volume's filesystem keeps free, whatever the box wants to write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFloors {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
 }
 
 /// What the guest agent is told to mount, in the order of `volumes`.
 pub fn mounts(volumes: &[Volume]) -> Vec<ShareMount> {
     let mount = |(index, volume): (usize, &Volume)| ShareMount {
         tag: tag(index),
-        target: volume.target.clone(),
+        target: if volume.file { String::new() } else { volume.target.clone() },
         read_only: volume.read_only,
+        file: volume.file.then(|| volume.target.clone()),
     };
     volumes.iter().enumerate().map(mount).collect()
 }

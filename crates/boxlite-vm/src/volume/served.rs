@@ -1,12 +1,14 @@
-//! The directory that a virtiofsd serves: the one that was checked.
+//! The directory or file that a virtiofsd serves: the one that was checked.
 //!
 //! virtiofsd resolves the path of its directory by itself. A box that may write above that directory could put a link into
 //! the path after it was checked. So the directory is opened without following any link, and compared with the one that
 //! virtiofsd has made its root before a guest is connected to it. A descriptor cannot be handed over instead: virtiofsd
-//! mounts its directory in a namespace of its own, where a descriptor of this one cannot be mounted.
+//! mounts its directory in a namespace of its own, where a descriptor of this one cannot be mounted. A
+//! file cannot be a root; virtiofsd is given the descriptor to compare with, and serves nothing else.
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -23,14 +25,15 @@ use super::daemon::Identity;
 const ROOT_TIMEOUT: Duration = Duration::from_secs(20);
 const ROOT_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A volume's directory, held open so that no other directory gets its inode.
+/// A volume's directory or file, held open so that no other one gets its inode.
 #[derive(Debug)]
-pub(super) struct ServedDirectory(File);
+pub(super) struct ServedSource(File);
 
-impl ServedDirectory {
-    /// Opens the directory at `path`, which must not lead through a link.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+impl ServedSource {
+    /// Opens the directory, or the `file`, at `path`, which must not lead through a link.
+    pub(super) fn open(path: &Path, file: bool) -> Result<Self> {
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        flags.set(OFlags::DIRECTORY, !file);
         match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             Err(Errno::LOOP) => Err(replaced(path)),
             other => {
@@ -39,7 +42,12 @@ impl ServedDirectory {
         }
     }
 
-    /// The owner of the directory, which lies at `path`.
+    /// The descriptor, with which nothing can be read.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The owner of the directory or file, which lies at `path`.
     pub(super) fn owner(&self, path: &Path) -> Result<Identity> {
         let found = self.0.metadata().doing("examining the volume's directory", path)?;
         Ok(Identity { uid: found.uid(), gid: found.gid() })

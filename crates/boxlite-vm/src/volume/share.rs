@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use boxlite_jail::PrivilegeBits;
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Doing, Error, ErrorCause, Result};
 
-use super::daemon::{self, Identity};
-use super::served::ServedDirectory;
-use super::{Daemon, Sandbox, Shares, socket, source, tag};
+use super::daemon::{self, Descriptors, Identity};
+use super::served::ServedSource;
+use super::{Daemon, Sandbox, Shares, ledger, socket, source, tag};
 
 /// A started volume.
 #[derive(Debug)]
@@ -27,13 +27,13 @@ pub struct Share {
 /// Starts a virtiofsd for each volume of `shares`.
 ///
 /// `spawn` starts a command that inherits the given descriptors and nothing else, and that dies with this process.
-/// The directories are checked again, because they may have changed since they were resolved; each virtiofsd that is
-/// returned serves the directory that was checked, or has ended.
+/// Directories and files are checked again, because they may have changed since they were resolved; each virtiofsd that is
+/// returned serves the one that was checked, or has ended.
 pub fn start(
     shares: &Shares,
     mut spawn: impl FnMut(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
 ) -> Result<Vec<Share>> {
-    let Shares { volumes, virtiofsd, off_limits } = shares;
+    let Shares { volumes, virtiofsd, off_limits, floors, ledgers } = shares;
     if volumes.is_empty() {
         return Ok(Vec::new());
     }
@@ -47,27 +47,46 @@ pub fn start(
     let user =
         Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let mut started = Vec::with_capacity(volumes.len());
-    let mut directories = Vec::with_capacity(volumes.len());
+    let mut sources = Vec::with_capacity(volumes.len());
     for (index, volume) in volumes.iter().enumerate() {
         source::check(volume, off_limits)?;
-        let directory = ServedDirectory::open(&volume.source)?;
-        let owner = directory.owner(&volume.source)?;
-        directories.push(directory);
+        if volume.file && sandbox == Sandbox::Chroot {
+            return Err(Error::unsupported(format!(
+                "the file {} can't be a volume here: a single file needs mount namespaces, which this host refuses; \
+                 share its directory",
+                volume.source.display()
+            ))
+            .about(ErrorCause::Volume)
+            .at(&volume.source));
+        }
+        let served = ServedSource::open(&volume.source, volume.file)?;
+        let owner = served.owner(&volume.source)?;
+        let ledger = volume.size.map(|_| ledger::open(ledgers, volume)).transpose()?;
         let connection = socket::connection().doing("making a socket for the volume", &volume.source)?;
         let mut command = Command::new(virtiofsd);
-        command.args(daemon::arguments(volume, connection.listener.as_raw_fd(), sandbox, user, owner));
+        let descriptors = Descriptors {
+            listener: connection.listener.as_raw_fd(),
+            source: served.descriptor().as_raw_fd(),
+            ledger: ledger.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        command.args(daemon::arguments(volume, *floors, descriptors, sandbox, user, owner));
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         refuse_privilege_bits(&mut command, &privilege_bits);
-        let child = spawn(command, &[connection.listener.as_fd()]).doing("starting", virtiofsd)?;
+        let mut inherited = vec![connection.listener.as_fd()];
+        inherited.extend(volume.file.then(|| served.descriptor()));
+        inherited.extend(ledger.as_ref().map(AsFd::as_fd));
+        let child = spawn(command, &inherited).doing("starting", virtiofsd)?;
+        sources.push(served);
         started.push(Share {
             arguments: device(index, connection.connected.as_raw_fd()),
             descriptor: connection.connected,
             daemon: Daemon::new(child, volume.clone()),
         });
     }
-    for ((share, directory), volume) in started.iter_mut().zip(&directories).zip(volumes) {
-        directory.confirm(&mut share.daemon, &volume.source)?;
+    let all = started.iter_mut().zip(&sources).zip(volumes);
+    for ((share, source), volume) in all.filter(|(_, volume)| !volume.file) {
+        source.confirm(&mut share.daemon, &volume.source)?;
     }
     Ok(started)
 }

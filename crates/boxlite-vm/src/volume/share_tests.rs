@@ -5,7 +5,7 @@ use boxlite_testkit::assets::Assets;
 use boxlite_testkit::deadline;
 use boxlite_types::ErrorKind;
 
-use super::super::OffLimits;
+use super::super::{OffLimits, VolumeFloors};
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -16,10 +16,13 @@ fn shares(virtiofsd: &Path, sources: &[&Path]) -> Shares {
         target: format!("/{n}"),
         read_only: false,
         map_ids: false,
+        file: false,
+        size: None,
     };
     let volumes = sources.iter().enumerate().map(volume).collect();
     let off_limits = OffLimits { home: "/nonexistent".into(), assets: Vec::new() };
-    Shares { volumes, virtiofsd: virtiofsd.into(), off_limits }
+    let floors = VolumeFloors { bytes: 1 << 30, inodes: 2000 };
+    Shares { volumes, virtiofsd: virtiofsd.into(), off_limits, floors, ledgers: "/nonexistent".into() }
 }
 
 fn no_spawn(_: Command, _: &[BorrowedFd<'_>]) -> io::Result<Child> {
@@ -36,7 +39,7 @@ fn spawn(mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
 
 fn virtiofsd() -> Option<PathBuf> {
     let assets = Assets::locate();
-    let program = assets.virtiofsd();
+    let program = Assets::virtiofsd();
     assets.has(&[&program]).then_some(program)
 }
 

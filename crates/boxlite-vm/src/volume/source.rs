@@ -1,4 +1,4 @@
-//! Finding a volume's directory on the host.
+//! Finding a volume's directory or file on the host.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +9,8 @@ use super::{OffLimits, VolumeSpec};
 
 /// The volume that `spec` means: relative to `working_directory`, symlinks followed once and for all.
 ///
-/// A missing directory is [`boxlite_types::ErrorKind::NotFound`] and is not created (unlike Docker's `-v`); a single file is
-/// [`boxlite_types::ErrorKind::Unsupported`]; a directory that shows what is `off_limits` is refused as
+/// A missing directory is [`boxlite_types::ErrorKind::NotFound`] and is not created (unlike Docker's `-v`); what is neither a
+/// directory nor a regular file is [`boxlite_types::ErrorKind::Unsupported`]; a directory that shows what is `off_limits` is refused as
 /// [`boxlite_types::ErrorKind::InvalidInput`], also under another name.
 pub fn resolve(spec: &VolumeSpec, working_directory: &Path, off_limits: &OffLimits) -> Result<Volume> {
     let path = working_directory.join(&spec.source);
@@ -22,8 +22,14 @@ pub fn resolve(spec: &VolumeSpec, working_directory: &Path, off_limits: &OffLimi
         }
         other => other.doing("resolving the volume's directory", &path)?,
     };
-    let volume =
-        Volume { source, target: spec.target.clone(), read_only: spec.read_only, map_ids: spec.map_ids };
+    let volume = Volume {
+        target: spec.target.clone(),
+        read_only: spec.read_only,
+        map_ids: spec.map_ids,
+        file: source.is_file(),
+        size: spec.size,
+        source,
+    };
     check(&volume, off_limits)?;
     Ok(volume)
 }
@@ -42,12 +48,16 @@ pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
         let message = format!("the volume's directory {} has become a symlink", source.display());
         return Err(Error::conflict(message).about(ErrorCause::Volume).at(source));
     }
-    if !metadata.is_dir() {
-        let message = format!("{} is not a directory, and only directories can be volumes", source.display());
+    if !metadata.is_dir() && !metadata.is_file() {
+        let message = format!(
+            "{} is neither a directory nor a regular file, and only these can be volumes",
+            source.display()
+        );
         return Err(Error::unsupported(message).about(ErrorCause::Volume).at(source));
     }
     // What serves the volume has this user's rights, and its own complaint says less.
-    if let Err(error) = std::fs::read_dir(source)
+    let read = if metadata.is_dir() { std::fs::read_dir(source).map(drop) } else { File::open(source).map(drop) };
+    if let Err(error) = read
         && error.kind() == io::ErrorKind::PermissionDenied
     {
         let message = format!("this user may not read {}, so a box of theirs can't either", source.display());
@@ -55,6 +65,14 @@ pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
             .about(ErrorCause::Volume)
             .at(source)
             .because(error));
+    }
+    if metadata.is_file() != volume.file {
+        let was = if volume.file { "a file" } else { "a directory" };
+        let message = format!(
+            "the volume {} was {was} when the box was created; create the box again if that is meant",
+            source.display()
+        );
+        return Err(Error::conflict(message).about(ErrorCause::Volume).at(source));
     }
     // A box that writes to a directory above it could have put a link there since.
     let found = std::fs::canonicalize(source).doing("resolving the volume's directory", source)?;
@@ -113,14 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_refused_and_nothing_is_made() {
+    fn what_is_neither_directory_nor_file_is_refused_and_nothing_is_made() {
         let scratch = tempfile::tempdir().unwrap();
         let root = scratch.path().canonicalize().unwrap();
         std::fs::write(root.join("file"), "x").unwrap();
         std::fs::create_dir_all(root.join("home/boxes")).unwrap();
         assert_eq!(resolved("./missing:/x", &root).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(!root.join("missing").exists());
-        assert_eq!(resolved("./file:/x", &root).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert!(resolved("./file:/x", &root).unwrap().file);
+        let fifo = std::process::Command::new("mkfifo").arg(root.join("fifo")).status().unwrap();
+        assert!(fifo.success());
+        assert_eq!(resolved("./fifo:/x", &root).unwrap_err().kind(), ErrorKind::Unsupported);
+        std::fs::write(root.join("home/boxes/secret"), "x").unwrap();
+        let hidden = resolved("./home/boxes/secret:/x", &root).unwrap_err();
+        assert_eq!(hidden.kind(), ErrorKind::InvalidInput, "{hidden}");
         assert_eq!(resolved("./home/boxes:/x", &root).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(resolved("./home:/x", &root).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -172,6 +196,9 @@ mod tests {
         let volume = resolved("./data:/x", &root).unwrap();
         std::fs::remove_dir(root.join("data")).unwrap();
         assert_eq!(check(&volume, &only(root.join("home"))).unwrap_err().kind(), ErrorKind::NotFound);
+        std::fs::write(root.join("data"), "now a file").unwrap();
+        assert_eq!(check(&volume, &only(root.join("home"))).unwrap_err().kind(), ErrorKind::Conflict);
+        std::fs::remove_file(root.join("data")).unwrap();
         std::os::unix::fs::symlink("/etc", root.join("data")).unwrap();
         assert_eq!(check(&volume, &only(root.join("home"))).unwrap_err().kind(), ErrorKind::Conflict);
     }

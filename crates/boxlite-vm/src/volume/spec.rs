@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use boxlite_home::settings::Bytes;
 use boxlite_proto::TmpfsMount;
 use boxlite_types::{Error, ErrorCause, Result};
 
@@ -15,7 +16,7 @@ pub const MAX_TMPFS: usize = 64;
 /// A volume as written; [`super::resolve`] finds its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeSpec {
-    /// The directory on the host, absolute, or relative with a leading `.`.
+    /// The directory or file on the host, absolute, or relative with a leading `.`.
     pub source: PathBuf,
     /// The absolute path in the box, without `.`, `..`, doubled or trailing slashes.
     pub target: String,
@@ -23,6 +24,8 @@ pub struct VolumeSpec {
     pub read_only: bool,
     /// As in [`boxlite_types::Volume::map_ids`].
     pub map_ids: bool,
+    /// As in [`boxlite_types::Volume::size`].
+    pub size: Option<u64>,
 }
 
 impl fmt::Display for VolumeSpec {
@@ -30,11 +33,12 @@ impl fmt::Display for VolumeSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.read_only { "ro" } else { "rw" };
         let ids = if self.map_ids { ",U" } else { "" };
-        write!(f, "{}:{}:{access}{ids}", self.source.display(), self.target)
+        let size = self.size.map(|size| format!(",size={size}")).unwrap_or_default();
+        write!(f, "{}:{}:{access}{ids}{size}", self.source.display(), self.target)
     }
 }
 
-/// Parses `HOST:BOX[:OPTIONS]`, where options are `ro` or `rw` and `U`, with commas between them.
+/// Parses `HOST:BOX[:OPTIONS]`, where options are `ro` or `rw`, `U` and `size=`, with commas between them.
 ///
 /// `HOST` is absolute or begins with `.`; a bare name is a named volume, which [`super::parse_named`] is for, and here
 /// [`boxlite_types::ErrorKind::Unsupported`]. A path with a colon can't be written, as in Docker.
@@ -47,23 +51,29 @@ fn parse(text: &str) -> Result<VolumeSpec> {
     let (source, target, options) = match fields[..] {
         [source, target] => (source, target, ""),
         [source, target, options] => (source, target, options),
-        _ => return Err(Error::invalid("expected HOST:BOX[:ro][,U]")),
+        _ => return Err(Error::invalid("expected HOST:BOX[:ro][,U][,size=SIZE]")),
     };
-    let (mut access, mut map_ids) = (None, false);
+    let (mut access, mut map_ids, mut size) = (None, false, None);
     let given = (fields.len() > 2).then(|| options.split(','));
     for option in given.into_iter().flatten() {
         match option {
             "ro" | "rw" if access.is_none() => access = Some(option),
             "ro" | "rw" => return Err(Error::invalid("ro and rw are said once, and not both")),
             "U" => map_ids = true,
-            other => return Err(Error::invalid(format!("option {other:?} is none of ro, rw and U"))),
+            other => match other.strip_prefix("size=") {
+                Some(_) if size.is_some() => return Err(Error::invalid("size= is said once")),
+                Some(text) => size = Some(quota(text)?),
+                None => {
+                    return Err(Error::invalid(format!("option {other:?} is none of ro, rw, U and size=")));
+                }
+            },
         }
     }
     if text.contains('\0') {
         return Err(Error::invalid("a path can't contain a NUL byte"));
     }
     if source.is_empty() {
-        return Err(Error::invalid("the host's directory is missing"));
+        return Err(Error::invalid("the host's directory or file is missing"));
     }
     let is_path = |text: &str| text.starts_with('/') || matches!(text, "." | "..") || text.starts_with("./");
     if !is_path(source) && !source.starts_with("../") {
@@ -72,7 +82,17 @@ fn parse(text: &str) -> Result<VolumeSpec> {
         )));
     }
     let read_only = access == Some("ro");
-    Ok(VolumeSpec { source: source.into(), target: normal(target)?, read_only, map_ids })
+    if read_only && size.is_some() {
+        return Err(Error::invalid("a read-only volume does not grow, so size= has no meaning with ro"));
+    }
+    Ok(VolumeSpec { source: source.into(), target: normal(target)?, read_only, map_ids, size })
+}
+
+fn quota(text: &str) -> Result<u64> {
+    match text.parse::<Bytes>().map_err(|error| Error::invalid(error.to_string()))?.0 {
+        0 => Err(Error::invalid("a size of 0 lets the box add nothing; ro says that")),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Returns the path in the box without what is doubled or superfluous; refuses those where nothing can be mounted.
@@ -150,13 +170,18 @@ mod tests {
             ("/d://srv/./x//", "/d", "/srv/x", false),
             ("/d:/devices", "/d", "/devices", false),
         ] {
-            let expected =
-                VolumeSpec { source: source.into(), target: target.into(), read_only, map_ids: false };
+            let (source, target) = (source.into(), target.into());
+            let expected = VolumeSpec { source, target, read_only, map_ids: false, size: None };
             assert_eq!(parse_volume(text).unwrap(), expected, "{text}");
         }
         for (options, read_only) in [("U", false), ("rw,U", false), ("ro,U", true), ("U,ro", true)] {
             let spec = parse_volume(&format!("/a:/b:{options}")).unwrap();
             assert_eq!((spec.read_only, spec.map_ids), (read_only, true), "{options}");
+        }
+        for (options, bytes) in [("size=2g", 2 << 30), ("U,size=1MiB,rw", 1 << 20), ("size=4096", 4096)] {
+            let spec = parse_volume(&format!("/a:/b:{options}")).unwrap();
+            assert_eq!(spec.size, Some(bytes), "{options}");
+            assert_eq!(parse_volume(&spec.to_string()).unwrap(), spec);
         }
     }
 
@@ -169,9 +194,13 @@ mod tests {
             (":/b", "missing"),
             ("/a:", "not absolute"),
             ("/a:b", "not absolute"),
-            ("/a:/b:", "none of ro, rw and U"),
-            ("/a:/b:z", "none of ro, rw and U"),
-            ("/a:/b:ro,", "none of ro, rw and U"),
+            ("/a:/b:", "none of ro, rw, U and size="),
+            ("/a:/b:z", "none of ro, rw, U and size="),
+            ("/a:/b:ro,", "none of ro, rw, U and size="),
+            ("/a:/b:size=1g,size=1g", "said once"),
+            ("/a:/b:size=", "size"),
+            ("/a:/b:size=0", "a size of 0"),
+            ("/a:/b:size=1g,ro", "no meaning with ro"),
             ("/a:/b:ro,rw", "not both"),
             ("/a:/b/../c", "\"..\""),
             ("/a:/", "nothing can be mounted"),

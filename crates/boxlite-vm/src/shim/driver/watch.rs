@@ -163,6 +163,8 @@ mod tests {
             target: "/v".into(),
             read_only,
             map_ids: false,
+            file: false,
+            size: None,
         };
         let beside = directory.path().to_str().unwrap();
         let volumes = vec![volume("/dev/shm", false), volume("/proc", true), volume(beside, false)];
@@ -189,6 +191,8 @@ mod tests {
             target: "/v".into(),
             read_only: false,
             map_ids: false,
+            file: false,
+            size: None,
         }];
         let spec = LaunchSpec {
             box_dir: directory.path().to_owned(),

@@ -49,7 +49,14 @@ fn the_first_start_marks_the_second_keeps_and_the_third_is_restored() {
 #[test]
 fn what_cannot_be_restored_is_booted() {
     let (_scratch, home) = home();
-    let volume = Volume { source: "/tmp".into(), target: "/x".into(), read_only: false, map_ids: false };
+    let volume = Volume {
+        source: "/tmp".into(),
+        target: "/x".into(),
+        read_only: false,
+        map_ids: false,
+        file: false,
+        size: None,
+    };
     let shares = Shares { volumes: vec![volume], ..Shares::default() };
     let spec = LaunchSpec { shares, ..spec() };
     assert_eq!(origin(&spec, &home, ROOM).unwrap().0, GuestOrigin::Boot);

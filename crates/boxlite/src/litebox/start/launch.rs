@@ -7,14 +7,14 @@ use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
 use boxlite_storage::disk_image::ImageChain;
-use boxlite_types::{BoxRecord, Doing, Error, NetworkMode, Phase, Progress, Result};
+use boxlite_types::{BoxRecord, Doing, Error, NetworkMode, Phase, Progress, Result, Volume};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
     self, Accelerator, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, PendingShim,
     Purpose, UserKernel, accel, template,
 };
-use boxlite_vm::volume::{self, Shares};
+use boxlite_vm::volume::{self, Shares, VolumeFloors};
 use jiff::Timestamp;
 
 use super::disk::OverlaidBox;
@@ -22,6 +22,7 @@ use super::{MaintenanceBoot, StartContext, StartedBox};
 use crate::assets::Assets;
 use crate::litebox::{BoxGuard, aftermath, create, kernel, network, process, processors};
 use crate::litebox::named_volumes::AttachedVolumes;
+use crate::context::LocalContext;
 
 impl<'a> OverlaidBox<'a> {
     /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
@@ -183,9 +184,14 @@ fn specification(
         nested: options.nested,
         network: network_of(record, purpose)?,
         shares: Shares {
-            volumes: record.volumes.clone(),
+            volumes: record.volumes.iter().map(|volume| bounded(volume, local)).collect(),
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
             off_limits: create::off_limits(local),
+            floors: VolumeFloors {
+                bytes: local.settings.hard_floor.value.0,
+                inodes: local.settings.inode_floor.value,
+            },
+            ledgers: guard.paths.ledgers(),
         },
         disks: AttachedVolumes::described(local, record),
         origin: GuestOrigin::Boot,
@@ -266,10 +272,16 @@ fn network_of(record: &BoxRecord, purpose: Purpose) -> Result<Option<Network>> {
     Ok(Some(Network { ports, allowed: network::allowed(options)?, host_ports, ..Network::default() }))
 }
 
+/// The volume with the size that the settings give to those that have none.
+fn bounded(volume: &Volume, local: &LocalContext) -> Volume {
+    let size = volume.size.or(local.settings.volume_quota.value.0).filter(|_| !volume.read_only);
+    Volume { size, ..volume.clone() }
+}
+
 fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
     match found {
         None if !record.volumes.is_empty() => Err(Error::unsupported(
-            "this host has no virtiofsd, which a box with volumes needs; run scripts/setup from boxlite's source",
+            "this host has no boxlite-virtiofsd, which a box with volumes needs; put it beside boxlite",
         )),
         found => Ok(found.map(Path::to_owned).unwrap_or_default()),
     }

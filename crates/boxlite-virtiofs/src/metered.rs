@@ -1,0 +1,308 @@
+//! A folder whose growth has a bound: virtiofsd's passthrough, asked through a counter.
+//!
+//! Every request that can make something grow is checked before it is carried out, and its growth is measured by what
+//! the host has allocated afterwards (`st_blocks`). The check uses the most that the request can add. Where that does
+//! not fit, a write that provably adds nothing still goes on, so that a full folder can be worked with.
+//!
+//! # Limits
+//! A filesystem that allocates blocks long after it was asked to is charged as late, at the next request for that file.
+
+mod requests;
+
+use std::ffi::CStr;
+use std::io;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use boxlite_types::FreeSpace;
+use virtiofsd::filesystem::{Context, Entry, FileSystem, SerializableFileSystem};
+use virtiofsd::fuse::Attr;
+
+use crate::INODE_BYTES;
+use crate::account::Account;
+use crate::headroom::{Growth, Headroom};
+use crate::ledger::Ledger;
+
+/// The most that a new name takes in a directory, and that a short file takes: a block each.
+const BLOCK: u64 = 4096;
+
+/// Most bytes that are copied in one request, so that it is answered soon.
+const MAX_COPY: u64 = 64 << 20;
+
+/// How often the folder is added up at most to see whether the host has removed what the box wrote.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A folder served by `F`, with bounds.
+pub(crate) struct Metered<F> {
+    inner: F,
+    state: Mutex<Metering>,
+    /// Adds up what the folder holds, as far as the given number; `None` if it does not know.
+    recount: fn(u64) -> Option<u64>,
+}
+
+struct Metering {
+    /// `None` counts nothing: only the host's floor is kept.
+    account: Option<Account>,
+    headroom: Headroom,
+    recounted: Option<Instant>,
+    /// Whether a write grew although the filesystem said that it had data there.
+    holes_are_hidden: bool,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    Quota,
+    Host,
+}
+
+impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
+    pub(crate) fn new(
+        inner: F,
+        ledger: Option<Ledger>,
+        headroom: Headroom,
+        recount: fn(u64) -> Option<u64>,
+    ) -> Self {
+        let state = Metering {
+            account: ledger.map(Account::new),
+            headroom,
+            recounted: None,
+            holes_are_hidden: false,
+        };
+        let metered = Self { inner, state: Mutex::new(state), recount };
+        metered.recount(&mut metered.state());
+        metered
+    }
+
+    fn state(&self) -> MutexGuard<'_, Metering> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn attributes(&self, ctx: Context, inode: u64) -> io::Result<Attr> {
+        self.inner.getattr(ctx, inode, None).map(|(attributes, _)| attributes)
+    }
+
+    /// Looks at `inode`, which a request is about to change, for the first time.
+    fn look_first(&self, state: &mut Metering, ctx: Context, inode: u64) -> io::Result<()> {
+        match &mut state.account {
+            Some(account) if !account.has_seen(inode) => {
+                account.settle(inode, allocated(&self.attributes(ctx, inode)?))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at `inode` again, which a request has changed without making it shrink.
+    fn settle(&self, state: &mut Metering, ctx: Context, inode: u64) {
+        if let Some(account) = &mut state.account
+            && let Ok(attributes) = self.attributes(ctx, inode)
+        {
+            report(account.settle(inode, allocated(&attributes)));
+        }
+    }
+
+    /// Makes room for `bytes` in the filesystem of `inode`, or says what is full.
+    fn admit(&self, state: &mut Metering, ctx: Context, inode: u64, growth: Growth) -> Result<(), Full> {
+        let bytes = growth.bytes();
+        let lacks =
+            |state: &Metering| state.account.as_ref().is_some_and(|account| account.ledger.room() < bytes);
+        if lacks(state) {
+            let due = state.recounted.is_none_or(|last| last.elapsed() >= RECOUNT_INTERVAL);
+            if due {
+                self.recount(state);
+            }
+            if lacks(state) {
+                return Err(Full::Quota);
+            }
+        }
+        let look = || free_space(&self.inner.statfs(ctx, inode).ok()?);
+        if state.headroom.take(inode, growth, look) { Ok(()) } else { Err(Full::Host) }
+    }
+
+    fn recount(&self, state: &mut Metering) {
+        let Some(account) = &mut state.account else { return };
+        if account.ledger.used() <= 0 {
+            return;
+        }
+        state.recounted = Some(Instant::now());
+        if let Some(total) = (self.recount)(account.ledger.used() as u64) {
+            report(account.ledger.bound(total));
+        }
+    }
+
+    /// Whether writing `size` bytes at `offset` provably allocates nothing.
+    fn adds_nothing(
+        &self,
+        state: &Metering,
+        full: Full,
+        (ctx, inode, handle): (Context, u64, u64),
+        (offset, size): (u64, u64),
+    ) -> bool {
+        let Ok(attributes) = self.attributes(ctx, inode) else { return false };
+        let end = offset.saturating_add(size);
+        // As much is allocated as the file is long, by `fallocate` for example. What lies beyond the end of the file
+        // can deceive here, but only once: the growth that follows exceeds the limit.
+        let exceeded = state.account.as_ref().is_some_and(|account| account.ledger.is_exceeded());
+        if full == Full::Quota && !exceeded && allocated(&attributes) as u64 >= end {
+            return true;
+        }
+        // It seeks on a descriptor of which nothing uses the position.
+        let hole = self.inner.lseek(ctx, inode, handle, offset, libc::SEEK_HOLE as u32);
+        !state.holes_are_hidden && hole.is_ok_and(|hole| hole >= end)
+    }
+
+    /// Carries out a request that adds a name to `parent`, and maybe a file.
+    fn with_new_name<T>(
+        &self,
+        ctx: Context,
+        parent: u64,
+        request: impl FnOnce() -> io::Result<T>,
+        entry_of: impl FnOnce(&T) -> Option<&Entry>,
+    ) -> io::Result<T> {
+        let mut state = self.state();
+        self.look_first(&mut state, ctx, parent)?;
+        let growth = Growth::File(2 * BLOCK + INODE_BYTES);
+        self.admit(&mut state, ctx, parent, growth)?;
+        let made = request().inspect_err(|error| {
+            // The file is made, and only the descriptor to answer with is missing.
+            if let Some(libc::ENFILE | libc::EMFILE | libc::ENOMEM) = error.raw_os_error()
+                && let Some(account) = &mut state.account
+            {
+                report(account.ledger.charge((BLOCK + INODE_BYTES) as i64));
+            }
+        })?;
+        if let (Some(account), Some(entry)) = (&mut state.account, entry_of(&made)) {
+            // What is neither empty nor a directory nor a link was there before.
+            let kind = entry.attr.mode & libc::S_IFMT;
+            if kind != libc::S_IFREG || entry.attr.size == 0 {
+                report(account.made(entry.inode, allocated(&entry.attr)));
+            }
+        }
+        self.settle(&mut state, ctx, parent);
+        Ok(made)
+    }
+
+    /// Carries out a request that may take the last name of the file `name` in `parent`.
+    fn with_lost_name(
+        &self,
+        ctx: Context,
+        (parent, name): (u64, &CStr),
+        request: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut state = self.state();
+        if state.account.is_none() {
+            return request();
+        }
+        // Held meanwhile, so that it still can be looked at.
+        let held = self.inner.lookup(ctx, parent, name).ok();
+        let done = request();
+        if let Some(entry) = held {
+            if done.is_ok()
+                && let Some(account) = &mut state.account
+                && let Ok(found) = self.attributes(ctx, entry.inode)
+                && found.nlink == 0
+            {
+                let bytes = allocated(&found);
+                report(account.settle(entry.inode, bytes));
+                report(account.lost_name(entry.inode, bytes));
+            }
+            self.forget_known(&mut state, ctx, entry.inode, 1);
+        }
+        done
+    }
+
+    fn forget_known(&self, state: &mut Metering, ctx: Context, inode: u64, count: u64) {
+        let known = state.account.as_ref().is_some_and(|account| account.knows(inode));
+        if known {
+            self.settle(state, ctx, inode);
+        }
+        self.inner.forget(ctx, inode, count);
+        if known
+            && let Some(account) = &mut state.account
+            && self.attributes(ctx, inode).is_err()
+        {
+            report(account.forgotten(inode));
+        }
+    }
+
+    fn forget_all(&self) {
+        if let Some(account) = &mut self.state().account {
+            report(account.forget_all());
+        }
+    }
+
+    /// A request that gives bytes of `inode` back; measured on both sides, so that all of it is credited.
+    fn with_shrinking<T>(
+        &self,
+        state: &mut Metering,
+        ctx: Context,
+        inode: u64,
+        request: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.settle(state, ctx, inode);
+        let done = request()?;
+        if let Some(account) = &mut state.account
+            && let Ok(found) = self.attributes(ctx, inode)
+        {
+            report(account.changed(inode, allocated(&found)));
+        }
+        Ok(done)
+    }
+
+    fn count_handle(&self, inode: u64) {
+        if let Some(account) = &mut self.state().account {
+            account.opened(inode);
+        }
+    }
+}
+
+/// A guest's programs know what to do about a full disk, whichever it is.
+impl From<Full> for io::Error {
+    fn from(_: Full) -> Self {
+        Self::from_raw_os_error(libc::ENOSPC)
+    }
+}
+
+/// Bytes allocated on the host.
+fn allocated(attributes: &Attr) -> i64 {
+    i64::try_from(attributes.blocks.saturating_mul(512)).unwrap_or(i64::MAX)
+}
+
+/// The whole blocks that `size` bytes at `offset` touch, in bytes.
+fn covering(offset: u64, size: u64) -> u64 {
+    let end = offset.saturating_add(size);
+    (end.div_ceil(BLOCK).saturating_mul(BLOCK)).saturating_sub(offset / BLOCK * BLOCK)
+}
+
+/// A ledger that cannot be written costs the next start its figures, and this mount nothing.
+fn report(stored: io::Result<()>) {
+    if let Err(error) = stored {
+        log::warn!("the quota's figures were not kept: {error}");
+    }
+}
+
+fn free_space(found: &libc::statvfs64) -> Option<FreeSpace> {
+    (found.f_blocks > 0).then(|| FreeSpace {
+        bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        bytes_total: found.f_blocks.saturating_mul(found.f_frsize),
+        inodes: found.f_favail,
+        inodes_total: found.f_files,
+    })
+}
+
+/// Without the flags that would create a file of which nothing here knows: a guest's kernel never sends them.
+fn plain_open(flags: u32) -> u32 {
+    const MAKING: i32 = (libc::O_TMPFILE & !libc::O_DIRECTORY) | libc::O_CREAT | libc::O_EXCL;
+    flags & !(MAKING as u32)
+}
+
+/// Without `O_TMPFILE`, with which a file would be made that has another inode than the one that is counted.
+fn plain_create(flags: u32) -> u32 {
+    flags & !((libc::O_TMPFILE & !libc::O_DIRECTORY) as u32)
+}
+
+impl<F> SerializableFileSystem for Metered<F> {}
+
+#[cfg(test)]
+#[path = "metered_tests.rs"]
+mod tests;
