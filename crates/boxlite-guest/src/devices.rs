@@ -3,8 +3,12 @@
 //! The drivers are loaded before the agent greets the host, and bound after `Boot`. So the memory of a guest that waits
 //! for `Boot` holds nothing of its box, and may serve other boxes as a template.
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use boxlite_proto::MODULES_SLOT;
 
 /// Whether the kernel binds drivers to virtio devices by itself.
 const AUTOPROBE: &str = "/sys/bus/virtio/drivers_autoprobe";
@@ -24,11 +28,40 @@ pub(crate) fn are_untouched() -> bool {
     !Path::new("/sys/class/block/vda").exists()
 }
 
-/// Binds every device to its driver, and lets the kernel bind later ones by itself.
-pub(crate) fn bind() -> Result<(), String> {
+/// The device of the disk with the kernel's modules: the one in the slot that no other device is put in.
+fn modules_device() -> io::Result<OsString> {
+    let slot = MODULES_SLOT.to_string();
+    for device in fs::read_dir(DEVICES)?.flatten() {
+        let uid = fs::read_to_string(device.path().join("../firmware_node/uid"));
+        if uid.is_ok_and(|uid| uid.trim_end() == slot) {
+            return Ok(device.file_name());
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "their disk is not there"))
+}
+
+/// Binds the disk with the kernel's modules, unless it is, and returns its device file.
+pub(crate) fn modules_disk() -> io::Result<PathBuf> {
+    let device = modules_device()?;
+    let disks = Path::new(DEVICES).join(&device).join("block");
+    if !disks.exists() {
+        fs::write(PROBE, device.as_encoded_bytes())?;
+    }
+    let disk = fs::read_dir(disks)?.flatten().next();
+    let disk = disk.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "their disk has no device"))?;
+    Ok(Path::new("/dev").join(disk.file_name()))
+}
+
+/// Binds every device to its driver, and lets the kernel bind later ones by itself. A disk with the kernel's modules, where the box
+/// has one, is left for [`modules_disk`]: most boxes need none of them, and its driver would look for partitions.
+pub(crate) fn bind(has_modules: bool) -> Result<(), String> {
     let describe = |doing: &str, error: std::io::Error| format!("{doing} the virtio devices failed: {error}");
+    let modules = has_modules.then(modules_device).and_then(Result::ok);
     for device in fs::read_dir(DEVICES).map_err(|e| describe("listing", e))?.flatten() {
         let name = device.file_name();
+        if modules.as_ref() == Some(&name) {
+            continue;
+        }
         fs::write(PROBE, name.as_encoded_bytes()).map_err(|e| describe("binding", e))?;
     }
     fs::write(AUTOPROBE, "1").map_err(|e| describe("releasing", e))

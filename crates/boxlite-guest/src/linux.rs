@@ -35,6 +35,32 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(size).unwrap_or(4096)
 }
 
+/// Puts this process into new namespaces of these kinds (`CLONE_NEW*`); of process ids, only its later children.
+pub(crate) fn unshare(kinds: i32) -> io::Result<()> {
+    // SAFETY: unshare takes any value; without CLONE_FILES, CLONE_FS and CLONE_VM it changes nothing that memory safety needs.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::unshare(kinds) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts this process into a namespace of that kind (`CLONE_NEW*`); of process ids, only its later children.
+pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: i32) -> io::Result<()> {
+    // SAFETY: setns takes plain integers.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::setns(namespace.as_raw_fd(), kind) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes the right to restart the machine from whatever this process becomes.
+pub(crate) fn give_up_reboot() -> io::Result<()> {
+    /// `CAP_SYS_BOOT`.
+    const REBOOT: libc::c_ulong = 22;
+    // SAFETY: the request takes plain integers.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, REBOOT, 0, 0, 0) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Ends a forked child without running any of the parent's exit handlers.
 pub(crate) fn exit_child(code: i32) -> ! {
     // SAFETY: _exit takes any value and touches no memory.

@@ -14,6 +14,7 @@
 //! | `exec` | operations in child processes: execs, copies in and out, file descriptions |
 //! | `port` | the connection to the shim, with bounded queues |
 //! | `metrics` | what the guest consumes |
+//! | `modprobe` | loads a module when the kernel, or a program, asks for it: another life of the same program |
 //! | `linux` | system calls without a safe wrapper |
 //!
 //! # Life of a guest
@@ -43,12 +44,13 @@ mod early;
 mod exec;
 mod linux;
 mod metrics;
+mod modprobe;
 mod port;
 mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, DISKS, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
+use boxlite_proto::{AGENT_PORT, CLOCK, DISKS, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
 
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
@@ -86,6 +88,9 @@ impl std::fmt::Display for AgentError {
 #[cfg_attr(test, allow(dead_code))]
 extern "C" fn main() -> libc::c_int {
     if rustix::process::getpid() != rustix::process::Pid::INIT {
+        if let Some(status) = modprobe::serve(std::env::args_os()) {
+            return status;
+        }
         eprintln!("boxlite-guest is the first process of a boxlite guest and does not run elsewhere");
         return 2;
     }
@@ -104,7 +109,7 @@ fn run() -> Result<(), AgentError> {
     let mut port = early::find_port(AGENT_PORT)?;
     let untouched = devices::are_untouched().then_some(UNTOUCHED);
     let features =
-        ["copy", "stat", "metrics", DISKS].into_iter().chain(untouched).map(String::from).collect();
+        ["copy", "stat", "metrics", DISKS, CLOCK].into_iter().chain(untouched).map(String::from).collect();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features })?;
     let agent_us = elapsed_us(agent_started);
 
@@ -116,7 +121,7 @@ fn run() -> Result<(), AgentError> {
                 port.send(&FromGuest::Down)?;
                 return await_hang_up(&mut port, &signals);
             }
-            ToGuest::Op(_) => {}
+            ToGuest::Op(_) | ToGuest::SetClock { .. } => {}
         }
     };
     let waited_us = elapsed_us(waiting);

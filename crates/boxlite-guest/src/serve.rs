@@ -44,6 +44,8 @@ struct GuestLoop<'a> {
     signals: &'a Signals,
     config: &'a BootConfig,
     tasks: BTreeMap<u32, Task>,
+    /// The box's init system, while it runs.
+    init: Option<Pid>,
     shutdown: ShutdownPhase,
     /// The operation whose turn is first in the next round.
     turn: u32,
@@ -56,6 +58,7 @@ pub(crate) fn serve(port: &mut Port, signals: &Signals, config: &BootConfig) -> 
         signals,
         config,
         tasks: BTreeMap::new(),
+        init: None,
         shutdown: ShutdownPhase::NotRequested,
         turn: 0,
     };
@@ -131,6 +134,9 @@ impl GuestLoop<'_> {
             (None, Some(signo)) => ProcessExit::Signal(signo),
             (None, None) => return,
         };
+        if self.init == Some(pid) {
+            self.init = None;
+        }
         if let Some(task) = self.tasks.values_mut().find(|task| task.pid() == pid && task.is_running()) {
             task.reaped(status, Instant::now());
         }
@@ -191,6 +197,12 @@ impl GuestLoop<'_> {
                 }
                 Ok(())
             }
+            ToGuest::SetClock { unix_nanos } => {
+                if let Err(trouble) = boot::set_clock(unix_nanos) {
+                    linux::kernel_log(&trouble);
+                }
+                Ok(())
+            }
             ToGuest::Op(op) => match op {
                 Op::Signal { id, signo } => {
                     if let Some(task) = self.tasks.get(&id) {
@@ -224,6 +236,7 @@ impl GuestLoop<'_> {
     fn start(&mut self, op: Op) -> Result<(), PortError> {
         let id = op.id();
         let is_exec = matches!(op, Op::Exec { .. });
+        let is_init = matches!(&op, Op::Exec { spec, .. } if spec.init_system);
         let refusal = if self.tasks.contains_key(&id) {
             Some((ExecFailure::Invalid, OpFailure::Invalid, format!("the id {id} is in use")))
         } else if self.tasks.len() >= MAX_TASKS {
@@ -237,8 +250,11 @@ impl GuestLoop<'_> {
         match refusal {
             Some((kind, _, message)) if is_exec => self.answer(OpEvent::ExecFailed { id, kind, message }),
             Some((_, kind, message)) => self.answer(OpEvent::Failed { id, kind, message }),
-            None => match Task::start(op, self.config) {
+            None => match Task::start(op, self.config, self.init) {
                 Ok(task) => {
+                    if is_init {
+                        self.init = Some(task.pid());
+                    }
                     self.tasks.insert(id, task);
                     Ok(())
                 }

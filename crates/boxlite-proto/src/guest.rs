@@ -14,6 +14,11 @@ pub enum ToGuest {
     Boot(BootConfig),
     /// One operation inside the booted guest; answered by [`OpEvent`]s.
     Op(Op),
+    /// Set the clock, which stood still with the guest; only for an agent with the ability [`crate::CLOCK`]. Not answered.
+    SetClock {
+        /// The host's clock in nanoseconds since the epoch.
+        unix_nanos: u64,
+    },
     /// End every process (SIGTERM, then SIGKILL after the grace), flush, remount the root read-only and answer `Down`.
     Shutdown {
         /// Milliseconds between SIGTERM and SIGKILL.
@@ -67,6 +72,12 @@ pub struct BootConfig {
     pub disks: Vec<DiskMount>,
     /// Filesystems to mount that are kept in the guest's memory.
     pub tmpfs: Vec<TmpfsMount>,
+    /// Absolute paths where the image wants volumes: directories that are made where they are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_paths: Vec<String>,
+    /// Whether a disk with the kernel's modules is in [`crate::MODULES_SLOT`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modules: bool,
     /// Most bytes that `/dev/shm` may hold; `None` leaves the kernel's bound, half of the memory.
     pub shm_size: Option<u64>,
     /// Whether the root filesystem becomes read-only once everything is mounted.

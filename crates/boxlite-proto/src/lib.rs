@@ -77,7 +77,8 @@ pub use error::ProtoError;
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
 pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
 pub use guest::{
-    BootConfig, BootTimings, FromGuest, HostEntry, NetConfig, ShareMount, Sysctl, TmpfsMount, ToGuest, Ulimit, UlimitKind, DiskMount, SHARED_FILE,
+    BootConfig, BootTimings, DiskMount, FromGuest, HostEntry, NetConfig, SHARED_FILE, ShareMount, Sysctl,
+    TmpfsMount, ToGuest, Ulimit, UlimitKind,
 };
 pub use op::{
     ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, GuestProcess, GuestProcesses, Op, OpEvent,
@@ -99,6 +100,12 @@ pub const UNTOUCHED: &str = "untouched";
 
 /// The ability of an agent that mounts named volumes. Another would leave them out, and the box would write to its root disk.
 pub const DISKS: &str = "disks";
+/// The ability of an agent that takes [`ToGuest::SetClock`].
+pub const CLOCK: &str = "clock";
+
+/// The slot for virtio devices (the `_UID` that ACPI gives it) of the disk with the kernel's modules. A slot's number is that of its
+/// interrupt, and this one is free of those that a PC always has; QEMU fills the other slots from the last one, 23, down.
+pub const MODULES_SLOT: u32 = 11;
 
 /// Name of the virtio-serial port that the agent answers on.
 pub const AGENT_PORT: &str = "agent";

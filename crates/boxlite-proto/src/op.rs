@@ -30,6 +30,9 @@ pub struct ExecSpec {
     pub tty: Option<WinSize>,
     /// Whether standard input is connected; otherwise it is `/dev/null`.
     pub stdin: bool,
+    /// Whether it is an init system: it becomes process 1 of its own process namespace, which later operations enter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init_system: bool,
 }
 
 /// An operation inside the guest.

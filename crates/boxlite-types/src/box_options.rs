@@ -105,6 +105,9 @@ pub struct BoxOptions {
     pub ttl: Option<u64>,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether the main process is an init system, run as process 1 of its own process namespace; where absent, its program decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_system: Option<bool>,
     /// Signal that asks the main process to stop; the image's or TERM when absent.
     pub stop_signal: Option<String>,
     /// Seconds between that signal and KILL.
@@ -155,6 +158,7 @@ impl Default for BoxOptions {
             idle_timeout: None,
             ttl: None,
             labels: BTreeMap::new(),
+            init_system: None,
             stop_signal: None,
             stop_timeout: 10,
             claim: None,

@@ -25,6 +25,7 @@ mod guest_options;
 mod host;
 mod image;
 mod image_requests;
+mod init_system;
 mod named_volume;
 mod pause;
 mod platform;
@@ -63,6 +64,7 @@ pub use host::{
 };
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use image_requests::{ArchiveFormat, HistoryEntry, Login, PushOptions};
+pub use init_system::runs_init_system;
 pub use named_volume::{
     VolumeDescription, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,
 };

@@ -1,6 +1,6 @@
 //! Signals by name or number, as users and images write them.
 
-use crate::{BoxOptions, Error, ImageConfig, Result};
+use crate::{BoxOptions, Error, ImageConfig, Result, runs_init_system};
 
 const NAMES: [(&str, i32); 31] = [
     ("HUP", 1),
@@ -60,9 +60,10 @@ pub fn parse_signal(text: &str) -> Result<i32> {
     })
 }
 
-/// The signal that asks the box's main process to stop.
+/// The signal that asks the box's main process to stop: TERM where nothing else is said, or what tells systemd to halt.
 pub fn stop_signal(options: &BoxOptions, image: &ImageConfig) -> Result<i32> {
-    options.stop_signal.as_deref().or(image.stop_signal.as_deref()).map_or(Ok(15), parse_signal)
+    let default = if runs_init_system(options, image) { REALTIME_MIN + 3 } else { 15 };
+    options.stop_signal.as_deref().or(image.stop_signal.as_deref()).map_or(Ok(default), parse_signal)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use boxlite_types::{AssetReport, Error, Result};
+use boxlite_vm::guest::find_module_image;
 use serde::{Deserialize, Serialize};
 
 /// Where this host's assets are; every path was seen to exist when it was found.
@@ -49,9 +50,12 @@ impl Default for AssetSearch {
     }
 }
 
-/// The only asset that boxes without volumes do without.
 const KERNEL: &str = "guest kernel";
+/// The only asset that boxes without volumes do without, save for [`MODULES`].
 const VIRTIOFSD: &str = "boxlite-virtiofsd (volumes only)";
+/// An asset that the first start makes where it may.
+const MODULES: &str = "kernel modules (overlay, fuse, tun, ...)";
+const MAKE: &str = "the first start makes them where it may write to the kernel's directory; elsewhere run `boxlite setup` as its owner";
 const SETUP: &str = "run scripts/setup from boxlite's source";
 const FETCH: &str = "run `boxlite setup`, or scripts/setup from boxlite's source";
 
@@ -106,8 +110,10 @@ impl AssetSearch {
     /// Every asset, found or not; `kernel` is the settings' in place of boxlite's own.
     pub(crate) fn report(&self, kernel: Option<&Path>) -> Vec<AssetReport> {
         let chosen = |name| if name == KERNEL { kernel } else { None };
+        let modules = self.kernel().and_then(|kernel| find_module_image(&kernel));
         self.all()
             .into_iter()
+            .chain([(MODULES, modules, MAKE)])
             .map(|(name, path, remedy)| match chosen(name) {
                 Some(kernel) => AssetReport {
                     name: format!("{name} (setting)"),
@@ -118,7 +124,7 @@ impl AssetSearch {
                 None => AssetReport {
                     name: name.into(),
                     path,
-                    optional: name == VIRTIOFSD,
+                    optional: matches!(name, VIRTIOFSD | MODULES),
                     remedy: remedy.into(),
                 },
             })

@@ -74,7 +74,13 @@ pub use boxlite_types::{
     BoxState, ChangeKind, CloneOptions, CommitOptions, Consumption, CopyOptions, Digest, Error, ErrorCause,
     ErrorKind, EventAction, EventOptions, EventPage, EventPosition, EventSubject, ExecOptions, Execution,
     ExecutionControl, ExitStatus, FileChange, FreeSpace, GcActivity, GcOptions, GcReport, GuestMetrics,
-    GuestProcess, GuestProcesses, HistoryEntry, HomeEvent, HostInfo, HostMemory, Image, ImageConfig, JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, Login, MainProcess, MemoryInfo, NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions, QuotaUse, RefusalKind, RefusedDestination, Removal, RemoveOptions, RestartPolicy, Result, RunOutcome, SettingLine, Shortage, SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, WindowSize, gc, parse_ports, parse_signal, wire, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,
+    GuestProcess, GuestProcesses, HistoryEntry, HomeEvent, HostInfo, HostMemory, Image, ImageConfig,
+    JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, Login, MainProcess, MemoryInfo,
+    NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause,
+    Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions,
+    QuotaUse, RefusalKind, RefusedDestination, Removal, RemoveOptions, RestartPolicy, Result, RunOutcome,
+    SettingLine, Shortage, SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, VolumeInfo, VolumeMount,
+    VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name, parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};

@@ -96,6 +96,9 @@ pub(crate) struct BoxArgs {
     /// Remove the box so long after it has stopped
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     ttl: Option<u64>,
+    /// Run the main process as a system's process 1 [default: where it is /sbin/init or systemd]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    init_system: Option<bool>,
     /// Signal that asks the main process to stop [default: the image's, or TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = signal_name)]
     stop_signal: Option<String>,
@@ -212,6 +215,7 @@ impl BoxArgs {
             idle_timeout: self.idle_timeout,
             ttl: self.ttl,
             labels,
+            init_system: self.init_system,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             claim: self.claim.map(|bytes| bytes.0),

@@ -1,6 +1,9 @@
-//! `setup`: fetches the guest kernel, which no package of boxlite brings.
+//! `setup`: fetches the guest kernel, which no package of boxlite brings, and makes the image of its modules.
 
+use std::path::Path;
 use std::process::Command;
+
+use boxlite_vm::guest::module_image;
 
 use crate::environment::Environment;
 use crate::render::print;
@@ -12,7 +15,9 @@ const FETCH: &str = "fetch-kernel";
 pub(super) fn setup(environment: &Environment) -> Result<Exit, CommandFailure> {
     let assets = environment.assets();
     if let Some(kernel) = assets.kernel() {
-        return print(&format!("the guest kernel is there: {}\n", kernel.display())).map(|()| Exit::OK);
+        let modules = make_modules(&kernel)?;
+        return print(&format!("the guest kernel is there: {}\n{modules}", kernel.display()))
+            .map(|()| Exit::OK);
     }
     let fetch = assets.program(FETCH).ok_or_else(|| {
         CommandFailure::local(format!("this installation has no {FETCH}"))
@@ -29,5 +34,22 @@ pub(super) fn setup(environment: &Environment) -> Result<Exit, CommandFailure> {
     if !status.success() {
         return Err(failed(status.to_string()));
     }
-    print(&format!("the guest kernel is in {}\n", target.join("kernel").display())).map(|()| Exit::OK)
+    let kernel = target.join("kernel");
+    let modules = make_modules(&kernel)?;
+    print(&format!("the guest kernel is in {}\n{modules}", kernel.display())).map(|()| Exit::OK)
+}
+
+/// Makes the image of the kernel's modules. Returns what there is to say.
+fn make_modules(kernel: &Path) -> Result<String, CommandFailure> {
+    match module_image(kernel) {
+        Ok(Some(path)) => Ok(format!("the kernel's modules are in {}\n", path.display())),
+        Ok(None) => Ok(format!(
+            "there is no image of the kernel's modules: {} cannot be written to, or has less than 1 GiB to spare\n",
+            kernel.display()
+        )),
+        Err(error) => Err(CommandFailure::local(format!(
+            "making the image of the kernel's modules failed: {}",
+            error.chain()
+        ))),
+    }
 }

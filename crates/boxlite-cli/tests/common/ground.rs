@@ -79,6 +79,7 @@ impl Ground {
             qemu: QEMU.into(),
             kernel: self.boot.kernel.clone(),
             initrd: self.boot.initramfs.clone(),
+            modules: None,
             kernel_arguments: Vec::new(),
             boot_timeout_ms: None,
             accel: self.accel,

@@ -5,11 +5,13 @@
 //! | `root` | mounts the disk, makes it the root directory, grows its filesystem |
 //! | `tree` | mounts the kernel's filesystems, the host's directories and those in memory inside the root |
 //! | `volumes` | mounts named volumes, and fills an empty one from the image |
+//! | `modules` | has the kernel ask the agent for the modules that it lacks |
 //! | `etc` | sets the host name and provides `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` |
 //! | `network` | configures the loopback interface and `eth0` |
 //! | `sysctl` | sets parameters of the kernel |
 
 mod etc;
+mod modules;
 mod network;
 mod root;
 mod sysctl;
@@ -42,11 +44,12 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     let started = Instant::now();
     // First, because guests restored from one template would draw the same random numbers.
     reseed(&config.entropy)?;
-    set_clock(config.clock_unix_nanos, &mut warnings);
-    devices::bind()?;
+    warn(set_clock(config.clock_unix_nanos), &mut warnings);
+    devices::bind(config.modules)?;
     let etc_files = etc::prepare(config)?;
     let disk =
         if config.disks.is_empty() { root::DEVICE.to_owned() } else { volumes::device_with_serial("")? };
+    let modules = config.modules.then(modules::prepare);
     root::mount(&disk)?;
     root::enter()?;
     timings.root_us = elapsed_us(started);
@@ -58,8 +61,12 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     }
     set_limits(&mut warnings);
     warnings.extend(etc_files.install());
+    if let Some(modules) = modules {
+        warn(modules.install(), &mut warnings);
+    }
     warnings.extend(network::configure(config.network.as_ref()));
     sysctl::apply(&config.sysctls)?;
+    tree::make_volume_paths(config, &mut warnings);
     tree::mount_given(config)?;
     if config.read_only_root {
         root::make_read_only()?;
@@ -98,16 +105,16 @@ fn reseed(entropy: &[u8]) -> Result<(), String> {
     linux::reseed(entropy).map_err(|error| format!("seeding the kernel's random numbers failed: {error}"))
 }
 
-fn set_clock(unix_nanos: u64, warnings: &mut Vec<String>) {
+/// Sets the clock to the host's, unless that is not known.
+pub(crate) fn set_clock(unix_nanos: u64) -> Result<(), String> {
     if unix_nanos == 0 {
-        return;
+        return Ok(());
     }
     let time = Timespec {
         tv_sec: (unix_nanos / 1_000_000_000) as i64,
         tv_nsec: (unix_nanos % 1_000_000_000) as i64,
     };
-    let outcome = rustix::time::clock_settime(ClockId::Realtime, time);
-    warn(outcome.map_err(|e| format!("setting the clock failed: {e}")), warnings);
+    rustix::time::clock_settime(ClockId::Realtime, time).map_err(|e| format!("setting the clock failed: {e}"))
 }
 
 /// Sets the limits that processes inherit, and exempts the agent from the out-of-memory killer.

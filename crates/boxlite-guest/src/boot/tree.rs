@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use boxlite_proto::{BootConfig, DiskMount, ShareMount, TmpfsMount, SHARED_FILE};
+use boxlite_proto::{BootConfig, DiskMount, SHARED_FILE, ShareMount, TmpfsMount};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -135,6 +135,15 @@ impl GivenMount<'_> {
             Self::Share(share) => share.path(),
             Self::Tmpfs(tmpfs) => &tmpfs.target,
             Self::Volume(volume) => &volume.target,
+        }
+    }
+}
+
+/// Makes the directories that the image has its volumes in, where it lacks them: their files are the box's own.
+pub(super) fn make_volume_paths(config: &BootConfig, warnings: &mut Vec<String>) {
+    for path in &config.volume_paths {
+        if let Err(error) = make_directories(path) {
+            warnings.push(format!("making the image's volume {path} failed: {error}"));
         }
     }
 }

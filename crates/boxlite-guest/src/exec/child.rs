@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::ends::ChildEnds;
+use super::init_system::ProcessPlace;
 use super::{copy_in, copy_out, dial, limits, op_error::OpError, processes, program, stat, tree, user};
 use crate::linux;
 
@@ -20,14 +21,26 @@ const MAX_USER_LIST: u64 = 4 << 20;
 type ExecError = (ExecFailure, String);
 
 /// Carries out `op`, writes its result to `report` if it has one, and never returns.
-pub(super) fn carry_out(op: Op, config: &BootConfig, ends: ChildEnds, mut report: File) -> ! {
+pub(super) fn carry_out(
+    op: Op,
+    place: &ProcessPlace,
+    config: &BootConfig,
+    ends: ChildEnds,
+    mut report: File,
+) -> ! {
     let id = op.id();
-    let event = match op {
-        Op::Exec { spec, .. } => {
+    let settled = place.settle(ends.terminal.then_some(&ends.stdin));
+    let event = match (op, settled) {
+        (Op::Exec { .. }, Err(trouble)) => {
+            let message = format!("joining the box's init system failed: {trouble}");
+            OpEvent::ExecFailed { id, kind: ExecFailure::Resources, message }
+        }
+        (Op::Exec { spec, .. }, Ok(())) => {
             let (kind, message) = become_program(&spec, config, ends);
             OpEvent::ExecFailed { id, kind, message }
         }
-        Op::Dial { port, .. } => match dial(port, ends, &report) {
+        (_, Err(trouble)) => OpError::std_io("joining the box's init system", &trouble).into_event(id),
+        (Op::Dial { port, .. }, Ok(())) => match dial(port, ends, &report) {
             Ok(connection) => {
                 // Closed without a word, the report says that the connection stands.
                 drop(report);
@@ -36,7 +49,7 @@ pub(super) fn carry_out(op: Op, config: &BootConfig, ends: ChildEnds, mut report
             }
             Err(error) => error.into_event(id),
         },
-        op => operate(op, ends, &report).unwrap_or_else(|error| error.into_event(id)),
+        (op, Ok(())) => operate(op, ends, &report).unwrap_or_else(|error| error.into_event(id)),
     };
     let written = serde_json::to_writer(&mut report, &event).is_ok() && report.flush().is_ok();
     linux::exit_child(i32::from(!written))

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `spawn` | forks the child |
 //! | `ends` | makes the pipes or the terminal between agent and child |
+//! | `init_system` | puts an init system into namespaces of its own, and other operations into them |
 //! | `child` | runs in the child: becomes the program, or carries out the operation |
 //! | `program`, `user` | find a program and its environment; resolve users and groups |
 //! | `limits` | the limits of the program |
@@ -24,6 +25,7 @@ mod copy_in;
 mod copy_out;
 mod dial;
 mod ends;
+mod init_system;
 mod limits;
 mod op_error;
 mod processes;
@@ -103,11 +105,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Starts a child for `op`. On failure returns the event to answer with.
-    pub(crate) fn start(op: Op, config: &BootConfig) -> Result<Self, OpEvent> {
+    /// Starts a child for `op`, beside the init system `init` if the box has one. On failure returns the event to answer with.
+    pub(crate) fn start(op: Op, config: &BootConfig, init: Option<Pid>) -> Result<Self, OpEvent> {
         let id = op.id();
         let kind = TaskKind::of(&op);
-        let spawned = spawn::spawn(op, config).map_err(|error| {
+        let spawned = spawn::spawn(op, config, init).map_err(|error| {
             let message = format!("starting a process in the box failed: {error}");
             failure(kind, id, message)
         })?;

@@ -10,7 +10,8 @@ use rustix::process::Pid;
 
 use super::child;
 use super::ends::{AgentEnds, on_pipes, on_terminal};
-use crate::linux::{self, ForkSide};
+use super::init_system::ProcessPlace;
+use crate::linux::ForkSide;
 
 /// A child that has been started.
 pub(super) struct SpawnedChild {
@@ -19,8 +20,8 @@ pub(super) struct SpawnedChild {
     pub(super) ends: AgentEnds,
 }
 
-/// Forks a child that carries out `op`.
-pub(super) fn spawn(op: Op, config: &BootConfig) -> io::Result<SpawnedChild> {
+/// Forks a child that carries out `op`, beside the init system `init` if there is one.
+pub(super) fn spawn(op: Op, config: &BootConfig, init: Option<Pid>) -> io::Result<SpawnedChild> {
     let (report, report_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&report, true)?;
     let (ends, child_ends) = match &op {
@@ -33,8 +34,9 @@ pub(super) fn spawn(op: Op, config: &BootConfig) -> io::Result<SpawnedChild> {
         Op::Tree { .. } | Op::Dial { .. } => on_pipes(true, &[Stream::Stdout])?,
         _ => on_pipes(false, &[])?,
     };
-    match linux::fork()? {
-        ForkSide::Child => child::carry_out(op, config, child_ends, File::from(report_writer)),
+    let place = ProcessPlace::of(&op, init);
+    match place.fork()? {
+        ForkSide::Child => child::carry_out(op, &place, config, child_ends, File::from(report_writer)),
         ForkSide::Parent(pid) => Ok(SpawnedChild { pid, report, ends }),
     }
 }

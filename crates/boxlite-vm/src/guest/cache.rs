@@ -78,7 +78,7 @@ pub(super) fn lease_or_make(
         let mut found = find()?;
         if found.is_none() {
             let Some(staged) = Staged::take_over(staging, &format!("{name}.partial"))? else {
-                std::thread::sleep(RETRY_INTERVAL);
+                pause_before_retry();
                 continue;
             };
             found = match find()? {
@@ -91,6 +91,11 @@ pub(super) fn lease_or_make(
             return Ok(leased);
         }
     }
+}
+
+/// Lets some time pass before the next look at what another process is making.
+pub(super) fn pause_before_retry() {
+    std::thread::sleep(RETRY_INTERVAL);
 }
 
 fn write(staged: &Staged, make: &dyn Fn() -> Result<Vec<u8>>) -> Result<()> {

@@ -5,10 +5,14 @@
 //! are made once and kept under names that carry the identity of what they were made from, so that a start finds
 //! them with a dozen `stat` calls. Nothing is ever changed in place: a new kernel or agent gets new names, and a module
 //! that was replaced a new file at the old name.
+//!
+//! All other modules come to a guest in an image of their own, which lies beside the kernel: [`module_image`].
 
 mod cache;
 mod cpio;
 mod kernel;
+mod module_image;
+mod module_index;
 mod modules;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +20,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 use cache::{BootInput, identity, key};
+pub use module_image::{find_module_image, module_image};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
 const FORMAT: u32 = 5;

@@ -85,15 +85,14 @@ impl Walk<'_> {
         for dependency in dependencies {
             self.visit(&dependency)?;
         }
-        drop_types(&mut bytes);
-        bytes.truncate(unsigned_length(&bytes));
+        strip(&mut bytes);
         self.modules.push(Module { name: name.to_owned(), bytes });
         Ok(())
     }
 }
 
 /// Module names use `-` and `_` interchangeably; the kernel shows `_`.
-fn canonical(name: &str) -> String {
+pub(super) fn canonical(name: &str) -> String {
     name.replace('-', "_")
 }
 
@@ -102,7 +101,8 @@ fn module_name(path: &Path) -> Option<String> {
     matches!(rest, "ko" | "ko.xz" | "ko.zst" | "ko.gz").then(|| canonical(stem))
 }
 
-fn files_by_name(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
+/// The files of all modules below `tree` by canonical name.
+pub(super) fn files_by_name(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut files = BTreeMap::new();
     let mut pending = vec![tree.to_owned()];
     while let Some(directory) = pending.pop() {
@@ -120,7 +120,8 @@ fn files_by_name(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(files)
 }
 
-fn built_in(tree: &Path) -> Result<BTreeSet<String>> {
+/// The canonical names of the modules that the kernel has built in.
+pub(super) fn built_in(tree: &Path) -> Result<BTreeSet<String>> {
     let path = tree.join(BUILT_IN);
     match std::fs::read_to_string(&path) {
         Ok(list) => Ok(list.lines().filter_map(|line| module_name(Path::new(line))).collect()),
@@ -131,11 +132,46 @@ fn built_in(tree: &Path) -> Result<BTreeSet<String>> {
 
 /// The `depends=` entry of a module's `.modinfo`; `None` when there is no such section or entry.
 fn dependencies(module: &[u8]) -> Option<Vec<String>> {
+    facts(module).map(|facts| facts.dependencies)
+}
+
+/// What a module says of itself.
+pub(super) struct ModuleFacts {
+    /// Canonical names of the modules that it uses.
+    pub(super) dependencies: Vec<String>,
+    /// The names by which the kernel asks for it, with wildcards.
+    pub(super) aliases: Vec<String>,
+}
+
+/// The facts in a module's `.modinfo`; `None` when there is no such section, or no `depends=` in it.
+pub(super) fn facts(module: &[u8]) -> Option<ModuleFacts> {
     let object = object::File::parse(module).ok()?;
     let info = object.section_by_name(".modinfo")?.data().ok()?;
-    let list = info.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"depends="))?;
-    let list = std::str::from_utf8(list).ok()?;
-    Some(list.split(',').filter(|name| !name.is_empty()).map(canonical).collect())
+    let entries = |name: &'static [u8]| {
+        let values = info.split(|byte| *byte == 0).filter_map(move |entry| entry.strip_prefix(name));
+        values.filter_map(|value| std::str::from_utf8(value).ok())
+    };
+    let list = entries(b"depends=").next()?;
+    Some(ModuleFacts {
+        dependencies: list.split(',').filter(|name| !name.is_empty()).map(canonical).collect(),
+        aliases: entries(b"alias=").map(ToOwned::to_owned).collect(),
+    })
+}
+
+/// The release of the kernel that a module was made for.
+pub(super) fn release(module: &[u8]) -> Option<String> {
+    let object = object::File::parse(module).ok()?;
+    let info = object.section_by_name(".modinfo")?.data().ok()?;
+    let magic = info.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"vermagic="))?;
+    let release = std::str::from_utf8(magic).ok()?.split(' ').next()?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+~".contains(&byte);
+    (release.bytes().all(plain) && !matches!(release, "" | "." | "..")).then(|| release.to_owned())
+}
+
+/// Leaves out of a module what a guest would check before it loads it, and has no use for: see [`Module::bytes`].
+pub(super) fn strip(module: &mut Vec<u8>) {
+    drop_types(module);
+    module.truncate(unsigned_length(module));
 }
 
 /// Empties the `.BTF` section of a 64-bit ELF object: its size, at byte 32 of its section header, becomes 0.

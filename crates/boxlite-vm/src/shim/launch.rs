@@ -38,6 +38,9 @@ pub struct LaunchSpec {
     pub kernel: PathBuf,
     /// The initramfs with the guest agent.
     pub initrd: PathBuf,
+    /// The image of the kernel's modules, which all boxes of this host read.
+    #[serde(default)]
+    pub modules: Option<PathBuf>,
     /// More arguments for the guest's kernel.
     pub kernel_arguments: Vec<String>,
     /// Milliseconds that the guest may take to come up, where that is not the usual time.
@@ -202,6 +205,7 @@ impl LaunchSpec {
             qemu: "/usr/bin/qemu-system-x86_64".into(),
             kernel: "/h/vm/vmlinux".into(),
             initrd: "/h/vm/initramfs".into(),
+            modules: None,
             kernel_arguments: Vec::new(),
             boot_timeout_ms: None,
             accel: Accelerator::Tcg { tsc_khz: 2_800_000 },

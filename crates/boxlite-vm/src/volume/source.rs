@@ -1,5 +1,6 @@
 //! Finding a volume's directory or file on the host.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -56,7 +57,8 @@ pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
         return Err(Error::unsupported(message).about(ErrorCause::Volume).at(source));
     }
     // What serves the volume has this user's rights, and its own complaint says less.
-    let read = if metadata.is_dir() { std::fs::read_dir(source).map(drop) } else { File::open(source).map(drop) };
+    let read =
+        if metadata.is_dir() { std::fs::read_dir(source).map(drop) } else { File::open(source).map(drop) };
     if let Err(error) = read
         && error.kind() == io::ErrorKind::PermissionDenied
     {

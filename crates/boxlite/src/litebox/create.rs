@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use super::new_box::NewBox;
 use super::remove::{forget, release_name};
-use super::{description, name, network, process, processors, quota, named_volumes};
+use super::{description, name, named_volumes, network, process, processors, quota};
 use crate::context::LocalContext;
 
 /// The least memory that the guest's kernel boots in.

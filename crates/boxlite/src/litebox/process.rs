@@ -1,7 +1,7 @@
 //! The processes of a box: an image's defaults, overridden by what the user asked for.
 
 use boxlite_proto::{ExecSpec, WinSize};
-use boxlite_types::{BoxOptions, Error, ExecOptions, ImageConfig, MainProcess, Result};
+use boxlite_types::{BoxOptions, Error, ExecOptions, ImageConfig, MainProcess, Result, runs_init_system};
 
 /// The terminal that a main process gets before a client attaches.
 const DEFAULT_TERMINAL: WinSize = WinSize { rows: 24, cols: 80 };
@@ -32,8 +32,19 @@ pub(super) fn main_process(options: &BoxOptions, image: &ImageConfig) -> Result<
         create_cwd: true,
         tty: options.tty.then_some(DEFAULT_TERMINAL),
         stdin: options.stdin,
+        init_system: runs_init_system(options, image),
         ..surroundings(options, image)
     }))
+}
+
+/// What systemd looks for to learn that it runs in a container, and which machine it is where the image does not say.
+pub(super) fn tell_init_system(main: &mut ExecSpec, box_id: &str) {
+    if main.init_system {
+        let own =
+            ["container=boxlite".to_owned(), format!("container_uuid={}", &box_id[..32.min(box_id.len())])];
+        let user_s = std::mem::replace(&mut main.env, own.into());
+        overlay_env(&mut main.env, &user_s);
+    }
 }
 
 /// A further process in the box: it inherits environment, directory and user of the box.

@@ -13,7 +13,9 @@ use boxlite_types::gc::Explanation;
 use boxlite_types::{
     Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
     CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExitStatus, FileChange, GcOptions,
-    GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions, UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune,
+    GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login,
+    ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions,
+    UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;

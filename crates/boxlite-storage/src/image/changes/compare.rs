@@ -9,8 +9,18 @@ use boxlite_types::{ChangeKind, Digest, Error, Result};
 use super::{DIRECTORY, REGULAR, TYPE};
 
 /// Mount points that the guest's agent makes where an image lacks them.
-const MOUNT_POINTS: [&[u8]; 8] =
-    [b"proc", b"sys", b"dev", b"tmp", b"etc/hostname", b"etc/hosts", b"etc/resolv.conf", b"etc"];
+const MOUNT_POINTS: [&[u8]; 10] = [
+    b"proc",
+    b"sys",
+    b"dev",
+    b"tmp",
+    b"etc/hostname",
+    b"etc/hosts",
+    b"etc/resolv.conf",
+    b"etc",
+    b"lib/modules",
+    b"usr/lib/modules",
+];
 
 /// The files of a disk image by their paths.
 #[derive(Debug, Default)]

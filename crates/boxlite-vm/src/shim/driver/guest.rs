@@ -1,7 +1,7 @@
 //! What the guest's agent says.
 
 use boxlite_proto::{
-    DISKS, Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
+    CLOCK, DISKS, Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
 };
 
 use super::{Driver, DriverPhase, GuestInput};
@@ -58,6 +58,7 @@ impl Driver {
                 "the guest's agent is too old to mount named volumes; install the one of this boxlite".into(),
             );
         }
+        self.clock.is_heard = features.iter().any(|feature| feature == CLOCK);
         let untouched = features.iter().any(|feature| feature == UNTOUCHED);
         let fit = untouched && matches!(self.phase, DriverPhase::Booting) && !self.vcpus.out_of_space();
         if self.keeping.greeted(fit, &self.qmp) {

@@ -3,6 +3,7 @@
 //! States follow one another: booting → running → stopping → gone. Everything else (the guest's agent, QEMU, clients,
 //! the host's disk, time) only sends it inputs; it never waits for any of them.
 
+mod clock;
 mod growth;
 mod guest;
 mod idle;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
+use clock::ClockWatch;
 use idle::{BoxUse, IdleWatch};
 use main_process::{ClientId, MainRun};
 use ops::Ops;
@@ -122,6 +124,7 @@ pub(super) struct Driver {
     keeping: Keeping,
     /// What the box's network carries.
     network: Option<Arc<Counts>>,
+    clock: ClockWatch,
     /// `None` where the box may be left unused.
     idle: Option<IdleWatch>,
     /// For how long nobody had used the box when it was stopped for that.
@@ -190,6 +193,7 @@ impl Driver {
             claimed_at: None,
             keeping,
             network: None,
+            clock: ClockWatch::default(),
             idle,
             unused_for: None,
             asked_to_stop: false,
@@ -270,7 +274,10 @@ impl Driver {
                 self.qmp.examine_stop();
             }
             QmpEvent::Broken { reason } => self.fail(reason.into()),
-            QmpEvent::Resumed => self.vcpus.told_by_qemu(false),
+            QmpEvent::Resumed => {
+                self.vcpus.told_by_qemu(false);
+                self.set_guest_clock();
+            }
         }
     }
 
@@ -288,6 +295,7 @@ impl Driver {
             self.steward.follow_claim();
         }
         self.main.tick(&self.guest);
+        self.follow_clock();
         self.drop_clients_that_do_not_read();
         self.end_unattended_maintenance();
         self.stop_unused();

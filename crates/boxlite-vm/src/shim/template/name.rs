@@ -33,7 +33,8 @@ pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
     {
         hash.update(found.ino().to_le_bytes());
     }
-    for argument in qemu::arguments(&hardware(spec), Channels::NONE, &QemuFiles::NONE, &[], Memory::Own) {
+    let files = QemuFiles { modules: spec.modules.as_ref().map(|_| 0), ..QemuFiles::NONE };
+    for argument in qemu::arguments(&hardware(spec), Channels::NONE, &files, &[], Memory::Own) {
         hash.update(argument.as_bytes());
         hash.update([0]);
     }

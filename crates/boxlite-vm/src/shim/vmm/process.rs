@@ -93,6 +93,7 @@ struct Disks<'a> {
     backing: File,
     /// The very open files on which the locks of the volumes are.
     volumes: &'a [File],
+    modules: Option<File>,
 }
 
 impl<'a> Disks<'a> {
@@ -107,11 +108,13 @@ impl<'a> Disks<'a> {
             bases: spec.bases.iter().map(read).collect::<Result<_>>()?,
             backing: read(&spec.backing)?,
             volumes,
+            modules: spec.modules.as_ref().map(read).transpose()?,
         })
     }
 
     fn all(&self) -> impl Iterator<Item = &File> {
-        [&self.overlay, &self.backing].into_iter().chain(&self.bases).chain(self.volumes)
+        let handed_over = self.volumes.iter().chain(&self.modules);
+        [&self.overlay, &self.backing].into_iter().chain(&self.bases).chain(handed_over)
     }
 
     /// Bytes of the longest disk of a volume.
@@ -128,6 +131,7 @@ impl<'a> Disks<'a> {
             bases: self.bases.iter().map(AsRawFd::as_raw_fd).collect(),
             backing: self.backing.as_raw_fd(),
             volumes: self.volumes.iter().map(AsRawFd::as_raw_fd).collect(),
+            modules: self.modules.as_ref().map(AsRawFd::as_raw_fd),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use boxlite_proto::AGENT_PORT;
+use boxlite_proto::{AGENT_PORT, MODULES_SLOT};
 
 use crate::shim::accel::Accelerator;
 use crate::shim::launch::LaunchSpec;
@@ -42,16 +42,25 @@ pub(crate) struct QemuFiles {
     pub(crate) backing: RawFd,
     /// The disks of named volumes, in the order of [`LaunchSpec::disks`].
     pub(crate) volumes: Vec<RawFd>,
+    /// The image of the kernel's modules.
+    pub(crate) modules: Option<RawFd>,
 }
 
 impl QemuFiles {
     /// For a command line that is not run, of a box without bases.
-    pub(crate) const NONE: Self =
-        Self { kernel: 0, initrd: 0, overlay: 0, bases: Vec::new(), backing: 0, volumes: Vec::new() };
+    pub(crate) const NONE: Self = Self {
+        kernel: 0,
+        initrd: 0,
+        overlay: 0,
+        bases: Vec::new(),
+        backing: 0,
+        volumes: Vec::new(),
+        modules: None,
+    };
 
     fn disks(&self) -> impl Iterator<Item = RawFd> {
-        let below = self.bases.iter().chain(&self.volumes);
-        [self.overlay, self.backing].into_iter().chain(below.copied())
+        let others = self.bases.iter().chain(&self.volumes).chain(&self.modules);
+        [self.overlay, self.backing].into_iter().chain(others.copied())
     }
 }
 
@@ -153,6 +162,14 @@ pub(crate) fn arguments(
         let serial = volume::serial(index);
         let device = format!("virtio-blk-device,drive=v{index},id=vv{index},serial={serial}");
         line.option("-device", device + ",werror=stop,rerror=report");
+    }
+    if let Some(modules) = files.modules {
+        line.option("-blockdev", file("m0", modules, ",read-only=on"));
+        line.option("-blockdev", "driver=raw,node-name=m1,read-only=on,file=m0");
+        line.option(
+            "-device",
+            format!("virtio-blk-device,drive=m1,id=modules,bus=virtio-mmio-bus.{MODULES_SLOT}"),
+        );
     }
 
     // Each port, used or not, has two queues for the guest to set up; port 0 is for consoles alone.

@@ -7,7 +7,7 @@ use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
 use boxlite_storage::disk_image::ImageChain;
-use boxlite_types::{BoxRecord, Doing, Error, NetworkMode, Phase, Progress, Result, Volume};
+use boxlite_types::{BoxRecord, Doing, Error, ImageConfig, NetworkMode, Phase, Progress, Result, Volume};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
@@ -20,9 +20,9 @@ use jiff::Timestamp;
 use super::disk::OverlaidBox;
 use super::{MaintenanceBoot, StartContext, StartedBox};
 use crate::assets::Assets;
-use crate::litebox::{BoxGuard, aftermath, create, kernel, network, process, processors};
-use crate::litebox::named_volumes::AttachedVolumes;
 use crate::context::LocalContext;
+use crate::litebox::named_volumes::AttachedVolumes;
+use crate::litebox::{BoxGuard, aftermath, create, kernel, network, process, processors};
 
 impl<'a> OverlaidBox<'a> {
     /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
@@ -142,6 +142,14 @@ fn boot_files(
     guest::boot_files(&sources, devices, &home.vm(), &home.tmp())
 }
 
+/// The image of the kernel's modules; a box does without where there is none and none can be made.
+fn modules(kernel: &Path) -> Option<PathBuf> {
+    guest::module_image(kernel).unwrap_or_else(|error| {
+        tracing::warn!(error = %error.chain(), "the box starts without the kernel's modules");
+        None
+    })
+}
+
 fn specification(
     context: StartContext<'_>,
     guard: &BoxGuard,
@@ -164,6 +172,10 @@ fn specification(
     if let Some(message) = processors::limit_in_vain(options, jail.is_some()) {
         context.progress.report(Progress::Notice { message });
     }
+    // A kernel of the user's brings its own.
+    let is_own_kernel = kernel::chosen(local, record).is_some();
+    let modules = if is_own_kernel { None } else { modules(&assets.kernel) };
+    let has_modules = modules.is_some();
     Ok(LaunchSpec {
         box_id: record.id.clone(),
         run_id: uuid::Uuid::new_v4().simple().to_string(),
@@ -175,6 +187,7 @@ fn specification(
         qemu: assets.qemu,
         kernel: boot.kernel.clone(),
         initrd: boot.initramfs.clone(),
+        modules,
         kernel_arguments: Vec::new(),
         boot_timeout_ms: None,
         accel: accelerator,
@@ -195,9 +208,15 @@ fn specification(
         },
         disks: AttachedVolumes::described(local, record),
         origin: GuestOrigin::Boot,
-        boot: boot_config(record, networked, purpose)?,
+        boot: BootConfig { modules: has_modules, ..boot_config(record, networked, purpose)? },
         main: match purpose {
-            Purpose::Run => process::main_process(options, &record.image_config)?,
+            Purpose::Run => {
+                let mut main = process::main_process(options, &record.image_config)?;
+                if let Some(main) = &mut main {
+                    process::tell_init_system(main, &record.id);
+                }
+                main
+            }
             Purpose::Maintenance => None,
         },
         // Data of a volume that is still in the guest's memory must reach the host.
@@ -287,6 +306,11 @@ fn virtiofsd(found: Option<&Path>, record: &BoxRecord) -> Result<PathBuf> {
     }
 }
 
+/// The image's volumes that can be directories of the box.
+fn volume_paths(image: &ImageConfig) -> Vec<String> {
+    image.volumes.iter().filter(|path| path.starts_with('/')).cloned().collect()
+}
+
 fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<BootConfig> {
     let options = &record.options;
     let own = network::name_servers(options)?;
@@ -308,6 +332,10 @@ fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<
         tmpfs: match purpose {
             Purpose::Run => create::tmpfs(&record.options)?,
             // What is copied into a stopped box stays only on its disk.
+            Purpose::Maintenance => Vec::new(),
+        },
+        volume_paths: match purpose {
+            Purpose::Run => volume_paths(&record.image_config),
             Purpose::Maintenance => Vec::new(),
         },
         shm_size: record.options.shm_size,

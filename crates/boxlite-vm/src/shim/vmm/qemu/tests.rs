@@ -6,7 +6,15 @@ use crate::volume::NamedDisk;
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
 fn files() -> QemuFiles {
-    QemuFiles { kernel: 20, initrd: 21, overlay: 22, bases: Vec::new(), backing: 23, volumes: Vec::new() }
+    QemuFiles {
+        kernel: 20,
+        initrd: 21,
+        overlay: 22,
+        bases: Vec::new(),
+        backing: 23,
+        volumes: Vec::new(),
+        modules: None,
+    }
 }
 
 fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory) -> String {
