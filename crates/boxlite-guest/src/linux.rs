@@ -204,6 +204,27 @@ pub(crate) fn resize_ext4(root: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Freezes the filesystem that `root` lies on: it is written out, and whoever writes to it waits.
+pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<()> {
+    /// `FIFREEZE`: `_IOWR('X', 119, int)`.
+    const FREEZE: libc::c_ulong = 0xc004_5877;
+    freezer_request(root, FREEZE)
+}
+
+/// Thaws the filesystem that `root` lies on.
+pub(crate) fn thaw(root: BorrowedFd<'_>) -> io::Result<()> {
+    /// `FITHAW`: `_IOWR('X', 120, int)`.
+    const THAW: libc::c_ulong = 0xc004_5878;
+    freezer_request(root, THAW)
+}
+
+fn freezer_request(root: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the kernel does not use the argument of these requests.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::ioctl(root.as_raw_fd(), request, 0) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Reseeds the kernel's random number generator with `entropy`, counting each of its bits.
 pub(crate) fn reseed(entropy: &[u8]) -> io::Result<()> {
     /// `RNDADDENTROPY`: `_IOW('R', 0x03, int[2])`, the head of a `struct rand_pool_info`.

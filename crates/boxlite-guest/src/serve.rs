@@ -223,6 +223,7 @@ impl GuestLoop<'_> {
                 | Op::CopyOut { .. }
                 | Op::Tree { .. }
                 | Op::Dial { .. }
+                | Op::Freeze { .. }
                 | Op::Stat { .. }
                 | Op::Processes { .. }) => self.start(op),
             },

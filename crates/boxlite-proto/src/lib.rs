@@ -85,8 +85,8 @@ pub use op::{
     OpFailure, ProcessExit, WinSize,
 };
 pub use shim::{
-    MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination, ShimError, ShimReply,
-    ShimRequest, ShimStatus,
+    DiskIdentity, MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination, ShimError,
+    ShimReply, ShimRequest, ShimStatus,
 };
 pub use stream::Stream;
 

@@ -100,6 +100,15 @@ pub enum Op {
         /// The port.
         port: u16,
     },
+    /// Write out the root filesystem and hold back everything that is written to it, until the input on
+    /// [`crate::Stream::Stdin`] ends or the time is over; answered by one byte on [`crate::Stream::Stdout`] once it stands
+    /// still, and then by `Thawed`, or by `Failed`.
+    Freeze {
+        /// Channel of the byte and of the input.
+        id: u32,
+        /// Milliseconds after which the guest thaws by itself.
+        timeout_ms: u64,
+    },
     /// Describe a path: `Stat` or `Failed`.
     Stat {
         /// Echoed in the answer.
@@ -135,6 +144,7 @@ impl Op {
             | Self::CopyOut { id, .. }
             | Self::Tree { id }
             | Self::Dial { id, .. }
+            | Self::Freeze { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
             | Self::Processes { id }
@@ -153,6 +163,7 @@ impl Op {
             | Self::CopyOut { id, .. }
             | Self::Tree { id }
             | Self::Dial { id, .. }
+            | Self::Freeze { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id }
             | Self::Processes { id }
@@ -170,6 +181,7 @@ impl Op {
                 | Self::CopyOut { .. }
                 | Self::Tree { .. }
                 | Self::Dial { .. }
+                | Self::Freeze { .. }
         )
     }
 }
@@ -210,6 +222,15 @@ pub enum OpEvent {
         id: u32,
         /// Bytes of the archive.
         bytes: u64,
+    },
+    /// The root filesystem takes writes again; last event of the id.
+    Thawed {
+        /// The freeze.
+        id: u32,
+        /// For how long it took none, in microseconds of the guest's clock.
+        frozen_us: u64,
+        /// Whether the time was over, or something else thawed it, before the input ended.
+        expired: bool,
     },
     /// Answer to `Stat`.
     Stat {
@@ -256,6 +277,7 @@ impl OpEvent {
             | Self::ExecFailed { id, .. }
             | Self::Exited { id, .. }
             | Self::Copied { id, .. }
+            | Self::Thawed { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id, .. }
             | Self::Processes { id, .. }
@@ -272,6 +294,7 @@ impl OpEvent {
             | Self::ExecFailed { id, .. }
             | Self::Exited { id, .. }
             | Self::Copied { id, .. }
+            | Self::Thawed { id, .. }
             | Self::Stat { id, .. }
             | Self::Metrics { id, .. }
             | Self::Processes { id, .. }

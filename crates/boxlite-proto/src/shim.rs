@@ -56,6 +56,8 @@ pub enum ShimRequest {
         /// Allocated bytes of its overlay; `None` takes the quota away.
         bytes: Option<u64>,
     },
+    /// Go on with the overlay that lies at the box's path by now, and that stands on the one in use. Answered by `Done`.
+    SwitchDisk,
     /// Pause the guest for its user, or let it go on as far as the user is concerned. Answered by `Done`.
     SetPaused {
         /// Whether it is to pause.
@@ -124,9 +126,21 @@ pub struct ShimStatus {
     pub main: MainState,
     /// Whether the virtual machine paused itself because the host's disk is full.
     pub out_of_space: bool,
+    /// The overlay in use; `None` from a shim that cannot switch to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskIdentity>,
     /// What its network carries; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkUsage>,
+}
+
+/// Which file a disk is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskIdentity {
+    /// Number of the host's filesystem.
+    pub device: u64,
+    /// Number of the file on it.
+    pub inode: u64,
 }
 
 /// What a box uses of its network, and was refused since its start.

@@ -93,6 +93,10 @@ impl StaleNotes {
 pub trait Catalog: Send + Sync {
     /// Visits every box record.
     fn boxes(&self, visit: &mut dyn FnMut(BoxPin<'_>)) -> Result<()>;
+    /// Visits every snapshot: the id of its box, and the file name of the base that it is kept in.
+    fn snapshots(&self, _visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+        Ok(())
+    }
     /// Visits every image.
     fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()>;
     /// Visits every blob of every image; an image's layers come lowest first.

@@ -36,6 +36,23 @@ pub struct BoxRecord {
     /// Its restarts.
     #[serde(default)]
     pub restarts: Restarts,
+    /// Its snapshots, oldest first; gc reads them out of the record's text, under this name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotRecord>,
+}
+
+/// The durable record of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Unique among the snapshots of its box.
+    pub name: String,
+    /// File name of the base that holds the disk as it was; `None` where the box had written nothing.
+    pub base: Option<String>,
+    /// When it was taken.
+    pub created_at: Timestamp,
+    /// For how long the guest stood still, in microseconds; `None` of a box that did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_us: Option<u64>,
 }
 
 /// The recorded state. The shim's lock, not this record, tells whether a `Started` box still runs.

@@ -59,6 +59,12 @@ pub enum EventAction {
     Update,
     /// A box was given another name.
     Rename,
+    /// A snapshot of a box was taken.
+    Snapshot,
+    /// A box went back to a snapshot.
+    Restore,
+    /// A snapshot of a box was removed.
+    RemoveSnapshot,
     /// A box or an image was removed.
     Remove,
     /// An image was fetched.
@@ -80,6 +86,9 @@ impl EventAction {
             Self::Unpause => "unpause",
             Self::Update => "update",
             Self::Rename => "rename",
+            Self::Snapshot => "snapshot",
+            Self::Restore => "restore",
+            Self::RemoveSnapshot => "remove_snapshot",
             Self::Remove => "remove",
             Self::Pull => "pull",
             Self::Gc => "gc",

@@ -34,6 +34,7 @@ mod progress;
 mod requests;
 mod restart;
 mod signal;
+mod snapshot;
 mod space;
 mod update;
 mod volume;
@@ -43,7 +44,7 @@ pub use activity::{Activity, Consumption};
 pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
-pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome};
+pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome, SnapshotRecord};
 pub use boxlite_proto::{
     GuestMetrics, GuestProcess, GuestProcesses, NetworkRefusals, NetworkUsage, RefusalKind,
     RefusedDestination,
@@ -78,6 +79,7 @@ pub use requests::{
 };
 pub use restart::RestartPolicy;
 pub use signal::{parse_signal, stop_signal};
+pub use snapshot::{RestoreOptions, Snapshot, SnapshotOptions};
 pub use space::{FreeSpace, Verdict};
 pub use update::{CloneOptions, UpdateOptions};
 pub use volume::Volume;

@@ -58,6 +58,9 @@ pub struct UpdateOptions {
 pub struct CloneOptions {
     /// The clone's unique name; made up when absent.
     pub name: Option<String>,
+    /// The snapshot of the origin whose files the clone gets; those that it has now when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// As in [`BoxOptions::memory`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
@@ -140,7 +143,7 @@ impl CloneOptions {
     /// Returns the origin's `options` with these changes.
     #[must_use]
     pub fn applied_to(&self, mut options: BoxOptions) -> BoxOptions {
-        let Self { name, memory, env, ports, volumes } = self.clone();
+        let Self { name, snapshot: _, memory, env, ports, volumes } = self.clone();
         options.name = name;
         options.memory = memory.unwrap_or(options.memory);
         options.ports = ports.unwrap_or(options.ports);

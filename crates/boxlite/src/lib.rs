@@ -78,9 +78,10 @@ pub use boxlite_types::{
     JailInfo, JailMeasure, Layer, ListOptions, LogLine, LogOptions, Login, MainProcess, MemoryInfo,
     NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause,
     Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions,
-    QuotaUse, RefusalKind, RefusedDestination, Removal, RemoveOptions, RestartPolicy, Result, RunOutcome,
-    SettingLine, Shortage, SpaceInfo, StopOptions, UpdateOptions, Usage, Verdict, VolumeInfo, VolumeMount,
-    VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name, parse_ports, parse_signal, wire,
+    QuotaUse, RefusalKind, RefusedDestination, Removal, RemoveOptions, RestartPolicy, RestoreOptions, Result,
+    RunOutcome, SettingLine, Shortage, Snapshot, SnapshotOptions, SpaceInfo, StopOptions, UpdateOptions,
+    Usage, Verdict, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name,
+    parse_ports, parse_signal, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};

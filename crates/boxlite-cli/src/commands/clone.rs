@@ -16,6 +16,9 @@ pub(crate) struct CloneArgs {
     /// Name of the clone [default: made up]
     #[arg(long)]
     name: Option<String>,
+    /// Give the clone the files of this snapshot of the box
+    #[arg(long, value_name = "SNAPSHOT")]
+    from_snapshot: Option<String>,
     /// Memory of the clone
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<Bytes>,
@@ -40,6 +43,7 @@ pub(super) async fn clone(
 ) -> Result<Exit, CommandFailure> {
     let options = CloneOptions {
         name: args.name,
+        snapshot: args.from_snapshot,
         memory: args.memory.map(|Bytes(bytes)| bytes),
         env: variables(&args.env, |name| environment.text(name))?,
         ports: replacement(args.ports),

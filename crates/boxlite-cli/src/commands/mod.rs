@@ -41,6 +41,7 @@ mod save;
 mod serve;
 mod serve_key;
 mod setup;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -115,6 +116,9 @@ pub(crate) enum CliCommand {
     Create(BoxArgs),
     /// Make a box like another that does not run, its files included
     Clone(clone::CloneArgs),
+    /// Keep what is on a box's disk, and go back to it
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Start boxes
     Start(start::StartArgs),
     /// Run a command in a running box
@@ -224,6 +228,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Run(args) => run::run(&runtime()?, environment, args).await,
         CliCommand::Create(args) => create::create(&runtime()?, environment, args).await,
         CliCommand::Clone(args) => clone::clone(&runtime()?, environment, args).await,
+        CliCommand::Snapshot(command) => snapshot::snapshot(&runtime()?, command).await,
         CliCommand::Start(args) => start::start(&runtime()?, args).await,
         CliCommand::Exec(args) => exec::exec(&runtime()?, environment, args).await,
         CliCommand::Attach(args) => attach::attach(&runtime()?, args).await,

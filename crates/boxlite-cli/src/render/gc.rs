@@ -152,6 +152,7 @@ fn kept(by: &[Holder], holders: u64) -> String {
                 HolderKind::Chain => format!("overlay of box {name}"),
                 HolderKind::Base => format!("base {}", holder.name),
                 HolderKind::Description => format!("box.json of box {name}"),
+                HolderKind::Snapshot => format!("snapshot of box {name}"),
                 HolderKind::Delta => format!("delta {name}"),
             }
         })

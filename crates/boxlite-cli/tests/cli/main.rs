@@ -37,6 +37,7 @@ mod reach;
 mod restarting;
 mod runs;
 mod shared;
+mod snapshots;
 mod steward;
 mod storage;
 mod survival;

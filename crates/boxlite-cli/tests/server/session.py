@@ -129,7 +129,7 @@ async def main():
     await fails(boxlite.NotFoundError, box.copy_out("/none", os.path.join(scratch, "none")), "/none")
     await fails(boxlite.ImageError, runtime.create(BoxOptions(image=image + "none")))
     await fails(boxlite.ConfigError, runtime.create(BoxOptions(image="oci:/etc:x")), "--allow-path")
-    await fails(boxlite.UnsupportedError, box.snapshot.list())
+    await fails(boxlite.NotFoundError, box.snapshot.restore("none"), "none")
     await fails(boxlite.UnsupportedError, runtime.volumes.list(), "volumes")
 
     # A main process, attached to.
@@ -140,8 +140,20 @@ async def main():
     assert await output(attached) == ("got it\n", "", 4)
     await runtime.remove("two", force=True)
 
+    # A snapshot of the running box, and back to it.
+    taken = await box.snapshot.create(name="before")
+    assert taken.name == "before" and taken.box_id == box.id, taken
+    await box.exec("sh", ["-c", "echo spoilt >/root/there.txt"])
+    assert [found.name for found in await box.snapshot.list()] == ["before"]
+    assert (await box.snapshot.get("before")).size_bytes > 0
+    assert await box.snapshot.get("after") is None
+    await fails(boxlite.InvalidStateError, box.snapshot.restore("before"), "running")
+
     # Stopping, starting by exec, cloning, removing.
     await box.stop()
+    await box.snapshot.restore("before")
+    await box.snapshot.remove("before")
+    assert await box.snapshot.list() == []
     assert (await runtime.get_info("one")).state.status == "stopped"
     clone = await box.clone_box(name="copy")
     assert (await output(await box.exec("cat", ["/root/there.txt"])))[0] == "content"

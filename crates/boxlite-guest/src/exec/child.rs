@@ -11,7 +11,9 @@ use rustix::process::{Gid, Uid};
 
 use super::ends::ChildEnds;
 use super::init_system::ProcessPlace;
-use super::{copy_in, copy_out, dial, limits, op_error::OpError, processes, program, stat, tree, user};
+use super::{
+    copy_in, copy_out, dial, freeze, limits, op_error::OpError, processes, program, stat, tree, user,
+};
 use crate::linux;
 
 /// Most bytes read of `/etc/passwd` and `/etc/group`.
@@ -80,6 +82,7 @@ fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {
             let bytes = tree::exchange(io::stdout().lock(), input)?;
             Ok(OpEvent::Copied { id, bytes })
         }
+        Op::Freeze { timeout_ms, .. } => freeze::hold(id, timeout_ms),
         Op::Stat { path, .. } => Ok(OpEvent::Stat { id, stat: stat::describe(&path)? }),
         Op::Processes { .. } => Ok(OpEvent::Processes { id, list: processes::list(&list("/etc/passwd")) }),
         Op::Exec { .. }

@@ -10,7 +10,7 @@
 //! | `child` | runs in the child: becomes the program, or carries out the operation |
 //! | `program`, `user` | find a program and its environment; resolve users and groups |
 //! | `limits` | the limits of the program |
-//! | `copy_in`, `copy_out`, `tree`, `dial`, `stat`, `processes` | the operations other than execs, in the child |
+//! | `copy_in`, `copy_out`, `tree`, `dial`, `freeze`, `stat`, `processes` | the operations other than execs, in the child |
 //! | `stream` | moves bytes between the agent's ends and the port, within their windows |
 //! | `op_error` | why an operation other than an exec failed |
 //!
@@ -25,6 +25,7 @@ mod copy_in;
 mod copy_out;
 mod dial;
 mod ends;
+mod freeze;
 mod init_system;
 mod limits;
 mod op_error;
@@ -95,6 +96,8 @@ pub(crate) struct Task {
     id: u32,
     pid: Pid,
     kind: TaskKind,
+    /// Its child may have frozen the root filesystem.
+    freezes: bool,
     phase: TaskPhase,
     report: Option<OwnedFd>,
     report_bytes: Vec<u8>,
@@ -109,6 +112,7 @@ impl Task {
     pub(crate) fn start(op: Op, config: &BootConfig, init: Option<Pid>) -> Result<Self, OpEvent> {
         let id = op.id();
         let kind = TaskKind::of(&op);
+        let freezes = matches!(op, Op::Freeze { .. });
         let spawned = spawn::spawn(op, config, init).map_err(|error| {
             let message = format!("starting a process in the box failed: {error}");
             failure(kind, id, message)
@@ -118,6 +122,7 @@ impl Task {
             id,
             pid: spawned.pid,
             kind,
+            freezes,
             phase: TaskPhase::Starting,
             report: Some(spawned.report),
             report_bytes: Vec::new(),
@@ -151,6 +156,10 @@ impl Task {
     /// Records how the child ended.
     pub(crate) fn reaped(&mut self, status: ProcessExit, now: Instant) {
         self.status = Some(status);
+        if self.freezes {
+            // Whatever ended the child: nothing else would thaw the filesystem.
+            freeze::thaw_root();
+        }
         for output in &mut self.outputs {
             output.writer_ended(now);
         }

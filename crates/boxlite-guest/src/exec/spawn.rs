@@ -31,7 +31,7 @@ pub(super) fn spawn(op: Op, config: &BootConfig, init: Option<Pid>) -> io::Resul
         },
         Op::CopyIn { .. } => on_pipes(true, &[])?,
         Op::CopyOut { .. } => on_pipes(false, &[Stream::Stdout])?,
-        Op::Tree { .. } | Op::Dial { .. } => on_pipes(true, &[Stream::Stdout])?,
+        Op::Tree { .. } | Op::Dial { .. } | Op::Freeze { .. } => on_pipes(true, &[Stream::Stdout])?,
         _ => on_pipes(false, &[])?,
     };
     let place = ProcessPlace::of(&op, init);

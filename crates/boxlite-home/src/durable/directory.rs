@@ -41,6 +41,11 @@ pub fn restrict(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).doing("setting the mode of", path)
 }
 
+/// Makes what was written to the file `path` durable, whoever wrote it.
+pub fn sync_file(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).doing("syncing", path)
+}
+
 /// Makes the entries of the directory `path` durable.
 pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).doing("syncing the directory", path)

@@ -2,8 +2,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
 use crate::{
-    BootTimings, FromGuest, MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination,
-    ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
+    BootTimings, DiskIdentity, FromGuest, MainState, NetworkRefusals, NetworkUsage, RefusalKind,
+    RefusedDestination, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
 };
 
 /// Checks that `message` is written as `json`, byte for byte, and read back from it.
@@ -87,6 +87,12 @@ fn the_text_of_messages_is_pinned() {
         &ShimRequest::Attach { id: 1, from: Some(5), stdin: false, tty: None },
         r#"{"attach":{"id":1,"from":5,"stdin":false,"tty":null}}"#,
     );
+    pinned(&ShimRequest::SwitchDisk, r#""switch_disk""#);
+    pinned(&ToGuest::Op(Op::Freeze { id: 1, timeout_ms: 5 }), r#"{"op":{"freeze":{"id":1,"timeout_ms":5}}}"#);
+    pinned(
+        &OpEvent::Thawed { id: 1, frozen_us: 7, expired: false },
+        r#"{"thawed":{"id":1,"frozen_us":7,"expired":false}}"#,
+    );
     pinned(&ShimRequest::SetDiskQuota { bytes: Some(1 << 30) }, r#"{"set_disk_quota":{"bytes":1073741824}}"#);
     pinned(
         &ShimReply::Stopped { status: Some(ProcessExit::Code(3)) },
@@ -98,6 +104,7 @@ fn the_text_of_messages_is_pinned() {
             vm_pid: None,
             main: MainState::Exited(ProcessExit::Code(0)),
             out_of_space: true,
+            disk: None,
             network: None,
         }),
         r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"out_of_space":true}}"#,
@@ -108,6 +115,7 @@ fn the_text_of_messages_is_pinned() {
             vm_pid: Some(2),
             main: MainState::Booting,
             out_of_space: false,
+            disk: Some(DiskIdentity { device: 3, inode: 4 }),
             network: Some(NetworkUsage {
                 connections: 1,
                 max_connections: 2,
@@ -120,7 +128,7 @@ fn the_text_of_messages_is_pinned() {
             }),
         }),
         concat!(
-            r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"network":"#,
+            r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"disk":{"device":3,"inode":4},"network":"#,
             r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4,"#,
             r#""sent_bytes":5,"received_bytes":6}}}"#
         ),

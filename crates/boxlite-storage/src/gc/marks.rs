@@ -40,9 +40,12 @@ impl Marks {
     /// Follows every root that stays under any plan.
     pub(super) fn of(census: Census) -> Self {
         let mut marks = Self { targets: targets(&census), doubt: Doubt::None, boxes_in_doubt: false, census };
-        let Census { pins, files, .. } = &mut marks.census;
+        let Census { pins, snapshots, files, .. } = &mut marks.census;
         for (owner, file) in pins {
             files[*file as usize].holders.add(*owner, HolderKind::Record);
+        }
+        for (owner, file) in snapshots {
+            files[*file as usize].holders.add(*owner, HolderKind::Snapshot);
         }
         for at in 0..marks.census.overlays.len() {
             let overlay = marks.census.overlays[at];

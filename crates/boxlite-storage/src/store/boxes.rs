@@ -54,11 +54,7 @@ impl Store {
     /// `NotFound` when the box was removed meanwhile.
     pub fn update_box(&self, record: &BoxRecord) -> Result<()> {
         self.write(|transaction| {
-            let changed = transaction
-                .execute("UPDATE boxes SET record = ?2 WHERE id = ?1", params![record.id, encode(record)?])?;
-            if changed == 0 {
-                return Err(Error::not_found(format!("box {} was removed meanwhile", record.id)).into());
-            }
+            replace(transaction, record)?;
             if let Phase::Started { at, .. } = &record.phase {
                 use_image(transaction, &record.image, *at)?;
             }
@@ -159,6 +155,16 @@ pub(super) fn insert(transaction: &Transaction<'_>, record: &BoxRecord) -> Trans
     // gc or `rmi` took the image between its resolution and now: the box could never start.
     let message = format!("the image {} was removed meanwhile; try again", record.image_reference);
     Err(Error::not_found(message).into())
+}
+
+/// Writes a record's present contents.
+pub(super) fn replace(transaction: &Transaction<'_>, record: &BoxRecord) -> TransactionResult<()> {
+    let changed = transaction
+        .execute("UPDATE boxes SET record = ?2 WHERE id = ?1", params![record.id, encode(record)?])?;
+    if changed == 0 {
+        return Err(Error::not_found(format!("box {} was removed meanwhile", record.id)).into());
+    }
+    Ok(())
 }
 
 /// Adds a record, whether or not its image is in the catalogue.

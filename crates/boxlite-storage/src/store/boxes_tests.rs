@@ -15,6 +15,22 @@ fn store(records: &[(&str, &str, &[u8])]) -> (tempfile::TempDir, Store) {
     (directory, store)
 }
 
+/// What cannot be read pins nothing, and hides no other box's snapshots.
+#[test]
+fn snapshots_are_read_out_of_records() {
+    let whole = br#"{"id": "cc33", "snapshots": [{"name": "a", "base": "1.qcow2"}, {"name": "b", "base": null}, {"name": "c", "base": "2.qcow2"}]}"#;
+    let records: [(&str, &str, &[u8]); 4] = [
+        ("aa11", "cut", b"{\"snapshots\": ["),
+        ("bb22", "foreign", b"{\"id\": \"\xff\"}"),
+        ("cc33", "kept", whole),
+        ("dd44", "plain", b"{}"),
+    ];
+    let (_directory, store) = store(&records);
+    let mut found = Vec::new();
+    Catalog::snapshots(&store, &mut |id, base| found.push(format!("{id} {base}"))).unwrap();
+    assert_eq!(found, ["cc33 1.qcow2", "cc33 2.qcow2"]);
+}
+
 /// Mutation tried: failing with the first record that cannot be read.
 #[test]
 fn a_damaged_record_is_shown_by_its_columns_and_pins_its_image() {

@@ -167,6 +167,27 @@ impl Store {
         })
     }
 
+    /// Writes a record of a box whose overlay and snapshots stand on the bases `kept` by now, and on no others: that it
+    /// left those is their intent, where it was the last box on them.
+    ///
+    /// # Errors
+    /// `NotFound` when the box was removed meanwhile.
+    pub fn update_box_on(&self, record: &BoxRecord, kept: &[impl AsRef<Path>]) -> Result<()> {
+        let kept: Vec<String> = kept.iter().map(|base| base_name(base.as_ref())).collect();
+        self.write(|transaction| {
+            super::boxes::replace(transaction, record)?;
+            if self.schema == Schema::Current {
+                leave(
+                    transaction,
+                    &record.id,
+                    &kept,
+                    "the last box on it went back to a snapshot, or gave one up",
+                )?;
+            }
+            Ok(())
+        })
+    }
+
     /// Removes a record and writes the intents to remove the box's directory, and the bases that no other box was put
     /// on, in one transaction; a record that is gone already is a success. The same transaction drops the intents for the
     /// directories of the boxes `gone`.
@@ -213,14 +234,23 @@ fn column(kind: IntentKind) -> &'static str {
 
 fn release(transaction: &Transaction<'_>, id: &str) -> TransactionResult<()> {
     write_intent(transaction, IntentKind::Box, id, REMOVED)?;
-    let now = Timestamp::now().as_millisecond();
-    transaction.execute(
-        "INSERT OR REPLACE INTO intents
-         SELECT 'base', base, ?2, 'the last box on it was removed' FROM base_users AS mine WHERE box = ?1
-         AND NOT EXISTS (SELECT 1 FROM base_users AS other WHERE other.base = mine.base AND other.box <> ?1)",
-        params![id, now],
+    leave(transaction, id, &[], "the last box on it was removed")
+}
+
+/// Notes that the box `id` stands on none but the bases `kept`; each that it was the last to leave is to be removed.
+fn leave(transaction: &Transaction<'_>, id: &str, kept: &[String], why: &str) -> TransactionResult<()> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT base, EXISTS (SELECT 1 FROM base_users AS other WHERE other.base = mine.base AND other.box <> ?1)
+         FROM base_users AS mine WHERE box = ?1",
     )?;
-    transaction.execute("DELETE FROM base_users WHERE box = ?1", [id])?;
+    let used: Vec<(String, bool)> =
+        statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    for (base, has_others) in used.into_iter().filter(|(base, _)| !kept.contains(base)) {
+        if !has_others {
+            write_intent(transaction, IntentKind::Base, &base, why)?;
+        }
+        transaction.execute("DELETE FROM base_users WHERE base = ?1 AND box = ?2", [base.as_str(), id])?;
+    }
     Ok(())
 }
 

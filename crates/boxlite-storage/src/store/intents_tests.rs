@@ -125,6 +125,30 @@ fn a_base_is_released_with_the_last_box_that_was_put_on_it() {
     assert_eq!(intents(&store), released.iter().map(|(kind, id)| pair(kind, id)).collect());
 }
 
+/// Mutations tried: the bases that are kept left out of account, and other users of a base left out of account.
+#[test]
+fn a_box_releases_the_bases_that_it_has_left() {
+    let (_directory, home) = home();
+    let store = Store::open_in(&home).unwrap();
+    let base = |name: &str| PathBuf::from("/h/bases").join(name);
+    for (name, id) in [("b1", "one"), ("b2", "one"), ("b3", "one"), ("b2", "other")] {
+        store.note_base(&base(name), id).unwrap();
+    }
+    let left = |kept: &[&str]| {
+        let kept: Vec<String> = kept.iter().map(|&name| name.to_owned()).collect();
+        store.write(|transaction| leave(transaction, "one", &kept, "a test")).unwrap();
+    };
+    left(&["b1", "b2", "b3"]);
+    assert_eq!(intents(&store), BTreeSet::new());
+    left(&["b1"]);
+    assert_eq!(intents(&store), BTreeSet::from([pair("base", "b3")]), "the other box stands on b2");
+    store.delete_box("other", &[]).unwrap();
+    assert!(intents(&store).contains(&pair("base", "b2")));
+    assert!(!intents(&store).contains(&pair("base", "b1")));
+    store.delete_box("one", &[]).unwrap();
+    assert!(intents(&store).contains(&pair("base", "b1")));
+}
+
 /// The options of boxes may be secrets.
 #[test]
 fn nobody_else_may_read_the_database() {

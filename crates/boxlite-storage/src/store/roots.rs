@@ -29,6 +29,22 @@ impl Catalog for Store {
         })
     }
 
+    fn snapshots(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+        self.read(|transaction| {
+            // What cannot be read of a damaged record needs no pin: no intent lets its bases go.
+            let query = "SELECT boxes.id, json_extract(snapshot.value, '$.base')
+                 FROM boxes, json_each(CASE WHEN json_valid(record) THEN record ELSE '{}' END, '$.snapshots') AS snapshot
+                 WHERE json_extract(snapshot.value, '$.base') IS NOT NULL";
+            let mut statement = transaction.prepare_cached(query)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+                visit(text(0)?, text(1)?);
+            }
+            Ok(())
+        })
+    }
+
     fn images(&self, visit: &mut dyn FnMut(ImagePin<'_>)) -> Result<()> {
         self.read(|transaction| {
             let mut statement = transaction.prepare_cached(&format!(

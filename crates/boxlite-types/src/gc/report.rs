@@ -143,6 +143,8 @@ pub enum HolderKind {
     Description,
     /// It is in the backing chain of a delta.
     Delta,
+    /// A snapshot of the box is kept in it.
+    Snapshot,
 }
 
 /// Why an unneeded item was left alone.

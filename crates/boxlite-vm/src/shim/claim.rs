@@ -24,6 +24,11 @@ impl DiskClaim {
         Self { claim, files, used_up_at }
     }
 
+    /// What is left of the claim is for an overlay that has taken the place of the one so far.
+    pub(super) fn begin_again(&mut self) {
+        *self = Self::new(self.claim.take(), std::mem::take(&mut self.files));
+    }
+
     /// The descriptor of the claim.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         self.claim.as_ref().map(|claim| claim.as_fd().as_raw_fd())

@@ -45,7 +45,7 @@ mod vmm;
 
 pub use accel::{Accel, Accelerator};
 pub use boxlite_jail::{MeasureState, jailer};
-pub use client::{ShimClient, wait_until_gone};
+pub use client::{FrozenGuest, ShimClient, Thaw, wait_until_gone};
 pub use jail::{bounds_processors, examine as examine_jail};
 pub use keeper::Keeper;
 pub use kernel::UserKernel;

@@ -188,6 +188,8 @@ impl ShimLaunch {
         if let Some(jail) = &machine.jail {
             confinement::seclude(&self.spec, jail.identity(), spawner.spawned())?;
         }
+        let overlay = machine.vm.overlay.take();
+        let overlay = overlay.ok_or_else(|| Error::bug("QEMU was started without an overlay"))?;
         let running = RunningBox {
             spec: self.spec.clone(),
             machine,
@@ -195,7 +197,7 @@ impl ShimLaunch {
             owner,
             terminate,
             slot,
-            disk: HostDisk { log, watch, pause, steward: Arc::clone(&steward) },
+            disk: HostDisk { log, overlay, watch, pause, steward: Arc::clone(&steward) },
             console,
             steward,
             _spawner: spawner,

@@ -8,7 +8,7 @@ use boxlite_types::{Adoption, BoxDescription, BoxRecord, Error, ErrorKind, Phase
 
 use super::guard::shim_lock;
 use super::source::way_back;
-use super::{describe, description, name};
+use super::{describe, description, name, snapshot};
 use crate::context::LocalContext;
 
 /// Gives the box whose directory `wanted` names (its id, or a prefix that only one has) its record back, from its
@@ -117,8 +117,15 @@ fn insert(
     notices: &mut Vec<String>,
 ) -> Result<BoxRecord> {
     let own = record.name.clone();
+    let mut bases = below.bases.clone();
+    match snapshot::bases_of_snapshots(context, &record) {
+        Ok(of_snapshots) => bases.extend(of_snapshots),
+        Err(error) => {
+            notices.push(format!("not all of its snapshots are here: {}", error.chain()));
+        }
+    }
     loop {
-        match context.store.adopt_box(&record, &below.bases) {
+        match context.store.adopt_box(&record, &bases) {
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 record.name = name::made_up();
                 record.options.name = None;

@@ -6,29 +6,24 @@
 //! exists never stands on a file that the original still writes to; what a crash leaves before that (a base or a
 //! box directory) is garbage that gc knows.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxlite_home::BoxPaths;
 use boxlite_home::admission::SpaceGuard;
-use boxlite_home::durable::{self, FileId};
 use boxlite_home::lease::Leased;
 use boxlite_storage::disk::overlay;
 use boxlite_storage::disk::qcow2::BackingFormat;
-use boxlite_types::{CloneOptions, Doing, Error, Phase, Restarts, Result};
+use boxlite_types::{CloneOptions, Error, Phase, Restarts, Result};
 use jiff::Timestamp;
 
 use super::create::Unrecorded;
 use super::new_box::NewBox;
-use super::{BoxGuard, Observed, create, memory, name, named_volumes};
+use super::{BoxGuard, Observed, base, create, memory, name, named_volumes, snapshot};
 use crate::context::LocalContext;
 
 /// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
 const CLONE_COST: u64 = 256 << 10;
-
-/// Bases below one box beyond which it is not cloned again: every read of its disk may pass them all.
-const MAX_BASES: usize = 32;
 
 /// Clones the guarded box, which must not be running. Blocks; asks for space before it writes.
 ///
@@ -52,6 +47,9 @@ pub(crate) fn clone(
             format!("box {} has exited and is being removed, and its disk with it", source.record.name);
         return Err(Error::conflict(message));
     }
+    if let Some(wanted) = &options.snapshot {
+        snapshot::check_exists(&source.record, wanted)?;
+    }
     let changed = options.applied_to(source.record.options.clone());
     if let Some(memory) = options.memory {
         memory::check(context, memory)?;
@@ -74,9 +72,13 @@ pub(crate) fn clone(
     record.created_at = Timestamp::now();
     record.phase = Phase::Created;
     record.restarts = Restarts::default();
+    record.snapshots = Vec::new();
 
     let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
-    create::establish(context, &mut record, Unrecorded::Intent, |paths| share_disk(context, source, paths))?;
+    create::establish(context, &mut record, Unrecorded::Intent, |paths| match &options.snapshot {
+        Some(wanted) => snapshot::stand_on(context, &source.record, wanted, paths),
+        None => share_disk(context, source, paths),
+    })?;
     Ok(NewBox::of(context, record))
 }
 
@@ -102,44 +104,11 @@ fn share_disk(context: &LocalContext, source: &BoxGuard, clone: &BoxPaths) -> Re
         stand_clone_on(nearest, format)?;
         return Ok(below.bases);
     }
-    if below.bases.len() >= MAX_BASES {
-        let message = format!(
-            "box {} stands on {MAX_BASES} bases already; clone one of its clones, or a fresh box",
-            source.record.name
-        );
-        return Err(Error::conflict(message));
-    }
-    let made = other_name(context, &lease)?;
-    let base = match &made {
-        Some(base) => base.clone(),
-        None => context.home.bases().join(format!("{}.qcow2", name::new_id())),
-    };
-    // Noted before the base exists: gc could not tell to whom a base without any user belongs.
-    context.store.note_base(&base, &source.record.id)?;
-    if made.is_none() {
-        durable::link(&own, &base)?;
-    }
+    let base = base::give_name(context, source, &lease, &below)?;
     stand_clone_on(&base, BackingFormat::Qcow2)?;
     overlay::replace(&context.home, &own, &base, below.virtual_size)?;
     drop(lease);
     let mut bases = below.bases;
     bases.insert(0, base);
     Ok(bases)
-}
-
-/// The base that a clone which was killed has already made of the overlay: one file is one base.
-fn other_name(context: &LocalContext, overlay: &Leased) -> Result<Option<PathBuf>> {
-    let found = overlay.file().metadata().doing("examining", overlay.path())?;
-    if found.nlink() < 2 {
-        return Ok(None);
-    }
-    let directory = context.home.bases();
-    for entry in std::fs::read_dir(&directory).doing("listing", &directory)? {
-        let entry = entry.doing("listing", &directory)?;
-        let base = entry.metadata().doing("examining", entry.path())?;
-        if FileId::of(&base) == FileId::of(&found) {
-            return Ok(Some(entry.path()));
-        }
-    }
-    Ok(None)
 }

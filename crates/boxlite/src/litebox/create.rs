@@ -177,6 +177,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
         created_at: Timestamp::now(),
         phase: Phase::Created,
         restarts: Restarts::default(),
+        snapshots: Vec::new(),
     };
     // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = disk_image::lease(&context.home, &record.disk_digest)?;

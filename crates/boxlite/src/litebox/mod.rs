@@ -3,6 +3,7 @@
 mod adopt;
 mod aftermath;
 mod attendance;
+mod base;
 mod clone;
 mod create;
 mod description;
@@ -21,6 +22,7 @@ mod processors;
 mod quota;
 mod remove;
 mod restart;
+pub(crate) mod snapshot;
 mod source;
 mod start;
 mod update;

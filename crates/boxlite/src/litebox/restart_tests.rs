@@ -18,6 +18,7 @@ fn record(restart: &str, count: u32, delay_ms: u64) -> BoxRecord {
         created_at: Timestamp::UNIX_EPOCH,
         phase: Phase::Created,
         restarts: Restarts { run: "r".into(), count, delay_ms, ..Restarts::default() },
+        snapshots: Vec::new(),
     }
 }
 

@@ -14,8 +14,8 @@ use boxlite_types::{
     Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
     CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExitStatus, FileChange, GcOptions,
     GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login,
-    ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, Result, StopOptions,
-    UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune,
+    ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, RestoreOptions, Result, Snapshot,
+    SnapshotOptions, StopOptions, UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -416,6 +416,38 @@ box_operations! {
         /// # Errors
         /// `Conflict` when the box is not running, `NotFound` when nothing listens on the port.
         async fn dial(&self, port: u16) -> Result<Tunnel>;
+    }
+}
+
+box_operations! {
+    /// Snapshots of one box's disk, which cost what was written since. They go with the box.
+    trait BoxSnapshots {
+        /// Takes a snapshot of the box, which runs on or stays at rest. A guest that runs writes out its disk and stands still
+        /// while its disk is switched to a new overlay; its memory is not part of the snapshot.
+        ///
+        /// After a crash in between the box has all that it wrote, and the snapshot is there or not.
+        ///
+        /// # Errors
+        /// `Conflict` when the name is taken, and for a box with too many snapshots or that stands on too many bases;
+        /// `ResourceExhausted` when the disk is too full or the box is paused; `Unavailable` when the guest does not stand
+        /// still: no snapshot was taken then.
+        async fn create_snapshot(&self, options: SnapshotOptions) -> Result<Snapshot>;
+
+        /// Lists the snapshots of the box, oldest first.
+        async fn snapshots(&self) -> Result<Vec<Snapshot>>;
+
+        /// Puts the box's disk back to a snapshot: what the box wrote since is gone, and the snapshot stays.
+        ///
+        /// # Errors
+        /// `NotFound` for a snapshot that the box does not have; `Conflict` when it runs and `force` is not set.
+        async fn restore_snapshot(&self, name: &str, options: RestoreOptions) -> Result<BoxInfo>;
+
+        /// Removes a snapshot. Its bytes are freed by gc once nothing stands on them: what the box or a later snapshot
+        /// stands on stays until then.
+        ///
+        /// # Errors
+        /// `NotFound` for a snapshot that the box does not have.
+        async fn remove_snapshot(&self, name: &str) -> Result<()>;
     }
 }
 

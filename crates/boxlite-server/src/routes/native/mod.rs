@@ -3,13 +3,14 @@
 mod boxes;
 mod host;
 mod images;
+mod snapshots;
 mod streams;
 mod volumes;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 
 use crate::app::App;
 
@@ -38,6 +39,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))
         .route("/v1/runtime/boxes/{id}/stop", post(boxes::stop))
         .route("/v1/runtime/boxes/{id}/clone", post(boxes::clone))
+        .route("/v1/runtime/boxes/{id}/snapshots", get(snapshots::list).post(snapshots::create))
+        .route("/v1/runtime/boxes/{id}/snapshots/{name}", delete(snapshots::remove))
+        .route("/v1/runtime/boxes/{id}/snapshots/{name}/restore", post(snapshots::restore))
         .route("/v1/runtime/boxes/{id}/pause", post(boxes::pause))
         .route("/v1/runtime/boxes/{id}/unpause", post(boxes::unpause))
         .route("/v1/runtime/boxes/{id}/kill", post(boxes::kill))

@@ -27,7 +27,7 @@ pub(super) async fn config() -> Json<Value> {
             "tty_enabled": true,
             "exec_user_enabled": true,
             "streaming_enabled": true,
-            "snapshots_enabled": false,
+            "snapshots_enabled": true,
             "clone_enabled": true,
             "export_enabled": false,
             "import_enabled": false,

@@ -8,6 +8,7 @@ mod files;
 mod images;
 mod metrics;
 mod page;
+mod snapshots;
 mod tunnel;
 mod unsupported;
 
@@ -26,6 +27,7 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     let once = Router::new()
         .route("/v1/boxes", post(boxes::create))
         .route("/v1/boxes/{id}/clone", post(boxes::clone))
+        .route("/v1/boxes/{id}/snapshots", post(snapshots::create))
         .route("/v1/boxes/{id}/exec", post(exec::exec))
         .route("/v1/images/pull", post(images::pull))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app.kept_answers), idempotency::once));
@@ -38,6 +40,9 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/boxes/{id}", get(boxes::inspect).head(boxes::exists).delete(boxes::remove))
         .route("/v1/boxes/{id}/start", post(boxes::start))
         .route("/v1/boxes/{id}/stop", post(boxes::stop))
+        .route("/v1/boxes/{id}/snapshots", get(snapshots::list))
+        .route("/v1/boxes/{id}/snapshots/{name}", get(snapshots::inspect).delete(snapshots::remove))
+        .route("/v1/boxes/{id}/snapshots/{name}/restore", post(snapshots::restore))
         .route("/v1/boxes/{id}/attach", get(executions::attach_main))
         .route("/v1/boxes/{id}/files", get(files::download).put(files::upload))
         .route("/v1/boxes/{id}/metrics", get(metrics::of_box))

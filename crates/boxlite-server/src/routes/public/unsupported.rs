@@ -12,18 +12,11 @@ use crate::failure::HttpFailure;
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/boxes/import", post(import))
-        .route("/v1/boxes/{id}/snapshots", get(snapshots).post(snapshots))
-        .route("/v1/boxes/{id}/snapshots/{name}", get(snapshots).delete(snapshots))
-        .route("/v1/boxes/{id}/snapshots/{name}/restore", post(snapshots))
         .route("/v1/boxes/{id}/export", post(export))
         .route("/v1/volumes", get(volumes).post(volumes))
         .route("/v1/volumes/{name}", get(volumes).delete(volumes))
         .route("/v1/api-keys", get(keys).post(keys))
         .route("/v1/api-keys/{name}", delete(keys))
-}
-
-async fn snapshots() -> HttpFailure {
-    HttpFailure::unsupported("snapshots")
 }
 
 async fn export() -> HttpFailure {

@@ -118,6 +118,25 @@ impl Census {
         }
     }
 
+    /// Notes which bases hold snapshots of boxes. One that is missed stays as well, since no intent lets it go.
+    pub(super) fn read_snapshots(&mut self, home: &Home, catalog: &dyn Catalog) {
+        let boxes: HashMap<&str, u32> =
+            self.boxes.iter().enumerate().map(|(index, entry)| (&*entry.id, index as u32)).collect();
+        let files = self.files.iter().enumerate();
+        let bases = files.filter(|(_, file)| !file.kind.can_be_made_again() && !file.elsewhere);
+        let bases: HashMap<&str, u32> = bases.map(|(index, file)| (&*file.name, index as u32)).collect();
+        let mut snapshots = Vec::new();
+        let read = catalog.snapshots(&mut |id, base| {
+            if let (Some(&owner), Some(&file)) = (boxes.get(id), bases.get(base)) {
+                snapshots.push((owner, file));
+            }
+        });
+        self.snapshots = snapshots;
+        if let Err(error) = read {
+            self.trouble(&home.database(), error);
+        }
+    }
+
     /// Notes what is meant to be removed.
     pub(super) fn read_intents(&mut self, home: &Home, catalog: &dyn Catalog) {
         let mut intended: HashMap<(IntentKind, String), i64> = HashMap::new();

@@ -47,6 +47,8 @@ pub(super) struct Census {
     pub(super) lost: BTreeMap<usize, LostBox>,
     /// Which box's record names which disk image or delta, as indices.
     pub(super) pins: Vec<(u32, u32)>,
+    /// Boxes and the bases that their snapshots are kept in.
+    pub(super) snapshots: Vec<(u32, u32)>,
     pub(super) chains: Chains,
     pub(super) caches: Caches,
     /// Paths that could not be read and might pin anything; what belongs to a box without a record is with that box.
@@ -83,6 +85,7 @@ impl Census {
             overlays: Vec::new(),
             lost: BTreeMap::new(),
             pins: Vec::new(),
+            snapshots: Vec::new(),
             chains: Chains::new(Some(BackingDirectories::of_home(home))),
             caches: Caches::default(),
             unreadable: Vec::new(),
@@ -100,6 +103,7 @@ impl Census {
         }
         // Bases come after overlays: a snapshot turns an overlay into a base, never the other way round.
         census.list_files(home, &Bases);
+        census.read_snapshots(home, catalog);
         // Intents come last: everything that an intent names existed when the intent was written.
         census.read_intents(home, catalog);
         census

@@ -46,7 +46,7 @@ pub(super) fn kept(census: &Census, holders: &Holders) -> Fate {
     let name = |(index, kind): &(u32, HolderKind)| Holder {
         name: match kind {
             HolderKind::Base | HolderKind::Delta => census.files[*index as usize].name.to_string(),
-            HolderKind::Record | HolderKind::Chain | HolderKind::Description => {
+            HolderKind::Record | HolderKind::Chain | HolderKind::Description | HolderKind::Snapshot => {
                 census.boxes[*index as usize].id.to_string()
             }
         },

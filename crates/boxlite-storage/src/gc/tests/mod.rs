@@ -171,6 +171,29 @@ fn a_leased_image_is_in_use() {
     assert_eq!(place.gc(&GcOptions::default()).removed().count(), 1);
 }
 
+/// An intent that is left over from a snapshot before does not matter. Mutation tried: without the snapshots among the
+/// roots, both bases go.
+#[test]
+fn a_snapshot_keeps_its_base_and_what_that_stands_on() {
+    let place = Place::new();
+    place.image("i", 4096, AGED);
+    place.base("low", &place.image_path("i"), Raw, AGED);
+    place.base("high", &place.base_path("low"), Qcow2, AGED);
+    place.overlay("one", &place.image_path("i"), Raw);
+    place.record("one", "none");
+    place.intend(IntentKind::Base, "high.qcow2");
+    place.intend(IntentKind::Base, "low.qcow2");
+    place.snapshot("one", "high");
+    let report = place.gc(&GcOptions::default());
+    assert_eq!(report.removed().count(), 0);
+    let Fate::Kept { by, .. } = fate(&report, "high") else { panic!("{report:?}") };
+    assert_eq!((by[0].name.as_str(), by[0].kind), ("one", HolderKind::Snapshot));
+    let Fate::Kept { by, .. } = fate(&report, "low") else { panic!("{report:?}") };
+    assert_eq!(by[0].kind, HolderKind::Base);
+    place.remove_snapshots();
+    assert_eq!(place.gc(&GcOptions::default()).removed().count(), 2);
+}
+
 #[test]
 fn bases_pin_what_they_stand_on_and_go_with_it_in_one_pass() {
     let place = Place::new();

@@ -42,6 +42,7 @@ struct Records {
     images: Mutex<BTreeMap<String, (SystemTime, Vec<String>)>>,
     intents: Mutex<BTreeMap<(IntentKind, String), i64>>,
     used_bases: Mutex<BTreeSet<String>>,
+    snapshots: Mutex<Vec<(String, String)>>,
     stranger: Mutex<Option<String>>,
     watched: Mutex<Vec<PathBuf>>,
     held: Mutex<BTreeSet<PathBuf>>,
@@ -186,6 +187,15 @@ impl Place {
 
     pub(super) fn intents(&self) -> BTreeSet<(IntentKind, String)> {
         self.records.intents.lock().unwrap().keys().cloned().collect()
+    }
+
+    /// The box has a snapshot in that base.
+    pub(super) fn snapshot(&self, id: &str, base: &str) {
+        self.records.snapshots.lock().unwrap().push((id.to_owned(), format!("{base}.qcow2")));
+    }
+
+    pub(super) fn remove_snapshots(&self) {
+        self.records.snapshots.lock().unwrap().clear();
     }
 
     pub(super) fn use_base(&self, name: &str) {
@@ -413,6 +423,11 @@ impl Catalog for Records {
 
     fn drop_intent(&self, kind: IntentKind, id: &str) -> Result<()> {
         self.intents.lock().unwrap().remove(&(kind, id.to_owned()));
+        self.check()
+    }
+
+    fn snapshots(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
+        self.snapshots.lock().unwrap().iter().for_each(|(id, base)| visit(id, base));
         self.check()
     }
 

@@ -3,6 +3,7 @@
 //! Each exec, attach or request has a connection of its own, which is how a shim tells that its asker has gone.
 
 mod copy;
+mod freeze;
 mod holder;
 mod session;
 mod stdin;
@@ -18,6 +19,7 @@ use boxlite_proto::{
     ProcessExit, ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
+pub use freeze::{FrozenGuest, Thaw};
 use rustix::process::Signal;
 use session::{Session, ShimConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -120,6 +122,16 @@ impl ShimClient {
     /// `Conflict` when the box does not run, comes up or stops.
     pub async fn set_paused(&self, paused: bool) -> Result<()> {
         self.done(&ShimRequest::SetPaused { paused }).await
+    }
+
+    /// Has QEMU go on with the overlay that lies at the box's path by now. The caller holds the box's guard, and has put that
+    /// overlay above the one in use.
+    ///
+    /// # Errors
+    /// `Conflict` when the box does not run, comes up or stops; `InvalidInput` when the overlay is in use already; `Io` when
+    /// QEMU refuses it.
+    pub async fn switch_disk(&self) -> Result<()> {
+        self.done(&ShimRequest::SwitchDisk).await
     }
 
     /// Stops the box and waits until shim and QEMU are gone; a box that does not run is left alone.

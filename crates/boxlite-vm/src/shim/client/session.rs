@@ -39,7 +39,7 @@ impl ShimConnection {
     }
 
     /// The next frame; `None` when the shim has closed the connection.
-    async fn frame(&mut self) -> Result<Option<Frame>> {
+    pub(super) async fn frame(&mut self) -> Result<Option<Frame>> {
         self.frames.next().await.map_err(connection_lost)
     }
 

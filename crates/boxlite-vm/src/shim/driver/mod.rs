@@ -4,6 +4,7 @@
 //! the host's disk, time) only sends it inputs; it never waits for any of them.
 
 mod clock;
+mod disk;
 mod growth;
 mod guest;
 mod idle;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
 use clock::ClockWatch;
+use disk::{ActiveDisk, SwitchOutcome};
 use idle::{BoxUse, IdleWatch};
 use main_process::{ClientId, MainRun};
 use ops::Ops;
@@ -39,6 +41,7 @@ use super::outcome::Outcome;
 use super::pause::{PauseReason, PauseSlot};
 use super::sink::FrameSink;
 use super::steward::StewardLink;
+use super::vmm::process::OverlayReader;
 use super::vmm::qmp::{Qmp, QmpEvent};
 use crate::exit::ChildEnder;
 use crate::net::Counts;
@@ -90,6 +93,8 @@ pub(super) struct Inputs {
 #[derive(Debug)]
 pub(super) struct HostDisk {
     pub(super) log: MainLogWriter,
+    /// The overlay that QEMU was started with.
+    pub(super) overlay: OverlayReader,
     pub(super) watch: SpaceWatch,
     /// Where a pause is shown.
     pub(super) pause: PauseSlot,
@@ -117,6 +122,7 @@ pub(super) struct Driver {
     visited: Instant,
     vcpus: Vcpus,
     watch: SpaceWatch,
+    disk: ActiveDisk,
     pause: PauseSlot,
     steward: Arc<StewardLink>,
     /// The allocated bytes of overlay and volumes that the steward was last told of.
@@ -168,7 +174,7 @@ impl Driver {
         disk: HostDisk,
         keeping: Keeping,
     ) -> Self {
-        let HostDisk { log, watch, pause, steward } = disk;
+        let HostDisk { log, overlay, watch, pause, steward } = disk;
         let vcpus = Vcpus::new(watch.floors(), spec.disk_quota, Arc::clone(&qmp));
         let now = Instant::now();
         let boot_deadline = now + boot_timeout(&spec);
@@ -188,6 +194,7 @@ impl Driver {
             visited: Instant::now(),
             vcpus,
             watch,
+            disk: ActiveDisk::new(overlay),
             pause,
             steward,
             claimed_at: None,
@@ -227,6 +234,7 @@ impl Driver {
                     Some(event) => self.qmp_event(event),
                     None => qmp_open = false,
                 },
+                (client, outcome) = self.disk.switched() => self.disk_switched(client, outcome),
                 () = self.keeping.done() => self.vcpus.release(),
                 _ = space.tick() => self.look_at_space(),
                 () = sleep_until(deadline) => self.deadline_passed(),
@@ -279,6 +287,19 @@ impl Driver {
                 self.set_guest_clock();
             }
         }
+    }
+
+    /// A switch to another overlay has ended.
+    fn disk_switched(&mut self, client: ClientId, outcome: SwitchOutcome) {
+        let reply = match outcome {
+            Ok(switched) => {
+                tracing::info!("the box goes on with a new overlay");
+                self.watch.follow(switched.overlay);
+                ShimReply::Done
+            }
+            Err((kind, message)) => ShimReply::Error { kind, message },
+        };
+        self.reply(client, &reply);
     }
 
     fn look_at_space(&mut self) {

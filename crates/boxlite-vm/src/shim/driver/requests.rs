@@ -1,5 +1,7 @@
 //! What clients ask.
 
+use std::sync::Arc;
+
 use boxlite_proto::{
     Frame, MAIN_CHANNEL, MainState, Op, PROTOCOL_VERSION, ProtoError, ShimError, ShimReply, ShimRequest,
     ShimStatus, ToGuest,
@@ -48,6 +50,15 @@ impl Driver {
             ShimRequest::Op(op) => self.op(id, op),
             ShimRequest::Kill { .. } if self.spec.main.is_none() => {
                 self.refuse(id, ShimError::Invalid, "this box has no main process to signal");
+            }
+            ShimRequest::SwitchDisk if !matches!(self.phase, DriverPhase::Running) => {
+                self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
+            }
+            ShimRequest::SwitchDisk => {
+                let (steward, qmp) = (Arc::clone(&self.steward), Arc::clone(&self.qmp));
+                if !self.disk.begin(id, steward, qmp, !self.spec.discard) {
+                    self.refuse(id, ShimError::Invalid, "the box's disk is being switched already");
+                }
             }
             ShimRequest::SetPaused { .. } if !matches!(self.phase, DriverPhase::Running) => {
                 self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
@@ -137,6 +148,7 @@ impl Driver {
                 (_, state) => state,
             },
             out_of_space: self.vcpus.out_of_space(),
+            disk: self.disk.identity(),
             network: self.network.as_ref().map(|counts| counts.usage()),
         }
     }

@@ -116,6 +116,12 @@ impl SpaceWatch {
         &self.overlay.path
     }
 
+    /// From now on the overlay is the file `overlay`, under the same name.
+    pub(super) fn follow(&mut self, overlay: File) {
+        self.overlay.file = Some(overlay);
+        self.growth = GrowthMeter::default();
+    }
+
     /// Measures the overlay, the named volumes and each watched filesystem.
     pub(super) fn read(&mut self) -> SpaceReadings {
         let now = Instant::now();

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Doing, Error, ErrorKind, Result};
 use rustix::net::SendFlags;
 use tokio::io::unix::AsyncFd;
 
@@ -78,6 +78,13 @@ impl StewardLink {
     /// Copies the guest's memory; whether that was done. Blocks until then.
     pub(in crate::shim) fn keep_template(&self) -> Result<bool> {
         Ok(ask(&self.template, Request::KeepTemplate)?.0)
+    }
+
+    /// The overlay that lies at the box's path by now, open for reading and writing, and open for reading. Blocks.
+    pub(in crate::shim) fn open_overlay(&self) -> Result<[File; 2]> {
+        let (done, files) = ask(&self.socket, Request::OpenOverlay)?;
+        let files: Option<[File; 2]> = files.try_into().ok().filter(|_| done);
+        files.ok_or_else(|| Error::new(ErrorKind::Io, "the box's new disk could not be opened"))
     }
 
     /// Returns once the steward has gone, which it does not do before its shim; needs a tokio runtime.

@@ -48,6 +48,9 @@ pub(super) enum Request {
     Paused(PauseCause),
     /// The guest goes on.
     Resumed,
+    /// The box goes on with the overlay that lies at its path by now; the answer has it, open for reading and writing, and
+    /// open for reading.
+    OpenOverlay,
 }
 
 /// A log of a box.
@@ -81,6 +84,7 @@ impl Request {
             Self::Paused(PauseCause::DiskQuota) => (10, 2),
             Self::Paused(PauseCause::User) => (10, 3),
             Self::Resumed => (11, 0),
+            Self::OpenOverlay => (12, 0),
         };
         let mut message = [kind; LENGTH];
         message[1..].copy_from_slice(&u64::to_le_bytes(number));
@@ -108,6 +112,7 @@ impl Request {
             (10, 2) => Self::Paused(PauseCause::DiskQuota),
             (10, 3) => Self::Paused(PauseCause::User),
             (11, 0) => Self::Resumed,
+            (12, 0) => Self::OpenOverlay,
             _ => return None,
         })
     }
@@ -206,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Request; 17] = [
+    const ALL: [Request; 18] = [
         Request::Runs,
         Request::FreeSpace(u64::MAX),
         Request::FollowClaim,
@@ -224,6 +229,7 @@ mod tests {
         Request::Paused(PauseCause::DiskQuota),
         Request::Paused(PauseCause::User),
         Request::Resumed,
+        Request::OpenOverlay,
     ];
 
     #[test]

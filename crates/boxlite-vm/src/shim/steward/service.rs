@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use boxlite_home::admission::Claim;
 use boxlite_home::durable::{self, Slot};
 use boxlite_home::lease::Leased;
 use boxlite_home::{BoxPaths, Home, Reserve};
-use boxlite_types::Result;
+use boxlite_types::{Doing, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -159,6 +160,13 @@ impl Steward {
                 self.answer(file.map(|file| vec![file]));
             }
             Request::OpenLog => self.answer(OwnFiles.open(&self.paths.main_log())),
+            Request::OpenOverlay => {
+                let opened = open_overlay(&self.paths.overlay());
+                if opened.is_ok() {
+                    self.charge.claim.begin_again();
+                }
+                self.answer(opened);
+            }
             Request::Paused(cause) => self.events.paused(cause),
             Request::Resumed => self.events.resumed(),
             // They have a socket of their own.
@@ -262,6 +270,17 @@ impl Steward {
             }
         }
     }
+}
+
+/// Opens an overlay for QEMU: for writing, and for reading alone once another stands on it.
+fn open_overlay(path: &Path) -> Result<Vec<File>> {
+    #[allow(clippy::disallowed_methods, reason = "QEMU writes the box's disk; nothing is created")]
+    let open = |write: bool| {
+        let mut options = File::options();
+        options.read(true).write(write).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.open(path).doing("opening the disk", path)
+    };
+    Ok(vec![open(true)?, open(false)?])
 }
 
 /// A guest that met a full disk waits for so many bytes at least.

@@ -30,8 +30,18 @@ pub(crate) struct Vm {
     pub(crate) console: UnixStream,
     /// The guest's memory, where it is to be kept as a template.
     pub(crate) memory: Option<File>,
+    /// The overlay, until the driver takes it.
+    pub(crate) overlay: Option<OverlayReader>,
     /// The number of QEMU's descriptor of its devices' state, which it waits to be told to read.
     pub(crate) state: Option<RawFd>,
+}
+
+/// The overlay that a QEMU was started with, open for reading alone.
+#[derive(Debug)]
+pub(crate) struct OverlayReader {
+    pub(crate) file: File,
+    /// The number of QEMU's set of descriptors with the one it writes to.
+    pub(crate) set: RawFd,
 }
 
 /// Starts QEMU for `spec` from the leased kernel and initramfs `boot_files` with what `backends` add, from `template` if
@@ -83,12 +93,15 @@ pub(crate) fn start(
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;
     }
     let state = state_file.map(|file| file.as_raw_fd());
-    Ok(Vm { process, qmp, agent, console, memory: memory_file, state })
+    let overlay = Some(OverlayReader { set: disks.overlay.as_raw_fd(), file: disks.reader });
+    Ok(Vm { process, qmp, agent, console, memory: memory_file, overlay, state })
 }
 
 /// The files of a box's disk, opened for QEMU, which locks them: the shim closes its copies once QEMU runs.
 struct Disks<'a> {
     overlay: File,
+    /// The overlay once more, for the day on which it is a base.
+    reader: File,
     bases: Vec<File>,
     backing: File,
     /// The very open files on which the locks of the volumes are.
@@ -105,6 +118,7 @@ impl<'a> Disks<'a> {
                 .write(true)
                 .open(&spec.overlay)
                 .doing("opening the disk", &spec.overlay)?,
+            reader: read(&spec.overlay)?,
             bases: spec.bases.iter().map(read).collect::<Result<_>>()?,
             backing: read(&spec.backing)?,
             volumes,

@@ -144,6 +144,19 @@ impl Qmp {
         self.ask("getfd", json!({ "fdname": name }), Some(descriptor)).await.map(drop)
     }
 
+    /// Gives QEMU a copy of `descriptor` in the set `set`, or in a new one; returns the number of the set.
+    pub(crate) async fn add_descriptor(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        set: Option<i64>,
+    ) -> Result<i64, QmpError> {
+        let command = "add-fd";
+        let arguments = set.map_or_else(|| json!({}), |set| json!({ "fdset-id": set }));
+        let added = self.ask(command, arguments, Some(descriptor)).await?;
+        let unheard = || QmpError::Refused { command, reason: format!("it answered {added}") };
+        added.get("fdset-id").and_then(Value::as_i64).ok_or_else(unheard)
+    }
+
     /// Runs `command`; `arguments` are an object, or null for none.
     pub(crate) async fn execute(&self, command: &'static str, arguments: Value) -> Result<Value, QmpError> {
         self.ask(command, arguments, None).await

@@ -16,6 +16,7 @@ mod maintenance;
 mod metrics;
 mod processes;
 mod restarting;
+mod snapshots;
 mod stop;
 mod streams;
 mod tunnels;

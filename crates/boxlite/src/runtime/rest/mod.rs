@@ -7,6 +7,7 @@ mod http;
 mod images;
 mod lines;
 mod options;
+mod snapshots;
 mod tunnels;
 mod volumes;
 

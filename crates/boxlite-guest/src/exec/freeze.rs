@@ -1,0 +1,62 @@
+//! Holds the root filesystem still while the host takes a snapshot of its disk.
+//!
+//! A child does it, since writing out the filesystem may take long. The agent thaws once more when the child has been
+//! reaped, so that killing the child cannot leave the filesystem frozen.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use boxlite_proto::OpEvent;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::op_error::OpError;
+use crate::linux;
+
+/// The longest time for which a host may hold a filesystem still.
+const MAX_FREEZE: Duration = Duration::from_secs(30);
+
+/// Freezes the root filesystem, says so by one byte on standard output, and thaws it when standard input ends or the time
+/// is over.
+pub(super) fn hold(id: u32, timeout_ms: u64) -> Result<OpEvent, OpError> {
+    let root = File::open("/").map_err(|e| OpError::std_io("opening the box's disk", &e))?;
+    // Most of what is to be written is written before anybody has to wait for it.
+    rustix::fs::syncfs(&root).map_err(|e| OpError::io("writing out the box's disk", &e))?;
+    let began = Instant::now();
+    linux::freeze(root.as_fd()).map_err(|e| OpError::std_io("freezing the box's disk", &e))?;
+    let told = io::stdout().write_all(b"f").and_then(|()| io::stdout().flush());
+    let ended = told.is_ok() && input_ends_by(began + Duration::from_millis(timeout_ms).min(MAX_FREEZE));
+    let thawed = linux::thaw(root.as_fd());
+    let frozen_us = began.elapsed().as_micros() as u64;
+    Ok(OpEvent::Thawed { id, frozen_us, expired: !ended || thawed.is_err() })
+}
+
+/// Thaws the root filesystem if it is frozen. Writes nothing, and opens a directory that is always in memory.
+pub(super) fn thaw_root() {
+    if let Ok(root) = File::open("/") {
+        // One that is not frozen cannot be thawed.
+        let _ = linux::thaw(root.as_fd());
+    }
+}
+
+/// Waits for the end of standard input; false when that has not come by `deadline`.
+fn input_ends_by(deadline: Instant) -> bool {
+    let input = io::stdin();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let mut fds = [PollFd::new(&input, PollFlags::IN)];
+        match poll(&mut fds, Some(&limit)) {
+            Ok(0) => return false,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+            Ok(_) => match rustix::io::read(&input, &mut [0; 64]) {
+                Ok(0) => return true,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return false,
+            },
+        }
+    }
+}
