@@ -16,19 +16,19 @@ pub(crate) enum SnapshotCommand {
     #[command(
         after_help = "A guest that runs writes out its disk and stands still for a moment. Its memory is not kept."
     )]
-    Create(CreateArgs),
+    Create(SnapshotCreateArgs),
     /// List the snapshots of a box, oldest first
     #[command(visible_alias = "list")]
-    Ls(ListArgs),
+    Ls(SnapshotListArgs),
     /// Put a box that does not run back to a snapshot: what it wrote since is gone
-    Restore(RestoreArgs),
+    Restore(SnapshotRestoreArgs),
     /// Remove snapshots; gc frees what nothing stands on any more
-    Rm(RemoveArgs),
+    Rm(SnapshotRemoveArgs),
 }
 
 /// `snapshot create`.
 #[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
+pub(crate) struct SnapshotCreateArgs {
     /// The box: name, id or unique beginning of its id
     #[arg(value_name = "BOX")]
     id: String,
@@ -39,7 +39,7 @@ pub(crate) struct CreateArgs {
 
 /// `snapshot ls`.
 #[derive(Debug, Args)]
-pub(crate) struct ListArgs {
+pub(crate) struct SnapshotListArgs {
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
@@ -52,7 +52,7 @@ pub(crate) struct ListArgs {
 
 /// `snapshot restore`.
 #[derive(Debug, Args)]
-pub(crate) struct RestoreArgs {
+pub(crate) struct SnapshotRestoreArgs {
     /// Stop the box first, if it runs
     #[arg(short, long)]
     force: bool,
@@ -66,7 +66,7 @@ pub(crate) struct RestoreArgs {
 
 /// `snapshot rm`.
 #[derive(Debug, Args)]
-pub(crate) struct RemoveArgs {
+pub(crate) struct SnapshotRemoveArgs {
     /// The box: name, id or unique beginning of its id
     #[arg(value_name = "BOX")]
     id: String,
@@ -78,11 +78,11 @@ pub(crate) struct RemoveArgs {
 pub(super) async fn snapshot(runtime: &Runtime, command: SnapshotCommand) -> Result<Exit, CommandFailure> {
     let failure = |error| CommandFailure::of(&error, Topic::Box);
     match command {
-        SnapshotCommand::Create(CreateArgs { id, name }) => {
+        SnapshotCommand::Create(SnapshotCreateArgs { id, name }) => {
             let taken = runtime.create_snapshot(&id, SnapshotOptions { name }).await.map_err(failure)?;
             print_line(&taken.name)?;
         }
-        SnapshotCommand::Ls(ListArgs { quiet, format, id }) => {
+        SnapshotCommand::Ls(SnapshotListArgs { quiet, format, id }) => {
             let snapshots = runtime.snapshots(&id).await.map_err(failure)?;
             let text = match format.format {
                 _ if quiet => snapshots.iter().map(|snapshot| format!("{}\n", snapshot.name)).collect(),
@@ -90,11 +90,11 @@ pub(super) async fn snapshot(runtime: &Runtime, command: SnapshotCommand) -> Res
             };
             print(&text)?;
         }
-        SnapshotCommand::Restore(RestoreArgs { force, id, name }) => {
+        SnapshotCommand::Restore(SnapshotRestoreArgs { force, id, name }) => {
             runtime.restore_snapshot(&id, &name, RestoreOptions { force }).await.map_err(failure)?;
             print_line(&name)?;
         }
-        SnapshotCommand::Rm(RemoveArgs { id, names }) => {
+        SnapshotCommand::Rm(SnapshotRemoveArgs { id, names }) => {
             for name in names {
                 runtime.remove_snapshot(&id, &name).await.map_err(failure)?;
                 print_line(&name)?;

@@ -51,7 +51,9 @@ impl Driver {
             ShimRequest::Kill { .. } if self.spec.main.is_none() => {
                 self.refuse(id, ShimError::Invalid, "this box has no main process to signal");
             }
-            ShimRequest::SwitchDisk if !matches!(self.phase, DriverPhase::Running) => {
+            ShimRequest::SwitchDisk | ShimRequest::SetPaused { .. }
+                if !matches!(self.phase, DriverPhase::Running) =>
+            {
                 self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
             }
             ShimRequest::SwitchDisk => {
@@ -59,9 +61,6 @@ impl Driver {
                 if !self.disk.begin(id, steward, qmp, !self.spec.discard) {
                     self.refuse(id, ShimError::Invalid, "the box's disk is being switched already");
                 }
-            }
-            ShimRequest::SetPaused { .. } if !matches!(self.phase, DriverPhase::Running) => {
-                self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
             }
             ShimRequest::SetPaused { paused } => {
                 self.vcpus.set_paused_by_user(paused);
