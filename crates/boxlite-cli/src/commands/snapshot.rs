@@ -85,7 +85,7 @@ pub(super) async fn snapshot(runtime: &Runtime, command: SnapshotCommand) -> Res
         SnapshotCommand::Ls(SnapshotListArgs { quiet, format, id }) => {
             let snapshots = runtime.snapshots(&id).await.map_err(failure)?;
             let text = match format.format {
-                _ if quiet => snapshots.iter().map(|snapshot| format!("{}\n", snapshot.name)).collect(),
+                _ if quiet => snapshots.iter().map(|snapshot| snapshot.name.clone() + "\n").collect(),
                 format => formatted(format, snapshots.as_slice(), |all| table(all, Timestamp::now()))?,
             };
             print(&text)?;

@@ -49,9 +49,8 @@ fn input_ends_by(deadline: Instant) -> bool {
         let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut fds = [PollFd::new(&input, PollFlags::IN)];
         match poll(&mut fds, Some(&limit)) {
-            Ok(0) => return false,
             Err(Errno::INTR) => {}
-            Err(_) => return false,
+            Ok(0) | Err(_) => return false,
             Ok(_) => match rustix::io::read(&input, &mut [0; 64]) {
                 Ok(0) => return true,
                 Ok(_) | Err(Errno::INTR) => {}

@@ -79,7 +79,7 @@ pub(crate) fn take_at_rest(context: &LocalContext, guard: &mut BoxGuard, name: S
     let at_rest = guard.shim_lock()?;
     let base = freeze_overlay(context, guard)?;
     drop(at_rest);
-    record(context, guard, name, base, None)
+    record(context, guard, name, base.as_deref(), None)
 }
 
 /// Makes a base of what the box has written, and puts a new overlay above it; `None` for a box that wrote nothing at all.
@@ -141,16 +141,16 @@ pub(crate) fn record(
     context: &LocalContext,
     guard: &mut BoxGuard,
     name: String,
-    base: Option<PathBuf>,
+    base: Option<&Path>,
     frozen_us: Option<u64>,
 ) -> Result<Snapshot> {
     let doing = "taking a snapshot of";
     fault::point("snapshot.switched").doing(doing, &guard.record.name)?;
-    if let Some(base) = &base {
+    if let Some(base) = base {
         // QEMU may have written it without flushing.
         durable::sync_file(base)?;
     }
-    let base = base.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let base = base.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let snapshot = SnapshotRecord { name, base, created_at: Timestamp::now(), frozen_us };
     guard.record.snapshots.push(snapshot.clone());
     let recorded = write(context, guard);
@@ -159,7 +159,7 @@ pub(crate) fn record(
     }
     recorded?;
     fault::point("snapshot.recorded").doing(doing, &guard.record.name)?;
-    describe(context, &guard.record, &snapshot)
+    Ok(describe(context, &guard.record, &snapshot))
 }
 
 /// Writes the record and its description, and lets go of the bases that neither the overlay nor a snapshot stands on.
@@ -200,22 +200,22 @@ fn path_of(context: &LocalContext, snapshot: &SnapshotRecord) -> Option<PathBuf>
 }
 
 /// The snapshots of the box, oldest first.
-pub(crate) fn list(context: &LocalContext, record: &BoxRecord) -> Result<Vec<Snapshot>> {
+pub(crate) fn list(context: &LocalContext, record: &BoxRecord) -> Vec<Snapshot> {
     record.snapshots.iter().map(|snapshot| describe(context, record, snapshot)).collect()
 }
 
-fn describe(context: &LocalContext, record: &BoxRecord, snapshot: &SnapshotRecord) -> Result<Snapshot> {
+fn describe(context: &LocalContext, record: &BoxRecord, snapshot: &SnapshotRecord) -> Snapshot {
     let base = path_of(context, snapshot);
     let of_image = || record.options.disk_size.unwrap_or(record.disk_image_size);
     let virtual_size = base.as_ref().and_then(|base| overlay::below(&context.home, base).ok());
-    Ok(Snapshot {
+    Snapshot {
         name: snapshot.name.clone(),
         box_id: record.id.clone(),
         created_at: snapshot.created_at,
         bytes: base.map_or(Some(0), |base| durable::allocated_of(&base).ok()),
         virtual_size: virtual_size.map_or_else(of_image, |below| below.virtual_size),
         frozen_us: snapshot.frozen_us,
-    })
+    }
 }
 
 fn find<'a>(record: &'a BoxRecord, wanted: &str) -> Result<&'a SnapshotRecord> {

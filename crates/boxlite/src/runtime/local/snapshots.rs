@@ -31,7 +31,7 @@ impl BoxSnapshots for Local {
             let (mut guard, base, frozen) = self.switch_disk(guard).await?;
             let frozen_us = Some(frozen.as_micros() as u64);
             self.in_context(move |context| {
-                litebox::snapshot::record(context, &mut guard, name, Some(base), frozen_us)
+                litebox::snapshot::record(context, &mut guard, name, Some(&base), frozen_us)
             })
             .await?
         } else {
@@ -45,7 +45,7 @@ impl BoxSnapshots for Local {
 
     async fn snapshots(&self, id: &str) -> Result<Vec<Snapshot>> {
         let record = self.find(id).await?;
-        self.in_context(move |context| litebox::snapshot::list(context, &record)).await
+        self.in_context(move |context| Ok(litebox::snapshot::list(context, &record))).await
     }
 
     async fn restore_snapshot(&self, id: &str, name: &str, options: RestoreOptions) -> Result<BoxInfo> {
