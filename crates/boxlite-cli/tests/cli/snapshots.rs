@@ -165,7 +165,6 @@ fn a_running_box_is_kept_as_it_was_and_comes_back() {
     assert_eq!(names(&home.path().join("bases")), [""; 0]);
 }
 
-/// Mutation tried: with the bases that a box has left kept in `base_users`, the last gc frees none.
 #[test]
 fn a_box_at_rest_has_its_snapshots_and_their_clones() {
     let Some(home) = Home::able() else { return };
@@ -208,8 +207,6 @@ fn a_box_at_rest_has_its_snapshots_and_their_clones() {
 }
 
 /// At each step the box runs on, and starts again with all that it wrote; the next snapshot goes on from there.
-///
-/// Mutation tried: with the new overlay put in place after QEMU's switch, what was written between the two is lost.
 #[test]
 fn a_kill_at_any_step_loses_nothing() {
     let Some(home) = Home::able() else { return };

@@ -125,7 +125,6 @@ fn a_base_is_released_with_the_last_box_that_was_put_on_it() {
     assert_eq!(intents(&store), released.iter().map(|(kind, id)| pair(kind, id)).collect());
 }
 
-/// Mutations tried: the bases that are kept left out of account, and other users of a base left out of account.
 #[test]
 fn a_box_releases_the_bases_that_it_has_left() {
     let (_directory, home) = home();

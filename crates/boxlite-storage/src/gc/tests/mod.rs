@@ -171,8 +171,7 @@ fn a_leased_image_is_in_use() {
     assert_eq!(place.gc(&GcOptions::default()).removed().count(), 1);
 }
 
-/// An intent that is left over from a snapshot before does not matter. Mutation tried: without the snapshots among the
-/// roots, both bases go.
+/// An intent that is left over from a snapshot before does not matter.
 #[test]
 fn a_snapshot_keeps_its_base_and_what_that_stands_on() {
     let place = Place::new();
