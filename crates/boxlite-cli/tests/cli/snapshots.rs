@@ -243,7 +243,9 @@ fn a_kill_at_any_step_loses_nothing() {
         } else {
             home.run(&["snapshot", "create", "box", &format!("round-{round}")]).ok();
         }
-        let expected: String = (0..=round).map(|round| format!("before {round}\nafter {round}\n")).collect();
+        let lines: Vec<String> =
+            (0..=round).map(|round| format!("before {round}\nafter {round}\n")).collect();
+        let expected = lines.concat();
         assert_eq!(exec(&home, "cat /root/diary"), expected, "at {step}");
     }
     home.run(&["stop", "-t", "1", "box"]).ok();
