@@ -17,6 +17,7 @@
 //! | `stream` | [`Stream`]: standard input, output and error of a channel |
 //! | `flow` | [`SendWindow`] and [`ReceiveWindow`]: the credit of one stream at either end |
 //! | `shim` | first hop: [`ShimRequest`], [`ShimReply`], [`ShimStatus`] |
+//! | `execution` | what the first hop says of executions that a shim holds: [`HoldTerms`], [`ExecutionState`] |
 //! | `guest` | second hop: [`ToGuest`], [`FromGuest`], [`BootConfig`] |
 //! | `op` | what both hops carry: [`Op`], [`OpEvent`], and their parts |
 //! | `error` | [`ProtoError`]: what a peer can do wrong |
@@ -31,7 +32,8 @@
 //!
 //! The client sends `Hello` with its [`PROTOCOL_VERSION`]. The shim answers with its own and refuses another
 //! with [`ShimError::Version`]. After that the client may send any request at any time, and several clients may be
-//! connected at once.
+//! connected at once. Requests that came with an ability, such as [`EXECUTIONS`], may be sent only to a shim whose `Hello`
+//! names it: another takes them for a broken protocol.
 //!
 //! ## Shim to guest
 //!
@@ -66,6 +68,7 @@
 //! [`PROTOCOL_VERSION`].
 
 mod error;
+mod execution;
 mod flow;
 mod frame;
 mod guest;
@@ -74,6 +77,10 @@ mod shim;
 mod stream;
 
 pub use error::ProtoError;
+pub use execution::{
+    ExecutionEnd, ExecutionLimit, ExecutionState, HoldTerms, KEPT_TIMEOUT, ReapAction, UnattendedPolicy,
+    reap_action,
+};
 pub use flow::{ReceiveWindow, SendWindow, WINDOW};
 pub use frame::{Decoder, Frame, HEADER_LEN, MAX_CONTROL, MAX_PAYLOAD};
 pub use guest::{
@@ -85,8 +92,8 @@ pub use op::{
     OpFailure, ProcessExit, WinSize,
 };
 pub use shim::{
-    DiskIdentity, MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination, ShimError,
-    ShimReply, ShimRequest, ShimStatus,
+    DiskIdentity, GivenInput, MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination,
+    ShimError, ShimReply, ShimRequest, ShimStatus,
 };
 pub use stream::Stream;
 
@@ -106,6 +113,8 @@ pub const CLOCK: &str = "clock";
 /// The slot for virtio devices (the `_UID` that ACPI gives it) of the disk with the kernel's modules. A slot's number is that of its
 /// interrupt, and this one is free of those that a PC always has; QEMU fills the other slots from the last one, 23, down.
 pub const MODULES_SLOT: u32 = 11;
+/// The ability of a shim that holds executions for clients that come and go.
+pub const EXECUTIONS: &str = "executions.1";
 
 /// Name of the virtio-serial port that the agent answers on.
 pub const AGENT_PORT: &str = "agent";

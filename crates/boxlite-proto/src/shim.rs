@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ProcessExit,
-    op::{Op, OpEvent, WinSize},
+    execution::{ExecutionEnd, ExecutionState, HoldTerms},
+    op::{ExecSpec, Op, OpEvent, WinSize},
 };
 
 /// A request from a client to a shim.
@@ -63,6 +64,81 @@ pub enum ShimRequest {
         /// Whether it is to pause.
         paused: bool,
     },
+    /// Begin an execution that the shim holds, unless it holds one of that id. Answered by `Execution` once the process
+    /// runs or could not be run.
+    ///
+    /// This request and those below are for a shim that has the ability [`crate::EXECUTIONS`].
+    Begin {
+        /// Its id, which the client has chosen.
+        execution: String,
+        /// What to run.
+        spec: ExecSpec,
+        /// For how long, and what becomes of it without a client.
+        terms: HoldTerms,
+    },
+    /// Answered by `Execution`.
+    Inspect {
+        /// The execution.
+        execution: String,
+    },
+    /// Answered by `Executions`, the one begun last first.
+    ListExecutions,
+    /// Take the execution's only seat: `ExecutionAttached`, then data frames on channel `id`, then `ExecutionEnded`.
+    /// A connection attaches once.
+    AttachExecution {
+        /// Channel for its streams on this connection.
+        id: u32,
+        /// The execution.
+        execution: String,
+        /// Position in its output to begin at, in bytes; `None` means the first byte that is held.
+        from: Option<u64>,
+        /// Whether to take the place of a client that has the seat.
+        replace: bool,
+        /// Whether this client knows what has reached its reader and what its writer must send again, so that a broken
+        /// connection loses none of the input.
+        resumes: bool,
+        /// Whether this client sends input.
+        stdin: bool,
+    },
+    /// The output before this position has reached its reader and needs not be held.
+    Taken {
+        /// The execution.
+        execution: String,
+        /// Position in its output, in bytes.
+        position: u64,
+    },
+    /// Leave the seat. Answered by `Done`, after which the seat is free. A client that is gone without this was lost.
+    LeaveExecution {
+        /// The execution.
+        execution: String,
+        /// Whether its own connection broke, so that it may come back, and may have lost what was on its way.
+        broke: bool,
+    },
+    /// Nobody will come back for the execution's streams: it runs on, its input at its end, its output discarded.
+    /// Answered by `Done`.
+    ReleaseExecution {
+        /// The execution.
+        execution: String,
+    },
+    /// Signal the execution's process, unless it has ended. Answered by `Done`.
+    SignalExecution {
+        /// The execution.
+        execution: String,
+        /// Signal number.
+        signo: i32,
+    },
+    /// Kill the execution, if it has not ended, and from then on say that it is hidden. Answered by `Done`.
+    EndExecution {
+        /// The execution.
+        execution: String,
+    },
+    /// Resize the execution's terminal. Answered by `Done`.
+    ResizeExecution {
+        /// The execution.
+        execution: String,
+        /// New size.
+        size: WinSize,
+    },
 }
 
 /// A message from a shim to a client.
@@ -73,6 +149,9 @@ pub enum ShimReply {
     Hello {
         /// [`crate::PROTOCOL_VERSION`] of the shim.
         version: u32,
+        /// What this shim can do beyond that version, for example [`crate::EXECUTIONS`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        abilities: Vec<String>,
     },
     /// Answer to `Status`.
     Status(ShimStatus),
@@ -92,6 +171,37 @@ pub enum ShimReply {
     },
     /// A request that has no other answer was carried out.
     Done,
+    /// Answer to `Begin` and `Inspect`.
+    Execution(ExecutionState),
+    /// Answer to `ListExecutions`.
+    Executions(Vec<ExecutionState>),
+    /// Answer to `AttachExecution`; the data frames that follow begin at `position`.
+    ExecutionAttached {
+        /// The client's channel.
+        id: u32,
+        /// Position in the execution's output, in bytes.
+        position: u64,
+        /// Input that the execution was given so far.
+        input: GivenInput,
+        /// Bytes of the window of this client's input that are in use, by input that others sent.
+        queued: u32,
+        /// What the shim knows of the execution.
+        state: ExecutionState,
+    },
+    /// So much of the input of an attached client is the shim's now and will reach the process.
+    InputGiven {
+        /// The client's channel.
+        id: u32,
+        /// Its account.
+        input: GivenInput,
+    },
+    /// The execution of an attached client has ended, and all of its output was sent.
+    ExecutionEnded {
+        /// The client's channel.
+        id: u32,
+        /// How.
+        end: ExecutionEnd,
+    },
     /// A request was refused.
     Error {
         /// Why, for programs.
@@ -113,6 +223,21 @@ pub enum ShimError {
     Invalid,
     /// The virtual machine failed.
     Vm,
+    /// The shim holds no execution of that id.
+    Unknown,
+    /// Another client has the execution's seat, or the output from there on is not held any more.
+    Conflict,
+    /// The shim holds as much as it may; a client may come back later.
+    TooMany,
+}
+
+/// How much input an execution was given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenInput {
+    /// Bytes since it began.
+    pub bytes: u64,
+    /// It takes no more.
+    pub closed: bool,
 }
 
 /// A shim's view of its box.

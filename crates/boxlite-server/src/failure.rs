@@ -72,6 +72,14 @@ impl HttpFailure {
         }
     }
 
+    /// The box holds as many commands as it may, and nothing was begun.
+    pub(crate) fn too_many(error: Error) -> Self {
+        Self {
+            retry_after: Some(1),
+            ..Self::new(429, "ResourceExhaustedError", "too_many_executions", error)
+        }
+    }
+
     /// A failure to create a box: a conflict means that its name is taken, and `Unavailable` means that its registry is.
     pub(crate) fn of_create(error: Error) -> Self {
         match error.kind() {

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
+use tokio::sync::watch;
 
-use crate::Result;
+use crate::{ExecutionState, GivenInput, Result};
 
 /// Which output a chunk came from; with a terminal all is [`OutputStream::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,4 +110,45 @@ impl std::fmt::Debug for Execution {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Execution").field("stdin", &self.stdin.is_some()).finish_non_exhaustive()
     }
+}
+
+/// What a client wants that attaches to an execution which its box holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeatOptions {
+    /// Position in the output to begin at, in bytes; `None` means the first byte that no client has acknowledged.
+    pub from: Option<u64>,
+    /// Take the place of a client that is attached.
+    pub replace: bool,
+    /// The client knows what reached its reader and sends again what was lost of its input.
+    pub resumes: bool,
+    /// The client sends input.
+    pub stdin: bool,
+}
+
+/// A client's seat at an execution that its box holds: the streams, and what is said about them.
+///
+/// Dropping it without [`ExecutionSeat::leave`] means that the client was lost, perhaps with some of the input.
+pub struct AttachedExecution {
+    /// The streams and the control.
+    pub execution: Execution,
+    /// The seat.
+    pub seat: Arc<dyn ExecutionSeat>,
+    /// Position of the first byte of the output that follows, in bytes.
+    pub position: u64,
+    /// What the box knows of the execution.
+    pub state: ExecutionState,
+}
+
+/// The place of the one client that has an execution's streams.
+#[async_trait]
+pub trait ExecutionSeat: Send + Sync {
+    /// The output before `position` (in bytes) has reached its reader and needs not be held for it. Never waits.
+    fn taken(&self, position: u64);
+    /// Nobody will come back for the streams: the command runs on with its input at its end. Never waits.
+    fn release(&self);
+    /// Leaves the seat, and returns once the next client may have it. With `broke`, the client's own connection broke, so
+    /// that it may come back and may have lost what it sent last.
+    async fn leave(&self, broke: bool);
+    /// How much input is the box's and will reach the process.
+    fn given(&self) -> watch::Receiver<GivenInput>;
 }

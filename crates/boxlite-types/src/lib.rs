@@ -46,14 +46,18 @@ pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome, SnapshotRecord};
 pub use boxlite_proto::{
-    GuestMetrics, GuestProcess, GuestProcesses, NetworkRefusals, NetworkUsage, RefusalKind,
-    RefusedDestination,
+    ExecutionEnd, ExecutionLimit, ExecutionState, GivenInput, GuestMetrics, GuestProcess, GuestProcesses,
+    HoldTerms, KEPT_TIMEOUT, NetworkRefusals, NetworkUsage, ReapAction, RefusalKind, RefusedDestination,
+    UnattendedPolicy, reap_action,
 };
 pub use change::{ChangeKind, CommitOptions, FileChange};
 pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use event::{EventAction, EventOptions, EventPage, EventPosition, EventSubject, HomeEvent};
-pub use execution::{Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
+pub use execution::{
+    AttachedExecution, Execution, ExecutionControl, ExecutionSeat, ExitStatus, OutputChunk, OutputStream,
+    SeatOptions, WindowSize,
+};
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use guest_options::{
     AddedHost, AddedHostTarget, MAX_ADDED_HOSTS, MAX_HOST_PORTS, MAX_NAME_SERVERS, check_host_ports,

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-use boxlite::{ExecOptions, Runtime, WindowSize};
+use boxlite::{
+    ErrorKind, ExecOptions, ExecutionState, ExitStatus, HoldTerms, Runtime, UnattendedPolicy, WindowSize,
+};
 use clap::Args;
 
 use super::pause::PauseNotices;
@@ -76,12 +78,26 @@ pub(super) async fn exec(
         wiring.check()?;
     }
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
+    let mut notices = PauseNotices::of(runtime, &id);
+    if detach {
+        let begun = begin_detached(runtime, &id, options.clone());
+        match interruptions.before(notices.before(begun)).await {
+            Continue(Ok(state)) if state.started => return Ok(Exit::OK),
+            Continue(Ok(state)) => {
+                let ended = state.end.map(|end| ExitStatus { code: end.code, reason: end.reason });
+                return Ok(ended.as_ref().map_or(Exit::OK, conclude));
+            }
+            // A server, or a box that an older boxlite has started.
+            Continue(Err(error)) if error.kind() == ErrorKind::Unsupported => {}
+            Continue(Err(error)) => return Err(failed(error)),
+            Break(exit) => return Ok(exit),
+        }
+    }
     let begun = async {
         let execution = runtime.exec(&id, options).await?;
         let started = execution.control.started().await?;
         Ok((execution, started))
     };
-    let mut notices = PauseNotices::of(runtime, &id);
     let (execution, started) = match interruptions.before(notices.before(begun)).await {
         Continue(begun) => begun.map_err(failed)?,
         Break(exit) => return Ok(exit),
@@ -106,4 +122,16 @@ pub(super) async fn exec(
         Continue(exit) => exit,
         Break(exit) => Ok(exit),
     }
+}
+
+/// Begins a command that its box holds, without its output, which leaves nothing to do here.
+async fn begin_detached(
+    runtime: &Runtime,
+    id: &str,
+    options: ExecOptions,
+) -> boxlite::Result<ExecutionState> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let execution = format!("cli-{}-{}", std::process::id(), now.as_nanos());
+    let terms = HoldTerms { unattended: UnattendedPolicy::Discard, limit: None };
+    runtime.begin_execution(id, &execution, options, terms).await
 }

@@ -9,6 +9,7 @@ mod encrypted;
 mod executions;
 mod images;
 mod keys;
+mod outliving;
 mod refusals;
 mod schema;
 mod serving;

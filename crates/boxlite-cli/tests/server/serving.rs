@@ -28,7 +28,13 @@ impl Server {
 
     /// The same with environment variables.
     pub(crate) fn start_with(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = home.command(["serve", "--port", "0"].iter().chain(arguments));
+        Self::start_on(home, 0, arguments, variables)
+    }
+
+    /// The same on a port: that of a server that was killed, for its clients to come back to.
+    pub(crate) fn start_on(home: &Home, port: u16, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let port = port.to_string();
+        let mut command = home.command(["serve", "--port", &port].iter().chain(arguments));
         command.envs(variables.iter().copied()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("starting boxlite serve");
         let mut line = String::new();
@@ -74,6 +80,21 @@ impl Server {
         format!("/v1/boxes/{id}/executions/{}", created["execution_id"].as_str().expect("an id"))
     }
 
+    /// The port that it serves on.
+    pub(crate) fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its descriptors").count()
+    }
+
+    /// KiB that it has resident.
+    pub(crate) fn resident(&self) -> u64 {
+        resident(self.child.id())
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("signalling the server");
     }
@@ -88,6 +109,13 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// KiB that a process has resident.
+pub(crate) fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
 
 /// Status and JSON of an answer; a body that is no JSON is a string.

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boxlite::wire::{ErrorBody, ExecutionCreated};
-use boxlite::{BoxInfo, Error, Execution, ExecutionControl, ExitStatus, OutputStream};
+use boxlite::{
+    AttachedExecution, BoxInfo, Error, ErrorKind, Execution, ExecutionControl, ExecutionSeat, ExitStatus,
+    OutputStream, UnattendedPolicy,
+};
 use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -15,15 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::buffer::{OutputBuffer, OutputPiece};
 use super::input::ExecutionInput;
 use crate::failure::HttpFailure;
-
-/// The treatment of a command that no client is attached to for long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UnattendedPolicy {
-    /// It gets HUP, TERM and KILL: its public client was expected back.
-    HangUp,
-    /// It keeps running, and the server releases it.
-    Release,
-}
 
 /// The terms of an execution, fixed at its beginning.
 #[derive(Debug, Clone, Copy)]
@@ -104,10 +98,14 @@ pub(crate) struct ServedExecution {
     control: Mutex<Option<Arc<dyn ExecutionControl>>>,
     pub(super) input: Arc<ExecutionInput>,
     pub(super) has_stdin: bool,
+    /// This server's seat at an execution that its box holds; `None` where it is held here.
+    seat: Option<Arc<dyn ExecutionSeat>>,
+    /// Another client, perhaps of another server, took the seat.
+    unseated: AtomicBool,
     outcome: watch::Sender<Option<(ExecutionOutcome, Instant)>>,
     attachment: Mutex<Attachment>,
     /// Held by the attached client.
-    seat: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     evicted: AtomicBool,
     killed: AtomicBool,
     /// It was killed because its input has a gap.
@@ -154,16 +152,20 @@ impl Default for Attachment {
 
 /// The right to be the only client of an execution; returned on drop.
 pub(crate) struct AttachmentGuard {
-    pub(super) served: Arc<ServedExecution>,
+    pub(crate) served: Arc<ServedExecution>,
     /// Cancelled when another client replaces this one.
     pub(super) replaced: CancellationToken,
-    _seat: OwnedMutexGuard<()>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Drop for AttachmentGuard {
     fn drop(&mut self) {
         let mut attachment = self.served.attachment();
         (attachment.attached, attachment.since) = (false, Instant::now());
+        if self.served.seat.is_some() {
+            // What is read for this client alone is left with its box.
+            self.served.released.cancel();
+        }
     }
 }
 
@@ -171,28 +173,57 @@ impl ServedExecution {
     /// Takes over `execution` of the box `(id, name)` and starts reading its output.
     pub(super) fn start(
         execution: Execution,
+        of_box: (String, String),
+        terms: ExecutionTerms,
+        traffic: Arc<Traffic>,
+    ) -> Arc<Self> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        Self::begin(id, execution, of_box, terms, traffic, None)
+    }
+
+    /// Serves one client of an execution that the box `(id, name)` holds, from the position that the seat begins at.
+    pub(super) fn of_held(
+        attached: AttachedExecution,
+        of_box: (String, String),
+        traffic: Arc<Traffic>,
+    ) -> Arc<Self> {
+        let AttachedExecution { execution, seat, position, state } = attached;
+        let process = ServedProcess::Command { tty: state.tty };
+        let terms = ExecutionTerms { unattended: state.unattended, limit: None, process };
+        Self::begin(state.id, execution, of_box, terms, traffic, Some((seat, position)))
+    }
+
+    fn begin(
+        id: String,
+        execution: Execution,
         (box_id, box_name): (String, String),
         terms: ExecutionTerms,
         traffic: Arc<Traffic>,
+        seat: Option<(Arc<dyn ExecutionSeat>, u64)>,
     ) -> Arc<Self> {
         let Execution { stdin, output, control } = execution;
         let (outcome, _) = watch::channel(None);
         let released = CancellationToken::new();
         let input_ends = released.child_token();
         let served = Arc::new(Self {
-            id: uuid::Uuid::new_v4().simple().to_string(),
+            id,
             box_id,
             box_name,
             began: Instant::now(),
             began_at: Timestamp::now(),
             terms,
-            buffer: OutputBuffer::default(),
+            buffer: seat.as_ref().map_or_else(OutputBuffer::default, |(_, from)| OutputBuffer::at(*from)),
             control: Mutex::new(Some(Arc::clone(&control))),
             has_stdin: stdin.is_some(),
-            input: ExecutionInput::into(stdin, &input_ends),
+            input: match &seat {
+                Some((seat, _)) => ExecutionInput::of_held(stdin, seat.given(), &input_ends),
+                None => ExecutionInput::into(stdin, &input_ends),
+            },
+            seat: seat.map(|(seat, _)| seat),
+            unseated: AtomicBool::new(false),
             outcome,
             attachment: Mutex::new(Attachment::default()),
-            seat: Arc::default(),
+            turn: Arc::default(),
             evicted: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             input_lost: AtomicBool::new(false),
@@ -228,6 +259,10 @@ impl ServedExecution {
                 ExecutionOutcome::Exited(ExitStatus { reason: Some(INPUT_LOST.to_owned()), ..status })
             }
             Ok(status) => ExecutionOutcome::Exited(status),
+            Err(error) if self.seat.is_some() && error.kind() == ErrorKind::Conflict => {
+                self.unseated.store(true, Ordering::Relaxed);
+                ExecutionOutcome::Broken(HttpFailure::from(error).body(None))
+            }
             Err(error) => ExecutionOutcome::Broken(HttpFailure::from(error).body(None)),
         };
         self.input_ends.cancel();
@@ -257,6 +292,7 @@ impl ServedExecution {
     pub(crate) async fn ended(&self) -> Option<ExecutionOutcome> {
         let mut ended = self.outcome.subscribe();
         tokio::select! {
+            biased;
             found = ended.wait_for(Option::is_some) => found.ok()?.clone().map(|(outcome, _)| outcome),
             () = self.released.cancelled() => None,
         }
@@ -286,6 +322,9 @@ impl ServedExecution {
 
     /// Releases the command: it keeps running, its output is discarded, and others may use its input.
     pub(super) fn release(&self) {
+        if let Some(seat) = &self.seat {
+            seat.release();
+        }
         self.released.cancel();
         lock(&self.control).take();
     }
@@ -293,6 +332,42 @@ impl ServedExecution {
     /// Tells whether it was released.
     pub(super) fn is_released(&self) -> bool {
         self.released.is_cancelled()
+    }
+
+    /// Tells whether its box holds it, and goes on with it when this server or its client is gone.
+    pub(super) fn is_held(&self) -> bool {
+        self.seat.is_some() && !matches!(self.outcome(), Some((ExecutionOutcome::Broken(_), _)))
+    }
+
+    /// Tells whether another client took its seat, so that nothing can be said of it here.
+    pub(super) fn is_unseated(&self) -> bool {
+        self.unseated.load(Ordering::Relaxed)
+    }
+
+    /// Leaves it to its box, if that holds it, and returns once the next client may have it; `broke` if the client's
+    /// connection broke.
+    pub(crate) async fn leave(&self, broke: bool) {
+        if let Some(seat) = &self.seat {
+            seat.leave(broke).await;
+        }
+    }
+
+    /// Records that the next piece was sent to a reader that does not acknowledge.
+    pub(super) fn passed_on(&self) {
+        self.buffer.passed_on();
+        self.taken();
+    }
+
+    /// Records that the reader has everything before `position`, as far as that was sent.
+    pub(super) fn acknowledge(&self, position: u64) {
+        self.buffer.acknowledge(position);
+        self.taken();
+    }
+
+    fn taken(&self) {
+        if let Some(seat) = &self.seat {
+            seat.taken(self.buffer.dropped_to());
+        }
     }
 
     fn control(&self) -> boxlite::Result<Arc<dyn ExecutionControl>> {
@@ -311,7 +386,7 @@ impl ServedExecution {
 
     /// Passes on that standard input has ended.
     pub(super) async fn end_input(&self) {
-        if self.input.end().is_err() {
+        if self.input.end().await.is_err() {
             self.kill_for_lost_input().await;
         }
     }
@@ -330,12 +405,12 @@ impl ServedExecution {
     /// `Conflict` when it has another client.
     pub(crate) async fn collect(self: &Arc<Self>, most: usize) -> boxlite::Result<CollectedOutput> {
         let attached = self.attach(false).await;
-        let _attached = attached
+        let attached = attached
             .ok_or_else(|| Error::conflict(format!("another client is attached to execution {}", self.id)))?;
         self.end_input().await;
         let mut collected = CollectedOutput::default();
         while let Some(piece) = self.buffer.next().await {
-            self.buffer.passed_on();
+            self.passed_on();
             let OutputPiece::Output(chunk) = piece else { continue };
             let room = most - collected.stdout.len() - collected.stderr.len();
             let (taken, dropped) = chunk.bytes.split_at(chunk.bytes.len().min(room));
@@ -346,6 +421,8 @@ impl ServedExecution {
             };
             stream.extend_from_slice(taken);
         }
+        self.leave(false).await;
+        drop(attached);
         Ok(collected)
     }
 
@@ -377,15 +454,15 @@ impl ServedExecution {
         if instead {
             self.attachment().replaced.cancel();
         }
-        let seat = match Arc::clone(&self.seat).try_lock_owned() {
+        let turn = match Arc::clone(&self.turn).try_lock_owned() {
             Err(_) if instead => {
-                tokio::time::timeout(REPLACE_TIMEOUT, Arc::clone(&self.seat).lock_owned()).await.ok()?
+                tokio::time::timeout(REPLACE_TIMEOUT, Arc::clone(&self.turn).lock_owned()).await.ok()?
             }
             free => free.ok()?,
         };
         let replaced = CancellationToken::new();
         *self.attachment() = Attachment { attached: true, since: Instant::now(), replaced: replaced.clone() };
-        Some(AttachmentGuard { served: Arc::clone(self), replaced, _seat: seat })
+        Some(AttachmentGuard { served: Arc::clone(self), replaced, _turn: turn })
     }
 
     /// Resumes its output after `received` bytes for a new client; false when that output is not here any more.

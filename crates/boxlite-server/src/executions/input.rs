@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use boxlite::GivenInput;
 use boxlite::wire::WINDOW;
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -38,6 +39,15 @@ impl InputProgress {
     }
 }
 
+/// The input of an execution that its box holds: it goes there without a queue here, so that none is lost with this server.
+struct DirectInput(tokio::sync::Mutex<Pin<Box<dyn AsyncWrite + Send>>>);
+
+impl std::fmt::Debug for DirectInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectInput")
+    }
+}
+
 /// Input that was accepted from clients and that the process has not taken yet. It reaches the process even when its
 /// client leaves.
 #[derive(Debug)]
@@ -46,6 +56,7 @@ pub(super) struct ExecutionInput {
     /// Notified when there is something to write.
     more: Notify,
     given: watch::Sender<DeliveredInput>,
+    direct: Option<DirectInput>,
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +81,8 @@ impl ExecutionInput {
         stopped: &CancellationToken,
     ) -> Arc<Self> {
         let given = DeliveredInput { bytes: 0, closed: stdin.is_none() };
-        let input =
-            Arc::new(Self { state: Mutex::default(), more: Notify::new(), given: watch::Sender::new(given) });
+        let given = watch::Sender::new(given);
+        let input = Arc::new(Self { state: Mutex::default(), more: Notify::new(), given, direct: None });
         if let Some(stdin) = stdin {
             let writing = Arc::clone(&input).write(stdin);
             let (input, stopped) = (Arc::clone(&input), stopped.clone());
@@ -81,6 +92,30 @@ impl ExecutionInput {
                 input.given.send_modify(|given| given.closed = true);
             });
         }
+        input
+    }
+
+    /// Passes everything on to the box that holds the execution, which says in `given` what it has, until `stopped` is
+    /// cancelled.
+    pub(super) fn of_held(
+        stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+        mut given: watch::Receiver<GivenInput>,
+        stopped: &CancellationToken,
+    ) -> Arc<Self> {
+        let delivered = |given: GivenInput| DeliveredInput { bytes: given.bytes, closed: given.closed };
+        let first = delivered(*given.borrow_and_update());
+        let input = Arc::new(Self {
+            state: Mutex::default(),
+            more: Notify::new(),
+            given: watch::Sender::new(first),
+            direct: stdin.map(|stdin| DirectInput(tokio::sync::Mutex::new(stdin))),
+        });
+        let (told, stopped) = (Arc::clone(&input), stopped.clone());
+        tokio::spawn(stopped.run_until_cancelled_owned(async move {
+            while given.changed().await.is_ok() {
+                told.given.send_replace(delivered(*given.borrow_and_update()));
+            }
+        }));
         input
     }
 
@@ -113,6 +148,11 @@ impl ExecutionInput {
 
     /// Accepts bytes once there is room for them; bytes that the process no longer takes are dropped.
     pub(super) async fn offer(&self, bytes: Bytes) -> Result<(), InputGap> {
+        if let Some(DirectInput(stdin)) = &self.direct {
+            // Fails once the process takes no more.
+            let _ = stdin.lock().await.write_all(&bytes).await;
+            return Ok(());
+        }
         let mut given = self.given.subscribe();
         loop {
             {
@@ -138,7 +178,11 @@ impl ExecutionInput {
     }
 
     /// Marks the end of the input.
-    pub(super) fn end(&self) -> Result<(), InputGap> {
+    pub(super) async fn end(&self) -> Result<(), InputGap> {
+        if let Some(DirectInput(stdin)) = &self.direct {
+            let _ = stdin.lock().await.shutdown().await;
+            return Ok(());
+        }
         let mut state = self.state();
         if state.broken_off && !state.ended && !self.given.borrow().closed {
             return Err(InputGap);
@@ -190,7 +234,7 @@ mod tests {
         let (mut progress, again) = input.begin();
         let eight = DeliveredInput { bytes: 8, closed: false };
         assert_eq!((progress.next().await, again), (Some(eight), 4));
-        input.end().unwrap();
+        input.end().await.unwrap();
         let mut rest = String::new();
         ours.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "ijkl");
@@ -232,7 +276,7 @@ mod tests {
         input.offer(Bytes::from_static(b"half")).await.unwrap();
         input.break_off();
         assert_eq!(input.offer(Bytes::from_static(b"more")).await, Err(InputGap));
-        assert_eq!(input.end(), Err(InputGap));
+        assert_eq!(input.end().await, Err(InputGap));
         let mut taken = [0; 8];
         assert_eq!(ours.read(&mut taken).await.unwrap(), 4);
         let more = tokio::time::timeout(Duration::from_millis(50), ours.read(&mut taken)).await;

@@ -1,5 +1,11 @@
 //! Executions: commands that clients began, kept with their bounded output until a client attaches.
 //!
+//! # Who keeps them
+//!
+//! The box itself, by its shim, so that they outlive this server and others see them (`held`). A [`ServedExecution`] then lasts
+//! as long as one client is attached through this server, and holds nothing that would be lost with it. A box's main process,
+//! and commands in a box that an older boxlite has started, are kept here.
+//!
 //! # Streams
 //!
 //! [`ServedExecution`] reads a command's output into an `OutputBuffer` and writes its `ExecutionInput` to the process. Both
@@ -8,19 +14,18 @@
 //!
 //! # Limits
 //!
-//! [`Executions`] admits at most [`MAX_EXECUTIONS`] that run or hold output. `reaper` decides when an execution without a
-//! client is signalled, released or dropped; the server's upkeep applies its decisions.
+//! [`Executions`] admits at most [`MAX_EXECUTIONS`] that run or hold output here. [`boxlite::reap_action`] decides when an
+//! execution without a client is signalled, released or dropped; the server's upkeep applies its decisions to those here.
 
 mod buffer;
 mod execution;
+mod held;
 mod input;
-mod reaper;
 mod registry;
 mod session;
 
-pub(crate) use execution::{
-    ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess, UnattendedPolicy,
-};
+pub(crate) use execution::{ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess};
+pub(crate) use held::{BegunExecution, FoundExecution};
 pub(crate) use registry::{Executions, MAX_EXECUTIONS};
 pub(crate) use session::{AttachTerms, serve_client};
 

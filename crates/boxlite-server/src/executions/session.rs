@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxlite::WindowSize;
 use boxlite::wire::{Channel, ClientFrame, PING, ServerFrame};
+use boxlite::{UnattendedPolicy, WindowSize};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 use super::buffer::OutputPiece;
-use super::execution::{AttachmentGuard, ExecutionOutcome, ServedExecution, UnattendedPolicy};
+use super::execution::{AttachmentGuard, ExecutionOutcome, ServedExecution};
 use super::input::{DeliveredInput, InputProgress};
 use crate::websocket::ServerSocket;
 
@@ -82,14 +82,16 @@ pub(crate) async fn serve_client(
             {
                 served.release();
             }
+            served.leave(matches!(end, AttachmentClose::Broken)).await;
             drop(attached);
         }
         AttachmentClose::Send(frame) => {
             let (served, sent) = (Arc::clone(&attached.served), served.buffer.sent_to());
+            served.leave(served.outcome().is_none()).await;
             drop(attached);
             if let Ok(Ok(true)) = tokio::time::timeout(CLOSE_TIMEOUT, close(sink, stream, frame)).await {
                 // The client closed after it had read everything before our close frame.
-                served.buffer.acknowledge(sent);
+                served.acknowledge(sent);
             }
         }
     }
@@ -133,12 +135,13 @@ async fn send_output(
             piece = served.buffer.next() => {
                 let Some(piece) = piece else { break };
                 sink.send(message(piece)).await?;
-                if acknowledges { served.buffer.sent() } else { served.buffer.passed_on() }
+                if acknowledges { served.buffer.sent() } else { served.passed_on() }
                 alive.sign();
             }
         }
     }
     match served.outcome() {
+        Some(_) if served.is_unseated() => Ok(AttachmentClose::Broken),
         Some((ExecutionOutcome::Exited(status), _)) => {
             sink.send(text(&ServerFrame::Exit { exit_code: status.code, reason: status.reason })).await?;
             Ok(AttachmentClose::Send(close_frame(CloseCode::Normal, "")))
@@ -281,7 +284,7 @@ impl AttachedClient<'_> {
             }
             ClientFrame::Ack { output } => {
                 if self.terms.received.is_some() {
-                    self.served.buffer.acknowledge(output);
+                    self.served.acknowledge(output);
                 }
                 Ok(())
             }

@@ -7,13 +7,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use boxlite::{Error, WindowSize};
+use boxlite::{Error, ExecutionState, WindowSize};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
-use crate::executions::{self, AttachTerms, ExecutionOutcome, ExecutionTerms, ServedExecution};
+use crate::executions::{
+    self, AttachTerms, ExecutionOutcome, ExecutionTerms, FoundExecution, ServedExecution,
+};
 use crate::failure::HttpFailure;
 use crate::websocket::WebSocketRequest;
 
@@ -62,6 +64,32 @@ impl PublicExecution {
             attached: served.unattended_since().is_none(),
         }
     }
+
+    /// Shows an execution that its box holds.
+    ///
+    /// One whose client broke off counts as running until that has had time to fetch the rest: clients that see its end look
+    /// no further.
+    fn of_held(state: ExecutionState) -> Self {
+        let end = state.end.filter(|_| !state.interrupted);
+        let status = match &end {
+            None => "running",
+            Some(_) if state.timed_out => "timed_out",
+            Some(_) if state.killed => "killed",
+            Some(_) => "completed",
+        };
+        let began =
+            i64::try_from(state.began_unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let (exit_code, error_message) = end.map_or((None, None), |end| (Some(end.code), end.reason));
+        Self {
+            execution_id: state.id,
+            status,
+            exit_code,
+            started_at: began.unwrap_or(Timestamp::UNIX_EPOCH),
+            duration_ms: exit_code.and(state.duration_ms),
+            error_message,
+            attached: state.attached,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,19 +133,28 @@ async fn status(
     State(app): State<Arc<App>>,
     PathParams((id, execution_id)): ExecutionIds,
 ) -> Result<Response, HttpFailure> {
-    let served = app.executions.find(&id, &execution_id)?;
-    Ok(axum::Json(PublicExecution::of(&served)).into_response())
+    let shown = match app.executions.find_in(&app.runtime, &id, &execution_id).await? {
+        FoundExecution::Held(state) => PublicExecution::of_held(state),
+        FoundExecution::Served(served) => PublicExecution::of(&served),
+    };
+    Ok(axum::Json(shown).into_response())
 }
 
 async fn kill(
     State(app): State<Arc<App>>,
     PathParams((id, execution_id)): ExecutionIds,
 ) -> Result<StatusCode, HttpFailure> {
-    let served = app.executions.find(&id, &execution_id)?;
-    if served.outcome().is_none() {
-        served.kill().await?;
+    match app.executions.find_in(&app.runtime, &id, &execution_id).await? {
+        FoundExecution::Held(state) => {
+            app.runtime.end_execution(&id, &state.id).await.map_err(HttpFailure::of_running)?;
+        }
+        FoundExecution::Served(served) => {
+            if served.outcome().is_none() {
+                served.kill().await?;
+            }
+            served.evict();
+        }
     }
-    served.evict();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -126,10 +163,13 @@ async fn signal(
     PathParams((id, execution_id)): ExecutionIds,
     JsonBody(request): JsonBody<SignalRequest>,
 ) -> Result<StatusCode, HttpFailure> {
-    let served = app.executions.find(&id, &execution_id)?;
+    let found = app.executions.find_in(&app.runtime, &id, &execution_id).await?;
     let signal = boxlite::parse_signal(&request.signal.to_string())?;
-    still_runs(&served)?;
-    served.signal(signal).await?;
+    still_runs(&found)?;
+    match found {
+        FoundExecution::Held(state) => app.runtime.signal_execution(&id, &state.id, signal).await?,
+        FoundExecution::Served(served) => served.signal(signal).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -138,20 +178,28 @@ async fn resize(
     PathParams((id, execution_id)): ExecutionIds,
     JsonBody(request): JsonBody<ResizeRequest>,
 ) -> Result<StatusCode, HttpFailure> {
-    let served = app.executions.find(&id, &execution_id)?;
+    let found = app.executions.find_in(&app.runtime, &id, &execution_id).await?;
     if request.cols == 0 || request.rows == 0 {
         return Err(Error::invalid("a terminal has at least one column and one line").into());
     }
-    still_runs(&served)?;
-    served.resize(WindowSize { rows: request.rows, columns: request.cols }).await?;
+    still_runs(&found)?;
+    let size = WindowSize { rows: request.rows, columns: request.cols };
+    match found {
+        FoundExecution::Held(ExecutionState { id: execution, tty: false, .. }) => {
+            return Err(Error::conflict(format!("execution {execution} has no terminal to resize")).into());
+        }
+        FoundExecution::Held(state) => app.runtime.resize_execution(&id, &state.id, size).await?,
+        FoundExecution::Served(served) => served.resize(size).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn still_runs(served: &ServedExecution) -> Result<(), HttpFailure> {
-    match served.outcome() {
-        None => Ok(()),
-        Some(_) => Err(Error::conflict(format!("execution {} has ended", served.id)).into()),
-    }
+fn still_runs(found: &FoundExecution) -> Result<(), HttpFailure> {
+    let (id, ended) = match found {
+        FoundExecution::Held(state) => (&state.id, state.end.is_some()),
+        FoundExecution::Served(served) => (&served.id, served.outcome().is_some()),
+    };
+    if ended { Err(Error::conflict(format!("execution {id} has ended")).into()) } else { Ok(()) }
 }
 
 async fn attach(
@@ -160,8 +208,9 @@ async fn attach(
     QueryParams(query): QueryParams<AttachParams>,
     upgrade: Upgrade,
 ) -> Result<Response, HttpFailure> {
-    let served = app.executions.find_for_client(&id, &execution_id)?;
-    connect(&app, served, query.terms()?, upgrade?).await
+    let (terms, upgrade) = (query.terms()?, upgrade?);
+    let served = app.executions.attach_in(&app.runtime, &id, &execution_id, terms).await?;
+    connect(&app, served, terms, upgrade).await
 }
 
 /// Attaches to a box's main process through an execution of its own, as the public API does.
@@ -202,8 +251,13 @@ async fn connect(
         let message = format!("the output of execution {} after {received} bytes is not here", served.id);
         return Err(Error::conflict(message).into());
     }
-    let (sessions, closing) = (app.sessions.clone(), app.closing.clone());
+    let (sessions, closing, served) =
+        (app.sessions.clone(), app.closing.clone(), Arc::clone(&app.executions));
     Ok(upgrade.accept(move |socket| {
-        sessions.track_future(executions::serve_client(socket, attached, terms, closing))
+        sessions.track_future(async move {
+            let execution = Arc::clone(&attached.served);
+            executions::serve_client(socket, attached, terms, closing).await;
+            served.leave_to_box(&execution);
+        })
     }))
 }

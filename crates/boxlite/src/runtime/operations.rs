@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use boxlite_types::gc::Explanation;
 use boxlite_types::{
-    Activity, Adoption, ArchiveFormat, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption,
-    CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExitStatus, FileChange, GcOptions,
-    GcReport, GuestProcesses, HistoryEntry, HostInfo, Image, ListOptions, LogLine, LogOptions, Login,
-    ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, RestoreOptions, Result, Snapshot,
-    SnapshotOptions, StopOptions, UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune,
+    Activity, Adoption, ArchiveFormat, AttachedExecution, BoxInfo, BoxOptions, CloneOptions, CommitOptions,
+    Consumption, CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExecutionState, ExitStatus,
+    FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry, HoldTerms, HostInfo, Image, ListOptions,
+    LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions,
+    RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions, UpdateOptions, Usage,
+    VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -448,6 +449,49 @@ box_operations! {
         /// # Errors
         /// `NotFound` for a snapshot that the box does not have.
         async fn remove_snapshot(&self, name: &str) -> Result<()>;
+    }
+}
+
+box_operations! {
+    /// Commands of one box that the box itself holds, so that their clients, servers among them, may come and go.
+    ///
+    /// The box keeps a command's status for five minutes after its end, and its output until a reader has acknowledged it:
+    /// a command that nobody reads blocks as on a pipe, until it is hung up or released as its terms say. All of it is gone
+    /// when the box stops.
+    ///
+    /// Besides its own errors, each of these fails with `NotFound` for an execution that the box does not hold,
+    /// `Unsupported` for a box that an older boxlite has started and on a remote runtime.
+    trait BoxExecutions {
+        /// Begins a command under the id `execution`, a word that the caller has chosen; returns once its process runs or
+        /// could not be run. If there is one of that id, it is left as it is: asking again is safe.
+        ///
+        /// # Errors
+        /// `Conflict` when the box is not running; `Busy` when it holds as much as it may.
+        async fn begin_execution(&self, execution: &str, options: ExecOptions, terms: HoldTerms) -> Result<ExecutionState>;
+
+        /// Describes an execution.
+        async fn execution(&self, execution: &str) -> Result<ExecutionState>;
+
+        /// Lists the executions, the one begun last first.
+        async fn executions(&self) -> Result<Vec<ExecutionState>>;
+
+        /// Attaches to an execution, as its only client.
+        ///
+        /// # Errors
+        /// `Conflict` when another client is attached, or the output from the wanted position on is not held any more.
+        async fn attach_execution(&self, execution: &str, options: SeatOptions) -> Result<AttachedExecution>;
+
+        /// Sends a signal to the process of an execution; one that has ended ignores it.
+        ///
+        /// # Errors
+        /// `Unavailable` when the guest does not answer within some seconds; the signal may still arrive.
+        async fn signal_execution(&self, execution: &str, signal: i32) -> Result<()>;
+
+        /// Resizes the terminal of an execution.
+        async fn resize_execution(&self, execution: &str, size: WindowSize) -> Result<()>;
+
+        /// Kills an execution if it runs, and marks it as hidden.
+        async fn end_execution(&self, execution: &str) -> Result<()>;
     }
 }
 

@@ -100,6 +100,11 @@ impl BufferState {
 }
 
 impl OutputBuffer {
+    /// A buffer whose first byte is at `position`.
+    pub(super) fn at(position: u64) -> Self {
+        Self { state: Mutex::new(BufferState { position, ..BufferState::default() }), ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, BufferState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,6 +208,11 @@ impl OutputBuffer {
     pub(super) fn acknowledge(&self, position: u64) {
         self.state().drop_before(position);
         self.room.notify_one();
+    }
+
+    /// Returns the position before which output was dropped.
+    pub(super) fn dropped_to(&self) -> u64 {
+        self.state().position
     }
 
     /// Tells whether nothing waits.

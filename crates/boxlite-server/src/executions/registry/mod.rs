@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use boxlite::{BoxInfo, Error, Execution};
+use boxlite::{BoxInfo, Error, Execution, ReapAction, reap_action};
 use tokio::time::{Instant, timeout};
 
 use super::execution::{ExecutionTerms, ServedExecution, Traffic};
-use super::reaper::{ReapAction, action};
 use crate::failure::HttpFailure;
 
 /// Executions that run or hold output that no client has fetched yet.
@@ -105,22 +104,37 @@ impl Executions {
     }
 
     /// Finds the execution `id` of the box that `wanted` (a name, an id or the beginning of one) means.
+    #[cfg(test)]
     pub(crate) fn find(&self, wanted: &str, id: &str) -> Result<Arc<ServedExecution>, HttpFailure> {
         let served = self.find_for_client(wanted, id)?;
         if served.is_evicted() { Err(unknown(wanted, id)) } else { Ok(served) }
     }
 
-    /// The same for a client that wants to attach, which a request to kill the execution may have overtaken.
-    pub(crate) fn find_for_client(
-        &self,
-        wanted: &str,
-        id: &str,
-    ) -> Result<Arc<ServedExecution>, HttpFailure> {
+    fn find_for_client(&self, wanted: &str, id: &str) -> Result<Arc<ServedExecution>, HttpFailure> {
         let found = self.served().get(id).cloned();
         let of_box = |served: &Arc<ServedExecution>| {
             served.box_name == wanted || (!wanted.is_empty() && served.box_id.starts_with(wanted))
         };
         found.filter(of_box).filter(|served| !served.is_released()).ok_or_else(|| unknown(wanted, id))
+    }
+
+    /// Finds the execution `id` of the box that `wanted` means, where nobody else than this server knows of it.
+    pub(super) fn find_own(&self, wanted: &str, id: &str) -> Option<Arc<ServedExecution>> {
+        self.find_for_client(wanted, id).ok().filter(|served| !served.is_held())
+    }
+
+    /// Keeps an execution that a client is attached to through this server.
+    pub(super) fn insert(&self, served: &Arc<ServedExecution>) {
+        self.served().insert(served.id.clone(), Arc::clone(served));
+    }
+
+    /// Drops an execution whose client has left, unless nobody else can say how it ended.
+    pub(crate) fn leave_to_box(&self, served: &Arc<ServedExecution>) {
+        let mut executions = self.served();
+        let is_this = executions.get(&served.id).is_some_and(|found| Arc::ptr_eq(found, served));
+        if is_this && (served.is_held() || served.is_unseated()) {
+            executions.remove(&served.id);
+        }
     }
 
     /// Drops an execution; an attached client stays until its end.
@@ -159,8 +173,14 @@ impl Executions {
                 self.forget(&served);
                 continue;
             }
-            let ended = served.outcome().map(|(_, at)| at);
-            match action(served.terms.unattended, served.unattended_since(), ended, last, now) {
+            if served.is_held() {
+                // Its box decides.
+                continue;
+            }
+            let since = |at: Instant| at.saturating_duration_since(served.began);
+            let ended = served.outcome().map(|(_, at)| since(at));
+            let left = served.unattended_since().map(since);
+            match reap_action(served.terms.unattended, left, ended, since(last), since(now)) {
                 ReapAction::Keep => {}
                 ReapAction::Signal(signal) => {
                     let taken = async move { timeout(SIGNAL_TIMEOUT, served.signal(signal)).await };
@@ -193,8 +213,8 @@ impl Executions {
     }
 }
 
-fn unknown(wanted: &str, id: &str) -> HttpFailure {
-    Error::not_found(format!("this server knows no execution {id:?} of box {wanted:?}")).into()
+pub(super) fn unknown(wanted: &str, id: &str) -> HttpFailure {
+    Error::not_found(format!("there is no execution {id:?} of box {wanted:?}")).into()
 }
 
 /// Returns since when it has been over without a client.

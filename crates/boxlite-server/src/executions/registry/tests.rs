@@ -1,11 +1,11 @@
 use async_trait::async_trait;
 use axum::response::IntoResponse;
-use boxlite::{ExecutionControl, ExitStatus, OutputChunk, OutputStream, WindowSize};
+use boxlite::{ExecutionControl, ExitStatus, OutputChunk, OutputStream, UnattendedPolicy, WindowSize};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::super::execution::{ServedProcess, UnattendedPolicy};
+use super::super::execution::ServedProcess;
 use super::*;
 
 /// A command that runs until it is cancelled.

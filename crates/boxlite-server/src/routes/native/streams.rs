@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use boxlite::wire::ExecutionCreated;
-use boxlite::{Error, ExecOptions, LogOptions};
+use boxlite::{Error, ExecOptions, LogOptions, UnattendedPolicy};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
-use crate::executions::{ExecutionTerms, ServedProcess, UnattendedPolicy};
+use crate::executions::{ExecutionTerms, ServedProcess};
 use crate::failure::HttpFailure;
 use crate::progress;
 
@@ -50,15 +50,13 @@ pub(super) async fn exec(
     JsonBody(options): JsonBody<ExecOptions>,
 ) -> Result<CreatedExecution, HttpFailure> {
     let info = app.runtime.inspect(&id).await?;
-    let permit = app.executions.take_permit()?;
     let terms = ExecutionTerms {
         unattended: UnattendedPolicy::Release,
         limit: None,
         process: ServedProcess::Command { tty: options.tty.is_some() },
     };
-    let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
-    let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
-    Ok((StatusCode::CREATED, Json(served.created(started))))
+    let begun = app.executions.begin_in(&app.runtime, &info, options, terms).await?;
+    Ok((StatusCode::CREATED, Json(begun.created())))
 }
 
 pub(super) async fn attach(

@@ -119,7 +119,7 @@ impl MetricsSnapshot<'_> {
         page.one(
             "boxlite_executions",
             "gauge",
-            "Commands that run through this server.",
+            "Commands that clients are attached to through this server.",
             &[],
             self.executions,
         );

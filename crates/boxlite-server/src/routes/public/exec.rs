@@ -11,13 +11,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use boxlite::{Error, ExecOptions, WindowSize};
+use boxlite::{Error, ExecOptions, UnattendedPolicy, WindowSize};
 use serde::{Deserialize, Serialize};
 
 use super::{bodies, boxes};
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
-use crate::executions::{ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess, UnattendedPolicy};
+use crate::executions::{
+    AttachTerms, BegunExecution, ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess,
+};
 use crate::failure::HttpFailure;
 
 /// The size of a terminal until its client sets another.
@@ -105,26 +107,39 @@ pub(super) async fn exec(
         process: ServedProcess::Command { tty: options.tty.is_some() },
     };
     let info = app.runtime.inspect(&id).await?;
-    let permit = app.executions.take_permit()?;
     let info = boxes::run(&app, info).await?;
-    let execution = app.runtime.exec(&info.id, options).await.map_err(HttpFailure::of_running)?;
-    let (served, started) = app.executions.begin(permit, &info, execution, terms).await?;
-    let location = format!("/v1/boxes/{}/executions/{}", info.id, served.id);
-    if !started {
-        let reason = match served.ended().await {
-            Some(ExecutionOutcome::Exited(status)) => status.reason,
-            Some(ExecutionOutcome::Broken(error)) => Some(error.message),
-            None => None,
+    let begun = app.executions.begin_in(&app.runtime, &info, options, terms).await?;
+    let created = begun.created();
+    if !created.started {
+        let reason = match begun {
+            BegunExecution::Held(state) => state.end.and_then(|end| end.reason),
+            BegunExecution::Served(served, _) => {
+                let outcome = served.ended().await;
+                app.executions.forget(&served);
+                match outcome {
+                    Some(ExecutionOutcome::Exited(status)) => status.reason,
+                    Some(ExecutionOutcome::Broken(error)) => Some(error.message),
+                    None => None,
+                }
+            }
         };
-        app.executions.forget(&served);
         return Err(HttpFailure::not_started(
             reason.unwrap_or_else(|| "the command could not be started".into()),
         ));
     }
     if query.wait {
-        return Ok(Json(finished(&served).await?).into_response());
+        let served = match begun {
+            BegunExecution::Held(state) => {
+                let terms = AttachTerms { with_stdin: true, received: None };
+                app.executions.attach_in(&app.runtime, &info.id, &state.id, terms).await?
+            }
+            BegunExecution::Served(served, _) => served,
+        };
+        let finished = finished(&served).await;
+        app.executions.leave_to_box(&served);
+        return Ok(Json(finished?).into_response());
     }
-    let created = served.created(started);
+    let location = format!("/v1/boxes/{}/executions/{}", info.id, created.execution_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)).into_response())
 }
 

@@ -3,6 +3,7 @@
 //! Each exec, attach or request has a connection of its own, which is how a shim tells that its asker has gone.
 
 mod copy;
+mod executions;
 mod freeze;
 mod holder;
 mod session;
@@ -366,6 +367,9 @@ fn refusal(kind: ShimError, message: String) -> Error {
         ShimError::NotRunning => ErrorKind::Conflict,
         ShimError::Invalid => ErrorKind::InvalidInput,
         ShimError::Vm => ErrorKind::Io,
+        ShimError::Unknown => ErrorKind::NotFound,
+        ShimError::Conflict => ErrorKind::Conflict,
+        ShimError::TooMany => ErrorKind::Busy,
     };
     Error::new(kind, message)
 }

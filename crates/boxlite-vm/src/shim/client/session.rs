@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use boxlite_home::BoxPaths;
 use boxlite_proto::{
-    Frame, Op, OpEvent, ProcessExit, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize,
+    Frame, GivenInput, Op, OpEvent, ProcessExit, ReceiveWindow, ShimReply, ShimRequest, Stream, WinSize,
 };
 use boxlite_types::{
     Error, Execution, ExecutionControl, ExitStatus, OutputChunk, OutputStream, Result, WindowSize,
@@ -83,23 +83,41 @@ pub(super) struct Session {
 impl Session {
     /// Starts listening to the operation `channel`, which `connection` was opened with.
     pub(super) fn start(connection: ShimConnection, channel: u32) -> Self {
-        Self::listen(connection, channel, None, None)
+        Self::listen(connection, channel, None, None, None)
+    }
+
+    /// The same for the seat of an execution that was given `input`, with `queued` bytes of its window in use.
+    pub(super) fn seated(connection: ShimConnection, channel: u32, input: GivenInput, queued: u32) -> Self {
+        Self::listen(connection, channel, None, None, Some((input, queued)))
     }
 
     /// The same for the main process of the box at `log`, asked for from position `from` on: what the connection did
     /// not bring before the box ended is read from its log.
     pub(super) fn attach(connection: ShimConnection, channel: u32, from: Option<u64>, log: BoxPaths) -> Self {
-        Self::listen(connection, channel, from, Some(log))
+        Self::listen(connection, channel, from, Some(log), None)
     }
 
-    fn listen(connection: ShimConnection, channel: u32, from: Option<u64>, log: Option<BoxPaths>) -> Self {
+    fn listen(
+        connection: ShimConnection,
+        channel: u32,
+        from: Option<u64>,
+        log: Option<BoxPaths>,
+        seat: Option<(GivenInput, u32)>,
+    ) -> Self {
         let sink = connection.sink.clone();
         let (chunks, receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = watch::channel(None);
         let (started, started_receiver) = watch::channel(false);
-        let input = StdinWriter::new(channel);
+        let (given, queued) = seat.unwrap_or_default();
+        let input = StdinWriter::new(channel, queued);
+        if given.closed {
+            input.close();
+        }
+        let (given, given_receiver) = watch::channel(given);
+        let (left, left_receiver) = watch::channel(false);
+        let seat = seat.map(|_| SeatListener { given, left });
         let listener =
-            Listener { connection, input: input.clone(), chunks, started, position: None, from, log };
+            Listener { connection, input: input.clone(), chunks, started, position: None, from, log, seat };
         tokio::spawn(listener.listen(ended));
         Self {
             output: Output {
@@ -109,7 +127,14 @@ impl Session {
                 windows: [Stream::Stdout, Stream::Stderr].map(|stream| ReceiveWindow::new(channel, stream)),
             },
             stdin: StdinSink::new(channel, sink.clone(), input),
-            control: Control { channel, sink, started: started_receiver, ended: ended_receiver },
+            control: Control {
+                channel,
+                sink,
+                started: started_receiver,
+                ended: ended_receiver,
+                given: given_receiver,
+                left: left_receiver,
+            },
         }
     }
 
@@ -144,11 +169,33 @@ struct Listener {
     from: Option<u64>,
     /// The box whose log has what the connection does not bring.
     log: Option<BoxPaths>,
+    /// What is told to the client in the seat of an execution.
+    seat: Option<SeatListener>,
+}
+
+struct SeatListener {
+    given: watch::Sender<GivenInput>,
+    /// Told once the seat is free.
+    left: watch::Sender<bool>,
+}
+
+impl SeatListener {
+    fn hear(&self, reply: &ShimReply) {
+        match reply {
+            ShimReply::InputGiven { input, .. } => {
+                self.given.send_replace(*input);
+            }
+            ShimReply::Done => {
+                self.left.send_replace(true);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Listener {
     async fn listen(self, ended: watch::Sender<Option<StreamEnd>>) {
-        let Self { connection, input, chunks, started, mut position, from, log } = self;
+        let Self { connection, input, chunks, started, mut position, from, log, seat } = self;
         let ShimConnection { sink, mut frames } = connection;
         drop(sink);
         let end = loop {
@@ -162,6 +209,9 @@ impl Listener {
                     Ok(reply) => {
                         if let ShimReply::Event(OpEvent::Started { .. }) = &reply {
                             started.send_replace(true);
+                        }
+                        if let Some(seat) = &seat {
+                            seat.hear(&reply);
                         }
                         if let Some(end) = judge(reply, &mut position, &chunks) {
                             break end;
@@ -190,6 +240,16 @@ impl Listener {
         // The end is known before the output's end is seen, so that reading to the end and then asking never waits.
         let _ = ended.send(Some(end));
         drop(chunks);
+        if let Some(seat) = seat {
+            // The seat may be left after the end as well.
+            while let Ok(Some(frame)) = frames.next().await {
+                if let Frame::Control(payload) = frame
+                    && let Ok(reply) = Frame::parse_control(&payload)
+                {
+                    seat.hear(&reply);
+                }
+            }
+        }
     }
 }
 
@@ -250,7 +310,17 @@ fn judge(
             *position = Some(now);
             None
         }
-        ShimReply::Event(_) | ShimReply::Hello { .. } | ShimReply::Status(_) | ShimReply::Done => None,
+        ShimReply::ExecutionEnded { end, .. } => {
+            Some(StreamEnd::Process(ExitStatus { code: end.code, reason: end.reason }))
+        }
+        ShimReply::Event(_)
+        | ShimReply::Hello { .. }
+        | ShimReply::Status(_)
+        | ShimReply::Done
+        | ShimReply::Execution(_)
+        | ShimReply::Executions(_)
+        | ShimReply::ExecutionAttached { .. }
+        | ShimReply::InputGiven { .. } => None,
     }
 }
 
@@ -301,6 +371,10 @@ pub(super) struct Control {
     sink: FrameSink,
     started: watch::Receiver<bool>,
     ended: watch::Receiver<Option<StreamEnd>>,
+    /// What an execution was given of its input.
+    given: watch::Receiver<GivenInput>,
+    /// Whether the seat of an execution is free.
+    left: watch::Receiver<bool>,
 }
 
 impl Control {
@@ -323,6 +397,21 @@ impl Control {
             StreamEnd::Failed(error) => Err(error),
             StreamEnd::Process(_) | StreamEnd::Copied(_) => Ok(false),
         }
+    }
+
+    /// Where requests go.
+    pub(super) fn sink(&self) -> &FrameSink {
+        &self.sink
+    }
+
+    /// What the execution was given of its input, as that changes.
+    pub(super) fn given(&self) -> watch::Receiver<GivenInput> {
+        self.given.clone()
+    }
+
+    /// Waits until the seat is free, or the shim gone.
+    pub(super) async fn left(&self) {
+        let _ = self.left.clone().wait_for(|left| *left).await;
     }
 
     fn ask(&self, op: Op) -> Result<()> {

@@ -22,8 +22,10 @@ struct State {
 }
 
 impl StdinWriter {
-    pub(super) fn new(channel: u32) -> Self {
-        let window = SendWindow::new(channel, Stream::Stdin);
+    /// The input of `channel`, with `used` bytes of its window in use.
+    pub(super) fn new(channel: u32, used: u32) -> Self {
+        let mut window = SendWindow::new(channel, Stream::Stdin);
+        window.sent((used as usize).min(window.available()));
         Self(Arc::new(Mutex::new(State { window, closed: false, waiting: None })))
     }
 

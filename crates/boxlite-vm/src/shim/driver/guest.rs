@@ -4,6 +4,7 @@ use boxlite_proto::{
     CLOCK, DISKS, Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
 };
 
+use super::executions::FIRST_HELD;
 use super::{Driver, DriverPhase, GuestInput};
 
 impl Driver {
@@ -21,6 +22,9 @@ impl Driver {
                 self.main.output(stream, bytes, &self.guest)?;
             }
             frame if frame.channel() == Some(MAIN_CHANNEL) => self.main.guest_frame(&frame, &self.guest)?,
+            frame if frame.channel().is_some_and(|channel| channel >= FIRST_HELD) => {
+                self.executions.guest_frame(frame, &self.guest)?;
+            }
             frame => self.ops.guest_frame(frame)?,
         }
         Ok(())
@@ -47,6 +51,7 @@ impl Driver {
             FromGuest::BootFailed { reason } => self.fail(reason),
             FromGuest::Down => self.guest_is_down(),
             FromGuest::Event(event) if event.id() == MAIN_CHANNEL => self.main_event(&event),
+            FromGuest::Event(event) if event.id() >= FIRST_HELD => self.executions.event(event),
             FromGuest::Event(event) => self.ops.event(event),
         }
     }

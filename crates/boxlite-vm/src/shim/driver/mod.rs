@@ -5,6 +5,7 @@
 
 mod clock;
 mod disk;
+mod executions;
 mod growth;
 mod guest;
 mod idle;
@@ -26,6 +27,7 @@ use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
 use clock::ClockWatch;
 use disk::{ActiveDisk, SwitchOutcome};
+use executions::HeldExecutions;
 use idle::{BoxUse, IdleWatch};
 use main_process::{ClientId, MainRun};
 use ops::Ops;
@@ -117,6 +119,7 @@ pub(super) struct Driver {
     /// Processes that the guest's kernel killed for want of memory until the main process ended.
     memory_kills: u32,
     ops: Ops,
+    executions: HeldExecutions,
     clients: HashMap<ClientId, Client>,
     /// When a client was last connected.
     visited: Instant,
@@ -190,6 +193,7 @@ impl Driver {
             main: MainRun::new(log),
             memory_kills: 0,
             ops: Ops::new(),
+            executions: HeldExecutions::new(),
             clients: HashMap::new(),
             visited: Instant::now(),
             vcpus,
@@ -317,6 +321,7 @@ impl Driver {
         }
         self.main.tick(&self.guest);
         self.follow_clock();
+        self.executions.tick(Instant::now(), &self.guest);
         self.drop_clients_that_do_not_read();
         self.end_unattended_maintenance();
         self.stop_unused();
@@ -328,6 +333,7 @@ impl Driver {
             engaged: !matches!(self.phase, DriverPhase::Running)
                 || self.main.has_client()
                 || self.ops.have_asker()
+                || self.executions.are_in_use()
                 || !self.vcpus.may_run(),
             frames: self.network.as_ref().map_or(0, |counts| counts.from_guest() + counts.to_guest()),
             cpu: idle::cpu_time(self.vm_pid),
@@ -388,7 +394,9 @@ impl Driver {
     fn forget(&mut self, id: ClientId) {
         if self.clients.remove(&id).is_some() {
             self.main.detach(id, &self.guest);
-            self.ops.abandon(id, &self.guest, !self.vcpus.may_run());
+            let paused = !self.vcpus.may_run();
+            self.ops.abandon(id, &self.guest, paused);
+            self.executions.client_lost(id, &self.guest, paused);
         }
     }
 

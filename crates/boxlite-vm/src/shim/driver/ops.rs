@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use boxlite_proto::{Frame, MAIN_CHANNEL, Op, OpEvent, ProtoError, ShimReply, Stream, ToGuest, WINDOW};
 
+use super::executions::FIRST_HELD;
 use super::main_process::ClientId;
 use crate::shim::sink::FrameSink;
 
@@ -126,7 +127,7 @@ impl Ops {
     fn free_number(&mut self) -> u32 {
         loop {
             let number = self.next;
-            self.next = self.next.checked_add(1).unwrap_or(MAIN_CHANNEL + 1);
+            self.next = if number + 1 < FIRST_HELD { number + 1 } else { MAIN_CHANNEL + 1 };
             if !self.by_guest.contains_key(&number) {
                 return number;
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use boxlite_proto::{
-    Frame, MAIN_CHANNEL, MainState, Op, PROTOCOL_VERSION, ProtoError, ShimError, ShimReply, ShimRequest,
-    ShimStatus, ToGuest,
+    EXECUTIONS, Frame, MAIN_CHANNEL, MainState, Op, PROTOCOL_VERSION, ProtoError, ShimError, ShimReply,
+    ShimRequest, ShimStatus, ToGuest,
 };
 
 use super::main_process::ClientId;
@@ -27,6 +27,9 @@ impl Driver {
             frame => match frame.channel() {
                 Some(channel) if self.main.is_attached(id, channel) => {
                     self.main.client_frame(id, frame, &self.guest)
+                }
+                Some(channel) if self.executions.is_attached(id, channel) => {
+                    self.executions.client_frame(id, frame, &self.guest)
                 }
                 _ => self.ops.client_frame(id, frame, &self.guest),
             },
@@ -85,11 +88,22 @@ impl Driver {
                 self.look_at_space();
                 self.reply(id, &ShimReply::Done);
             }
+            request @ (ShimRequest::Begin { .. }
+            | ShimRequest::Inspect { .. }
+            | ShimRequest::ListExecutions
+            | ShimRequest::AttachExecution { .. }
+            | ShimRequest::Taken { .. }
+            | ShimRequest::LeaveExecution { .. }
+            | ShimRequest::ReleaseExecution { .. }
+            | ShimRequest::SignalExecution { .. }
+            | ShimRequest::EndExecution { .. }
+            | ShimRequest::ResizeExecution { .. }) => self.execution_request(id, request),
         }
     }
 
     fn hello(&mut self, id: ClientId, version: u32) {
-        self.reply(id, &ShimReply::Hello { version: PROTOCOL_VERSION });
+        let abilities = vec![EXECUTIONS.to_owned()];
+        self.reply(id, &ShimReply::Hello { version: PROTOCOL_VERSION, abilities });
         if version == PROTOCOL_VERSION {
             if let Some(client) = self.clients.get_mut(&id) {
                 client.greeted = true;

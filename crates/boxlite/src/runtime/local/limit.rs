@@ -9,7 +9,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 
 /// The exit status of a command that exceeded its limit: that of coreutils' `timeout`.
-const TIMED_OUT: i32 = 124;
+pub(super) const TIMED_OUT: i32 = 124;
 
 /// How long a killed command may take to end before its caller is told that it may run on.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);

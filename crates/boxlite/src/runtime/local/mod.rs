@@ -5,6 +5,7 @@
 mod attending;
 mod boxes;
 mod changes;
+mod executions;
 mod exit;
 mod files;
 mod guard;

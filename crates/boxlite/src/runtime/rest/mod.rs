@@ -1,6 +1,7 @@
 //! The backend that asks a server: every operation is one request of [`boxlite_types::wire`]'s native dialect.
 
 mod execution;
+mod executions;
 mod failure;
 mod files;
 mod http;

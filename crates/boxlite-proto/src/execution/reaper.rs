@@ -2,52 +2,56 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use super::UnattendedPolicy;
 
-use super::execution::UnattendedPolicy;
-
-/// How long a public client may stay away, and how long an ended execution is kept.
-const UNATTENDED_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client may stay away, and how long an ended execution is kept.
+pub const KEPT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a command that would keep running waits for a client that lost its connection.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between HUP, TERM, KILL and giving up.
 const SIGNAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The step that the reaper takes with an execution.
+/// The step to take with an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReapAction {
+pub enum ReapAction {
+    /// None.
     Keep,
+    /// Send this signal.
     Signal(i32),
+    /// Forget it; a command that runs is released.
     Drop,
 }
 
-/// Decides at `now`, after the last decision at `last`, about an execution without a client since `unattended` that ended
-/// at `ended`.
-pub(super) fn action(
+/// Decides about an execution without a client since `unattended` that ended at `ended`; the last decision was made at
+/// `last`, this one is made at `now`. All times count from the same beginning; `unattended` is `None` while a client is
+/// attached.
+pub fn reap_action(
     policy: UnattendedPolicy,
-    unattended: Option<Instant>,
-    ended: Option<Instant>,
-    last: Instant,
-    now: Instant,
+    unattended: Option<Duration>,
+    ended: Option<Duration>,
+    last: Duration,
+    now: Duration,
 ) -> ReapAction {
     let Some(unattended) = unattended else { return ReapAction::Keep };
-    let passed = |since: Instant, after: Duration| now.duration_since(since) >= after;
+    let passed = |since: Duration, after: Duration| now.saturating_sub(since) >= after;
     if let Some(ended) = ended {
         let since = ended.max(unattended);
-        return if passed(since, UNATTENDED_TIMEOUT) { ReapAction::Drop } else { ReapAction::Keep };
+        return if passed(since, KEPT_TIMEOUT) { ReapAction::Drop } else { ReapAction::Keep };
     }
-    if policy == UnattendedPolicy::Release {
-        return if passed(unattended, RELEASE_TIMEOUT) { ReapAction::Drop } else { ReapAction::Keep };
+    match policy {
+        UnattendedPolicy::HangUp => {}
+        UnattendedPolicy::Release if passed(unattended, RELEASE_TIMEOUT) => return ReapAction::Drop,
+        UnattendedPolicy::Release | UnattendedPolicy::Discard => return ReapAction::Keep,
     }
-    if passed(unattended, UNATTENDED_TIMEOUT + 3 * SIGNAL_INTERVAL) {
+    if passed(unattended, KEPT_TIMEOUT + 3 * SIGNAL_INTERVAL) {
         return ReapAction::Drop;
     }
     // Each signal is sent once, by the first decision after its moment.
     let due = |after: Duration| passed(unattended, after) && unattended + after > last;
     let stages = [
-        (UNATTENDED_TIMEOUT + 2 * SIGNAL_INTERVAL, libc::SIGKILL),
-        (UNATTENDED_TIMEOUT + SIGNAL_INTERVAL, libc::SIGTERM),
-        (UNATTENDED_TIMEOUT, libc::SIGHUP),
+        (KEPT_TIMEOUT + 2 * SIGNAL_INTERVAL, SIGKILL),
+        (KEPT_TIMEOUT + SIGNAL_INTERVAL, SIGTERM),
+        (KEPT_TIMEOUT, SIGHUP),
     ];
     stages
         .into_iter()
@@ -55,17 +59,20 @@ pub(super) fn action(
         .map_or(ReapAction::Keep, |(_, signal)| ReapAction::Signal(signal))
 }
 
+const SIGHUP: i32 = 1;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Returns what happens to an execution that is unattended from second 7 on, in steps of five seconds.
     fn story(policy: UnattendedPolicy, ended: Option<u64>) -> Vec<(u64, ReapAction)> {
-        let zero = Instant::now();
-        let at = |second: u64| zero + Duration::from_secs(second);
+        let at = Duration::from_secs;
         let mut story = Vec::new();
         for second in (10..1000).step_by(5) {
-            let action = action(policy, Some(at(7)), ended.map(at), at(second - 5), at(second));
+            let action = reap_action(policy, Some(at(7)), ended.map(at), at(second - 5), at(second));
             if action != ReapAction::Keep {
                 story.push((second, action));
             }
@@ -87,17 +94,20 @@ mod tests {
         ];
         assert_eq!(story(UnattendedPolicy::HangUp, None), signals);
         assert_eq!(story(UnattendedPolicy::Release, None), [(70, ReapAction::Drop)]);
+        assert_eq!(story(UnattendedPolicy::Discard, None), []);
     }
 
     #[test]
     fn an_ended_command_is_kept_for_a_while() {
-        for policy in [UnattendedPolicy::HangUp, UnattendedPolicy::Release] {
+        for policy in [UnattendedPolicy::HangUp, UnattendedPolicy::Release, UnattendedPolicy::Discard] {
             assert_eq!(story(policy, Some(100)), [(400, ReapAction::Drop)]);
         }
-        let now = Instant::now();
+        let now = Duration::from_secs(1000);
+        let later = now + 10 * KEPT_TIMEOUT;
         assert_eq!(
-            action(UnattendedPolicy::HangUp, None, Some(now), now, now + 10 * UNATTENDED_TIMEOUT),
-            ReapAction::Keep
+            reap_action(UnattendedPolicy::HangUp, None, Some(now), now, later),
+            ReapAction::Keep,
+            "a client is attached"
         );
     }
 }
