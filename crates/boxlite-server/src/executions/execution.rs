@@ -133,6 +133,9 @@ pub(crate) struct CollectedOutput {
     pub(crate) dropped: u64,
 }
 
+/// How long a process may take to read the input that was accepted for it here, once its client has left.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a replaced client may take to leave.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -348,7 +351,9 @@ impl ServedExecution {
     /// connection broke.
     pub(crate) async fn leave(&self, broke: bool) {
         if let Some(seat) = &self.seat {
-            seat.leave(broke).await;
+            // What was accepted still reaches the box; a client that resumes sends again what it does not hear of.
+            let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.input.drained()).await.is_ok();
+            seat.leave(broke || !drained).await;
         }
     }
 
@@ -386,7 +391,7 @@ impl ServedExecution {
 
     /// Passes on that standard input has ended.
     pub(super) async fn end_input(&self) {
-        if self.input.end().await.is_err() {
+        if self.input.end().is_err() {
             self.kill_for_lost_input().await;
         }
     }

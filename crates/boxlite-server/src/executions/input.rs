@@ -39,15 +39,6 @@ impl InputProgress {
     }
 }
 
-/// The input of an execution that its box holds: it goes there without a queue here, so that none is lost with this server.
-struct DirectInput(tokio::sync::Mutex<Pin<Box<dyn AsyncWrite + Send>>>);
-
-impl std::fmt::Debug for DirectInput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DirectInput")
-    }
-}
-
 /// Input that was accepted from clients and that the process has not taken yet. It reaches the process even when its
 /// client leaves.
 #[derive(Debug)]
@@ -56,7 +47,10 @@ pub(super) struct ExecutionInput {
     /// Notified when there is something to write.
     more: Notify,
     given: watch::Sender<DeliveredInput>,
-    direct: Option<DirectInput>,
+    /// Notified when something was written, and at the end.
+    written: Notify,
+    /// Its box says what it was given; otherwise that is what was written.
+    confirmed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +61,8 @@ struct InputState {
     ended: bool,
     /// Bytes may be missing after those that were accepted.
     broken_off: bool,
+    /// Nothing more will be written.
+    finished: bool,
 }
 
 /// Input that follows a gap was not accepted.
@@ -81,18 +77,50 @@ impl ExecutionInput {
         stopped: &CancellationToken,
     ) -> Arc<Self> {
         let given = DeliveredInput { bytes: 0, closed: stdin.is_none() };
-        let given = watch::Sender::new(given);
-        let input = Arc::new(Self { state: Mutex::default(), more: Notify::new(), given, direct: None });
+        let input = Arc::new(Self::new(given, false));
         if let Some(stdin) = stdin {
-            let writing = Arc::clone(&input).write(stdin);
-            let (input, stopped) = (Arc::clone(&input), stopped.clone());
-            tokio::spawn(async move {
-                stopped.run_until_cancelled_owned(writing).await;
-                input.state().queue.clear();
-                input.given.send_modify(|given| given.closed = true);
-            });
+            Arc::clone(&input).write_until(stdin, stopped);
         }
         input
+    }
+
+    fn new(given: DeliveredInput, confirmed: bool) -> Self {
+        Self {
+            state: Mutex::new(InputState { accepted: given.bytes, ..InputState::default() }),
+            more: Notify::new(),
+            given: watch::Sender::new(given),
+            written: Notify::new(),
+            confirmed,
+        }
+    }
+
+    fn write_until(self: Arc<Self>, stdin: Pin<Box<dyn AsyncWrite + Send>>, stopped: &CancellationToken) {
+        let writing = Arc::clone(&self).write(stdin);
+        let stopped = stopped.clone();
+        tokio::spawn(async move {
+            stopped.run_until_cancelled_owned(writing).await;
+            {
+                let mut state = self.state();
+                state.queue.clear();
+                state.finished = true;
+            }
+            self.written.notify_waiters();
+            self.given.send_modify(|given| given.closed = true);
+        });
+    }
+
+    /// Waits until everything that was accepted was written, or nothing more will be.
+    pub(super) async fn drained(&self) {
+        loop {
+            let written = self.written.notified();
+            {
+                let state = self.state();
+                if state.finished || (state.queued == 0 && !state.ended) {
+                    return;
+                }
+            }
+            written.await;
+        }
     }
 
     /// Passes everything on to the box that holds the execution, which says in `given` what it has, until `stopped` is
@@ -104,16 +132,18 @@ impl ExecutionInput {
     ) -> Arc<Self> {
         let delivered = |given: GivenInput| DeliveredInput { bytes: given.bytes, closed: given.closed };
         let first = delivered(*given.borrow_and_update());
-        let input = Arc::new(Self {
-            state: Mutex::default(),
-            more: Notify::new(),
-            given: watch::Sender::new(first),
-            direct: stdin.map(|stdin| DirectInput(tokio::sync::Mutex::new(stdin))),
-        });
+        let input = Arc::new(Self::new(first, true));
+        match stdin {
+            Some(stdin) => Arc::clone(&input).write_until(stdin, stopped),
+            None => input.state().finished = true,
+        }
         let (told, stopped) = (Arc::clone(&input), stopped.clone());
         tokio::spawn(stopped.run_until_cancelled_owned(async move {
             while given.changed().await.is_ok() {
-                told.given.send_replace(delivered(*given.borrow_and_update()));
+                let now = delivered(*given.borrow_and_update());
+                told.given.send_modify(|given| {
+                    *given = DeliveredInput { bytes: now.bytes, closed: now.closed || given.closed }
+                });
             }
         }));
         input
@@ -125,7 +155,10 @@ impl ExecutionInput {
                 break;
             }
             self.state().queued -= bytes.len();
-            self.given.send_modify(|given| given.bytes += bytes.len() as u64);
+            self.written.notify_waiters();
+            // Also lets a client that waits for room look again.
+            self.given
+                .send_modify(|given| given.bytes += if self.confirmed { 0 } else { bytes.len() as u64 });
         }
         let _ = stdin.shutdown().await;
     }
@@ -148,11 +181,6 @@ impl ExecutionInput {
 
     /// Accepts bytes once there is room for them; bytes that the process no longer takes are dropped.
     pub(super) async fn offer(&self, bytes: Bytes) -> Result<(), InputGap> {
-        if let Some(DirectInput(stdin)) = &self.direct {
-            // Fails once the process takes no more.
-            let _ = stdin.lock().await.write_all(&bytes).await;
-            return Ok(());
-        }
         let mut given = self.given.subscribe();
         loop {
             {
@@ -178,11 +206,7 @@ impl ExecutionInput {
     }
 
     /// Marks the end of the input.
-    pub(super) async fn end(&self) -> Result<(), InputGap> {
-        if let Some(DirectInput(stdin)) = &self.direct {
-            let _ = stdin.lock().await.shutdown().await;
-            return Ok(());
-        }
+    pub(super) fn end(&self) -> Result<(), InputGap> {
         let mut state = self.state();
         if state.broken_off && !state.ended && !self.given.borrow().closed {
             return Err(InputGap);
@@ -234,7 +258,7 @@ mod tests {
         let (mut progress, again) = input.begin();
         let eight = DeliveredInput { bytes: 8, closed: false };
         assert_eq!((progress.next().await, again), (Some(eight), 4));
-        input.end().await.unwrap();
+        input.end().unwrap();
         let mut rest = String::new();
         ours.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "ijkl");
@@ -276,7 +300,7 @@ mod tests {
         input.offer(Bytes::from_static(b"half")).await.unwrap();
         input.break_off();
         assert_eq!(input.offer(Bytes::from_static(b"more")).await, Err(InputGap));
-        assert_eq!(input.end().await, Err(InputGap));
+        assert_eq!(input.end(), Err(InputGap));
         let mut taken = [0; 8];
         assert_eq!(ours.read(&mut taken).await.unwrap(), 4);
         let more = tokio::time::timeout(Duration::from_millis(50), ours.read(&mut taken)).await;

@@ -364,11 +364,10 @@ fn not_running(box_dir: &Path) -> Error {
 fn refusal(kind: ShimError, message: String) -> Error {
     let kind = match kind {
         ShimError::Version => ErrorKind::Unsupported,
-        ShimError::NotRunning => ErrorKind::Conflict,
+        ShimError::NotRunning | ShimError::Conflict => ErrorKind::Conflict,
         ShimError::Invalid => ErrorKind::InvalidInput,
         ShimError::Vm => ErrorKind::Io,
         ShimError::Unknown => ErrorKind::NotFound,
-        ShimError::Conflict => ErrorKind::Conflict,
         ShimError::TooMany => ErrorKind::Busy,
     };
     Error::new(kind, message)

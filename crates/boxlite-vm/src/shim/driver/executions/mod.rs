@@ -100,7 +100,7 @@ impl HeldExecutions {
     fn begin(
         &mut self,
         client: (ClientId, &FrameSink),
-        id: String,
+        id: &str,
         spec: ExecSpec,
         terms: HoldTerms,
         guest: &FrameSink,
@@ -111,16 +111,16 @@ impl HeldExecutions {
                 "the id of an execution is one word of at most 64 letters and digits",
             ));
         }
-        if !self.by_id.contains_key(&id) {
+        if !self.by_id.contains_key(id) {
             let discards = terms.unattended == UnattendedPolicy::Discard;
             self.make_room(if discards { 0 } else { reservation(spec.stdin) }, Instant::now())?;
             let channel = self.free_channel();
-            let held = HeldExecution::begin(id.clone(), channel, spec, terms, guest)
+            let held = HeldExecution::begin(id.to_owned(), channel, spec, terms, guest)
                 .map_err(|_| HoldRefusal::Invalid("the command does not fit a message"))?;
-            self.by_channel.insert(channel, id.clone());
-            self.by_id.insert(id.clone(), held);
+            self.by_channel.insert(channel, id.to_owned());
+            self.by_id.insert(id.to_owned(), held);
         }
-        if let Some(held) = self.by_id.get_mut(&id) {
+        if let Some(held) = self.by_id.get_mut(id) {
             held.tell_started(client.0, client.1);
         }
         Ok(())

@@ -42,7 +42,7 @@ impl Driver {
                 }));
             }
             ShimRequest::Begin { execution, spec, terms } => {
-                held.begin((client, &sink), execution, spec, terms, guest)?;
+                held.begin((client, &sink), &execution, spec, terms, guest)?;
                 return Ok(None);
             }
             ShimRequest::Inspect { execution } => {

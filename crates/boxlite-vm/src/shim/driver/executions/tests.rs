@@ -61,7 +61,7 @@ impl Rig {
 
     fn begin_on(&mut self, id: &str, spec: ExecSpec, terms: HoldTerms) -> Result<(), HoldRefusal> {
         let by = client(99);
-        self.held.begin((by.id, &by.sink), id.to_owned(), spec, terms, &self.guest)
+        self.held.begin((by.id, &by.sink), id, spec, terms, &self.guest)
     }
 
     /// Begins a command with input and without a terminal, and returns its channel.
@@ -132,8 +132,7 @@ fn terms() -> HoldTerms {
     HoldTerms { unattended: UnattendedPolicy::HangUp, limit: None }
 }
 
-/// Mutations tried: `leave` that does not free the seat; `attach` that begins at the end; credit that is granted as output
-/// arrives, with which the shim would hold what a command prints for ever.
+/// Mutation tried: `attach` that begins at the end in place of the first byte that is held.
 #[test]
 fn the_next_client_goes_on_where_the_last_one_s_reader_was() {
     let mut rig = Rig::new();
@@ -162,6 +161,7 @@ fn the_next_client_goes_on_where_the_last_one_s_reader_was() {
     assert_eq!(rig.held.list()[0].held, 0);
 }
 
+/// Mutation tried: credit that is granted as output arrives, with which the shim would hold what a command prints for ever.
 #[test]
 fn a_command_that_nobody_reads_gets_no_credit_beyond_its_windows() {
     let mut rig = Rig::new();
@@ -179,7 +179,7 @@ fn a_command_that_nobody_reads_gets_no_credit_beyond_its_windows() {
     assert_eq!(rig.guest_got().3, WINDOW);
 }
 
-/// Mutations tried: without `break_off` in `leave`, the end arrives; without `is_partial` in `client_lost`, the command
+/// Mutations tried: with a `break_off` that records nothing, the end arrives; without `is_partial` in `client_lost`, the command
 /// waits for ever; without the exception for a client that resumes, that one's command is killed.
 #[test]
 fn input_that_was_lost_with_its_client_ends_as_a_failure() {
@@ -324,7 +324,7 @@ async fn time_hangs_up_kills_and_forgets() {
 fn a_client_that_gives_up_on_a_paused_box_leaves_nothing_behind() {
     let mut rig = Rig::new();
     let by = client(5);
-    rig.held.begin((by.id, &by.sink), "a".into(), ExecSpec::default(), terms(), &rig.guest).unwrap();
+    rig.held.begin((by.id, &by.sink), "a", ExecSpec::default(), terms(), &rig.guest).unwrap();
     rig.to_guest.take();
     rig.held.client_lost(by.id, &rig.guest, true);
     assert_eq!(rig.guest_got().0, [SIGKILL]);

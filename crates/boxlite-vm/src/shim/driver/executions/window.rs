@@ -136,8 +136,8 @@ mod tests {
     proptest! {
         /// Against a list of all bytes ever pushed.
         ///
-        /// Mutations tried, each of which fails here: marks that are cleared with the bytes without the element that the next
-        /// byte shares; `element` that counts from `base` in place of `base / 8`; a drop that counts all as standard output.
+        /// Mutations tried, each of which fails here: `element` that counts from `base` in place of `base / 8`; a drop that
+        /// counts all as standard output.
         #[test]
         fn what_is_held_is_what_was_pushed_and_not_dropped(steps in steps()) {
             let mut held = HeldOutput::default();
