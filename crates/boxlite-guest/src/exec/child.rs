@@ -57,9 +57,9 @@ pub(super) fn carry_out(
     linux::exit_child(i32::from(!written))
 }
 
-fn dial(port: u16, ends: ChildEnds, report: &File) -> Result<dial::Connection, OpError> {
+fn dial(port: u16, ends: ChildEnds, report: &File) -> Result<dial::ServiceConnection, OpError> {
     prepare_operation(ends, report)?;
-    dial::Connection::open(port)
+    dial::ServiceConnection::open(port)
 }
 
 fn operate(op: Op, ends: ChildEnds, report: &File) -> Result<OpEvent, OpError> {

@@ -15,9 +15,9 @@ use super::op_error::OpError;
 const PIECE: usize = 64 * 1024;
 
 /// A TCP connection to a service of this guest.
-pub(super) struct Connection(TcpStream);
+pub(super) struct ServiceConnection(TcpStream);
 
-impl Connection {
+impl ServiceConnection {
     /// Connects to a service that listens on a loopback address, of either version of IP.
     pub(super) fn open(port: u16) -> Result<Self, OpError> {
         let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).or_else(|error| {
