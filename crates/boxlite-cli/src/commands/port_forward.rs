@@ -16,7 +16,7 @@ pub(crate) struct PortForwardArgs {
     /// Address of this host to listen at
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
-    /// Connect standard input and output to one port, and listen nowhere: for the ProxyCommand of ssh
+    /// Connect standard input and output to one port, and listen nowhere: as an SSH client's proxy command does
     #[arg(long, conflicts_with = "address")]
     stdio: bool,
     /// Name, id or unique beginning of an id

@@ -1,5 +1,6 @@
 //! The processes of `top`, in the columns of `ps`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use boxlite::{GuestProcess, GuestProcesses};
@@ -143,7 +144,8 @@ impl ProcessColumns {
         }
         let mut text = table.text_within(width);
         if list.left_out > 0 {
-            text.push_str(&format!("and {} more\n", list.left_out));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "and {} more", list.left_out);
         }
         text
     }

@@ -29,7 +29,7 @@ impl Reach {
     pub(crate) fn with(home: &Path, assets: Option<&Assets>, arguments: &[&str]) -> Self {
         let complaints = home.with_extension("served");
         let mut command = Command::new(program());
-        command.args(["serve", "--port", "0", "--gc-interval", "off"]).args(arguments);
+        command.args(["serve", "--port", "0", "--gc-interval", "off", "--allow-host", "80"]).args(arguments);
         command.env("BOXLITE_HOME", home);
         if let Some(assets) = assets {
             command.env("BOXLITE_ASSETS", assets.directory());

@@ -84,9 +84,17 @@ async fn wrong_method(request: Request) -> Response {
 /// Removes the one or two tenant segments that some clients put into the path, although there is only one tenant, and gives
 /// a `CONNECT TOKEN@HOST`, which has no path, the one of its tunnel.
 fn unprefixed(mut request: Request) -> Request {
-    if let Some(token) = tunnel_token(&request) {
-        *request.uri_mut() = format!("/v1/tunnels/{token}").parse().unwrap_or_default();
-    } else if let Cow::Owned(path) = without_prefix(request.uri().path()) {
+    let path = match tunnel_token(&request) {
+        Some(token) => Cow::Owned(format!("/v1/tunnels/{token}")),
+        None => without_prefix(request.uri().path()),
+    };
+    // A path of its own, because no description of an API has a word for this method.
+    let path = if request.method() == Method::CONNECT && path.ends_with("/network/tunnel") {
+        Cow::Owned(format!("{path}/connection"))
+    } else {
+        path
+    };
+    if let Cow::Owned(path) = path {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
             *request.uri_mut() = uri;

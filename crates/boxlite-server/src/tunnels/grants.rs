@@ -74,7 +74,7 @@ mod tests {
         let (grants, start) = (Grants::default(), Instant::now());
         let token = grants.issue(grant(80), start);
         let other = grants.issue(grant(81), start);
-        let almost = start + UNUSED_FOR - Duration::from_secs(1);
+        let almost = start + Duration::from_secs(UNUSED_FOR.as_secs() - 1);
         assert_eq!(grants.redeem(&token, almost), Some(grant(80)));
         assert_eq!(grants.redeem(&token, start + UNUSED_FOR), Some(grant(80)), "it was in use");
         assert_eq!(grants.redeem(&other, start + UNUSED_FOR), None);

@@ -27,9 +27,9 @@ use crate::websocket::WebSocketRequest;
 
 /// Returns the routes of tunnels.
 pub(super) fn routes() -> Router<Arc<App>> {
-    let of_box = get(over_upgrade).connect(over_connect).post(prepare).delete(revoke);
     Router::new()
-        .route("/v1/boxes/{id}/network/tunnel", of_box)
+        .route("/v1/boxes/{id}/network/tunnel", get(over_upgrade).post(prepare).delete(revoke))
+        .route("/v1/boxes/{id}/network/tunnel/connection", connect(over_connect))
         .route("/v1/tunnels/{token}", connect(by_token))
 }
 

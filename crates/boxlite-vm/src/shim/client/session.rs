@@ -140,9 +140,10 @@ impl Session {
 
     /// Waits until the operation is under way.
     pub(super) async fn started(&self) -> Result<()> {
-        match self.control.started().await? {
-            true => Ok(()),
-            false => Err(Error::bug("an operation ended before it began")),
+        if self.control.started().await? {
+            Ok(())
+        } else {
+            Err(Error::bug("an operation ended before it began"))
         }
     }
 

@@ -30,9 +30,11 @@ impl BoxNetwork for Remote {
             .map_err(|_| failure::silent(server))?
             .map_err(|error| failure::of_request(error, server))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(match response.status().is_success() {
-                true => failure::foreign(server, response.status()),
-                false => self.client.error_of(response).await,
+            let is_foreign = response.status().is_success();
+            return Err(if is_foreign {
+                failure::foreign(server, response.status())
+            } else {
+                self.client.error_of(response).await
             });
         }
         let upgraded = response.upgrade().await.map_err(|error| failure::of_request(error, server))?;
