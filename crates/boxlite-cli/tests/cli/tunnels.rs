@@ -59,8 +59,6 @@ fn answer(mut stream: TcpStream, question: &[u8]) -> Vec<u8> {
     })
 }
 
-/// Mutations tried: without the shutdown in the guest's `relay`, the echo never ends; without the kill of a dial whose
-/// asker has gone, its process stays.
 #[test]
 fn ports_of_a_box_without_a_network_are_reached() {
     let Some(home) = Home::able() else { return };

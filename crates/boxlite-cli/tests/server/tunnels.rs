@@ -33,7 +33,6 @@ async fn echoes(stream: &mut TcpStream) {
     assert_eq!(answer, b"question");
 }
 
-/// Mutation tried: a gate that lets every CONNECT pass answers 200 to the last one.
 #[tokio::test]
 async fn a_port_of_a_box_is_reached_in_every_way() {
     let Some(home) = Home::able() else { return };

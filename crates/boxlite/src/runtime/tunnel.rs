@@ -62,7 +62,6 @@ mod tests {
         (Tunnel { output: Box::new(output), input: Box::new(input) }, service)
     }
 
-    /// Mutation tried: `up` that ends the relay when the peer has ended its side loses the answer.
     #[tokio::test]
     async fn the_answer_arrives_although_the_question_has_ended() {
         let (tunnel, mut service) = pair();
