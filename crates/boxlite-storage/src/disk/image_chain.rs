@@ -46,6 +46,25 @@ pub fn lease_as(home: &Home, digest: &str, form: ImageForm) -> Result<Option<Ima
     }
 }
 
+/// Leases one file of the disk image `digest`: a whole one, or the delta over `below`, whose files were leased and verified.
+/// `None` when it is absent, damaged, or stands on something else.
+pub(crate) fn lease_over(home: &Home, digest: &str, below: Option<&ImageChain>) -> Result<Option<Leased>> {
+    let Some(below) = below else { return Ok(lease_whole(home, digest)?.map(|whole| whole.disk_image)) };
+    Digest::from_hex(digest)?;
+    match Leased::acquire(&home.delta(digest))? {
+        Some(delta) => Ok(stands_on(home, &delta, below)?.then_some(delta)),
+        None => Ok(None),
+    }
+}
+
+/// Turns the lock of the file that was just published over `below` into a lease; as [`lease_over`].
+pub(crate) fn of_published(lock: Lock, home: &Home, below: Option<&ImageChain>) -> Result<Option<Leased>> {
+    match (Leased::of_published(lock)?, below) {
+        (Some(delta), Some(below)) => Ok(stands_on(home, &delta, below)?.then_some(delta)),
+        (found, _) => Ok(found),
+    }
+}
+
 /// The files of a disk image, each of them leased: deltas, the topmost first, and a whole disk image below them.
 #[derive(Debug)]
 pub struct ImageChain {
@@ -54,6 +73,17 @@ pub struct ImageChain {
 }
 
 impl ImageChain {
+    /// The chain with one file more: a whole disk image over nothing, or a delta over what [`lease_over`] was given.
+    pub(crate) fn with(below: Option<Self>, file: Leased) -> Self {
+        match below {
+            None => Self { deltas: Vec::new(), disk_image: file },
+            Some(mut chain) => {
+                chain.deltas.insert(0, file);
+                chain
+            }
+        }
+    }
+
     /// The file on which an overlay stands.
     pub fn top(&self) -> &Leased {
         self.deltas.first().unwrap_or(&self.disk_image)
@@ -141,36 +171,39 @@ fn complete(home: &Home, top: Leased) -> Result<Option<ImageChain>> {
             None => return Ok(None),
         }
     };
-    let base = digest_of(disk_image.path()).and_then(|digest| Digest::from_hex(&digest).ok());
-    let uuid = base.map(|base| boxlite_ext4::expected_uuid(base.bytes()));
-    for leased in &deltas {
-        let own = digest_of(leased.path()).and_then(|digest| Digest::from_hex(&digest).ok());
-        let sound = Delta::open(leased.file()).and_then(|delta| delta.verify_contents().map(|()| delta));
-        let delta = match sound {
-            Ok(delta) => delta,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                warn_damaged(leased.path(), &error.to_string());
-                return Ok(None);
-            }
-            Err(source) => return Err(Error::io("reading", leased.path(), source)),
-        };
-        let names = |found: &FilesystemIdentity| {
-            Some(found.uuid) == uuid && found.delta.is_some() && found.delta == own.map(|own| *own.bytes())
-        };
-        if !is_right(leased, boxlite_ext4::read_chain_identity(&delta), names)? {
+    for delta in &deltas {
+        if !is_sound(delta, &disk_image)? {
             return Ok(None);
         }
     }
     Ok(Some(ImageChain { deltas, disk_image }))
 }
 
-/// Turns the lock of the file that was just published into a lease on it and everything below.
-pub(crate) fn of_published(lock: Lock, home: &Home) -> Result<Option<ImageChain>> {
-    let Some(leased) = Leased::of_published(lock)? else { return Ok(None) };
-    if leased.path().file_name().is_some_and(is_delta) {
-        return complete(home, leased);
-    }
-    Ok(Some(ImageChain { deltas: Vec::new(), disk_image: leased }))
+/// Whether the delta names the chain's topmost file as the one below it, and is sound.
+fn stands_on(home: &Home, delta: &Leased, below: &ImageChain) -> Result<bool> {
+    let is_named =
+        overlay::backing(home, delta.path()).is_ok_and(|named| named.as_deref() == Some(below.top().path()));
+    Ok(is_named && is_sound(delta, &below.disk_image)?)
+}
+
+/// Verifies a delta of the filesystem that begins in `disk_image`: its metadata, its contents and its identity.
+fn is_sound(delta: &Leased, disk_image: &Leased) -> Result<bool> {
+    let identity =
+        |leased: &Leased| digest_of(leased.path()).and_then(|digest| Digest::from_hex(&digest).ok());
+    let uuid = identity(disk_image).map(|base| boxlite_ext4::expected_uuid(base.bytes()));
+    let own = identity(delta).map(|own| *own.bytes());
+    let opened = Delta::open(delta.file()).and_then(|opened| opened.verify_contents().map(|()| opened));
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            warn_damaged(delta.path(), &error.to_string());
+            return Ok(false);
+        }
+        Err(source) => return Err(Error::io("reading", delta.path(), source)),
+    };
+    let names =
+        |found: &FilesystemIdentity| Some(found.uuid) == uuid && found.delta.is_some() && found.delta == own;
+    is_right(delta, boxlite_ext4::read_chain_identity(&opened), names)
 }
 
 /// Whether the identity that was read is the right one.

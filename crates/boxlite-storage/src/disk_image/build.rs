@@ -15,7 +15,7 @@ use boxlite_types::{
     Digest, Doing, Error, ErrorCause, ErrorKind, Image, Layer, Progress, ProgressSink, Result,
 };
 
-use crate::disk::image_chain::{self as chain, ImageChain, ImageForm, lease_as};
+use crate::disk::image_chain::{self as chain, ImageChain, ImageForm};
 use crate::disk::qcow2::delta::DeltaWriter;
 use crate::image::{Images, WriteSpace};
 
@@ -57,17 +57,13 @@ impl Segment<'_> {
     }
 
     /// Leases the file, if it is there and stands on what it must.
-    pub(super) fn lease(&self, home: &Home) -> Result<Option<ImageChain>> {
-        Ok(lease_as(home, &self.digest, self.form())?.filter(|found| self.stands_right(found)))
+    pub(super) fn lease(&self, home: &Home) -> Result<Option<Leased>> {
+        chain::lease_over(home, &self.digest, self.below)
     }
 
     /// Leases the file that was just published.
-    pub(super) fn of_published(&self, lock: Lock, home: &Home) -> Result<Option<ImageChain>> {
-        Ok(chain::of_published(lock, home)?.filter(|found| self.stands_right(found)))
-    }
-
-    fn stands_right(&self, found: &ImageChain) -> bool {
-        self.below.is_none_or(|below| found.files().skip(1).eq(below.files()))
+    pub(super) fn of_published(&self, lock: Lock, home: &Home) -> Result<Option<Leased>> {
+        chain::of_published(lock, home, self.below)
     }
 }
 

@@ -32,6 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use boxlite_home::durable::{self, Staged, fault};
+use boxlite_home::lease::Leased;
 use boxlite_home::settings::KeepBlobs;
 use boxlite_types::{Digest, Doing, Image, ProgressSink, Result};
 use build::{Building, Segment};
@@ -95,7 +96,8 @@ pub fn ensure_whole(
 ) -> Result<ImageChain> {
     let segment = Segment { layers: 0..image.layers.len(), digest: digest(image, virtual_size), below: None };
     build(images, image, virtual_size, progress, |building, sizes| {
-        ensure_segment(building, &segment, sizes, &|_| true)
+        let file = ensure_segment(building, &segment, sizes, &|_| true)?;
+        Ok(file.map(|file| ImageChain::with(None, file)))
     })
 }
 
@@ -145,7 +147,7 @@ fn release_layers(images: &Images, image: &Image, virtual_size: u64) {
 fn ensure_segments(building: &mut Building<'_>, sizes: &mut LayerSizes) -> Result<Option<ImageChain>> {
     let virtual_size = building.virtual_size;
     let digests = digests(building.image, virtual_size);
-    let (mut start, mut chain) = (0, None);
+    let (mut start, mut chain) = (0, None::<ImageChain>);
     let ends = sizes.ends(virtual_size);
     for (position, &end) in ends.iter().enumerate() {
         let segment = Segment {
@@ -156,7 +158,7 @@ fn ensure_segments(building: &mut Building<'_>, sizes: &mut LayerSizes) -> Resul
         let are_same = |sizes: &LayerSizes| sizes.ends(virtual_size).starts_with(&ends[..=position]);
         match ensure_segment(building, &segment, sizes, &are_same)? {
             None => return Ok(None),
-            made => chain = made,
+            Some(file) => chain = Some(ImageChain::with(chain, file)),
         }
         start = end;
     }
@@ -170,7 +172,7 @@ fn ensure_segment(
     segment: &Segment<'_>,
     sizes: &mut LayerSizes,
     is_right: &dyn Fn(&LayerSizes) -> bool,
-) -> Result<Option<ImageChain>> {
+) -> Result<Option<Leased>> {
     let home = building.images.home();
     let staged_name = segment.staged_name();
     loop {
@@ -207,8 +209,8 @@ fn ensure_segment(
             staged.publish(&path)
         })?;
         building.built += 1;
-        if let Some(chain) = segment.of_published(lock, home)? {
-            return Ok(Some(chain));
+        if let Some(file) = segment.of_published(lock, home)? {
+            return Ok(Some(file));
         }
     }
 }
