@@ -7,6 +7,7 @@ mod files;
 mod http;
 mod images;
 mod lines;
+mod older_servers;
 mod options;
 mod snapshots;
 mod tunnels;
@@ -126,7 +127,12 @@ impl BoxOperations for Remote {
             return Err(self.relative(volume));
         }
         let request = self.client.post(&["runtime", "boxes"]).json(&options);
-        self.client.outcome(request, progress.as_ref()).await
+        let created: BoxInfo = self.client.outcome(request, progress.as_ref()).await?;
+        if let Err(refusal) = older_servers::check_created(&options, &created.options) {
+            self.remove(&created.id, RemoveOptions::default()).await?;
+            return Err(refusal);
+        }
+        Ok(created)
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
@@ -164,7 +170,9 @@ impl BoxLifecycle for Remote {
     }
 
     async fn update(&self, id: &str, options: UpdateOptions) -> Result<BoxInfo> {
-        self.client.json(self.of_box(Method::PATCH, id, &[])?.json(&options)).await
+        let updated: BoxInfo = self.client.json(self.of_box(Method::PATCH, id, &[])?.json(&options)).await?;
+        older_servers::check_updated(&options, &updated.options)?;
+        Ok(updated)
     }
 
     async fn pause(&self, id: &str) -> Result<BoxInfo> {

@@ -206,3 +206,26 @@ async fn an_archive_that_breaks_off_is_not_a_short_one() {
     let error = error.downcast::<Error>().unwrap();
     assert_eq!(error.server(), Some(peer.url.as_str()));
 }
+
+/// The server answers as one from before there were lists: it keeps the options that it knows. Mutation tried: the box
+/// is not removed.
+#[tokio::test]
+async fn a_box_that_lacks_an_option_does_not_stay() {
+    let id = "0123456789abcdef0123456789abcdef";
+    let kept = serde_json::json!({
+        "id": id, "name": "web", "image": "alpine", "image_digest": "", "disk_digest": "", "state": "created",
+        "reason": null, "exit_code": null, "created_at": "2026-11-27T00:00:00Z", "started_at": null,
+        "finished_at": null, "disk_allocated": null, "ports": [], "options": {"image": "alpine", "memory": 1 << 30},
+    });
+    let done = serde_json::json!({ "done": kept }).to_string() + "\n";
+    let mut peer = Peer::answering(lines(&[&done])).await;
+    let known = BoxOptions { image: "alpine".into(), memory: 1 << 30, ..BoxOptions::default() };
+    let created = remote(&peer.url).create(known.clone(), Arc::new(())).await.unwrap();
+    assert_eq!(created.id, id);
+    assert!(peer.asked().await.starts_with("POST /v1/runtime/boxes "));
+    let options = BoxOptions { allow_net: vec!["example.org:443".into()], ..known };
+    let refusal = remote(&peer.url).create(options, Arc::new(())).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Unsupported, "{refusal}");
+    assert!(peer.asked().await.starts_with("POST "));
+    assert!(peer.asked().await.starts_with(&format!("DELETE /v1/runtime/boxes/{id}")));
+}
