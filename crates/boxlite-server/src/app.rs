@@ -15,6 +15,7 @@ use crate::auth::AuthGate;
 use crate::caller::Caller;
 use crate::connections::{ConnectionLimits, Connections};
 use crate::executions::Executions;
+use crate::history::History;
 use crate::idempotency::KeptAnswers;
 use crate::observations::Observations;
 use crate::tunnels::Grants;
@@ -27,6 +28,7 @@ pub(crate) struct App {
     pub(crate) allowances: Arc<Allowances>,
     pub(crate) executions: Arc<Executions>,
     pub(crate) observations: Observations,
+    pub(crate) history: History,
     pub(crate) connections: Arc<Connections>,
     pub(crate) kept_answers: Arc<KeptAnswers>,
     pub(crate) grants: Grants,
@@ -49,6 +51,7 @@ impl App {
     ) -> Self {
         Self {
             observations: Observations::new(runtime.clone()),
+            history: History::default(),
             connections: Connections::new(limits),
             runtime,
             gate: Arc::new(gate),

@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::connections::ConnectionPermit;
 use crate::failure::HttpFailure;
 use crate::keys::KeysFile;
-use crate::watched;
+use crate::{page, watched};
 
 /// The longest key file that is read, in bytes.
 const MAX_KEY_BYTES: u64 = 4096;
@@ -97,7 +97,7 @@ impl AuthGate {
 
     /// Returns who sends the request, or why it is refused.
     fn caller(&self, request: &Request) -> std::result::Result<Caller, HttpFailure> {
-        if brings_token(request) {
+        if brings_token(request) || is_page(request) {
             return Ok(Caller::Anyone);
         }
         if !self.needs_key() {
@@ -138,7 +138,12 @@ pub(crate) async fn admitted(
 
 /// Tells whether the request is answered without a key.
 fn is_open(request: &Request) -> bool {
-    matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz")
+    matches!(request.uri().path(), "/v1/config" | "/healthz" | "/readyz") || is_page(request)
+}
+
+/// Tells whether the request asks for a file of the page, which is the same for everybody and tells nothing of this host.
+fn is_page(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && page::is_file(request.uri().path())
 }
 
 /// Tells whether the request brings the token of a tunnel, which its route judges. No page can make a browser send one.

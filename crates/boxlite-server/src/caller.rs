@@ -62,11 +62,11 @@ impl Caller {
         matches!(self, Self::Named(_))
     }
 
-    /// Refuses what only the operator may do; `what` completes "cannot".
-    pub(crate) fn refuse_named(&self, what: &str) -> Result<()> {
+    /// Refuses what only the operator may do; `what` completes "cannot", and `why` is the reason.
+    pub(crate) fn refuse_named(&self, what: &str, why: &str) -> Result<()> {
         match self {
             Self::Named(key) => {
-                let message = format!("key {} cannot {what}: images are everybody's", key.name);
+                let message = format!("key {} cannot {what}: {why}", key.name);
                 Err(Error::new(ErrorKind::Denied, message))
             }
             _ => Ok(()),

@@ -25,6 +25,7 @@
 //! | `routes::native` | `/v1/runtime/…`: one route per method of [`Runtime`], for boxlite's own remote backend |
 //! | `routes::executions` | `/v1/boxes/{id}/executions/…`: commands and their streams, shared by both dialects |
 //! | `routes::observe` | `/metrics`, `/healthz`, `/readyz` |
+//! | `page` | `/`: a page for people, whose scripts use the native dialect |
 //!
 //! `openapi.yaml`, which the server itself serves, describes every one of them.
 //!
@@ -53,10 +54,12 @@ mod caller;
 mod connections;
 mod executions;
 mod failure;
+mod history;
 mod idempotency;
 mod keys;
 mod listener;
 mod observations;
+mod page;
 mod progress;
 mod request_id;
 mod routes;
@@ -228,6 +231,7 @@ impl BoundServer {
         chores.spawn(upkeep::reap(Arc::clone(&app.executions)));
         chores.spawn(upkeep::report_pauses(app.runtime.clone()));
         chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
+        chores.spawn(upkeep::record(Arc::clone(&app)));
         chores.spawn(upkeep::refresh(Arc::clone(&app.gate), certificate.clone(), refresh));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));

@@ -1,15 +1,21 @@
-//! Periodic work: garbage collection, reaping executions without a client, and forgetting boxes that others removed.
+//! Periodic work: garbage collection, samples of the disk, reaping executions without a client, and forgetting boxes that
+//! others removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxlite::{BoxInfo, BoxState, ErrorKind, GcOptions, ListOptions, Runtime};
+use boxlite::{
+    BoxInfo, BoxState, ErrorKind, EventAction, EventOptions, EventPosition, GcOptions, ListOptions, Runtime,
+};
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
+use crate::app::App;
 use crate::auth::AuthGate;
 use crate::executions::Executions;
+use crate::history::{SAMPLE_INTERVAL, SAMPLES_PER_DISKS, Sample};
 use crate::tls::Certificate;
 
 /// How often to look for boxes that other processes removed.
@@ -103,6 +109,42 @@ fn report_changes(before: &BTreeMap<String, String>, boxes: &[BoxInfo]) -> BTree
         tracing::info!(id, name, "a box is not paused any more");
     }
     now
+}
+
+/// Takes samples of the host's disk and of the disks of boxes; never returns.
+pub(crate) async fn record(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut position = None;
+    for count in 0_usize.. {
+        ticks.tick().await;
+        let at = Timestamp::now().as_second();
+        let info = app.observations.host().await;
+        let free = info.ok().and_then(|info| info.space.as_ref().map(|space| space.free.bytes));
+        let reclaimed = reclaimed_since(&app.runtime, &mut position).await;
+        app.history.note(Sample { at, free, reclaimed });
+        if !count.is_multiple_of(SAMPLES_PER_DISKS) {
+            continue;
+        }
+        match app.runtime.list(ListOptions { all: true, ..ListOptions::default() }).await {
+            Ok(boxes) => {
+                let disks: Vec<_> = boxes.into_iter().map(|info| (info.id, info.disk_allocated)).collect();
+                app.history.note_disks(at, &disks);
+            }
+            Err(error) => tracing::warn!(error = %error.chain(), "the disks of boxes could not be measured"),
+        }
+    }
+}
+
+/// Bytes that events of gc after `position` tell of; moves it on. The first call only finds out where the events end.
+async fn reclaimed_since(runtime: &Runtime, position: &mut Option<EventPosition>) -> u64 {
+    let options = EventOptions { after: *position, ..EventOptions::default() };
+    let Ok(page) = runtime.events(options).await else { return 0 };
+    if position.replace(page.position).is_none() {
+        return 0;
+    }
+    let passes = page.events.iter().filter(|event| event.action == EventAction::Gc);
+    passes.filter_map(|event| event.details.get("reclaimed")?.parse::<u64>().ok()).sum()
 }
 
 /// Reads keys and certificate again when their files have changed, which it looks for by itself and when `asked`; never

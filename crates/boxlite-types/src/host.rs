@@ -83,6 +83,22 @@ pub struct SpaceInfo {
     pub verdict: Verdict,
     /// Bytes of each live claim.
     pub claims: Vec<u64>,
+    /// The free bytes that are compared with; absent from an older server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floors: Option<SpaceFloors>,
+}
+
+/// The settings that free space is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceFloors {
+    /// Fewer free bytes refuse starts.
+    pub hard: u64,
+    /// Fewer free bytes warn.
+    pub soft: u64,
+    /// A smaller free share of the filesystem, in percent, warns.
+    pub soft_percent: u8,
+    /// Fewer free bytes pause boxes.
+    pub emergency: u64,
 }
 
 /// The memory that boxes share.

@@ -65,7 +65,7 @@ pub use guest_options::{
 };
 pub use host::{
     Acceleration, AssetReport, HostInfo, HostMemory, JailInfo, JailMeasure, MemoryInfo, Origin, SettingLine,
-    SpaceInfo,
+    SpaceFloors, SpaceInfo,
 };
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use image_requests::{ArchiveFormat, HistoryEntry, Login, PushOptions};

@@ -81,9 +81,9 @@ pub use boxlite_types::{
     Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy,
     Purge, PushOptions, QuotaUse, ReapAction, RefusalKind, RefusedDestination, Removal, RemoveOptions,
     RestartPolicy, RestoreOptions, Result, RunOutcome, SeatOptions, SettingLine, Shortage, Snapshot,
-    SnapshotOptions, SpaceInfo, StopOptions, UnattendedPolicy, UpdateOptions, Usage, Verdict, VolumeInfo,
-    VolumeMount, VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name, parse_ports, parse_signal,
-    reap_action, wire,
+    SnapshotOptions, SpaceFloors, SpaceInfo, StopOptions, UnattendedPolicy, UpdateOptions, Usage, Verdict,
+    VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name, parse_ports,
+    parse_signal, reap_action, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};

@@ -1,12 +1,13 @@
 //! `system`.
 
+use boxlite::gc::DiskTree;
 use boxlite::{Runtime, Usage};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::prune::PruneArgs;
 use crate::args::FormatArgs;
-use crate::render::{formatted, print, usage_text};
+use crate::render::{formatted, print, tree_text, usage_text};
 use crate::report::{CommandFailure, Exit, Topic};
 
 /// `system`.
@@ -26,11 +27,19 @@ pub(crate) struct DfArgs {
     /// Show each image and what it shares, each disk image, and each box
     #[arg(short, long)]
     verbose: bool,
+    /// Show what the home consists of as a tree, each part with why it is there
+    #[arg(long)]
+    tree: bool,
     #[command(flatten)]
     format: FormatArgs,
 }
 
 pub(super) async fn df(runtime: &Runtime, args: DfArgs) -> Result<Exit, CommandFailure> {
+    if args.tree {
+        let tree = runtime.disk_tree().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
+        print(&formatted(args.format.format, &tree, |tree: &DiskTree| tree_text(tree, args.verbose))?)?;
+        return Ok(if tree.unreadable.is_empty() { Exit::OK } else { Exit::INCOMPLETE });
+    }
     let usage = runtime.disk_usage().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
     let table = |usage: &Usage| usage_text(usage, args.verbose, Timestamp::now());
     print(&formatted(args.format.format, &usage, table)?)?;

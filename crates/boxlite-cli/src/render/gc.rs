@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use boxlite::GcReport;
-use boxlite::gc::{Explanation, Fate, Holder, HolderKind, Item, Skip, SubjectKind};
+use boxlite::gc::{Explanation, Fate, Item, Skip, SubjectKind};
 use boxlite::settings::{Bytes, format_duration};
 use jiff::Timestamp;
 
@@ -13,18 +13,7 @@ use super::TextTable;
 /// Returns the report for people: every item and its fate, what went wrong, and the sums.
 pub(crate) fn gc_text(report: &GcReport) -> String {
     let mut table = TextTable::new(&["KIND", "NAME", "SIZE", "FATE", "WHY"]);
-    let kinds = [
-        ("image", &report.images),
-        ("disk image", &report.disk_images),
-        ("delta", &report.deltas),
-        ("base", &report.bases),
-        ("box directory", &report.box_directories),
-        ("volume", &report.volumes),
-        ("blob", &report.blobs),
-        ("boot file", &report.boot_files),
-        ("unfinished", &report.unfinished),
-    ];
-    for (kind, items) in kinds {
+    for (kind, items) in report.kinds() {
         for item in items {
             table.row(row(kind, item, report.dry_run));
         }
@@ -55,13 +44,7 @@ pub(crate) fn gc_text(report: &GcReport) -> String {
 }
 
 fn row(kind: &str, item: &Item, dry_run: bool) -> [String; 5] {
-    let (fate, why) = match &item.fate {
-        Fate::Kept { by, holders } => ("kept", kept(by, *holders)),
-        Fate::Removed { reason } if dry_run => ("would be removed", reason.clone()),
-        Fate::Removed { reason } => ("removed", reason.clone()),
-        Fate::Skipped { why } => ("skipped", skipped(*why).to_owned()),
-        Fate::Failed { reason } => ("not removed", reason.clone()),
-    };
+    let (fate, why) = (item.fate.label(dry_run), item.fate.why(&|_| None));
     [kind.to_owned(), short(&item.name), Bytes(item.allocated).to_string(), fate.to_owned(), why]
 }
 
@@ -140,46 +123,6 @@ fn short(name: &str) -> String {
     let hex = stem.strip_prefix("sha256:").unwrap_or(stem);
     let is_digest = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_digest { hex[..12].to_owned() } else { name.to_owned() }
-}
-
-fn kept(by: &[Holder], holders: u64) -> String {
-    let named: Vec<String> = by
-        .iter()
-        .map(|holder| {
-            let name = holder.name.get(..12).unwrap_or(&holder.name);
-            match holder.kind {
-                HolderKind::Record => format!("box {name}"),
-                HolderKind::Chain => format!("overlay of box {name}"),
-                HolderKind::Base => format!("base {}", holder.name),
-                HolderKind::Description => format!("box.json of box {name}"),
-                HolderKind::Snapshot => format!("snapshot of box {name}"),
-                HolderKind::Delta => format!("delta {name}"),
-            }
-        })
-        .collect();
-    match holders.saturating_sub(by.len() as u64) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
-}
-
-fn skipped(why: Skip) -> &'static str {
-    match why {
-        Skip::Grace => "modified within the grace",
-        Skip::InUse => "in use",
-        Skip::Unknown => "something is unreadable, so it is unknown who needs it",
-        Skip::Protected => "about to be used",
-        Skip::Recent => "used recently",
-        Skip::Current => "the last used of its kind",
-        Skip::Enough => "enough was removed already",
-        Skip::Unexplained => "unexplained: nobody is known to have asked for its removal",
-        Skip::MayBeNeeded => "an unexplained box may need it",
-        Skip::OnlyCopy => "an image's layers are gone, so that only its registry could give it back",
-        Skip::OnlyHere => {
-            "it was made or loaded here, and no registry can give it back: gc --all --local drops it"
-        }
-        Skip::Elsewhere => "its directory leads out of the home, where another home may need it",
-    }
 }
 
 fn sums(report: &GcReport) -> String {

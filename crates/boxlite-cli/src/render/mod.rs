@@ -8,6 +8,7 @@ mod processes;
 mod progress;
 mod stats;
 mod table;
+mod tree;
 mod usage;
 
 pub(crate) use gc::{explanation_text, gc_text};
@@ -18,6 +19,7 @@ pub(crate) use processes::ProcessColumns;
 pub(crate) use progress::progress;
 pub(crate) use stats::{BoxFigures, stats_table};
 pub(crate) use table::{TextTable, ago, span};
+pub(crate) use tree::tree_text;
 pub(crate) use usage::usage_text;
 
 use std::io::{self, Write};

@@ -352,3 +352,37 @@ fn a_table_fits_its_terminal_and_is_whole_for_a_pipe() {
     // Narrower than that, ids stay whole, and the terminal wraps.
     assert!(table.text_within(Some(5)).contains("0123456789ab   xxxxxxxxxxx…   nnnnnnnnnnn…"));
 }
+
+/// A file's name moves no cursor.
+#[test]
+fn the_tree_of_the_disk() {
+    use boxlite::gc::{DiskTree, NodeKind, TreeNode};
+    let file =
+        |name: &str, bytes| TreeNode::leaf(NodeKind::Overlay, name, bytes).because("box web is running");
+    let garbage = TreeNode { reclaimable: 4 << 20, ..TreeNode::leaf(NodeKind::DiskImage, "alpine", 4 << 20) };
+    let boxes = (0..10).map(|index| file(&format!("box\u{1b}{index}"), 1 << 20)).collect();
+    let root = TreeNode::group(
+        NodeKind::Home,
+        "/home",
+        vec![
+            TreeNode::group(NodeKind::Overlay, "overlays", boxes).because("what boxes have written"),
+            TreeNode::group(
+                NodeKind::DiskImage,
+                "disk images",
+                vec![garbage.because("gc would remove it: no box needs it")],
+            ),
+        ],
+    );
+    let tree = DiskTree { root, reclaimable: 4 << 20, unreadable: Vec::new() };
+    let text = tree_text(&tree, false);
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = text.lines().map(words).collect();
+    assert_eq!(lines[0], "14 MiB /home");
+    assert_eq!(lines[1], "├─ overlays 10 MiB █████████··· what boxes have written");
+    assert_eq!(lines[2], "│ ├─ box\u{fffd}0 1 MiB ██·········· box web is running");
+    assert_eq!(lines[9], "│ └─ 3 more 3 MiB ████········");
+    assert_eq!(lines[10], "└─ disk images 4 MiB ▒▒▒▒········ gc would free 4 MiB");
+    assert_eq!(lines[11], "└─ alpine 4 MiB ▒▒▒▒▒▒▒▒▒▒▒▒ gc would remove it: no box needs it");
+    assert_eq!(lines[13], "`boxlite gc` would free 4 MiB, drawn as ▒");
+    assert!(!text.contains('\u{1b}') && tree_text(&tree, true).contains("box\u{fffd}9"));
+}

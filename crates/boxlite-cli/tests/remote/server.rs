@@ -87,6 +87,8 @@ fn both_ways_show_the_same() {
         &["images", "--format", "json"],
         &["system", "df"],
         &["system", "df", "-v", "--format", "json"],
+        &["system", "df", "--tree", "-v"],
+        &["system", "df", "--tree", "--format", "json"],
         &["logs", "two"],
         &["logs", "-t", "two"],
         &["wait", "two"],

@@ -58,6 +58,8 @@ fn a_key_has_its_own_boxes_and_no_more_than_its_limit() {
     create(&ci, "third", "16m").refused("key ci may have 2 boxes, has 2 boxes, and asks for 1 box more");
     with_key(&server, &ci, &["clone", "--name", "third", "first"]).refused("may have 2 boxes");
     with_key(&server, &ci, &["rm", "theirs"]).refused("there is no box theirs");
+    with_key(&server, &ci, &["system", "df", "--tree"]).refused("key ci cannot see the tree of the disk");
+    assert!(with_key(&server, &operator, &["system", "df", "--tree"]).ok().contains("box theirs is created"));
     drop(server);
 
     // What belongs to whom outlives the server.

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::body::MAX_JSON_BYTES;
 use crate::caller::Caller;
 use crate::failure::HttpFailure;
-use crate::{auth, request_id};
+use crate::{auth, page, request_id};
 
 /// The service that answers every request.
 pub(crate) type RouterService =
@@ -37,10 +37,12 @@ pub(crate) fn service(app: &Arc<App>) -> RouterService {
         .merge(native::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), admitted_to_box))
         .merge(observe::routes())
+        .merge(page::routes())
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&app.gate), auth::admitted))
+        .layer(middleware::from_fn(page::guarded))
         .layer(middleware::from_fn(request_id::named))
         .with_state(Arc::clone(app));
     BoxCloneSyncService::new(routes.map_request(|request: hyper::Request<hyper::body::Incoming>| {

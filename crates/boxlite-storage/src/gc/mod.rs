@@ -58,6 +58,7 @@ mod stale;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod usage;
 mod verify;
 
@@ -67,6 +68,7 @@ pub use explain::explain;
 pub use memory::note_release;
 pub use metrics::GcMetrics;
 pub use purge::purge;
+pub use tree::{BoxNames, tree};
 pub use usage::usage;
 pub use verify::HeaderReader;
 

@@ -2,6 +2,7 @@
 
 mod explain;
 mod report;
+mod tree;
 mod usage;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::{ExplainedItem, Explanation, SubjectKind};
 pub use report::{Fate, GcReport, Holder, HolderKind, Item, RemovalFailure, Skip, Unreadable};
+pub use tree::{DiskTree, MAX_TREE_CHILDREN, NodeKind, TreeNode};
 pub use usage::{BoxUsage, ImageShare, ImageUsage, KindUsage, StoppedUsage, Usage};
 
 /// Options of a pass.

@@ -1,5 +1,6 @@
 //! The report of a pass.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,21 @@ impl GcReport {
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         let stored = [&self.disk_images, &self.deltas, &self.bases, &self.box_directories, &self.blobs];
         stored.into_iter().chain([&self.volumes, &self.boot_files, &self.unfinished, &self.images]).flatten()
+    }
+
+    /// All items by kind, in the order in which they are shown.
+    pub fn kinds(&self) -> [(&'static str, &[Item]); 9] {
+        [
+            ("image", &self.images),
+            ("disk image", &self.disk_images),
+            ("delta", &self.deltas),
+            ("base", &self.bases),
+            ("box directory", &self.box_directories),
+            ("volume", &self.volumes),
+            ("blob", &self.blobs),
+            ("boot file", &self.boot_files),
+            ("unfinished", &self.unfinished),
+        ]
     }
 
     /// Items that are kept because nothing explains them: see [`Skip::Unexplained`].
@@ -120,6 +136,33 @@ pub enum Fate {
     },
 }
 
+impl Fate {
+    /// What became of the item, in a few words; in a dry run, what would become of it.
+    pub fn label(&self, dry_run: bool) -> &'static str {
+        match self {
+            Self::Kept { .. } => "kept",
+            Self::Removed { .. } if dry_run => "would be removed",
+            Self::Removed { .. } => "removed",
+            Self::Skipped { .. } => "skipped",
+            Self::Failed { .. } => "not removed",
+        }
+    }
+
+    /// Why: who needs the item, or the reason for its removal or for leaving it alone. `name` gives boxes their names.
+    pub fn why(&self, name: &dyn Fn(&str) -> Option<String>) -> String {
+        let (by, holders) = match self {
+            Self::Kept { by, holders } => (by, *holders),
+            Self::Removed { reason } | Self::Failed { reason } => return reason.clone(),
+            Self::Skipped { why } => return why.to_string(),
+        };
+        let named: Vec<String> = by.iter().map(|holder| holder.text(name)).collect();
+        match holders.saturating_sub(by.len() as u64) {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    }
+}
+
 /// A box, base or delta that needs an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -127,6 +170,21 @@ pub struct Holder {
     pub name: String,
     /// By which source.
     pub kind: HolderKind,
+}
+
+impl Holder {
+    fn text(&self, name: &dyn Fn(&str) -> Option<String>) -> String {
+        let short = self.name.get(..12).unwrap_or(&self.name);
+        let of_box = || name(&self.name).unwrap_or_else(|| short.to_owned());
+        match self.kind {
+            HolderKind::Record => format!("box {}", of_box()),
+            HolderKind::Chain => format!("overlay of box {}", of_box()),
+            HolderKind::Base => format!("base {}", self.name),
+            HolderKind::Description => format!("box.json of box {}", of_box()),
+            HolderKind::Snapshot => format!("snapshot of box {}", of_box()),
+            HolderKind::Delta => format!("delta {short}"),
+        }
+    }
 }
 
 /// The source of a pin.
@@ -176,6 +234,27 @@ pub enum Skip {
     OnlyCopy,
     /// The image was given all of its names here, so that no registry can give it back.
     OnlyHere,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grace => "modified within the grace",
+            Self::InUse => "in use",
+            Self::Unknown => "something is unreadable, so it is unknown who needs it",
+            Self::Protected => "about to be used",
+            Self::Recent => "used recently",
+            Self::Current => "the last used of its kind",
+            Self::Enough => "enough was removed already",
+            Self::Unexplained => "unexplained: nobody is known to have asked for its removal",
+            Self::MayBeNeeded => "an unexplained box may need it",
+            Self::OnlyCopy => "an image's layers are gone, so that only its registry could give it back",
+            Self::OnlyHere => {
+                "it was made or loaded here, and no registry can give it back: gc --all --local drops it"
+            }
+            Self::Elsewhere => "its directory leads out of the home, where another home may need it",
+        })
+    }
 }
 
 /// Something that could not be read.

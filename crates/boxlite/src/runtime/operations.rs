@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use boxlite_types::gc::Explanation;
+use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
     Activity, Adoption, ArchiveFormat, AttachedExecution, BoxInfo, BoxOptions, CloneOptions, CommitOptions,
     Consumption, CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExecutionState, ExitStatus,
@@ -141,6 +141,13 @@ home_operations! {
 
         /// Measures what takes how much of the disk, in allocated bytes, by kind, box and image.
         async fn disk_usage(&self) -> Result<Usage>;
+
+        /// Measures the same as a tree that adds up to all that the home allocates, each file with why it is there or what
+        /// gc would do with it.
+        ///
+        /// # Errors
+        /// `Denied` through a server to a key that sees its own boxes alone.
+        async fn disk_tree(&self) -> Result<DiskTree>;
 
         /// Reads what has happened in the home, as far as its bounded log still has it. Who follows it asks again with the
         /// position of the last page.

@@ -38,7 +38,7 @@ pub(super) async fn remove_image(
     caller: Caller,
     QueryParams(query): QueryParams<ImageQuery>,
 ) -> Result<Json<Vec<Removal>>, HttpFailure> {
-    caller.refuse_named("remove images")?;
+    caller.refuse_named("remove images", "images are everybody's")?;
     Ok(Json(app.runtime.remove_image(&query.wanted, query.force).await?))
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn tag(
     caller: Caller,
     JsonBody(request): JsonBody<TagRequest>,
 ) -> Result<Json<Image>, HttpFailure> {
-    caller.refuse_named("name images")?;
+    caller.refuse_named("name images", "images are everybody's")?;
     Ok(Json(app.runtime.tag(&request.wanted, &request.name).await?))
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn push(
     caller: Caller,
     JsonBody(request): JsonBody<PushRequest>,
 ) -> Result<Response, HttpFailure> {
-    caller.refuse_named("push images")?;
+    caller.refuse_named("push images", "images are everybody's")?;
     let PushRequest { wanted, target, options } = request;
     let push = |progress| async move {
         app.runtime.push(&wanted, target.as_deref(), options, progress).await.map_err(HttpFailure::of_pull)
@@ -108,7 +108,7 @@ pub(super) async fn load(
     caller: Caller,
     request: Request,
 ) -> Result<Json<Vec<Image>>, HttpFailure> {
-    caller.refuse_named("load images")?;
+    caller.refuse_named("load images", "images are everybody's")?;
     let (archive, passing) = transfer::upload(request.into_body());
     let load = app.runtime.load(ArchiveInput::Stream(archive), Arc::new(()));
     let (loaded, ()) = tokio::join!(load, passing);
@@ -127,7 +127,7 @@ pub(super) async fn import(
     QueryParams(query): QueryParams<ImportQuery>,
     request: Request,
 ) -> Result<Json<Image>, HttpFailure> {
-    caller.refuse_named("import images")?;
+    caller.refuse_named("import images", "images are everybody's")?;
     let options: CommitOptions = query
         .options
         .map_or(Ok(CommitOptions::default()), |text| serde_json::from_str(&text))
@@ -151,7 +151,7 @@ pub(super) async fn commit(
     PathParams(id): PathParams<String>,
     JsonBody(options): JsonBody<CommitOptions>,
 ) -> Result<Response, HttpFailure> {
-    caller.refuse_named("make images")?;
+    caller.refuse_named("make images", "images are everybody's")?;
     let commit = |_| async move { Ok(app.runtime.commit(&id, options).await?) };
     Ok(progress::events(commit).await)
 }

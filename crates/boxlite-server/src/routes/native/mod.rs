@@ -1,6 +1,8 @@
-//! The library's own dialect, `/v1/runtime/…`: one route per method of [`boxlite::Runtime`], with its types as bodies.
+//! The library's own dialect, `/v1/runtime/…`: one route per method of [`boxlite::Runtime`], with its types as bodies; and
+//! the past of the disk, which the server alone remembers.
 
 mod boxes;
+mod disk;
 mod host;
 mod images;
 mod snapshots;
@@ -19,6 +21,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/runtime/info", get(host::info))
         .route("/v1/runtime/usage", get(host::usage))
+        .route("/v1/runtime/tree", get(disk::tree))
+        .route("/v1/runtime/history", get(disk::history))
+        .route("/v1/runtime/gc", post(disk::collect))
         .route("/v1/runtime/events", get(host::events))
         .route("/v1/runtime/activity", get(host::activity))
         .route("/v1/runtime/images", get(images::images).post(images::pull))

@@ -1,18 +1,22 @@
 //! The version and the capabilities of this server, in the public API.
 
+use std::sync::Arc;
+
 use axum::Json;
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use boxlite::BoxOptions;
 use serde_json::{Value, json};
 
+use crate::app::App;
 use crate::caller::Caller;
 use crate::executions::MAX_EXECUTIONS;
 
 /// The description of every route.
 const DESCRIPTION: &str = include_str!("../../../openapi.yaml");
 
-pub(super) async fn config() -> Json<Value> {
+pub(super) async fn config(State(app): State<Arc<App>>) -> Json<Value> {
     let defaults = BoxOptions::default();
     Json(json!({
         "defaults": {
@@ -21,6 +25,7 @@ pub(super) async fn config() -> Json<Value> {
             "auto_delete": 0,
         },
         "overrides": {},
+        "authentication": if app.gate.needs_key() { "key" } else { "none" },
         "capabilities": {
             "linux_capabilities_enabled": false,
             "max_concurrent_executions": MAX_EXECUTIONS,

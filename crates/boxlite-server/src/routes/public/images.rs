@@ -176,7 +176,7 @@ pub(super) async fn remove(
     caller: Caller,
     PathParams(id): PathParams<String>,
 ) -> Result<StatusCode, HttpFailure> {
-    caller.refuse_named("remove images")?;
+    caller.refuse_named("remove images", "images are everybody's")?;
     let images = app.runtime.images().await?;
     let mut named: Vec<String> = images.iter().flat_map(|image| under(image, &id)).cloned().collect();
     if named.is_empty() {

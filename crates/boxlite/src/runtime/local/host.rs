@@ -7,11 +7,11 @@ use std::time::Instant;
 use boxlite_home::EventLog;
 use boxlite_home::admission::{Claims, Thresholds, judge};
 use boxlite_storage::{disk_image, gc};
-use boxlite_types::gc::Explanation;
+use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
     Acceleration, Activity, Adoption, BoxInfo, BoxState, Error, EventAction, EventOptions, EventPage,
-    EventSubject, GcOptions, GcReport, HomeEvent, HostInfo, JailInfo, JailMeasure, Purge, Result, SpaceInfo,
-    Usage,
+    EventSubject, GcOptions, GcReport, HomeEvent, HostInfo, JailInfo, JailMeasure, Purge, Result,
+    SpaceFloors, SpaceInfo, Usage,
 };
 use boxlite_vm::qemu_img;
 use boxlite_vm::shim::{MeasureState, accel, examine_jail};
@@ -122,6 +122,16 @@ impl HostOperations for Local {
         .await
     }
 
+    async fn disk_tree(&self) -> Result<DiskTree> {
+        self.in_context(|context| {
+            let info = |listed| litebox::describe_listed(&context.home, &listed);
+            let boxes = context.store.boxes()?.into_iter().flat_map(info);
+            let boxes = boxes.map(|info| (info.id, (info.name, info.state))).collect();
+            gc::tree(&context.home, &context.catalog(), &context.settings, &boxes)
+        })
+        .await
+    }
+
     async fn events(&self, options: EventOptions) -> Result<EventPage> {
         self.in_context(move |context| {
             let log = EventLog::of(&context.home);
@@ -194,6 +204,13 @@ fn space(context: &LocalContext) -> Result<SpaceInfo> {
     let live = Claims::open(&context.home)?.live()?;
     let claims: Vec<u64> = live.iter().map(|claim| claim.bytes).collect();
     let free = boxlite_home::durable::free_space(context.home.root())?;
-    let verdict = judge(&free, claims.iter().sum(), &Thresholds::of(&context.settings));
-    Ok(SpaceInfo { free, verdict, claims })
+    let thresholds = Thresholds::of(&context.settings);
+    let verdict = judge(&free, claims.iter().sum(), &thresholds);
+    let floors = SpaceFloors {
+        hard: thresholds.hard_floor,
+        soft: thresholds.soft_floor,
+        soft_percent: thresholds.soft_percent,
+        emergency: context.settings.emergency_floor.value.0,
+    };
+    Ok(SpaceInfo { free, verdict, claims, floors: Some(floors) })
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_storage::reference::Reference;
-use boxlite_types::gc::Explanation;
+use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery};
 use boxlite_types::{
     Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions, EventPage,
@@ -108,6 +108,10 @@ impl HostOperations for Remote {
 
     async fn disk_usage(&self) -> Result<Usage> {
         self.client.json(self.client.get(&["runtime", "usage"])).await
+    }
+
+    async fn disk_tree(&self) -> Result<DiskTree> {
+        self.client.json(self.client.get(&["runtime", "tree"])).await
     }
 
     async fn events(&self, options: EventOptions) -> Result<EventPage> {
