@@ -10,6 +10,7 @@ mod executions;
 mod images;
 mod keys;
 mod outliving;
+mod page;
 mod refusals;
 mod schema;
 mod serving;
