@@ -204,10 +204,8 @@ impl Jail {
     fn wait(self, signals: &OwnedFd) -> Result<rustix::process::WaitStatus> {
         let mut opener = self.opener;
         let status = loop {
-            if let Some(status) = self.program.try_wait()? {
-                break status;
-            }
-            let mut ready = vec![PollFd::new(signals, PollFlags::IN)];
+            let mut ready =
+                vec![PollFd::new(signals, PollFlags::IN), PollFd::new(&self.handle, PollFlags::IN)];
             ready.extend(
                 opener.as_ref().map(|opener| PollFd::from_borrowed_fd(opener.as_fd(), PollFlags::IN)),
             );
@@ -218,7 +216,13 @@ impl Jail {
             if events[0].contains(PollFlags::IN) && signals::is_end_wanted(signals) {
                 self.init.kill();
             }
-            match (events.get(1), &opener) {
+            // While the program starts, most of what wakes this process is a file that it opens.
+            if !events[1].is_empty()
+                && let Some(status) = self.program.try_wait()?
+            {
+                break status;
+            }
+            match (events.get(2), &opener) {
                 (Some(events), Some(held)) if events.contains(PollFlags::IN) => held.answer(),
                 // No process is left whose calls could be held.
                 (Some(events), Some(_)) if !events.is_empty() => opener = None,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags,
@@ -73,19 +73,27 @@ pub(super) fn enter_root(view: &View, report: &mut JailReport) -> Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .doing("making mounts private")?;
     let pieces = pieces(view)?;
-    let root = empty_root(pieces.len())?;
+    let count = pieces.code.len() + pieces.others.len();
+    let root = empty_root(count)?;
     rustix::mount::move_mount(&root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .doing("mounting the jail's root")?;
     rustix::process::fchdir(&root).doing("entering the jail's root")?;
     let mut made = BTreeSet::new();
-    for piece in &pieces {
+    for piece in &pieces.code {
         piece.put(&root, &mut made)?;
     }
-    set_attributes(&root, MountAttrFlags::MOUNT_ATTR_RDONLY).doing("making the jail's root read-only")?;
+    // One call for all files of code, of which a QEMU has fifty, and one for everything.
+    let fixed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    set_attributes(&root, fixed, MountReach::All).doing("restricting the jail's code")?;
+    for piece in &pieces.others {
+        piece.put(&root, &mut made)?;
+    }
+    set_attributes(&root, MountAttrFlags::MOUNT_ATTR_RDONLY, MountReach::All)
+        .doing("making the jail's root read-only")?;
     rustix::process::pivot_root(".", ".").doing("entering the jail's root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing("leaving the host's root")?;
     rustix::process::chdir("/").doing("entering the jail's root")?;
-    report.in_force("root", format!("an empty one with {} files of the host, read-only", pieces.len()));
+    report.in_force("root", format!("an empty one with {count} files of the host, read-only"));
     Ok(())
 }
 
@@ -96,25 +104,37 @@ struct Piece {
     is_directory: bool,
 }
 
-fn pieces(view: &View) -> Result<Vec<Piece>> {
-    let fixed = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    let data = fixed | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let code = view.code.iter().map(|path| (path, path, fixed | MountAttrFlags::MOUNT_ATTR_NODEV));
+/// What of the host the jail has.
+struct Pieces {
+    /// Restricted together, once they are in their places.
+    code: Vec<Piece>,
+    /// Data and devices, which are restricted already but for being read-only.
+    others: Vec<Piece>,
+}
+
+fn pieces(view: &View) -> Result<Pieces> {
+    let code = view.code.iter().map(|path| Piece::cut(path, path)).collect::<Result<_>>()?;
+    let fixed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let data = fixed | MountAttrFlags::MOUNT_ATTR_NODEV;
     let data = view.data.iter().map(|bound| (&bound.source, &bound.target, data));
     // A device is written to, which is not writing to the filesystem that its node is on.
-    let devices = fixed | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let devices = view.devices.iter().map(|path| (path, path, devices));
-    code.chain(data).chain(devices).map(|(source, target, flags)| Piece::cut(source, target, flags)).collect()
+    let devices = view.devices.iter().map(|path| (path, path, fixed));
+    let restricted = |(source, target, attributes): (&PathBuf, &PathBuf, MountAttrFlags)| {
+        let piece = Piece::cut(source, target)?;
+        set_attributes(&piece.tree, attributes, MountReach::One)
+            .doing(format_args!("giving the jail {}", source.display()))?;
+        Ok(piece)
+    };
+    Ok(Pieces { code, others: data.chain(devices).map(restricted).collect::<Result<_>>()? })
 }
 
 impl Piece {
-    fn cut(source: &Path, target: &Path, attributes: MountAttrFlags) -> Result<Self> {
+    fn cut(source: &Path, target: &Path) -> Result<Self> {
         let doing = || format!("giving the jail {}", source.display());
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = rustix::mount::open_tree(CWD, source, flags).doing(doing())?;
-        set_attributes(&tree, attributes).doing(doing())?;
         let kind = rustix::fs::fstat(&tree).doing(doing())?.st_mode;
-        let is_directory = rustix::fs::FileType::from_raw_mode(kind).is_dir();
+        let is_directory = FileType::from_raw_mode(kind).is_dir();
         Ok(Self { tree, target: target.to_owned(), is_directory })
     }
 
@@ -139,8 +159,11 @@ impl Piece {
             }
         }
         if !self.is_directory {
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            rustix::fs::openat(root, below, flags, Mode::from_raw_mode(0o444)).doing(doing())?;
+            let mode = Mode::from_raw_mode(0o444);
+            match rustix::fs::mknodat(root, below, FileType::RegularFile, mode, 0) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error).doing(doing()),
+            }
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&self.tree, "", root, below, flags).doing(doing())
@@ -173,8 +196,19 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
+/// Which mounts a change concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MountReach {
+    /// The one that is named.
+    One,
+    /// That and all below it.
+    All,
+}
+
 /// Adds `attributes` to those of the mount `mount` and takes none away.
-fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags) -> std::io::Result<()> {
+fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags, reach: MountReach) -> std::io::Result<()> {
+    const AT_RECURSIVE: libc::c_int = 0x8000;
+    let recursive = if reach == MountReach::All { AT_RECURSIVE } else { 0 };
     let wanted = MountAttributes { set: u64::from(attributes.bits()), ..MountAttributes::default() };
     let empty = CString::default();
     // SAFETY: the path is a string, and the size is that of the structure, which lives as long as the call.
@@ -184,7 +218,7 @@ fn set_attributes(mount: &OwnedFd, attributes: MountAttrFlags) -> std::io::Resul
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             empty.as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | recursive,
             std::ptr::from_ref(&wanted),
             size_of::<MountAttributes>(),
         )

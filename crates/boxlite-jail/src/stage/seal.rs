@@ -68,8 +68,9 @@ fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
             continue;
         }
         match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // The kernel has no such capability.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Ok(()) => {}
+            // The kernel has none with such a number, nor with a higher one.
+            Err(rustix::io::Errno::INVAL) => break,
             Err(error) => return Err(error).doing("giving up capabilities"),
         }
     }

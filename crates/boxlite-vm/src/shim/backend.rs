@@ -33,6 +33,8 @@ pub(crate) struct DeviceBackend {
     pub(crate) ready: Option<BoxFuture<'static, Result<()>>>,
     /// The process group of a program that serves the device, to be put into the box's control group.
     pub(crate) process_group: Option<u32>,
+    /// What is begun once QEMU is on its way.
+    pub(crate) stack: Option<PendingStack>,
     /// What a network carries.
     pub(crate) counts: Option<Arc<Counts>>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
@@ -40,52 +42,80 @@ pub(crate) struct DeviceBackend {
     pub(crate) task: Option<BoxFuture<'static, Result<()>>>,
 }
 
-/// Prepares every part of the box; called on the shim's main thread before QEMU starts and before any async runtime.
+/// A network whose user-mode stack has not been started: QEMU needs only the other end of its wire.
+pub(crate) struct PendingStack {
+    wire: Wire,
+    stack_end: OwnedFd,
+}
+
+/// Prepares every part of the box; called on the shim's main thread before QEMU starts.
 ///
 /// Programs that a part needs are started with [`ChildSpawner::spawn`], so that they cannot outlive the shim.
-pub(crate) fn backends(
-    spec: &LaunchSpec,
-    jail: Option<&BoxJail>,
-    spawner: &ChildSpawner,
-) -> Result<Vec<DeviceBackend>> {
+pub(crate) fn backends(spec: &LaunchSpec, spawner: &ChildSpawner) -> Result<Vec<DeviceBackend>> {
     let mut backends = Vec::new();
     if let Some(network) = &spec.network {
-        backends.push(network_backend(spec, network, jail, spawner)?);
+        backends.push(network_backend(spec, network)?);
     }
     let shares = volume::start(&spec.shares, |command, keep| spawner.spawn_without_lock(command, keep))?;
     backends.extend(shares.into_iter().map(share_backend));
     Ok(backends)
 }
 
-fn network_backend(
+/// Starts the user-mode stack of the network among `backends`, if there is one; called on the shim's main thread.
+///
+/// The stack is up sooner than QEMU, even if QEMU begins first, and so the guest waits for one jail and not for two.
+pub(crate) fn begin_network(
+    backends: &mut [DeviceBackend],
     spec: &LaunchSpec,
-    network: &Network,
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
-) -> Result<DeviceBackend> {
-    // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
-    let ports = claim_ports(&network.ports)?.release();
-    let mac = MacAddr::of_box(&spec.box_id);
+) -> Result<()> {
+    for backend in backends {
+        if let (Some(pending), Some(network)) = (backend.stack.take(), &spec.network) {
+            begin_stack(backend, pending, spec, network, jail, spawner)?;
+        }
+    }
+    Ok(())
+}
+
+fn network_backend(spec: &LaunchSpec, network: &Network) -> Result<DeviceBackend> {
     let allowed = match &network.allowed {
         Some(rules) => Some(AllowList::new(rules.clone(), own_addresses()?)),
         None => None,
     };
-    let policy = Policy::new(&ports, loopback_aliases()?).with_host_ports(&network.host_ports);
+    let policy = Policy::new(&network.ports, loopback_aliases()?).with_host_ports(&network.host_ports);
     let (wire, ends) = Wire::new(policy, allowed, network.max_connections)?;
-    let (stack, jailed) = start_stack(
-        StackCommand::new(&spec.qemu, &ports, ends.stack.as_raw_fd()),
-        &ends.stack,
-        network,
-        jail,
-        spawner,
-    )?;
-    let serves = wire.readiness(&stack, mac)?;
+    let counts = wire.counts();
+    Ok(DeviceBackend {
+        arguments: card_arguments(MacAddr::of_box(&spec.box_id), &ends.card)
+            .into_iter()
+            .map(OsString::from)
+            .collect(),
+        descriptors: vec![ends.card],
+        counts: Some(counts),
+        stack: Some(PendingStack { wire, stack_end: ends.stack }),
+        ..DeviceBackend::default()
+    })
+}
+
+fn begin_stack(
+    backend: &mut DeviceBackend,
+    PendingStack { wire, stack_end }: PendingStack,
+    spec: &LaunchSpec,
+    network: &Network,
+    jail: Option<&BoxJail>,
+    spawner: &ChildSpawner,
+) -> Result<()> {
+    // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
+    let ports = claim_ports(&network.ports)?.release();
+    let command = StackCommand::new(&spec.qemu, &ports, stack_end.as_raw_fd());
+    let (stack, jailed) = start_stack(command, &stack_end, network, jail, spawner)?;
+    let serves = wire.readiness(&stack, MacAddr::of_box(&spec.box_id))?;
     let ready = async move {
         jailed.map_or(Ok(()), |answer| jail::finish(answer, Profile::Stack))?;
         serves.await
     };
-    let counts = wire.counts();
-    let counted = Arc::clone(&counts);
+    let counted = wire.counts();
     let carry = async move {
         let mut ended = std::pin::pin!(stack.watch());
         let result = tokio::select! {
@@ -101,15 +131,9 @@ fn network_backend(
         tracing::info!(?counted, "the network's wire has ended");
         result
     };
-    Ok(DeviceBackend {
-        arguments: card_arguments(mac, &ends.card).into_iter().map(OsString::from).collect(),
-        descriptors: vec![ends.card],
-        shared_memory: false,
-        process_group: None,
-        ready: Some(ready.boxed()),
-        counts: Some(counts),
-        task: Some(carry.boxed()),
-    })
+    backend.ready = Some(ready.boxed());
+    backend.task = Some(carry.boxed());
+    Ok(())
 }
 
 /// Starts the user-mode network behind `wire`: in a jail of its own, where the box has jails, which answers when that is built.
@@ -143,6 +167,7 @@ fn share_backend(share: Share) -> DeviceBackend {
         shared_memory: true,
         process_group: Some(share.daemon.pid()),
         ready: None,
+        stack: None,
         counts: None,
         task: Some(share.daemon.watch().boxed()),
     }

@@ -41,7 +41,7 @@ impl Machine {
     ) -> Result<Self> {
         let boot_files = lease_boot_files(spec)?;
         let jail = BoxJail::prepare(spec)?;
-        let mut backends = backend::backends(spec, jail.as_ref(), spawner)?;
+        let mut backends = backend::backends(spec, spawner)?;
         let mut vm =
             process::start(spec, &boot_files, template, volumes, jail.as_ref(), spawner, &mut backends)?;
         let connected = match Self::connect(&mut vm, spec).await {

@@ -23,7 +23,7 @@ pub(crate) async fn restore(
     state: RawFd,
 ) -> Result<()> {
     let restoring = async {
-        share_memory(qmp).await.map_err(|error| {
+        ignore_shared_memory(qmp).await.map_err(|error| {
             Error::new(ErrorKind::Io, "QEMU cannot be told of the template").because(error)
         })?;
         take(qmp, events, state)
@@ -46,24 +46,29 @@ async fn take(
 ) -> std::result::Result<(), QmpError> {
     const COMMAND: &str = "migrate-incoming";
     qmp.execute(COMMAND, json!({ "uri": format!("fd:{state}") })).await?;
+    // The guest runs once its state has been taken; a QEMU that does not take it ends.
     while let Some(event) = events.recv().await {
-        match event {
-            QmpEvent::Migration { completed: true } => return Ok(()),
-            QmpEvent::Migration { completed: false } => {
-                return Err(QmpError::Refused {
-                    command: COMMAND,
-                    reason: "the state is not its own".into(),
-                });
-            }
-            _ => {}
+        if event == QmpEvent::Resumed {
+            return Ok(());
         }
     }
     Err(QmpError::Gone { command: COMMAND })
 }
 
+/// Has QEMU leave out memory that both sides have in a file.
+///
+/// It asks for nothing else, such as events: QEMU reads its orders byte by byte, with seven system calls for each, and here the
+/// guest waits for it.
+async fn ignore_shared_memory(qmp: &Qmp) -> std::result::Result<(), QmpError> {
+    set_capabilities(qmp, &["x-ignore-shared"]).await
+}
+
 /// Has QEMU tell how a migration goes, and leave out memory that both sides have in a file.
 pub(super) async fn share_memory(qmp: &Qmp) -> std::result::Result<(), QmpError> {
-    let on = |capability: &str| json!({ "capability": capability, "state": true });
-    let capabilities = json!({ "capabilities": [on("events"), on("x-ignore-shared")] });
-    qmp.execute("migrate-set-capabilities", capabilities).await.map(drop)
+    set_capabilities(qmp, &["events", "x-ignore-shared"]).await
+}
+
+async fn set_capabilities(qmp: &Qmp, names: &[&str]) -> std::result::Result<(), QmpError> {
+    let on: Vec<_> = names.iter().map(|name| json!({ "capability": name, "state": true })).collect();
+    qmp.execute("migrate-set-capabilities", json!({ "capabilities": on })).await.map(drop)
 }

@@ -14,12 +14,13 @@ use crate::shim::child::ChildSpawner;
 use crate::shim::jail::{self, BoxJail, Given};
 use crate::shim::launch::LaunchSpec;
 
-/// Starts `command` in the jail of the box, which holds the box's lock for it.
+/// Starts `command` in the jail of the box, which holds the box's lock for it, and does `meanwhile` while that is built.
 pub(super) fn start(
     spec: &LaunchSpec,
     jail: &BoxJail,
     command: QemuCommand<'_>,
     spawner: &ChildSpawner,
+    meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<QemuProcess> {
     let named: Vec<RawFd> = command.named.iter().map(AsRawFd::as_raw_fd).collect();
     let mut openings: Vec<Opening> =
@@ -32,7 +33,7 @@ pub(super) fn start(
         file_size: jail::file_size(command.overlay, spec.memory_bytes).max(command.longest_volume),
     };
     let order = JailSpec { arguments: command.arguments, ..jail.qemu(spec, given) };
-    let mut jailed = jail::launch(order, spawner)?;
+    let mut jailed = jail::launch(order, spawner, meanwhile)?;
     let stderr = jailed.jailer.stderr.take().ok_or_else(|| Error::bug("QEMU's stderr is not a pipe"))?;
     let ender = ChildEnder::of_jail(&jailed.jailer).doing("watching the jail of", &spec.qemu)?;
     Ok(QemuProcess { child: jailed.jailer, ender, pid: jailed.pid, stderr })

@@ -13,7 +13,7 @@ use boxlite_types::{Doing, Result};
 use super::jailed;
 use super::program::{self, QemuCommand, QemuProcess};
 use super::qemu::{self, Channels, Memory, QemuFiles};
-use crate::shim::backend::DeviceBackend;
+use crate::shim::backend::{self, DeviceBackend};
 use crate::shim::child::ChildSpawner;
 use crate::shim::jail::BoxJail;
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
@@ -85,9 +85,13 @@ pub(crate) fn start(
         overlay: &disks.overlay,
         longest_volume: disks.longest_volume(),
     };
+    let mut begin_network = || backend::begin_network(backends, spec, jail, spawner);
     let process = match jail {
-        Some(jail) => jailed::start(spec, jail, command, spawner)?,
-        None => program::start_unjailed(spec, command, spawner)?,
+        Some(jail) => jailed::start(spec, jail, command, spawner, begin_network)?,
+        None => {
+            begin_network()?;
+            program::start_unjailed(spec, command, spawner)?
+        }
     };
     for stream in [&qmp, &agent, &console] {
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;

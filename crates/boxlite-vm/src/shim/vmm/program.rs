@@ -55,7 +55,7 @@ pub(super) fn start_unjailed(
     let mut program = Command::new(&spec.qemu);
     program.args(command.arguments);
     jail::prepare(&mut program);
-    program.env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+    program.env("PATH", "/usr/bin:/bin").envs(jail::QEMU_ENVIRONMENT.iter().copied());
     let keep: Vec<_> = command.descriptors.into_iter().chain(command.named).collect();
     let doing = "starting";
     let mut child = spawner.spawn(program, &keep).doing(doing, &spec.qemu)?;
