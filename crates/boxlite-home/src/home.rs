@@ -5,6 +5,7 @@
 //! boxlite.db                       SQLite: images, boxes, intents; schema version
 //! claims                           empty; live claims on disk space are locks on its byte ranges
 //! memory-claims                    empty; live claims on memory are locks on its byte ranges
+//! pool-claims                      the same for guests that wait for a box
 //! reserve-<purpose>                preallocated space for what frees space on a full disk
 //! images/blobs/sha256/<hex>        content-addressed, verified
 //! images/disk-images/<digest>.ext4 a read-only root filesystem, whole
@@ -158,6 +159,11 @@ impl Home {
     /// The file whose byte-range locks are the live claims on memory.
     pub fn memory_claims(&self) -> PathBuf {
         self.root.join("memory-claims")
+    }
+
+    /// The file whose byte-range locks are the memory of guests that wait for a box.
+    pub fn pool_claims(&self) -> PathBuf {
+        self.root.join("pool-claims")
     }
 
     /// The directory of verified blobs, by SHA-256.

@@ -232,6 +232,8 @@ impl BoundServer {
         chores.spawn(upkeep::report_pauses(app.runtime.clone()));
         chores.spawn(upkeep::forget(app.runtime.clone(), Arc::clone(&app.executions)));
         chores.spawn(upkeep::record(Arc::clone(&app)));
+        let runtime = app.runtime.clone();
+        chores.spawn(async move { runtime.keep_pool().await });
         chores.spawn(upkeep::refresh(Arc::clone(&app.gate), certificate.clone(), refresh));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));

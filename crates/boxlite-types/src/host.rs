@@ -119,6 +119,9 @@ pub struct MemoryInfo {
     pub limit: u64,
     /// Bytes of each live promise: a guest's memory and the overhead around it.
     pub promises: Vec<u64>,
+    /// Bytes of each promise to a guest that waits for a box: such guests go before a box is refused.
+    #[serde(default)]
+    pub waiting: Vec<u64>,
     /// Bytes that running boxes take now, as the kernel charges them to their control groups, caches of files included;
     /// for a box without a control group, what its QEMU has resident.
     pub used: u64,
@@ -129,9 +132,9 @@ pub struct MemoryInfo {
 }
 
 impl MemoryInfo {
-    /// Bytes that are promised to all boxes together.
+    /// Bytes that are promised to all boxes, and guests that wait for one, together.
     pub fn promised(&self) -> u64 {
-        self.promises.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+        self.promises.iter().chain(&self.waiting).fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 }
 

@@ -13,6 +13,7 @@ use boxlite_vm::shim::{Accel, JailPolicy};
 
 use crate::assets::AssetSearch;
 use crate::options::{MissingHome, RuntimeOptions};
+use crate::pool::GuestPool;
 
 /// An opened home with its database, its settings and this host's assets; cheap to share, holds no lock.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct LocalContext {
     pub(crate) assets: AssetSearch,
     pub(crate) accel: Accel,
     pub(crate) gc_metrics: Arc<GcMetrics>,
+    /// Guests that wait for the next boxes, in a process that keeps some.
+    pub(crate) pool: GuestPool,
     /// Says which images can be fetched again.
     pub(crate) registries: Arc<RegistryProbe>,
     /// What a jail that was built for `info` had in force.
@@ -44,7 +47,9 @@ impl LocalContext {
             &options.further_registry_configs,
             options.registries.clone(),
         );
+        let pool = GuestPool::new(usize::try_from(settings.pool.value).unwrap_or(usize::MAX));
         let context = Self {
+            pool,
             home,
             store,
             settings,

@@ -61,6 +61,7 @@ mod context;
 mod keep;
 mod litebox;
 mod options;
+mod pool;
 mod relief;
 mod runtime;
 mod time;

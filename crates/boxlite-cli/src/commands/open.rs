@@ -48,9 +48,12 @@ pub(super) fn served(
     global: &GlobalArgs,
     environment: &Environment,
     registries: Vec<String>,
+    pool: Option<u64>,
 ) -> Result<Runtime, CommandFailure> {
     let registries = RegistryPolicy::PublicAnd(registries);
-    open(RuntimeOptions { registries, ..options(global, environment)? })
+    let mut options = RuntimeOptions { registries, ..options(global, environment)? };
+    options.settings.pool = pool.or(options.settings.pool);
+    open(options)
 }
 
 fn options(global: &GlobalArgs, environment: &Environment) -> Result<RuntimeOptions, CommandFailure> {

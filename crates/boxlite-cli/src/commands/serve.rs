@@ -46,6 +46,9 @@ pub(crate) struct ServeArgs {
     /// Most connections of one address; behind a proxy, all clients share its address
     #[arg(long, default_value_t = ServerOptions::default().max_peer_connections, value_name = "NUMBER")]
     max_peer_connections: usize,
+    /// How many restored guests wait for the next boxes, with the hardware of the last one [default: the setting pool]
+    #[arg(long, value_name = "NUMBER")]
+    pool: Option<u64>,
     /// How often to collect garbage, such as 1h or 30m, or `off`
     #[arg(long, default_value = "1h", value_name = "INTERVAL", value_parser = interval)]
     gc_interval: GcInterval,
@@ -103,7 +106,7 @@ pub(super) async fn serve(
         max_peer_connections: args.max_peer_connections,
     })
     .map_err(failed)?;
-    let runtime = open::served(global, environment, args.allow_registry)?;
+    let runtime = open::served(global, environment, args.allow_registry, args.pool)?;
     let watching = |error| CommandFailure::local(format!("watching for signals failed: {error}"));
     let stop = stop_on_signal().map_err(watching)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(watching)?;

@@ -121,13 +121,18 @@ fn memory_of_host(memory: &MemoryInfo) -> String {
 }
 
 fn promised(memory: &MemoryInfo) -> String {
-    let boxes = memory.promises.len();
+    let (boxes, guests) = (memory.promises.len(), memory.waiting.len());
     let full = if memory.full { "; a box of the usual size would be refused" } else { "" };
-    if boxes == 0 {
+    let waiting = match guests {
+        0 => String::new(),
+        1 => " and 1 guest that waits for a box".to_owned(),
+        guests => format!(" and {guests} guests that wait for a box"),
+    };
+    if boxes + guests == 0 {
         return format!("nothing{full}");
     }
     let bytes = Bytes(memory.promised());
-    format!("{bytes} to {boxes} box{}{full}", if boxes == 1 { "" } else { "es" })
+    format!("{bytes} to {boxes} box{}{waiting}{full}", if boxes == 1 { "" } else { "es" })
 }
 
 fn used(memory: &MemoryInfo) -> String {

@@ -81,6 +81,7 @@ impl Ground {
             initrd: self.boot.initramfs.clone(),
             modules: None,
             kernel_arguments: Vec::new(),
+            group: None,
             boot_timeout_ms: None,
             accel: self.accel,
             cpus: 1,

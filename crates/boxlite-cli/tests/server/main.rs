@@ -11,6 +11,7 @@ mod images;
 mod keys;
 mod outliving;
 mod page;
+mod pool;
 mod refusals;
 mod schema;
 mod serving;

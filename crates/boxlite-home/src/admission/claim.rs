@@ -62,6 +62,13 @@ impl Claims {
         Self::at(home.memory_claims())
     }
 
+    /// The claims on memory of the guests in `home` that wait for a box; creates their empty file where it is missing.
+    ///
+    /// They are apart from those of boxes, because they never keep a box from starting.
+    pub fn of_pool(home: &Home) -> Result<Self> {
+        Self::at(home.pool_claims())
+    }
+
     fn at(path: PathBuf) -> Result<Self> {
         durable::ensure_file(&path)?;
         Ok(Self { path })

@@ -83,6 +83,18 @@ impl Staged {
     }
 }
 
+impl Staged {
+    /// Renames the file to `destination`, replacing what is there, and syncs nothing: for a lock, whose file has no contents
+    /// and no holder after a crash.
+    ///
+    /// Returns the file, on which the maker's exclusive lock is still held. On an error `destination` is untouched.
+    pub fn place(mut self, destination: &Path) -> Result<Lock> {
+        std::fs::rename(self.path(), destination).doing("placing the lock", destination)?;
+        let lock = self.lock.take().ok_or_else(|| Error::bug("a staged file was placed twice"))?;
+        Ok(lock.renamed_to(destination))
+    }
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(lock) = self.lock.take() {

@@ -145,6 +145,8 @@ settings! {
         "Whether layers stay once a disk image is built: auto (until space is short), always, never.";
     templates: bool = true, "BOXLITE_TEMPLATES",
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
+    pool: u64 = 0, "BOXLITE_POOL",
+        "How many restored guests of the hardware used last wait in `boxlite serve` for their boxes.";
     require_kvm: bool = false, "BOXLITE_REQUIRE_KVM",
         "Whether a start is refused where its guest would be emulated instead of run by KVM.";
     kernel: KernelPath = KernelPath(None), "BOXLITE_KERNEL",
@@ -215,8 +217,18 @@ impl Settings {
         within("volume_size", &self.volume_size, Bytes(32 << 20), Bytes(16 << 40))?;
         within("flush_reserve", &self.flush_reserve, Bytes(0), Bytes(1 << 40))?;
         within("claim", &self.claim, Bytes(0), Bytes(1 << 50))?;
+        self.validate_pool()?;
         within("main_log_max", &self.main_log_max, Bytes(4096), Bytes(1 << 50))?;
         within("console_log_max", &self.console_log_max, Bytes(4096), Bytes(1 << 50))
+    }
+
+    fn validate_pool(&self) -> Result<()> {
+        const MOST: u64 = 1000;
+        if self.pool.value <= MOST {
+            return Ok(());
+        }
+        let (value, origin) = (self.pool.value, &self.pool.origin);
+        Err(Error::invalid(format!("pool is {value} ({origin}); it must be from 0 to {MOST}")))
     }
 
     /// The user ids of boxes must be ids, and none of those that people and services have.

@@ -215,6 +215,13 @@ impl Wire {
         Ok((Self { card, stack, policy, allowed, counts }, ends))
     }
 
+    /// Puts the rules of a box in force on a wire that has carried nothing yet.
+    pub fn govern(&mut self, policy: Policy, allowed: Option<AllowList>, max_connections: u32) {
+        self.counts =
+            Arc::new(Counts::new(max_connections, allowed.is_some(), policy.reaches_any_host_port()));
+        (self.policy, self.allowed) = (policy, allowed);
+    }
+
     /// What tells that `process` at the other end serves, to be awaited before [`Wire::carry`].
     pub fn readiness(
         &self,

@@ -33,19 +33,21 @@ pub(crate) struct DeviceBackend {
     pub(crate) ready: Option<BoxFuture<'static, Result<()>>>,
     /// The process group of a program that serves the device, to be put into the box's control group.
     pub(crate) process_group: Option<u32>,
-    /// What is begun once QEMU is on its way.
-    pub(crate) stack: Option<PendingStack>,
-    /// What a network carries.
+    /// A network that carries nothing yet.
+    pub(crate) network: Option<ClosedNetwork>,
+    /// What a network carries, once it is open.
     pub(crate) counts: Option<Arc<Counts>>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
     /// costs the box this part.
     pub(crate) task: Option<BoxFuture<'static, Result<()>>>,
 }
 
-/// A network whose user-mode stack has not been started: QEMU needs only the other end of its wire.
-pub(crate) struct PendingStack {
+/// A network that carries nothing, since the rules of a box are not in force: a guest that waits for its box has such a one.
+pub(crate) struct ClosedNetwork {
     wire: Wire,
-    stack_end: OwnedFd,
+    /// The user-mode stack's end of the wire, until that is started; QEMU needs only the other.
+    stack_end: Option<OwnedFd>,
+    stack: Option<StackProcess>,
 }
 
 /// Prepares every part of the box; called on the shim's main thread before QEMU starts.
@@ -71,69 +73,84 @@ pub(crate) fn begin_network(
     spawner: &ChildSpawner,
 ) -> Result<()> {
     for backend in backends {
-        if let (Some(pending), Some(network)) = (backend.stack.take(), &spec.network) {
-            begin_stack(backend, pending, spec, network, jail, spawner)?;
+        if let (Some(closed), Some(network)) = (&mut backend.network, &spec.network) {
+            backend.ready = begin_stack(closed, spec, network, jail, spawner)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the rules of the box of `spec` in force on the network among `backends`, if there is one, and lets it carry; its stack
+/// is up.
+pub(crate) fn open_network(backends: &mut [DeviceBackend], spec: &LaunchSpec) -> Result<()> {
+    for backend in backends {
+        if let Some(network) = &spec.network
+            && let Some(ClosedNetwork { mut wire, stack: Some(stack), .. }) = backend.network.take()
+        {
+            let allowed = match &network.allowed {
+                Some(rules) => Some(AllowList::new(rules.clone(), own_addresses()?)),
+                None => None,
+            };
+            let policy =
+                Policy::new(&network.ports, loopback_aliases()?).with_host_ports(&network.host_ports);
+            wire.govern(policy, allowed, network.max_connections);
+            backend.counts = Some(wire.counts());
+            backend.task = Some(carry(wire, stack).boxed());
         }
     }
     Ok(())
 }
 
 fn network_backend(spec: &LaunchSpec, network: &Network) -> Result<DeviceBackend> {
-    let allowed = match &network.allowed {
-        Some(rules) => Some(AllowList::new(rules.clone(), own_addresses()?)),
-        None => None,
-    };
-    let policy = Policy::new(&network.ports, loopback_aliases()?).with_host_ports(&network.host_ports);
-    let (wire, ends) = Wire::new(policy, allowed, network.max_connections)?;
-    let counts = wire.counts();
+    let (wire, ends) = Wire::new(Policy::new(&[], []), None, network.max_connections)?;
     Ok(DeviceBackend {
         arguments: card_arguments(MacAddr::of_box(&spec.box_id), &ends.card)
             .into_iter()
             .map(OsString::from)
             .collect(),
         descriptors: vec![ends.card],
-        counts: Some(counts),
-        stack: Some(PendingStack { wire, stack_end: ends.stack }),
+        network: Some(ClosedNetwork { wire, stack_end: Some(ends.stack), stack: None }),
         ..DeviceBackend::default()
     })
 }
 
 fn begin_stack(
-    backend: &mut DeviceBackend,
-    PendingStack { wire, stack_end }: PendingStack,
+    closed: &mut ClosedNetwork,
     spec: &LaunchSpec,
     network: &Network,
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
-) -> Result<()> {
+) -> Result<Option<BoxFuture<'static, Result<()>>>> {
+    let Some(stack_end) = closed.stack_end.take() else { return Ok(None) };
     // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
     let command = StackCommand::new(&spec.qemu, &ports, stack_end.as_raw_fd());
     let (stack, jailed) = start_stack(command, &stack_end, network, jail, spawner)?;
-    let serves = wire.readiness(&stack, MacAddr::of_box(&spec.box_id))?;
+    let serves = closed.wire.readiness(&stack, MacAddr::of_box(&spec.box_id))?;
     let ready = async move {
         jailed.map_or(Ok(()), |answer| jail::finish(answer, Profile::Stack))?;
         serves.await
     };
+    closed.stack = Some(stack);
+    Ok(Some(ready.boxed()))
+}
+
+/// Carries frames on `wire` until QEMU or the `stack` at its other end has gone.
+async fn carry(wire: Wire, stack: StackProcess) -> Result<()> {
     let counted = wire.counts();
-    let carry = async move {
-        let mut ended = std::pin::pin!(stack.watch());
-        let result = tokio::select! {
-            ended = &mut ended => Err(ended),
-            carried = wire.carry() => match carried {
-                // A process at its end has gone. If that is QEMU, this task is dropped; else the stack will say why.
-                Ok(()) => Err(ended.await),
-                Err(error) => {
-                    Err(Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
-                }
-            },
-        };
-        tracing::info!(?counted, "the network's wire has ended");
-        result
+    let mut ended = std::pin::pin!(stack.watch());
+    let result = tokio::select! {
+        ended = &mut ended => Err(ended),
+        carried = wire.carry() => match carried {
+            // A process at its end has gone. If that is QEMU, this task is dropped; else the stack will say why.
+            Ok(()) => Err(ended.await),
+            Err(error) => {
+                Err(Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
+            }
+        },
     };
-    backend.ready = Some(ready.boxed());
-    backend.task = Some(carry.boxed());
-    Ok(())
+    tracing::info!(?counted, "the network's wire has ended");
+    result
 }
 
 /// Starts the user-mode network behind `wire`: in a jail of its own, where the box has jails, which answers when that is built.
@@ -167,7 +184,7 @@ fn share_backend(share: Share) -> DeviceBackend {
         shared_memory: true,
         process_group: Some(share.daemon.pid()),
         ready: None,
-        stack: None,
+        network: None,
         counts: None,
         task: Some(share.daemon.watch().boxed()),
     }

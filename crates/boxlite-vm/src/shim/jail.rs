@@ -130,7 +130,7 @@ impl BoxJail {
 fn cgroup_of(spec: &LaunchSpec) -> CgroupSpec {
     let mut group = CgroupSpec {
         cpu_percent: spec.cpu_percent,
-        ..CgroupSpec::of_box(&spec.box_id, spec.memory_bytes, spec.cpus)
+        ..CgroupSpec::of_box(spec.group(), spec.memory_bytes, spec.cpus)
     };
     if let Some(network) = &spec.network {
         group.memory_max += STACK_MEMORY + u64::from(network.max_connections) * CONNECTION_MEMORY / 2;
@@ -194,7 +194,7 @@ fn stack_jail(policy: &JailPolicy, program: &Path, network: &Network, identity: 
     }
 }
 
-/// Bytes that the largest file of a QEMU may have, whose overlay is `overlay` and whose guest has `memory` bytes.
+/// Bytes that the largest file of a QEMU with a disk may have, whose overlay is `overlay` and whose guest has `memory` bytes.
 pub(super) fn file_size(overlay: &File, memory: u64) -> u64 {
     let disk = virtual_size(overlay).unwrap_or(0);
     // A qcow2 file's tables take a thousandth of its contents.

@@ -21,6 +21,9 @@ pub struct LaunchSpec {
     pub box_id: String,
     /// This run; the outcome carries it, so that the outcome of an earlier run is never taken for this one's.
     pub run_id: String,
+    /// The name of the box's control group where that was made before its guest had a box; else it is the box's id.
+    #[serde(default)]
+    pub group: Option<String>,
     /// What it is for.
     pub purpose: Purpose,
     /// `boxes/<id>/`, absolute.
@@ -92,6 +95,11 @@ pub struct LaunchSpec {
 }
 
 impl LaunchSpec {
+    /// The name of the box's control group.
+    pub(super) fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.box_id)
+    }
+
     /// The home that the box lies in, as `boxes/<id>`. A shim makes none where there is none.
     pub(super) fn home(&self) -> Result<Home> {
         let root = self.box_dir.ancestors().nth(2);
@@ -197,6 +205,7 @@ impl LaunchSpec {
         Self {
             box_id: "b1".into(),
             run_id: "r1".into(),
+            group: None,
             purpose: Purpose::Run,
             box_dir: "/h/boxes/b1".into(),
             overlay: "/h/boxes/b1/disks/root.qcow2".into(),

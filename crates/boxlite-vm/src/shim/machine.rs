@@ -15,7 +15,7 @@ use super::groups;
 use super::jail::BoxJail;
 use super::launch::LaunchSpec;
 use super::template;
-use super::vmm::process::{self, Vm};
+use super::vmm::process::{self, RootDisk, Vm};
 use super::vmm::qmp::{Qmp, QmpEvent};
 
 /// A running QEMU and what belongs to it; dropping it releases the boot files.
@@ -33,26 +33,48 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Starts QEMU with the open disks of named `volumes` and, where there is a template, restores the guest from it.
+    ///
+    /// One whose root disk comes later is the box of nobody until [`Machine::take_box`].
     pub(super) async fn start(
         spec: &LaunchSpec,
         template: Option<&Leased>,
         volumes: &[File],
+        root_disk: RootDisk,
         spawner: &ChildSpawner,
     ) -> Result<Self> {
         let boot_files = lease_boot_files(spec)?;
         let jail = BoxJail::prepare(spec)?;
         let mut backends = backend::backends(spec, spawner)?;
-        let mut vm =
-            process::start(spec, &boot_files, template, volumes, jail.as_ref(), spawner, &mut backends)?;
+        let mut vm = process::start(
+            spec,
+            &boot_files,
+            template,
+            volumes,
+            root_disk,
+            jail.as_ref(),
+            spawner,
+            &mut backends,
+        )?;
         let connected = match Self::connect(&mut vm, spec).await {
             Ok(connected) => ready(&mut backends).await.map(|()| connected),
             Err(error) => Err(error),
         };
+        let connected = connected.and_then(|connected| match root_disk {
+            RootDisk::AtStart => backend::open_network(&mut backends, spec).map(|()| connected),
+            RootDisk::Later { .. } => Ok(connected),
+        });
         let (qmp, qmp_events) = connected.map_err(|error| abandon(&mut vm, error))?;
         if spec.jail.is_some() {
-            groups::gather(&spec.box_id, backends.iter().filter_map(|backend| backend.process_group));
+            groups::gather(spec.group(), backends.iter().filter_map(|backend| backend.process_group));
         }
         Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, jail })
+    }
+
+    /// Gives the guest, which waits for it, the box of `spec`: its disk, and the rules of its network.
+    pub(super) async fn take_box(&mut self, spec: &LaunchSpec) -> Result<()> {
+        self.vm.overlay = Some(process::give_root_disk(&self.qmp, spec).await?);
+        limit_disk(&self.qmp, spec).await?;
+        backend::open_network(&mut self.backends, spec)
     }
 
     async fn connect(vm: &mut Vm, spec: &LaunchSpec) -> Result<(Arc<Qmp>, UnboundedReceiver<QmpEvent>)> {
@@ -63,13 +85,15 @@ impl Machine {
         if let Some(state) = vm.state {
             template::restore(&qmp, &mut events, state).await?;
         }
-        if let Some(rate) = spec.disk_io {
-            let limited = qmp.limit_disk(Some(rate)).await;
-            limited
-                .map_err(|error| Error::unsupported("the disk's rate cannot be bounded").because(error))?;
-        }
+        limit_disk(&qmp, spec).await?;
         Ok((qmp, events))
     }
+}
+
+async fn limit_disk(qmp: &Qmp, spec: &LaunchSpec) -> Result<()> {
+    let Some(rate) = spec.disk_io else { return Ok(()) };
+    let limited = qmp.limit_disk(Some(rate)).await;
+    limited.map_err(|error| Error::unsupported("the disk's rate cannot be bounded").because(error))
 }
 
 /// Waits until every part can serve; they came up while QEMU did.

@@ -42,6 +42,7 @@ mod start;
 mod steward;
 pub mod template;
 mod vmm;
+mod waiting;
 
 pub use accel::{Accel, Accelerator};
 pub use boxlite_jail::{MeasureState, jailer};
@@ -61,3 +62,4 @@ pub use quota::DiskQuota;
 pub use relief::CollectGarbage;
 pub use spawn::{Detached, HandOver, Launched, PendingShim, begin, detach, spawn};
 pub use start::{EndedBox, ShimLaunch};
+pub use waiting::{Hardware, WaitingGuest};

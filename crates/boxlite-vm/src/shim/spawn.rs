@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use boxlite_home::admission::Claim;
 use boxlite_home::durable::Lock;
 use boxlite_home::settings::Settings;
-use boxlite_types::{Doing, Error, ErrorKind, Result};
+use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, Result};
 
 use super::child;
 use super::handover::{LaunchMessage, LaunchReport, PROCEED};
@@ -54,10 +54,10 @@ pub struct Launched {
 /// Dropping it calls the start off, and returns once the shim has ended.
 #[derive(Debug)]
 pub struct PendingShim {
-    program: PathBuf,
-    /// The process that makes the shim.
-    first: Child,
-    status: UnixStream,
+    pub(super) program: PathBuf,
+    /// The process that makes the shim, where it has not been waited for.
+    pub(super) first: Option<Child>,
+    pub(super) status: UnixStream,
 }
 
 impl PendingShim {
@@ -70,18 +70,15 @@ impl PendingShim {
         let _ = rustix::net::send(&self.status, &[PROCEED], rustix::net::SendFlags::NOSIGNAL);
         let report = read_report(&mut self.status);
         // The process started here only made the shim, in its own session, and has ended.
-        let ended = self.first.wait();
+        let ended = self.first.as_mut().map(Child::wait);
         match report {
             Some(LaunchReport::Ready { shim_pid, vm_pid }) => Ok(Launched { shim_pid, vm_pid }),
-            Some(LaunchReport::Failed { kind, cause, message }) => {
-                let error = Error::new(kind, message);
-                Err(match cause {
-                    Some(cause) => error.about(cause),
-                    None => error,
-                })
-            }
+            Some(LaunchReport::Failed { kind, cause, message }) => Err(failure(kind, cause, message)),
             None => {
-                let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                let ended = match ended {
+                    Some(ended) => ended.map_or_else(|error| error.to_string(), |status| status.to_string()),
+                    None => "while its guest waited".to_owned(),
+                };
                 let program = self.program.display();
                 let message = format!("the shim {program} ended before it had started the box ({ended})");
                 Err(Error::new(ErrorKind::Io, message).at(&self.program))
@@ -95,7 +92,16 @@ impl Drop for PendingShim {
         // After `proceed` the report has been read, and there is nobody to wait for.
         let _ = self.status.shutdown(Shutdown::Write);
         let _ = read_report(&mut self.status);
-        let _ = self.first.wait();
+        let _ = self.first.as_mut().map(Child::wait);
+    }
+}
+
+/// What a shim says of its failure.
+pub(super) fn failure(kind: ErrorKind, cause: Option<ErrorCause>, message: String) -> Error {
+    let error = Error::new(kind, message);
+    match cause {
+        Some(cause) => error.about(cause),
+        None => error,
     }
 }
 
@@ -118,11 +124,24 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
 pub fn begin(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<PendingShim> {
     let [claimed, promised] =
         [&hand_over.claim, &hand_over.memory].map(|claim| claim.as_ref().map(Claim::range));
-    let spec_file = memory_file(&LaunchMessage { spec: spec.clone(), claimed, promised })?;
+    let message = memory_file(&LaunchMessage { spec: spec.clone(), claimed, promised, wait: None })?;
+    let mut handed_over = vec![hand_over.lock.as_fd()];
+    handed_over.extend([&hand_over.claim, &hand_over.memory].into_iter().flatten().map(AsFd::as_fd));
+    handed_over.extend(hand_over.volumes.iter().map(AsFd::as_fd));
+    let (first, status) = start_program(shim, &message, &handed_over)?;
+    Ok(PendingShim { program: shim.to_owned(), first: Some(first), status })
+}
+
+/// Starts the shim program at `shim` with a message and the descriptors `handed_over`, of which the box's lock is the first.
+/// Returns the process that makes the shim, and the status channel.
+pub(super) fn start_program(
+    shim: &Path,
+    message: &File,
+    handed_over: &[BorrowedFd<'_>],
+) -> Result<(Child, UnixStream)> {
     let (status, status_end) = UnixStream::pair().doing("making the status channel of", shim)?;
-    let mut keep = vec![spec_file.as_fd(), status_end.as_fd(), hand_over.lock.as_fd()];
-    keep.extend([&hand_over.claim, &hand_over.memory].into_iter().flatten().map(AsFd::as_fd));
-    keep.extend(hand_over.volumes.iter().map(AsFd::as_fd));
+    let mut keep = vec![message.as_fd(), status_end.as_fd()];
+    keep.extend_from_slice(handed_over);
 
     let mut command = Command::new(shim);
     command.args(keep.iter().map(|descriptor| descriptor.as_raw_fd().to_string()));
@@ -132,11 +151,10 @@ pub fn begin(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Pend
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     child::inherit_only(&mut command, &keep);
     let first = command.spawn().doing("starting the shim", shim)?;
-    drop((status_end, hand_over));
-    Ok(PendingShim { program: shim.to_owned(), first, status })
+    Ok((first, status))
 }
 
-fn memory_file(message: &LaunchMessage) -> Result<File> {
+pub(super) fn memory_file(message: &LaunchMessage) -> Result<File> {
     let text = serde_json::to_vec(message)
         .map_err(|error| Error::bug("a launch specification does not serialise").because(error))?;
     let memory = rustix::fs::memfd_create("boxlite-launch", rustix::fs::MemfdFlags::CLOEXEC)
@@ -146,7 +164,7 @@ fn memory_file(message: &LaunchMessage) -> Result<File> {
     Ok(file)
 }
 
-fn read_report(status: &mut impl Read) -> Option<LaunchReport> {
+pub(super) fn read_report(status: &mut impl Read) -> Option<LaunchReport> {
     let mut text = Vec::new();
     // A shim that fails before it has read the word to go on leaves that unread, and its socket then ends in a reset, behind
     // the report.

@@ -1,7 +1,7 @@
 //! From the descriptors that a shim inherits to a running QEMU, and to the two processes that the shim becomes then.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::child::ChildSpawner;
 use super::claim::DiskClaim;
 use super::confinement;
 use super::driver::{HostDisk, SpaceWatch};
-use super::handover::{LaunchMessage, LaunchReport, wait_to_proceed};
+use super::handover::{self, LaunchMessage, LaunchReport, TAKEN, WAITING, WaitSpec, wait_to_proceed};
 use super::jail::BoxJail;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::{CappedFile, LogFiles, MainLogWriter};
@@ -28,6 +28,7 @@ use super::relief::CollectGarbage;
 use super::running::RunningBox;
 use super::socket::{self, Owner};
 use super::steward::{self, Charge, ChildHandle, Fork, LogName, Steward, StewardLog};
+use super::vmm::process::RootDisk;
 
 /// Everything that a shim was given by its starter.
 #[derive(Debug)]
@@ -41,8 +42,12 @@ pub struct ShimLaunch {
     promise: Option<Claim>,
     /// The disks of the box's named volumes with the locks on them, until QEMU has them.
     volumes: Vec<File>,
-    /// The shim's own log, once it is asked for.
-    log: Option<Arc<Mutex<CappedFile>>>,
+    /// What it is to wait with for its box.
+    wait: Option<WaitSpec>,
+    /// The lock that the box had before this shim's took its place: whoever has that file open finds that the box runs.
+    _replaced_lock: Option<OwnedFd>,
+    /// The shim's own log, once it is asked for; empty while there is no box.
+    log: Option<Arc<Mutex<Option<CappedFile>>>>,
 }
 
 /// One of the two processes that a shim becomes.
@@ -62,37 +67,25 @@ pub struct EndedBox {
 
 impl ShimLaunch {
     /// Takes what the starter sent; the descriptors are this process's own from here on.
-    pub(super) fn receive(
-        mut spec: File,
-        status: OwnedFd,
-        lock: OwnedFd,
-        claims: Vec<OwnedFd>,
-    ) -> Result<Self> {
-        let mut text = Vec::new();
-        spec.read_to_end(&mut text).doing("reading", "the launch specification")?;
-        let LaunchMessage { spec, claimed, promised } = serde_json::from_slice(&text)
-            .map_err(|error| Error::bug("the launch specification cannot be understood").because(error))?;
-        let home = spec.home()?;
-        let mut descriptors = claims.into_iter();
-        let mut adopt = |claims: fn(&Home) -> Result<Claims>, range: Option<LiveClaim>| {
-            let Some(range) = range else { return Ok(None) };
-            let descriptor = descriptors.next().ok_or_else(|| Error::bug("a claim was not handed over"))?;
-            claims(&home)?.adopt(descriptor, range).map(Some)
-        };
-        let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(Claims::on_memory, promised)?);
-        let volumes: Vec<File> = descriptors.map(File::from).collect();
-        if volumes.len() != spec.disks.len() {
-            return Err(Error::bug("a volume was not handed over"));
-        }
-        Ok(Self { spec, status: Some(UnixStream::from(status)), lock, claim, promise, volumes, log: None })
+    pub(super) fn receive(spec: File, status: OwnedFd, lock: OwnedFd, claims: Vec<OwnedFd>) -> Result<Self> {
+        let Received { spec, claim, promise, volumes, wait } = Received::read(spec, claims)?;
+        let status = Some(UnixStream::from(status));
+        Ok(Self { spec, status, lock, claim, promise, volumes, wait, _replaced_lock: None, log: None })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
     pub fn log(&mut self) -> Result<impl Write + Send + 'static> {
-        let path = self.spec.box_dir.join("shim.log");
-        let file = Arc::new(Mutex::new(CappedFile::start(&path, 256 * 1024)?));
+        let file = match self.wait {
+            None => Some(self.own_log()?),
+            Some(_) => None,
+        };
+        let file = Arc::new(Mutex::new(file));
         self.log = Some(Arc::clone(&file));
         Ok(OwnLog { file, left_out: 0 })
+    }
+
+    fn own_log(&self) -> Result<CappedFile> {
+        CappedFile::start(&self.spec.box_dir.join("shim.log"), 256 * 1024)
     }
 
     /// The directory of the home that the box lies in.
@@ -147,7 +140,10 @@ impl ShimLaunch {
             signal(SignalKind::terminate())
                 .doing("listening for signals in the shim of", &self.spec.box_dir)?
         };
-        let mut machine = runtime.block_on(self.machine(&spawner))?;
+        let mut machine = match self.wait {
+            None => runtime.block_on(self.machine(&spawner))?,
+            Some(wait) => self.wait_for_box(wait, &runtime, &spawner)?,
+        };
         // Up to here nothing was written of the box, and its guest does not know yet which one it is.
         if let Some(status) = &self.status
             && let Err(error) = wait_to_proceed(status)
@@ -169,7 +165,8 @@ impl ShimLaunch {
         let watch = SpaceWatch::new(&self.spec);
         let owner = Owner::own();
         let charge = self.charge(&mut machine, &spawner)?;
-        let own_log = self.log.as_ref().and_then(|log| lock_log(log).descriptor());
+        let own_log =
+            self.log.as_ref().and_then(|log| lock_log(log).as_ref().and_then(CappedFile::descriptor));
         let steward = match steward::fork(charge, own_log)? {
             Fork::Shim(steward) => steward,
             Fork::Steward(steward) => {
@@ -182,8 +179,10 @@ impl ShimLaunch {
         let files = |name| -> Arc<dyn LogFiles> { Arc::new(StewardLog { link: Arc::clone(&steward), name }) };
         log.entrust(&files(LogName::Main));
         console.entrust(files(LogName::Console));
-        if let Some(own) = &self.log {
-            lock_log(own).entrust(files(LogName::Own));
+        if let Some(log) = &self.log
+            && let Some(own) = lock_log(log).as_mut()
+        {
+            own.entrust(files(LogName::Own));
         }
         if let Some(jail) = &machine.jail {
             confinement::seclude(&self.spec, jail.identity(), spawner.spawned())?;
@@ -230,16 +229,77 @@ impl ShimLaunch {
         })
     }
 
+    /// Restores a guest that waits for its box, waits, and gives it the box that comes.
+    ///
+    /// # Errors
+    /// `Io` once the starter has gone.
+    fn wait_for_box(
+        &mut self,
+        wait: WaitSpec,
+        runtime: &tokio::runtime::Runtime,
+        spawner: &ChildSpawner,
+    ) -> Result<Machine> {
+        let GuestOrigin::Template(path) = &self.spec.origin else {
+            return Err(Error::bug("a guest without a template cannot wait for its box"));
+        };
+        let gone = || Error::not_found("the template has gone").at(path);
+        let template = Leased::acquire(path)?.ok_or_else(gone)?;
+        let disk = RootDisk::Later { file_size: wait.file_size };
+        let machine = Machine::start(&self.spec, Some(&template), &[], disk, spawner);
+        let machine = runtime.block_on(machine)?;
+        let mut machine = Machine { template: Some(template), ..machine };
+        let taken = self.receive_box().and_then(|()| runtime.block_on(machine.take_box(&self.spec)));
+        let taken = taken.and_then(|()| self.say(TAKEN));
+        match taken {
+            Ok(()) => Ok(machine),
+            Err(error) => {
+                let _ = machine.vm.process.end();
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the box, and makes it this shim's.
+    fn receive_box(&mut self) -> Result<()> {
+        self.say(WAITING)?;
+        let doing = "waiting for a box in";
+        let status = self.status.as_ref().ok_or_else(|| Error::bug("a waiting shim has no starter"))?;
+        let descriptors = handover::await_box(status).doing(doing, &self.spec.box_dir)?;
+        let mut descriptors = descriptors.into_iter();
+        let (Some(message), Some(lock)) = (descriptors.next(), descriptors.next()) else {
+            return Err(Error::new(
+                ErrorKind::Io,
+                "the starter has ended before it had a box for this guest",
+            ));
+        };
+        let received = Received::read(message.into(), descriptors.collect())?;
+        // The memory that this guest was promised while it waited is promised anew, as the box's.
+        (self.claim, self.promise) = (received.claim, received.promise);
+        self.spec = received.spec;
+        self._replaced_lock = Some(lock);
+        if let Some(log) = &self.log {
+            *lock_log(log) = Some(self.own_log()?);
+        }
+        tracing::info!("the guest has waited for this box");
+        Ok(())
+    }
+
+    /// Says `word` to the starter.
+    fn say(&mut self, word: u8) -> Result<()> {
+        let status = self.status.as_mut().ok_or_else(|| Error::bug("a waiting shim has no starter"))?;
+        status.write_all(&[word]).doing("answering the starter in", &self.spec.box_dir)
+    }
+
     /// Starts QEMU, which boots the guest where its template is of no use.
     async fn machine(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
         let GuestOrigin::Template(path) = &self.spec.origin else {
-            return Machine::start(&self.spec, None, &self.volumes, spawner).await;
+            return self.started(None, spawner).await;
         };
         let Some(template) = Leased::acquire(path)? else {
             tracing::info!("the template has gone, and the guest boots");
             return self.boot(spawner).await;
         };
-        match Machine::start(&self.spec, Some(&template), &self.volumes, spawner).await {
+        match self.started(Some(&template), spawner).await {
             Ok(machine) => Ok(Machine { template: Some(template), ..machine }),
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "the guest is not restored, and boots");
@@ -253,7 +313,11 @@ impl ShimLaunch {
 
     async fn boot(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
         self.spec.origin = GuestOrigin::Boot;
-        Machine::start(&self.spec, None, &self.volumes, spawner).await
+        self.started(None, spawner).await
+    }
+
+    async fn started(&self, template: Option<&Leased>, spawner: &ChildSpawner) -> Result<Machine> {
+        Machine::start(&self.spec, template, &self.volumes, RootDisk::AtStart, spawner).await
     }
 
     /// Tells the starter once; a starter that has gone does not matter.
@@ -265,19 +329,55 @@ impl ShimLaunch {
     }
 }
 
+/// What comes with a box.
+struct Received {
+    spec: LaunchSpec,
+    claim: Option<Claim>,
+    promise: Option<Claim>,
+    volumes: Vec<File>,
+    wait: Option<WaitSpec>,
+}
+
+impl Received {
+    /// Reads the `message`, and takes over the `descriptors` of the claims and volumes that it names.
+    fn read(mut message: File, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        let mut text = Vec::new();
+        let doing = "reading";
+        let what = "the launch specification";
+        message.rewind().and_then(|()| message.read_to_end(&mut text)).doing(doing, what)?;
+        let LaunchMessage { spec, claimed, promised, wait } = serde_json::from_slice(&text)
+            .map_err(|error| Error::bug("the launch specification cannot be understood").because(error))?;
+        let home = spec.home()?;
+        let mut descriptors = descriptors.into_iter();
+        let mut adopt = |claims: fn(&Home) -> Result<Claims>, range: Option<LiveClaim>| {
+            let Some(range) = range else { return Ok(None) };
+            let descriptor = descriptors.next().ok_or_else(|| Error::bug("a claim was not handed over"))?;
+            claims(&home)?.adopt(descriptor, range).map(Some)
+        };
+        let on_memory: fn(&Home) -> Result<Claims> =
+            if wait.is_some() { Claims::of_pool } else { Claims::on_memory };
+        let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(on_memory, promised)?);
+        let volumes: Vec<File> = descriptors.map(File::from).collect();
+        if volumes.len() != spec.disks.len() {
+            return Err(Error::bug("a volume was not handed over"));
+        }
+        Ok(Self { spec, claim, promise, volumes, wait })
+    }
+}
+
 /// The files of the home that the guest writes to.
 fn written_files(spec: &LaunchSpec) -> Vec<PathBuf> {
     let volumes = spec.disks.iter().filter(|disk| !disk.mount.read_only).map(|disk| disk.path.clone());
     std::iter::once(spec.overlay.clone()).chain(volumes).collect()
 }
 
-fn lock_log(log: &Mutex<CappedFile>) -> std::sync::MutexGuard<'_, CappedFile> {
+fn lock_log(log: &Mutex<Option<CappedFile>>) -> std::sync::MutexGuard<'_, Option<CappedFile>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The shim's own log. It is written with the lock of the subscriber held, so nothing in here may log.
 struct OwnLog {
-    file: Arc<Mutex<CappedFile>>,
+    file: Arc<Mutex<Option<CappedFile>>>,
     /// Bytes that are missing behind what was last written.
     left_out: u64,
 }
@@ -288,7 +388,10 @@ impl Write for OwnLog {
             0 => String::new(),
             left_out => format!("{left_out} bytes are missing here: they could not be written\n"),
         };
-        if lock_log(&self.file).append(&[note.as_bytes(), bytes].concat()) {
+        let mut file = lock_log(&self.file);
+        // What a shim says without a box, it says to its starter.
+        let Some(file) = file.as_mut() else { return Ok(bytes.len()) };
+        if file.append(&[note.as_bytes(), bytes].concat()) {
             self.left_out = 0;
         } else {
             self.left_out += bytes.len() as u64;

@@ -4,7 +4,7 @@ use boxlite_home::admission::{
     Claims, MemoryAdmission, MemoryBudget, MemoryHolder, MemoryPromise, MemoryVerdict,
 };
 use boxlite_storage::store::ListedBox;
-use boxlite_types::{BoxOptions, BoxRecord, MemoryInfo, Result};
+use boxlite_types::{BoxOptions, BoxRecord, MemoryInfo, Phase, Result};
 use boxlite_vm::shim::{memory_need, memory_used};
 
 use super::Observed;
@@ -47,17 +47,32 @@ pub(crate) fn figures(context: &LocalContext, ids: &[&str]) -> Result<MemoryInfo
     let live = Claims::on_memory(&context.home)?.live()?;
     let promises: Vec<u64> = live.iter().map(|claim| claim.bytes).collect();
     let usual = memory_need(BoxOptions::default().memory).total();
-    let used = memory_used(ids);
+    let used = used(context, ids);
+    let waiting = Claims::of_pool(&context.home)?.live()?.iter().map(|claim| claim.bytes).collect();
     let mut figures = MemoryInfo {
         limit: budget.limit(),
         host: budget.host.clone(),
         promises,
+        waiting,
         used: used.iter().flatten().sum(),
         unmeasured: used.iter().filter(|used| used.is_none()).count(),
         full: false,
     };
-    figures.full = budget.classify(usual, figures.promised()) != MemoryVerdict::Fits;
+    // Waiting guests go before a box is refused.
+    let to_boxes = figures.promises.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    figures.full = budget.classify(usual, to_boxes) != MemoryVerdict::Fits;
     Ok(figures)
+}
+
+/// Bytes that each of the running boxes `ids` takes; the control group of one whose guest waited for it is called by its run.
+fn used(context: &LocalContext, ids: &[&str]) -> Vec<Option<u64>> {
+    let mut used = memory_used(ids);
+    for (used, id) in used.iter_mut().zip(ids).filter(|(used, _)| used.is_none()) {
+        if let Ok(BoxRecord { phase: Phase::Started { run, .. }, .. }) = context.store.find_box(id) {
+            *used = memory_used(&[run.as_str()]).into_iter().next().flatten();
+        }
+    }
+    used
 }
 
 /// The records of the boxes that run.

@@ -44,6 +44,17 @@ impl Runtime {
         Ok(Self { backend })
     }
 
+    /// Keeps as many restored guests waiting for this runtime's next boxes as the setting `pool` says; never returns, and
+    /// does nothing where that is none, or on the home of a server.
+    ///
+    /// The guests end with this process, however that ends.
+    pub async fn keep_pool(&self) {
+        match &*self.backend {
+            RuntimeBackend::Local(local) => local.keep_pool().await,
+            RuntimeBackend::Remote(_) => std::future::pending().await,
+        }
+    }
+
     /// Makes a runtime on the home of a server, `boxlite serve`, without asking it anything yet.
     ///
     /// Paths in requests (of image layouts, archives, volumes) and in answers are the server's. Waiting, following a

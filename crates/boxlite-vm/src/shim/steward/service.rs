@@ -104,7 +104,7 @@ impl Steward {
     /// `collect` is what collects garbage in the home.
     pub(in crate::shim) fn serve(mut self, shim: u32, collect: CollectGarbage) -> bool {
         if self.charge.spec.jail.is_some() {
-            groups::join(&self.charge.spec.box_id, shim);
+            groups::join(self.charge.spec.group(), shim);
             let devices = self.charge.children.iter().filter_map(|child| child.device_group).collect();
             if let Err(error) = confinement::confine(&self.charge.spec, devices) {
                 // The shim ends the box at once.
@@ -126,7 +126,7 @@ impl Steward {
         if let Err(error) = durable::remove_volatile(&self.paths.socket()) {
             tracing::warn!(error = %error.chain(), "the box's socket is left");
         }
-        groups::remove(&self.charge.spec.box_id);
+        groups::remove(self.charge.spec.group());
         let runs = self.runs;
         // With it goes the lock.
         drop(self);

@@ -30,7 +30,7 @@ pub(super) fn start(
     let given = Given {
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,
-        file_size: jail::file_size(command.overlay, spec.memory_bytes).max(command.longest_volume),
+        file_size: command.file_size,
     };
     let order = JailSpec { arguments: command.arguments, ..jail.qemu(spec, given) };
     let mut jailed = jail::launch(order, spawner, meanwhile)?;

@@ -5,17 +5,20 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use boxlite_home::lease::Leased;
-use boxlite_types::{Doing, Result};
+use boxlite_types::{Doing, Error, Result};
+use serde_json::json;
 
 use super::jailed;
 use super::program::{self, QemuCommand, QemuProcess};
-use super::qemu::{self, Channels, Memory, QemuFiles};
+use super::qemu::{self, Channels, Memory, QemuFiles, RootFiles};
+use super::qmp::{Qmp, QmpError};
 use crate::shim::backend::{self, DeviceBackend};
 use crate::shim::child::ChildSpawner;
-use crate::shim::jail::BoxJail;
+use crate::shim::jail::{self, BoxJail};
 use crate::shim::launch::{GuestOrigin, LaunchSpec};
 
 /// A started QEMU and the shim's ends of its channels, all non-blocking.
@@ -30,7 +33,7 @@ pub(crate) struct Vm {
     pub(crate) console: UnixStream,
     /// The guest's memory, where it is to be kept as a template.
     pub(crate) memory: Option<File>,
-    /// The overlay, until the driver takes it.
+    /// The overlay, once there is one and until the driver takes it.
     pub(crate) overlay: Option<OverlayReader>,
     /// The number of QEMU's descriptor of its devices' state, which it waits to be told to read.
     pub(crate) state: Option<RawFd>,
@@ -44,6 +47,15 @@ pub(crate) struct OverlayReader {
     pub(crate) set: RawFd,
 }
 
+/// When a QEMU gets the root disk of its box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootDisk {
+    /// As it starts.
+    AtStart,
+    /// Later, by [`give_root_disk`]: its guest waits for a box. None of its files may have more bytes then.
+    Later { file_size: u64 },
+}
+
 /// Starts QEMU for `spec` from the leased kernel and initramfs `boot_files` with what `backends` add, from `template` if
 /// there is one: the very file that is leased. `volumes` are the open disks of the named volumes.
 pub(crate) fn start(
@@ -51,6 +63,7 @@ pub(crate) fn start(
     boot_files: &[Leased; 2],
     template: Option<&Leased>,
     volumes: &[File],
+    root_disk: RootDisk,
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
     backends: &mut [DeviceBackend],
@@ -62,7 +75,7 @@ pub(crate) fn start(
     let extra: Vec<_> = backends.iter().flat_map(|backend| backend.arguments.iter().cloned()).collect();
     let shared = backends.iter().any(|backend| backend.shared_memory);
     let given: Vec<OwnedFd> = backends.iter_mut().flat_map(|backend| backend.descriptors.drain(..)).collect();
-    let disks = Disks::open(spec, volumes)?;
+    let disks = Disks::open(spec, volumes, root_disk)?;
     let [kernel, initrd] = boot_files.each_ref().map(Leased::file);
     let files = disks.files(kernel.as_raw_fd(), initrd.as_raw_fd());
     let memory_file = memory_file(spec)?;
@@ -82,8 +95,13 @@ pub(crate) fn start(
         arguments: qemu::arguments(spec, channels, &files, &extra, memory),
         descriptors,
         named,
-        overlay: &disks.overlay,
-        longest_volume: disks.longest_volume(),
+        file_size: match (root_disk, &disks.root) {
+            (RootDisk::Later { file_size }, _) => file_size,
+            (RootDisk::AtStart, root) => root
+                .as_ref()
+                .map_or(0, |root| jail::file_size(&root.overlay, spec.memory_bytes))
+                .max(disks.longest_volume()),
+        },
     };
     let mut begin_network = || backend::begin_network(backends, spec, jail, spawner);
     let process = match jail {
@@ -97,42 +115,91 @@ pub(crate) fn start(
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;
     }
     let state = state_file.map(|file| file.as_raw_fd());
-    let overlay = Some(OverlayReader { set: disks.overlay.as_raw_fd(), file: disks.reader });
+    let overlay = disks.root.map(|root| OverlayReader { set: root.overlay.as_raw_fd(), file: root.reader });
     Ok(Vm { process, qmp, agent, console, memory: memory_file, overlay, state })
 }
 
-/// The files of a box's disk, opened for QEMU, which locks them: the shim closes its copies once QEMU runs.
-struct Disks<'a> {
+/// Gives the QEMU behind `qmp`, whose guest waits for its box, the root disk of the box of `spec`.
+///
+/// The guest has no driver for it yet, and finds it as if it had been there from the start.
+pub(crate) async fn give_root_disk(qmp: &Qmp, spec: &LaunchSpec) -> Result<OverlayReader> {
+    let RootFilesOfHost { overlay, reader, bases, backing } = RootFilesOfHost::open(spec)?;
+    let refused = |error: QmpError| {
+        Error::unsupported("QEMU does not take the disk of a box for a guest that runs").because(error)
+    };
+    let add = async |file: &File| -> Result<RawFd> {
+        let set = qmp.add_descriptor(file.as_fd(), None).await.map_err(refused)?;
+        RawFd::try_from(set).map_err(|_| Error::bug("QEMU's set of descriptors has no usual number"))
+    };
+    let mut files =
+        RootFiles { overlay: add(&overlay).await?, bases: Vec::new(), backing: add(&backing).await? };
+    for base in &bases {
+        files.bases.push(add(base).await?);
+    }
+    for node in qemu::root_nodes(&files, !spec.discard) {
+        qmp.execute("blockdev-add", qemu::options_as_json(&node)).await.map_err(refused)?;
+    }
+    let device = format!("/machine/peripheral/{}", qemu::ROOT_DEVICE);
+    let change = json!({ "path": device, "property": "drive", "value": qemu::ROOT_NODE });
+    qmp.execute("qom-set", change).await.map_err(refused)?;
+    Ok(OverlayReader { set: files.overlay, file: reader })
+}
+
+/// The files of a box's root disk.
+struct RootFilesOfHost {
     overlay: File,
     /// The overlay once more, for the day on which it is a base.
     reader: File,
     bases: Vec<File>,
     backing: File,
-    /// The very open files on which the locks of the volumes are.
-    volumes: &'a [File],
-    modules: Option<File>,
 }
 
-impl<'a> Disks<'a> {
-    fn open(spec: &LaunchSpec, volumes: &'a [File]) -> Result<Self> {
-        let read = |path: &std::path::PathBuf| File::open(path).doing("opening the disk", path);
+impl RootFilesOfHost {
+    fn open(spec: &LaunchSpec) -> Result<Self> {
         Ok(Self {
             overlay: File::options()
                 .read(true)
                 .write(true)
                 .open(&spec.overlay)
                 .doing("opening the disk", &spec.overlay)?,
-            reader: read(&spec.overlay)?,
-            bases: spec.bases.iter().map(read).collect::<Result<_>>()?,
-            backing: read(&spec.backing)?,
+            reader: open_disk(&spec.overlay)?,
+            bases: spec.bases.iter().map(|base| open_disk(base)).collect::<Result<_>>()?,
+            backing: open_disk(&spec.backing)?,
+        })
+    }
+
+    /// Those that QEMU gets.
+    fn all(&self) -> impl Iterator<Item = &File> {
+        [&self.overlay, &self.backing].into_iter().chain(&self.bases)
+    }
+}
+
+fn open_disk(path: &Path) -> Result<File> {
+    File::open(path).doing("opening the disk", path)
+}
+
+/// The files of a box's disks, opened for QEMU, which locks them: the shim closes its copies once QEMU runs.
+struct Disks<'a> {
+    root: Option<RootFilesOfHost>,
+    /// The very open files on which the locks of the volumes are.
+    volumes: &'a [File],
+    modules: Option<File>,
+}
+
+impl<'a> Disks<'a> {
+    fn open(spec: &LaunchSpec, volumes: &'a [File], root_disk: RootDisk) -> Result<Self> {
+        Ok(Self {
+            root: match root_disk {
+                RootDisk::AtStart => Some(RootFilesOfHost::open(spec)?),
+                RootDisk::Later { .. } => None,
+            },
             volumes,
-            modules: spec.modules.as_ref().map(read).transpose()?,
+            modules: spec.modules.as_deref().map(open_disk).transpose()?,
         })
     }
 
     fn all(&self) -> impl Iterator<Item = &File> {
-        let handed_over = self.volumes.iter().chain(&self.modules);
-        [&self.overlay, &self.backing].into_iter().chain(&self.bases).chain(handed_over)
+        self.root.iter().flat_map(RootFilesOfHost::all).chain(self.volumes).chain(&self.modules)
     }
 
     /// Bytes of the longest disk of a volume.
@@ -145,9 +212,11 @@ impl<'a> Disks<'a> {
         QemuFiles {
             kernel,
             initrd,
-            overlay: self.overlay.as_raw_fd(),
-            bases: self.bases.iter().map(AsRawFd::as_raw_fd).collect(),
-            backing: self.backing.as_raw_fd(),
+            root: self.root.as_ref().map(|root| RootFiles {
+                overlay: root.overlay.as_raw_fd(),
+                bases: root.bases.iter().map(AsRawFd::as_raw_fd).collect(),
+                backing: root.backing.as_raw_fd(),
+            }),
             volumes: self.volumes.iter().map(AsRawFd::as_raw_fd).collect(),
             modules: self.modules.as_ref().map(AsRawFd::as_raw_fd),
         }

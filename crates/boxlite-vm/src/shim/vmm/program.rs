@@ -1,7 +1,6 @@
 //! QEMU's program: what it is started with, and the process that it becomes.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::process::{Child, ChildStderr, Command, ExitStatus};
@@ -41,9 +40,8 @@ pub(super) struct QemuCommand<'a> {
     pub(super) descriptors: Vec<BorrowedFd<'a>>,
     /// Opened once more by [`qemu::name_of`] their numbers.
     pub(super) named: Vec<BorrowedFd<'a>>,
-    pub(super) overlay: &'a File,
-    /// Bytes of the longest disk of a named volume.
-    pub(super) longest_volume: u64,
+    /// Bytes that its largest file may have.
+    pub(super) file_size: u64,
 }
 
 /// Starts QEMU as a child of this process, with this process's rights.

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use boxlite_proto::{AGENT_PORT, MODULES_SLOT};
+use serde_json::{Map, Value};
 
 use crate::shim::accel::Accelerator;
 use crate::shim::launch::LaunchSpec;
@@ -34,16 +35,23 @@ pub(crate) struct QemuFiles {
     pub(crate) kernel: RawFd,
     /// Its initramfs.
     pub(crate) initrd: RawFd,
+    /// The root disk; a guest that waits for its box has none yet.
+    pub(crate) root: Option<RootFiles>,
+    /// The disks of named volumes, in the order of [`LaunchSpec::disks`].
+    pub(crate) volumes: Vec<RawFd>,
+    /// The image of the kernel's modules.
+    pub(crate) modules: Option<RawFd>,
+}
+
+/// The numbers of QEMU's descriptors, or sets of them, for the files of the root disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RootFiles {
     /// The overlay, open for reading and writing.
     pub(crate) overlay: RawFd,
     /// The bases between overlay and disk image, nearest first.
     pub(crate) bases: Vec<RawFd>,
     /// The disk image.
     pub(crate) backing: RawFd,
-    /// The disks of named volumes, in the order of [`LaunchSpec::disks`].
-    pub(crate) volumes: Vec<RawFd>,
-    /// The image of the kernel's modules.
-    pub(crate) modules: Option<RawFd>,
 }
 
 impl QemuFiles {
@@ -51,17 +59,71 @@ impl QemuFiles {
     pub(crate) const NONE: Self = Self {
         kernel: 0,
         initrd: 0,
-        overlay: 0,
-        bases: Vec::new(),
-        backing: 0,
+        root: Some(RootFiles { overlay: 0, bases: Vec::new(), backing: 0 }),
         volumes: Vec::new(),
         modules: None,
     };
 
     fn disks(&self) -> impl Iterator<Item = RawFd> {
-        let others = self.bases.iter().chain(&self.volumes).chain(&self.modules);
-        [self.overlay, self.backing].into_iter().chain(others.copied())
+        let of_root = |root: &RootFiles| [root.overlay, root.backing].into_iter().chain(root.bases.clone());
+        let others = self.volumes.iter().chain(&self.modules);
+        self.root.iter().flat_map(of_root).chain(others.copied())
     }
+}
+
+/// The name of the root disk's device.
+pub(crate) const ROOT_DEVICE: &str = "vd0";
+
+/// The root disk's topmost node.
+pub(crate) const ROOT_NODE: &str = "d0";
+
+/// What stands in for the root disk of a guest that waits for its box, and has not looked at it.
+pub(crate) const PLACEHOLDER_NODE: &str = "none";
+
+/// The block nodes of the root disk, in the order in which they are made; `flushed` says whether what the guest flushes reaches
+/// the host's disk.
+pub(crate) fn root_nodes(root: &RootFiles, flushed: bool) -> Vec<String> {
+    // A disk that goes with its box need not survive the host: what the guest flushes stays in the host's memory.
+    let flushing = if flushed { "" } else { ",cache.no-flush=on" };
+    let mut nodes = vec![
+        file_node("f0", root.overlay, &format!(",discard=unmap{flushing}")),
+        file_node("b0", root.backing, ",read-only=on"),
+        "driver=raw,node-name=b1,read-only=on,file=b0".to_owned(),
+    ];
+    let mut below = String::from("b1");
+    for (depth, &base) in root.bases.iter().enumerate().rev() {
+        nodes.push(file_node(&format!("g{depth}"), base, ",read-only=on"));
+        nodes.push(format!("driver=qcow2,node-name=h{depth},read-only=on,file=g{depth},backing={below}"));
+        below = format!("h{depth}");
+    }
+    let top = format!("driver=qcow2,node-name={ROOT_NODE},file=f0,backing={below}");
+    nodes.push(format!("{top},discard=unmap,detect-zeroes=unmap{flushing}"));
+    nodes
+}
+
+/// The options of a node in the form that QMP takes.
+pub(crate) fn options_as_json(options: &str) -> Value {
+    let mut made = Map::new();
+    for (name, value) in options.split(',').filter_map(|option| option.split_once('=')) {
+        let value = match value {
+            "on" => Value::Bool(true),
+            "off" => Value::Bool(false),
+            text => Value::String(text.to_owned()),
+        };
+        match name.split_once('.') {
+            None => drop(made.insert(name.to_owned(), value)),
+            Some((group, name)) => {
+                let group = made.entry(group).or_insert_with(|| Value::Object(Map::new()));
+                group[name] = value;
+            }
+        }
+    }
+    Value::Object(made)
+}
+
+/// A node of the file in a set of descriptors.
+fn file_node(node: &str, set: RawFd, options: &str) -> String {
+    format!("driver=file,node-name={node},aio=threads,filename=/dev/fdset/{set}{options}")
 }
 
 /// The name by which a program opens the file of its own descriptor once more.
@@ -134,29 +196,28 @@ pub(crate) fn arguments(
     for disk in files.disks() {
         line.option("-add-fd", format!("fd={disk},set={disk}"));
     }
-    // A disk that goes with its box need not survive the host: what the guest flushes stays in the host's memory.
-    let flushing = if spec.discard { ",cache.no-flush=on" } else { "" };
-    let file = |node: &str, descriptor: RawFd, options: &str| {
-        format!("driver=file,node-name={node},aio=threads,filename=/dev/fdset/{descriptor}{options}")
+    let drive = match &files.root {
+        Some(root) => {
+            for node in root_nodes(root, !spec.discard) {
+                line.option("-blockdev", node);
+            }
+            ROOT_NODE
+        }
+        None => {
+            // It is as good as any that has no file.
+            line.option("-blockdev", format!("driver=null-co,node-name={PLACEHOLDER_NODE},size=1073741824"));
+            PLACEHOLDER_NODE
+        }
     };
-    line.option("-blockdev", file("f0", files.overlay, &format!(",discard=unmap{flushing}")));
-    line.option("-blockdev", file("b0", files.backing, ",read-only=on"));
-    line.option("-blockdev", "driver=raw,node-name=b1,read-only=on,file=b0");
-    let mut below = String::from("b1");
-    for (depth, &base) in files.bases.iter().enumerate().rev() {
-        line.option("-blockdev", file(&format!("g{depth}"), base, ",read-only=on"));
-        let node = format!("driver=qcow2,node-name=h{depth},read-only=on,file=g{depth},backing={below}");
-        line.option("-blockdev", node);
-        below = format!("h{depth}");
-    }
-    let top = format!("driver=qcow2,node-name=d0,file=f0,backing={below},discard=unmap,detect-zeroes=unmap");
-    line.option("-blockdev", top + flushing);
-    line.option("-device", "virtio-blk-device,drive=d0,id=vd0,werror=stop,rerror=report");
+    line.option(
+        "-device",
+        format!("virtio-blk-device,drive={drive},id={ROOT_DEVICE},werror=stop,rerror=report"),
+    );
     for (index, (disk, &descriptor)) in spec.disks.iter().zip(&files.volumes).enumerate() {
         // What a guest flushes to its volume reaches the host's disk, whatever becomes of its root disk.
         let access = if disk.mount.read_only { ",read-only=on" } else { ",discard=unmap" };
         let zeroes = if disk.mount.read_only { "" } else { ",detect-zeroes=unmap" };
-        line.option("-blockdev", file(&format!("vf{index}"), descriptor, access));
+        line.option("-blockdev", file_node(&format!("vf{index}"), descriptor, access));
         let node = format!("driver=raw,node-name=v{index},file=vf{index}{access}{zeroes}");
         line.option("-blockdev", node);
         let serial = volume::serial(index);
@@ -164,7 +225,7 @@ pub(crate) fn arguments(
         line.option("-device", device + ",werror=stop,rerror=report");
     }
     if let Some(modules) = files.modules {
-        line.option("-blockdev", file("m0", modules, ",read-only=on"));
+        line.option("-blockdev", file_node("m0", modules, ",read-only=on"));
         line.option("-blockdev", "driver=raw,node-name=m1,read-only=on,file=m0");
         line.option(
             "-device",

@@ -17,6 +17,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 
+use super::qemu::ROOT_DEVICE;
+
 /// What QEMU says unasked, as far as a shim acts on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum QmpEvent {
@@ -57,9 +59,6 @@ pub(crate) enum QmpError {
     #[error("the QMP connection ended before {command} was answered")]
     Gone { command: &'static str },
 }
-
-/// The name of the disk's device on QEMU's command line.
-const DISK: &str = "vd0";
 
 /// The largest rate that QEMU takes, in bytes per second: a petabyte.
 const MAX_RATE: u64 = 1_000_000_000_000_000;
@@ -134,7 +133,7 @@ impl Qmp {
     pub(crate) async fn limit_disk(&self, bytes_per_second: Option<u64>) -> Result<(), QmpError> {
         let bps = bytes_per_second.map_or(0, |bytes| bytes.min(MAX_RATE));
         let limits = json!({
-            "id": DISK, "bps": bps, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0
+            "id": ROOT_DEVICE, "bps": bps, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0
         });
         self.execute("block_set_io_throttle", limits).await.map(drop)
     }

@@ -12,7 +12,7 @@ use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
     self, Accelerator, DiskFloors, DiskQuota, GuestOrigin, HandOver, LaunchSpec, LogCaps, PendingShim,
-    Purpose, UserKernel, accel, template,
+    Purpose, UserKernel, WaitingGuest, accel, template,
 };
 use boxlite_vm::volume::{self, Shares, VolumeFloors};
 use jiff::Timestamp;
@@ -79,7 +79,9 @@ impl<'a> OverlaidBox<'a> {
             memory: Some(memory.into_claim()),
             volumes: volumes.hand_over()?,
         };
-        Ok((context, guard, PreparedLaunch { spec, shim, hand_over, leases: (image, boot, template), trial }))
+        let waiting = if trial.is_none() { context.local.pool.take(&mut spec, &shim) } else { None };
+        let leases = (image, boot, template);
+        Ok((context, guard, PreparedLaunch { spec, shim, waiting, hand_over, leases, trial }))
     }
 }
 
@@ -87,6 +89,8 @@ impl<'a> OverlaidBox<'a> {
 struct PreparedLaunch {
     spec: LaunchSpec,
     shim: PathBuf,
+    /// The guest that gets the box; without one, a shim brings up another.
+    waiting: Option<WaitingGuest>,
     hand_over: HandOver,
     leases: (ImageChain, BootFiles, Option<Leased>),
     trial: Option<UserKernel>,
@@ -94,8 +98,23 @@ struct PreparedLaunch {
 
 impl PreparedLaunch {
     fn begin(self) -> Result<(BegunLaunch, Option<UserKernel>)> {
-        let shim = shim::begin(&self.spec, &self.shim, self.hand_over)?;
-        Ok((BegunLaunch { shim, _leases: self.leases }, self.trial))
+        let Self { mut spec, shim, waiting, hand_over, leases, trial } = self;
+        let assigned = waiting.and_then(|guest| match guest.assign(&spec, &hand_over) {
+            Ok(shim) => Some(shim),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "a waiting guest did not take the box, and another is made");
+                None
+            }
+        });
+        let shim = match assigned {
+            Some(shim) => shim,
+            None => {
+                // The control group of the other guest goes with that.
+                spec.group = None;
+                shim::begin(&spec, &shim, hand_over)?
+            }
+        };
+        Ok((BegunLaunch { shim, _leases: leases }, trial))
     }
 }
 
@@ -178,6 +197,7 @@ fn specification(
     let has_modules = modules.is_some();
     Ok(LaunchSpec {
         box_id: record.id.clone(),
+        group: None,
         run_id: uuid::Uuid::new_v4().simple().to_string(),
         purpose,
         box_dir: guard.paths.root().to_owned(),

@@ -15,6 +15,7 @@ mod lifecycle;
 mod limit;
 mod maintenance;
 mod metrics;
+mod pool;
 mod processes;
 mod restarting;
 mod snapshots;

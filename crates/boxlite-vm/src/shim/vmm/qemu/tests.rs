@@ -5,16 +5,12 @@ use crate::volume::NamedDisk;
 
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
+fn root() -> RootFiles {
+    RootFiles { overlay: 22, bases: Vec::new(), backing: 23 }
+}
+
 fn files() -> QemuFiles {
-    QemuFiles {
-        kernel: 20,
-        initrd: 21,
-        overlay: 22,
-        bases: Vec::new(),
-        backing: 23,
-        volumes: Vec::new(),
-        modules: None,
-    }
+    QemuFiles { kernel: 20, initrd: 21, root: Some(root()), volumes: Vec::new(), modules: None }
 }
 
 fn text(spec: &LaunchSpec, extra: &[OsString], memory: Memory) -> String {
@@ -131,7 +127,7 @@ fn shared_memory_is_one_memfd_of_the_guests_size() {
 
 #[test]
 fn a_chain_of_bases_ends_at_the_disk_image() {
-    let files = QemuFiles { bases: vec![24, 25], ..files() };
+    let files = QemuFiles { root: Some(RootFiles { bases: vec![24, 25], ..root() }), ..files() };
     let line = text_of(&LaunchSpec::sample(), &files, &[], Memory::Own);
     assert!(line.contains("node-name=d0,file=f0,backing=h0,"), "{line}");
     assert!(line.contains("node-name=h0,read-only=on,file=g0,backing=h1\n"), "{line}");
@@ -170,4 +166,30 @@ fn a_named_volume_is_a_disk_with_a_serial_number_that_flushes_to_the_host() {
         assert!(line.contains(part), "{part} is not in\n{line}");
     }
     assert!(!line.contains("/h/volumes"), "QEMU is told no path");
+}
+
+/// Mutation tried: the disk's nodes on the command line of a guest that waits.
+#[test]
+fn a_guest_that_waits_has_a_disk_without_a_file() {
+    let line = text_of(&LaunchSpec::sample(), &QemuFiles { root: None, ..files() }, &[], Memory::Own);
+    assert!(line.contains("driver=null-co,node-name=none,"), "{line}");
+    assert!(line.contains("virtio-blk-device,drive=none,id=vd0,"), "{line}");
+    assert!(!line.contains("qcow2") && !line.contains("fd=22"), "{line}");
+}
+
+#[test]
+fn a_node_is_the_same_on_the_command_line_and_in_qmp() {
+    let nodes: Vec<_> = root_nodes(&root(), false).iter().map(|node| options_as_json(node)).collect();
+    assert_eq!(
+        nodes[0],
+        serde_json::json!({
+            "driver": "file", "node-name": "f0", "aio": "threads", "filename": "/dev/fdset/22",
+            "discard": "unmap", "cache": { "no-flush": true },
+        })
+    );
+    assert_eq!(
+        nodes[2],
+        serde_json::json!({ "driver": "raw", "node-name": "b1", "read-only": true, "file": "b0" })
+    );
+    assert_eq!((nodes.len(), &nodes[3]["node-name"]), (4, &serde_json::json!(ROOT_NODE)));
 }
