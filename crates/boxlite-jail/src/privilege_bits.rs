@@ -5,7 +5,9 @@
 //!
 //! - every call that would set a set-user-id or set-group-id bit, on a file that exists or on a new one;
 //! - device nodes;
-//! - extended attributes, file capabilities among them.
+//! - extended attributes, file capabilities among them, but for those that are set by descriptor (`fsetxattr`): which they
+//!   are no filter sees. The kernel wants a capability for all that mean something to it, such as file capabilities; the
+//!   server must have given up `SETFCAP` and `SYS_ADMIN`, and is left `user.*` and access lists.
 //!
 //! `openat2` passes its mode in memory, where no filter sees it. It fails with `ENOSYS`, as on an older kernel, and the
 //! server falls back on `openat`.
@@ -64,7 +66,7 @@ impl PrivilegeBits {
                 rules.list_if(call, &[masked(argument, libc::S_IFMT.into(), device.into())])?;
             }
         }
-        rules.list(&[libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SYS_SETXATTRAT]);
+        rules.list(&[libc::SYS_setxattr, libc::SYS_lsetxattr, SYS_SETXATTRAT]);
         let refused = rules.denying(libc::EPERM)?;
         let mut rules = SyscallRules::default();
         rules.list(&[libc::SYS_openat2]);

@@ -22,8 +22,14 @@ struct NamelessFile {
     noted: i64,
     /// What it took at the last look.
     bytes: i64,
-    /// Whether the guest has forgotten it, so that only open handles keep it.
-    forgotten: bool,
+}
+
+/// The handles that the guest has of one file.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    handles: u32,
+    /// How often the guest has forgotten it meanwhile.
+    forgets: u64,
 }
 
 /// The charges of a mount, file by file.
@@ -31,17 +37,20 @@ struct NamelessFile {
 /// A change of a file between two of this mount's own requests is somebody else's, or the filesystem's: growth is
 /// charged, and what shrank is credited only as far as this mount was charged for that file. So two boxes that share a
 /// folder cannot both be credited for what one of them wrote.
+///
+/// A file that is open is not forgotten before it is closed: another name for the file would else be another file here,
+/// and be credited when it is unlinked, while the handle still keeps what it takes. No honest kernel forgets such a file.
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) ledger: Ledger,
     seen: HashMap<u64, Seen>,
     nameless: HashMap<u64, NamelessFile>,
-    handles: HashMap<u64, u32>,
+    open: HashMap<u64, Open>,
 }
 
 impl Account {
     pub(crate) fn new(ledger: Ledger) -> Self {
-        Self { ledger, seen: HashMap::new(), nameless: HashMap::new(), handles: HashMap::new() }
+        Self { ledger, seen: HashMap::new(), nameless: HashMap::new(), open: HashMap::new() }
     }
 
     /// Whether `inode` has figures here, so that its end matters.
@@ -85,49 +94,55 @@ impl Account {
         self.ledger.charge(bytes.saturating_add(INODE_BYTES as i64))
     }
 
-    /// Notes that `inode`, settled just before, has lost its last name by this mount's own request.
+    /// Notes that `inode`, settled just before, has lost its last name.
     pub(crate) fn lost_name(&mut self, inode: u64, bytes: i64) -> io::Result<()> {
         let noted = bytes.saturating_add(INODE_BYTES as i64);
-        match self.nameless.insert(inode, NamelessFile { noted, bytes, forgotten: false }) {
+        match self.nameless.insert(inode, NamelessFile { noted, bytes }) {
             None => self.ledger.lose_name(noted),
             Some(before) => self.ledger.lose_name(noted.saturating_sub(before.noted)),
         }
     }
 
+    /// The files with figures here that had a name at the last look.
+    pub(crate) fn named(&self) -> Vec<u64> {
+        self.seen.keys().copied().filter(|inode| !self.nameless.contains_key(inode)).collect()
+    }
+
     /// Notes that the guest has a further handle of `inode`.
     pub(crate) fn opened(&mut self, inode: u64) {
-        *self.handles.entry(inode).or_default() += 1;
+        self.open.entry(inode).or_default().handles += 1;
     }
 
-    /// Notes that one handle of `inode` is closed.
-    pub(crate) fn closed(&mut self, inode: u64) -> io::Result<()> {
-        if let Some(count) = self.handles.get_mut(&inode) {
-            *count -= 1;
-            if *count == 0 {
-                self.handles.remove(&inode);
-            }
+    /// Notes that one handle of `inode` is closed; returns how often it is to be forgotten now.
+    pub(crate) fn closed(&mut self, inode: u64) -> u64 {
+        let Some(open) = self.open.get_mut(&inode) else { return 0 };
+        open.handles = open.handles.saturating_sub(1);
+        if open.handles > 0 {
+            return 0;
         }
-        match self.nameless.get(&inode) {
-            Some(nameless) if nameless.forgotten => self.forgotten(inode),
-            _ => Ok(()),
-        }
+        self.open.remove(&inode).map_or(0, |open| open.forgets)
     }
 
-    /// Notes that the guest has forgotten `inode`: a file without a name is gone once no handle is left either.
+    /// Puts off that `inode` is forgotten `count` times if it is open; says whether it is.
+    pub(crate) fn puts_off(&mut self, inode: u64, count: u64) -> bool {
+        let open = self.open.get_mut(&inode);
+        open.map(|open| open.forgets = open.forgets.saturating_add(count)).is_some()
+    }
+
+    /// Notes that `inode`, which is not open, is forgotten: a file without a name is gone then.
     pub(crate) fn forgotten(&mut self, inode: u64) -> io::Result<()> {
         self.seen.remove(&inode);
-        let Some(nameless) = self.nameless.get_mut(&inode) else { return Ok(()) };
-        nameless.forgotten = true;
-        if self.handles.contains_key(&inode) {
-            return Ok(());
+        match self.nameless.remove(&inode) {
+            Some(NamelessFile { noted, bytes }) => {
+                self.ledger.vanish(noted, bytes.saturating_add(INODE_BYTES as i64))
+            }
+            None => Ok(()),
         }
-        let NamelessFile { noted, bytes, .. } = self.nameless.remove(&inode).expect("just found");
-        self.ledger.vanish(noted, bytes.saturating_add(INODE_BYTES as i64))
     }
 
     /// Notes that nothing is open or remembered any more.
     pub(crate) fn forget_all(&mut self) -> io::Result<()> {
-        self.handles.clear();
+        self.open.clear();
         let nameless: Vec<u64> = self.nameless.keys().copied().collect();
         for inode in nameless {
             self.forgotten(inode)?;
@@ -144,7 +159,7 @@ mod tests {
     const INODE: i64 = INODE_BYTES as i64;
 
     fn account() -> Account {
-        Account::new(Ledger::open(1 << 40, None).unwrap())
+        Account::new(Ledger::open(1 << 40, None, || None).unwrap())
     }
 
     #[test]
@@ -171,7 +186,7 @@ mod tests {
 
     /// Mutation tried: without the look at handles the file is credited while it still takes its space.
     #[test]
-    fn a_file_without_a_name_is_credited_when_nothing_keeps_it() {
+    fn a_file_is_forgotten_and_credited_when_nothing_keeps_it() {
         let mut account = account();
         account.made(5, 0).unwrap();
         account.opened(5);
@@ -180,10 +195,12 @@ mod tests {
         account.lost_name(5, 4096).unwrap();
         assert_eq!((account.ledger.used(), account.ledger.nameless()), (4096 + INODE, 4096 + INODE));
         account.settle(5, 8192).unwrap();
-        account.closed(5).unwrap();
-        account.forgotten(5).unwrap();
+        assert_eq!(account.closed(5), 0);
+        assert!(account.puts_off(5, 2) && account.puts_off(5, 1));
         assert_eq!(account.ledger.used(), 8192 + INODE);
-        account.closed(5).unwrap();
+        assert_eq!(account.closed(5), 3);
+        assert!(!account.puts_off(5, 3));
+        account.forgotten(5).unwrap();
         assert_eq!((account.ledger.used(), account.ledger.nameless()), (0, 0));
     }
 

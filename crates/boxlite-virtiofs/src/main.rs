@@ -8,6 +8,7 @@ mod arguments;
 mod headroom;
 mod ledger;
 mod metered;
+mod metering;
 mod single_file;
 mod total;
 
@@ -25,6 +26,7 @@ use vhost_user_backend::Error::HandleRequest;
 use vhost_user_backend::VhostUserDaemon;
 use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
 use virtiofsd::passthrough::read_only::PassthroughFsRo;
+use virtiofsd::passthrough::xattrmap::XattrMap;
 use virtiofsd::passthrough::{self, CachePolicy, InodeFileHandlesMode, PassthroughFs};
 use virtiofsd::sandbox::{Sandbox, SandboxMode};
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
@@ -35,6 +37,7 @@ use arguments::Arguments;
 use headroom::Headroom;
 use ledger::Ledger;
 use metered::Metered;
+use total::Total;
 
 /// What an inode is charged with besides its blocks: as much as the filesystems take that take most by default.
 const INODE_BYTES: u64 = 512;
@@ -108,6 +111,11 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
         inode_file_handles: InodeFileHandlesMode::Never,
         readdirplus: true,
         clean_noatime: true,
+        xattr: true,
+        xattrmap: Some(user_attributes()?),
+        // The guest's kernel would else ask for a file's capabilities before each write. There are none, and a write takes
+        // set-user-id away here, without `FSETID`.
+        killpriv_v2: true,
         uid_map: Some(arguments.translate_uid),
         gid_map: Some(arguments.translate_gid),
         guest_fd_limit,
@@ -121,10 +129,27 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
     if arguments.readonly {
         return answer(PassthroughFsRo::new(config)?, listener);
     }
-    let ledger = arguments.size.map(|limit| Ledger::open(limit, ledger)).transpose()?;
+    let count: fn(u64) -> Total = |enough| total::allocated_below(Path::new("/"), enough, MAX_COUNTED);
+    let open = |limit| {
+        Ledger::open(limit, ledger, || match count(limit) {
+            Total::Known(total) => Some(total),
+            Total::AtLeast(_) => None,
+        })
+    };
+    let ledger = arguments.size.map(open).transpose()?;
     let headroom = Headroom::new(arguments.hard_floor, arguments.inode_floor);
-    let recount = |enough| total::allocated_below(Path::new("/"), enough, MAX_COUNTED);
-    answer(Metered::new(PassthroughFs::new(config)?, ledger, headroom, recount), listener)
+    let metered = Metered::new(PassthroughFs::new(config)?, ledger, headroom, count);
+    let metering = metered.metering();
+    metering.start()?;
+    let answered = answer(metered, listener);
+    metering.settle();
+    answered
+}
+
+/// Lets `user.*` pass, which give nobody a right, and says of all others that the filesystem has none.
+fn user_attributes() -> Result<XattrMap, Failure> {
+    XattrMap::try_from(":ok:all:user.:user.: :unsupported:all:::")
+        .map_err(|error| format!("the map of extended attributes is wrong: {error}").into())
 }
 
 /// Answers the guest of the QEMU that connects, until that hangs up.

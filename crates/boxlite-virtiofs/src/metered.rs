@@ -5,13 +5,14 @@
 //! not fit, a write that provably adds nothing still goes on, so that a full folder can be worked with.
 //!
 //! # Limits
-//! A filesystem that allocates blocks long after it was asked to is charged as late, at the next request for that file.
+//! A filesystem that allocates blocks long after it was asked to is charged as late, at the next request for that file. One
+//! that does not show in `st_blocks` what extended attributes take, such as btrfs, has them for nothing.
 
 mod requests;
 
 use std::ffi::CStr;
 use std::io;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use boxlite_types::FreeSpace;
@@ -22,6 +23,8 @@ use crate::INODE_BYTES;
 use crate::account::Account;
 use crate::headroom::{Growth, Headroom};
 use crate::ledger::Ledger;
+use crate::metering::{Metering, SharedMetering, report};
+use crate::total::Total;
 
 /// The most that a new name takes in a directory, and that a short file takes: a block each.
 const BLOCK: u64 = 4096;
@@ -35,18 +38,9 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 /// A folder served by `F`, with bounds.
 pub(crate) struct Metered<F> {
     inner: F,
-    state: Mutex<Metering>,
-    /// Adds up what the folder holds, as far as the given number; `None` if it does not know.
-    recount: fn(u64) -> Option<u64>,
-}
-
-struct Metering {
-    /// `None` counts nothing: only the host's floor is kept.
-    account: Option<Account>,
-    headroom: Headroom,
-    recounted: Option<Instant>,
-    /// Whether a write grew although the filesystem said that it had data there.
-    holes_are_hidden: bool,
+    metering: Arc<SharedMetering>,
+    /// Adds up what the folder holds, as far as the given number.
+    recount: fn(u64) -> Total,
 }
 
 /// Why a request is refused.
@@ -61,21 +55,21 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         inner: F,
         ledger: Option<Ledger>,
         headroom: Headroom,
-        recount: fn(u64) -> Option<u64>,
+        recount: fn(u64) -> Total,
     ) -> Self {
-        let state = Metering {
-            account: ledger.map(Account::new),
-            headroom,
-            recounted: None,
-            holes_are_hidden: false,
-        };
-        let metered = Self { inner, state: Mutex::new(state), recount };
-        metered.recount(&mut metered.state());
+        let metering = SharedMetering::of(ledger.map(Account::new), headroom);
+        let metered = Self { inner, metering, recount };
+        metered.recount(&mut metered.state(), Context { uid: 0.into(), gid: 0.into(), pid: 0 });
         metered
     }
 
+    /// What it counts with.
+    pub(crate) fn metering(&self) -> Arc<SharedMetering> {
+        Arc::clone(&self.metering)
+    }
+
     fn state(&self) -> MutexGuard<'_, Metering> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.metering.state()
     }
 
     fn attributes(&self, ctx: Context, inode: u64) -> io::Result<Attr> {
@@ -109,7 +103,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         if lacks(state) {
             let due = state.recounted.is_none_or(|last| last.elapsed() >= RECOUNT_INTERVAL);
             if due {
-                self.recount(state);
+                self.recount(state, ctx);
             }
             if lacks(state) {
                 return Err(Full::Quota);
@@ -119,14 +113,34 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         if state.headroom.take(inode, growth, look) { Ok(()) } else { Err(Full::Host) }
     }
 
-    fn recount(&self, state: &mut Metering) {
+    /// Notices what the host or another box has deleted.
+    fn recount(&self, state: &mut Metering, ctx: Context) {
         let Some(account) = &mut state.account else { return };
         if account.ledger.used() <= 0 {
             return;
         }
         state.recounted = Some(Instant::now());
-        if let Some(total) = (self.recount)(account.ledger.used() as u64) {
+        // What another has unlinked while the guest keeps it open is not found below, and still takes its space.
+        for inode in account.named() {
+            if let Ok(found) = self.attributes(ctx, inode)
+                && found.nlink == 0
+            {
+                report(account.settle(inode, allocated(&found)));
+                report(account.lost_name(inode, allocated(&found)));
+            }
+        }
+        if let Total::Known(total) = (self.recount)(account.ledger.used() as u64) {
             report(account.ledger.bound(total));
+        }
+    }
+
+    /// Looks at what the folder holds once the box has freed more than it has added.
+    fn bound_credit(&self, state: &mut Metering) {
+        if let Some(account) = &mut state.account
+            && account.ledger.is_in_credit()
+        {
+            let (Total::Known(bytes) | Total::AtLeast(bytes)) = (self.recount)(u64::MAX);
+            report(account.ledger.held(bytes));
         }
     }
 
@@ -185,11 +199,11 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
     /// Carries out a request that may take the last name of the file `name` in `parent`.
     fn with_lost_name(
         &self,
+        state: &mut Metering,
         ctx: Context,
         (parent, name): (u64, &CStr),
         request: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut state = self.state();
         if state.account.is_none() {
             return request();
         }
@@ -206,32 +220,56 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
                 report(account.settle(entry.inode, bytes));
                 report(account.lost_name(entry.inode, bytes));
             }
-            self.forget_known(&mut state, ctx, entry.inode, 1);
+            self.forget_known(state, ctx, entry.inode, 1);
         }
         done
     }
 
+    /// Lets a name be moved to `directory`, which can grow by it, unless all is full; one that it has can be replaced.
+    fn admit_moved(
+        &self,
+        state: &mut Metering,
+        ctx: Context,
+        (directory, name): (u64, &CStr),
+    ) -> Result<(), Full> {
+        let exceeded = state.account.as_ref().is_some_and(|account| account.ledger.is_exceeded());
+        let look = || free_space(&self.inner.statfs(ctx, directory).ok()?);
+        if !exceeded && state.headroom.take(directory, Growth::Bytes(BLOCK), look) {
+            return Ok(());
+        }
+        match self.inner.lookup(ctx, directory, name) {
+            Ok(entry) => {
+                self.forget_known(state, ctx, entry.inode, 1);
+                Ok(())
+            }
+            Err(_) => Err(if exceeded { Full::Quota } else { Full::Host }),
+        }
+    }
+
     fn forget_known(&self, state: &mut Metering, ctx: Context, inode: u64, count: u64) {
-        let known = state.account.as_ref().is_some_and(|account| account.knows(inode));
-        if known {
-            self.settle(state, ctx, inode);
+        let Some(account) = &mut state.account else { return self.inner.forget(ctx, inode, count) };
+        if account.puts_off(inode, count) {
+            return;
         }
         self.inner.forget(ctx, inode, count);
-        if known
-            && let Some(account) = &mut state.account
-            && self.attributes(ctx, inode).is_err()
-        {
+        if account.knows(inode) && self.attributes(ctx, inode).is_err() {
             report(account.forgotten(inode));
+            self.bound_credit(state);
         }
     }
 
     fn forget_all(&self) {
-        if let Some(account) = &mut self.state().account {
+        let mut state = self.state();
+        if let Some(account) = &mut state.account {
             report(account.forget_all());
+            self.bound_credit(&mut state);
         }
+        drop(state);
+        self.metering.settle();
     }
 
-    /// A request that gives bytes of `inode` back; measured on both sides, so that all of it is credited.
+    /// A request that gives bytes of `inode` back; measured on both sides, so that all of it is credited, and what a request
+    /// has done before it failed too.
     fn with_shrinking<T>(
         &self,
         state: &mut Metering,
@@ -240,18 +278,26 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         request: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
         self.settle(state, ctx, inode);
-        let done = request()?;
+        let done = request();
         if let Some(account) = &mut state.account
             && let Ok(found) = self.attributes(ctx, inode)
         {
             report(account.changed(inode, allocated(&found)));
+            self.bound_credit(state);
         }
-        Ok(done)
+        done
     }
 
     fn count_handle(&self, inode: u64) {
         if let Some(account) = &mut self.state().account {
             account.opened(inode);
+        }
+    }
+
+    fn count_closed(&self, state: &mut Metering, ctx: Context, inode: u64) {
+        let forgets = state.account.as_mut().map_or(0, |account| account.closed(inode));
+        if forgets > 0 {
+            self.forget_known(state, ctx, inode, forgets);
         }
     }
 }
@@ -272,13 +318,6 @@ fn allocated(attributes: &Attr) -> i64 {
 fn covering(offset: u64, size: u64) -> u64 {
     let end = offset.saturating_add(size);
     (end.div_ceil(BLOCK).saturating_mul(BLOCK)).saturating_sub(offset / BLOCK * BLOCK)
-}
-
-/// A ledger that cannot be written costs the next start its figures, and this mount nothing.
-fn report(stored: io::Result<()>) {
-    if let Err(error) = stored {
-        log::warn!("the quota's figures were not kept: {error}");
-    }
 }
 
 fn free_space(found: &libc::statvfs64) -> Option<FreeSpace> {

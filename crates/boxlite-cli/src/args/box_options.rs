@@ -69,7 +69,7 @@ pub(crate) struct BoxArgs {
     /// Mount an empty filesystem in the box's memory; options are size, mode, uid, gid, ro, exec, suid and dev
     #[arg(long, value_name = "BOX[:OPTIONS]")]
     tmpfs: Vec<String>,
-    /// As -v or --tmpfs, in words: type=volume|bind|tmpfs, source, target, readonly, and tmpfs-size, tmpfs-mode
+    /// As -v or --tmpfs, in words: type=volume|bind|tmpfs, source, target, readonly, and size, U, tmpfs-size, tmpfs-mode
     #[arg(long = "mount", value_name = "KEY=VALUE,...")]
     mounts: Vec<MountArg>,
     /// Make the root disk read-only; volumes, --tmpfs, /dev and /dev/shm stay as they are

@@ -21,6 +21,8 @@ struct MountFields<'a> {
     map_ids: Option<bool>,
     size: Option<&'a str>,
     mode: Option<&'a str>,
+    /// By how much the box may make the directory grow.
+    growth: Option<&'a str>,
 }
 
 impl FromStr for MountArg {
@@ -54,7 +56,8 @@ impl MountFields<'_> {
         }
         let access = if self.read_only == Some(true) { "ro" } else { "rw" };
         let ids = if self.map_ids == Some(true) { ",U" } else { "" };
-        Ok(MountArg::Volume(format!("{source}:{target}:{access}{ids}")))
+        let size = self.growth.map(|size| format!(",size={size}")).unwrap_or_default();
+        Ok(MountArg::Volume(format!("{source}:{target}:{access}{ids}{size}")))
     }
 
     fn named(&self, target: &str) -> Result<MountArg, String> {
@@ -63,6 +66,11 @@ impl MountFields<'_> {
         }
         if self.map_ids.is_some() {
             return Err("U is for type=bind".into());
+        }
+        if self.growth.is_some() {
+            return Err(
+                "size is for type=bind; a volume has its size from `boxlite volume create --size`".into()
+            );
         }
         let source = self.source.ok_or("source=NAME is missing, the volume's name")?;
         if !boxlite::is_volume_name(source) {
@@ -81,6 +89,9 @@ impl MountFields<'_> {
         if self.map_ids.is_some() {
             return Err("U is for type=bind".into());
         }
+        if self.growth.is_some() {
+            return Err("size is for type=bind; a tmpfs has tmpfs-size".into());
+        }
         let access = if self.read_only == Some(true) { "ro" } else { "rw" };
         let size = self.size.map(|size| format!(",size={size}")).unwrap_or_default();
         let mode = self.mode.map(|mode| format!(",mode={mode}")).unwrap_or_default();
@@ -98,11 +109,12 @@ fn fields(text: &str) -> Result<MountFields<'_>, String> {
             "target" | "destination" | "dst" => once(&mut fields.target, name, word(name, value)?)?,
             "readonly" | "ro" => once(&mut fields.read_only, name, switch(name, value)?)?,
             "U" => once(&mut fields.map_ids, name, switch(name, value)?)?,
+            "size" => once(&mut fields.growth, name, word(name, value)?)?,
             "tmpfs-size" => once(&mut fields.size, name, word(name, value)?)?,
             "tmpfs-mode" => once(&mut fields.mode, name, word(name, value)?)?,
             _ => {
                 return Err(format!(
-                    "{field:?} is none of type, source, target, readonly, U, tmpfs-size and tmpfs-mode"
+                    "{field:?} is none of type, source, target, readonly, U, size, tmpfs-size and tmpfs-mode"
                 ));
             }
         }
@@ -139,6 +151,7 @@ mod tests {
         let tmpfs = |text: &str| Ok(MountArg::Tmpfs(text.into()));
         assert_eq!("type=bind,source=/a,target=/b".parse(), volume("/a:/b:rw"));
         assert_eq!("ro,dst=/b,src=./a,type=bind".parse(), volume("./a:/b:ro"));
+        assert_eq!("type=bind,src=/a,dst=/b,size=2g,U".parse(), volume("/a:/b:rw,U,size=2g"));
         assert_eq!("type=bind,src=/a,destination=/b,readonly=false,U".parse(), volume("/a:/b:rw,U"));
         assert_eq!("type=volume,src=data,dst=/b,readonly".parse(), volume("data:/b:ro"));
         assert_eq!("src=data,dst=/b".parse(), volume("data:/b:rw"));
@@ -161,6 +174,9 @@ mod tests {
             ("type=bind,src=,dst=/b", "src has no value"),
             ("type=bind,src=/a,source=/c,dst=/b", "second time"),
             ("type=bind,src=/a,dst=/b,tmpfs-size=1m", "for type=tmpfs"),
+            ("type=bind,src=/a,dst=/b,size=", "size has no value"),
+            ("type=tmpfs,dst=/b,size=1m", "tmpfs-size"),
+            ("type=volume,src=a,dst=/b,size=1g", "volume create --size"),
             ("type=bind,src=/a,dst=/b,ro=maybe", "neither true nor false"),
             ("type=bind,src=/a,dst=/b,bind-propagation=shared", "is none of type"),
             ("type=tmpfs,src=/a,dst=/b", "no source"),

@@ -42,7 +42,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         return of_server(error.kind()).map(ToOwned::to_owned).into_iter().collect();
     }
     if let Some(cause) = error.cause() {
-        return of_cause(cause, error.kind()).map(ToOwned::to_owned).into_iter().collect();
+        return of_cause(cause, error.kind(), topic).map(ToOwned::to_owned).into_iter().collect();
     }
     let hint = match (error.kind(), topic) {
         (ErrorKind::ResourceExhausted, _) => return shortage(error),
@@ -96,7 +96,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
 }
 
 /// Returns the hint for what the error is about; `None` where its sentence says all there is to say.
-fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
+fn of_cause(cause: ErrorCause, kind: ErrorKind, topic: Topic) -> Option<&'static str> {
     let hint = match (cause, kind) {
         (ErrorCause::Credentials, _) => {
             "`boxlite login` keeps credentials; those that `docker login` and `podman login` left are used as well, and Docker's credential helpers"
@@ -106,6 +106,9 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind) -> Option<&'static str> {
         }
         (ErrorCause::LocalImage, _) => {
             "make it anew, with `skopeo copy` or `docker save` say; an image from a registry can be named instead"
+        }
+        (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) if matches!(topic, Topic::Volume) => {
+            "`boxlite volume ls` lists the volumes there are"
         }
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
             "boxlite never creates a volume's directory or file; put it back where the box expects it, or make another box; `boxlite volume ls` lists named volumes"

@@ -48,6 +48,7 @@ fn the_cause_decides_before_the_kind_and_the_topic() {
         (ErrorKind::Unsupported, ErrorCause::Platform, Topic::NewBox, "processors"),
         (ErrorKind::Unsupported, ErrorCause::Volume, Topic::NewBox, "HOST is a directory or a file"),
         (ErrorKind::NotFound, ErrorCause::Volume, Topic::Start, "put it back"),
+        (ErrorKind::NotFound, ErrorCause::Volume, Topic::Volume, "volume ls"),
         (ErrorKind::InvalidInput, ErrorCause::Tmpfs, Topic::NewBox, "--tmpfs takes BOX[:OPTIONS]"),
         (ErrorKind::Corrupt, ErrorCause::LocalImage, Topic::NewBox, "make it anew"),
         (ErrorKind::Denied, ErrorCause::Port, Topic::Start, "from 1024 on"),

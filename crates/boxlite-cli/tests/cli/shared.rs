@@ -82,6 +82,7 @@ fn a_box_adds_to_a_folder_what_its_size_allows_across_restarts() {
     assert!(allocated(folder.path()) <= 5 * MIB);
 
     home.run(&["kill", "web"]).ok();
+    home.run(&["wait", "web"]).ok();
     home.run(&["start", "web"]).ok();
     // What another deleted is only seen as far as the folder holds less than this box has added.
     let again = "busybox dd if=/dev/zero of=/data/again bs=64k count=30 2>/dev/null || echo full; busybox rm /data/again";

@@ -1,6 +1,6 @@
 //! The box's volumes.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use boxlite::ErrorKind;
@@ -98,13 +98,18 @@ async fn a_read_only_volume_is_read_only_even_when_the_guest_mounts_it_read_writ
 }
 
 const PRIVILEGES: &str = r#"
-import errno, os, stat, subprocess
+import ctypes, errno, os, stat, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
 subprocess.run(["busybox", "mount", "-o", "remount,rw,suid,dev", "/data"], check=True)
 os.chdir("/data")
 def make(name):
     open(name, "w").write("exit 0")
     os.chmod(name, 0o755)
     return name
+def leave_whiteout(name):
+    RENAME_WHITEOUT = 4
+    if libc.renameat2(-100, name.encode(), -100, b"moved", RENAME_WHITEOUT):
+        raise OSError(ctypes.get_errno(), "renameat2")
 def create(mode):
     os.umask(0)
     os.close(os.open("created", os.O_CREAT | os.O_WRONLY, mode))
@@ -118,6 +123,7 @@ tries = {
     "block device": lambda: os.mknod("f", stat.S_IFBLK | 0o666, os.makedev(8, 0)),
     "character device": lambda: os.mknod("g", stat.S_IFCHR | 0o666, os.makedev(1, 1)),
     "whiteout": lambda: os.mknod("h", stat.S_IFCHR | 0o666, 0),
+    "whiteout of a rename": lambda: leave_whiteout(make("k")),
     "capability": lambda: os.setxattr(make("i"), "security.capability", bytes.fromhex("0100000200ffffff00000000ffffff0000000000")),
     "hand over, then setuid": lambda: (os.chown(make("j"), 0, 0), os.chmod("j", 0o6755)),
 }
@@ -126,7 +132,7 @@ for name, attempt in tries.items():
         attempt()
         print(name, "worked")
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL):
             print(name, error)
 open("given", "r+").write("x")
 os.rename(make("ordinary"), "renamed")
@@ -135,8 +141,39 @@ os.mkfifo("fifo")
 os.mkdir("sticky"); os.chmod("sticky", 0o1777)
 "#;
 
-/// The guest may mount the volume as it likes, so only what the host lets virtiofsd do counts. Mutation tried: without
-/// the filter, and without the capability taken from virtiofsd.
+const ATTRIBUTES_AND_EVENTS: &str = r#"
+import ctypes, os, shutil, struct
+os.chdir("/data")
+open("noted", "w").write("x")
+os.setxattr("noted", "user.note", b"kept")
+shutil.copy2("noted", "copied")
+print(os.getxattr("copied", "user.note"), os.listxattr("noted"), os.listxattr("given"))
+libc = ctypes.CDLL(None)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+libc.inotify_add_watch(watch, b"/data", 0x2 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200)
+open("watched", "w").write("x")
+os.rename("watched", "noticed")
+os.unlink("noticed")
+events, at = os.read(watch, 4096), 0
+while at < len(events):
+    _, mask, _, length = struct.unpack_from("iIII", events, at)
+    names = {0x2: "modify", 0x8: "close_write", 0x40: "from", 0x80: "to", 0x100: "create", 0x200: "delete"}
+    print(names[mask], events[at + 16:at + 16 + length].rstrip(b"\0").decode())
+    at += 16 + length
+"#;
+
+const ATTRIBUTES_AND_EVENTS_SAID: &str = "b'kept' ['user.note'] []
+create watched
+modify watched
+close_write watched
+from watched
+to noticed
+delete noticed
+";
+
+/// The guest may mount the volume as it likes, so only what the host lets virtiofsd do counts. Mutations tried: without
+/// the filter, and without the capability taken from virtiofsd. What users' programs keep in attributes works, and they
+/// are told what changes in the box.
 #[tokio::test]
 async fn no_file_of_a_volume_comes_to_give_privileges_on_the_host() {
     let Some(ground) = ground() else { return };
@@ -147,13 +184,20 @@ async fn no_file_of_a_volume_comes_to_give_privileges_on_the_host() {
     let mut guest = ground.new_box(None, &[format!("{}:/data", shared.path().display())]);
     guest.up().await;
     assert_eq!(guest.python(PRIVILEGES, &[]).await, "");
+    assert_eq!(guest.python(ATTRIBUTES_AND_EVENTS, &[]).await, ATTRIBUTES_AND_EVENTS_SAID);
     guest.stop().await;
 
     for entry in std::fs::read_dir(shared.path()).unwrap() {
         let entry = entry.unwrap();
         let (name, found) = (entry.file_name(), entry.metadata().unwrap());
         assert_eq!((found.mode() & 0o6000, found.rdev()), (0, 0), "{name:?}");
+        assert!(!found.file_type().is_char_device(), "{name:?}");
+        let capability = rustix::fs::lgetxattr(entry.path(), "security.capability", &mut [0_u8; 64][..]);
+        assert!(capability.is_err(), "{name:?}");
     }
+    let note = &mut [0_u8; 16];
+    let length = rustix::fs::getxattr(shared.path().join("copied"), "user.note", &mut note[..]).unwrap();
+    assert_eq!(&note[..length], b"kept");
     let mode = |name: &str| std::fs::metadata(shared.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("given"), mode("renamed"), mode("sticky")), (0o755, 0o640, 0o1777));
 }

@@ -10,7 +10,7 @@ use virtiofsd::filesystem::{
 };
 use virtiofsd::fuse::{Attr, SetattrIn};
 
-use super::{BLOCK, Full, MAX_COPY, Metered, allocated, covering, plain_create, plain_open, report};
+use super::{BLOCK, Full, MAX_COPY, Metered, allocated, covering, plain_create, plain_open};
 use crate::headroom::Growth;
 
 impl<F, D> FileSystem for Metered<F>
@@ -67,8 +67,8 @@ where
         }
         let before = self.attributes(ctx, inode)?;
         let request = || self.inner.setattr(ctx, inode, attr, handle, valid);
-        let done = self.with_shrinking(&mut state, ctx, inode, request)?;
-        let grew = allocated(&done.0) > allocated(&before);
+        let done = self.with_shrinking(&mut state, ctx, inode, request);
+        let grew = self.attributes(ctx, inode).is_ok_and(|now| allocated(&now) > allocated(&before));
         if grew && state.account.as_ref().is_some_and(|account| account.ledger.is_exceeded()) {
             // A filesystem without holes has filled the file; what it was before is the way back.
             let back = SetattrIn { size: before.size, ..attr };
@@ -76,7 +76,7 @@ where
             self.with_shrinking(&mut state, ctx, inode, request)?;
             return Err(Full::Quota.into());
         }
-        Ok(done)
+        done
     }
 
     fn readlink(&self, ctx: Context, inode: u64) -> io::Result<Vec<u8>> {
@@ -123,11 +123,13 @@ where
     }
 
     fn unlink(&self, ctx: Context, parent: u64, name: &CStr) -> io::Result<()> {
-        self.with_lost_name(ctx, (parent, name), || self.inner.unlink(ctx, parent, name))
+        let request = || self.inner.unlink(ctx, parent, name);
+        self.with_lost_name(&mut self.state(), ctx, (parent, name), request)
     }
 
     fn rmdir(&self, ctx: Context, parent: u64, name: &CStr) -> io::Result<()> {
-        self.with_lost_name(ctx, (parent, name), || self.inner.rmdir(ctx, parent, name))
+        let request = || self.inner.rmdir(ctx, parent, name);
+        self.with_lost_name(&mut self.state(), ctx, (parent, name), request)
     }
 
     fn rename(
@@ -139,11 +141,18 @@ where
         newname: &CStr,
         flags: u32,
     ) -> io::Result<()> {
-        self.look_first(&mut self.state(), ctx, newdir)?;
-        self.with_lost_name(ctx, (newdir, newname), || {
-            self.inner.rename(ctx, olddir, oldname, newdir, newname, flags)
-        })?;
-        self.settle(&mut self.state(), ctx, newdir);
+        if flags & libc::RENAME_WHITEOUT != 0 {
+            // It would make a device node, which no box gets, and which is an inode more.
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut state = self.state();
+        self.look_first(&mut state, ctx, newdir)?;
+        if olddir != newdir && flags & libc::RENAME_EXCHANGE == 0 {
+            self.admit_moved(&mut state, ctx, (newdir, newname))?;
+        }
+        let request = || self.inner.rename(ctx, olddir, oldname, newdir, newname, flags);
+        self.with_lost_name(&mut state, ctx, (newdir, newname), request)?;
+        self.settle(&mut state, ctx, newdir);
         Ok(())
     }
 
@@ -295,9 +304,7 @@ where
             // A filesystem may give back now what it had set aside for a file that grows.
             self.settle(&mut state, ctx, inode);
         }
-        if let Some(account) = &mut state.account {
-            report(account.closed(inode));
-        }
+        self.count_closed(&mut state, ctx, inode);
         Ok(())
     }
 
@@ -326,7 +333,12 @@ where
         flags: u32,
         extra_flags: SetxattrFlags,
     ) -> io::Result<()> {
-        self.inner.setxattr(ctx, inode, name, value, flags, extra_flags)
+        let mut state = self.state();
+        self.look_first(&mut state, ctx, inode)?;
+        let growth = Growth::Bytes(covering(0, value.len() as u64) + BLOCK);
+        self.admit(&mut state, ctx, inode, growth)?;
+        let request = || self.inner.setxattr(ctx, inode, name, value, flags, extra_flags);
+        self.with_shrinking(&mut state, ctx, inode, request)
     }
 
     fn getxattr(&self, ctx: Context, inode: u64, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
@@ -338,7 +350,8 @@ where
     }
 
     fn removexattr(&self, ctx: Context, inode: u64, name: &CStr) -> io::Result<()> {
-        self.inner.removexattr(ctx, inode, name)
+        let request = || self.inner.removexattr(ctx, inode, name);
+        self.with_shrinking(&mut self.state(), ctx, inode, request)
     }
 
     fn opendir(&self, ctx: Context, inode: u64, flags: u32) -> io::Result<(Option<u64>, OpenOptions)> {
@@ -357,9 +370,7 @@ where
 
     fn releasedir(&self, ctx: Context, inode: u64, flags: u32, handle: u64) -> io::Result<()> {
         self.inner.releasedir(ctx, inode, flags, handle)?;
-        if let Some(account) = &mut self.state().account {
-            report(account.closed(inode));
-        }
+        self.count_closed(&mut self.state(), ctx, inode);
         Ok(())
     }
 

@@ -13,7 +13,7 @@
 //!
 //! Ownership: run by root, ids in the guest are ids on the host (as with a Docker bind mount), unless the volume has `U`:
 //! then everything is root's in the guest, and what the guest makes is the directory owner's. Run by anybody else,
-//! everything belongs to that user, and the guest shows it as root's. Extended attributes and ACLs are not passed on.
+//! everything belongs to that user, and the guest shows it as root's. Of extended attributes `user.*` alone are passed on.
 
 mod daemon;
 mod ledger;
