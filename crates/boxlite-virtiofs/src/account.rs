@@ -1,6 +1,6 @@
 //! Who made a file grow: the figures that a mount keeps of the files it has changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use crate::INODE_BYTES;
@@ -13,6 +13,10 @@ struct Seen {
     bytes: i64,
     /// Bytes of these that this mount has been charged for since it knows the file.
     charged: i64,
+    /// Bytes that this mount's requests can have added since.
+    reserved: i64,
+    /// Whether it was looked at after such a request, and had grown by no more than that can have added.
+    is_exact: bool,
 }
 
 /// A file that has lost its last name.
@@ -46,11 +50,19 @@ pub(crate) struct Account {
     seen: HashMap<u64, Seen>,
     nameless: HashMap<u64, NamelessFile>,
     open: HashMap<u64, Open>,
+    /// Files that are to be looked at before anything is refused.
+    unsettled: HashSet<u64>,
 }
 
 impl Account {
     pub(crate) fn new(ledger: Ledger) -> Self {
-        Self { ledger, seen: HashMap::new(), nameless: HashMap::new(), open: HashMap::new() }
+        Self {
+            ledger,
+            seen: HashMap::new(),
+            nameless: HashMap::new(),
+            open: HashMap::new(),
+            unsettled: HashSet::new(),
+        }
     }
 
     /// Whether `inode` has figures here, so that its end matters.
@@ -63,25 +75,62 @@ impl Account {
         self.seen.contains_key(&inode)
     }
 
+    /// Has a request that adds at most `bytes` to `inode` count without a look at it; `false` where it must be looked at: the
+    /// first time, where its filesystem sets aside more than it is asked for, and when enough is reserved.
+    pub(crate) fn reserve(&mut self, inode: u64, bytes: u64) -> io::Result<bool> {
+        match self.seen.get_mut(&inode) {
+            Some(seen) if seen.is_exact && self.ledger.may_reserve(bytes) => {
+                seen.reserved += bytes as i64;
+                self.unsettled.insert(inode);
+                self.ledger.reserve(bytes as i64).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The files that may have grown since they were looked at.
+    pub(crate) fn unsettled(&self) -> Vec<u64> {
+        self.unsettled.iter().copied().collect()
+    }
+
+    /// Whether `inode` may have grown since it was looked at.
+    pub(crate) fn is_unsettled(&self, inode: u64) -> bool {
+        self.unsettled.contains(&inode)
+    }
+
+    /// Notes that `inode` takes `bytes` now, after a request that can have added `added` besides what is reserved.
+    pub(crate) fn grew(&mut self, inode: u64, bytes: i64, added: u64) -> io::Result<()> {
+        let expected = self.seen.get(&inode).map(|seen| seen.bytes + seen.reserved + added as i64);
+        self.settle(inode, bytes)?;
+        if let Some(seen) = self.seen.get_mut(&inode) {
+            seen.is_exact = expected.is_some_and(|expected| bytes <= expected);
+        }
+        Ok(())
+    }
+
     /// Notes that `inode` takes `bytes` now, without a request of this mount that could have made it shrink.
     pub(crate) fn settle(&mut self, inode: u64, bytes: i64) -> io::Result<()> {
-        let seen = self.seen.entry(inode).or_insert(Seen { bytes, charged: 0 });
+        let seen = self.seen.entry(inode).or_insert(Seen { bytes, charged: 0, reserved: 0, is_exact: false });
         let change = match bytes - seen.bytes {
             grown @ 0.. => grown,
             shrunk => shrunk.max(-seen.charged.max(0)),
         };
-        *seen = Seen { bytes, charged: seen.charged + change };
-        if let Some(nameless) = self.nameless.get_mut(&inode) {
-            nameless.bytes = bytes;
-        }
-        self.ledger.charge(change)
+        self.looked(inode, bytes, change)
     }
 
     /// Notes that this mount's own request has made `inode`, settled just before, shrink or grow to `bytes`.
     pub(crate) fn changed(&mut self, inode: u64, bytes: i64) -> io::Result<()> {
-        let Some(seen) = self.seen.get_mut(&inode) else { return self.settle(inode, bytes) };
-        let change = bytes - seen.bytes;
-        *seen = Seen { bytes, charged: seen.charged + change };
+        let Some(seen) = self.seen.get(&inode) else { return self.settle(inode, bytes) };
+        self.looked(inode, bytes, bytes - seen.bytes)
+    }
+
+    fn looked(&mut self, inode: u64, bytes: i64, change: i64) -> io::Result<()> {
+        if let Some(seen) = self.seen.get_mut(&inode) {
+            self.ledger.unreserve(seen.reserved);
+            seen.is_exact &= bytes <= seen.bytes + seen.reserved;
+            (seen.bytes, seen.charged, seen.reserved) = (bytes, seen.charged + change, 0);
+        }
+        self.unsettled.remove(&inode);
         if let Some(nameless) = self.nameless.get_mut(&inode) {
             nameless.bytes = bytes;
         }
@@ -90,8 +139,9 @@ impl Account {
 
     /// Charges a new file, which takes `bytes`.
     pub(crate) fn made(&mut self, inode: u64, bytes: i64) -> io::Result<()> {
-        self.seen.insert(inode, Seen { bytes, charged: bytes });
-        self.ledger.charge(bytes.saturating_add(INODE_BYTES as i64))
+        self.settle(inode, 0)?;
+        self.looked(inode, bytes, bytes)?;
+        self.ledger.charge(INODE_BYTES as i64)
     }
 
     /// Notes that `inode`, settled just before, has lost its last name.
@@ -131,7 +181,14 @@ impl Account {
 
     /// Notes that `inode`, which is not open, is forgotten: a file without a name is gone then.
     pub(crate) fn forgotten(&mut self, inode: u64) -> io::Result<()> {
-        self.seen.remove(&inode);
+        self.unsettled.remove(&inode);
+        if let Some(seen) = self.seen.remove(&inode)
+            && seen.reserved > 0
+        {
+            // What was not looked at again counts as added.
+            self.ledger.unreserve(seen.reserved);
+            self.ledger.charge(seen.reserved)?;
+        }
         match self.nameless.remove(&inode) {
             Some(NamelessFile { noted, bytes }) => {
                 self.ledger.vanish(noted, bytes.saturating_add(INODE_BYTES as i64))
@@ -143,8 +200,8 @@ impl Account {
     /// Notes that nothing is open or remembered any more.
     pub(crate) fn forget_all(&mut self) -> io::Result<()> {
         self.open.clear();
-        let nameless: Vec<u64> = self.nameless.keys().copied().collect();
-        for inode in nameless {
+        let known: Vec<u64> = self.nameless.keys().chain(&self.unsettled).copied().collect();
+        for inode in known {
             self.forgotten(inode)?;
         }
         self.seen.clear();
@@ -202,6 +259,26 @@ mod tests {
         assert!(!account.puts_off(5, 3));
         account.forgotten(5).unwrap();
         assert_eq!((account.ledger.used(), account.ledger.nameless()), (0, 0));
+    }
+
+    /// Mutation tried: what is reserved is given back when a file is forgotten.
+    #[test]
+    fn what_was_not_looked_at_again_counts_as_added() {
+        let mut account = account();
+        account.settle(5, 0).unwrap();
+        assert!(!account.reserve(5, 4096).unwrap(), "the first change is looked at");
+        account.grew(5, 0, 4096).unwrap();
+        assert!(account.reserve(5, 4096).unwrap() && account.reserve(5, 4096).unwrap());
+        assert_eq!((account.ledger.used(), account.ledger.room()), (0, (1 << 40) - 8192));
+        account.settle(5, 4096).unwrap();
+        assert_eq!((account.ledger.used(), account.ledger.room()), (4096, (1 << 40) - 4096));
+        assert!(account.reserve(5, 4 << 20).unwrap() && !account.reserve(5, 1).unwrap());
+        account.forgotten(5).unwrap();
+        assert_eq!(account.ledger.used(), 4096 + (4 << 20));
+        // A filesystem that sets more aside than it was asked to.
+        account.settle(6, 0).unwrap();
+        account.grew(6, 65536, 4096).unwrap();
+        assert!(!account.reserve(6, 1).unwrap());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //!
 //! # Crash safety
 //! The file never says less than what is used, however the daemon ends: growth that would pass what it says is written down
-//! first, rounded up by a step. So most changes write nothing, and a kill costs the box at most [`Ledger::step`] twice.
+//! first, rounded up by a step. So most changes write nothing, and a kill costs the box at most three steps (`Ledger::step`).
 //! [`Ledger::settle`] writes the exact figures, which [`crate::metering`] does within a second, and makes them durable: a power
 //! failure loses what was used in that second. The sum is within one sector, which disks write whole.
 //!
@@ -35,6 +35,8 @@ const STEPS: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     figures: Figures,
+    /// Bytes that may have been added since files were looked at last; they count until that is known.
+    reserved: i64,
     limit: u64,
     kept: Option<File>,
     written: Figures,
@@ -68,7 +70,7 @@ impl Ledger {
         }
         figures.used = figures.used.saturating_sub(figures.nameless);
         figures.nameless = 0;
-        let mut ledger = Self { figures, limit, kept, written: figures };
+        let mut ledger = Self { figures, reserved: 0, limit, kept, written: figures };
         ledger.settle()?;
         Ok(ledger)
     }
@@ -86,7 +88,8 @@ impl Ledger {
 
     /// Bytes by which the box may make the folder grow further.
     pub(crate) fn room(&self) -> u64 {
-        u64::try_from(i128::from(self.limit) - i128::from(self.figures.used)).unwrap_or(0)
+        let used = i128::from(self.figures.used) + i128::from(self.reserved);
+        u64::try_from(i128::from(self.limit) - used).unwrap_or(0)
     }
 
     /// Whether growth has gone past the limit.
@@ -106,6 +109,22 @@ impl Ledger {
     pub(crate) fn held(&mut self, bytes: u64) -> io::Result<()> {
         self.figures.held = Some(bytes.saturating_add(self.figures.used.min(0).unsigned_abs()));
         self.settle()
+    }
+
+    /// Whether `bytes` more can count without being known, so that a kill leaves no more than a step too many.
+    pub(crate) fn may_reserve(&self, bytes: u64) -> bool {
+        bytes <= (self.step() - self.reserved).max(0) as u64
+    }
+
+    /// Has `bytes` count until they are given back.
+    pub(crate) fn reserve(&mut self, bytes: i64) -> io::Result<()> {
+        self.reserved = self.reserved.saturating_add(bytes);
+        self.change(0, 0)
+    }
+
+    /// Gives back what was reserved; what of it was added is charged next.
+    pub(crate) fn unreserve(&mut self, bytes: i64) {
+        self.reserved = self.reserved.saturating_sub(bytes).max(0);
     }
 
     /// Adds `bytes`, or takes them away where they are negative.
@@ -131,12 +150,12 @@ impl Ledger {
 
     /// Whether the file says other figures than these.
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.kept.is_some() && self.written != self.figures
+        self.kept.is_some() && self.written != self.at_most()
     }
 
     /// Writes the exact figures down.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
-        self.write(self.figures)
+        self.write(self.at_most())
     }
 
     /// The file, to make it durable without the ledger.
@@ -149,13 +168,18 @@ impl Ledger {
             self.figures.held.map_or(i64::MIN, |held| i64::try_from(held).map_or(i64::MIN, |held| -held));
         self.figures.used = self.figures.used.saturating_add(used).max(lowest);
         self.figures.nameless = self.figures.nameless.saturating_add(nameless).max(0);
-        let (now, says) = (self.figures.after_a_kill(), self.written.after_a_kill());
+        let (now, says) = (self.at_most().after_a_kill(), self.written.after_a_kill());
         let step = self.step();
         if now > says || says.saturating_sub(now) > 2 * step {
-            let used = self.figures.used.saturating_add(step);
-            return self.write(Figures { used, ..self.figures });
+            let at_most = self.at_most();
+            return self.write(Figures { used: at_most.used.saturating_add(step), ..at_most });
         }
         Ok(())
+    }
+
+    /// The figures if all that is reserved was added.
+    fn at_most(&self) -> Figures {
+        Figures { used: self.figures.used.saturating_add(self.reserved), ..self.figures }
     }
 
     /// Bytes by which the file may say too much.

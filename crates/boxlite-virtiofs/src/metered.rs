@@ -43,6 +43,11 @@ pub(crate) struct Metered<F> {
     recount: fn(u64) -> Total,
 }
 
+/// Who looks at files when no request does; a look takes nobody's rights.
+fn nobody() -> Context {
+    Context { uid: 0.into(), gid: 0.into(), pid: 0 }
+}
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Full {
@@ -59,7 +64,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
     ) -> Self {
         let metering = SharedMetering::of(ledger.map(Account::new), headroom);
         let metered = Self { inner, metering, recount };
-        metered.recount(&mut metered.state(), Context { uid: 0.into(), gid: 0.into(), pid: 0 });
+        metered.recount(&mut metered.state(), nobody());
         metered
     }
 
@@ -95,11 +100,35 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         }
     }
 
+    /// Looks at `inode` again after a request that can have added `bytes` at most, unless these are reserved.
+    fn grew(&self, state: &mut Metering, ctx: Context, inode: u64, bytes: u64) {
+        let Some(account) = &mut state.account else { return };
+        match account.reserve(inode, bytes) {
+            Ok(true) => return,
+            Ok(false) if account.ledger.may_reserve(bytes) => {}
+            Ok(false) => self.settle_all(state, ctx),
+            Err(error) => report(Err(error)),
+        }
+        if let (Some(account), Ok(attributes)) = (&mut state.account, self.attributes(ctx, inode)) {
+            report(account.grew(inode, allocated(&attributes), bytes));
+        }
+    }
+
+    /// Looks at all files for which something is reserved.
+    fn settle_all(&self, state: &mut Metering, ctx: Context) {
+        for inode in state.account.as_ref().map_or_else(Vec::new, Account::unsettled) {
+            self.settle(state, ctx, inode);
+        }
+    }
+
     /// Makes room for `bytes` in the filesystem of `inode`, or says what is full.
     fn admit(&self, state: &mut Metering, ctx: Context, inode: u64, growth: Growth) -> Result<(), Full> {
         let bytes = growth.bytes();
         let lacks =
             |state: &Metering| state.account.as_ref().is_some_and(|account| account.ledger.room() < bytes);
+        if lacks(state) {
+            self.settle_all(state, ctx);
+        }
         if lacks(state) {
             let due = state.recounted.is_none_or(|last| last.elapsed() >= RECOUNT_INTERVAL);
             if due {
@@ -192,7 +221,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
                 report(account.made(entry.inode, allocated(&entry.attr)));
             }
         }
-        self.settle(&mut state, ctx, parent);
+        self.grew(&mut state, ctx, parent, 2 * BLOCK);
         Ok(made)
     }
 
@@ -251,21 +280,29 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         if account.puts_off(inode, count) {
             return;
         }
+        if account.is_unsettled(inode) {
+            self.settle(state, ctx, inode);
+        }
         self.inner.forget(ctx, inode, count);
+        let Some(account) = &mut state.account else { return };
         if account.knows(inode) && self.attributes(ctx, inode).is_err() {
             report(account.forgotten(inode));
             self.bound_credit(state);
         }
     }
 
-    fn forget_all(&self) {
+    /// Carries out a request after which the guest knows no file any more.
+    fn with_all_forgotten<T>(&self, request: impl FnOnce() -> T) -> T {
         let mut state = self.state();
+        self.settle_all(&mut state, nobody());
+        let done = request();
         if let Some(account) = &mut state.account {
             report(account.forget_all());
             self.bound_credit(&mut state);
         }
         drop(state);
         self.metering.settle();
+        done
     }
 
     /// A request that gives bytes of `inode` back; measured on both sides, so that all of it is credited, and what a request

@@ -76,7 +76,9 @@ impl Mount {
     }
 
     fn used(&self) -> i64 {
-        self.fs.state().account.as_ref().unwrap().ledger.used()
+        let mut state = self.fs.state();
+        self.fs.settle_all(&mut state, context());
+        state.account.as_ref().unwrap().ledger.used()
     }
 
     fn create(&self, name: &str) -> io::Result<(u64, u64)> {
@@ -450,6 +452,32 @@ fn a_restart_goes_on_with_what_was_used_and_sees_what_the_host_deleted() {
     // Of what the box had added, this is all that can be left.
     let mount = Mount::keeping(scratch.path(), Some(MIB), 0, again(), |_| Total::Known(4096));
     assert_eq!(mount.used(), 4096);
+}
+
+/// Mutations tried: nothing is looked at before it is refused; a hostile kernel forgets what is reserved.
+#[test]
+fn what_is_reserved_is_looked_at_before_anything_is_refused() {
+    let scratch = folder();
+    let mount = Mount::of(scratch.path(), Some(MIB), 0);
+    let (one, two) = (mount.create("one").unwrap(), mount.create("two").unwrap());
+    mount.write(one, 0, 4 * KIB).unwrap();
+    for _ in 0..500 {
+        mount.write(one, 0, 4 * KIB).unwrap();
+    }
+    mount.write(two, 0, 900 * KIB).unwrap();
+    full(mount.write(one, 4 * KIB, 200 * KIB));
+    // Nothing is reserved for what is gone.
+    mount.truncate(two, 0).unwrap();
+    mount.write(two, 0, 4 * KIB).unwrap();
+    mount.write(two, 4 * KIB, 400 * KIB).unwrap();
+    mount.unlink("two").unwrap();
+    mount.fs.releasedir(context(), two.0, 0, two.1).unwrap();
+    mount.fs.forget(context(), two.0, 1);
+    mount.write(one, 4 * KIB, 400 * KIB).unwrap();
+    mount.write(one, 404 * KIB, 4 * KIB).unwrap();
+    mount.fs.forget(context(), one.0, 1);
+    mount.fs.releasedir(context(), one.0, 0, one.1).unwrap();
+    assert_eq!(mount.fs.state().account.as_ref().unwrap().ledger.room(), MIB - mount.takes() as u64);
 }
 
 /// Each is charged for what it writes itself, so that together they add no more than both may.

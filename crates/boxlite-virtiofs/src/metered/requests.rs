@@ -23,14 +23,11 @@ where
     type DirIter = D;
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
-        let options = self.inner.init(capable);
-        self.forget_all();
-        options
+        self.with_all_forgotten(|| self.inner.init(capable))
     }
 
     fn destroy(&self) {
-        self.inner.destroy();
-        self.forget_all();
+        self.with_all_forgotten(|| self.inner.destroy());
     }
 
     fn lookup(&self, ctx: Context, parent: u64, name: &CStr) -> io::Result<Entry> {
@@ -226,6 +223,8 @@ where
         let mut state = self.state();
         self.look_first(&mut state, ctx, inode)?;
         let mut before = None;
+        // Where it appends, the host knows the offset better: there it can touch a block more.
+        let bytes = covering(offset, size.into()) + BLOCK;
         if let Err(full) = self.admit(&mut state, ctx, inode, Growth::Bytes(covering(offset, size.into()))) {
             let attributes = self.attributes(ctx, inode)?;
             // The host then writes at the end of the file, wherever the guest thinks that is.
@@ -253,7 +252,10 @@ where
         {
             state.holes_are_hidden = true;
         }
-        self.settle(&mut state, ctx, inode);
+        match before {
+            None => self.grew(&mut state, ctx, inode, bytes),
+            Some(_) => self.settle(&mut state, ctx, inode),
+        }
         written
     }
 
