@@ -261,7 +261,6 @@ mod tests {
         assert_eq!((account.ledger.used(), account.ledger.nameless()), (0, 0));
     }
 
-    /// Mutation tried: what is reserved is given back when a file is forgotten.
     #[test]
     fn what_was_not_looked_at_again_counts_as_added() {
         let mut account = account();

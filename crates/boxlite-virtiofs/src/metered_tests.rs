@@ -454,7 +454,7 @@ fn a_restart_goes_on_with_what_was_used_and_sees_what_the_host_deleted() {
     assert_eq!(mount.used(), 4096);
 }
 
-/// Mutations tried: nothing is looked at before it is refused; a hostile kernel forgets what is reserved.
+/// Many writes over one place reserve far more than they add, and a hostile kernel forgets what is reserved.
 #[test]
 fn what_is_reserved_is_looked_at_before_anything_is_refused() {
     let scratch = folder();
