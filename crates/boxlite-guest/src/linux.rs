@@ -61,6 +61,27 @@ pub(crate) fn give_up_reboot() -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes this process the parent of every descendant that loses its own.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: the request takes plain integers.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns the processor time of the children that this process has reaped, and of theirs.
+pub(crate) fn cpu_of_children() -> Duration {
+    // SAFETY: rusage is plain data, all of it valid as zeros, and the call writes to nothing else.
+    #[allow(unsafe_code)]
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let time = |part: libc::timeval| Duration::new(part.tv_sec as u64, part.tv_usec as u32 * 1000);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
 /// Ends a forked child without running any of the parent's exit handlers.
 pub(crate) fn exit_child(code: i32) -> ! {
     // SAFETY: _exit takes any value and touches no memory.

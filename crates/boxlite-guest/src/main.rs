@@ -10,6 +10,7 @@
 //! | `early` | mounts device files, loads kernel modules, opens the port |
 //! | `devices` | keeps drivers off the box's devices until `Boot`, so that a waiting guest can become a template |
 //! | `boot` | brings the guest up: root, mounts, names, network; and takes it down |
+//! | `health` | when to probe the box's health, and what came of it |
 //! | `serve` | the event loop: requests in, events out, children reaped, shutdown in steps |
 //! | `exec` | operations in child processes: execs, copies in and out, file descriptions |
 //! | `port` | the connection to the shim, with bounded queues |
@@ -42,6 +43,7 @@ mod boot;
 mod devices;
 mod early;
 mod exec;
+mod health;
 mod linux;
 mod metrics;
 mod modprobe;
@@ -50,8 +52,9 @@ mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, CLOCK, DISKS, FromGuest, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
+use boxlite_proto::{AGENT_PORT, CLOCK, DISKS, FromGuest, HEALTH, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
 
+use crate::boot::BootedGuest;
 use crate::linux::Signals;
 use crate::port::{Port, PortError};
 
@@ -108,9 +111,9 @@ fn run() -> Result<(), AgentError> {
     let signals = Signals::take().map_err(|e| AgentError::Step(format!("taking signals failed: {e}")))?;
     let mut port = early::find_port(AGENT_PORT)?;
     let untouched = devices::are_untouched().then_some(UNTOUCHED);
-    let features =
-        ["copy", "stat", "metrics", DISKS, CLOCK].into_iter().chain(untouched).map(String::from).collect();
-    port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features })?;
+    let features = ["copy", "stat", "metrics", DISKS, CLOCK, HEALTH].map(String::from).to_vec();
+    let greeting = features.iter().cloned().chain(untouched.map(String::from)).collect();
+    port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features: greeting })?;
     let agent_us = elapsed_us(agent_started);
 
     let waiting = Instant::now();
@@ -130,7 +133,8 @@ fn run() -> Result<(), AgentError> {
             guest.timings.kernel_us = kernel_us;
             guest.timings.agent_us = agent_us;
             guest.timings.waited_us = waited_us;
-            port.send(&FromGuest::Ready { timings: guest.timings, warnings: guest.warnings })?;
+            let BootedGuest { timings, warnings } = guest;
+            port.send(&FromGuest::Ready { timings, warnings, features })?;
         }
         Err(reason) => {
             port.send(&FromGuest::BootFailed { reason })?;

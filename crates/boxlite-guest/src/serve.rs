@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use crate::exec::{READ_CHUNK, Task};
+use crate::health::HealthProber;
 use crate::linux::{self, Signals};
 use crate::port::{self, Port, PortError};
 use crate::{boot, metrics};
@@ -44,6 +45,8 @@ struct GuestLoop<'a> {
     signals: &'a Signals,
     config: &'a BootConfig,
     tasks: BTreeMap<u32, Task>,
+    /// `None` where nothing is to be checked.
+    health: Option<HealthProber<'a>>,
     /// The box's init system, while it runs.
     init: Option<Pid>,
     shutdown: ShutdownPhase,
@@ -58,6 +61,7 @@ pub(crate) fn serve(port: &mut Port, signals: &Signals, config: &BootConfig) -> 
         signals,
         config,
         tasks: BTreeMap::new(),
+        health: HealthProber::of(config, Instant::now()),
         init: None,
         shutdown: ShutdownPhase::NotRequested,
         turn: 0,
@@ -69,6 +73,7 @@ pub(crate) fn serve(port: &mut Port, signals: &Signals, config: &BootConfig) -> 
         let children_left = guest.reap();
         guest.take_requests()?;
         guest.pump(&mut scratch)?;
+        guest.check_health()?;
         guest.port.write()?;
         if guest.advance_shutdown(children_left) {
             boot::take_down(config);
@@ -84,6 +89,9 @@ impl GuestLoop<'_> {
         if !self.port.interest().is_empty() {
             fds.push(PollFd::from_borrowed_fd(self.port.fd(), self.port.interest()));
         }
+        if let Some((fd, flags)) = self.health.as_ref().and_then(HealthProber::interest) {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
         let first = fds.len();
         let mut owners = Vec::new();
         for (id, task) in &self.tasks {
@@ -98,7 +106,8 @@ impl GuestLoop<'_> {
                 Some(at)
             }
         };
-        let deadline = self.tasks.values().filter_map(Task::deadline).chain(shutdown_step).min();
+        let probe = self.health.as_ref().map(HealthProber::deadline);
+        let deadline = self.tasks.values().filter_map(Task::deadline).chain(shutdown_step).chain(probe).min();
         let limit = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         port::wait(&mut fds, limit)?;
         // A descriptor polled for errors alone is an input; an error means that its process closed it.
@@ -136,6 +145,9 @@ impl GuestLoop<'_> {
         };
         if self.init == Some(pid) {
             self.init = None;
+        }
+        if let Some(health) = &mut self.health {
+            health.child_exited(pid);
         }
         if let Some(task) = self.tasks.values_mut().find(|task| task.pid() == pid && task.is_running()) {
             task.reaped(status, Instant::now());
@@ -192,6 +204,7 @@ impl GuestLoop<'_> {
             ToGuest::Shutdown { grace_ms } => {
                 if matches!(self.shutdown, ShutdownPhase::NotRequested) {
                     let _ = linux::signal_all(libc::SIGTERM);
+                    self.health = None;
                     let grace = Duration::from_millis(grace_ms.min(u64::from(u32::MAX)));
                     self.shutdown = ShutdownPhase::Terminating(Instant::now() + grace);
                 }
@@ -280,6 +293,13 @@ impl GuestLoop<'_> {
             }
         }
         Ok(())
+    }
+
+    fn check_health(&mut self) -> Result<(), PortError> {
+        match &mut self.health {
+            Some(health) => health.advance(self.init, self.port, Instant::now()),
+            None => Ok(()),
+        }
     }
 
     /// Takes a shutdown one step further. Returns whether the guest may be taken down.

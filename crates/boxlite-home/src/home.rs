@@ -316,6 +316,11 @@ impl BoxPaths {
         self.root.join("pause.json")
     }
 
+    /// How the present run fares by the check of its health, shown by its shim; only where there is a check.
+    pub fn health(&self) -> PathBuf {
+        self.root.join("health.json")
+    }
+
     /// The outcome of the last run, published by its shim.
     pub fn outcome(&self) -> PathBuf {
         self.root.join("outcome.json")

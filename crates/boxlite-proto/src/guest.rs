@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::{HealthProbe, ProbeEvent};
 use crate::op::{Op, OpEvent};
 
 /// A message from the shim to the guest agent.
@@ -43,6 +44,9 @@ pub enum FromGuest {
         timings: BootTimings,
         /// What failed without making the guest unusable, one sentence each.
         warnings: Vec<String>,
+        /// The abilities of the hello once more: whoever restores a guest from a template has not heard that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        features: Vec<String>,
     },
     /// The guest cannot come up; nothing more follows.
     BootFailed {
@@ -51,6 +55,8 @@ pub enum FromGuest {
     },
     /// Progress or result of an operation.
     Event(OpEvent),
+    /// A probe of the box's health has begun or ended; only where [`BootConfig::health`] asks for probes.
+    Health(ProbeEvent),
     /// Every filesystem is flushed; the virtual machine may be ended.
     Down,
 }
@@ -92,6 +98,9 @@ pub struct BootConfig {
     /// Parameters of the kernel, set once the network is up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<Sysctl>,
+    /// How the agent finds out whether the box is healthy; an agent without the ability [`crate::HEALTH`] does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthProbe>,
     /// The host's clock in nanoseconds since the epoch; 0 leaves the guest's clock alone.
     pub clock_unix_nanos: u64,
     /// Random bytes that no other guest has, which reseed the kernel's generator; none leaves it alone.

@@ -18,6 +18,7 @@
 //! | `flow` | [`SendWindow`] and [`ReceiveWindow`]: the credit of one stream at either end |
 //! | `shim` | first hop: [`ShimRequest`], [`ShimReply`], [`ShimStatus`] |
 //! | `execution` | what the first hop says of executions that a shim holds: [`HoldTerms`], [`ExecutionState`] |
+//! | `health` | the check of a box's health: [`HealthProbe`], and what of it goes over both hops |
 //! | `guest` | second hop: [`ToGuest`], [`FromGuest`], [`BootConfig`] |
 //! | `op` | what both hops carry: [`Op`], [`OpEvent`], and their parts |
 //! | `error` | [`ProtoError`]: what a peer can do wrong |
@@ -72,6 +73,7 @@ mod execution;
 mod flow;
 mod frame;
 mod guest;
+mod health;
 mod op;
 mod shim;
 mod stream;
@@ -87,6 +89,7 @@ pub use guest::{
     BootConfig, BootTimings, DiskMount, FromGuest, HostEntry, NetConfig, SHARED_FILE, ShareMount, Sysctl,
     TmpfsMount, ToGuest, Ulimit, UlimitKind,
 };
+pub use health::{HealthProbe, ProbeEvent, ProbeOutcome, ProbeRecord, ProbeReport};
 pub use op::{
     ExecFailure, ExecSpec, FileKind, FileStat, GuestMetrics, GuestProcess, GuestProcesses, Op, OpEvent,
     OpFailure, ProcessExit, WinSize,
@@ -109,6 +112,9 @@ pub const UNTOUCHED: &str = "untouched";
 pub const DISKS: &str = "disks";
 /// The ability of an agent that takes [`ToGuest::SetClock`].
 pub const CLOCK: &str = "clock";
+
+/// The ability of an agent that checks the health of its box by [`BootConfig::health`].
+pub const HEALTH: &str = "health";
 
 /// The slot for virtio devices (the `_UID` that ACPI gives it) of the disk with the kernel's modules. A slot's number is that of its
 /// interrupt, and this one is free of those that a PC always has; QEMU fills the other slots from the last one, 23, down.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::ProbeRecord;
 use crate::{
     ProcessExit,
     execution::{ExecutionEnd, ExecutionState, HoldTerms},
@@ -257,6 +258,9 @@ pub struct ShimStatus {
     /// What its network carries; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkUsage>,
+    /// The last probes of its health, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbeRecord>,
 }
 
 /// Which file a disk is, whatever its name.

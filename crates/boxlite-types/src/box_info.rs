@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BoxOptions, Error, ErrorCause, NetworkUsage, Pause, PauseCause, PortForward, Result, RunOutcome, Shortage,
+    BoxOptions, Error, ErrorCause, Health, NetworkUsage, Pause, PauseCause, PortForward, Result, RunOutcome,
+    Shortage,
 };
 
 /// A box as `ls` and `inspect` show it.
@@ -27,6 +28,9 @@ pub struct BoxInfo {
     /// The figures of its pause, while it is paused.
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// Whether it is healthy; `None` unless it runs and its health is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Exit status of the main process of the last run (128 + n for signal n).
     pub exit_code: Option<i32>,
     /// When it was created.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::RestartPolicy;
+use crate::{HealthCheck, RestartPolicy};
 
 /// Everything that creating a box needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,6 +105,9 @@ pub struct BoxOptions {
     pub ttl: Option<u64>,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
+    /// How the box's health is checked, over what the image says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// Whether the main process is an init system, run as process 1 of its own process namespace; where absent, its program decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_system: Option<bool>,
@@ -158,6 +161,7 @@ impl Default for BoxOptions {
             idle_timeout: None,
             ttl: None,
             labels: BTreeMap::new(),
+            health: None,
             init_system: None,
             stop_signal: None,
             stop_timeout: 10,

@@ -55,6 +55,8 @@ pub enum EventAction {
     Pause,
     /// A guest goes on.
     Unpause,
+    /// The health of a box has changed; `health_status` says to what.
+    HealthStatus,
     /// A box was given other values.
     Update,
     /// A box was given another name.
@@ -84,6 +86,7 @@ impl EventAction {
             Self::Stop => "stop",
             Self::Pause => "pause",
             Self::Unpause => "unpause",
+            Self::HealthStatus => "health_status",
             Self::Update => "update",
             Self::Rename => "rename",
             Self::Snapshot => "snapshot",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Platform, PullPolicy};
+use crate::{Digest, HealthCheck, Platform, PullPolicy};
 
 /// An image that the home has: pulled, verified and described.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,9 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// `Labels`.
     pub labels: BTreeMap<String, String>,
+    /// `Healthcheck`, Docker's addition to the specification; `None` for images that were pulled before it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthCheck>,
     /// When the image was made, as its author wrote it.
     pub created: Option<String>,
 }

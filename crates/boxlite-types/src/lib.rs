@@ -6,6 +6,7 @@
 //! - **Boxes**: [`BoxOptions`] is what a caller asks for, [`BoxRecord`] what the database keeps, [`BoxInfo`] what is
 //!   observed.
 //! - **Images**: [`Image`] and its [`Layer`]s, [`Digest`], [`Platform`], [`Progress`] of a pull.
+//! - **Health**: [`HealthCheck`] asks for a check of a box, [`Health`] says what came of it.
 //! - **Commands in boxes**: [`ExecOptions`], [`Execution`], [`ExitStatus`].
 //! - **Space**: [`FreeSpace`], [`Verdict`], and the [`gc`] options and reports.
 //! - **[`wire`]**: bodies and frames of the HTTP API that client and server share.
@@ -22,6 +23,7 @@ mod event;
 mod execution;
 pub mod gc;
 mod guest_options;
+mod health;
 mod host;
 mod image;
 mod image_requests;
@@ -63,6 +65,7 @@ pub use guest_options::{
     AddedHost, AddedHostTarget, MAX_ADDED_HOSTS, MAX_HOST_PORTS, MAX_NAME_SERVERS, check_host_ports,
     parse_name_servers, parse_search_domains, parse_sysctls, parse_ulimits,
 };
+pub use health::{Health, HealthCheck, HealthPlan, HealthStatus, PastProbe};
 pub use host::{
     Acceleration, AssetReport, HostInfo, HostMemory, JailInfo, JailMeasure, MemoryInfo, Origin, SettingLine,
     SpaceFloors, SpaceInfo,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxInfo, BoxState, OutputStream, WindowSize};
+use crate::{BoxInfo, BoxState, HealthStatus, OutputStream, WindowSize};
 
 /// A command to run in a running box.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub enum BoxFilter {
     Id(String),
     /// The state is this.
     State(BoxState),
+    /// The box runs, and its health is this.
+    Health(HealthStatus),
     /// The image reference or digest is this.
     Image(String),
     /// The label exists, with this value if one is given.

@@ -76,15 +76,7 @@ pub use boxlite_types::{
     Error, ErrorCause, ErrorKind, EventAction, EventOptions, EventPage, EventPosition, EventSubject,
     ExecOptions, Execution, ExecutionControl, ExecutionEnd, ExecutionLimit, ExecutionSeat, ExecutionState,
     ExitStatus, FileChange, FreeSpace, GcActivity, GcOptions, GcReport, GivenInput, GuestMetrics,
-    GuestProcess, GuestProcesses, HistoryEntry, HoldTerms, HomeEvent, HostInfo, HostMemory, Image,
-    ImageConfig, JailInfo, JailMeasure, KEPT_TIMEOUT, Layer, ListOptions, LogLine, LogOptions, Login,
-    MainProcess, MemoryInfo, NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream,
-    Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy,
-    Purge, PushOptions, QuotaUse, ReapAction, RefusalKind, RefusedDestination, Removal, RemoveOptions,
-    RestartPolicy, RestoreOptions, Result, RunOutcome, SeatOptions, SettingLine, Shortage, Snapshot,
-    SnapshotOptions, SpaceFloors, SpaceInfo, StopOptions, UnattendedPolicy, UpdateOptions, Usage, Verdict,
-    VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name, parse_ports,
-    parse_signal, reap_action, wire,
+    GuestProcess, GuestProcesses, HistoryEntry, HoldTerms, HomeEvent, HostInfo, HostMemory, Image, ImageConfig, JailInfo, JailMeasure, KEPT_TIMEOUT, Layer, ListOptions, LogLine, LogOptions, Login, MainProcess, MemoryInfo, NetworkMode, NetworkRefusals, NetworkUsage, Origin, OutputChunk, OutputStream, Pause, PauseCause, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions, QuotaUse, ReapAction, RefusalKind, RefusedDestination, Removal, RemoveOptions, RestartPolicy, RestoreOptions, Result, RunOutcome, SeatOptions, SettingLine, Shortage, Snapshot, SnapshotOptions, SpaceFloors, SpaceInfo, StopOptions, UnattendedPolicy, UpdateOptions, Usage, Verdict, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize, gc, is_volume_name, parse_ports, parse_signal, reap_action, wire, Health, HealthCheck, HealthStatus, PastProbe,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use super::container::ContainerArgs;
 use super::guest::{GuestArgs, Processors};
+use super::health::HealthArgs;
 use super::mount::MountArg;
 use super::process::ProcessArgs;
 use super::values::{seconds, signal_name};
@@ -118,6 +119,8 @@ pub(crate) struct BoxArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
     #[command(flatten)]
+    health: HealthArgs,
+    #[command(flatten)]
     pub(crate) guest: GuestArgs,
     #[command(flatten)]
     pub(crate) container: ContainerArgs,
@@ -215,6 +218,7 @@ impl BoxArgs {
             idle_timeout: self.idle_timeout,
             ttl: self.ttl,
             labels,
+            health: self.health.check(),
             init_system: self.init_system,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,

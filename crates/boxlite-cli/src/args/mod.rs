@@ -3,6 +3,7 @@
 mod box_options;
 mod container;
 mod guest;
+mod health;
 mod mount;
 mod process;
 mod values;

@@ -19,6 +19,16 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     parse_duration(text).map(|duration| duration.as_secs()).map_err(|error| error.to_string())
 }
 
+/// Reads a duration such as `90s`, `1h30m` or `500ms` as milliseconds.
+pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
+    if let Some(number) = text.strip_suffix("ms").and_then(|number| number.parse().ok()) {
+        return Ok(number);
+    }
+    parse_duration(text)
+        .map_err(|error| error.to_string())
+        .and_then(|duration| u64::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long")))
+}
+
 /// Reads a time: `2026-01-02T03:04:05Z`, a local date or time without zone, or a duration before now (`10m`).
 pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     moment_before(text, Timestamp::now())
@@ -41,6 +51,17 @@ fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_probes_have_milliseconds() {
+        assert_eq!(milliseconds("500ms"), Ok(500));
+        assert_eq!((milliseconds("1m30s"), milliseconds("2")), (Ok(90_000), Ok(2_000)));
+        assert!(
+            milliseconds("ms").is_err()
+                && milliseconds("-1ms").is_err()
+                && milliseconds("99999999999999999d").is_err()
+        );
+    }
 
     #[test]
     fn moments_are_absolute_or_relative() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use boxlite::{BoxFilter, BoxInfo, BoxState, ListOptions, Runtime};
+use boxlite::{BoxFilter, BoxInfo, BoxState, HealthStatus, ListOptions, Runtime};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -26,7 +26,7 @@ pub(crate) struct ListArgs {
     /// Show the bytes allocated to each box's disk
     #[arg(short, long)]
     size: bool,
-    /// Only boxes for which this holds: name, id, status, image (ancestor) or label
+    /// Only boxes for which this holds: name, id, status, health, image (ancestor) or label
     #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = box_filter)]
     filters: Vec<BoxFilter>,
     /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.name}} {{.state}}'
@@ -56,6 +56,14 @@ pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, Comman
     print(&text).map(|()| Exit::OK)
 }
 
+fn health(text: &str) -> Result<HealthStatus, String> {
+    let wrong = || {
+        let names = HealthStatus::ALL.map(HealthStatus::name).join(", ");
+        format!("`{text}` is not a state of health; there are {names}")
+    };
+    HealthStatus::ALL.into_iter().find(|status| status.name() == text).ok_or_else(wrong)
+}
+
 /// Reads a condition on boxes.
 pub(super) fn box_filter(text: &str) -> Result<BoxFilter, String> {
     let (key, value) =
@@ -67,14 +75,15 @@ pub(super) fn box_filter(text: &str) -> Result<BoxFilter, String> {
         "name" => Ok(BoxFilter::Name(value.to_owned())),
         "id" => Ok(BoxFilter::Id(value.to_ascii_lowercase())),
         "status" | "state" => state(value).map(BoxFilter::State),
+        "health" => health(value).map(BoxFilter::Health),
         "image" | "ancestor" => Ok(BoxFilter::Image(value.to_owned())),
         "label" => Ok(match value.split_once('=') {
             Some((label, value)) => BoxFilter::Label(label.to_owned(), Some(value.to_owned())),
             None => BoxFilter::Label(value.to_owned(), None),
         }),
-        _ => {
-            Err(format!("`{key}` is not a filter; there are name, id, status, image (or ancestor) and label"))
-        }
+        _ => Err(format!(
+            "`{key}` is not a filter; there are name, id, status, health, image (or ancestor) and label"
+        )),
     }
 }
 

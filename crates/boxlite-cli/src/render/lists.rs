@@ -1,7 +1,7 @@
 //! The tables of `ls`, `images` and `history`.
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxInfo, BoxState, HistoryEntry, Image, MainProcess, Reference};
+use boxlite::{BoxInfo, BoxState, HealthStatus, HistoryEntry, Image, MainProcess, Reference};
 use jiff::Timestamp;
 
 use super::table::shortened;
@@ -54,7 +54,10 @@ fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
     let since = |moment: Option<Timestamp>| moment.map(|moment| span(moment, now));
     match info.state {
         BoxState::Created => "Created".to_owned(),
-        BoxState::Running => since(info.started_at).map_or("Up".to_owned(), |span| format!("Up {span}")),
+        BoxState::Running => {
+            let since = since(info.started_at).map(|span| format!(" {span}")).unwrap_or_default();
+            format!("Up{since}{}", health(info))
+        }
         BoxState::Paused => format!("Paused{}", reason(info, whole)),
         BoxState::Restarting => {
             let code = info.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
@@ -78,6 +81,15 @@ fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
             let when = since(info.finished_at).map(|span| format!(" {span} ago")).unwrap_or_default();
             format!("Failed{when}{}", reason(info, whole))
         }
+    }
+}
+
+/// Writes the box's health in parentheses, as Docker's users know it.
+fn health(info: &BoxInfo) -> String {
+    match info.health.as_ref().map(|health| health.status) {
+        None => String::new(),
+        Some(HealthStatus::Starting) => " (health: starting)".to_owned(),
+        Some(status) => format!(" ({status})"),
     }
 }
 

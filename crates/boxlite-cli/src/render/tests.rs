@@ -4,7 +4,9 @@ use boxlite::gc::{
     RemovalFailure, Skip, SubjectKind, Unreadable,
 };
 use boxlite::parse_ports;
-use boxlite::{BoxInfo, BoxOptions, BoxState, GcReport, LogLine, MainProcess, OutputStream, Usage};
+use boxlite::{
+    BoxInfo, BoxOptions, BoxState, GcReport, Health, HealthStatus, LogLine, MainProcess, OutputStream, Usage,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -27,6 +29,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         state,
         reason: None,
         pause: None,
+        health: None,
         exit_code: None,
         created_at: before(7_300),
         started_at: None,
@@ -62,6 +65,13 @@ fn boxes_as_a_table() {
         options: BoxOptions { main: MainProcess::Idle, ..BoxOptions::default() },
         ..info("idle", BoxState::Created)
     };
+    let shown = |status| {
+        let health = Some(Health { status, failing_streak: 0, since: now(), log: Vec::new() });
+        let table = box_table(&[BoxInfo { health, ..running.clone() }], BoxColumns::default(), now());
+        table.split("2 hours ago").nth(1).unwrap().trim_start().split("  ").next().unwrap().to_owned()
+    };
+    assert_eq!(shown(HealthStatus::Starting), "Up 2 minutes (health: starting)");
+    assert_eq!(shown(HealthStatus::Unhealthy), "Up 2 minutes (unhealthy)");
     let columns = BoxColumns { whole: false, size: true, width: None };
     assert_eq!(
         box_table(&[running, stopped, failed, idle], columns, now()),

@@ -23,7 +23,9 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
             "boxlite needs neither a machine nor a daemon: `boxlite run IMAGE` is enough"
         }
         "context" | "connection" => "--url or the variable BOXLITE_REST_URL name the server to work on",
-        "healthcheck" => "`boxlite exec BOX COMMAND` runs a check of yours, and its exit status tells",
+        "healthcheck" => {
+            "`boxlite run --health-cmd` has a box checked; `boxlite ls` and `boxlite inspect` show the result"
+        }
         "help" => "`boxlite --help` and `boxlite COMMAND --help` print help",
         _ => return None,
     })

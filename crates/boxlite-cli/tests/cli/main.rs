@@ -19,6 +19,7 @@ mod explain;
 mod filesystems;
 mod guest_kernel;
 mod guest_options;
+mod health;
 mod home;
 mod host_ports;
 mod idle;

@@ -90,6 +90,7 @@ impl Ground {
             nested: false,
             origin: GuestOrigin::Boot,
             boot: BootConfig { hostname: id, ..BootConfig::default() },
+            health_retries: 0,
             main: None,
             discard: false,
             auto_remove: false,

@@ -20,7 +20,7 @@ use crate::linux;
 const MAX_USER_LIST: u64 = 4 << 20;
 
 /// Why a program did not start: its kind, and one sentence.
-type ExecError = (ExecFailure, String);
+pub(super) type ExecError = (ExecFailure, String);
 
 /// Carries out `op`, writes its result to `report` if it has one, and never returns.
 pub(super) fn carry_out(
@@ -103,7 +103,7 @@ fn prepare_operation(ends: ChildEnds, report: &File) -> Result<(), OpError> {
     Ok(())
 }
 
-fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {
+pub(super) fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {
     let ChildEnds { stdin, stdout, stderr, terminal: _ } = ends;
     rustix::stdio::dup2_stdin(&stdin)?;
     rustix::stdio::dup2_stdout(&stdout)?;
@@ -111,7 +111,7 @@ fn take_standard_descriptors(ends: ChildEnds) -> rustix::io::Result<()> {
 }
 
 /// Replaces this process by the program. Returns only when that failed.
-fn become_program(spec: &ExecSpec, config: &BootConfig, ends: ChildEnds) -> ExecError {
+pub(super) fn become_program(spec: &ExecSpec, config: &BootConfig, ends: ChildEnds) -> ExecError {
     match prepare(spec, config, ends) {
         Ok((candidates, argv, env)) => execute(&spec.argv[0], &candidates, &argv, &env),
         Err(failure) => failure,

@@ -43,6 +43,11 @@ impl ProcessPlace {
         }
     }
 
+    /// The place for whatever runs beside the init system `init`, if the box has one.
+    pub(super) fn beside(init: Option<Pid>) -> Self {
+        init.map_or(Self::Root, Self::System)
+    }
+
     /// Forks a child into the place's process namespace; the caller stays where it is.
     pub(super) fn fork(&self) -> io::Result<ForkSide> {
         const PIDS: i32 = libc::CLONE_NEWPID;

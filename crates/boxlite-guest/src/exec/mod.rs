@@ -11,6 +11,7 @@
 //! | `program`, `user` | find a program and its environment; resolve users and groups |
 //! | `limits` | the limits of the program |
 //! | `copy_in`, `copy_out`, `tree`, `dial`, `freeze`, `stat`, `processes` | the operations other than execs, in the child |
+//! | `probe` | a probe of the box's health: a program, and its supervisor in a child |
 //! | `stream` | moves bytes between the agent's ends and the port, within their windows |
 //! | `op_error` | why an operation other than an exec failed |
 //!
@@ -29,6 +30,7 @@ mod freeze;
 mod init_system;
 mod limits;
 mod op_error;
+mod probe;
 mod processes;
 mod program;
 mod spawn;
@@ -49,6 +51,7 @@ use rustix::process::Pid;
 
 use crate::port::{Port, PortError};
 use crate::{linux, metrics};
+pub(crate) use probe::{ProbeChild, failed as failed_probe};
 pub(crate) use stream::READ_CHUNK;
 use stream::{ProcessInput, ProcessOutput};
 

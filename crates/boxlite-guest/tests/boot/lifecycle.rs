@@ -17,7 +17,7 @@ fn a_guest_comes_up_and_goes_down_cleanly() {
     let image = directory.path().join("root.ext4");
     machine::root_image(&image, 64, |_| {});
     let machine = Machine::boot(&image, machine::config(), &[]);
-    let FromGuest::Ready { timings, warnings } = &machine.ready else { panic!("{:?}", machine.ready) };
+    let FromGuest::Ready { timings, warnings, .. } = &machine.ready else { panic!("{:?}", machine.ready) };
     eprintln!("up after {:?}: {timings:?}", machine.boot_time);
     assert!(warnings.is_empty(), "{warnings:?}");
     // Three that must be ended in three ways, one of them still writing.

@@ -1,6 +1,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
+use crate::ProbeRecord;
 use crate::{
     BootTimings, DiskIdentity, FromGuest, MainState, NetworkRefusals, NetworkUsage, RefusalKind,
     RefusedDestination, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
@@ -41,7 +42,7 @@ fn the_text_of_messages_is_pinned() {
         r#"{"hello":{"version":2,"features":["untouched"]}}"#,
     );
     pinned(
-        &FromGuest::Ready { timings: BootTimings::default(), warnings: vec![] },
+        &FromGuest::Ready { timings: BootTimings::default(), warnings: vec![], features: vec![] },
         r#"{"ready":{"timings":{"kernel_us":0,"agent_us":0,"waited_us":0,"root_us":0,"setup_us":0},"warnings":[]}}"#,
     );
     pinned(&FromGuest::Down, r#""down""#);
@@ -106,6 +107,7 @@ fn the_text_of_messages_is_pinned() {
             out_of_space: true,
             disk: None,
             network: None,
+            probes: Vec::new(),
         }),
         r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"out_of_space":true}}"#,
     );
@@ -126,11 +128,18 @@ fn the_text_of_messages_is_pinned() {
                 host_connections: None,
                 refusals: None,
             }),
+            probes: vec![ProbeRecord {
+                began_unix_ms: 1,
+                ended_unix_ms: 2,
+                exit_code: -1,
+                output: "x".into(),
+            }],
         }),
         concat!(
             r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"disk":{"device":3,"inode":4},"network":"#,
             r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4,"#,
-            r#""sent_bytes":5,"received_bytes":6}}}"#
+            r#""sent_bytes":5,"received_bytes":6},"#,
+            r#""probes":[{"began_unix_ms":1,"ended_unix_ms":2,"exit_code":-1,"output":"x"}]}}"#
         ),
     );
     pinned(

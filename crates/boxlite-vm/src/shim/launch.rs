@@ -68,6 +68,9 @@ pub struct LaunchSpec {
     pub origin: GuestOrigin,
     /// How the guest comes up then.
     pub boot: BootConfig,
+    /// Failures in a row that make the box unhealthy, where [`BootConfig::health`] has it probed.
+    #[serde(default)]
+    pub health_retries: u32,
     /// The main process, with whose end the box ends; `None` makes a box that serves execs until it is stopped.
     pub main: Option<ExecSpec>,
     /// Whether the disk goes with the box once its main process has ended: nothing is flushed to it then.
@@ -227,6 +230,7 @@ impl LaunchSpec {
             disks: Vec::new(),
             origin: GuestOrigin::Boot,
             boot: BootConfig::default(),
+            health_retries: 0,
             main: None,
             discard: false,
             auto_remove: false,

@@ -18,6 +18,7 @@ use super::claim::DiskClaim;
 use super::confinement;
 use super::driver::{HostDisk, SpaceWatch};
 use super::handover::{self, LaunchMessage, LaunchReport, TAKEN, WAITING, WaitSpec, wait_to_proceed};
+use super::health::HealthSlot;
 use super::jail::BoxJail;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::{CappedFile, LogFiles, MainLogWriter};
@@ -157,6 +158,10 @@ impl ShimLaunch {
         let listener = socket::listen(&paths.socket())?;
         let slot = OutcomeSlot::reserve(&paths.outcome())?;
         let pause = PauseSlot::reserve(&paths.pause(), &self.spec.run_id)?;
+        let health = match &self.spec.boot.health {
+            Some(_) => Some(HealthSlot::reserve(&paths.health(), &self.spec.run_id)?),
+            None => None,
+        };
         let mut log = match self.spec.purpose {
             Purpose::Run => MainLogWriter::start(&paths.main_log(), self.spec.logs.main)?,
             Purpose::Maintenance => MainLogWriter::untouched(&paths.main_log()),
@@ -171,7 +176,9 @@ impl ShimLaunch {
             Fork::Shim(steward) => steward,
             Fork::Steward(steward) => {
                 // What this process has of its shim is closed, and its shim goes on with it.
-                std::mem::forget((runtime, terminate, machine, listener, slot, pause, log, console, watch));
+                std::mem::forget((
+                    runtime, terminate, machine, listener, slot, pause, health, log, console, watch,
+                ));
                 std::mem::forget(spawner);
                 return Ok(ShimPart::Steward(steward));
             }
@@ -196,7 +203,7 @@ impl ShimLaunch {
             owner,
             terminate,
             slot,
-            disk: HostDisk { log, overlay, watch, pause, steward: Arc::clone(&steward) },
+            disk: HostDisk { log, overlay, watch, pause, health, steward: Arc::clone(&steward) },
             console,
             steward,
             _spawner: spawner,

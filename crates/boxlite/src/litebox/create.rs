@@ -119,6 +119,9 @@ pub(crate) fn check_alone(options: &BoxOptions) -> Result<()> {
             "a box that is removed when it stops has no time to live after that: leave out either --rm or --ttl",
         ));
     }
+    if let Some(health) = &options.health {
+        health.check()?;
+    }
     boxlite_types::parse_ulimits(&options.ulimits)?;
     boxlite_types::parse_sysctls(&options.sysctls)?;
     network::check(options)

@@ -8,10 +8,10 @@ use boxlite_home::durable::{self, Lock};
 use boxlite_home::{BoxPaths, Home};
 use boxlite_storage::store::ListedBox;
 use boxlite_types::{
-    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Error, ErrorKind, Pause, Phase, PortForward, Result,
-    RunOutcome,
+    BoxInfo, BoxOptions, BoxRecord, BoxState, Doing, Error, ErrorKind, Health, HealthPlan, HealthStatus,
+    Pause, Phase, PortForward, Result, RunOutcome,
 };
-use boxlite_vm::shim::{Outcome, read_pause};
+use boxlite_vm::shim::{Outcome, read_health, read_pause};
 use jiff::Timestamp;
 
 use super::pause::sentence;
@@ -85,6 +85,10 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         Observed::Running { run, .. } => pause(&home.of_box(&record.id), run),
         Observed::Resting(_) => None,
     };
+    let health = match &observed {
+        Observed::Running { run, since } => health(&home.of_box(&record.id), record, run, *since),
+        Observed::Resting(_) => None,
+    };
     let (state, started_at, finished_at, exit_code, reason) = match &observed {
         Observed::Running { since, .. } => match &pause {
             Some(pause) => (BoxState::Paused, Some(*since), None, None, Some(sentence(pause))),
@@ -120,6 +124,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         state,
         reason,
         pause,
+        health,
         exit_code,
         created_at: record.created_at,
         started_at,
@@ -163,6 +168,7 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         state,
         reason: Some(damaged.why.clone()),
         pause: None,
+        health: None,
         exit_code: None,
         created_at: damaged.created_at,
         started_at: None,
@@ -182,6 +188,20 @@ fn pause(paths: &BoxPaths, run: &str) -> Option<Pause> {
         tracing::warn!(error = %error.chain(), "it is unknown whether a box is paused");
         None
     })
+}
+
+/// The health of a box that runs, where it is checked; a file that cannot be read must not hide the box.
+fn health(paths: &BoxPaths, record: &BoxRecord, run: &str, since: Timestamp) -> Option<Health> {
+    HealthPlan::of(record.options.health.as_ref(), record.image_config.healthcheck.as_ref())
+        .ok()
+        .flatten()?;
+    let shown = read_health(paths, run).unwrap_or_else(|error| {
+        tracing::warn!(error = %error.chain(), "it is unknown whether a box is healthy");
+        None
+    });
+    // Its shim is just coming up.
+    let starting = Health { status: HealthStatus::Starting, failing_streak: 0, since, log: Vec::new() };
+    Some(shown.unwrap_or(starting))
 }
 
 fn published(observed: &Observed, record: &BoxRecord) -> Vec<PortForward> {

@@ -1,7 +1,9 @@
 //! The processes of a box: an image's defaults, overridden by what the user asked for.
 
-use boxlite_proto::{ExecSpec, WinSize};
-use boxlite_types::{BoxOptions, Error, ExecOptions, ImageConfig, MainProcess, Result, runs_init_system};
+use boxlite_proto::{ExecSpec, HealthProbe, WinSize};
+use boxlite_types::{
+    BoxOptions, BoxRecord, Error, ExecOptions, HealthPlan, ImageConfig, MainProcess, Result, runs_init_system,
+};
 
 /// The terminal that a main process gets before a client attaches.
 const DEFAULT_TERMINAL: WinSize = WinSize { rows: 24, cols: 80 };
@@ -67,6 +69,18 @@ pub(crate) fn exec_process(exec: ExecOptions, options: &BoxOptions, image: &Imag
     spec.tty = exec.tty.map(WinSize::from);
     spec.stdin = exec.stdin;
     Ok(spec)
+}
+
+/// What the box's agent runs to check its health: like an exec, with the times of `plan`.
+pub(super) fn health_probe(plan: &HealthPlan, record: &BoxRecord) -> HealthProbe {
+    let ms = |time: std::time::Duration| time.as_millis() as u64;
+    HealthProbe {
+        spec: ExecSpec { argv: plan.argv.clone(), ..surroundings(&record.options, &record.image_config) },
+        interval_ms: ms(plan.interval),
+        timeout_ms: ms(plan.timeout),
+        start_period_ms: ms(plan.start_period),
+        start_interval_ms: ms(plan.start_interval),
+    }
 }
 
 fn surroundings(options: &BoxOptions, image: &ImageConfig) -> ExecSpec {

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 
 use boxlite::Verdict;
 use boxlite::gc::{Fate, Skip};
-use boxlite::{Activity, BoxInfo, BoxState, GcReport, HostInfo};
+use boxlite::{Activity, BoxInfo, BoxState, GcReport, HealthStatus, HostInfo};
 
 use crate::connections::ConnectionCounts;
 
@@ -80,6 +80,12 @@ impl MetricsSnapshot<'_> {
         for state in BoxState::ALL {
             let count = self.boxes.iter().filter(|info| info.state == state).count();
             page.sample("boxlite_boxes", &[("state", state.name())], count);
+        }
+        page.head("boxlite_boxes_health", "gauge", "Running boxes whose health is checked, by their health.");
+        for status in HealthStatus::ALL {
+            let has = |info: &&BoxInfo| info.health.as_ref().is_some_and(|health| health.status == status);
+            let count = self.boxes.iter().filter(has).count();
+            page.sample("boxlite_boxes_health", &[("health", status.name())], count);
         }
         page.one("boxlite_images", "gauge", "Images in the catalogue.", &[], self.info.images);
     }

@@ -3,6 +3,8 @@
 use boxlite_types::{Error, Result, parse_signal};
 use serde_json::{Map, Value, json};
 
+use super::healthcheck;
+
 /// One change of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::image) enum ConfigEdit {
@@ -11,6 +13,7 @@ pub(in crate::image) enum ConfigEdit {
     Env(Vec<(String, String)>),
     Expose(Vec<String>),
     Label(Vec<(String, String)>),
+    Healthcheck(Value),
     StopSignal(String),
     User(String),
     Volume(Vec<String>),
@@ -39,6 +42,7 @@ impl ConfigEdit {
                     None => Self::Expose(ports.into_iter().map(with_protocol).collect()),
                 }
             }
+            "HEALTHCHECK" => Self::Healthcheck(healthcheck::parse(rest).map_err(|why| wrong(&why))?),
             "STOPSIGNAL" => {
                 let signal = one()?;
                 parse_signal(&signal).map_err(|error| wrong(&error.to_string()))?;
@@ -50,7 +54,7 @@ impl ConfigEdit {
             "WORKDIR" => return Err(wrong("a working directory is an absolute path")),
             _ => {
                 return Err(wrong(
-                    "it begins with none of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR",
+                    "it begins with none of CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR",
                 ));
             }
         })
@@ -92,6 +96,7 @@ impl ConfigEdit {
                 let volumes = object(config, "Volumes");
                 volumes.extend(paths.iter().map(|path| (path.clone(), json!({}))));
             }
+            Self::Healthcheck(check) => drop(config.insert("Healthcheck".into(), check.clone())),
             Self::StopSignal(signal) => drop(config.insert("StopSignal".into(), json!(signal))),
             Self::User(user) => drop(config.insert("User".into(), json!(user))),
             Self::Workdir(path) => drop(config.insert("WorkingDir".into(), json!(path))),

@@ -4,6 +4,7 @@
 //! catalogue has the image, all that it is made of is leased; after a `kill -9` the blobs that were published are garbage.
 
 mod edit;
+mod healthcheck;
 
 use std::io::Read;
 use std::sync::Arc;

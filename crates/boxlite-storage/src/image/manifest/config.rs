@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use boxlite_types::{Digest, Error, ImageConfig, Platform, Result};
+use boxlite_types::{Digest, Error, HealthCheck, ImageConfig, Platform, Result};
 use serde::{Deserialize, Deserializer};
 
 /// A config with what only pulling needs of it.
@@ -56,11 +56,55 @@ struct RawRun {
     volumes: BTreeMap<String, serde_json::Value>,
     #[serde(deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "readable")]
+    healthcheck: Option<RawHealthcheck>,
+}
+
+/// Docker's `Healthcheck`, whose times are nanoseconds.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealthcheck {
+    #[serde(deserialize_with = "or_default")]
+    test: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    interval: u64,
+    #[serde(deserialize_with = "or_default")]
+    timeout: u64,
+    #[serde(deserialize_with = "or_default")]
+    start_period: u64,
+    #[serde(deserialize_with = "or_default")]
+    start_interval: u64,
+    #[serde(deserialize_with = "or_default")]
+    retries: u32,
+}
+
+impl RawHealthcheck {
+    /// What it says; `None` where it only inherits from images that are gone.
+    fn into_check(self) -> Option<HealthCheck> {
+        // Less than a millisecond, which Docker refuses, is a time all the same.
+        let ms = |nanos: u64| (nanos > 0).then(|| (nanos / 1_000_000).max(1));
+        (!self.test.is_empty()).then(|| HealthCheck {
+            test: self.test,
+            interval_ms: ms(self.interval),
+            timeout_ms: ms(self.timeout),
+            start_period_ms: ms(self.start_period),
+            start_interval_ms: ms(self.start_interval),
+            retries: (self.retries > 0).then_some(self.retries),
+        })
+    }
 }
 
 /// Go writes what is unset as `null` as often as it leaves it out.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// What no specification describes must not make an image unusable.
+fn readable<'de, T: serde::de::DeserializeOwned, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 /// Parses the config of the image `name`, whose digest was checked before.
@@ -94,6 +138,7 @@ pub(crate) fn parse_config(bytes: &[u8], layers: usize, name: &str) -> Result<Pa
         exposed_ports: run.exposed_ports.into_keys().collect(),
         volumes: run.volumes.into_keys().collect(),
         labels: run.labels,
+        healthcheck: run.healthcheck.and_then(RawHealthcheck::into_check),
         created: raw.created,
     };
     Ok(ParsedConfig { config, platform, diff_ids })

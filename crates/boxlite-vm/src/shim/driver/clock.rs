@@ -32,6 +32,7 @@ impl Driver {
     pub(super) fn follow_clock(&mut self) {
         if self.clock.has_jumped(SystemTime::now(), Instant::now()) {
             tracing::info!("the host's clock jumped, and the guest's follows");
+            self.disturb_probe();
             self.set_guest_clock();
         }
     }

@@ -1,7 +1,8 @@
 //! What the guest's agent says.
 
 use boxlite_proto::{
-    CLOCK, DISKS, Frame, FromGuest, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError, UNTOUCHED,
+    CLOCK, DISKS, Frame, FromGuest, HEALTH, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError,
+    UNTOUCHED,
 };
 
 use super::executions::FIRST_HELD;
@@ -36,8 +37,10 @@ impl Driver {
                 "the guest's agent speaks version {version} of the protocol and this shim version {PROTOCOL_VERSION}"
             )),
             FromGuest::Hello { features, .. } => self.greeted(&features),
-            FromGuest::Ready { timings, warnings } => {
+            FromGuest::Ready { timings, warnings, features } => {
                 tracing::info!(?timings, "the guest is up");
+                self.learn(&features);
+                self.expect_probes();
                 for warning in warnings {
                     tracing::warn!(warning, "the guest came up with trouble");
                 }
@@ -49,6 +52,7 @@ impl Driver {
                 }
             }
             FromGuest::BootFailed { reason } => self.fail(reason),
+            FromGuest::Health(event) => self.probed(event),
             FromGuest::Down => self.guest_is_down(),
             FromGuest::Event(event) if event.id() == MAIN_CHANNEL => self.main_event(&event),
             FromGuest::Event(event) if event.id() >= FIRST_HELD => self.executions.event(event),
@@ -63,11 +67,20 @@ impl Driver {
                 "the guest's agent is too old to mount named volumes; install the one of this boxlite".into(),
             );
         }
-        self.clock.is_heard = features.iter().any(|feature| feature == CLOCK);
+        self.learn(features);
         let untouched = features.iter().any(|feature| feature == UNTOUCHED);
         let fit = untouched && matches!(self.phase, DriverPhase::Booting) && !self.vcpus.out_of_space();
         if self.keeping.greeted(fit, &self.qmp) {
             self.vcpus.hold();
+        }
+    }
+
+    /// The agent can do this, whenever it has said so.
+    fn learn(&mut self, features: &[String]) {
+        let has = |ability| features.iter().any(|feature| feature == ability);
+        self.clock.is_heard |= has(CLOCK);
+        if let (Some(health), true) = (&mut self.health, has(HEALTH)) {
+            health.agent_probes();
         }
     }
 

@@ -17,7 +17,9 @@ pub(super) struct BoxUse {
     pub(super) engaged: bool,
     /// Frames of the box's network, in both directions.
     pub(super) frames: u64,
-    /// Processor time of its virtual machine; `None` when it cannot be measured, which counts as use.
+    /// A probe of its health is under way: what that costs is known only when it has ended.
+    pub(super) is_probing: bool,
+    /// Processor time of its virtual machine without that of probes; `None` when it cannot be measured, which counts as use.
     pub(super) cpu: Option<Duration>,
 }
 
@@ -41,6 +43,9 @@ impl IdleWatch {
     pub(super) fn observe(&mut self, now: Instant, current: BoxUse) -> Option<Duration> {
         if current.engaged {
             self.used = now;
+        }
+        if current.is_probing {
+            return None;
         }
         let (at, before) = *self.last.get_or_insert((now, current));
         let elapsed = now.duration_since(at);
@@ -87,7 +92,7 @@ mod tests {
         (0..30).find(|&second| watch.observe(begin + SECOND * second as u32, uses(second)).is_some())
     }
 
-    const UNUSED: BoxUse = BoxUse { engaged: false, frames: 7, cpu: Some(Duration::ZERO) };
+    const UNUSED: BoxUse = BoxUse { engaged: false, frames: 7, is_probing: false, cpu: Some(Duration::ZERO) };
 
     /// Mutation tried: each sign of use left out of the decision.
     #[test]
@@ -103,6 +108,21 @@ mod tests {
         assert_eq!(stopped_at(working(2)), None);
         assert_eq!(stopped_at(working(1)), Some(5));
         assert_eq!(stopped_at(|_| BoxUse { cpu: None, ..UNUSED }), None, "what is not known counts as use");
+    }
+
+    /// Mutation tried: without a look at the probe under way, its processor time counts as the box's.
+    #[test]
+    fn a_probe_is_no_use_and_hides_none() {
+        // In every third second a probe takes half a second, which is taken off at its end.
+        let probes = |own: u64| {
+            move |now: u64| BoxUse {
+                is_probing: now % 3 == 1,
+                cpu: Some(Duration::from_millis(now * own + if now % 3 == 1 { 500 } else { 0 })),
+                ..UNUSED
+            }
+        };
+        assert_eq!(stopped_at(probes(0)), Some(5));
+        assert_eq!(stopped_at(probes(50)), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod disk;
 mod executions;
 mod growth;
 mod guest;
+mod health;
 mod idle;
 mod keeping;
 mod main_process;
@@ -28,6 +29,7 @@ use boxlite_types::Result;
 use clock::ClockWatch;
 use disk::{ActiveDisk, SwitchOutcome};
 use executions::HeldExecutions;
+use health::HealthWatch;
 use idle::{BoxUse, IdleWatch};
 use main_process::{ClientId, MainRun};
 use ops::Ops;
@@ -37,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use vcpus::Vcpus;
 
+use super::health::HealthSlot;
 use super::launch::{GuestOrigin, LaunchSpec, Purpose};
 use super::log::MainLogWriter;
 use super::outcome::Outcome;
@@ -100,6 +103,8 @@ pub(super) struct HostDisk {
     pub(super) watch: SpaceWatch,
     /// Where a pause is shown.
     pub(super) pause: PauseSlot,
+    /// Where the box's health is shown, if it is checked.
+    pub(super) health: Option<HealthSlot>,
     /// Whom it asks for what takes the home.
     pub(super) steward: Arc<StewardLink>,
 }
@@ -127,6 +132,8 @@ pub(super) struct Driver {
     watch: SpaceWatch,
     disk: ActiveDisk,
     pause: PauseSlot,
+    /// `None` where nothing checks the box's health.
+    health: Option<HealthWatch>,
     steward: Arc<StewardLink>,
     /// The allocated bytes of overlay and volumes that the steward was last told of.
     claimed_at: Option<u64>,
@@ -177,7 +184,8 @@ impl Driver {
         disk: HostDisk,
         keeping: Keeping,
     ) -> Self {
-        let HostDisk { log, overlay, watch, pause, steward } = disk;
+        let HostDisk { log, overlay, watch, pause, health, steward } = disk;
+        let health = health.map(|slot| HealthWatch::new(slot, spec.health_retries));
         let vcpus = Vcpus::new(watch.floors(), spec.disk_quota, Arc::clone(&qmp));
         let now = Instant::now();
         let boot_deadline = now + boot_timeout(&spec);
@@ -200,6 +208,7 @@ impl Driver {
             watch,
             disk: ActiveDisk::new(overlay),
             pause,
+            health,
             steward,
             claimed_at: None,
             keeping,
@@ -282,6 +291,7 @@ impl Driver {
             }
             QmpEvent::Migration { completed } => self.keeping.migrated(completed),
             QmpEvent::Stopped => {
+                self.disturb_probe();
                 self.vcpus.told_by_qemu(true);
                 self.qmp.examine_stop();
             }
@@ -329,6 +339,7 @@ impl Driver {
 
     /// Stops a box that nobody has used for as long as it may be.
     fn stop_unused(&mut self) {
+        let probes = self.health.as_ref().map(HealthWatch::cpu).unwrap_or_default();
         let current = BoxUse {
             engaged: !matches!(self.phase, DriverPhase::Running)
                 || self.main.has_client()
@@ -336,7 +347,8 @@ impl Driver {
                 || self.executions.are_in_use()
                 || !self.vcpus.may_run(),
             frames: self.network.as_ref().map_or(0, |counts| counts.from_guest() + counts.to_guest()),
-            cpu: idle::cpu_time(self.vm_pid),
+            is_probing: self.health.as_ref().is_some_and(HealthWatch::is_probing),
+            cpu: idle::cpu_time(self.vm_pid).map(|used| used.saturating_sub(probes)),
         };
         let Some(watch) = &mut self.idle else { return };
         if let Some(unused) = watch.observe(Instant::now(), current) {

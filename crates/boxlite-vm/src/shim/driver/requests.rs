@@ -7,6 +7,7 @@ use boxlite_proto::{
     ShimRequest, ShimStatus, ToGuest,
 };
 
+use super::health::HealthWatch;
 use super::main_process::ClientId;
 use super::ops::Refused;
 use super::{Driver, DriverPhase};
@@ -163,6 +164,7 @@ impl Driver {
             out_of_space: self.vcpus.out_of_space(),
             disk: self.disk.identity(),
             network: self.network.as_ref().map(|counts| counts.usage()),
+            probes: self.health.as_ref().map(HealthWatch::probes).unwrap_or_default(),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What a steward notes among the home's events: that its box stands still, goes on, and has ended.
+//! What a steward notes among the home's events: that its box stands still, goes on, is healthy or not, and has ended.
 
 use std::time::Instant;
 
 use boxlite_home::{EventLog, Home};
-use boxlite_types::{EventAction, HomeEvent, PauseCause};
+use boxlite_types::{EventAction, HealthStatus, HomeEvent, PauseCause};
 
 use crate::shim::launch::{LaunchSpec, Purpose};
 use crate::shim::outcome::Outcome;
@@ -14,18 +14,19 @@ pub(super) struct RunEvents {
     /// None of a boot for a copy, which only the copy cares for.
     log: Option<EventLog>,
     box_id: String,
-    pauses: PauseAllowance,
+    pauses: ChangeAllowance,
+    health: ChangeAllowance,
 }
 
-/// How many changes of a pause may be noted now: a shim that is taken over must not push everybody's events out of the log.
+/// How many changes of one kind may be noted now: a shim that is taken over must not push everybody's events out of the log.
 #[derive(Debug)]
-struct PauseAllowance {
+struct ChangeAllowance {
     left: u32,
     /// When it was last made more.
     at: Instant,
 }
 
-impl PauseAllowance {
+impl ChangeAllowance {
     /// So many at once; one more each second.
     const MOST: u32 = 8;
 
@@ -55,7 +56,8 @@ impl RunEvents {
             Purpose::Run => Some(EventLog::of(home)),
             Purpose::Maintenance => None,
         };
-        Self { log, box_id: spec.box_id.clone(), pauses: PauseAllowance::full(Instant::now()) }
+        let (pauses, health) = (ChangeAllowance::full(Instant::now()), ChangeAllowance::full(Instant::now()));
+        Self { log, box_id: spec.box_id.clone(), pauses, health }
     }
 
     pub(super) fn paused(&mut self, cause: PauseCause) {
@@ -67,6 +69,12 @@ impl RunEvents {
     pub(super) fn resumed(&mut self) {
         if self.pauses.take(Instant::now()) {
             self.note(&self.event(EventAction::Unpause));
+        }
+    }
+
+    pub(super) fn health_changed(&mut self, status: HealthStatus) {
+        if self.health.take(Instant::now()) {
+            self.note(&self.event(EventAction::HealthStatus).with("health_status", status.name()));
         }
     }
 
@@ -107,7 +115,7 @@ mod tests {
     #[test]
     fn a_shim_that_only_pauses_and_resumes_is_noted_once_a_second() {
         let begin = Instant::now();
-        let mut pauses = PauseAllowance::full(begin);
+        let mut pauses = ChangeAllowance::full(begin);
         let noted = (0..100_000).filter(|ms| pauses.take(begin + Duration::from_millis(*ms))).count();
         assert!((100..=108).contains(&noted), "{noted}");
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use boxlite_types::{Doing, Error, ErrorKind, Result};
+use boxlite_types::{Doing, Error, ErrorKind, HealthStatus, Result};
 use rustix::net::SendFlags;
 use tokio::io::unix::AsyncFd;
 
@@ -57,6 +57,11 @@ impl StewardLink {
             PauseChange::Paused(cause) => self.tell(Request::Paused(cause)),
             PauseChange::GoesOn => self.tell(Request::Resumed),
         }
+    }
+
+    /// The box's health has changed.
+    pub(in crate::shim) fn health_changed(&self, status: HealthStatus) {
+        self.tell(Request::Health(status));
     }
 
     /// Ends the programs that serve the box's devices.

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Once;
 
-use boxlite_types::PauseCause;
+use boxlite_types::{HealthStatus, PauseCause};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -48,6 +48,8 @@ pub(super) enum Request {
     Paused(PauseCause),
     /// The guest goes on.
     Resumed,
+    /// The box's health has changed.
+    Health(HealthStatus),
     /// The box goes on with the overlay that lies at its path by now; the answer has it, open for reading and writing, and
     /// open for reading.
     OpenOverlay,
@@ -85,6 +87,9 @@ impl Request {
             Self::Paused(PauseCause::User) => (10, 3),
             Self::Resumed => (11, 0),
             Self::OpenOverlay => (12, 0),
+            Self::Health(HealthStatus::Starting) => (13, 0),
+            Self::Health(HealthStatus::Healthy) => (13, 1),
+            Self::Health(HealthStatus::Unhealthy) => (13, 2),
         };
         let mut message = [kind; LENGTH];
         message[1..].copy_from_slice(&u64::to_le_bytes(number));
@@ -113,6 +118,9 @@ impl Request {
             (10, 3) => Self::Paused(PauseCause::User),
             (11, 0) => Self::Resumed,
             (12, 0) => Self::OpenOverlay,
+            (13, 0) => Self::Health(HealthStatus::Starting),
+            (13, 1) => Self::Health(HealthStatus::Healthy),
+            (13, 2) => Self::Health(HealthStatus::Unhealthy),
             _ => return None,
         })
     }
@@ -211,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Request; 18] = [
+    const ALL: [Request; 21] = [
         Request::Runs,
         Request::FreeSpace(u64::MAX),
         Request::FollowClaim,
@@ -230,6 +238,9 @@ mod tests {
         Request::Paused(PauseCause::User),
         Request::Resumed,
         Request::OpenOverlay,
+        Request::Health(HealthStatus::Starting),
+        Request::Health(HealthStatus::Healthy),
+        Request::Health(HealthStatus::Unhealthy),
     ];
 
     #[test]
@@ -261,7 +272,7 @@ mod tests {
     proptest! {
         /// A message has one meaning or none: what is understood is exactly what a shim would have sent.
         #[test]
-        fn whatever_is_sent_is_a_request_or_nothing(message in proptest::collection::vec(0..13_u8, 0..12)) {
+        fn whatever_is_sent_is_a_request_or_nothing(message in proptest::collection::vec(0..14_u8, 0..12)) {
             if let Some(request) = Request::decode(&message) {
                 prop_assert_eq!(request.encode().to_vec(), message);
             }

@@ -169,6 +169,7 @@ impl Steward {
             }
             Request::Paused(cause) => self.events.paused(cause),
             Request::Resumed => self.events.resumed(),
+            Request::Health(status) => self.events.health_changed(status),
             // They have a socket of their own.
             Request::StageTemplate | Request::KeepTemplate => self.answer(Ok(Vec::new())),
         }

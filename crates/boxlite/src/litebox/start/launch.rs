@@ -7,7 +7,9 @@ use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
 use boxlite_proto::BootConfig;
 use boxlite_storage::disk_image::ImageChain;
-use boxlite_types::{BoxRecord, Doing, Error, ImageConfig, NetworkMode, Phase, Progress, Result, Volume};
+use boxlite_types::{
+    BoxRecord, Doing, Error, HealthPlan, ImageConfig, NetworkMode, Phase, Progress, Result, Volume,
+};
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
 use boxlite_vm::shim::{
@@ -195,6 +197,10 @@ fn specification(
     let is_own_kernel = kernel::chosen(local, record).is_some();
     let modules = if is_own_kernel { None } else { modules(&assets.kernel) };
     let has_modules = modules.is_some();
+    let health = match purpose {
+        Purpose::Run => HealthPlan::of(options.health.as_ref(), record.image_config.healthcheck.as_ref())?,
+        Purpose::Maintenance => None,
+    };
     Ok(LaunchSpec {
         box_id: record.id.clone(),
         group: None,
@@ -228,7 +234,12 @@ fn specification(
         },
         disks: AttachedVolumes::described(local, record),
         origin: GuestOrigin::Boot,
-        boot: BootConfig { modules: has_modules, ..boot_config(record, networked, purpose)? },
+        boot: BootConfig {
+            modules: has_modules,
+            health: health.as_ref().map(|plan| process::health_probe(plan, record)),
+            ..boot_config(record, networked, purpose)?
+        },
+        health_retries: health.map_or(0, |plan| plan.retries),
         main: match purpose {
             Purpose::Run => {
                 let mut main = process::main_process(options, &record.image_config)?;

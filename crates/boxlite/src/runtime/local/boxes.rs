@@ -80,6 +80,7 @@ fn matches_filter(info: &BoxInfo, filter: &BoxFilter) -> bool {
         BoxFilter::Name(part) => info.name.contains(part),
         BoxFilter::Id(prefix) => info.id.starts_with(prefix),
         BoxFilter::State(state) => info.state == *state,
+        BoxFilter::Health(status) => info.health.as_ref().is_some_and(|health| health.status == *status),
         BoxFilter::Image(image) => {
             info.image == *image || info.image_digest.trim_start_matches("sha256:").starts_with(image)
         }

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxlite_types::{
-    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, EventAction, ExitStatus, PauseCause, Phase,
-    ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StopOptions, UpdateOptions,
+    BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, EventAction, ExitStatus, PastProbe,
+    PauseCause, Phase, ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StopOptions,
+    UpdateOptions,
 };
 use boxlite_vm::shim::{DiskQuota, LOST_WRITES, UserKernel, read_pause, wait_until_gone};
 use jiff::Timestamp;
@@ -39,7 +40,12 @@ impl BoxLifecycle for Local {
             let record = self.find(&info.id).await?;
             let status = async { self.client(&record).status().await };
             let status = tokio::time::timeout(STATUS_TIMEOUT, status).await;
-            info.network_usage = status.ok().and_then(Result::ok).flatten().and_then(|status| status.network);
+            if let Some(status) = status.ok().and_then(Result::ok).flatten() {
+                info.network_usage = status.network;
+                if let Some(health) = &mut info.health {
+                    health.log = status.probes.into_iter().map(PastProbe::from).collect();
+                }
+            }
         }
         Ok(info)
     }
