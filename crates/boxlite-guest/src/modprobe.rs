@@ -50,7 +50,11 @@ pub(crate) fn provide() -> io::Result<()> {
         Err(_) => return Ok(()),
         Ok(()) => {}
     }
-    Ok(rustix::mount::mount_bind(MODULES, USUAL)?)
+    // Something of the image's that is not a directory is left alone: the helper does without.
+    match rustix::mount::mount_bind(MODULES, USUAL) {
+        Err(Errno::NOTDIR | Errno::NOENT | Errno::LOOP) => Ok(()),
+        bound => Ok(bound?),
+    }
 }
 
 /// The directory of the running kernel's modules.

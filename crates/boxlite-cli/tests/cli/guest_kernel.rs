@@ -87,6 +87,12 @@ fn modules_come_when_they_are_asked_for_and_no_box_has_a_copy() {
         let shown = home.run(&["diff", name]).ok();
         assert!(!shown.contains("modules"), "{shown}");
     }
+    // Before: the first request failed where the image has something else than a directory in the modules' place.
+    let odd = "busybox umount /usr/lib/modules && rmdir /usr/lib/modules && echo odd > /usr/lib/modules";
+    home.run(&["exec", "second", "bash", "-c", odd]).ok();
+    home.run(&["restart", "-t", "1", "second"]).ok();
+    let first = "exec 3<>/dev/net/tun; grep -c '^tun ' /proc/modules; cat /lib/modules";
+    assert_eq!(home.run(&["exec", "second", "bash", "-c", first]).ok(), "1\nodd\n");
 }
 
 #[test]

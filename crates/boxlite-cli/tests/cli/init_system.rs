@@ -38,6 +38,15 @@ fn an_init_system_is_process_1_and_halts_when_it_is_stopped() {
     assert_eq!(u64::from_str_radix(bounding, 16).unwrap() >> 22 & 1, 0, "it may restart the machine");
     assert_eq!(home.run(&["inspect", "system"]).json()[0]["exit_code"], 0);
 
+    // Before: the system's own /run hid what such a link leads to, and no name was resolved.
+    let link = "busybox umount /etc/resolv.conf && rm /etc/resolv.conf && ln -s ../run/resolve/stub.conf /etc/resolv.conf";
+    home.run(&["start", "system"]).ok();
+    home.run(&["exec", "system", "bash", "-c", link]).ok();
+    home.run(&["restart", "system"]).ok();
+    let resolver =
+        home.run(&["exec", "system", "bash", "-c", "cat /etc/resolv.conf; readlink /etc/resolv.conf"]).ok();
+    assert_eq!(resolver, "nameserver 10.0.2.3\n../run/resolve/stub.conf\n");
+
     let shown =
         home.run(&["run", "--rm", "--init-system=false", &image, "bash", "-c", "echo $$ $container"]).ok();
     assert_ne!(shown.split_whitespace().next(), Some("1"), "{shown}");

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use boxlite_proto::BootConfig;
@@ -63,6 +64,10 @@ fn mount_point(path: &Path) -> io::Result<PathBuf> {
             Ok(metadata) if metadata.is_symlink() => {
                 let directory = path.parent().unwrap_or(Path::new("/"));
                 path = directory.join(std::fs::read_link(&path)?);
+            }
+            // An image may link it to /dev/null, which every program would find to be this file.
+            Ok(metadata) if metadata.file_type().is_char_device() => {
+                return Err(io::Error::other(format!("the image links it to the device {}", path.display())));
             }
             Ok(_) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

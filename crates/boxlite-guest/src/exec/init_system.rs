@@ -8,10 +8,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use boxlite_proto::Op;
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::fs::CWD;
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::Pid;
 
 use crate::linux::{self, ForkSide};
@@ -97,6 +99,30 @@ fn await_program(init: Pid) -> io::Result<()> {
     Ok(())
 }
 
+/// The agent's files of `/etc` that links of the image put where a system has filesystems of its own, as unattached mounts.
+fn hidden_files() -> Vec<(PathBuf, OwnedFd)> {
+    let hidden = |path| {
+        let path = fs::canonicalize(path).ok()?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let is_hidden = path.starts_with("/run") || path.starts_with("/tmp");
+        let mount = is_hidden.then(|| rustix::mount::open_tree(CWD, &path, flags))?.ok()?;
+        Some((path, mount))
+    };
+    ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"].into_iter().filter_map(hidden).collect()
+}
+
+/// Provides one of them at its path again, unless something of the user's is there.
+fn provide_again(path: &Path, mount: &OwnedFd) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    File::create_new(path)?;
+    Ok(rustix::mount::move_mount(mount.as_fd(), "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
 fn found_system(terminal: Option<&OwnedFd>) -> io::Result<()> {
     // While a mount is still one for the kernel's requests, too: systemd looks into the modules by itself.
     if fs::exists(HELPER)?
@@ -109,11 +135,21 @@ fn found_system(terminal: Option<&OwnedFd>) -> io::Result<()> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None)?;
     let root = fs::metadata("/")?.dev();
+    let hidden = hidden_files();
     for (path, options) in [("/run", c"mode=755"), ("/tmp", c"mode=1777")] {
-        fs::create_dir_all(path)?;
+        match fs::create_dir_all(path) {
+            // An image that lacks it does without under --read-only.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => continue,
+            made => made?,
+        }
         // What the user has mounted there stays.
         if fs::metadata(path)?.dev() == root {
             rustix::mount::mount("tmpfs", path, "tmpfs", plain, Some(options))?;
+        }
+    }
+    for (path, mount) in hidden {
+        if let Err(error) = provide_again(&path, &mount) {
+            linux::kernel_log(&format!("providing {} again failed: {error}", path.display()));
         }
     }
     if let Some(terminal) = terminal {

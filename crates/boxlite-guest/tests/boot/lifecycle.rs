@@ -112,6 +112,24 @@ fn the_tree_is_complete_whatever_the_image_lacks() {
     assert_eq!(debugfs.stdout, b"1.2.3.4 the-image\n");
 }
 
+/// Before: the file was mounted over `/dev/null`, and no command without input started any more.
+#[test]
+fn a_device_that_an_image_links_a_file_to_stays_a_device() {
+    if !able() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("root.ext4");
+    machine::root_image(&image, 64, |root| {
+        let _ = std::fs::remove_file(root.join("etc/hosts"));
+        symlink("/dev/null", root.join("etc/hosts")).unwrap();
+    });
+    let machine = Machine::boot(&image, machine::config(), &[]);
+    let FromGuest::Ready { warnings, .. } = &machine.ready else { panic!("{:?}", machine.ready) };
+    assert!(warnings.iter().any(|warning| warning.contains("/dev/null")), "{warnings:?}");
+    assert_eq!(machine.sh("test -c /dev/null && cat /dev/null && hostname"), "testbox");
+}
+
 #[test]
 fn the_root_grows_to_its_disk() {
     if !able() {
