@@ -15,9 +15,9 @@ pub struct HomeEvent {
     pub subject: EventSubject,
     /// What.
     pub action: EventAction,
-    /// The box's id or the image's digest; empty for the home.
+    /// The box's or the volume's id, or the image's digest; empty for the home.
     pub id: String,
-    /// The box's name, or the image's reference; `None` where it is not known any more.
+    /// The box's or the volume's name, or the image's reference; `None` where it is not known any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What else there is to say, such as `exit_code`, `reason` or `reclaimed`.
@@ -33,6 +33,8 @@ pub enum EventSubject {
     Box,
     /// An image.
     Image,
+    /// A named volume.
+    Volume,
     /// The home as a whole.
     Home,
 }
@@ -41,7 +43,7 @@ pub enum EventSubject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventAction {
-    /// A box was created or cloned.
+    /// A box was created or cloned; a named volume was made, by its user or with a box.
     Create,
     /// A box was started by its user.
     Start,
@@ -67,7 +69,7 @@ pub enum EventAction {
     Restore,
     /// A snapshot of a box was removed.
     RemoveSnapshot,
-    /// A box or an image was removed.
+    /// A box, an image or a named volume was removed.
     Remove,
     /// An image was fetched.
     Pull,
@@ -114,6 +116,11 @@ impl HomeEvent {
     /// One about the image of that digest, now.
     pub fn of_image(action: EventAction, digest: &str, reference: Option<&str>) -> Self {
         Self::now(EventSubject::Image, action, digest, reference)
+    }
+
+    /// One about the named volume `name`, now.
+    pub fn of_volume(action: EventAction, id: &str, name: &str) -> Self {
+        Self::now(EventSubject::Volume, action, id, Some(name))
     }
 
     /// One about the home, now.

@@ -1,5 +1,7 @@
 //! What is asked about images besides pulling them, and what is answered.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
@@ -42,6 +44,15 @@ pub enum ArchiveFormat {
     DockerArchive,
     /// An OCI layout alone.
     OciArchive,
+}
+
+/// What a logout has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logout {
+    /// Whether there were credentials of ours.
+    pub was_logged_in: bool,
+    /// A file of another program's, such as Podman's `auth.json`, that still has some for the registry.
+    pub still_in: Option<PathBuf>,
 }
 
 /// What a registry is told to let someone in.

@@ -71,7 +71,7 @@ pub use host::{
     SpaceFloors, SpaceInfo,
 };
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
-pub use image_requests::{ArchiveFormat, HistoryEntry, Login, PushOptions};
+pub use image_requests::{ArchiveFormat, HistoryEntry, Login, Logout, PushOptions};
 pub use init_system::runs_init_system;
 pub use named_volume::{
     VolumeDescription, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,

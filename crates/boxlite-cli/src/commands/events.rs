@@ -62,8 +62,11 @@ fn condition(text: &str) -> Result<EventCondition, String> {
         ("event", action) => Ok(EventCondition::Action(action.to_owned())),
         ("type", "box" | "container") => Ok(EventCondition::Subject(EventSubject::Box)),
         ("type", "image") => Ok(EventCondition::Subject(EventSubject::Image)),
+        ("type", "volume") => Ok(EventCondition::Subject(EventSubject::Volume)),
         ("type", "home") => Ok(EventCondition::Subject(EventSubject::Home)),
-        ("type", other) => Err(format!("`{other}` is not a type of events; there are box, image and home")),
+        ("type", other) => {
+            Err(format!("`{other}` is not a type of events; there are box, image, volume and home"))
+        }
         _ => Err(format!("`{key}` is not a filter; there are box, event and type")),
     }
 }
@@ -127,7 +130,7 @@ mod tests {
         assert!(wanted(&[]) && wanted(&["box=web"]) && wanted(&["container=abc"]) && wanted(&["type=box"]));
         assert!(wanted(&["event=start", "event=die", "box=web"]));
         assert!(!wanted(&["event=start", "box=web"]) && !wanted(&["box=other"]) && !wanted(&["type=image"]));
-        for bad in ["web", "box=", "type=volume", "colour=red"] {
+        for bad in ["web", "box=", "type=network", "colour=red"] {
             assert!(condition(bad).is_err(), "{bad}");
         }
     }

@@ -61,9 +61,15 @@ pub(super) async fn login(runtime: &Runtime, args: LoginArgs) -> Result<Exit, Co
 
 pub(super) async fn logout(runtime: &Runtime, args: LogoutArgs) -> Result<Exit, CommandFailure> {
     let registry = args.registry.unwrap_or_else(|| HUB.to_owned());
-    let was = runtime.logout(&registry).await.map_err(|error| CommandFailure::of(&error, Topic::Push))?;
-    let state = if was { "logged out of" } else { "not logged in to" };
-    print_line(&format!("{state} {registry}")).map(|()| Exit::OK)
+    let out = runtime.logout(&registry).await.map_err(|error| CommandFailure::of(&error, Topic::Push))?;
+    let state = if out.was_logged_in { "logged out of" } else { "not logged in to" };
+    let others = out.still_in.map(|file| {
+        format!(
+            "; {} has credentials for it, which are used as well: `podman logout {registry}`",
+            file.display()
+        )
+    });
+    print_line(&format!("{state} {registry}{}", others.unwrap_or_default())).map(|()| Exit::OK)
 }
 
 /// Returns the user's name and password.

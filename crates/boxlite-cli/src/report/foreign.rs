@@ -26,6 +26,8 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "healthcheck" => {
             "`boxlite run --health-cmd` has a box checked; `boxlite ls` and `boxlite inspect` show the result"
         }
+        "trust" => "images are verified by digest: name one as NAME@sha256:…",
+        "plugin" => "boxlite has no plugins: volumes and networks are its own",
         "help" => "`boxlite --help` and `boxlite COMMAND --help` print help",
         _ => return None,
     })

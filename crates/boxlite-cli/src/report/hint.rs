@@ -73,10 +73,10 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
         (ErrorKind::Unsupported, _) => {
             "`boxlite info` says what this host has and lacks; scripts/setup in boxlite's source installs what is missing"
         }
-        (ErrorKind::Unavailable, Topic::Push) => {
+        (ErrorKind::Unavailable, Topic::Push | Topic::Image) => {
             "check the registry's name and the network; --insecure allows plain HTTP and untrusted certificates"
         }
-        (ErrorKind::Unavailable, Topic::NewBox | Topic::Image) => {
+        (ErrorKind::Unavailable, Topic::NewBox) => {
             "check the registry's name and the network; --insecure allows plain HTTP and untrusted certificates, --pull never uses only what is here"
         }
         (ErrorKind::Denied, _) => {

@@ -37,6 +37,9 @@ fn a_hint_is_about_what_the_error_is_about() {
         assert!(hinted(Error::new(kind, "x"), Topic::Image));
         assert!(hinted(Error::new(kind, "x"), Topic::NewBox));
     }
+    // Before: `pull` was told of an option that it does not have.
+    let unreached = |topic| CommandFailure::of(&Error::new(ErrorKind::Unavailable, "x"), topic).text();
+    assert!(unreached(Topic::NewBox).contains("--pull") && !unreached(Topic::Image).contains("--pull"));
 }
 
 /// Kinds are coarse: these had hints about owners of paths, the host's abilities, lists of boxes and pulls.

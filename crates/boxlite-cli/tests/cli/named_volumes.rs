@@ -83,6 +83,19 @@ fn what_a_box_writes_is_there_for_the_next_until_the_volume_is_removed() {
     home.run(&["volume", "rm", "data"]).refused("there is no volume 'data'");
     assert_eq!(home.run(&["volume", "rm", "-f", "data"]).ok(), "");
     assert_eq!(std::fs::read_dir(home.path().join("volumes")).unwrap().count(), 0);
+    let events = [
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--filter",
+        "type=volume",
+        "--format",
+        "{{.action}} {{.name}}",
+    ];
+    let told = home.run(&events).ok();
+    assert!(told.starts_with("create ") && told.ends_with("remove conf\nremove data\n"), "{told}");
 }
 
 /// Mutations tried: a shared lock for writers, by which the second box boots and QEMU's own lock ends it without a name; the

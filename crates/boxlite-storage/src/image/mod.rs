@@ -21,7 +21,7 @@ use boxlite_home::admission::Collector;
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
 use boxlite_home::{Home, blocking};
-use boxlite_types::{Digest, Error, Image, Layer, Login, Removal, Result};
+use boxlite_types::{Digest, Error, Image, Layer, Login, Logout, Removal, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::image_chain;
@@ -83,8 +83,8 @@ impl Images {
         self.registries.login(login).await
     }
 
-    /// Forgets the credentials for a registry; says whether there were any.
-    pub async fn logout(&self, registry: &str) -> Result<bool> {
+    /// Forgets the credentials for a registry, and leaves those that other programs keep.
+    pub async fn logout(&self, registry: &str) -> Result<Logout> {
         self.registries.logout(registry).await
     }
 

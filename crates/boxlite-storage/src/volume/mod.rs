@@ -36,9 +36,10 @@ use boxlite_ext4::{BuildError, BuildOptions, BuildProgress, LayerSource};
 use boxlite_home::admission::{Collector, SpaceGuard};
 use boxlite_home::durable::{self, Lock, Staged, StagedDir, fault};
 use boxlite_home::settings::{Bytes, Settings};
-use boxlite_home::{Home, VolumePaths};
+use boxlite_home::{EventLog, Home, VolumePaths};
 use boxlite_types::{
-    Doing, Error, ErrorCause, ErrorKind, Result, VolumeDescription, VolumeOptions, is_volume_name,
+    Doing, Error, ErrorCause, ErrorKind, EventAction, HomeEvent, Result, VolumeDescription, VolumeOptions,
+    is_volume_name,
 };
 use jiff::Timestamp;
 use rustix::fs::OFlags;
@@ -133,6 +134,7 @@ pub fn create(
         ErrorKind::Conflict => taken(&volume.name, &paths),
         _ => error,
     })?;
+    EventLog::of(home).note(&HomeEvent::of_volume(EventAction::Create, &volume.id, &volume.name));
     Ok(volume)
 }
 

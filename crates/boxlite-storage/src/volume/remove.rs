@@ -1,8 +1,8 @@
 //! Removing volumes.
 
-use boxlite_home::Home;
 use boxlite_home::durable::{self, Lock, fault};
-use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, Result, VolumeDescription};
+use boxlite_home::{EventLog, Home};
+use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, EventAction, HomeEvent, Result, VolumeDescription};
 
 use super::attach::open;
 use super::{References, VolumeUser, check_name, open_directory, read};
@@ -62,6 +62,7 @@ fn discard(home: &Home, store: &Store, volume: &VolumeDescription) -> Result<u64
     let paths = home.of_volume(&volume.name);
     let allocated = durable::allocated_of(&paths.disk()).unwrap_or(0);
     durable::discard_dir(paths.root(), &home.tmp())?;
+    EventLog::of(home).note(&HomeEvent::of_volume(EventAction::Remove, &volume.id, &volume.name));
     // One that stays, on a full disk say, names nothing any more.
     if let Err(error) = store.drop_intent(IntentKind::Volume, &volume.id) {
         tracing::debug!(error = %error.chain(), "the intent for a volume that is gone stays");

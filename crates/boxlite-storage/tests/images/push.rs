@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use boxlite_storage::image::Images;
 use boxlite_testkit::registry::Registry;
-use boxlite_types::{Digest, ErrorKind, Image, Login, PushOptions};
+use boxlite_types::{Digest, ErrorKind, Image, Login, Logout, PushOptions};
 
 use crate::fixture::*;
 
@@ -67,8 +68,17 @@ async fn credentials_are_checked_before_they_are_kept_and_then_used() {
     let sent =
         images.push(&image.digest.to_string(), Some(&target), &PushOptions::default(), Arc::new(())).await;
     assert_eq!(sent.unwrap().digest, image.digest);
-    assert!(images.logout(&registry.address).await.unwrap());
-    assert!(!images.logout(&registry.address).await.unwrap());
+    let out = async |images: &Images| {
+        let Logout { was_logged_in, still_in } = images.logout(&registry.address).await.unwrap();
+        (was_logged_in, still_in)
+    };
+    assert_eq!(out(&images).await, (true, None));
+    // Before: nobody was told that Podman's file has some too, with which every pull goes on.
+    let podman = scratch.path("auth.json");
+    std::fs::write(&podman, format!("{{\"auths\": {{\"{}\": {{\"auth\": \"YTpi\"}}}}}}", registry.address))
+        .unwrap();
+    let both = images.clone().with_further_registry_configs(vec![scratch.path("none.json"), podman.clone()]);
+    assert_eq!(out(&both).await, (false, Some(podman)));
 }
 
 #[tokio::test]

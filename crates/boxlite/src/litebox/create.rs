@@ -55,8 +55,10 @@ pub(crate) fn check(options: &BoxOptions, config: &ImageConfig, base: u64) -> Re
         && wanted < base
     {
         return Err(Error::invalid(format!(
-            "a disk of {wanted} bytes is smaller than its disk image, whose virtual size is {base} bytes; ask for \
-             at least that, or lower the setting disk_size"
+            "a disk of {} is smaller than its disk image, whose virtual size is {}; ask for \
+             at least that, or lower the setting disk_size",
+            Bytes(wanted),
+            Bytes(base)
         )));
     }
     if let Some(wanted) = options.disk_quota {

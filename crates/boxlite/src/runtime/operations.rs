@@ -14,9 +14,9 @@ use boxlite_types::{
     Activity, Adoption, ArchiveFormat, AttachedExecution, BoxInfo, BoxOptions, CloneOptions, CommitOptions,
     Consumption, CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExecutionState, ExitStatus,
     FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry, HoldTerms, HostInfo, Image, ListOptions,
-    LogLine, LogOptions, Login, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions,
-    RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions, UpdateOptions, Usage,
-    VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
+    LogLine, LogOptions, Login, Logout, ProgressSink, PullOptions, Purge, PushOptions, Removal,
+    RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions,
+    UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -234,11 +234,11 @@ home_operations! {
         /// `Unsupported` on a remote runtime.
         async fn login(&self, login: Login) -> Result<PathBuf>;
 
-        /// Forgets the credentials for a registry; says whether there were any.
+        /// Forgets the credentials for a registry, and leaves those that other programs keep.
         ///
         /// # Errors
         /// `Unsupported` on a remote runtime.
-        async fn logout(&self, registry: &str) -> Result<bool>;
+        async fn logout(&self, registry: &str) -> Result<Logout>;
     }
 }
 

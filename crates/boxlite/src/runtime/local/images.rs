@@ -9,7 +9,7 @@ use boxlite_storage::image::{CommitPlan, ImageArchive};
 use boxlite_storage::reference::Reference;
 use boxlite_types::{
     ArchiveFormat, BoxOptions, CommitOptions, Doing, ErrorKind, EventAction, HistoryEntry, HomeEvent, Image,
-    Login, ProgressSink, PullOptions, PullPolicy, PushOptions, Removal, Result,
+    Login, Logout, ProgressSink, PullOptions, PullPolicy, PushOptions, Removal, Result,
 };
 
 use super::{Local, streams};
@@ -102,7 +102,7 @@ impl ArchiveOperations for Local {
         self.images.login(&login).await
     }
 
-    async fn logout(&self, registry: &str) -> Result<bool> {
+    async fn logout(&self, registry: &str) -> Result<Logout> {
         self.images.logout(registry).await
     }
 }

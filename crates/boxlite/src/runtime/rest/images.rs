@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use boxlite_types::wire::{ImageQuery, PullRequest, PushRequest, SaveRequest, TagRequest};
 use boxlite_types::{
-    ArchiveFormat, CommitOptions, Doing, Error, FileChange, HistoryEntry, Image, Login, ProgressSink,
+    ArchiveFormat, CommitOptions, Doing, Error, FileChange, HistoryEntry, Image, Login, Logout, ProgressSink,
     PullOptions, PushOptions, Removal, Result,
 };
 use reqwest::Method;
@@ -98,7 +98,7 @@ impl ArchiveOperations for Remote {
         Err(Error::unsupported("credentials are kept on the host that uses them; run `boxlite login` there"))
     }
 
-    async fn logout(&self, _: &str) -> Result<bool> {
+    async fn logout(&self, _: &str) -> Result<Logout> {
         Err(Error::unsupported("credentials are kept on the host that uses them; run `boxlite logout` there"))
     }
 }

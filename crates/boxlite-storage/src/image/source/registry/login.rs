@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use boxlite_home::{blocking, durable};
-use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, Login, Result};
+use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, Login, Logout, Result};
 use reqwest::Method;
 use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
@@ -56,9 +56,23 @@ impl RegistryAccess {
         Ok(kept)
     }
 
-    /// Forgets the credentials for a registry; says whether there were any.
-    pub(crate) async fn logout(&self, registry: &str) -> Result<bool> {
+    /// Forgets the credentials for a registry, and leaves those that other programs keep.
+    pub(crate) async fn logout(&self, registry: &str) -> Result<Logout> {
         let host = checked_host(registry)?;
+        let was_logged_in = self.forget(host.clone()).await?;
+        let mut still_in = None;
+        for file in self.further.iter() {
+            // A file that cannot be read is the next pull's trouble.
+            let found = credentials::find_in(file, &host, "").await;
+            if still_in.is_none() && found.is_ok_and(|found| found != Credentials::Anonymous) {
+                still_in = Some(file.clone());
+            }
+        }
+        Ok(Logout { was_logged_in, still_in })
+    }
+
+    /// Says whether there was anything to forget.
+    async fn forget(&self, host: String) -> Result<bool> {
         let path = self.file()?;
         blocking(move || {
             if !path.exists() {
