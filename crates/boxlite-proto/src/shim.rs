@@ -58,6 +58,9 @@ pub enum ShimRequest {
         /// Allocated bytes of its overlay; `None` takes the quota away.
         bytes: Option<u64>,
     },
+    /// Open the overlay that lies at the box's path by now, so that `SwitchDisk` has only to go over to it: the guest stands
+    /// still meanwhile. Answered by `Done`. For a shim that has the ability [`crate::PREPARED_SWITCH`].
+    PrepareDisk,
     /// Go on with the overlay that lies at the box's path by now, and that stands on the one in use. Answered by `Done`.
     SwitchDisk,
     /// Pause the guest for its user, or let it go on as far as the user is concerned. Answered by `Done`.

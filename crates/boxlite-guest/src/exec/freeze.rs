@@ -18,12 +18,16 @@ use crate::linux;
 /// The longest time for which a host may hold a filesystem still.
 const MAX_FREEZE: Duration = Duration::from_secs(30);
 
+/// How often the filesystem is written out before it is frozen: a box that writes all the time is never done.
+const MAX_PASSES: u32 = 4;
+/// A pass that takes less has left little to write.
+const QUICK_PASS: Duration = Duration::from_millis(10);
+
 /// Freezes the root filesystem, says so by one byte on standard output, and thaws it when standard input ends or the time
 /// is over.
 pub(super) fn hold(id: u32, timeout_ms: u64) -> Result<OpEvent, OpError> {
     let root = File::open("/").map_err(|e| OpError::std_io("opening the box's disk", &e))?;
-    // Most of what is to be written is written before anybody has to wait for it.
-    rustix::fs::syncfs(&root).map_err(|e| OpError::io("writing out the box's disk", &e))?;
+    write_out(&root)?;
     let began = Instant::now();
     linux::freeze(root.as_fd()).map_err(|e| OpError::std_io("freezing the box's disk", &e))?;
     let told = io::stdout().write_all(b"f").and_then(|()| io::stdout().flush());
@@ -31,6 +35,18 @@ pub(super) fn hold(id: u32, timeout_ms: u64) -> Result<OpEvent, OpError> {
     let thawed = linux::thaw(root.as_fd());
     let frozen_us = began.elapsed().as_micros() as u64;
     Ok(OpEvent::Thawed { id, frozen_us, expired: !ended || thawed.is_err() })
+}
+
+/// Writes out what is to be written before anybody has to wait for it, and again what has come meanwhile.
+fn write_out(root: &File) -> Result<(), OpError> {
+    for _ in 0..MAX_PASSES {
+        let began = Instant::now();
+        rustix::fs::syncfs(root).map_err(|e| OpError::io("writing out the box's disk", &e))?;
+        if began.elapsed() < QUICK_PASS {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Thaws the root filesystem if it is frozen. Writes nothing, and opens a directory that is always in memory.

@@ -89,6 +89,7 @@ fn the_text_of_messages_is_pinned() {
         r#"{"attach":{"id":1,"from":5,"stdin":false,"tty":null}}"#,
     );
     pinned(&ShimRequest::SwitchDisk, r#""switch_disk""#);
+    pinned(&ShimRequest::PrepareDisk, r#""prepare_disk""#);
     pinned(&ToGuest::Op(Op::Freeze { id: 1, timeout_ms: 5 }), r#"{"op":{"freeze":{"id":1,"timeout_ms":5}}}"#);
     pinned(
         &OpEvent::Thawed { id: 1, frozen_us: 7, expired: false },

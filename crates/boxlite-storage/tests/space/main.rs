@@ -9,3 +9,4 @@ mod model;
 mod place;
 mod pressure;
 mod race;
+mod snapshot_model;

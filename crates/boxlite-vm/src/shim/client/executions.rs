@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boxlite_proto::{
-    EXECUTIONS, ExecSpec, ExecutionState, Frame, GivenInput, HoldTerms, PROTOCOL_VERSION, ShimReply,
-    ShimRequest, WinSize,
+    EXECUTIONS, ExecSpec, ExecutionState, Frame, GivenInput, HoldTerms, ShimReply, ShimRequest, WinSize,
 };
 use boxlite_types::{
     AttachedExecution, Error, Execution, ExecutionControl, ExecutionSeat, ExitStatus, Result, SeatOptions,
@@ -17,8 +16,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 
 use super::session::{Control, Session, ShimConnection, StreamEnd};
-use super::{CHANNEL, ShimClient, not_running, socket, unexpected};
-use crate::shim::sink::FrameSink;
+use super::{CHANNEL, ShimClient, not_running, unexpected};
 
 /// How long the shim may take to confirm that a seat is free.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,23 +129,15 @@ impl ShimClient {
     async fn ask_able(&self, request: &ShimRequest) -> Result<(ShimConnection, ShimReply)> {
         let frame = Frame::control(request)
             .map_err(|error| Error::invalid("the request does not fit a frame").because(error))?;
-        let path = self.paths.socket();
-        let gone = || not_running(self.paths.root());
-        let mut connection = ShimConnection::new(socket::connect(&path).await?.ok_or_else(gone)?);
-        connection.send(&ShimRequest::Hello { version: PROTOCOL_VERSION })?;
-        match connection.reply().await? {
-            Some(ShimReply::Hello { abilities, .. }) if abilities.iter().any(|able| able == EXECUTIONS) => {}
-            Some(ShimReply::Hello { .. }) => {
-                return Err(Error::unsupported(
-                    "this box was started by an older boxlite, whose shim holds no executions; stop and start it",
-                ));
-            }
-            Some(other) => return Err(unexpected(&other)),
-            None => return Err(gone()),
+        let (mut connection, abilities) = self.greet().await?;
+        if !abilities.iter().any(|able| able == EXECUTIONS) {
+            return Err(Error::unsupported(
+                "this box was started by an older boxlite, whose shim holds no executions; stop and start it",
+            ));
         }
         connection.sink.send(frame);
         match connection.answer().await? {
-            None | Some(ShimReply::Stopped { .. }) => Err(gone()),
+            None | Some(ShimReply::Stopped { .. }) => Err(not_running(self.paths.root())),
             Some(reply) => Ok((connection, reply)),
         }
     }
@@ -207,12 +197,5 @@ impl ExecutionControl for HeldSeat {
             StreamEnd::Copied(_) => Err(Error::bug("a process ended like a copy")),
             StreamEnd::Failed(error) => Err(error),
         }
-    }
-}
-
-impl ShimConnection {
-    fn send(&self, request: &ShimRequest) -> Result<()> {
-        let sent = FrameSink::control(&self.sink, request);
-        sent.map_err(|error| Error::bug("a request does not serialise").because(error))
     }
 }

@@ -20,7 +20,7 @@ use boxlite_proto::{
     ProcessExit, ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
-pub use freeze::{FrozenGuest, Thaw};
+pub use freeze::{DiskSwitch, FrozenGuest, Thaw};
 use rustix::process::Signal;
 use session::{Session, ShimConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -123,16 +123,6 @@ impl ShimClient {
     /// `Conflict` when the box does not run, comes up or stops.
     pub async fn set_paused(&self, paused: bool) -> Result<()> {
         self.done(&ShimRequest::SetPaused { paused }).await
-    }
-
-    /// Has QEMU go on with the overlay that lies at the box's path by now. The caller holds the box's guard, and has put that
-    /// overlay above the one in use.
-    ///
-    /// # Errors
-    /// `Conflict` when the box does not run, comes up or stops; `InvalidInput` when the overlay is in use already; `Io` when
-    /// QEMU refuses it.
-    pub async fn switch_disk(&self) -> Result<()> {
-        self.done(&ShimRequest::SwitchDisk).await
     }
 
     /// Stops the box and waits until shim and QEMU are gone; a box that does not run is left alone.
@@ -316,6 +306,19 @@ impl ShimClient {
 
     async fn connect(&self, request: &ShimRequest) -> Result<ShimConnection> {
         self.try_connect(request).await?.ok_or_else(|| not_running(self.paths.root()))
+    }
+
+    /// Connects, and returns what the shim is able to do.
+    async fn greet(&self) -> Result<(ShimConnection, Vec<String>)> {
+        let gone = || not_running(self.paths.root());
+        let stream = socket::connect(&self.paths.socket()).await?.ok_or_else(gone)?;
+        let mut connection = ShimConnection::new(stream);
+        connection.send(&ShimRequest::Hello { version: PROTOCOL_VERSION })?;
+        match connection.reply().await? {
+            Some(ShimReply::Hello { abilities, .. }) => Ok((connection, abilities)),
+            Some(other) => Err(unexpected(&other)),
+            None => Err(gone()),
+        }
     }
 
     /// Connects and asks without waiting for anything; `None` when nobody listens.

@@ -38,6 +38,12 @@ impl ShimConnection {
         Self { sink, frames: FrameReader::new(read) }
     }
 
+    /// Sends a request, which always fits a frame.
+    pub(super) fn send(&self, request: &ShimRequest) -> Result<()> {
+        let sent = FrameSink::control(&self.sink, request);
+        sent.map_err(|error| Error::bug("a request does not serialise").because(error))
+    }
+
     /// The next frame; `None` when the shim has closed the connection.
     pub(super) async fn frame(&mut self) -> Result<Option<Frame>> {
         self.frames.next().await.map_err(connection_lost)

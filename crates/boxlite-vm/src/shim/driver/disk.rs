@@ -22,18 +22,43 @@ use crate::shim::vmm::qmp::{Qmp, QmpError};
 #[derive(Debug)]
 pub(super) struct ActiveDisk {
     top: TopNode,
-    /// A switch that is under way, and who asked for it.
-    switching: Option<(ClientId, oneshot::Receiver<SwitchOutcome>)>,
+    /// The overlay that QEMU has open, and does not write to yet.
+    prepared: Option<PreparedDisk>,
+    /// A step that is under way, and who asked for it.
+    changing: Option<(ClientId, oneshot::Receiver<StepOutcome>)>,
 }
 
-/// What came of a switch.
-pub(super) type SwitchOutcome = Result<SwitchedDisk, (ShimError, String)>;
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskStep {
+    /// Have QEMU open the new overlay, which takes time.
+    Prepare,
+    /// Have QEMU go over to it, for which the guest stands still.
+    Switch,
+}
 
-/// A disk that QEMU has gone over to.
+/// What a step needs.
+pub(super) struct DiskTools {
+    pub(super) steward: Arc<StewardLink>,
+    pub(super) qmp: Arc<Qmp>,
+    /// Whether what the guest flushes reaches the host's disk.
+    pub(super) flushing: bool,
+}
+
+/// What came of a step; of a switch, the new overlay, to be measured.
+pub(super) type DiskOutcome = Result<Option<File>, (ShimError, String)>;
+
+/// What came of a step, and what QEMU has open after it.
 #[derive(Debug)]
-pub(super) struct SwitchedDisk {
-    /// The overlay, to be measured.
-    pub(super) overlay: File,
+struct StepOutcome {
+    step: DiskStep,
+    prepared: Result<PreparedDisk, (ShimError, String)>,
+}
+
+/// An overlay that QEMU has open.
+#[derive(Debug)]
+struct PreparedDisk {
+    overlay: File,
     top: TopNode,
 }
 
@@ -68,7 +93,11 @@ impl ActiveDisk {
     /// The overlay that QEMU was started with.
     pub(super) fn new(overlay: OverlayReader) -> Self {
         let OverlayReader { file, set } = overlay;
-        Self { top: TopNode { number: 0, set: set.into(), reader: Arc::new(file) }, switching: None }
+        Self {
+            top: TopNode { number: 0, set: set.into(), reader: Arc::new(file) },
+            prepared: None,
+            changing: None,
+        }
     }
 
     /// Which file the overlay is.
@@ -76,49 +105,77 @@ impl ActiveDisk {
         identity(&self.top.reader)
     }
 
-    /// Begins a switch to the overlay that the steward finds at the box's path; false when one is under way.
-    pub(super) fn begin(
-        &mut self,
-        client: ClientId,
-        steward: Arc<StewardLink>,
-        qmp: Arc<Qmp>,
-        flushing: bool,
-    ) -> bool {
-        if self.switching.is_some() {
+    /// Begins a step towards the overlay that the steward finds at the box's path; false when one is under way.
+    pub(super) fn begin(&mut self, client: ClientId, step: DiskStep, tools: DiskTools) -> bool {
+        if self.changing.is_some() {
             return false;
         }
         let (told, outcome) = oneshot::channel();
-        let from = self.top.clone();
+        let (from, prepared) = (self.top.clone(), self.prepared.take());
         tokio::spawn(async move {
-            let switched = switch(&from, steward, &qmp, flushing).await;
-            let succeeded = switched.is_ok();
-            let _ = told.send(switched);
-            if succeeded && let Err(error) = relinquish(&from, &qmp).await {
+            let prepared = match (step, prepared) {
+                // Its client has just had it opened, and still has the box's guard.
+                (DiskStep::Switch, Some(prepared)) => Ok(prepared),
+                (_, prepared) => prepare(&from, prepared, &tools).await,
+            };
+            let prepared = match (step, prepared) {
+                (DiskStep::Switch, Ok(prepared)) => switch(&from, prepared, &tools.qmp).await,
+                (_, prepared) => prepared,
+            };
+            let has_switched = step == DiskStep::Switch && prepared.is_ok();
+            let _ = told.send(StepOutcome { step, prepared });
+            if has_switched && let Err(error) = relinquish(&from, &tools.qmp).await {
                 tracing::warn!(%error, "QEMU keeps its right to write to a base");
             }
         });
-        self.switching = Some((client, outcome));
+        self.changing = Some((client, outcome));
         true
     }
 
-    /// Returns when a switch has ended, with who asked for it; never, while none is under way.
-    pub(super) async fn switched(&mut self) -> (ClientId, SwitchOutcome) {
-        let Some((client, outcome)) = &mut self.switching else { return std::future::pending().await };
+    /// Returns when a step has ended, with who asked for it; never, while none is under way.
+    pub(super) async fn changed(&mut self) -> (ClientId, DiskOutcome) {
+        let Some((client, outcome)) = &mut self.changing else { return std::future::pending().await };
         let outcome = outcome.await;
         let client = *client;
-        self.switching = None;
-        let outcome = outcome.unwrap_or_else(|_| Err((ShimError::Vm, "the switch was given up".into())));
-        if let Ok(switched) = &outcome {
-            self.top = switched.top.clone();
-        }
+        self.changing = None;
+        let Ok(StepOutcome { step, prepared }) = outcome else {
+            return (client, Err((ShimError::Vm, "the switch was given up".into())));
+        };
+        let outcome = prepared.map(|prepared| match step {
+            DiskStep::Prepare => {
+                self.prepared = Some(prepared);
+                None
+            }
+            DiskStep::Switch => {
+                self.top = prepared.top;
+                Some(prepared.overlay)
+            }
+        });
         (client, outcome)
     }
 }
 
-async fn switch(from: &TopNode, steward: Arc<StewardLink>, qmp: &Qmp, flushing: bool) -> SwitchOutcome {
-    let vm = |error: QmpError| (ShimError::Vm, error.to_string());
+fn vm(error: QmpError) -> (ShimError, String) {
+    (ShimError::Vm, error.to_string())
+}
+
+/// Has QEMU open the overlay that lies at the box's path. One that an earlier client had opened, and never switched to, stays
+/// open if it is the same.
+async fn prepare(
+    from: &TopNode,
+    earlier: Option<PreparedDisk>,
+    tools: &DiskTools,
+) -> Result<PreparedDisk, (ShimError, String)> {
+    let DiskTools { steward, qmp, flushing } = tools;
+    let steward = Arc::clone(steward);
     let opened = tokio::task::spawn_blocking(move || steward.open_overlay()).await;
     let opened = opened.unwrap_or_else(|error| Err(Error::bug("asking the steward panicked").because(error)));
+    if let Some(earlier) = earlier {
+        if opened.as_ref().is_ok_and(|[overlay, _]| identity(overlay) == identity(&earlier.overlay)) {
+            return Ok(earlier);
+        }
+        close(&earlier.top, qmp).await;
+    }
     let [overlay, reader] = opened.map_err(|error| (ShimError::Vm, error.chain().to_string()))?;
     if identity(&overlay) == identity(&from.reader) {
         return Err((ShimError::Invalid, "the box's disk is the one that it uses already".into()));
@@ -136,19 +193,37 @@ async fn switch(from: &TopNode, steward: Arc<StewardLink>, qmp: &Qmp, flushing: 
             node["cache"] = json!({ "no-flush": true });
         }
     }
-    let change = json!({ "node": from.format_node(), "overlay": top.format_node() });
-    for (command, arguments) in
-        [("blockdev-add", file), ("blockdev-add", format), ("blockdev-snapshot", change)]
-    {
-        if let Err(error) = qmp.execute(command, arguments).await {
-            for node in [top.format_node(), top.file_node()] {
-                let _ = qmp.execute("blockdev-del", json!({ "node-name": node })).await;
-            }
-            let _ = qmp.execute("remove-fd", json!({ "fdset-id": set })).await;
+    for node in [file, format] {
+        if let Err(error) = qmp.execute("blockdev-add", node).await {
+            close(&top, qmp).await;
             return Err(vm(error));
         }
     }
-    Ok(SwitchedDisk { overlay, top })
+    Ok(PreparedDisk { overlay, top })
+}
+
+/// Puts the prepared overlay above the disk in use.
+async fn switch(
+    from: &TopNode,
+    prepared: PreparedDisk,
+    qmp: &Qmp,
+) -> Result<PreparedDisk, (ShimError, String)> {
+    let change = json!({ "node": from.format_node(), "overlay": prepared.top.format_node() });
+    match qmp.execute("blockdev-snapshot", change).await {
+        Ok(_) => Ok(prepared),
+        Err(error) => {
+            close(&prepared.top, qmp).await;
+            Err(vm(error))
+        }
+    }
+}
+
+/// Has QEMU forget an overlay that it does not use, as far as it had opened it.
+async fn close(unused: &TopNode, qmp: &Qmp) {
+    for node in [unused.format_node(), unused.file_node()] {
+        let _ = qmp.execute("blockdev-del", json!({ "node-name": node })).await;
+    }
+    let _ = qmp.execute("remove-fd", json!({ "fdset-id": unused.set })).await;
 }
 
 /// Has QEMU open the base for reading alone, and forget the descriptor with which it could write to it.

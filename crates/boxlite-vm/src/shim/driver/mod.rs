@@ -27,7 +27,7 @@ use std::time::Duration;
 use boxlite_proto::{Frame, ProtoError, ShimReply};
 use boxlite_types::Result;
 use clock::ClockWatch;
-use disk::{ActiveDisk, SwitchOutcome};
+use disk::{ActiveDisk, DiskOutcome};
 use executions::HeldExecutions;
 use health::HealthWatch;
 use idle::{BoxUse, IdleWatch};
@@ -247,7 +247,7 @@ impl Driver {
                     Some(event) => self.qmp_event(event),
                     None => qmp_open = false,
                 },
-                (client, outcome) = self.disk.switched() => self.disk_switched(client, outcome),
+                (client, outcome) = self.disk.changed() => self.disk_changed(client, outcome),
                 () = self.keeping.done() => self.vcpus.release(),
                 _ = space.tick() => self.look_at_space(),
                 () = sleep_until(deadline) => self.deadline_passed(),
@@ -303,12 +303,14 @@ impl Driver {
         }
     }
 
-    /// A switch to another overlay has ended.
-    fn disk_switched(&mut self, client: ClientId, outcome: SwitchOutcome) {
+    /// A step of a switch to another overlay has ended.
+    fn disk_changed(&mut self, client: ClientId, outcome: DiskOutcome) {
         let reply = match outcome {
             Ok(switched) => {
-                tracing::info!("the box goes on with a new overlay");
-                self.watch.follow(switched.overlay);
+                if let Some(overlay) = switched {
+                    tracing::info!("the box goes on with a new overlay");
+                    self.watch.follow(overlay);
+                }
                 ShimReply::Done
             }
             Err((kind, message)) => ShimReply::Error { kind, message },

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use boxlite_proto::{
-    EXECUTIONS, Frame, MAIN_CHANNEL, MainState, Op, PROTOCOL_VERSION, ProtoError, ShimError, ShimReply,
-    ShimRequest, ShimStatus, ToGuest,
+    EXECUTIONS, Frame, MAIN_CHANNEL, MainState, Op, PREPARED_SWITCH, PROTOCOL_VERSION, ProtoError, ShimError,
+    ShimReply, ShimRequest, ShimStatus, ToGuest,
 };
 
 use super::health::HealthWatch;
+use super::disk::{DiskStep, DiskTools};
 use super::main_process::ClientId;
 use super::ops::Refused;
 use super::{Driver, DriverPhase};
@@ -55,17 +56,13 @@ impl Driver {
             ShimRequest::Kill { .. } if self.spec.main.is_none() => {
                 self.refuse(id, ShimError::Invalid, "this box has no main process to signal");
             }
-            ShimRequest::SwitchDisk | ShimRequest::SetPaused { .. }
+            ShimRequest::PrepareDisk | ShimRequest::SwitchDisk | ShimRequest::SetPaused { .. }
                 if !matches!(self.phase, DriverPhase::Running) =>
             {
                 self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
             }
-            ShimRequest::SwitchDisk => {
-                let (steward, qmp) = (Arc::clone(&self.steward), Arc::clone(&self.qmp));
-                if !self.disk.begin(id, steward, qmp, !self.spec.discard) {
-                    self.refuse(id, ShimError::Invalid, "the box's disk is being switched already");
-                }
-            }
+            ShimRequest::PrepareDisk => self.change_disk(id, DiskStep::Prepare),
+            ShimRequest::SwitchDisk => self.change_disk(id, DiskStep::Switch),
             ShimRequest::SetPaused { paused } => {
                 self.vcpus.set_paused_by_user(paused);
                 self.show_pause();
@@ -102,8 +99,19 @@ impl Driver {
         }
     }
 
+    fn change_disk(&mut self, id: ClientId, step: DiskStep) {
+        let tools = DiskTools {
+            steward: Arc::clone(&self.steward),
+            qmp: Arc::clone(&self.qmp),
+            flushing: !self.spec.discard,
+        };
+        if !self.disk.begin(id, step, tools) {
+            self.refuse(id, ShimError::Invalid, "the box's disk is being switched already");
+        }
+    }
+
     fn hello(&mut self, id: ClientId, version: u32) {
-        let abilities = vec![EXECUTIONS.to_owned()];
+        let abilities = [EXECUTIONS, PREPARED_SWITCH].map(str::to_owned).to_vec();
         self.reply(id, &ShimReply::Hello { version: PROTOCOL_VERSION, abilities });
         if version == PROTOCOL_VERSION {
             if let Some(client) = self.clients.get_mut(&id) {

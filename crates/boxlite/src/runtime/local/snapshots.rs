@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use boxlite_home::durable::fault;
 use boxlite_types::{
-    BoxInfo, Error, ErrorKind, EventAction, RestoreOptions, Result, Snapshot, SnapshotOptions, StopOptions,
+    BoxInfo, Doing, Error, ErrorKind, EventAction, RestoreOptions, Result, Snapshot, SnapshotOptions,
+    StopOptions,
 };
 
 use super::Local;
@@ -94,7 +96,7 @@ impl Local {
     ///
     /// The new overlay is durable under the box's name before the guest is asked for anything: see
     /// [`litebox::snapshot`].
-    async fn switch_disk(&self, guard: BoxGuard) -> Result<(BoxGuard, PathBuf, Duration)> {
+    pub(super) async fn switch_disk(&self, guard: BoxGuard) -> Result<(BoxGuard, PathBuf, Duration)> {
         let client = self.client(&guard.record);
         let name = guard.record.name.clone();
         let ended = || Error::conflict(format!("box {name} ended while a snapshot of it was taken"));
@@ -104,17 +106,25 @@ impl Local {
                 "box {name} was started by a boxlite without snapshots of running boxes; stop it first, or start it again"
             ))
         })?;
-        // What the guest can write out before it stands still keeps it still for less.
+        // All that can be done before the guest stands still is done by then.
         let prepared = self.in_context(move |context| {
             let base = litebox::snapshot::prepare_running(context, &guard, active)?;
             Ok((guard, base))
         });
         let (guard, base) = prepared.await?;
-        let frozen = client.freeze(MAX_FREEZE).await?;
-        let switched = client.switch_disk().await;
-        let thaw = frozen.thaw().await;
-        switched?;
-        let thaw = thaw?;
+        let switched = async {
+            let switch = client.prepare_switch().await?;
+            fault::point("snapshot.prepared").doing("taking a snapshot of", &name)?;
+            let frozen = client.freeze(MAX_FREEZE).await?;
+            let switched = switch.switch().await;
+            let thaw = frozen.thaw().await;
+            switched.and(thaw)
+        };
+        let thaw = match switched.await {
+            // What broke says less than that.
+            Err(_) if !self.is_running(&guard.record).await? => return Err(ended()),
+            switched => switched?,
+        };
         if thaw.expired {
             let message = format!(
                 "box {name} did not stand still until its disk was switched ({:.1} s); try again when its host is less busy",
