@@ -4,10 +4,12 @@
 //! - [`image`]: sources, verified blobs and the catalogue.
 //! - [`disk`]: copy-on-write overlays, qcow2 headers and backing chains.
 //! - [`disk_image`]: read-only disk images, built once from an image's layers.
+//! - [`box_file`]: whole boxes as single files.
 //! - [`store`]: the SQLite database.
 //! - [`volume`]: named volumes.
 //! - [`gc`]: garbage collection, which is safe beside any number of starts.
 
+pub mod box_file;
 mod catalog;
 pub mod disk;
 pub mod disk_image;

@@ -13,6 +13,7 @@
 
 mod activity;
 mod allow_rule;
+mod box_file;
 mod box_info;
 mod box_options;
 mod box_record;
@@ -44,6 +45,7 @@ pub mod wire;
 
 pub use activity::{Activity, Consumption};
 pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS};
+pub use box_file::{BoxExportOptions, BoxFileDisk, BoxFileHead, BoxImportOptions, ImportedBox};
 pub use box_info::{BoxInfo, BoxState};
 pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome, SnapshotRecord};

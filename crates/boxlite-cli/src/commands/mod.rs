@@ -4,6 +4,7 @@
 //! share are in [`crate::args`].
 
 mod attach;
+mod box_file;
 mod clone;
 mod commit;
 pub(crate) mod completion;
@@ -102,6 +103,9 @@ pub(crate) enum CliCommand {
     Commit(commit::CommitArgs),
     /// Pack all files of a box into a tar archive
     Export(export::ExportArgs),
+    /// Move whole boxes between hosts as single files
+    #[command(subcommand)]
+    Box(box_file::BoxCommand),
     /// Make an image of a tar archive of files
     Import(commit::ImportArgs),
     /// Keep a user name and a password for a registry
@@ -222,6 +226,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Diff(args) => diff::diff(&runtime()?, args).await,
         CliCommand::Commit(args) => commit::commit(&runtime()?, args).await,
         CliCommand::Export(args) => export::export(&runtime()?, args).await,
+        CliCommand::Box(command) => box_file::box_file(&runtime()?, command).await,
         CliCommand::Import(args) => commit::import(&runtime()?, args).await,
         CliCommand::Login(args) => login::login(&runtime()?, args).await,
         CliCommand::Logout(args) => login::logout(&runtime()?, args).await,

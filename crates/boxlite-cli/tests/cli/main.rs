@@ -5,6 +5,7 @@
 mod allow;
 mod bad_host;
 mod bad_input;
+mod box_files;
 mod btrfs;
 mod captive;
 mod clones;

@@ -134,7 +134,7 @@ async fn malformed_and_oversized_requests_get_an_envelope() {
         (Method::PATCH, "/v1/boxes", 405),
         (Method::GET, "/v1/boxes?pageSize=0", 400),
         (Method::GET, "/v1/boxes/%ff", 400),
-        (Method::POST, "/v1/boxes/x/export", 400),
+        (Method::POST, "/v1/boxes/x/export", 404),
         (Method::POST, "/v1/boxes/import", 400),
     ] {
         let (found, body) = server.ask(method, path, None).await;

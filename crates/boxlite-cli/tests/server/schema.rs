@@ -20,7 +20,7 @@ parameters = { "path.id" = "another" }
 
 [[operations]]
 # A volume of 16 TiB takes a gigabyte for its tables.
-include-operation-id = ["upload", "runtimeLoad", "runtimeImport", "runtimeCreateVolume"]
+include-operation-id = ["upload", "runtimeLoad", "runtimeImport", "runtimeCreateVolume", "importBox", "runtimeImportBox"]
 enabled = false
 "#;
 

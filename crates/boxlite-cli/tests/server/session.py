@@ -158,6 +158,12 @@ async def main():
     clone = await box.clone_box(name="copy")
     assert (await output(await box.exec("cat", ["/root/there.txt"])))[0] == "content"
     assert (await output(await clone.exec("cat", ["/root/there.txt"])))[0] == "content"
+    # A whole box as one file, and a box of it.
+    archive = await box.export(dest=os.path.join(scratch, "one.boxlite"))
+    moved = await runtime.import_box(archive, name="moved")
+    assert (await runtime.get_info("moved")).state.status == "configured", await runtime.get_info("moved")
+    await fails(boxlite.BoxliteError, runtime.import_box(archive, name="moved"), "moved")
+    await runtime.remove("moved", force=True)
     await runtime.remove("copy", force=True)
     await runtime.remove("one", force=True)
     assert await runtime.list_info() == []

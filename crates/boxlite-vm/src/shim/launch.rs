@@ -33,8 +33,8 @@ pub struct LaunchSpec {
     /// The immutable qcow2 files (bases, deltas) between overlay and disk image, nearest first.
     pub bases: Vec<PathBuf>,
     /// The disk image below it: given to QEMU by name, so that the path in the overlay's header, which is stale in a
-    /// home that was moved, is never followed.
-    pub backing: PathBuf,
+    /// home that was moved, is never followed. None below the disk of an imported box, which holds all of it.
+    pub backing: Option<PathBuf>,
     /// `qemu-system-x86_64`, absolute.
     pub qemu: PathBuf,
     /// The guest's kernel, as an ELF image.
@@ -213,7 +213,7 @@ impl LaunchSpec {
             box_dir: "/h/boxes/b1".into(),
             overlay: "/h/boxes/b1/disks/root.qcow2".into(),
             bases: Vec::new(),
-            backing: "/h/images/disk-images/d.ext4".into(),
+            backing: Some("/h/images/disk-images/d.ext4".into()),
             qemu: "/usr/bin/qemu-system-x86_64".into(),
             kernel: "/h/vm/vmlinux".into(),
             initrd: "/h/vm/initramfs".into(),

@@ -202,6 +202,8 @@ pub(super) enum Unrecorded {
     /// the directory is staged, so that gc, which drops intents for what is gone, sees that this one is about a box that is
     /// being made.
     Intent,
+    /// The same for a box whose image need not be in the catalogue.
+    Import,
 }
 
 /// Makes the directory of a new box out of sight, `furnish`es it with the box's disk, publishes it and records the box
@@ -223,14 +225,14 @@ pub(super) fn establish(
     let paths = context.home.of_box(&id);
     let staged = StagedDir::create(&context.home.tmp())?;
     refuse_taken(&paths)?;
-    if unrecorded == Unrecorded::Intent {
+    if unrecorded != Unrecorded::Mark {
         context.store.intend(IntentKind::Box, &id, "its creation was cut short")?;
     }
     let established = publish(context, staged, record, &paths, unrecorded, furnish);
     if established.is_err() {
         // A directory that cannot be removed now is one that gc may remove later.
         match durable::discard_dir(paths.root(), &context.home.tmp()) {
-            Ok(()) if unrecorded == Unrecorded::Intent => forget(context, &id),
+            Ok(()) if unrecorded != Unrecorded::Mark => forget(context, &id),
             Ok(()) => {}
             Err(error) => tracing::warn!(error = %error.chain(), "an unfinished box is left to gc"),
         }
@@ -271,7 +273,7 @@ fn publish(
     staged.publish(paths.root())?;
     fault::point("create.unrecorded").doing("creating", paths.root())?;
     let name = record.name.clone();
-    insert(context, record, &bases)?;
+    insert(context, record, &bases, unrecorded)?;
     if let Err(error) = durable::remove_volatile(&paths.unrecorded()) {
         tracing::warn!(error = %error.chain(), "a box that is recorded is still marked as one that is not");
     }
@@ -285,9 +287,18 @@ fn publish(
 }
 
 /// Inserts the record, under another made-up name where the first is taken.
-fn insert(context: &LocalContext, record: &mut BoxRecord, bases: &[PathBuf]) -> Result<()> {
+fn insert(
+    context: &LocalContext,
+    record: &mut BoxRecord,
+    bases: &[PathBuf],
+    unrecorded: Unrecorded,
+) -> Result<()> {
     loop {
-        match context.store.insert_box_on(record, bases) {
+        let inserted = match unrecorded {
+            Unrecorded::Import => context.store.adopt_box(record, bases),
+            Unrecorded::Mark | Unrecorded::Intent => context.store.insert_box_on(record, bases),
+        };
+        match inserted {
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
                 record.name = name::made_up();
             }

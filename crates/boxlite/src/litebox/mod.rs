@@ -4,6 +4,7 @@ mod adopt;
 mod aftermath;
 mod attendance;
 mod base;
+pub(crate) mod box_file;
 mod clone;
 mod create;
 mod description;

@@ -58,14 +58,18 @@ pub(crate) fn admit(context: &Arc<LocalContext>, guard: &BoxGuard, wanted: Optio
     Ok(wanted.map_or_else(made_up, str::to_owned))
 }
 
-fn ask_for_space(context: &Arc<LocalContext>, guard: &BoxGuard) -> Result<()> {
+/// Asks for what a snapshot takes of the disk.
+///
+/// # Errors
+/// `ResourceExhausted` with the figures.
+pub(crate) fn ask_for_space(context: &Arc<LocalContext>, guard: &BoxGuard) -> Result<()> {
     let space = SpaceGuard::new(&context.home, &context.settings)?;
     let keep = vec![guard.record.disk_digest.clone()];
     space.collecting(Arc::new(context.collector()), keep).check_before(SNAPSHOT_COST).map(drop)
 }
 
 /// Refuses a box that is removed because it has ended. Its record must be settled, or the box run.
-fn refuse_ended(record: &BoxRecord) -> Result<()> {
+pub(crate) fn refuse_ended(record: &BoxRecord) -> Result<()> {
     if record.options.auto_remove && !matches!(record.phase, Phase::Created | Phase::Started { .. }) {
         let message = format!("box {} has exited and is being removed, and its disk with it", record.name);
         return Err(Error::conflict(message));
@@ -216,6 +220,14 @@ fn describe(context: &LocalContext, record: &BoxRecord, snapshot: &SnapshotRecor
         virtual_size: virtual_size.map_or_else(of_image, |below| below.virtual_size),
         frozen_us: snapshot.frozen_us,
     }
+}
+
+/// The base that holds the box's snapshot `wanted`; `None` where the box had written nothing.
+///
+/// # Errors
+/// `NotFound`.
+pub(crate) fn base_of(context: &LocalContext, record: &BoxRecord, wanted: &str) -> Result<Option<PathBuf>> {
+    Ok(path_of(context, find(record, wanted)?))
 }
 
 fn find<'a>(record: &'a BoxRecord, wanted: &str) -> Result<&'a SnapshotRecord> {

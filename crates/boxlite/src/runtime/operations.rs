@@ -11,12 +11,7 @@ use std::sync::Arc;
 
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
-    Activity, Adoption, ArchiveFormat, AttachedExecution, BoxInfo, BoxOptions, CloneOptions, CommitOptions,
-    Consumption, CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExecutionState, ExitStatus,
-    FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry, HoldTerms, HostInfo, Image, ListOptions,
-    LogLine, LogOptions, Login, Logout, ProgressSink, PullOptions, Purge, PushOptions, Removal,
-    RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions,
-    UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
+    Activity, Adoption, ArchiveFormat, AttachedExecution, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry, HoldTerms, HostInfo, Image, ListOptions, LogLine, LogOptions, Login, Logout, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions, UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune, WindowSize, BoxExportOptions, BoxImportOptions, ImportedBox,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -528,6 +523,35 @@ box_operations! {
         /// # Errors
         /// As for [`Runtime::diff`]. An archive that breaks off ends in an error.
         async fn export(&self) -> Result<TarStream>;
+    }
+}
+
+home_operations! {
+    /// Boxes of single files.
+    trait BoxImports {
+        /// Makes a box of a file that [`Runtime::export_box`] has written, which needs no trust; nothing runs yet.
+        ///
+        /// # Errors
+        /// `Corrupt` for what is no such file, or not all of one; `Unsupported` for one of another platform or format;
+        /// `NotFound` when it needs an image that is not here; `Conflict` when the wanted name is taken;
+        /// `ResourceExhausted` when the disk is too full. Nothing of the box is left then.
+        async fn import_box(&self, archive: TarStream, options: BoxImportOptions) -> Result<ImportedBox>;
+    }
+}
+
+box_operations! {
+    /// One box as a single file.
+    trait BoxExports {
+        /// Packs the whole box, its options and its disk, into one file, from which [`Runtime::import_box`] makes a box on any
+        /// host. Named volumes and folders of the host are not in it.
+        ///
+        /// Of a running box this is its disk at one moment, for which it stands still as for a snapshot; one that rests is
+        /// locked until the stream ends or is dropped.
+        ///
+        /// # Errors
+        /// `NotFound` without such a snapshot; `Conflict` for a box that has exited and is being removed;
+        /// `ResourceExhausted` while it is paused. A file that breaks off ends in an error.
+        async fn export_box(&self, options: BoxExportOptions) -> Result<TarStream>;
     }
 }
 

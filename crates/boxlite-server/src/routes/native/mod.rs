@@ -1,6 +1,7 @@
 //! The library's own dialect, `/v1/runtime/…`: one route per method of [`boxlite::Runtime`], with its types as bodies; and
 //! the past of the disk, which the server alone remembers.
 
+mod box_file;
 mod boxes;
 mod disk;
 mod host;
@@ -36,6 +37,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/boxes/{id}/changes", get(images::changes))
         .route("/v1/runtime/boxes/{id}/commit", post(images::commit))
         .route("/v1/runtime/boxes/{id}/export", get(images::export))
+        .route("/v1/runtime/boxes/{id}/file", get(box_file::export))
+        .route("/v1/runtime/box-file", put(box_file::import))
         .route("/v1/runtime/volumes", get(volumes::list).post(volumes::create))
         .route("/v1/runtime/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
         .route("/v1/runtime/volumes-prune", post(volumes::prune))

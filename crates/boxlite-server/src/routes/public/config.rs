@@ -34,8 +34,8 @@ pub(super) async fn config(State(app): State<Arc<App>>) -> Json<Value> {
             "streaming_enabled": true,
             "snapshots_enabled": true,
             "clone_enabled": true,
-            "export_enabled": false,
-            "import_enabled": false,
+            "export_enabled": true,
+            "import_enabled": true,
         },
     }))
 }

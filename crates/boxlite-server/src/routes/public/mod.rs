@@ -1,6 +1,7 @@
 //! The public API's dialect: its routes, its bodies, and their translation to and from the library's types.
 
 mod bodies;
+mod box_file;
 mod boxes;
 mod config;
 mod exec;
@@ -38,6 +39,8 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/openapi.yaml", get(config::description))
         .route("/v1/boxes", get(boxes::list))
         .route("/v1/boxes/{id}", get(boxes::inspect).head(boxes::exists).delete(boxes::remove))
+        .route("/v1/boxes/import", post(box_file::import))
+        .route("/v1/boxes/{id}/export", post(box_file::export))
         .route("/v1/boxes/{id}/start", post(boxes::start))
         .route("/v1/boxes/{id}/stop", post(boxes::stop))
         .route("/v1/boxes/{id}/snapshots", get(snapshots::list))

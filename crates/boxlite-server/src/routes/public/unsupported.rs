@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get};
 
 use crate::app::App;
 use crate::failure::HttpFailure;
@@ -11,20 +11,10 @@ use crate::failure::HttpFailure;
 /// Returns a route for each of them.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/boxes/import", post(import))
-        .route("/v1/boxes/{id}/export", post(export))
         .route("/v1/volumes", get(volumes).post(volumes))
         .route("/v1/volumes/{name}", get(volumes).delete(volumes))
         .route("/v1/api-keys", get(keys).post(keys))
         .route("/v1/api-keys/{name}", delete(keys))
-}
-
-async fn export() -> HttpFailure {
-    HttpFailure::unsupported("exporting boxes")
-}
-
-async fn import() -> HttpFailure {
-    HttpFailure::unsupported("importing boxes")
 }
 
 async fn volumes() -> HttpFailure {

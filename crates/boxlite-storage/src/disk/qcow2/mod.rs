@@ -19,4 +19,6 @@ pub use content::is_pristine;
 pub use header::{BackingFormat, Qcow2Header};
 pub use name::BackingDirectories;
 pub(crate) use name::is_delta;
-pub(crate) use write::{CLUSTER, overlay_header};
+pub(crate) use write::{
+    CLUSTER, HeaderPlace, MAX_VIRTUAL_SIZE, PER_L1_ENTRY, backing_name, header_bytes, overlay_header,
+};

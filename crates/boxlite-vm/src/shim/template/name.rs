@@ -48,7 +48,7 @@ fn hardware(spec: &LaunchSpec) -> LaunchSpec {
         box_id: String::new(),
         overlay: PathBuf::new(),
         bases: Vec::new(),
-        backing: PathBuf::new(),
+        backing: None,
         discard: false,
         origin: GuestOrigin::Boot,
         ..spec.clone()

@@ -92,7 +92,7 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
         box_dir: "/h/boxes/b2".into(),
         overlay: "/h/boxes/b2/disks/root.qcow2".into(),
         bases: vec!["/h/bases/x.qcow2".into()],
-        backing: "/h/images/disk-images/e.ext4".into(),
+        backing: Some("/h/images/disk-images/e.ext4".into()),
         discard: true,
         ..spec()
     };

@@ -151,7 +151,7 @@ struct RootFilesOfHost {
     /// The overlay once more, for the day on which it is a base.
     reader: File,
     bases: Vec<File>,
-    backing: File,
+    backing: Option<File>,
 }
 
 impl RootFilesOfHost {
@@ -164,13 +164,13 @@ impl RootFilesOfHost {
                 .doing("opening the disk", &spec.overlay)?,
             reader: open_disk(&spec.overlay)?,
             bases: spec.bases.iter().map(|base| open_disk(base)).collect::<Result<_>>()?,
-            backing: open_disk(&spec.backing)?,
+            backing: spec.backing.as_deref().map(open_disk).transpose()?,
         })
     }
 
     /// Those that QEMU gets.
     fn all(&self) -> impl Iterator<Item = &File> {
-        [&self.overlay, &self.backing].into_iter().chain(&self.bases)
+        [&self.overlay].into_iter().chain(&self.backing).chain(&self.bases)
     }
 }
 
@@ -215,7 +215,7 @@ impl<'a> Disks<'a> {
             root: self.root.as_ref().map(|root| RootFiles {
                 overlay: root.overlay.as_raw_fd(),
                 bases: root.bases.iter().map(AsRawFd::as_raw_fd).collect(),
-                backing: root.backing.as_raw_fd(),
+                backing: root.backing.as_ref().map(AsRawFd::as_raw_fd),
             }),
             volumes: self.volumes.iter().map(AsRawFd::as_raw_fd).collect(),
             modules: self.modules.as_ref().map(AsRawFd::as_raw_fd),

@@ -50,8 +50,8 @@ pub(crate) struct RootFiles {
     pub(crate) overlay: RawFd,
     /// The bases between overlay and disk image, nearest first.
     pub(crate) bases: Vec<RawFd>,
-    /// The disk image.
-    pub(crate) backing: RawFd,
+    /// The disk image, unless the disk stands on none.
+    pub(crate) backing: Option<RawFd>,
 }
 
 impl QemuFiles {
@@ -59,13 +59,13 @@ impl QemuFiles {
     pub(crate) const NONE: Self = Self {
         kernel: 0,
         initrd: 0,
-        root: Some(RootFiles { overlay: 0, bases: Vec::new(), backing: 0 }),
+        root: Some(RootFiles { overlay: 0, bases: Vec::new(), backing: Some(0) }),
         volumes: Vec::new(),
         modules: None,
     };
 
     fn disks(&self) -> impl Iterator<Item = RawFd> {
-        let of_root = |root: &RootFiles| [root.overlay, root.backing].into_iter().chain(root.bases.clone());
+        let of_root = |root: &RootFiles| [root.overlay].into_iter().chain(root.backing).chain(root.bases.clone());
         let others = self.volumes.iter().chain(&self.modules);
         self.root.iter().flat_map(of_root).chain(others.copied())
     }
@@ -85,11 +85,16 @@ pub(crate) const PLACEHOLDER_NODE: &str = "none";
 pub(crate) fn root_nodes(root: &RootFiles, flushed: bool) -> Vec<String> {
     // A disk that goes with its box need not survive the host: what the guest flushes stays in the host's memory.
     let flushing = if flushed { "" } else { ",cache.no-flush=on" };
-    let mut nodes = vec![
-        file_node("f0", root.overlay, &format!(",discard=unmap{flushing}")),
-        file_node("b0", root.backing, ",read-only=on"),
-        "driver=raw,node-name=b1,read-only=on,file=b0".to_owned(),
-    ];
+    let mut nodes = vec![file_node("f0", root.overlay, &format!(",discard=unmap{flushing}"))];
+    // Below a disk that stands on nothing is nothing, whatever its own header names.
+    let lowest = match root.backing {
+        Some(backing) => {
+            nodes.push(file_node("b0", backing, ",read-only=on"));
+            "driver=raw,node-name=b1,read-only=on,file=b0"
+        }
+        None => "driver=null-co,node-name=b1,read-only=on,size=0,read-zeroes=on",
+    };
+    nodes.push(lowest.to_owned());
     let mut below = String::from("b1");
     for (depth, &base) in root.bases.iter().enumerate().rev() {
         nodes.push(file_node(&format!("g{depth}"), base, ",read-only=on"));

@@ -6,9 +6,11 @@ use boxlite_home::{Home, admission};
 use boxlite_storage::disk::overlay::{self, Below};
 use boxlite_storage::disk::qcow2::BackingFormat;
 use boxlite_storage::disk_image::{self, ImageChain, ImageForm};
-use boxlite_types::{BoxRecord, Error, ErrorKind, Result};
+use boxlite_storage::image::Images;
+use boxlite_types::{BoxRecord, Error, ErrorKind, ProgressSink, Result};
 
 use super::{AdmittedBox, StartContext};
+use crate::context::LocalContext;
 use crate::litebox::named_volumes::AttachedVolumes;
 use crate::litebox::source::way_back;
 use crate::litebox::{BoxGuard, description};
@@ -20,7 +22,7 @@ pub(crate) struct ImagedBox<'a> {
     room: admission::Admission,
     memory: admission::MemoryPromise,
     volumes: AttachedVolumes,
-    image: ImageChain,
+    image: Option<ImageChain>,
 }
 
 /// A box whose overlay is durable and pins its disk image.
@@ -30,7 +32,8 @@ pub(crate) struct OverlaidBox<'a> {
     pub(super) room: admission::Admission,
     pub(super) memory: admission::MemoryPromise,
     pub(super) volumes: AttachedVolumes,
-    pub(super) image: ImageChain,
+    /// None of an imported box whose disk holds all of it.
+    pub(super) image: Option<ImageChain>,
     /// The bases and deltas between overlay and disk image, nearest first.
     pub(super) between: Vec<PathBuf>,
 }
@@ -42,47 +45,78 @@ impl<'a> AdmittedBox<'a> {
     /// `Corrupt` when the disk image has vanished from below an overlay and cannot be made again as it was.
     pub(super) fn lease(self) -> Result<ImagedBox<'a>> {
         let Self { context, guard, room, memory, volumes } = self;
-        let (home, record) = (&context.local.home, &guard.record);
-        let form = form_below(home, &guard.paths.overlay())?;
-        let image = match form {
-            Some(form) => disk_image::lease_as(home, &record.disk_digest, form)?,
-            None => disk_image::lease(home, &record.disk_digest)?,
-        };
-        let image = match image {
-            Some(image) => image,
-            None => build(context, record, form).map_err(|error| vanished(&guard, error))?,
-        };
+        let image = lease_image(context.local, context.images, &guard, context.progress)?;
         Ok(ImagedBox { context, guard, room, memory, volumes, image })
     }
 }
 
-/// In which form the box's overlay, if there is one, wants the disk image.
-fn form_below(home: &Home, overlay: &Path) -> Result<Option<ImageForm>> {
+/// Leases the disk image of the guarded box, building it first where it is missing; `None` where the box's disk stands on
+/// none.
+///
+/// # Errors
+/// `Corrupt` when the disk image has vanished from below an overlay and cannot be made again as it was.
+pub(crate) fn lease_image(
+    local: &LocalContext,
+    images: &Images,
+    guard: &BoxGuard,
+    progress: &dyn ProgressSink,
+) -> Result<Option<ImageChain>> {
+    let (home, record) = (&local.home, &guard.record);
+    let form = match below_overlay(home, &guard.paths.overlay())? {
+        BelowOverlay::Nothing => return Ok(None),
+        BelowOverlay::Image(form) => Some(form),
+        BelowOverlay::NoOverlay => None,
+    };
+    let image = match form {
+        Some(form) => disk_image::lease_as(home, &record.disk_digest, form)?,
+        None => disk_image::lease(home, &record.disk_digest)?,
+    };
+    let image = match image {
+        Some(image) => image,
+        None => build(images, progress, record, form).map_err(|error| vanished(guard, error))?,
+    };
+    Ok(Some(image))
+}
+
+/// What the box's overlay stands on.
+enum BelowOverlay {
+    /// There is no overlay yet.
+    NoOverlay,
+    /// It is an imported box's, and holds all of the disk.
+    Nothing,
+    /// A disk image in this form.
+    Image(ImageForm),
+}
+
+fn below_overlay(home: &Home, overlay: &Path) -> Result<BelowOverlay> {
     if !overlay.exists() {
-        return Ok(None);
+        return Ok(BelowOverlay::NoOverlay);
     }
-    let image = overlay::image_below(home, overlay)?;
-    Ok(image.map(|path| match overlay::format_of(&path) {
-        BackingFormat::Qcow2 => ImageForm::Delta,
-        _ => ImageForm::Whole,
-    }))
+    Ok(match overlay::image_below(home, overlay)? {
+        None => BelowOverlay::Nothing,
+        Some(path) if overlay::format_of(&path) == BackingFormat::Qcow2 => {
+            BelowOverlay::Image(ImageForm::Delta)
+        }
+        Some(_) => BelowOverlay::Image(ImageForm::Whole),
+    })
 }
 
 /// Builds exactly the disk image that the record names.
-fn build(context: StartContext<'_>, record: &BoxRecord, form: Option<ImageForm>) -> Result<ImageChain> {
-    let image = context.images.find_blocking(&record.image)?;
+fn build(
+    images: &Images,
+    progress: &dyn ProgressSink,
+    record: &BoxRecord,
+    form: Option<ImageForm>,
+) -> Result<ImageChain> {
+    let image = images.find_blocking(&record.image)?;
     let virtual_size = record.disk_image_size;
     if disk_image::digest(&image, virtual_size) != record.disk_digest {
         return Err(Error::not_found("this version of boxlite builds other disk images"));
     }
     match form {
-        Some(ImageForm::Whole) => {
-            disk_image::ensure_whole(context.images, &image, virtual_size, context.progress)
-        }
-        Some(ImageForm::Delta) => {
-            disk_image::ensure_delta(context.images, &image, virtual_size, context.progress)
-        }
-        None => disk_image::ensure(context.images, &image, virtual_size, context.progress),
+        Some(ImageForm::Whole) => disk_image::ensure_whole(images, &image, virtual_size, progress),
+        Some(ImageForm::Delta) => disk_image::ensure_delta(images, &image, virtual_size, progress),
+        None => disk_image::ensure(images, &image, virtual_size, progress),
     }
 }
 
@@ -93,14 +127,14 @@ pub(super) fn digests(context: StartContext<'_>, record: &BoxRecord) -> Vec<Stri
     digests.into_iter().flatten().chain([record.disk_digest.clone()]).collect()
 }
 
-fn stands_elsewhere(guard: &BoxGuard, below: &Below, image: &ImageChain) -> Error {
+fn stands_elsewhere(guard: &BoxGuard, below: &Below, image: Option<&Path>) -> Error {
     let shown =
         |path: Option<&Path>| path.map_or_else(|| "nothing".to_owned(), |path| path.display().to_string());
     let message = format!(
         "the disk of box {} stands on {}, and its record names {}; the two do not belong together",
         guard.record.name,
         shown(below.image.first().map(PathBuf::as_path)),
-        shown(image.files().next())
+        shown(image)
     );
     Error::corrupt(message).at(guard.paths.overlay())
 }
@@ -126,18 +160,21 @@ impl<'a> ImagedBox<'a> {
         let Self { context, guard, room, memory, volumes, image } = self;
         let path = guard.paths.overlay();
         description::ensure(context.local, &guard.paths, &guard.record)?;
-        if !path.exists() {
+        if let Some(image) = image.as_ref().filter(|_| !path.exists()) {
             let options = &guard.record.options;
             let virtual_size = options.disk_size.unwrap_or(guard.record.disk_image_size);
             overlay::create(&context.local.home, image.top(), image.format(), &path, virtual_size)?;
         }
-        image.touch()?;
         let below = overlay::below(&context.local.home, &path)?;
-        if !below.image.iter().map(PathBuf::as_path).eq(image.files()) {
-            return Err(stands_elsewhere(&guard, &below, &image));
+        let files: Vec<&Path> = image.iter().flat_map(ImageChain::files).collect();
+        if !below.image.iter().map(PathBuf::as_path).eq(files.iter().copied()) {
+            return Err(stands_elsewhere(&guard, &below, files.first().copied()));
         }
         let mut between = below.bases;
-        between.extend(image.deltas().map(Path::to_owned));
+        if let Some(image) = &image {
+            image.touch()?;
+            between.extend(image.deltas().map(Path::to_owned));
+        }
         Ok(OverlaidBox { context, guard, room, memory, volumes, image, between })
     }
 }

@@ -68,7 +68,7 @@ impl<'a> OverlaidBox<'a> {
         let shim = assets.shim.clone();
         let own_kernel = kernel::chosen(context.local, &guard.record).map(Path::to_owned);
         let boot = boot_files(context, &guard, &assets, own_kernel.as_deref())?;
-        let mut spec = specification(context, &guard, &image, between, &boot, assets, purpose)?;
+        let mut spec = specification(context, &guard, image.as_ref(), between, &boot, assets, purpose)?;
         let mut trial = None;
         if let Some(path) = own_kernel {
             let kernel = UserKernel::of(&context.local.home, &spec, &path)?;
@@ -94,7 +94,7 @@ struct PreparedLaunch {
     /// The guest that gets the box; without one, a shim brings up another.
     waiting: Option<WaitingGuest>,
     hand_over: HandOver,
-    leases: (ImageChain, BootFiles, Option<Leased>),
+    leases: (Option<ImageChain>, BootFiles, Option<Leased>),
     trial: Option<UserKernel>,
 }
 
@@ -124,7 +124,7 @@ impl PreparedLaunch {
 struct BegunLaunch {
     shim: PendingShim,
     /// Held until the shim has answered.
-    _leases: (ImageChain, BootFiles, Option<Leased>),
+    _leases: (Option<ImageChain>, BootFiles, Option<Leased>),
 }
 
 /// Decides how the guest comes up. A template is made only where the box was admitted without a warning, and never at
@@ -174,7 +174,7 @@ fn modules(kernel: &Path) -> Option<PathBuf> {
 fn specification(
     context: StartContext<'_>,
     guard: &BoxGuard,
-    image: &ImageChain,
+    image: Option<&ImageChain>,
     between: Vec<PathBuf>,
     boot: &BootFiles,
     assets: Assets,
@@ -209,7 +209,7 @@ fn specification(
         box_dir: guard.paths.root().to_owned(),
         overlay: guard.paths.overlay(),
         bases: between,
-        backing: image.disk_image().path().to_owned(),
+        backing: image.map(|image| image.disk_image().path().to_owned()),
         qemu: assets.qemu,
         kernel: boot.kernel.clone(),
         initrd: boot.initramfs.clone(),

@@ -9,6 +9,8 @@
 mod disk;
 mod launch;
 
+pub(crate) use disk::lease_image;
+
 use std::path::{Path, PathBuf};
 
 use boxlite_home::admission::{self, StartAdmission};

@@ -3,6 +3,7 @@
 //! Each file below implements one topic of [`super::operations`]. Blocking work runs on tokio's blocking threads.
 
 mod attending;
+mod box_file;
 mod boxes;
 mod changes;
 mod executions;

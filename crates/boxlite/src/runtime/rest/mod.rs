@@ -1,5 +1,6 @@
 //! The backend that asks a server: every operation is one request of [`boxlite_types::wire`]'s native dialect.
 
+mod box_file;
 mod execution;
 mod executions;
 mod failure;

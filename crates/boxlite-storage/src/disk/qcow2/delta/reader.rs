@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use boxlite_ext4::BlockSource;
+use rustix::fs::SeekFrom;
 
 use super::contents::{self, ContentState};
 use super::{
@@ -169,6 +171,48 @@ impl<'a> ChainSource<'a> {
             }
         }
         Ok(Some((self.disk_image, block * CLUSTER)))
+    }
+}
+
+/// Where a file holds bytes, for questions in ascending order.
+#[derive(Debug, Default)]
+pub(crate) struct DataCursor {
+    /// Nothing lies between this and `run`.
+    asked: u64,
+    run: Range<u64>,
+}
+
+impl DataCursor {
+    /// Whether `file` holds anything but holes in `wanted`.
+    fn holds(&mut self, file: &File, wanted: Range<u64>) -> io::Result<bool> {
+        if wanted.start < self.asked || wanted.start >= self.run.end {
+            self.asked = wanted.start;
+            self.run = match rustix::fs::seek(file, SeekFrom::Data(wanted.start)) {
+                Ok(start) => start..rustix::fs::seek(file, SeekFrom::Hole(start))?,
+                Err(rustix::io::Errno::NXIO) => u64::MAX..u64::MAX,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(self.run.start < wanted.end)
+    }
+}
+
+impl ChainSource<'_> {
+    /// Whether any of the blocks is held by a file, and is not a hole of it.
+    pub(crate) fn holds(&self, blocks: Range<u64>, data: &mut DataCursor) -> io::Result<bool> {
+        for block in blocks {
+            let held = match self.place(block)? {
+                None => false,
+                Some((file, offset)) if std::ptr::eq(file, self.disk_image) => {
+                    data.holds(file, offset..offset + CLUSTER)?
+                }
+                Some(_) => true,
+            };
+            if held {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::volume::NamedDisk;
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
 fn root() -> RootFiles {
-    RootFiles { overlay: 22, bases: Vec::new(), backing: 23 }
+    RootFiles { overlay: 22, bases: Vec::new(), backing: Some(23) }
 }
 
 fn files() -> QemuFiles {
@@ -134,6 +134,14 @@ fn a_chain_of_bases_ends_at_the_disk_image() {
     assert!(line.contains("node-name=h1,read-only=on,file=g1,backing=b1\n"), "{line}");
     assert!(line.contains("node-name=g0,aio=threads,filename=/dev/fdset/24,read-only=on\n"), "{line}");
     assert!(line.contains("fd=25,set=25\n"), "{line}");
+}
+
+#[test]
+fn below_a_disk_that_stands_on_nothing_is_nothing() {
+    let line = text_of(&LaunchSpec::sample(), &QemuFiles { backing: None, ..files() }, &[], Memory::Own);
+    assert!(line.contains("driver=null-co,node-name=b1,read-only=on,size=0,read-zeroes=on\n"), "{line}");
+    assert!(line.contains("node-name=d0,file=f0,backing=b1,"), "{line}");
+    assert!(!line.contains("set=23"), "{line}");
 }
 
 /// No path of the host appears among the arguments, so none can add an option.
