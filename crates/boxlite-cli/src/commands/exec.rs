@@ -4,7 +4,8 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
 use boxlite::{
-    ErrorKind, ExecOptions, ExecutionState, ExitStatus, HoldTerms, Runtime, UnattendedPolicy, WindowSize,
+    ErrorKind, ExecOptions, Execution, ExecutionState, ExitStatus, HoldTerms, Runtime, UnattendedPolicy,
+    WindowSize,
 };
 use clap::Args;
 
@@ -73,43 +74,28 @@ pub(super) async fn exec(
     let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
     let (id, options) = args.options(|name| environment.text(name), window_size_or_default())?;
-    let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin };
     if !detach {
-        wiring.check()?;
+        return run_attached(runtime, &id, options, interruptions).await;
     }
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
     let mut notices = PauseNotices::of(runtime, &id);
-    if detach {
-        let begun = begin_detached(runtime, &id, options.clone());
-        match interruptions.before(notices.before(begun)).await {
-            Continue(Ok(state)) if state.started => return Ok(Exit::OK),
-            Continue(Ok(state)) => {
-                let ended = state.end.map(|end| ExitStatus { code: end.code, reason: end.reason });
-                return Ok(ended.as_ref().map_or(Exit::OK, conclude));
-            }
-            // A server, or a box that an older boxlite has started.
-            Continue(Err(error)) if error.kind() == ErrorKind::Unsupported => {}
-            Continue(Err(error)) => return Err(failed(error)),
-            Break(exit) => return Ok(exit),
+    let begun = begin_detached(runtime, &id, options.clone());
+    match interruptions.before(notices.before(begun)).await {
+        Continue(Ok(state)) if state.started => return Ok(Exit::OK),
+        Continue(Ok(state)) => {
+            let ended = state.end.map(|end| ExitStatus { code: end.code, reason: end.reason });
+            return Ok(ended.as_ref().map_or(Exit::OK, conclude));
         }
+        // A server, or a box that an older boxlite has started.
+        Continue(Err(error)) if error.kind() == ErrorKind::Unsupported => {}
+        Continue(Err(error)) => return Err(failed(error)),
+        Break(exit) => return Ok(exit),
     }
-    let begun = async {
-        let execution = runtime.exec(&id, options).await?;
-        let started = execution.control.started().await?;
-        Ok((execution, started))
-    };
-    let (execution, started) = match interruptions.before(notices.before(begun)).await {
+    let (execution, started) = match interruptions.before(notices.before(begin(runtime, &id, options))).await
+    {
         Continue(begun) => begun.map_err(failed)?,
         Break(exit) => return Ok(exit),
     };
-    if !detach {
-        let session = connect(execution, wiring, interruptions);
-        let ended = notices.during(session, wiring).await?;
-        if matches!(ended, SessionExit::LeftRunning(_)) && wiring.stdin && !wiring.tty {
-            note("boxlite: a command that has had only a part of its standard input is killed");
-        }
-        return Ok(ended.exit());
-    }
     let detaching = async {
         if started {
             detach_from(&*execution.control).await;
@@ -122,6 +108,35 @@ pub(super) async fn exec(
         Continue(exit) => exit,
         Break(exit) => Ok(exit),
     }
+}
+
+/// Runs a command with our standard streams.
+pub(super) async fn run_attached(
+    runtime: &Runtime,
+    id: &str,
+    options: ExecOptions,
+    mut interruptions: Interruptions,
+) -> Result<Exit, CommandFailure> {
+    let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin };
+    wiring.check()?;
+    let mut notices = PauseNotices::of(runtime, id);
+    let (execution, _) = match interruptions.before(notices.before(begin(runtime, id, options))).await {
+        Continue(begun) => begun.map_err(|error| CommandFailure::of(&error, Topic::RunningBox))?,
+        Break(exit) => return Ok(exit),
+    };
+    let session = connect(execution, wiring, interruptions);
+    let ended = notices.during(session, wiring).await?;
+    if matches!(ended, SessionExit::LeftRunning(_)) && wiring.stdin && !wiring.tty {
+        note("boxlite: a command that has had only a part of its standard input is killed");
+    }
+    Ok(ended.exit())
+}
+
+/// Begins a command, and says whether its process runs.
+async fn begin(runtime: &Runtime, id: &str, options: ExecOptions) -> boxlite::Result<(Execution, bool)> {
+    let execution = runtime.exec(id, options).await?;
+    let started = execution.control.started().await?;
+    Ok((execution, started))
 }
 
 /// Begins a command that its box holds, without its output, which leaves nothing to do here.

@@ -43,6 +43,7 @@ mod serve;
 mod serve_key;
 mod setup;
 mod snapshot;
+mod ssh;
 mod start;
 mod stats;
 mod stop;
@@ -128,6 +129,9 @@ pub(crate) enum CliCommand {
     /// Run a command in a running box
     #[command(override_usage = "boxlite exec [OPTIONS] BOX COMMAND [ARG]...")]
     Exec(exec::ExecArgs),
+    /// A shell or a command in a running box, by the arguments of the SSH client; the image needs no SSH server
+    #[command(override_usage = "boxlite ssh [OPTIONS] [USER@]BOX [COMMAND]...")]
+    Ssh(ssh::SshArgs),
     /// Connect to the main process of a running box
     Attach(attach::AttachArgs),
     /// Stop boxes
@@ -236,6 +240,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Snapshot(command) => snapshot::snapshot(&runtime()?, command).await,
         CliCommand::Start(args) => start::start(&runtime()?, args).await,
         CliCommand::Exec(args) => exec::exec(&runtime()?, environment, args).await,
+        CliCommand::Ssh(args) => ssh::ssh(&runtime()?, args).await,
         CliCommand::Attach(args) => attach::attach(&runtime()?, args).await,
         CliCommand::Stop(args) => stop::stop(&runtime()?, args).await,
         CliCommand::Kill(args) => kill::kill(&runtime()?, args).await,

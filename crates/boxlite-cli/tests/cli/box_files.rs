@@ -97,6 +97,10 @@ fn a_whole_box_moves_to_a_home_without_its_image() {
         exec(&other, "cat /root/file; echo $COLOUR; cd /; md5sum -c /root/sum"),
         "one\nblue\n/root/noise: OK\n"
     );
+    // A shell by the arguments of an SSH client, in an image without a server.
+    let said = other.run(&["ssh", "-o", "BatchMode=yes", "root@box", "pwd;", "echo", "'a  b'"]).ok();
+    assert_eq!(said, "/root\na  b\n");
+    assert_eq!(other.run(&["ssh", "-T", "box", "exit", "7"]).code(), Some(7));
     // It has snapshots like any other, and what it was made of is nobody's but its own.
     other.run(&["snapshot", "create", "box", "kept"]).ok();
     exec(&other, "echo two >/root/file");
