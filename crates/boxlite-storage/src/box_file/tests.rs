@@ -69,7 +69,6 @@ fn import(bytes: impl Read, to: &Path, backing: Option<&Path>) -> Result<BoxFile
     Ok(head)
 }
 
-/// Mutation tried: entries of zeros that are left out of a relative disk let the raw file's bytes through.
 #[test]
 fn what_is_imported_is_the_disk_that_was_exported() {
     if !oracle::require("qemu-img") || !oracle::require("qemu-io") {
@@ -150,7 +149,6 @@ fn refused(bytes: &[u8]) -> Error {
     error
 }
 
-/// Mutation tried: without the comparison of the sums, a changed byte of a cluster is taken.
 #[test]
 fn no_byte_of_a_file_can_be_changed_cut_off_or_added() {
     let (head, layout, disk) = small();
@@ -178,9 +176,6 @@ fn no_byte_of_a_file_can_be_changed_cut_off_or_added() {
 }
 
 /// Sums are no seal: whoever writes a file writes its sums.
-///
-/// Mutations tried: taking an entry of a cluster for any offset below the file's end fails at the second lie, without
-/// `has_cluster` at the ninth, and without `has_counts` at the last but one.
 #[test]
 fn a_file_whose_sums_are_right_is_refused_for_every_lie() {
     let (head, layout, disk) = small();
