@@ -13,6 +13,7 @@
 //! images/tmp/                      everything unfinished
 //! bases/<id>.qcow2                 immutable snapshot and clone bases
 //! volumes/<name>/                  one named volume: volume.json, disk.ext4
+//! networks/<name>/                 one network: network.json, members.lock, and what its running boxes find each other by
 //! boxes/<id>/                      one box: box.json, disks/*.qcow2, sockets, logs, locks
 //! vm/                              boot files: unpacked kernels and initramfs files, by what they were made from
 //! ```
@@ -110,8 +111,8 @@ impl Home {
             return Err(Error::unsupported(message).at(&self.root));
         }
         let device = std::fs::metadata(&self.root).doing("examining", &self.root)?.dev();
-        // There are none before the first delta and the first volume.
-        let late = [self.deltas(), self.volumes()].into_iter();
+        // There are none before the first delta, the first volume and the first network.
+        let late = [self.deltas(), self.volumes(), self.networks()].into_iter();
         let late = late.filter(|directory| directory.symlink_metadata().is_ok());
         for directory in self.directories().into_iter().chain(late) {
             if std::fs::metadata(&directory).doing("examining", &directory)?.dev() != device {
@@ -209,6 +210,21 @@ impl Home {
     /// The paths of the named volume `name`, which must be one that [`boxlite_types::is_volume_name`] accepts.
     pub fn of_volume(&self, name: &str) -> VolumePaths {
         VolumePaths { root: self.volumes().join(name) }
+    }
+
+    /// The directory of networks; there is none before the first network.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
+    }
+
+    /// Held exclusively while a network is being made, so that no two get the same addresses.
+    pub fn networks_lock(&self) -> PathBuf {
+        self.networks().join(".lock")
+    }
+
+    /// The paths of the network `name`, which must be one that [`boxlite_types::check_network_name`] accepts.
+    pub fn of_network(&self, name: &str) -> NetworkPaths {
+        NetworkPaths { root: self.networks().join(name) }
     }
 
     /// The directory of boxes.
@@ -353,6 +369,42 @@ impl VolumePaths {
     /// Its ext4 filesystem. It is locked exclusively while a machine may write to it, and shared while machines read it.
     pub fn disk(&self) -> PathBuf {
         self.root.join("disk.ext4")
+    }
+}
+
+/// The paths of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkPaths {
+    root: PathBuf,
+}
+
+impl NetworkPaths {
+    /// The directory in which running boxes find each other; a new network has it from the beginning.
+    pub const MEMBERS: &str = "members";
+
+    /// The paths of the network that lives in `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The network's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that says what network it is.
+    pub fn description(&self) -> PathBuf {
+        self.root.join("network.json")
+    }
+
+    /// Held exclusively while a box that joins is being recorded, and while the network is being removed.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("members.lock")
+    }
+
+    /// The directory with a socket and a description of each box of it that runs.
+    pub fn members(&self) -> PathBuf {
+        self.root.join(Self::MEMBERS)
     }
 }
 

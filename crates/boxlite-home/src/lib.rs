@@ -1,6 +1,6 @@
 //! A boxlite home on disk, and the rules for everything that writes to it.
 //!
-//! - [`Home`], [`BoxPaths`] and [`VolumePaths`]: where things live.
+//! - [`Home`], [`BoxPaths`], [`VolumePaths`] and [`NetworkPaths`]: where things live.
 //! - [`durable`]: the only code that creates, renames or removes durable files.
 //! - [`lease`]: while one is held, garbage collection does not delete the file.
 //! - [`settings`]: thresholds and policy, each with where it came from.
@@ -21,7 +21,7 @@ pub mod settings;
 
 pub use blocking::blocking;
 pub use events::EventLog;
-pub use home::{BoxPaths, Home, VolumePaths};
+pub use home::{BoxPaths, Home, NetworkPaths, VolumePaths};
 pub use id::is_id;
 pub use identity::HomeIdentity;
 pub use reserve::Reserve;

@@ -95,8 +95,8 @@ pub use op::{
     OpFailure, ProcessExit, WinSize,
 };
 pub use shim::{
-    DiskIdentity, GivenInput, MainState, NetworkRefusals, NetworkUsage, RefusalKind, RefusedDestination,
-    ShimError, ShimReply, ShimRequest, ShimStatus,
+    DiskIdentity, GivenInput, MainState, NetworkRefusals, NetworkUsage, PeerUsage, RefusalKind,
+    RefusedDestination, ShimError, ShimReply, ShimRequest, ShimStatus,
 };
 pub use stream::Stream;
 

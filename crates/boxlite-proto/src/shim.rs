@@ -298,6 +298,24 @@ pub struct NetworkUsage {
     /// What its list of allowed destinations refused; `None` where it has no list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusals: Option<NetworkRefusals>,
+    /// Its traffic with the other boxes of its network; `None` where it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PeerUsage>,
+}
+
+/// A box's traffic with the other boxes of its network since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerUsage {
+    /// Boxes of its network that run, itself left out.
+    pub connected: u64,
+    /// Packets handed to others.
+    pub sent: u64,
+    /// Packets from others that were handed to the guest.
+    pub received: u64,
+    /// Packets that were lost because their receiver did not keep up.
+    pub lost: u64,
+    /// Packets that were not what their sender may send: another source or destination than the two boxes, or malformed.
+    pub refused: u64,
 }
 
 /// What a box's list of allowed destinations refused since its start.

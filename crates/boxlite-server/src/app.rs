@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use boxlite::{
-    BoxInfo, CloneOptions, Error, ErrorKind, ProgressSink, Result, Runtime, UpdateOptions, VolumeInfo,
-    VolumeOptions, parse_named,
+    BoxInfo, BoxOptions, CloneOptions, Error, ErrorKind, NetworkInfo, ProgressSink, Result, Runtime,
+    UpdateOptions, VolumeInfo, VolumeOptions, parse_named,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -134,6 +134,29 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// The network, if it exists for the caller.
+    ///
+    /// # Errors
+    /// `NotFound` for another's as well.
+    pub(crate) async fn network(&self, caller: &Caller, name: &str) -> Result<NetworkInfo> {
+        let network = self.runtime.network(name).await?;
+        if caller.sees_network(&network) {
+            return Ok(network);
+        }
+        Err(Error::not_found(format!("there is no network '{name}'")))
+    }
+
+    /// Refuses another's network for a box of the caller's.
+    ///
+    /// # Errors
+    /// As for [`App::network`].
+    pub(crate) async fn own_network(&self, caller: &Caller, options: &BoxOptions) -> Result<()> {
+        match &options.network_name {
+            Some(name) if caller.is_named() => self.network(caller, name).await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Counts a clone of the box as one of the caller's, until the result is dropped.

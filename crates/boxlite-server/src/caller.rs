@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use boxlite::{BoxInfo, BoxOptions, Error, ErrorKind, Result, VolumeInfo, VolumeOptions};
+use boxlite::{
+    BoxInfo, BoxOptions, Error, ErrorKind, NetworkInfo, NetworkOptions, Result, VolumeInfo, VolumeOptions,
+};
 
 use crate::failure::HttpFailure;
 use crate::keys::NamedKey;
@@ -57,6 +59,14 @@ impl Caller {
         }
     }
 
+    /// Tells whether the network exists for the caller.
+    pub(crate) fn sees_network(&self, network: &NetworkInfo) -> bool {
+        match self {
+            Self::Named(key) => network.labels.get(OWNER_LABEL) == Some(&key.name),
+            _ => true,
+        }
+    }
+
     /// Tells whether the caller holds a key of the keys file.
     pub(crate) fn is_named(&self) -> bool {
         matches!(self, Self::Named(_))
@@ -88,6 +98,15 @@ impl Caller {
     /// `Denied` when the request gives the volume to another key.
     pub(crate) fn owned_volume(&self, mut options: VolumeOptions) -> Result<VolumeOptions> {
         self.label(&mut options.labels, "volume")?;
+        Ok(options)
+    }
+
+    /// Returns the options of a network that will belong to the caller.
+    ///
+    /// # Errors
+    /// `Denied` when the request gives the network to another key.
+    pub(crate) fn owned_network(&self, mut options: NetworkOptions) -> Result<NetworkOptions> {
+        self.label(&mut options.labels, "network")?;
         Ok(options)
     }
 

@@ -7,6 +7,8 @@
 //! - [`box_file`]: whole boxes as single files.
 //! - [`store`]: the SQLite database.
 //! - [`volume`]: named volumes.
+//! - [`network`]: networks that boxes join.
+//! - [`references`]: which boxes use which of the two.
 //! - [`gc`]: garbage collection, which is safe beside any number of starts.
 
 pub mod box_file;
@@ -15,6 +17,8 @@ pub mod disk;
 pub mod disk_image;
 pub mod gc;
 pub mod image;
+pub mod network;
 pub mod reference;
+pub mod references;
 pub mod store;
 pub mod volume;

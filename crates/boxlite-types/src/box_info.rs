@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BoxOptions, Error, ErrorCause, Health, NetworkUsage, Pause, PauseCause, PortForward, Result, RunOutcome,
-    Shortage,
+    BoxOptions, Error, ErrorCause, Health, Membership, NetworkUsage, Pause, PauseCause, PortForward, Result,
+    RunOutcome, Shortage,
 };
 
 /// A box as `ls` and `inspect` show it.
@@ -43,6 +43,9 @@ pub struct BoxInfo {
     pub disk_allocated: Option<u64>,
     /// Published ports of the present run, the host's ports chosen; none unless it runs.
     pub ports: Vec<PortForward>,
+    /// The network that it is a member of, and its address there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
     /// What it uses of its network; told by `inspect` alone, while it runs with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_usage: Option<NetworkUsage>,

@@ -1,6 +1,7 @@
 //! The options of a new box.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,15 @@ pub struct BoxOptions {
     pub publish_all: bool,
     /// How the box reaches the network.
     pub network: NetworkMode,
+    /// The network that it joins, in which boxes reach each other by name; none when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_name: Option<String>,
+    /// Its other names in that network; see [`crate::check_aliases`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub network_aliases: Vec<String>,
+    /// Its address in that network; a free one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_address: Option<Ipv4Addr>,
     /// TCP ports of the host's loopback that the box reaches through its gateway, 10.0.2.2.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_host: Vec<u16>,
@@ -149,6 +159,9 @@ impl Default for BoxOptions {
             ports: Vec::new(),
             publish_all: false,
             network: NetworkMode::User,
+            network_name: None,
+            network_aliases: Vec::new(),
+            network_address: None,
             allow_host: Vec::new(),
             add_host: Vec::new(),
             dns: Vec::new(),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxOptions, ImageConfig, PortForward, Volume, VolumeMount};
+use crate::{BoxOptions, ImageConfig, Membership, PortForward, Volume, VolumeMount};
 
 /// The durable record of a box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct BoxRecord {
     /// The named volumes that it mounts: while this record is there they are not removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub named_volumes: Vec<VolumeMount>,
+    /// The network that it is a member of: while this record is there that is not removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
     /// The options that were asked for.
     pub options: BoxOptions,
     /// When it was created.

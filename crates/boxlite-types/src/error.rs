@@ -78,6 +78,8 @@ pub enum ErrorCause {
     Volume,
     /// Another box has the named volume attached, or boxes keep it from being removed.
     VolumeInUse,
+    /// A network that boxes join: it is missing, its name or addresses are taken, or boxes are in it.
+    Network,
     /// What was asked for as a filesystem in the box's memory is malformed.
     Tmpfs,
     /// A port of the host cannot be had.

@@ -35,6 +35,8 @@ pub enum EventSubject {
     Image,
     /// A named volume.
     Volume,
+    /// A network.
+    Network,
     /// The home as a whole.
     Home,
 }
@@ -43,7 +45,7 @@ pub enum EventSubject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventAction {
-    /// A box was created or cloned; a named volume was made, by its user or with a box.
+    /// A box was created or cloned; a named volume was made, by its user or with a box; or a network was made.
     Create,
     /// A box was started by its user.
     Start,
@@ -69,7 +71,7 @@ pub enum EventAction {
     Restore,
     /// A snapshot of a box was removed.
     RemoveSnapshot,
-    /// A box, an image or a named volume was removed.
+    /// A box, an image, a named volume or a network was removed.
     Remove,
     /// An image was fetched.
     Pull,
@@ -121,6 +123,11 @@ impl HomeEvent {
     /// One about the named volume `name`, now.
     pub fn of_volume(action: EventAction, id: &str, name: &str) -> Self {
         Self::now(EventSubject::Volume, action, id, Some(name))
+    }
+
+    /// One about the network, now.
+    pub fn of_network(action: EventAction, id: &str, name: &str) -> Self {
+        Self::now(EventSubject::Network, action, id, Some(name))
     }
 
     /// One about the home, now.

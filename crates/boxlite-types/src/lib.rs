@@ -30,6 +30,7 @@ mod image;
 mod image_requests;
 mod init_system;
 mod named_volume;
+mod network;
 mod pause;
 mod platform;
 mod port;
@@ -51,8 +52,8 @@ pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome, SnapshotRecord};
 pub use boxlite_proto::{
     ExecutionEnd, ExecutionLimit, ExecutionState, GivenInput, GuestMetrics, GuestProcess, GuestProcesses,
-    HoldTerms, KEPT_TIMEOUT, NetworkRefusals, NetworkUsage, ReapAction, RefusalKind, RefusedDestination,
-    UnattendedPolicy, reap_action,
+    HoldTerms, KEPT_TIMEOUT, NetworkRefusals, NetworkUsage, PeerUsage, ReapAction, RefusalKind,
+    RefusedDestination, UnattendedPolicy, reap_action,
 };
 pub use change::{ChangeKind, CommitOptions, FileChange};
 pub use digest::Digest;
@@ -77,6 +78,10 @@ pub use image_requests::{ArchiveFormat, HistoryEntry, Login, Logout, PushOptions
 pub use init_system::runs_init_system;
 pub use named_volume::{
     VolumeDescription, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,
+};
+pub use network::{
+    MAX_MEMBERS, Membership, NetworkBox, NetworkDescription, NetworkInfo, NetworkOptions, NetworkPrune,
+    Subnet, check_aliases, check_network_name,
 };
 pub use pause::{Pause, PauseCause, QuotaUse};
 pub use platform::Platform;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxOptions, MainProcess, NetworkMode, PullPolicy, RestartPolicy};
+use boxlite::{BoxOptions, MainProcess, PullPolicy, RestartPolicy};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::container::ContainerArgs;
 use super::guest::{GuestArgs, Processors};
 use super::health::HealthArgs;
 use super::mount::MountArg;
+use super::network::NetworkArgs;
 use super::process::ProcessArgs;
 use super::values::{seconds, signal_name};
 use crate::report::CommandFailure;
@@ -82,9 +83,8 @@ pub(crate) struct BoxArgs {
     /// Forward a port of the host to the box
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
     ports: Vec<String>,
-    /// Network of the box
-    #[arg(long, alias = "net", value_enum, default_value_t)]
-    network: NetworkArg,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Let the box reach this and nothing else; `*.NAME` stands for all names below NAME
     #[arg(long = "allow-net", value_name = "HOST|CIDR[:PORT]")]
     allow_net: Vec<String>,
@@ -129,16 +129,6 @@ pub(crate) struct BoxArgs {
     /// One list: options end at the image, and everything after it belongs to the box.
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum NetworkArg {
-    /// No network device
-    None,
-    /// Outbound, DNS and forwarded ports
-    #[value(aliases = ["bridge", "default"])]
-    #[default]
-    User,
 }
 
 /// `--pull`.
@@ -208,10 +198,6 @@ impl BoxArgs {
             shm_size: self.shm_size.map(|bytes| bytes.0),
             read_only: self.read_only,
             ports: self.ports,
-            network: match self.network {
-                NetworkArg::None => NetworkMode::None,
-                NetworkArg::User => NetworkMode::User,
-            },
             allow_net: self.allow_net,
             auto_remove: self.rm,
             restart: self.restart,
@@ -225,7 +211,7 @@ impl BoxArgs {
             claim: self.claim.map(|bytes| bytes.0),
             ..BoxOptions::default()
         };
-        Ok(self.guest.applied_to(options))
+        Ok(self.guest.applied_to(self.network.applied_to(options)))
     }
 }
 

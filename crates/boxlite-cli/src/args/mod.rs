@@ -5,6 +5,7 @@ mod container;
 mod guest;
 mod health;
 mod mount;
+mod network;
 mod process;
 mod values;
 

@@ -52,6 +52,7 @@ enum Named {
     Box,
     Image,
     Volume,
+    Network,
     /// A box or an image.
     Any,
 }
@@ -62,6 +63,7 @@ impl Named {
             "BOX" => Some(Self::Box),
             "IMAGE" => Some(Self::Image),
             "VOLUME" => Some(Self::Volume),
+            "NETWORK" | "none|user|NETWORK" => Some(Self::Network),
             "BOX|IMAGE" => Some(Self::Any),
             _ => None,
         }
@@ -89,6 +91,10 @@ async fn names(runtime: &Runtime, named: Named) -> Option<Vec<String>> {
     if named == Named::Volume {
         let volumes = runtime.volumes().await.ok()?;
         return Some(volumes.into_iter().map(|volume| volume.name).collect());
+    }
+    if named == Named::Network {
+        let networks = runtime.networks().await.ok()?;
+        return Some(networks.into_iter().map(|network| network.name).collect());
     }
     if named != Named::Image {
         let boxes = runtime.list(ListOptions { all: true, filters: Vec::new() }).await.ok()?;

@@ -63,9 +63,10 @@ fn condition(text: &str) -> Result<EventCondition, String> {
         ("type", "box" | "container") => Ok(EventCondition::Subject(EventSubject::Box)),
         ("type", "image") => Ok(EventCondition::Subject(EventSubject::Image)),
         ("type", "volume") => Ok(EventCondition::Subject(EventSubject::Volume)),
+        ("type", "network") => Ok(EventCondition::Subject(EventSubject::Network)),
         ("type", "home") => Ok(EventCondition::Subject(EventSubject::Home)),
         ("type", other) => {
-            Err(format!("`{other}` is not a type of events; there are box, image, volume and home"))
+            Err(format!("`{other}` is not a type of events; there are box, image, volume, network and home"))
         }
         _ => Err(format!("`{key}` is not a filter; there are box, event and type")),
     }

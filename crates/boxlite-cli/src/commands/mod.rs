@@ -27,6 +27,7 @@ mod login;
 mod logs;
 mod ls;
 mod man;
+mod network;
 mod open;
 mod pause;
 mod port;
@@ -181,6 +182,9 @@ pub(crate) enum CliCommand {
     Gc(gc::GcArgs),
     /// Remove all boxes that do not run, and then what no box needs; asks first
     Prune(prune::PruneArgs),
+    /// Manage networks, in which boxes reach each other by name
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Manage named volumes, which boxes mount and which outlive them
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -262,6 +266,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Prune(args) | CliCommand::System(system::SystemCommand::Prune(args)) => {
             prune::prune(&existing()?, args).await
         }
+        CliCommand::Network(command) => network::network(&runtime()?, command).await,
         CliCommand::Volume(command) => volume::volume(&runtime()?, command).await,
         CliCommand::Pause(args) => unpause::pause(&runtime()?, args).await,
         CliCommand::Unpause(args) => unpause::unpause(&runtime()?, args).await,

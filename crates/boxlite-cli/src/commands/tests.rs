@@ -194,7 +194,8 @@ fn bad_values_are_refused_with_what_would_be_right() {
     refused(&["run", "-m", "lots", "a"], "512MiB");
     refused(&["run", "--cpus", "0", "a"], "from 0.05 to 255");
     refused(&["run", "--stop-signal", "NOPE", "a"], "a name such as TERM");
-    refused(&["run", "--network", "host", "a"], "none, user");
+    refused(&["run", "--network", "host", "a"], "a network of its own");
+    refused(&["run", "--network", "container:a", "a"], "not a name for a network");
     refused(&["kill", "-s", "65", "a"], "from 1 to 64");
     refused(&["update", "a"], "--disk-quota");
     refused(&["update", "--disk-quota", "much", "a"], "512MiB");

@@ -24,6 +24,8 @@ pub(crate) enum Topic {
     Archive,
     /// Named volumes.
     Volume,
+    /// A network.
+    Network,
     /// A new box.
     NewBox,
     /// The start of a box.
@@ -53,7 +55,7 @@ pub(super) fn hints(error: &Error, topic: Topic) -> Vec<String> {
             "check the image's name; `boxlite pull IMAGE` fetches one, oci:DIR, oci-archive:FILE and docker-archive:FILE name local ones"
         }
         (ErrorKind::NotFound, Topic::ImageRemoval | Topic::Push) => "`boxlite images` lists the images there are",
-        (ErrorKind::NotFound, Topic::Volume | Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy | Topic::Archive)
+        (ErrorKind::NotFound, Topic::Volume | Topic::Network | Topic::Host | Topic::Serving | Topic::Collection | Topic::Copy | Topic::Archive)
         // The home of a server, which gc never collects from here.
         | (ErrorKind::Unsupported, Topic::Collection) => return Vec::new(),
         (ErrorKind::NotFound, _) => "`boxlite ls -a` lists the boxes there are",
@@ -123,6 +125,10 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind, topic: Topic) -> Option<&'static
             "another boxlite process is at work on it; try again in a moment"
         }
         (ErrorCause::VolumeInUse, _) => "`boxlite volume inspect NAME` lists the boxes that mount a volume",
+        (ErrorCause::Network, ErrorKind::NotFound) => "`boxlite network ls` lists the networks there are",
+        (ErrorCause::Network, ErrorKind::Busy) => {
+            "another boxlite process is at work on it; try again in a moment"
+        }
         (ErrorCause::Tmpfs, _) => "--tmpfs takes BOX[:OPTIONS], as in --tmpfs /run:size=64m,mode=0755,exec",
         (ErrorCause::Port, ErrorKind::Denied) => "choose a port from 1024 on for the host, as in -p 8080:80",
         (ErrorCause::Port, ErrorKind::Conflict) => {

@@ -32,6 +32,7 @@ mod listing;
 mod memory;
 mod mounts;
 mod named_volumes;
+mod networks;
 mod paused;
 mod pressure;
 mod quota;

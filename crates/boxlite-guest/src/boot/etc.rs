@@ -95,8 +95,11 @@ fn hosts(config: &BootConfig) -> String {
     for entry in &config.extra_hosts {
         let _ = writeln!(text, "{}\t{}", entry.address, entry.name);
     }
-    let own =
-        config.network.as_ref().map_or_else(|| "127.0.1.1".to_owned(), |network| network.address.to_string());
+    // Others of its network reach the box under the address there.
+    let own = config.network.as_ref().map_or_else(
+        || "127.0.1.1".to_owned(),
+        |network| network.member.map_or(network.address, |(address, _)| address).to_string(),
+    );
     let _ = writeln!(text, "{own}\t{}", config.hostname);
     text
 }

@@ -10,6 +10,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::linux;
 
 const INTERFACE: &str = "eth0";
+/// The label under which the card has its address in the network that the box is a member of.
+const MEMBER_LABEL: &str = "eth0:1";
 
 /// Brings the interfaces up. Returns a warning if that failed.
 pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
@@ -19,11 +21,13 @@ pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
         bring_up(socket.as_fd(), "lo")?;
         if let Some(network) = network {
             set_hardware_address(socket.as_fd(), network.mac)?;
-            set_address(socket.as_fd(), libc::SIOCSIFADDR, network.address)?;
-            set_address(socket.as_fd(), libc::SIOCSIFNETMASK, netmask(network.prefix))?;
+            set_address(socket.as_fd(), INTERFACE, (network.address, network.prefix))?;
             bring_up(socket.as_fd(), INTERFACE)?;
             if let Some(gateway) = network.gateway {
                 add_default_route(socket.as_fd(), gateway)?;
+            }
+            if let Some(member) = network.member {
+                set_address(socket.as_fd(), MEMBER_LABEL, member)?;
             }
         }
         Ok(())
@@ -37,10 +41,14 @@ fn bring_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     })
 }
 
-fn set_address(socket: BorrowedFd<'_>, request: libc::c_ulong, address: Ipv4Addr) -> io::Result<()> {
-    linux::interface_request(socket, INTERFACE, request, |request| {
-        request.ifr_ifru.ifru_addr = socket_address(address);
-    })
+/// Gives the interface with that label an address and the bits of its network part.
+fn set_address(socket: BorrowedFd<'_>, label: &str, (address, prefix): (Ipv4Addr, u8)) -> io::Result<()> {
+    for (request, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, netmask(prefix))] {
+        linux::interface_request(socket, label, request, |request| {
+            request.ifr_ifru.ifru_addr = socket_address(value);
+        })?;
+    }
+    Ok(())
 }
 
 /// Sets the card's Ethernet address: a card restored from a template starts with the template's.

@@ -128,6 +128,7 @@ fn the_text_of_messages_is_pinned() {
                 received_bytes: 6,
                 host_connections: None,
                 refusals: None,
+                peers: None,
             }),
             probes: vec![ProbeRecord {
                 began_unix_ms: 1,

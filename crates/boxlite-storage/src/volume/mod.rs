@@ -22,7 +22,6 @@
 //! kill leaves is gc's to finish. Nothing else is ever removed of `volumes/`.
 
 mod attach;
-mod references;
 mod remove;
 
 use std::fs::File;
@@ -48,7 +47,6 @@ use sha2::{Digest as _, Sha256};
 use crate::store::{IntentKind, Store};
 
 pub use attach::{VolumeDisk, is_attached};
-pub use references::{References, VolumeUser};
 use remove::finish_removal;
 pub use remove::remove;
 

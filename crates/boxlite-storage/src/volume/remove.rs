@@ -5,7 +5,8 @@ use boxlite_home::{EventLog, Home};
 use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, EventAction, HomeEvent, Result, VolumeDescription};
 
 use super::attach::open;
-use super::{References, VolumeUser, check_name, open_directory, read};
+use super::{check_name, open_directory, read};
+use crate::references::{References, VolumeUser};
 use crate::store::{IntentKind, Store};
 
 /// Removes the volume `name` for good; returns the bytes that were allocated to it.

@@ -19,16 +19,22 @@
 //! configured statically) and no outbound IP fragmentation, which keeps guest bytes away from slirp's parsers for them.
 //! A box that has an [`AllowList`] reaches only what is on it. Ports of the host's loopback that the box's user names
 //! ([`Network::host_ports`]) are ports of the gateway for the box, to which slirp connects at `127.0.0.1`.
+//!
+//! A box that is a member of a network ([`MemberNetwork`]) has one more address, on the same card. The wire takes what is for
+//! that network before the filter sees it, and hands it to the other boxes' shims ([`members`]).
 
 mod allow;
 mod answer;
 mod card;
 mod connections;
+mod dns;
 mod filter;
 mod flow;
 mod frame;
 mod host;
 mod mac;
+mod members;
+mod names;
 mod record;
 mod route;
 mod segment;
@@ -51,7 +57,8 @@ pub use filter::{FilterVerdict, Policy, Reason, filter};
 pub use flow::{Flow, Solicited};
 pub use host::{PortClaim, claim_ports, loopback_aliases, own_addresses};
 pub use mac::MacAddr;
-pub use route::{Ipv4Net, METADATA_HOSTS, is_unreachable};
+pub use members::{Exchange, Mailbox, Member, MemberNetwork, join};
+pub use route::{Ipv4Net, METADATA_HOSTS, is_unreachable, unreachable_blocks};
 pub use stack::{StackCommand, StackProcess};
 pub use wire::{Counts, Wire, WireEnds};
 
@@ -79,15 +86,31 @@ pub struct Network {
     pub host_ports: Vec<u16>,
     /// The most connections that the box may have at a time.
     pub max_connections: u32,
+    /// The network that the box is a member of.
+    #[serde(default)]
+    pub member_of: Option<MemberNetwork>,
+}
+
+impl Network {
+    /// Whether it has a user-mode stack: an internal network leads nowhere else.
+    pub fn has_stack(&self) -> bool {
+        self.member_of.as_ref().is_none_or(|network| !network.internal)
+    }
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { ports: Vec::new(), allowed: None, host_ports: Vec::new(), max_connections: MAX_CONNECTIONS }
+        Self {
+            ports: Vec::new(),
+            allowed: None,
+            host_ports: Vec::new(),
+            max_connections: MAX_CONNECTIONS,
+            member_of: None,
+        }
     }
 }
 
 /// What the guest agent is told about its network card; [`RESOLVER`] is its only DNS server.
 pub fn guest_config(mac: MacAddr) -> NetConfig {
-    NetConfig { address: GUEST, prefix: PREFIX, gateway: Some(GATEWAY), mac: mac.octets() }
+    NetConfig { address: GUEST, prefix: PREFIX, gateway: Some(GATEWAY), mac: mac.octets(), member: None }
 }

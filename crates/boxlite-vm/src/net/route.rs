@@ -22,6 +22,16 @@ impl Ipv4Net {
         Self::new(address, 32)
     }
 
+    /// Its first address.
+    pub const fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Its leading bits.
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     /// Whether `address` lies in the block.
     pub const fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() & mask(self.prefix) == self.address.to_bits()
@@ -75,6 +85,11 @@ const PRIVATE: [Ipv4Net; 6] = [
 /// Whether `address` has no place in the public network, or is of a cloud's metadata service.
 pub(super) fn is_private(address: Ipv4Addr) -> bool {
     never_reachable(address) || PRIVATE.iter().chain(&METADATA_HOSTS).any(|block| block.contains(address))
+}
+
+/// The blocks that no box reaches anything of.
+pub fn unreachable_blocks() -> impl Iterator<Item = Ipv4Net> {
+    NEVER.into_iter().chain(METADATA_HOSTS)
 }
 
 /// Whether no box reaches anything of the block of `prefix` bits at `address`.

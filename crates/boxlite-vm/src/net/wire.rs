@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use boxlite_proto::NetworkUsage;
@@ -17,6 +17,7 @@ use super::allow::{AllowVerdict, Refusals, RefusedFrame, Surroundings};
 use super::answer::TcpSegment;
 use super::connections::OpenConnections;
 use super::filter::{MAX_FRAME, filter, solicited_by};
+use super::members::{Exchange, Taken};
 use super::record::{BUFFER, LENGTH_PREFIX, Sifted, sift};
 use super::segment::{self, Connection, ConnectionStep, Sender};
 use super::stack::Readiness;
@@ -26,6 +27,9 @@ use super::{AllowList, FilterVerdict, GATEWAY, MacAddr, Policy, Reason, Solicite
 const MAX_WAITING_FOR_GUEST: usize = 64;
 /// The same for the stack: more than one buffer of the guest's frames can have a list release and end, so that none is lost.
 const MAX_WAITING_FOR_STACK: usize = 1 << 16;
+
+/// Frames from other boxes of the network that may wait for the guest; further ones wait with their senders.
+const MAX_WAITING_FROM_PEERS: usize = 128;
 
 /// The shim's side of a box's network, not yet carrying frames.
 #[derive(Debug)]
@@ -59,6 +63,7 @@ pub struct Counts {
     host_connections: Option<AtomicU64>,
     connections: Mutex<OpenConnections>,
     refusals: Option<Mutex<Refusals>>,
+    exchange: OnceLock<Arc<Exchange>>,
 }
 
 /// Where the wire's own frames wait for their receivers.
@@ -81,6 +86,7 @@ impl Counts {
             refused_connections: AtomicU64::default(),
             host_connections: reaches_host.then(AtomicU64::default),
             connections: Mutex::new(OpenConnections::new(max_connections)),
+            exchange: OnceLock::new(),
         }
     }
 
@@ -95,6 +101,7 @@ impl Counts {
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             host_connections: self.host_connections.as_ref().map(|count| count.load(Ordering::Relaxed)),
             refusals: self.refusals.as_ref().map(|refusals| lock(refusals).figures()),
+            peers: self.exchange.get().map(|exchange| exchange.usage()),
         }
     }
 
@@ -180,6 +187,21 @@ impl Counts {
         }
     }
 
+    /// Gives the box's network a look at a frame of the guest's; returns whether it is to go elsewhere.
+    fn goes_elsewhere(&self, frame: &[u8], own: &OwnFrames) -> bool {
+        let Some(exchange) = self.exchange.get() else { return true };
+        match exchange.take(frame) {
+            Taken::Elsewhere => return true,
+            Taken::Answered(answer) => drop(own.to_guest.try_send(answer)),
+            Taken::Sent => {
+                self.from_guest.fetch_add(1, Ordering::Relaxed);
+                self.sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+            }
+            Taken::Dropped => {}
+        }
+        false
+    }
+
     fn drop_frame(&self, reason: Reason) {
         if self.dropped[reason as usize].fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::debug!(?reason, "the guest sent a frame that its network does not carry");
@@ -222,6 +244,13 @@ impl Wire {
         (self.policy, self.allowed) = (policy, allowed);
     }
 
+    /// Has it carry frames between the guest and the other boxes of its network as well.
+    #[must_use]
+    pub fn with_exchange(self, exchange: Exchange) -> Self {
+        let _ = self.counts.exchange.set(Arc::new(exchange));
+        self
+    }
+
     /// What tells that `process` at the other end serves, to be awaited before [`Wire::carry`].
     pub fn readiness(
         &self,
@@ -247,8 +276,21 @@ impl Wire {
         let (own, own_to_guest, own_to_stack) = OwnFrames::channels();
         let (policy, counts) = (&self.policy, &*self.counts);
         let allowed = self.allowed.map(Mutex::new);
+        let (to_peers_guest, from_peers) = mpsc::channel(MAX_WAITING_FROM_PEERS);
+        let exchange = counts.exchange.get().cloned();
+        let peers = async {
+            match exchange {
+                Some(exchange) => exchange.run(to_peers_guest).await,
+                None => std::future::pending().await,
+            }
+        };
+        let for_stack = Injected { own: own_to_stack, peers: None };
+        let for_guest = Injected { own: own_to_guest, peers: Some(from_peers) };
         let from_guest =
-            forward(from_card, to_stack, own_to_stack, (&counts.from_guest, &counts.sent_bytes), |frame| {
+            forward(from_card, to_stack, for_stack, (&counts.from_guest, &counts.sent_bytes), |frame| {
+                if !counts.goes_elsewhere(frame, &own) {
+                    return false;
+                }
                 match (filter(frame, policy), &allowed) {
                     (FilterVerdict::Pass, None) => counts.admit(frame, Sender::Guest, &own.to_guest),
                     (FilterVerdict::Pass, Some(list)) => {
@@ -275,7 +317,7 @@ impl Wire {
                 }
             });
         let to_guest =
-            forward(from_stack, to_card, own_to_guest, (&counts.to_guest, &counts.received_bytes), |frame| {
+            forward(from_stack, to_card, for_guest, (&counts.to_guest, &counts.received_bytes), |frame| {
                 if let Some(flow) = solicited_by(frame, policy) {
                     lock(&solicited).heard(flow, Instant::now());
                 }
@@ -285,6 +327,7 @@ impl Wire {
         let result = tokio::select! {
             result = from_guest => result,
             result = to_guest => result,
+            result = peers => result,
         };
         match result {
             Err(error) if is_hang_up(&error) => Ok(()),
@@ -297,27 +340,61 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Frames for a receiver that do not come from the other end of the wire.
+struct Injected {
+    /// The wire's own.
+    own: mpsc::Receiver<Vec<u8>>,
+    /// Those of other boxes.
+    peers: Option<mpsc::Receiver<Vec<u8>>>,
+}
+
+impl Injected {
+    /// Waits for frames of other boxes, as many as there are.
+    async fn from_peers(peers: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        if let Some(receiver) = peers {
+            receiver.recv_many(&mut frames, MAX_WAITING_FROM_PEERS).await;
+        }
+        if frames.is_empty() { std::future::pending().await } else { frames }
+    }
+}
+
 async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut own: mpsc::Receiver<Vec<u8>>,
+    Injected { mut own, mut peers }: Injected,
     passed: (&AtomicU64, &AtomicU64),
     mut passes: impl FnMut(&mut [u8]) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
+        // Neither the sender nor the peers can keep the other from being heard.
+        let heard = async {
+            tokio::select! {
+                length = from.read(&mut buffer[filled..]) => WireInput::Sender(length),
+                frames = Injected::from_peers(&mut peers) => WireInput::Peers(frames),
+            }
+        };
         tokio::select! {
             // Its own frames come before any that the sender sends after what they answer.
             biased;
             Some(frame) = own.recv() => {
-                to.write_all(&(frame.len() as u32).to_be_bytes()).await?;
-                to.write_all(&frame).await?;
+                to.write_all(&records(&[frame])).await?;
                 continue;
             }
-            length = from.read(&mut buffer[filled..]) => match length? {
-                0 => return Ok(()),
-                length => filled += length,
+            heard = heard => match heard {
+                WireInput::Sender(length) => match length? {
+                    0 => return Ok(()),
+                    length => filled += length,
+                },
+                WireInput::Peers(frames) => {
+                    let records = records(&frames);
+                    to.write_all(&records).await?;
+                    passed.0.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                    passed.1.fetch_add((records.len() - frames.len() * LENGTH_PREFIX) as u64, Ordering::Relaxed);
+                    continue;
+                }
             },
         }
         let Sifted { used, kept, frames } = sift(&mut buffer[..filled], &mut passes)?;
@@ -327,6 +404,19 @@ async fn forward(
         buffer.copy_within(used..filled, 0);
         filled -= used;
     }
+}
+
+/// What a direction of the wire has to carry.
+enum WireInput {
+    /// So many bytes of its sender's.
+    Sender(io::Result<usize>),
+    /// Frames of other boxes.
+    Peers(Vec<Vec<u8>>),
+}
+
+/// Frames as QEMU's sockets carry them.
+fn records(frames: &[Vec<u8>]) -> Vec<u8> {
+    frames.iter().flat_map(|frame| [&(frame.len() as u32).to_be_bytes(), &frame[..]].concat()).collect()
 }
 
 fn is_hang_up(error: &io::Error) -> bool {

@@ -15,8 +15,8 @@ use super::jail::{self, BoxJail};
 use super::launch::LaunchSpec;
 use crate::exit::ChildEnder;
 use crate::net::{
-    AllowList, Counts, MacAddr, Network, Policy, StackCommand, StackProcess, Wire, card_arguments,
-    claim_ports, loopback_aliases, own_addresses,
+    self, AllowList, Counts, Exchange, MacAddr, Mailbox, Network, Policy, StackCommand, StackProcess, Wire,
+    card_arguments, claim_ports, loopback_aliases, own_addresses,
 };
 use crate::volume::{self, Share};
 
@@ -37,6 +37,8 @@ pub(crate) struct DeviceBackend {
     pub(crate) network: Option<ClosedNetwork>,
     /// What a network carries, once it is open.
     pub(crate) counts: Option<Arc<Counts>>,
+    /// By what other boxes of its network find the box: a matter of the shim's steward.
+    pub(crate) mailbox: Option<Mailbox>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
     /// costs the box this part.
     pub(crate) task: Option<BoxFuture<'static, Result<()>>>,
@@ -48,6 +50,8 @@ pub(crate) struct ClosedNetwork {
     /// The user-mode stack's end of the wire, until that is started; QEMU needs only the other.
     stack_end: Option<OwnedFd>,
     stack: Option<StackProcess>,
+    /// Its way to the other boxes of its network.
+    exchange: Option<Exchange>,
 }
 
 /// Prepares every part of the box; called on the shim's main thread before QEMU starts.
@@ -84,9 +88,8 @@ pub(crate) fn begin_network(
 /// is up.
 pub(crate) fn open_network(backends: &mut [DeviceBackend], spec: &LaunchSpec) -> Result<()> {
     for backend in backends {
-        if let Some(network) = &spec.network
-            && let Some(ClosedNetwork { mut wire, stack: Some(stack), .. }) = backend.network.take()
-        {
+        if let (Some(network), Some(closed)) = (&spec.network, backend.network.take()) {
+            let ClosedNetwork { mut wire, stack_end, stack, exchange } = closed;
             let allowed = match &network.allowed {
                 Some(rules) => Some(AllowList::new(rules.clone(), own_addresses()?)),
                 None => None,
@@ -94,22 +97,33 @@ pub(crate) fn open_network(backends: &mut [DeviceBackend], spec: &LaunchSpec) ->
             let policy =
                 Policy::new(&network.ports, loopback_aliases()?).with_host_ports(&network.host_ports);
             wire.govern(policy, allowed, network.max_connections);
+            if let Some(exchange) = exchange {
+                wire = wire.with_exchange(exchange);
+            }
             backend.counts = Some(wire.counts());
-            backend.task = Some(carry(wire, stack).boxed());
+            backend.task = Some(match stack {
+                Some(stack) => carry(wire, stack).boxed(),
+                None => carry_among_members(wire, stack_end).boxed(),
+            });
         }
     }
     Ok(())
 }
 
 fn network_backend(spec: &LaunchSpec, network: &Network) -> Result<DeviceBackend> {
+    let mac = MacAddr::of_box(&spec.box_id);
     let (wire, ends) = Wire::new(Policy::new(&[], []), None, network.max_connections)?;
+    let (exchange, mailbox) = match &network.member_of {
+        Some(member_of) => {
+            net::join(member_of, mac).map(|(exchange, mailbox)| (Some(exchange), Some(mailbox)))?
+        }
+        None => (None, None),
+    };
     Ok(DeviceBackend {
-        arguments: card_arguments(MacAddr::of_box(&spec.box_id), &ends.card)
-            .into_iter()
-            .map(OsString::from)
-            .collect(),
+        arguments: card_arguments(mac, &ends.card).into_iter().map(OsString::from).collect(),
         descriptors: vec![ends.card],
-        network: Some(ClosedNetwork { wire, stack_end: Some(ends.stack), stack: None }),
+        network: Some(ClosedNetwork { wire, stack_end: Some(ends.stack), stack: None, exchange }),
+        mailbox,
         ..DeviceBackend::default()
     })
 }
@@ -121,6 +135,9 @@ fn begin_stack(
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
 ) -> Result<Option<BoxFuture<'static, Result<()>>>> {
+    if !network.has_stack() {
+        return Ok(None);
+    }
     let Some(stack_end) = closed.stack_end.take() else { return Ok(None) };
     // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
@@ -153,6 +170,14 @@ async fn carry(wire: Wire, stack: StackProcess) -> Result<()> {
     result
 }
 
+/// Carries frames of a box without a user-mode stack. Nothing is sent to the stack's end, and nothing comes from it; it stays
+/// open as long as the wire carries.
+async fn carry_among_members(wire: Wire, _stack_end: Option<OwnedFd>) -> Result<()> {
+    wire.carry()
+        .await
+        .map_err(|error| Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
+}
+
 /// Starts the user-mode network behind `wire`: in a jail of its own, where the box has jails, which answers when that is built.
 fn start_stack(
     command: StackCommand,
@@ -183,9 +208,7 @@ fn share_backend(share: Share) -> DeviceBackend {
         descriptors: vec![share.descriptor],
         shared_memory: true,
         process_group: Some(share.daemon.pid()),
-        ready: None,
-        network: None,
-        counts: None,
         task: Some(share.daemon.watch().boxed()),
+        ..DeviceBackend::default()
     }
 }

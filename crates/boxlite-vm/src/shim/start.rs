@@ -232,6 +232,7 @@ impl ShimLaunch {
             template: machine.template.take(),
             memory: machine.vm.memory.take(),
             children,
+            mailbox: machine.backends.iter_mut().find_map(|backend| backend.mailbox.take()),
             lock: self.lock.try_clone().doing(doing, place)?,
         })
     }

@@ -57,12 +57,13 @@ impl Hardware {
     /// The hardware of the box of `spec`; `None` for one that no guest can wait for.
     ///
     /// A guest waits for a box only where there is a template. QEMU cannot be given more devices, nor a published port; the
-    /// keeper of a box that is restarted is made before its shim is.
+    /// keeper of a box that is restarted is made before its shim is, and a box joins its network before its guest runs.
     pub fn of(spec: &LaunchSpec) -> Option<Self> {
-        let publishes = spec.network.as_ref().is_some_and(|network| !network.ports.is_empty());
+        let is_bound = |network: &Network| !network.ports.is_empty() || network.member_of.is_some();
+        let is_bound = spec.network.as_ref().is_some_and(is_bound);
         let is_restored = matches!(spec.origin, GuestOrigin::Template(_));
         let has_devices = !spec.shares.volumes.is_empty() || !spec.disks.is_empty();
-        if spec.purpose != Purpose::Run || !is_restored || has_devices || publishes || spec.keeper.is_some() {
+        if spec.purpose != Purpose::Run || !is_restored || has_devices || is_bound || spec.keeper.is_some() {
             return None;
         }
         let overlay = std::fs::File::open(&spec.overlay).ok()?;
@@ -76,7 +77,7 @@ impl Hardware {
             box_dir: PathBuf::new(),
             overlay: PathBuf::new(),
             bases: Vec::new(),
-            backing: PathBuf::new(),
+            backing: None,
             network: spec.network.as_ref().map(closed),
             shares: Shares::default(),
             boot: BootConfig::default(),

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use super::create::Unrecorded;
 use super::new_box::NewBox;
-use super::{BoxGuard, Observed, base, create, memory, name, named_volumes, snapshot};
+use super::{BoxGuard, Observed, base, create, memory, name, named_volumes, network, snapshot};
 use crate::context::LocalContext;
 
 /// Allocated bytes that a clone writes at most: two empty overlays, a directory, a record.
@@ -75,6 +75,8 @@ pub(crate) fn clone(
     record.snapshots = Vec::new();
 
     let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
+    let joined = network::join(context, &record.options)?;
+    record.membership = joined.as_ref().map(|(membership, _)| membership.clone());
     create::establish(context, &mut record, Unrecorded::Intent, |paths| match &options.snapshot {
         Some(wanted) => snapshot::stand_on(context, &source.record, wanted, paths),
         None => share_disk(context, source, paths),

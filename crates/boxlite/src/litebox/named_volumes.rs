@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use boxlite_home::admission::Collector;
-use boxlite_storage::volume::{self, References, VolumeDisk, VolumeLease, VolumeUser};
+use boxlite_storage::references::{References, VolumeUser};
+use boxlite_storage::volume::{self, VolumeDisk, VolumeLease};
 use boxlite_types::{BoxOptions, BoxRecord, Doing, Error, ErrorCause, Result, VolumeMount, VolumeOptions};
 use boxlite_vm::volume::{NamedDisk, parse_named};
 

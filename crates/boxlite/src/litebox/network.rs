@@ -1,13 +1,17 @@
-//! What a box reaches, what reaches it, and the names that it knows.
+//! What a box reaches, what reaches it, the names that it knows, and the network that it is a member of.
 
 use std::net::Ipv4Addr;
 
+use boxlite_home::Home;
 use boxlite_proto::HostEntry;
+use boxlite_storage::network::{self as networks, JoinLease};
 use boxlite_types::{
-    AddedHost, AddedHostTarget, AllowRule, AllowTarget, BoxOptions, Error, ImageConfig, NetworkMode,
-    PortForward, Result,
+    AddedHost, AddedHostTarget, AllowRule, AllowTarget, BoxOptions, BoxRecord, Error, ImageConfig,
+    Membership, NetworkMode, PortForward, Result, check_aliases, check_network_name,
 };
-use boxlite_vm::net;
+use boxlite_vm::net::{self, Member, MemberNetwork};
+
+use crate::context::LocalContext;
 
 /// Checks what `options` say of the network, for which no image is needed.
 ///
@@ -29,10 +33,97 @@ pub(super) fn check(options: &BoxOptions) -> Result<()> {
             "a box without a network has no use for {option}: leave out either it or --network none"
         )));
     }
+    check_membership(options)?;
     hosts(options)?;
     name_servers(options)?;
     boxlite_types::parse_search_domains(&options.dns_search)?;
     allowed(options).map(drop)
+}
+
+/// Checks what `options` say of the network to join, apart from whether there is such a network.
+fn check_membership(options: &BoxOptions) -> Result<()> {
+    let Some(name) = &options.network_name else {
+        let needs = [
+            (!options.network_aliases.is_empty(), "--network-alias"),
+            (options.network_address.is_some(), "--ip"),
+        ];
+        return match needs.iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(Error::invalid(format!(
+                "{option} is for a box that joins a network by its name: add --network NAME"
+            ))),
+            None => Ok(()),
+        };
+    };
+    check_network_name(name)?;
+    check_aliases(&options.network_aliases)?;
+    if options.network == NetworkMode::None {
+        return Err(Error::invalid(format!("a box without a network card cannot join network '{name}'")));
+    }
+    Ok(())
+}
+
+/// Chooses the address of a new box in the network that its `options` name, which is kept for it until the lease is dropped:
+/// by then the box is recorded.
+///
+/// # Errors
+/// As for [`networks::join`], and `InvalidInput` for options that an internal network has no use for.
+pub(super) fn join(context: &LocalContext, options: &BoxOptions) -> Result<Option<(Membership, JoinLease)>> {
+    let Some(name) = &options.network_name else { return Ok(None) };
+    check_joinable(&context.home, options)?;
+    let lease = networks::join(&context.home, &context.store, name, options.network_address)?;
+    Ok(Some((Membership { network: name.clone(), address: lease.address }, lease)))
+}
+
+/// Checks that there is the network that `options` name, and that it has a use for what they ask of the network.
+///
+/// # Errors
+/// `NotFound`, and `InvalidInput` for what a network that leads nowhere outside cannot do.
+pub(crate) fn check_joinable(home: &Home, options: &BoxOptions) -> Result<()> {
+    let Some(name) = &options.network_name else { return Ok(()) };
+    let network = networks::read(home, name)?;
+    let in_vain = [
+        (!options.ports.is_empty(), "--publish"),
+        (options.publish_all, "--publish-all"),
+        (!options.allow_host.is_empty(), "--allow-host"),
+        (!options.allow_net.is_empty(), "--allow-net"),
+        (!options.dns.is_empty(), "--dns"),
+    ];
+    match in_vain.iter().find(|(given, _)| *given) {
+        Some((_, option)) if network.internal => Err(Error::invalid(format!(
+            "network '{name}' is internal: its boxes reach each other and nothing else, so leave out {option}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The network that the box of `record` is a member of, for its shim.
+///
+/// # Errors
+/// `NotFound` when it is not there any more.
+pub(super) fn member_of(home: &Home, record: &BoxRecord) -> Result<Option<MemberNetwork>> {
+    let Some(Membership { network: name, address }) = &record.membership else { return Ok(None) };
+    let network = networks::read(home, name)?;
+    if !network.subnet.contains(*address) {
+        return Err(Error::conflict(format!(
+            "box {} has the address {address}, which network '{name}' ({}) has not: the network was made anew; make the \
+             box anew as well, or the network with its old --subnet",
+            record.name, network.subnet
+        )));
+    }
+    let own = Member {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        aliases: record.options.network_aliases.clone(),
+        address: *address,
+    };
+    let directory = home.of_network(name).members();
+    Ok(Some(MemberNetwork {
+        name: name.clone(),
+        directory,
+        subnet: network.subnet,
+        internal: network.internal,
+        own,
+    }))
 }
 
 /// The lines that are added to the box's `/etc/hosts`.

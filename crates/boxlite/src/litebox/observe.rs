@@ -50,7 +50,7 @@ impl Observed {
 }
 
 /// Whether a process holds the shim's lock. Observers share the lock for an instant, so they never hide each other.
-pub(super) fn shim_is_alive(paths: &BoxPaths) -> Result<bool> {
+pub(crate) fn shim_is_alive(paths: &BoxPaths) -> Result<bool> {
     let path = paths.shim_lock();
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,
@@ -131,6 +131,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         finished_at,
         disk_allocated: overlays_allocated(&home.of_box(&record.id)).ok(),
         ports: published(&observed, record),
+        membership: record.membership.clone(),
         network_usage: None,
         restart_count: record.restarts.count,
         last_exit: record.restarts.last.clone(),
@@ -175,6 +176,7 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         finished_at: None,
         disk_allocated: overlays_allocated(&paths).ok(),
         ports: Vec::new(),
+        membership: None,
         network_usage: None,
         restart_count: 0,
         last_exit: None,

@@ -3,7 +3,7 @@
 use boxlite_types::{BoxRecord, Error, RestartPolicy, Result, UpdateOptions};
 use boxlite_vm::shim::DiskQuota;
 
-use super::{BoxGuard, Observed, create, description, memory, name, quota};
+use super::{BoxGuard, Observed, create, description, memory, name, network, quota};
 use crate::context::LocalContext;
 
 /// Checks and records the new values durably; returns whether the box runs, so that its shim must hear of them. Blocks.
@@ -51,6 +51,7 @@ fn check(context: &LocalContext, guard: &BoxGuard, changes: &UpdateOptions) -> R
     if let Some(memory) = changes.memory {
         memory::check(context, memory)?;
     }
+    network::check_joinable(&context.home, options)?;
     create::check(options, image_config, *disk_image_size)
 }
 

@@ -11,7 +11,13 @@ use std::sync::Arc;
 
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
-    Activity, Adoption, ArchiveFormat, AttachedExecution, BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, EventOptions, EventPage, ExecOptions, Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry, HoldTerms, HostInfo, Image, ListOptions, LogLine, LogOptions, Login, Logout, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions, UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune, WindowSize, BoxExportOptions, BoxImportOptions, ImportedBox,
+    Activity, Adoption, ArchiveFormat, AttachedExecution, BoxExportOptions, BoxImportOptions, BoxInfo,
+    BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, EventOptions, EventPage, ExecOptions,
+    Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry,
+    HoldTerms, HostInfo, Image, ImportedBox, ListOptions, LogLine, LogOptions, Login, Logout, NetworkInfo,
+    NetworkOptions, NetworkPrune, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions,
+    RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions, UpdateOptions, Usage,
+    VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -267,6 +273,36 @@ home_operations! {
         /// # Errors
         /// `Conflict` where it is unknown what some box mounts: nothing is removed then.
         async fn prune_volumes(&self) -> Result<VolumePrune>;
+    }
+}
+
+home_operations! {
+    /// Networks, in which boxes reach each other by name, and that stay until they are removed by name.
+    trait NetworkOperations {
+        /// Makes a network.
+        ///
+        /// # Errors
+        /// `Conflict` when there is one of that name, or another has some of its addresses; `InvalidInput` for a name or a
+        /// subnet that cannot be.
+        async fn create_network(&self, options: NetworkOptions) -> Result<NetworkInfo>;
+
+        /// Lists the networks, by name.
+        async fn networks(&self) -> Result<Vec<NetworkInfo>>;
+
+        /// Describes the network of that name.
+        ///
+        /// # Errors
+        /// `NotFound`; `Corrupt` for what is there instead of a network.
+        async fn network(&self, name: &str) -> Result<NetworkInfo>;
+
+        /// Removes the network.
+        ///
+        /// # Errors
+        /// `Conflict`, naming them, while boxes are in it, whether or not they run; `Busy` while one joins; `NotFound`.
+        async fn remove_network(&self, name: &str) -> Result<()>;
+
+        /// Removes all networks that no box is in.
+        async fn prune_networks(&self) -> Result<NetworkPrune>;
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) async fn create(
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
     app.own_volumes(&caller, &options.volumes).await?;
+    app.own_network(&caller, &options).await?;
     let is_named = caller.is_named();
     let create = |progress: Arc<dyn ProgressSink>| async move {
         let mut options = options;

@@ -6,6 +6,7 @@ mod boxes;
 mod disk;
 mod host;
 mod images;
+mod networks;
 mod snapshots;
 mod streams;
 mod volumes;
@@ -42,6 +43,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/runtime/volumes", get(volumes::list).post(volumes::create))
         .route("/v1/runtime/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
         .route("/v1/runtime/volumes-prune", post(volumes::prune))
+        .route("/v1/runtime/networks", get(networks::list).post(networks::create))
+        .route("/v1/runtime/networks/{name}", get(networks::inspect).delete(networks::remove))
+        .route("/v1/runtime/networks-prune", post(networks::prune))
         .route("/v1/runtime/boxes", get(boxes::list).post(boxes::create))
         .route("/v1/runtime/boxes/{id}", get(boxes::inspect).patch(boxes::update).delete(boxes::remove))
         .route("/v1/runtime/boxes/{id}/start", post(boxes::start))

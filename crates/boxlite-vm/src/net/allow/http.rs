@@ -4,7 +4,7 @@
 //! malformed here. That leaves out what a path does not begin (`CONNECT`, requests to a proxy), folded lines, bare line
 //! feeds, codings other than `chunked`, and trailers. A connection that is upgraded to another protocol is over.
 
-use super::names::name_of;
+use super::super::names::name_of;
 
 /// The most bytes of a request line and its fields.
 pub(super) const MAX_HEAD: usize = 16 * 1024;

@@ -7,10 +7,9 @@
 //!
 //! The resolver is asked for allowed names alone, over UDP, or it would carry messages to whom it may concern.
 
-mod dns;
 mod greeting;
 mod http;
-mod names;
+
 mod pins;
 mod queries;
 mod questions;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::dns::Question;
+use super::super::dns::Question;
 
 /// How long an answer is awaited; resolvers ask again before that.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,8 +56,8 @@ impl Queries {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::dns::question_of_query;
     use super::super::super::oracle::name_query;
-    use super::super::dns::question_of_query;
     use super::*;
 
     fn question(name: &str) -> Question {

@@ -6,9 +6,9 @@ use boxlite_proto::RefusalKind;
 
 use super::super::SUBNET;
 use super::super::answer;
+use super::super::dns::{self, OwnAnswer, Question};
 use super::super::frame::{DNS_PORT, TRANSPORT_AT, be16};
 use super::super::route::is_private;
-use super::dns::{self, OwnAnswer, Question};
 use super::{AllowList, AllowVerdict, refuse};
 
 const SUM_AT: usize = TRANSPORT_AT + 6;

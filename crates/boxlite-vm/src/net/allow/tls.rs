@@ -3,7 +3,7 @@
 //! A server that lacks a key share asks for a second hello, and may heed the name in that one. So both are read. What
 //! comes after is encrypted, or names nobody.
 
-use super::names::name_of;
+use super::super::names::name_of;
 
 /// The longest hello.
 pub(super) const MAX_HELLO: usize = 16 * 1024;

@@ -7,8 +7,8 @@ use boxlite_proto::{
     ShimReply, ShimRequest, ShimStatus, ToGuest,
 };
 
-use super::health::HealthWatch;
 use super::disk::{DiskStep, DiskTools};
+use super::health::HealthWatch;
 use super::main_process::ClientId;
 use super::ops::Refused;
 use super::{Driver, DriverPhase};

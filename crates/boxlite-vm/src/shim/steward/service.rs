@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::events::RunEvents;
 use super::request::{LogName, Request, answer};
+use crate::net::Mailbox;
 use crate::shim::claim::DiskClaim;
 use crate::shim::confinement;
 use crate::shim::groups;
@@ -45,6 +46,8 @@ pub(in crate::shim) struct Charge {
     pub(in crate::shim) memory: Option<File>,
     /// What runs for the box.
     pub(in crate::shim) children: Vec<ChildHandle>,
+    /// By what other boxes of its network find the box.
+    pub(in crate::shim) mailbox: Option<Mailbox>,
     /// The box's lock, which is the last that goes.
     pub(in crate::shim) lock: OwnedFd,
 }
@@ -73,6 +76,7 @@ impl Charge {
             .chain(template)
             .chain(self.memory.iter().map(AsRawFd::as_raw_fd))
             .chain(children)
+            .chain(self.mailbox.iter().flat_map(Mailbox::descriptors))
             .collect::<Vec<_>>()
             .into_iter()
     }
@@ -114,6 +118,8 @@ impl Steward {
         }
         let synced = self.sync_outcome();
         let keeping = self.keep_templates();
+        let mailbox = self.charge.mailbox.take();
+        let meeting = mailbox.and_then(|mailbox| in_background("boxlite-network", move || mailbox.serve()));
         let mut relief = SpaceRelief::new(collect);
         while let Ok(Some(request)) = Request::receive(&self.socket) {
             self.carry_out(request, &mut relief);
@@ -127,6 +133,8 @@ impl Steward {
             tracing::warn!(error = %error.chain(), "the box's socket is left");
         }
         groups::remove(self.charge.spec.group());
+        // The next run of the box has a mailbox at the same place. This one's thread ends with the shim.
+        meeting.map(JoinHandle::join);
         let runs = self.runs;
         // With it goes the lock.
         drop(self);

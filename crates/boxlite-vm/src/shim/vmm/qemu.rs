@@ -65,7 +65,8 @@ impl QemuFiles {
     };
 
     fn disks(&self) -> impl Iterator<Item = RawFd> {
-        let of_root = |root: &RootFiles| [root.overlay].into_iter().chain(root.backing).chain(root.bases.clone());
+        let of_root =
+            |root: &RootFiles| [root.overlay].into_iter().chain(root.backing).chain(root.bases.clone());
         let others = self.volumes.iter().chain(&self.modules);
         self.root.iter().flat_map(of_root).chain(others.copied())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::admission::{Admission, Thresholds};
 use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
-use boxlite_proto::BootConfig;
+use boxlite_proto::{BootConfig, NetConfig};
 use boxlite_storage::disk_image::ImageChain;
 use boxlite_types::{
     BoxRecord, Doing, Error, HealthPlan, ImageConfig, NetworkMode, Phase, Progress, Result, Volume,
@@ -195,6 +195,8 @@ fn specification(
     }
     // A kernel of the user's brings its own.
     let is_own_kernel = kernel::chosen(local, record).is_some();
+    let network = network_of(local, record, purpose)?;
+    let guest_network = network.as_ref().map(|network| guest_network(record, network));
     let modules = if is_own_kernel { None } else { modules(&assets.kernel) };
     let has_modules = modules.is_some();
     let health = match purpose {
@@ -221,7 +223,7 @@ fn specification(
         cpu_percent: processors::limit(options),
         memory_bytes: shim::guest_memory(options.memory),
         nested: options.nested,
-        network: network_of(record, purpose)?,
+        network,
         shares: Shares {
             volumes: record.volumes.iter().map(|volume| bounded(volume, local)).collect(),
             virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
@@ -237,6 +239,7 @@ fn specification(
         boot: BootConfig {
             modules: has_modules,
             health: health.as_ref().map(|plan| process::health_probe(plan, record)),
+            network: guest_network,
             ..boot_config(record, networked, purpose)?
         },
         health_retries: health.map_or(0, |plan| plan.retries),
@@ -306,7 +309,7 @@ fn accelerator(context: StartContext<'_>, qemu: &Path) -> Result<Accelerator> {
 
 /// The box's network, its host ports chosen now so that they are known while it runs. A maintenance boot has the box's
 /// hardware, and publishes nothing.
-fn network_of(record: &BoxRecord, purpose: Purpose) -> Result<Option<Network>> {
+fn network_of(local: &LocalContext, record: &BoxRecord, purpose: Purpose) -> Result<Option<Network>> {
     let options = &record.options;
     if options.network == NetworkMode::None {
         return Ok(None);
@@ -319,7 +322,27 @@ fn network_of(record: &BoxRecord, purpose: Purpose) -> Result<Option<Network>> {
         Purpose::Run => options.allow_host.clone(),
         Purpose::Maintenance => Vec::new(),
     };
-    Ok(Some(Network { ports, allowed: network::allowed(options)?, host_ports, ..Network::default() }))
+    let member_of = match purpose {
+        Purpose::Run => network::member_of(&local.home, record)?,
+        Purpose::Maintenance => None,
+    };
+    Ok(Some(Network {
+        ports,
+        allowed: network::allowed(options)?,
+        host_ports,
+        member_of,
+        ..Network::default()
+    }))
+}
+
+/// What the guest is told of its card.
+fn guest_network(record: &BoxRecord, network: &Network) -> NetConfig {
+    let config = net::guest_config(MacAddr::of_box(&record.id));
+    NetConfig {
+        gateway: config.gateway.filter(|_| network.has_stack()),
+        member: network.member_of.as_ref().map(|network| (network.own.address, network.subnet.prefix())),
+        ..config
+    }
 }
 
 /// The volume with the size that the settings give to those that have none.
@@ -357,7 +380,6 @@ fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<
             Purpose::Run => boxlite_types::parse_sysctls(&options.sysctls)?,
             Purpose::Maintenance => Vec::new(),
         },
-        network: networked.then(|| net::guest_config(MacAddr::of_box(&record.id))),
         mounts: volume::mounts(&record.volumes),
         disks: volume::disk_mounts(&record.named_volumes),
         tmpfs: match purpose {

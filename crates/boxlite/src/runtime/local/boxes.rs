@@ -17,6 +17,7 @@ impl BoxOperations for Local {
         let asked = options.clone();
         let checked = self.in_context(move |context| {
             litebox::check_mounts(context, &asked)?;
+            litebox::check_joinable(&context.home, &asked)?;
             litebox::check_memory(context, asked.memory)?;
             litebox::resolve_kernel(asked.kernel.as_deref())
         });

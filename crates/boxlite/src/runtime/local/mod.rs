@@ -16,6 +16,7 @@ mod lifecycle;
 mod limit;
 mod maintenance;
 mod metrics;
+mod networks;
 mod pool;
 mod processes;
 mod restarting;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use boxlite_home::durable;
-use boxlite_storage::volume::{self, References};
+use boxlite_storage::references::References;
+use boxlite_storage::volume;
 use boxlite_storage::{gc, store::IntentKind};
 use boxlite_types::{
     Error, ErrorCause, ErrorKind, Result, VolumeDescription, VolumeInfo, VolumeOptions, VolumePrune,

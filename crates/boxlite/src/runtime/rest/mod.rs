@@ -8,6 +8,7 @@ mod files;
 mod http;
 mod images;
 mod lines;
+mod networks;
 mod older_servers;
 mod options;
 mod snapshots;

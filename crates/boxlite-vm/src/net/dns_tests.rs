@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::super::oracle::name_query as query;
+use super::super::oracle::name_query as query;
 use super::*;
 
 /// An answer to `query`: an alias, and then these addresses.

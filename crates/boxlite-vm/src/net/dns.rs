@@ -1,14 +1,17 @@
-//! Messages of the domain name system (RFC 1035) as far as a list of allowed names takes: one question, and its addresses.
+//! Messages of the domain name system (RFC 1035) as far as a list of allowed names and the names of a network's boxes take: one
+//! question, and its addresses.
 
 use std::net::Ipv4Addr;
 
-use super::super::frame::be16;
+use super::frame::be16;
 use super::names::MAX_NAME;
 
 /// Bytes of the fixed beginning of a message.
 const HEADER: usize = 12;
 /// The most resource records of a message that are looked at.
 const MAX_RECORDS: u16 = 64;
+/// The most addresses of an answer of one's own: with the longest name they fit the 512 bytes that every resolver takes.
+const MAX_TOLD: usize = 14;
 const RESPONSE: u8 = 0x80;
 const RECURSION_AVAILABLE: u8 = 0x80;
 const TYPE_A: u16 = 1;
@@ -40,6 +43,11 @@ impl Question {
     /// Whether it asks for the addresses and keys of a service.
     pub(super) fn is_of_service(&self) -> bool {
         SERVICE_TYPES.contains(&self.kind)
+    }
+
+    /// Whether it asks for IPv4 addresses.
+    pub(super) fn is_of_addresses(&self) -> bool {
+        (self.kind, self.class) == (TYPE_A, CLASS_IN)
     }
 
     /// Whether the other is the same, wherever it ends.
@@ -94,6 +102,29 @@ pub(super) fn own_answer(query: &[u8], question: &Question, own: OwnAnswer) -> V
     answer[2] = RESPONSE | query[2] & 0x01;
     answer[3] = RECURSION_AVAILABLE | own as u8;
     answer[6..HEADER].fill(0);
+    answer
+}
+
+/// An answer to `query` with the first 14 of these addresses; each may be remembered for so many seconds.
+pub(super) fn address_answer(
+    query: &[u8],
+    question: &Question,
+    addresses: &[Ipv4Addr],
+    seconds: u32,
+) -> Vec<u8> {
+    /// The name of the question, which is the first of the message.
+    const SAME_NAME: [u8; 2] = [0xc0, HEADER as u8];
+    let told = &addresses[..addresses.len().min(MAX_TOLD)];
+    let mut answer = own_answer(query, question, OwnAnswer::Nothing);
+    answer[7] = told.len() as u8;
+    for address in told {
+        answer.extend(SAME_NAME);
+        answer.extend(TYPE_A.to_be_bytes());
+        answer.extend(CLASS_IN.to_be_bytes());
+        answer.extend(seconds.to_be_bytes());
+        answer.extend([0, 4]);
+        answer.extend(address.octets());
+    }
     answer
 }
 

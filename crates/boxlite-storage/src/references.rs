@@ -1,10 +1,11 @@
-//! Which boxes mount which volumes.
+//! Which boxes mount which volumes and are members of which networks.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind as IoErrorKind;
+use std::net::Ipv4Addr;
 
 use boxlite_home::{Home, durable, is_id};
-use boxlite_types::{BoxDescription, BoxRecord, Doing, Result};
+use boxlite_types::{BoxDescription, BoxRecord, Doing, Membership, Result};
 
 use crate::store::{IntentKind, ListedBox, Store};
 
@@ -19,11 +20,25 @@ pub struct VolumeUser {
     pub recorded: bool,
 }
 
-/// The boxes of a home, as far as they mount volumes.
+/// A box that is a member of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkUser {
+    /// The box's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its address in the network.
+    pub address: Ipv4Addr,
+    /// Its other names in the network.
+    pub aliases: Vec<String>,
+}
+
+/// The boxes of a home, as far as they mount volumes or are members of networks.
 #[derive(Debug, Clone, Default)]
 pub struct References {
     by_volume: BTreeMap<String, Vec<VolumeUser>>,
-    /// Boxes of which it is unknown what they mount, and why.
+    by_network: BTreeMap<String, Vec<NetworkUser>>,
+    /// Boxes of which it is unknown what they mount and join, and why.
     pub doubts: Vec<String>,
 }
 
@@ -45,7 +60,7 @@ impl References {
                 }
                 ListedBox::Damaged(damaged) => {
                     references.doubts.push(format!(
-                        "the record of box {} ({}) cannot be read, and it may mount any volume: {}",
+                        "the record of box {} ({}) cannot be read, and it may mount any volume and be in any network: {}",
                         damaged.name, damaged.id, damaged.why
                     ));
                     recorded.insert(damaged.id);
@@ -66,10 +81,23 @@ impl References {
         self.by_volume.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// The boxes that are members of the network `name`.
+    pub fn to_network(&self, name: &str) -> &[NetworkUser] {
+        self.by_network.get(name).map_or(&[], Vec::as_slice)
+    }
+
     fn add(&mut self, record: &BoxRecord, recorded: bool) {
         for mount in &record.named_volumes {
             let user = VolumeUser { id: record.id.clone(), name: record.name.clone(), recorded };
             self.by_volume.entry(mount.name.clone()).or_default().push(user);
+        }
+        if let Some(Membership { network, address }) = &record.membership {
+            self.by_network.entry(network.clone()).or_default().push(NetworkUser {
+                id: record.id.clone(),
+                name: record.name.clone(),
+                address: *address,
+                aliases: record.options.network_aliases.clone(),
+            });
         }
     }
 
@@ -90,7 +118,7 @@ impl References {
 
     fn doubt(&mut self, id: &str, why: &str) {
         self.doubts.push(format!(
-            "box {id} has no record, its box.json cannot be read, and it may mount any volume: {why}"
+            "box {id} has no record, its box.json cannot be read, and it may mount any volume and be in any network: {why}"
         ));
     }
 }

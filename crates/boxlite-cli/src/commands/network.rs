@@ -1,0 +1,184 @@
+//! `network`.
+
+use std::io::{IsTerminal, Write};
+
+use boxlite::{ErrorKind, NetworkInfo, NetworkOptions, Runtime, Subnet};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use super::each::each;
+use crate::args::FormatArgs;
+use crate::render::{TextTable, ago, formatted, json, print, print_line};
+use crate::report::{CommandFailure, Exit, Topic, visible};
+
+/// `network`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Make a network, which boxes join by `run --network NAME`
+    Create(CreateNetworkArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(ListNetworksArgs),
+    /// Show everything about networks as JSON
+    Inspect(InspectNetworksArgs),
+    /// Remove networks, unless a box is in them
+    #[command(visible_alias = "remove")]
+    Rm(RemoveNetworksArgs),
+    /// Remove all networks that no box is in; asks first
+    Prune(PruneNetworksArgs),
+}
+
+/// `network create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateNetworkArgs {
+    /// Let its boxes reach each other and nothing else
+    #[arg(long)]
+    internal: bool,
+    /// Its addresses, from /16 to /29 [default: a free /24 of 10.89.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<Subnet>,
+    /// Add a label
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
+    /// Accepted because Docker's networks have drivers; there is one
+    #[arg(short, long, hide = true, value_name = "DRIVER", value_parser = ["bridge"])]
+    driver: Option<String>,
+    /// A letter or digit, then letters, digits, `_`, `.` and `-`
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// `network ls`.
+#[derive(Debug, Args)]
+pub(crate) struct ListNetworksArgs {
+    /// Print names only
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// `network inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectNetworksArgs {
+    /// Names of networks
+    #[arg(required = true, value_name = "NETWORK")]
+    names: Vec<String>,
+}
+
+/// `network rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveNetworksArgs {
+    /// Say nothing of networks that are not there; one with a box in it stays all the same
+    #[arg(short, long)]
+    force: bool,
+    /// Names of networks
+    #[arg(required = true, value_name = "NETWORK")]
+    names: Vec<String>,
+}
+
+/// `network prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneNetworksArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(super) async fn network(runtime: &Runtime, command: NetworkCommand) -> Result<Exit, CommandFailure> {
+    match command {
+        NetworkCommand::Create(args) => create(runtime, args).await,
+        NetworkCommand::Ls(args) => ls(runtime, args).await,
+        NetworkCommand::Inspect(args) => inspect(runtime, args).await,
+        NetworkCommand::Rm(args) => rm(runtime, args).await,
+        NetworkCommand::Prune(args) => prune(runtime, args).await,
+    }
+}
+
+async fn create(runtime: &Runtime, args: CreateNetworkArgs) -> Result<Exit, CommandFailure> {
+    let label = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    let labels = args.labels.iter().map(label).collect();
+    let options = NetworkOptions { name: args.name, subnet: args.subnet, internal: args.internal, labels };
+    let made =
+        runtime.create_network(options).await.map_err(|error| CommandFailure::of(&error, Topic::Network))?;
+    print_line(&made.name).map(|()| Exit::OK)
+}
+
+async fn ls(runtime: &Runtime, args: ListNetworksArgs) -> Result<Exit, CommandFailure> {
+    let networks = runtime.networks().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
+    let text = match args.format.format {
+        _ if args.quiet => networks.iter().map(|network| visible(&network.name) + "\n").collect(),
+        format => formatted(format, networks.as_slice(), |networks| table(networks, Timestamp::now()))?,
+    };
+    print(&text).map(|()| Exit::OK)
+}
+
+fn table(networks: &[NetworkInfo], now: Timestamp) -> String {
+    let mut table = TextTable::new(&["NAME", "SUBNET", "INTERNAL", "CREATED", "BOXES"]);
+    for network in networks {
+        let boxes: Vec<&str> = network.boxes.iter().map(|member| member.name.as_str()).collect();
+        table.row([
+            network.name.clone(),
+            network.subnet.to_string(),
+            if network.internal { "yes" } else { "no" }.to_owned(),
+            ago(network.created_at, now),
+            boxes.join(", "),
+        ]);
+    }
+    table.text()
+}
+
+async fn inspect(runtime: &Runtime, args: InspectNetworksArgs) -> Result<Exit, CommandFailure> {
+    let mut found = Vec::new();
+    let exit = each(&args.names, Topic::Network, async |name: &str| {
+        found.push(runtime.network(name).await?);
+        Ok(None)
+    })
+    .await?;
+    print(&json(&found)?).map(|()| exit)
+}
+
+async fn rm(runtime: &Runtime, args: RemoveNetworksArgs) -> Result<Exit, CommandFailure> {
+    each(&args.names, Topic::Network, async |name: &str| match runtime.remove_network(name).await {
+        Ok(()) => Ok(Some(name.to_owned())),
+        Err(error) if args.force && error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    })
+    .await
+}
+
+async fn prune(runtime: &Runtime, args: PruneNetworksArgs) -> Result<Exit, CommandFailure> {
+    let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Network);
+    if !args.force {
+        let networks = runtime.networks().await.map_err(failed)?;
+        let unused = networks.iter().filter(|network| network.boxes.is_empty());
+        if !agreed(&unused.map(|network| visible(&network.name)).collect::<Vec<_>>())? {
+            return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
+        }
+    }
+    let pruned = runtime.prune_networks().await.map_err(failed)?;
+    for name in &pruned.removed {
+        print_line(&format!("removed network {}", visible(name)))?;
+    }
+    for failure in &pruned.failures {
+        print_line(&format!("not removed: {}", visible(failure)))?;
+    }
+    Ok(if pruned.failures.is_empty() { Exit::OK } else { Exit::INCOMPLETE })
+}
+
+/// Says what will be removed, and reads whether that is wanted.
+fn agreed(unused: &[String]) -> Result<bool, CommandFailure> {
+    let networks = if unused.is_empty() { "no network".to_owned() } else { unused.join(", ") };
+    let question = format!("This removes the networks that no box is in: {networks}\nGo on? [y/N] ");
+    let mut output = std::io::stderr();
+    output.write_all(question.as_bytes()).map_err(|error| CommandFailure::output(&error))?;
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    if !std::io::stdin().is_terminal() {
+        eprintln!();
+    }
+    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+}
