@@ -39,8 +39,8 @@ fn qemu_of(id: &str) -> u32 {
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(has_disk).expect("a QEMU")
 }
 
-/// Mutations tried: a guest that stays in the pool once it is taken (the second box does not come up); the lock file not put
-/// in the box's place (the box is said to have failed); the disk's placeholder kept (the guest finds no root filesystem).
+/// Mutations tried: the disk's placeholder kept (the guest finds no root filesystem); a control group looked for by the box's id
+/// alone.
 #[tokio::test]
 async fn a_waiting_guest_becomes_one_box_with_all_that_a_box_has() {
     let Some(home) = Home::able() else { return };

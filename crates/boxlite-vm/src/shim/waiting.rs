@@ -221,7 +221,7 @@ mod tests {
         LaunchSpec { overlay, origin: GuestOrigin::Template("/h/vm/template".into()), ..LaunchSpec::sample() }
     }
 
-    /// Mutations tried: a box's ports, keeper or origin not looked at; the memory left out of the comparison.
+    /// Mutations tried: purpose, origin, ports or keeper of a box not looked at; hardware not compared.
     #[test]
     fn a_guest_waits_only_for_a_box_of_its_own_hardware() {
         let scratch = tempfile::tempdir().unwrap();
@@ -263,6 +263,7 @@ mod tests {
         }
     }
 
+    /// Mutation tried: sizes not compared.
     #[test]
     fn a_guest_fits_no_larger_disk_than_its_files_may_be() {
         let scratch = tempfile::tempdir().unwrap();
