@@ -75,7 +75,7 @@ impl Ground {
             purpose: Purpose::Run,
             box_dir: paths.root().to_owned(),
             overlay: paths.overlay(),
-            backing: self.base.clone(),
+            backing: Some(self.base.clone()),
             qemu: QEMU.into(),
             kernel: self.boot.kernel.clone(),
             initrd: self.boot.initramfs.clone(),

@@ -33,7 +33,7 @@ pub(super) async fn import(
     QueryParams(query): QueryParams<OptionsQuery>,
     request: Request,
 ) -> Result<Json<ImportedBox>, HttpFailure> {
-    caller.refuse_named("import boxes")?;
+    caller.refuse_named("import boxes", "a file does not say beforehand what its box takes")?;
     let mut options = query.options::<BoxImportOptions>()?;
     let volumes = std::mem::take(&mut options.volumes);
     options.volumes = app.with_allowed(move |allowed| allowed.volumes(&volumes)).await?;

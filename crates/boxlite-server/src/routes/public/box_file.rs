@@ -39,7 +39,7 @@ pub(super) async fn import(
     QueryParams(query): QueryParams<ImportBoxQuery>,
     request: Request,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    caller.refuse_named("import boxes")?;
+    caller.refuse_named("import boxes", "a file does not say beforehand what its box takes")?;
     let options = BoxImportOptions { name: query.name, ..BoxImportOptions::default() };
     let (archive, passing) = transfer::upload(request.into_body());
     let (imported, ()) = tokio::join!(app.runtime.import_box(archive, options), passing);

@@ -131,10 +131,12 @@ pub(crate) async fn give_root_disk(qmp: &Qmp, spec: &LaunchSpec) -> Result<Overl
         let set = qmp.add_descriptor(file.as_fd(), None).await.map_err(refused)?;
         RawFd::try_from(set).map_err(|_| Error::bug("QEMU's set of descriptors has no usual number"))
     };
-    let mut files =
-        RootFiles { overlay: add(&overlay).await?, bases: Vec::new(), backing: add(&backing).await? };
+    let mut files = RootFiles { overlay: add(&overlay).await?, bases: Vec::new(), backing: None };
     for base in &bases {
         files.bases.push(add(base).await?);
+    }
+    if let Some(backing) = &backing {
+        files.backing = Some(add(backing).await?);
     }
     for node in qemu::root_nodes(&files, !spec.discard) {
         qmp.execute("blockdev-add", qemu::options_as_json(&node)).await.map_err(refused)?;

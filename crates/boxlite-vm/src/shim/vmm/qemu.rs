@@ -114,7 +114,7 @@ pub(crate) fn options_as_json(options: &str) -> Value {
         let value = match value {
             "on" => Value::Bool(true),
             "off" => Value::Bool(false),
-            text => Value::String(text.to_owned()),
+            text => text.parse::<u64>().map_or_else(|_| Value::String(text.to_owned()), Value::from),
         };
         match name.split_once('.') {
             None => drop(made.insert(name.to_owned(), value)),

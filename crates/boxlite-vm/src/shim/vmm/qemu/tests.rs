@@ -138,7 +138,8 @@ fn a_chain_of_bases_ends_at_the_disk_image() {
 
 #[test]
 fn below_a_disk_that_stands_on_nothing_is_nothing() {
-    let line = text_of(&LaunchSpec::sample(), &QemuFiles { backing: None, ..files() }, &[], Memory::Own);
+    let files = QemuFiles { root: Some(RootFiles { backing: None, ..root() }), ..files() };
+    let line = text_of(&LaunchSpec::sample(), &files, &[], Memory::Own);
     assert!(line.contains("driver=null-co,node-name=b1,read-only=on,size=0,read-zeroes=on\n"), "{line}");
     assert!(line.contains("node-name=d0,file=f0,backing=b1,"), "{line}");
     assert!(!line.contains("set=23"), "{line}");
