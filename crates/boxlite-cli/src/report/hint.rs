@@ -121,14 +121,11 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind, topic: Topic) -> Option<&'static
         (ErrorCause::Volume, _) => {
             "-v takes HOST:BOX[:ro][,U][,size=SIZE], where HOST is a directory or a file outside boxlite's home, or NAME:BOX[:ro] for a named volume"
         }
-        (ErrorCause::VolumeInUse, ErrorKind::Busy) => {
+        (ErrorCause::VolumeInUse | ErrorCause::Network, ErrorKind::Busy) => {
             "another boxlite process is at work on it; try again in a moment"
         }
         (ErrorCause::VolumeInUse, _) => "`boxlite volume inspect NAME` lists the boxes that mount a volume",
         (ErrorCause::Network, ErrorKind::NotFound) => "`boxlite network ls` lists the networks there are",
-        (ErrorCause::Network, ErrorKind::Busy) => {
-            "another boxlite process is at work on it; try again in a moment"
-        }
         (ErrorCause::Tmpfs, _) => "--tmpfs takes BOX[:OPTIONS], as in --tmpfs /run:size=64m,mode=0755,exec",
         (ErrorCause::Port, ErrorKind::Denied) => "choose a port from 1024 on for the host, as in -p 8080:80",
         (ErrorCause::Port, ErrorKind::Conflict) => {

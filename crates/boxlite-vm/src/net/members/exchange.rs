@@ -102,17 +102,12 @@ impl Exchange {
     pub(in crate::net) fn take(&self, frame: &[u8]) -> Taken {
         match packet::outgoing(frame, self.network.subnet, self.network.own.address) {
             GuestFrame::Elsewhere => self.elsewhere(frame),
-            GuestFrame::Asks(address) => {
-                let mac = self.mac_of(address);
-                let Some(mac) = mac else {
-                    return if address == RESOLVER && !self.network.internal {
-                        Taken::Elsewhere
-                    } else {
-                        Taken::Dropped
-                    };
-                };
-                packet::arp_reply(frame, address, mac).map_or(Taken::Dropped, Taken::Answered)
-            }
+            GuestFrame::Asks(address) => match self.mac_of(address) {
+                Some(mac) => packet::arp_reply(frame, address, mac).map_or(Taken::Dropped, Taken::Answered),
+                // The stack answers for its resolver.
+                None if address == RESOLVER && !self.network.internal => Taken::Elsewhere,
+                None => Taken::Dropped,
+            },
             GuestFrame::Tells => Taken::Dropped,
             GuestFrame::Packet(to, packet) => self.send(to, packet),
             GuestFrame::Refused => {
@@ -152,7 +147,6 @@ impl Exchange {
 
     fn mac_of(&self, address: Ipv4Addr) -> Option<MacAddr> {
         if address == RESOLVER {
-            // Where there is a stack it answers for itself.
             return self.network.internal.then(|| MacAddr::of_box("resolver"));
         }
         self.peers().iter().find(|peer| peer.member.address == address).map(|peer| peer.mac)
@@ -191,12 +185,12 @@ impl Exchange {
         let arrivals = UnixDatagram::from_std(StdDatagram::from(arrivals))?;
         let mut listeners = JoinSet::new();
         for acquaintance in met {
-            self.meet(acquaintance, &mut listeners, &to_guest)?;
+            self.meet(acquaintance, &mut listeners, &to_guest);
         }
         loop {
             tokio::select! {
                 arrived = meeting::arrived(&arrivals) => match arrived? {
-                    Some(acquaintance) => self.meet(acquaintance, &mut listeners, &to_guest)?,
+                    Some(acquaintance) => self.meet(acquaintance, &mut listeners, &to_guest),
                     // The steward has gone, and the shim is about to.
                     None => std::future::pending().await,
                 },
@@ -205,20 +199,23 @@ impl Exchange {
         }
     }
 
-    /// Listens to a channel to another box of the network.
+    /// Listens to a channel to another box of the network; one that cannot be listened to costs the box that other one alone.
     fn meet(
         self: &Arc<Self>,
         Acquaintance { member, channel }: Acquaintance,
         listeners: &mut JoinSet<()>,
         to_guest: &mpsc::Sender<Vec<u8>>,
-    ) -> io::Result<()> {
+    ) {
         let own = &self.network.own;
         let is_of_network = self.network.subnet.contains(member.address);
         if member.id == own.id || member.address == own.address || !is_of_network {
             tracing::warn!(?member, "a box that cannot be of this network is left out");
-            return Ok(());
+            return;
         }
-        let socket = Arc::new(UnixDatagram::from_std(StdDatagram::from(channel))?);
+        let socket = match UnixDatagram::from_std(StdDatagram::from(channel)) {
+            Ok(socket) => Arc::new(socket),
+            Err(error) => return tracing::warn!(%error, ?member, "a box of this network is left out"),
+        };
         let mut peers = self.peers();
         // An address may have passed to another box, and the end of the one before not been noticed yet.
         for peer in peers.iter_mut() {
@@ -229,24 +226,20 @@ impl Exchange {
             peers.iter().any(|peer| peer.member.id != member.id && peer.member.address == member.address);
         if is_taken || peers.len() >= MAX_MEMBERS {
             tracing::warn!(?member, is_taken, "a box of this network is left out");
-            return Ok(());
+            return;
         }
         let listening = Arc::clone(self).listen(Arc::clone(&socket), member.clone(), to_guest.clone());
         let channel = PeerChannel { socket, listener: listeners.spawn(listening) };
-        match peers.iter_mut().find(|peer| peer.member.id == member.id) {
-            Some(peer) => {
-                peer.member = member;
-                peer.channels.push(channel);
-                if peer.channels.len() > MAX_CHANNELS {
-                    peer.channels.remove(0);
-                }
+        if let Some(peer) = peers.iter_mut().find(|peer| peer.member.id == member.id) {
+            peer.member = member;
+            peer.channels.push(channel);
+            if peer.channels.len() > MAX_CHANNELS {
+                peer.channels.remove(0);
             }
-            None => {
-                let mac = MacAddr::of_box(&member.id);
-                peers.push(Peer { member, mac, channels: vec![channel] });
-            }
+        } else {
+            let mac = MacAddr::of_box(&member.id);
+            peers.push(Peer { member, mac, channels: vec![channel] });
         }
-        Ok(())
     }
 
     /// Takes in what the box `from` sends, until it closes the channel.
