@@ -15,6 +15,7 @@
 //! | `terminal` | our standard streams, connected to a command in a box |
 //! | `copy` | tar streams to and from the user's files, for `cp` |
 //! | `template` | templates of output, for `--format` |
+//! | `service` | what a service manager hands over to `serve`, and is told |
 //! | `environment` | the user's environment, read once and passed on as options |
 //! | `report` | failures on standard error, with hints and exit statuses; the log |
 //!
@@ -33,6 +34,7 @@ mod copy;
 mod environment;
 mod render;
 mod report;
+mod service;
 mod template;
 mod terminal;
 

@@ -117,6 +117,10 @@ pub enum ShimRequest {
         execution: String,
         /// Whether its own connection broke, so that it may come back, and may have lost what was on its way.
         broke: bool,
+        /// Whether it was sent away and comes back. Nothing of its input is missing then. Older shims take it for one that
+        /// does not come back.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        returns: bool,
     },
     /// Nobody will come back for the execution's streams: it runs on, its input at its end, its output discarded.
     /// Answered by `Done`.

@@ -6,14 +6,13 @@ use boxlite::{
     BoxInfo, BoxOptions, CloneOptions, Error, ErrorKind, NetworkInfo, ProgressSink, Result, Runtime,
     UpdateOptions, VolumeInfo, VolumeOptions, parse_named,
 };
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::allowances::{Allowances, PendingBox};
 use crate::allowed::AllowedPaths;
 use crate::auth::AuthGate;
 use crate::caller::Caller;
 use crate::connections::{ConnectionLimits, Connections};
+use crate::drain::Drain;
 use crate::executions::Executions;
 use crate::history::History;
 use crate::idempotency::KeptAnswers;
@@ -32,12 +31,11 @@ pub(crate) struct App {
     pub(crate) connections: Arc<Connections>,
     pub(crate) kept_answers: Arc<KeptAnswers>,
     pub(crate) grants: Grants,
+    /// Whether `/metrics` has series of each box.
+    pub(crate) has_box_metrics: bool,
     /// Whether clients reach it by TLS of its own.
     pub(crate) is_encrypted: bool,
-    /// Attached clients.
-    pub(crate) sessions: TaskTracker,
-    /// Cancelled when attached clients must leave.
-    pub(crate) closing: CancellationToken,
+    pub(crate) drain: Drain,
 }
 
 impl App {
@@ -60,9 +58,9 @@ impl App {
             executions: Arc::default(),
             kept_answers: Arc::default(),
             grants: Grants::default(),
+            has_box_metrics: false,
             is_encrypted,
-            sessions: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            drain: Drain::default(),
         }
     }
 

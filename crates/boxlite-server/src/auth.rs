@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use boxlite::{Error, ErrorKind, Result};
+use boxlite::{Digest, Error, ErrorKind, Result};
 use subtle::ConstantTimeEq;
 
 use crate::caller::Caller;
@@ -88,6 +88,11 @@ impl AuthGate {
         self.key.is_some() || self.named.is_some()
     }
 
+    /// Tells whether somebody who was granted something may still use it: a key of the keys file only while it is there.
+    pub(crate) fn still_has(&self, grantee: Option<&Digest>) -> bool {
+        grantee.is_none_or(|hash| self.named.as_ref().is_some_and(|named| named.has(hash)))
+    }
+
     /// Reads the file of keys again if it has changed; blocks.
     pub(crate) fn refresh(&self) {
         if let Some(named) = &self.named {
@@ -129,7 +134,9 @@ pub(crate) async fn admitted(
         Err(failure) => return failure.into_response(),
     };
     let permit = request.extensions().get::<Arc<ConnectionPermit>>();
-    if !is_open(&request) && permit.is_some_and(|permit| !permit.prove()) {
+    // Whoever brings a token has shown nothing yet.
+    let proves = !is_open(&request) && !brings_token(&request);
+    if proves && permit.is_some_and(|permit| !permit.prove()) {
         return HttpFailure::overloaded("this server has its most connections; try again").into_response();
     }
     request.extensions_mut().insert(caller);

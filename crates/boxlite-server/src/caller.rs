@@ -10,7 +10,8 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use boxlite::{
-    BoxInfo, BoxOptions, Error, ErrorKind, NetworkInfo, NetworkOptions, Result, VolumeInfo, VolumeOptions,
+    BoxInfo, BoxOptions, Digest, Error, ErrorKind, NetworkInfo, NetworkOptions, Result, VolumeInfo,
+    VolumeOptions,
 };
 
 use crate::failure::HttpFailure;
@@ -40,6 +41,14 @@ impl Caller {
             Self::Operator => "holder of the API key",
             Self::Named(key) => &key.name,
             Self::Anyone => "anyone",
+        }
+    }
+
+    /// Returns the hash of the key that what the caller is granted ends with, if it is one of the keys file.
+    pub(crate) fn grantee(&self) -> Option<Digest> {
+        match self {
+            Self::Named(key) => Some(key.hash),
+            _ => None,
         }
     }
 

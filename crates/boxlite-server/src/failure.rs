@@ -72,12 +72,9 @@ impl HttpFailure {
         }
     }
 
-    /// The box holds as many commands as it may, and nothing was begun.
-    pub(crate) fn too_many(error: Error) -> Self {
-        Self {
-            retry_after: Some(1),
-            ..Self::new(429, "ResourceExhaustedError", "too_many_executions", error)
-        }
+    /// The box has as many of something as it may, and nothing was begun.
+    pub(crate) fn too_many(code: &'static str, error: Error) -> Self {
+        Self { retry_after: Some(1), ..Self::new(429, "ResourceExhaustedError", code, error) }
     }
 
     /// A failure to create a box: a conflict means that its name is taken, and `Unavailable` means that its registry is.

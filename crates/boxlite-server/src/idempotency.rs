@@ -6,6 +6,13 @@
 //! 422. A request that is still being carried out is waited for. It is carried out to its end although its client has gone,
 //! since that client may be back with the same key.
 //!
+//! # After a restart
+//!
+//! Answers die with the server, but a command does not: its box holds it under an id that comes from its request
+//! ([`RequestIdentity`]), and to begin that again changes nothing. So a command is begun once whichever server is asked, as long
+//! as its box runs. A box that was created with a name is not created again under it; a pull changes nothing the second time. What a
+//! new server cannot do is to refuse another body, which it takes for another request.
+//!
 //! # Limits
 //!
 //! Answers are kept in memory for [`KEPT_FOR`], at most [`MAX_KEPT`] of them; the oldest goes first. An answer is not kept,
@@ -24,6 +31,7 @@ use axum::response::{IntoResponse, Response};
 use boxlite::Error;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::body;
 use crate::caller::Caller;
@@ -56,6 +64,24 @@ struct KeyedRequest {
     since: Instant,
     /// Locked while the request is carried out.
     answer: Arc<tokio::sync::Mutex<Option<KeptAnswer>>>,
+}
+
+/// What a request under a key is known by to every server of the home: a digest of everything that makes it that request.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestIdentity(String);
+
+impl RequestIdentity {
+    fn of(name: &str, body: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(name).chain_update([0_u8]).chain_update(body).finalize();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        Self(Uuid::from_bytes(id).simple().to_string())
+    }
+
+    /// Returns an id of 128 bits for what the request makes.
+    pub(crate) fn into_id(self) -> String {
+        self.0
+    }
 }
 
 /// An answer as it was given.
@@ -115,7 +141,9 @@ async fn answered(kept: &KeptAnswers, request: Request, next: Next) -> Result<Re
     let who = (std::mem::discriminant(&caller), caller.display_name());
     let name = format!("{who:?} {} {} {}", parts.method, parts.uri, key(&parts.headers)?);
     let body = body::whole(Request::from_parts(parts.clone(), body), &()).await?;
-    let entered = kept.enter(name, Sha256::digest(&body).into(), Instant::now())?;
+    let digest = Sha256::digest(&body);
+    parts.extensions.insert(RequestIdentity::of(&name, &digest));
+    let entered = kept.enter(name, digest.into(), Instant::now())?;
     let carried_out = async move {
         let mut answer = entered.answer.lock().await;
         if let Some(given) = &*answer {

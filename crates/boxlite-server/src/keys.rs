@@ -30,7 +30,7 @@ const MAX_NAME_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedKey {
     pub(crate) name: String,
-    hash: Digest,
+    pub(crate) hash: Digest,
     pub(crate) limits: KeyLimits,
 }
 
@@ -82,6 +82,11 @@ impl KeysFile {
             }
         }
         found
+    }
+
+    /// Tells whether there is a key with that hash.
+    pub(crate) fn has(&self, hash: &Digest) -> bool {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).0.iter().any(|key| key.hash == *hash)
     }
 
     /// Reads the file again if it has changed, and keeps the keys read before when it is unusable; blocks.
@@ -211,8 +216,11 @@ mod tests {
         let limits = keys.find(b"secret-1").unwrap().limits;
         assert_eq!(limits, KeyLimits { boxes: Some(3), memory: Some(3 << 29), disk: None });
 
+        let old = keys.find(b"secret-1").unwrap();
+        assert!(keys.has(&old.hash));
         write(&path, &key_entry("ci", "secret-3").unwrap(), 0o600);
         keys.refresh();
+        assert!(!keys.has(&old.hash), "what it was granted ends");
         assert_eq!((named("secret-1"), named("secret-3").as_deref()), (None, Some("ci")));
         write(&path, "[ci]\n", 0o600);
         keys.refresh();

@@ -43,7 +43,7 @@
 //!
 //! Boxes belong to the home and outlive the server. Executions belong to the server: their output waits in bounded
 //! buffers until a client attaches, and a reaper ends or releases those that no client comes back to. When told to
-//! stop, the server lets running answers and attached clients finish for a few seconds, then closes them.
+//! stop, the server lets running answers and attached clients finish for a few seconds, then closes them (`drain`).
 
 mod allowances;
 mod allowed;
@@ -52,6 +52,7 @@ mod auth;
 mod body;
 mod caller;
 mod connections;
+mod drain;
 mod executions;
 mod failure;
 mod history;
@@ -78,7 +79,6 @@ use std::time::Duration;
 use boxlite::{Error, ErrorKind, Result, Runtime};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use allowed::AllowedPaths;
 use app::App;
@@ -86,6 +86,7 @@ use auth::{ApiKey, AuthGate};
 use connections::ConnectionLimits;
 use keys::KeysFile;
 pub use keys::key_entry;
+use listener::ListeningSocket;
 use tls::Certificate;
 pub use tls::TlsFiles;
 pub use upkeep::Refresh;
@@ -107,6 +108,8 @@ pub struct ServerOptions {
     pub allowed_host_ports: Vec<u16>,
     /// How often to collect garbage, if at all; the first time when the server begins.
     pub gc_interval: Option<Duration>,
+    /// Whether `/metrics` has series of each running box, of at most 256.
+    pub box_metrics: bool,
     /// Most connections of one address, or of one /64 network of IPv6. Behind a proxy, all clients share its address.
     pub max_peer_connections: usize,
 }
@@ -122,6 +125,7 @@ impl Default for ServerOptions {
             allowed_paths: Vec::new(),
             allowed_host_ports: Vec::new(),
             gc_interval: Some(Duration::from_secs(3600)),
+            box_metrics: false,
             max_peer_connections: ConnectionLimits::default().max_per_peer,
         }
     }
@@ -135,6 +139,7 @@ pub struct Server {
     certificate: Option<Certificate>,
     allowed: AllowedPaths,
     gc_interval: Option<Duration>,
+    box_metrics: bool,
     limits: ConnectionLimits,
 }
 
@@ -148,12 +153,7 @@ impl Server {
         let key = options.api_key_file.as_deref().map(ApiKey::read).transpose()?;
         let named = options.keys_file.as_deref().map(KeysFile::read).transpose()?;
         let gate = AuthGate::new(key, named);
-        if !gate.needs_key() && !options.address.ip().is_loopback() {
-            return Err(Error::invalid(format!(
-                "serving on {} without an API key would let everybody run boxes here",
-                options.address.ip()
-            )));
-        }
+        refuse_without_key(&gate, options.address)?;
         let allowed = AllowedPaths::new(&options.allowed_paths)?.with_host_ports(&options.allowed_host_ports);
         Ok(Self {
             address: options.address,
@@ -161,6 +161,7 @@ impl Server {
             certificate: options.tls.clone().map(Certificate::read).transpose()?,
             allowed,
             gc_interval: options.gc_interval,
+            box_metrics: options.box_metrics,
             limits: ConnectionLimits {
                 max_per_peer: options.max_peer_connections,
                 ..ConnectionLimits::default()
@@ -173,23 +174,54 @@ impl Server {
     /// # Errors
     /// `Io` when the address cannot be listened on.
     pub async fn bind(self, runtime: Runtime) -> Result<BoundServer> {
-        let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Io, format!("listening on {} failed", self.address)).because(error)
-        };
-        let listener = TcpListener::bind(self.address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let app = App::new(runtime, self.gate, self.allowed, self.limits, self.certificate.is_some());
-        let (app, certificate) = (Arc::new(app), self.certificate.map(Arc::new));
-        let refresh = Refresh::default();
-        Ok(BoundServer { address, listener, certificate, app, gc_interval: self.gc_interval, refresh })
+        let bound = TcpListener::bind(self.address).await;
+        let listener = bound.map_err(|error| listening_failed(self.address, error))?;
+        self.with(listener, false, runtime)
     }
+
+    /// Serves on a socket that listens already, and that whoever handed it over keeps open for the next server: clients
+    /// that connect while one ends and the next begins wait, and none is refused. The address of the options is not used.
+    ///
+    /// # Errors
+    /// `InvalidInput` when its address needs a key and there is none; `Io` when the socket cannot be used.
+    pub fn adopt(self, listener: std::net::TcpListener, runtime: Runtime) -> Result<BoundServer> {
+        let adopted = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+        let listener = adopted.map_err(|error| {
+            Error::new(ErrorKind::Io, "a handed-over socket cannot be used").because(error)
+        })?;
+        self.with(listener, true, runtime)
+    }
+
+    fn with(self, listener: TcpListener, inherited: bool, runtime: Runtime) -> Result<BoundServer> {
+        let address = listener.local_addr().map_err(|error| listening_failed(self.address, error))?;
+        refuse_without_key(&self.gate, address)?;
+        let mut app = App::new(runtime, self.gate, self.allowed, self.limits, self.certificate.is_some());
+        app.has_box_metrics = self.box_metrics;
+        let (app, certificate) = (Arc::new(app), self.certificate.map(Arc::new));
+        let (socket, refresh) = (ListeningSocket { listener, inherited, certificate }, Refresh::default());
+        Ok(BoundServer { address, socket, app, gc_interval: self.gc_interval, refresh })
+    }
+}
+
+fn listening_failed(address: SocketAddr, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("listening on {address} failed")).because(error)
+}
+
+/// Refuses to serve everybody who reaches the address.
+fn refuse_without_key(gate: &AuthGate, address: SocketAddr) -> Result<()> {
+    if gate.needs_key() || address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "serving on {} without an API key would let everybody run boxes here",
+        address.ip()
+    )))
 }
 
 /// A server that listens and does not answer yet.
 pub struct BoundServer {
     address: SocketAddr,
-    listener: TcpListener,
-    certificate: Option<Arc<Certificate>>,
+    socket: ListeningSocket,
     app: Arc<App>,
     gc_interval: Option<Duration>,
     refresh: Refresh,
@@ -209,7 +241,7 @@ impl BoundServer {
 
     /// The URL that it answers at.
     pub fn url(&self) -> String {
-        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        let scheme = if self.socket.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
@@ -218,12 +250,12 @@ impl BoundServer {
         self.refresh.clone()
     }
 
-    /// Answers requests until `stop` resolves; then lets running answers finish, for a limited time.
+    /// Answers requests until `stop` resolves; then lets running answers finish, for a limited time, and sends attached
+    /// clients away.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) {
-        let Self { listener, certificate, app, gc_interval, refresh, .. } = self;
-        let stopping = CancellationToken::new();
+        let Self { socket, app, gc_interval, refresh, .. } = self;
         let mut chores = JoinSet::new();
-        let token = stopping.clone();
+        let token = app.drain.stopping.clone();
         chores.spawn(async move {
             stop.await;
             token.cancel();
@@ -234,11 +266,11 @@ impl BoundServer {
         chores.spawn(upkeep::record(Arc::clone(&app)));
         let runtime = app.runtime.clone();
         chores.spawn(async move { runtime.keep_pool().await });
-        chores.spawn(upkeep::refresh(Arc::clone(&app.gate), certificate.clone(), refresh));
+        chores.spawn(upkeep::refresh(Arc::clone(&app.gate), socket.certificate.clone(), refresh));
         if let Some(interval) = gc_interval {
             chores.spawn(upkeep::collect(app.runtime.clone(), interval));
         }
-        listener::listen(&app, listener, certificate, stopping).await;
+        listener::listen(&app, socket).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections: how they are accepted, how long they may take, and how they end when the server stops.
+//! Connections: how they are accepted, and how long they may take.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,53 +17,63 @@ use tower::ServiceExt;
 
 use crate::app::App;
 use crate::connections::{ConnectionPermit, Connections};
+use crate::drain::LateConnection;
 use crate::routes::{self, RouterService};
 use crate::socket::ClientSocket;
 use crate::tls::Certificate;
 
 /// How long the head of a request may take, and how long a kept-alive connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long running answers and attached clients may continue after the server was told to stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a running answer may continue on a connection that has to make room, and how long attached clients have
-/// for their closing handshake.
+/// How long a running answer may continue on a connection that has to make room.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that was accepted just before the server was told to stop may take to begin its first request.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait after a failed accept, for example for want of file descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Answers connections until `stop` is cancelled, then lets running answers finish for up to [`DRAIN_TIMEOUT`].
-pub(crate) async fn listen(
-    app: &Arc<App>,
-    listener: TcpListener,
-    certificate: Option<Arc<Certificate>>,
-    stop: CancellationToken,
-) {
-    let service = routes::service(app);
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) struct ListeningSocket {
+    pub(crate) listener: TcpListener,
+    /// It was handed over by a process that keeps it open for the next server.
+    pub(crate) inherited: bool,
+    pub(crate) certificate: Option<Arc<Certificate>>,
+}
+
+/// Answers connections until the app is told to stop, then ends as [`crate::drain`] says.
+pub(crate) async fn listen(app: &Arc<App>, socket: ListeningSocket) {
+    let ListeningSocket { listener, inherited, certificate } = socket;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(64);
-    let http = Arc::new(http);
-    let tasks = TaskTracker::new();
+    let answerer = Answerer { app: Arc::clone(app), http, service: routes::service(app), certificate };
+    let answerer = Arc::new(answerer);
+    let requests = TaskTracker::new();
+    let stopping = &app.drain.stopping;
+    tokio::select! {
+        () = accept(&answerer, &listener, &requests, false) => {}
+        () = stopping.cancelled() => {}
+    }
+    if inherited {
+        drop(listener);
+        app.drain.finish(&requests, true).await;
+    } else {
+        let late = TaskTracker::new();
+        tokio::select! {
+            () = accept(&answerer, &listener, &late, true) => {}
+            () = app.drain.finish(&requests, false) => {}
+        }
+    }
+}
+
+/// Accepts connections, and has each answered by a task of its own in `tasks`; never returns. They are late if the server
+/// stops.
+async fn accept(answerer: &Arc<Answerer>, listener: &TcpListener, tasks: &TaskTracker, is_late: bool) {
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((stream, peer)) => {
-                if let Some(permit) = admit(&app.connections, peer) {
-                    let acceptor = certificate.as_ref().map(|certificate| certificate.acceptor());
+                if let Some(permit) = admit(&answerer.app.connections, peer) {
                     let socket = ClientSocket::new(stream, Arc::clone(&permit));
-                    let (http, service, stop) = (Arc::clone(&http), service.clone(), stop.clone());
-                    tasks.spawn(async move {
-                        match acceptor {
-                            None => answer(&http, service, socket, permit, stop).await,
-                            Some(acceptor) => {
-                                if let Some(socket) = encrypted(&acceptor, socket, &permit).await {
-                                    answer(&http, service, socket, permit, stop).await;
-                                }
-                            }
-                        }
-                    });
+                    tasks.spawn(Arc::clone(answerer).begin(socket, permit, is_late));
                 }
             }
             Err(error) => {
@@ -71,14 +81,6 @@ pub(crate) async fn listen(
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
-    }
-    drop(listener);
-    tasks.close();
-    app.sessions.close();
-    let finished = async { tokio::join!(tasks.wait(), app.sessions.wait()) };
-    if tokio::time::timeout(DRAIN_TIMEOUT, finished).await.is_err() {
-        app.closing.cancel();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, app.sessions.wait()).await;
     }
 }
 
@@ -104,36 +106,71 @@ async fn encrypted(
     begun.inspect_err(|error| tracing::debug!(%error, "a client could not begin TLS")).ok()
 }
 
-/// Answers the requests of one connection, which each carry its permit.
-async fn answer(
-    http: &http1::Builder,
+/// What answers connections.
+struct Answerer {
+    app: Arc<App>,
+    http: http1::Builder,
     service: RouterService,
-    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    permit: Arc<ConnectionPermit>,
-    stop: CancellationToken,
-) {
-    let of_requests = Arc::clone(&permit);
-    let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&of_requests));
-        request
-    });
-    // An attached client takes the socket over, and with it the permit.
-    let connection =
-        http.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    certificate: Option<Arc<Certificate>>,
+}
+
+impl Answerer {
+    /// Answers a connection, after its TLS has begun if the server has a certificate.
+    async fn begin(self: Arc<Self>, socket: ClientSocket, permit: Arc<ConnectionPermit>, is_late: bool) {
+        match &self.certificate {
+            None => self.answer(socket, permit, is_late).await,
+            Some(certificate) => {
+                if let Some(socket) = encrypted(&certificate.acceptor(), socket, &permit).await {
+                    self.answer(socket, permit, is_late).await;
+                }
+            }
         }
-        () = permit.overdue() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+    }
+
+    /// Answers the requests of one connection, which each carry its permit.
+    async fn answer(
+        &self,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        permit: Arc<ConnectionPermit>,
+        is_late: bool,
+    ) {
+        let of_requests = Arc::clone(&permit);
+        let begun = CancellationToken::new();
+        let begins = begun.clone();
+        let service =
+            self.service.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                begins.cancel();
+                request.extensions_mut().insert(Arc::clone(&of_requests));
+                if is_late {
+                    request.extensions_mut().insert(LateConnection);
+                }
+                request
+            });
+        // An attached client takes the socket over, and with it the permit.
+        let connection = self
+            .http
+            .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let stopped = async {
+            self.app.drain.stopping.cancelled().await;
+            // One that has asked nothing yet was accepted an instant ago, and knows nothing of the stop.
+            let _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, begun.cancelled()).await;
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = permit.overdue() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
     }
 }
 
@@ -164,7 +201,9 @@ mod tests {
         let app = Arc::new(App::new(runtime.unwrap(), gate, AllowedPaths::default(), limits, false));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { listen(&app, listener, None, CancellationToken::new()).await });
+        tokio::spawn(async move {
+            listen(&app, ListeningSocket { listener, inherited: false, certificate: None }).await
+        });
         address
     }
 
@@ -231,6 +270,17 @@ mod tests {
         }
         let oldest = timeout(TEST_TIMEOUT, async { pipelines[0].read_to_end(&mut Vec::new()).await });
         assert!(oldest.await.is_ok(), "the oldest made room");
+    }
+
+    /// Before, any token in a `CONNECT` made a connection one that has brought the key, with a place among those.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_that_nobody_issued_is_no_key() {
+        let server = serve(ConnectionLimits { max_proven: 0, ..limits() }).await;
+        let mut client = connect(server, "127.0.0.1").await;
+        client.write_all(b"CONNECT 00@localhost HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxlite::{Error, ErrorKind, GcOptions, GcReport, HostInfo, Result, Runtime};
+use boxlite::{BoxInfo, Consumption, Error, ErrorKind, GcOptions, GcReport, HostInfo, Result, Runtime};
+use futures::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -11,6 +12,12 @@ use tokio::time::Instant;
 const MAX_PLAN_AGE: Duration = Duration::from_secs(15);
 /// How long a scrape waits for a plan. A slower plan is shown to the next scrape, and this one gets the plan before it.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Boxes that are measured one by one.
+const MAX_MEASURED_BOXES: usize = 256;
+/// Boxes that are asked at the same time.
+const ASKED_AT_ONCE: usize = 16;
+/// How long all of them together may take.
+const MEASURING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How old the figures of the host may be.
 const MAX_INFO_AGE: Duration = Duration::from_secs(1);
 
@@ -32,6 +39,21 @@ impl Observations {
     pub(crate) async fn host(&self) -> Result<Arc<HostInfo>> {
         let runtime = self.runtime.clone();
         self.info.get(|| async move { runtime.info().await }).await
+    }
+
+    /// Returns what each running box consumes, by id, of at most [`MAX_MEASURED_BOXES`]: those that were made last. A box that
+    /// does not answer in time is left out.
+    pub(crate) async fn consumption(&self, boxes: &[BoxInfo]) -> Vec<Consumption> {
+        let mut running: Vec<_> = boxes.iter().filter(|info| info.state.is_up()).collect();
+        running.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        let ids = running.into_iter().take(MAX_MEASURED_BOXES).map(|info| info.id.clone());
+        let asked = stream::iter(ids.collect::<Vec<_>>())
+            .map(|id| async move { self.runtime.consumption(&id).await.ok() })
+            .buffer_unordered(ASKED_AT_ONCE);
+        let enough = tokio::time::sleep(MEASURING_TIMEOUT);
+        let mut measured: Vec<_> = asked.take_until(enough).filter_map(std::future::ready).collect().await;
+        measured.sort_by(|a, b| a.id.cmp(&b.id));
+        measured
     }
 
     /// Returns what gc would do; `None` when no plan can be made, or when the first one takes too long.

@@ -4,6 +4,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::TcpKeepalive;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,6 +17,13 @@ use crate::connections::ConnectionPermit;
 /// Most bytes that the kernel keeps unsent. With the kernel's own choice, megabytes would have to drain before a slow
 /// client shows as one that makes progress.
 const MAX_UNSENT_BYTES: u32 = 128 << 10;
+
+/// How long a connection is idle before its client is probed.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// The time between two probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// Probes without an answer after which the client counts as gone.
+const PROBES: u32 = 4;
 
 /// One client's socket, and the permit of its connection.
 ///
@@ -31,7 +41,12 @@ impl ClientSocket {
     pub(crate) fn new(stream: TcpStream, permit: Arc<ConnectionPermit>) -> Self {
         // Both only make progress more visible and answers faster.
         let _ = stream.set_nodelay(true);
-        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+        let socket = socket2::SockRef::from(&stream);
+        let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+        // A client whose host or network is gone sends no end, and an idle tunnel would wait for it for ever.
+        let probes =
+            TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+        let _ = socket.set_tcp_keepalive(&probes);
         Self { stream, permit, stalled: None }
     }
 
@@ -91,5 +106,29 @@ impl AsyncWrite for ClientSocket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::connections::{ConnectionLimits, Connections};
+
+    /// Before, a tunnel to a client whose network is gone stayed for ever, with its process in the box.
+    #[tokio::test]
+    async fn an_idle_client_is_probed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let permit = Connections::new(ConnectionLimits::default()).admit(address.ip()).unwrap();
+        let socket = ClientSocket::new(accepted.unwrap().0, permit);
+        let kept = socket2::SockRef::from(&socket.stream);
+        assert!(kept.keepalive().unwrap());
+        assert_eq!(
+            (kept.tcp_keepalive_time().unwrap(), kept.tcp_keepalive_retries().unwrap()),
+            (PROBE_AFTER, PROBES)
+        );
     }
 }

@@ -3,7 +3,7 @@
 use boxlite_proto::{GuestMetrics, NetworkUsage};
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxState, GcActivity};
+use crate::{BoxState, GcActivity, Latencies, StartTimes};
 
 /// Counts of what this runtime, not other processes, has done since it was opened; every figure only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Activity {
     pub commands_failed: u64,
     /// Passes of gc, requested and automatic.
     pub gc: GcActivity,
+    /// What took how long.
+    #[serde(default)]
+    pub latencies: Latencies,
 }
 
 /// The resources that a box consumes.
@@ -46,4 +49,7 @@ pub struct Consumption {
     pub disk_allocated: Option<u64>,
     /// The guest's own report; `None` unless it runs and answers. A hostile guest may lie.
     pub guest: Option<GuestMetrics>,
+    /// How long its last start took; `None` when another process started it, or that is long ago.
+    #[serde(default)]
+    pub start: Option<StartTimes>,
 }

@@ -139,6 +139,17 @@ pub struct AttachedExecution {
     pub state: ExecutionState,
 }
 
+/// How the client in the seat of an execution leaves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// In order.
+    Done,
+    /// It was sent away and comes back; all of its input has arrived until then.
+    Returns,
+    /// Its connection broke: it may come back, and may have lost what was on its way.
+    Broke,
+}
+
 /// The place of the one client that has an execution's streams.
 #[async_trait]
 pub trait ExecutionSeat: Send + Sync {
@@ -146,9 +157,8 @@ pub trait ExecutionSeat: Send + Sync {
     fn taken(&self, position: u64);
     /// Nobody will come back for the streams: the command runs on with its input at its end. Never waits.
     fn release(&self);
-    /// Leaves the seat, and returns once the next client may have it. With `broke`, the client's own connection broke, so
-    /// that it may come back and may have lost what it sent last.
-    async fn leave(&self, broke: bool);
+    /// Leaves the seat, and returns once the next client may have it.
+    async fn leave(&self, how: Departure);
     /// How much input is the box's and will reach the process.
     fn given(&self) -> watch::Receiver<GivenInput>;
 }

@@ -29,6 +29,7 @@ mod host;
 mod image;
 mod image_requests;
 mod init_system;
+mod latency;
 mod named_volume;
 mod network;
 mod pause;
@@ -60,8 +61,8 @@ pub use digest::Digest;
 pub use error::{Doing, Error, ErrorCause, ErrorKind, Result, Shortage};
 pub use event::{EventAction, EventOptions, EventPage, EventPosition, EventSubject, HomeEvent};
 pub use execution::{
-    AttachedExecution, Execution, ExecutionControl, ExecutionSeat, ExitStatus, OutputChunk, OutputStream,
-    SeatOptions, WindowSize,
+    AttachedExecution, Departure, Execution, ExecutionControl, ExecutionSeat, ExitStatus, OutputChunk,
+    OutputStream, SeatOptions, WindowSize,
 };
 pub use gc::{GcActivity, GcOptions, GcReport, Usage};
 pub use guest_options::{
@@ -76,6 +77,7 @@ pub use host::{
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
 pub use image_requests::{ArchiveFormat, HistoryEntry, Login, Logout, PushOptions};
 pub use init_system::runs_init_system;
+pub use latency::{LATENCY_BOUNDS, Latencies, LatencyHistogram, LatencyRecorder, StartStage, StartTimes};
 pub use named_volume::{
     VolumeDescription, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,
 };

@@ -40,6 +40,9 @@ pub struct RuntimeOptions {
     /// The registries that pulls may use. A program that pulls for others, as `boxlite serve` does, names the private ones
     /// that they may use.
     pub registries: RegistryPolicy,
+    /// The full URL of an OpenTelemetry collector's traces, such as `http://localhost:4318/v1/traces`, which gets one of each
+    /// start; without one, none is made.
+    pub traces: Option<String>,
     /// Settings in the form of environment variables, above those of the home's settings file.
     pub variables: SettingsVariables,
     /// Settings above all others.
@@ -57,6 +60,7 @@ impl RuntimeOptions {
             registry_config: None,
             further_registry_configs: Vec::new(),
             registries: RegistryPolicy::default(),
+            traces: None,
             variables: SettingsVariables::default(),
             settings: SettingsOptions::default(),
         }

@@ -49,9 +49,10 @@ pub(super) fn served(
     environment: &Environment,
     registries: Vec<String>,
     pool: Option<u64>,
+    traces: Option<String>,
 ) -> Result<Runtime, CommandFailure> {
     let registries = RegistryPolicy::PublicAnd(registries);
-    let mut options = RuntimeOptions { registries, ..options(global, environment)? };
+    let mut options = RuntimeOptions { registries, traces, ..options(global, environment)? };
     options.settings.pool = pool.or(options.settings.pool);
     open(options)
 }

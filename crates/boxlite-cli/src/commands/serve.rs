@@ -15,6 +15,7 @@ use crate::args::GlobalArgs;
 use crate::environment::Environment;
 use crate::render::print;
 use crate::report::{CommandFailure, Exit, Topic, note};
+use crate::service;
 
 /// `serve`.
 #[derive(Debug, Args)]
@@ -49,6 +50,12 @@ pub(crate) struct ServeArgs {
     /// How many restored guests wait for the next boxes, with the hardware of the last one [default: the setting pool]
     #[arg(long, value_name = "NUMBER")]
     pool: Option<u64>,
+    /// Show series of each running box in /metrics, of at most 256
+    #[arg(long)]
+    box_metrics: bool,
+    /// OpenTelemetry collector that gets a trace of each start, as OTLP/JSON, such as http://localhost:4318/v1/traces
+    #[arg(long, value_name = "URL")]
+    otlp_traces: Option<String>,
     /// How often to collect garbage, such as 1h or 30m, or `off`
     #[arg(long, default_value = "1h", value_name = "INTERVAL", value_parser = interval)]
     gc_interval: GcInterval,
@@ -103,14 +110,18 @@ pub(super) async fn serve(
         allowed_paths: args.allow_path,
         allowed_host_ports: args.allow_host,
         gc_interval: args.gc_interval.0,
+        box_metrics: args.box_metrics,
         max_peer_connections: args.max_peer_connections,
     })
     .map_err(failed)?;
-    let runtime = open::served(global, environment, args.allow_registry, args.pool)?;
+    let runtime = open::served(global, environment, args.allow_registry, args.pool, args.otlp_traces)?;
     let watching = |error| CommandFailure::local(format!("watching for signals failed: {error}"));
     let stop = stop_on_signal().map_err(watching)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(watching)?;
-    let server = server.bind(runtime).await.map_err(failed)?;
+    let server = match service::inherited_socket(environment)? {
+        Some(socket) => server.adopt(socket, runtime).map_err(failed)?,
+        None => server.bind(runtime).await.map_err(failed)?,
+    };
     let refresh = server.refresh();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -119,7 +130,14 @@ pub(super) async fn serve(
     });
     raise_open_files();
     print(&format!("boxlite: serving on {}\n", server.url()))?;
-    server.serve(stop).await;
+    let notifier = service::Notifier::new(environment);
+    notifier.ready();
+    server
+        .serve(async move {
+            stop.await;
+            notifier.stopping();
+        })
+        .await;
     Ok(Exit::OK)
 }
 

@@ -106,6 +106,7 @@ mod tests {
             memory_limit: 256 << 20,
             network: None,
             disk_allocated: Some(5 << 20),
+            start: None,
             guest: Some(GuestMetrics {
                 uptime_ms,
                 cpu_busy_ms,

@@ -1,12 +1,13 @@
 //! What clients that were not written here rely on: statuses, codes, and requests that are sent again.
 
-use reqwest::Method;
+use boxlite_testkit::deadline::{TEST_TIMEOUT, within_async};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::home::Home;
 use crate::serving::{Server, answer};
 
-fn code(answer: &(reqwest::StatusCode, Value)) -> (u16, &str) {
+fn code(answer: &(StatusCode, Value)) -> (u16, &str) {
     (answer.0.as_u16(), answer.1["error"]["code"].as_str().unwrap_or_default())
 }
 
@@ -88,6 +89,52 @@ async fn each_refusal_has_its_status_and_code() {
     assert_eq!(server.get("/v1/images/usage").await["count"], 0);
 }
 
+/// Before, the guest refused the 129th command with 422, a tunnel with 500, and idle tunnels kept every command out.
+#[tokio::test]
+async fn what_is_too_much_for_a_box_is_refused_with_429() {
+    let Some(home) = Home::able() else { return };
+    let server = &served(&home).await;
+    server.post("/v1/boxes/web/start", json!({})).await;
+    server.exec("web", "exec busybox nc -ll -p 7000 -e cat").await;
+    let refused = |answer: &(StatusCode, Value), what: &str| {
+        assert_eq!(code(answer), (429, what), "{answer:?}");
+    };
+    // A tunnel that nobody uses.
+    let open = async || {
+        let request = server.request(Method::GET, "/v1/boxes/web/network/tunnel?port=7000");
+        let asked = request.header("Connection", "Upgrade").header("Upgrade", "tcp");
+        asked.send().await.expect("an answer")
+    };
+    let listening = async || (open().await.status().as_u16() == 101).then_some(());
+    within_async(TEST_TIMEOUT, "a service", listening).await;
+    let mut tunnels = Vec::new();
+    let surplus = loop {
+        let response = open().await;
+        match response.status().as_u16() {
+            101 => tunnels.push(response.upgrade().await.expect("a tunnel")),
+            _ => break response,
+        }
+    };
+    assert!((47..=48).contains(&tunnels.len()), "{}", tunnels.len());
+    assert_eq!(surplus.headers()["retry-after"], "1");
+    let status = surplus.status();
+    refused(&(status, surplus.json().await.unwrap()), "too_many_tunnels");
+
+    let sleep = json!({"command": "sleep", "args": ["1000"]});
+    let mut begun = 0;
+    let surplus = loop {
+        let asked = (0..8).map(|_| server.ask(Method::POST, "/v1/boxes/web/exec", Some(sleep.clone())));
+        let answers = futures::future::join_all(asked).await;
+        begun += answers.iter().filter(|answer| answer.0.as_u16() == 201).count();
+        if let Some(surplus) = answers.into_iter().find(|answer| answer.0.as_u16() != 201) {
+            break surplus;
+        }
+    };
+    refused(&surplus, "too_many_executions");
+    assert!((60..=72).contains(&begun), "{begun}");
+    assert_eq!(home.run(&["exec", "web", "echo", "still"]).ok(), "still\n", "a person at the host still can");
+}
+
 /// Mutation tried: without the lock around the answer, each is carried out, and all but one are refused the name.
 #[tokio::test]
 async fn a_request_under_a_key_is_carried_out_once() {
@@ -107,7 +154,11 @@ async fn a_request_under_a_key_is_carried_out_once() {
 
     let append = json!({"command": "sh", "args": ["-c", "echo x >>/root/count"]});
     let first = ask("/v1/boxes/web/exec", append.clone(), "a").await;
-    assert_eq!((first.0.as_u16(), &ask("/v1/boxes/web/exec", append, "a").await), (201, &first));
+    assert_eq!((first.0.as_u16(), &ask("/v1/boxes/web/exec", append.clone(), "a").await), (201, &first));
+    // Another server has none of the answers, and the box knows the command.
+    let next = Server::start(&home, &[]);
+    let request = next.request(Method::POST, "/v1/boxes/web/exec").header("Idempotency-Key", "a");
+    assert_eq!(answer(request.json(&append)).await, first);
     let end = server.exec("web", "while ! grep x /root/count; do :; done; wc -l </root/count").await;
     let socket = crate::executions::attach(server, &end).await;
     assert_eq!(crate::executions::collect(socket).await.0, "x\n1\n");

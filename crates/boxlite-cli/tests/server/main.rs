@@ -5,6 +5,7 @@
 
 mod clients;
 mod contract;
+mod draining;
 mod encrypted;
 mod executions;
 mod images;

@@ -1,8 +1,10 @@
 //! A server of its own for each test, and a registry where one is needed.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use boxlite_testkit::assets::Assets;
 use boxlite_testkit::deadline::TEST_TIMEOUT;
@@ -35,8 +37,31 @@ impl Server {
     pub(crate) fn start_on(home: &Home, port: u16, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let port = port.to_string();
         let mut command = home.command(["serve", "--port", &port].iter().chain(arguments));
-        command.envs(variables.iter().copied()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("starting boxlite serve");
+        command.envs(variables.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Serves on a socket that this process keeps for the next server, as a service manager does; it is told of the server's
+    /// states at `notify` in the home.
+    pub(crate) fn start_handed(home: &Home, listener: &TcpListener, arguments: &[&str]) -> Self {
+        let serve = home.command(["serve"].iter().chain(arguments));
+        let mut command = Command::new("sh");
+        let handing = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+        command.args(["-c", handing, "sh"]).arg(serve.get_program()).args(serve.get_args());
+        for (name, value) in serve.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("NOTIFY_SOCKET", home.path().join("notify"));
+        let socket = OwnedFd::from(listener.try_clone().expect("a copy of the socket"));
+        command.stdin(Stdio::from(socket)).stdout(Stdio::piped());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::inherit()).spawn().expect("starting boxlite serve");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("its first line");
         let url = line.trim().strip_prefix("boxlite: serving on ").expect("where it serves").to_owned();

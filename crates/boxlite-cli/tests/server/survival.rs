@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use boxlite_testkit::deadline::{self, TEST_TIMEOUT};
 use futures::StreamExt;
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -38,6 +40,16 @@ async fn what_is_going_on_at_the_order_to_stop_is_finished() {
     let endless = attach(&server, &waiting).await;
     server.signal(Signal::TERM);
     let began = Instant::now();
+    // A load balancer sees why, and nothing new begins.
+    deadline::within_async(TEST_TIMEOUT, "readiness to end", async || {
+        let (status, body) = server.ask(Method::GET, "/readyz", None).await;
+        (status.as_u16() == 503 && body["reason"] == "this server is stopping").then_some(())
+    })
+    .await;
+    assert_eq!(server.ask(Method::GET, "/healthz", None).await.0.as_u16(), 200);
+    let exec = json!({"command": "true"});
+    let (status, body) = server.ask(Method::POST, "/v1/boxes/kept/exec", Some(exec)).await;
+    assert_eq!((status.as_u16(), body["error"]["code"].as_str()), (503, Some("upstream_unavailable")));
     let mut said = String::new();
     while let Some(Ok(message)) = socket.next().await {
         said.push_str(&String::from_utf8_lossy(&message.into_data()));

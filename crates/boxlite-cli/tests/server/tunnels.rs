@@ -58,7 +58,7 @@ async fn a_port_of_a_box_is_reached_in_every_way() {
     assert_eq!(connect(&server, "/v1/boxes/none/network/tunnel?port=1", "").await.0, 404);
 
     let url = format!("{}{path}", server.url.replace("http://", "ws://"));
-    let (mut socket, _) = connect_async(url).await.unwrap();
+    let (mut socket, _) = connect_async(&url).await.unwrap();
     let long = vec![7; 300_000];
     socket.send(Message::binary(long.clone())).await.unwrap();
     let mut echoed = Vec::new();
@@ -70,6 +70,40 @@ async fn a_port_of_a_box_is_reached_in_every_way() {
     }
     assert!(echoed == long);
     socket.close(None).await.unwrap();
+
+    // What a client sends along with a request that is refused is no request of its own.
+    let host = server.url.strip_prefix("http://").unwrap();
+    for refused in [
+        "CONNECT /v1/boxes/b/network/tunnel?port=1 HTTP/1.1\r\n",
+        "CONNECT /v1/boxes/b/network/tunnel?port=7000 HTTP/1.1\r\nContent-Length: 0\r\n",
+        "GET /v1/boxes/b/network/tunnel?port=1 HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: tcp\r\n",
+    ] {
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        let smuggled = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        stream.write_all(format!("{refused}Host: {host}\r\n\r\n{smuggled}").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(
+            (answer.matches("HTTP/1.1 4").count(), answer.matches("HTTP/1.1 ").count()),
+            (1, 1),
+            "{answer}"
+        );
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+
+    // Before, what a client sent last was lost when it closed: the service was not given the time to take it.
+    let taken = "busybox nc -l -p 7002 >/root/taken; wc -c </root/taken";
+    let begun = server.exec("b", taken).await;
+    let url = url.replace("7000", "7002");
+    let opened = async || connect_async(&url).await.ok();
+    let (mut socket, _) =
+        boxlite_testkit::deadline::within_async(boxlite_testkit::deadline::TEST_TIMEOUT, "a service", opened)
+            .await;
+    socket.send(Message::binary(long.clone())).await.unwrap();
+    socket.close(None).await.unwrap();
+    let said = crate::executions::collect(crate::executions::attach(&server, &begun).await).await;
+    assert_eq!(said.0.trim(), "300000");
 
     let tunnel = server.post(path, json!({})).await;
     let uri = tunnel["uri"].as_str().unwrap().to_owned();

@@ -1,10 +1,15 @@
 //! Metrics, readiness and garbage collection by the clock.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use boxlite_testkit::deadline::{self, TEST_TIMEOUT, eventually};
 use reqwest::Method;
+use serde_json::json;
 
 use crate::home::Home;
 use crate::serving::Server;
@@ -62,8 +67,117 @@ async fn the_clock_collects_and_metrics_tell() {
     assert!(figure(&page, "boxlite_gc_removed_bytes_total") >= 1 << 20, "{page}");
     assert!(figure(&page, "boxlite_gc_runs_total") >= 2);
     assert_eq!(figure(&page, "boxlite_gc_failed_runs_total"), 0);
+    assert_eq!(figure(&page, "boxlite_gc_evicted_total") + figure(&page, "boxlite_gc_garbage_total"), 1);
+    assert_eq!(figure(&page, "boxlite_gc_evicted_total"), 1, "a disk image is a cache");
+    assert!(figure(&page, "boxlite_gc_run_seconds_count") >= 2);
+    check_form(&page);
     assert_eq!(figure(&page, "boxlite_connections{proven=\"yes\"}"), 1);
     assert!(figure(&page, "boxlite_connections_total") >= 1);
+}
+
+#[tokio::test]
+async fn a_box_has_series_a_start_has_a_trace_and_the_dashboard_shows_what_there_is() {
+    let Some(home) = Home::able() else { return };
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1/traces", collector.local_addr().unwrap());
+    let layout = home.layout().to_str().unwrap();
+    let server = Server::start(&home, &["--allow-path", layout, "--box-metrics", "--otlp-traces", &url]);
+    let traced = tokio::task::spawn_blocking(move || {
+        collector.set_nonblocking(true).unwrap();
+        let (mut stream, _) = eventually("the server's trace", || collector.accept().ok());
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        let (mut request, mut piece) = (String::new(), [0; 4096]);
+        while !request.ends_with("}]}]}") {
+            let length = stream.read(&mut piece).expect("the rest of the trace");
+            assert!(length > 0, "{request}");
+            request.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+        request
+    });
+    let options = json!({"image": home.image("mini"), "name": "seen", "memory_mib": 128});
+    server.post("/v1/boxes", options).await;
+    server.post("/v1/boxes/seen/start", json!({})).await;
+    server.post("/v1/boxes/seen/exec?wait=true", json!({"command": "true"})).await;
+
+    let page = metrics_once(&server, |page| {
+        ["boxlite_box_memory_bytes{", "boxlite_box_network_sent", "boxlite_reclaimable_bytes "]
+            .iter()
+            .all(|shown| page.contains(shown))
+    })
+    .await;
+    check_form(&page);
+    for stage in ["admission", "image", "overlay", "launch", "guest"] {
+        let series = format!("boxlite_start_stage_seconds_count{{stage=\"{stage}\"}}");
+        assert!(figure(&page, &series) >= 1, "{series}");
+    }
+    assert_eq!(figure(&page, "boxlite_start_seconds_count"), 1);
+    assert_eq!(figure(&page, "boxlite_exec_begin_seconds_bucket{le=\"+Inf\"}"), 1);
+    let dashboard = include_str!("../../../../packaging/grafana-dashboard.json");
+    let shown: BTreeSet<&str> = words_of_metrics(dashboard).collect();
+    assert!(shown.len() > 20, "{shown:?}");
+    let known: BTreeSet<&str> =
+        page.lines().filter(|line| !line.starts_with('#')).flat_map(words_of_metrics).collect();
+    assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&&str>::new());
+    serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+
+    let figures = server.get("/v1/boxes/seen/metrics").await;
+    let timing = &figures["boot_timing"];
+    let total = timing["total_create_ms"].as_u64().unwrap();
+    assert!(timing["guest_boot_ms"].as_u64().unwrap() <= total && total > 0, "{figures}");
+    assert_eq!(figures["network_tcp_errors"], 0, "{figures}");
+
+    let trace = traced.await.unwrap();
+    assert!(trace.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{trace}");
+    for span in ["boxlite.start\"", "boxlite.start.image", "boxlite.start.guest", "\"seen\""] {
+        assert!(trace.contains(span), "{span}: {trace}");
+    }
+}
+
+/// The names of metrics in a text.
+fn words_of_metrics(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("boxlite_"))
+}
+
+/// The form of Prometheus' text: each family begins with its help and its type, has its series together and none twice, a
+/// histogram's buckets do not fall and end with the count. `promtool check metrics` says more where it is installed.
+fn check_form(page: &str) {
+    let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
+    let (mut family, mut kind, mut bucket) = ("", "", 0.0);
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').expect("a help text");
+            assert!(!help.is_empty() && families.insert(name), "{line}");
+            (family, kind, bucket) = (name, "", 0.0);
+        } else if let Some(typed) = line.strip_prefix("# TYPE ") {
+            let (name, of) = typed.split_once(' ').expect("a type");
+            assert!(name == family && matches!(of, "gauge" | "counter" | "histogram"), "{line}");
+            assert_eq!(of == "counter", name.ends_with("_total"), "{line}");
+            kind = of;
+        } else {
+            let (name, value) = line.rsplit_once(' ').expect("a value");
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            assert!(series.insert(name), "{line} twice");
+            let bare = name.split('{').next().unwrap();
+            match bare.strip_prefix(family).expect("a series of its family") {
+                "" => assert_ne!(kind, "histogram"),
+                "_bucket" => {
+                    assert!(value >= bucket, "{line}");
+                    bucket = value;
+                }
+                "_sum" => {}
+                "_count" => assert!((value - std::mem::take(&mut bucket)).abs() < 0.5, "{line}"),
+                _ => panic!("{line} is not of {family}"),
+            }
+        }
+    }
+    let mut promtool = Command::new("promtool");
+    let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut promtool) = promtool else { return };
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
 /// Mutation tried: without the comparison with `Reject`, the server is ready although every start is refused.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use boxlite::wire::{ErrorBody, ExecutionCreated};
 use boxlite::{
-    AttachedExecution, BoxInfo, Error, ErrorKind, Execution, ExecutionControl, ExecutionSeat, ExitStatus,
-    OutputStream, UnattendedPolicy,
+    AttachedExecution, BoxInfo, Departure, Error, ErrorKind, Execution, ExecutionControl, ExecutionSeat,
+    ExitStatus, OutputStream, UnattendedPolicy,
 };
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -338,7 +338,7 @@ impl ServedExecution {
     }
 
     /// Tells whether its box holds it, and goes on with it when this server or its client is gone.
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.seat.is_some() && !matches!(self.outcome(), Some((ExecutionOutcome::Broken(_), _)))
     }
 
@@ -347,13 +347,12 @@ impl ServedExecution {
         self.unseated.load(Ordering::Relaxed)
     }
 
-    /// Leaves it to its box, if that holds it, and returns once the next client may have it; `broke` if the client's
-    /// connection broke.
-    pub(crate) async fn leave(&self, broke: bool) {
+    /// Leaves it to its box, if that holds it, and returns once the next client may have it.
+    pub(crate) async fn leave(&self, how: Departure) {
         if let Some(seat) = &self.seat {
             // What was accepted still reaches the box; a client that resumes sends again what it does not hear of.
             let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.input.drained()).await.is_ok();
-            seat.leave(broke || !drained).await;
+            seat.leave(if drained { how } else { Departure::Broke }).await;
         }
     }
 
@@ -426,7 +425,7 @@ impl ServedExecution {
             };
             stream.extend_from_slice(taken);
         }
-        self.leave(false).await;
+        self.leave(Departure::Done).await;
         drop(attached);
         Ok(collected)
     }

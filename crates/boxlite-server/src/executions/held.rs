@@ -45,7 +45,8 @@ pub(crate) enum FoundExecution {
 }
 
 impl Executions {
-    /// Begins a command in the running box `of`.
+    /// Begins a command in the running box `of`, with the id that a request has chosen if it did. One that is held there under
+    /// that id is not begun again.
     ///
     /// # Errors
     /// 429 when the box holds as many as it may, 503 when this server does.
@@ -55,8 +56,9 @@ impl Executions {
         of: &BoxInfo,
         options: ExecOptions,
         terms: ExecutionTerms,
+        chosen: Option<String>,
     ) -> Result<BegunExecution, HttpFailure> {
-        let id = uuid::Uuid::new_v4().simple().to_string();
+        let id = chosen.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let limit = terms.limit.map(|limit| ExecutionLimit { ms: milliseconds(limit), code: None });
         let held_on = HoldTerms { unattended: terms.unattended, limit };
         match runtime.begin_execution(&of.id, &id, options.clone(), held_on).await {
@@ -66,7 +68,9 @@ impl Executions {
                 counter.fetch_add(1, Ordering::Relaxed);
                 Ok(BegunExecution::Held(state))
             }
-            Err(error) if error.kind() == ErrorKind::Busy => Err(HttpFailure::too_many(error)),
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                Err(HttpFailure::too_many("too_many_executions", error))
+            }
             // A box that an older boxlite has started.
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 let permit = self.take_permit()?;

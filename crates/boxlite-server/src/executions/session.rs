@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use boxlite::wire::{Channel, ClientFrame, PING, ServerFrame};
-use boxlite::{UnattendedPolicy, WindowSize};
+use boxlite::{Departure, UnattendedPolicy, WindowSize};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Utf8Bytes};
@@ -38,6 +38,8 @@ pub(crate) struct AttachTerms {
 
 /// How an attachment ended.
 enum AttachmentClose {
+    /// The server stops, and the client is to come back to the next one.
+    Away,
     /// Our closing message is all that is left to send.
     Send(Message),
     /// The client closed.
@@ -69,9 +71,18 @@ pub(crate) async fn serve_client(
         }),
         end = client.listen(&mut stream) => end,
         () = attached.replaced.cancelled() => AttachmentClose::Broken,
-        () = closing.cancelled() => AttachmentClose::Send(close_frame(CloseCode::Away, "the server is going away")),
+        () = closing.cancelled() => AttachmentClose::Away,
     };
-    if terms.with_stdin && terms.received.is_none() && !matches!(end, AttachmentClose::Closed) {
+    // Before its input counts as broken off: what is on its way still arrives.
+    let end = match end {
+        AttachmentClose::Away => match timeout(CLOSE_TIMEOUT, client.see_off(&mut sink, &mut stream)).await {
+            Ok(Ok(true)) => AttachmentClose::Away,
+            _ => AttachmentClose::Broken,
+        },
+        end => end,
+    };
+    let seen_off = matches!(end, AttachmentClose::Closed | AttachmentClose::Away);
+    if terms.with_stdin && terms.received.is_none() && !seen_off {
         served.input_broke_off();
     }
     // The right to attach is returned before the connection ends: a client that sees the end may come back at once.
@@ -82,14 +93,20 @@ pub(crate) async fn serve_client(
             {
                 served.release();
             }
-            served.leave(matches!(end, AttachmentClose::Broken)).await;
+            let broke = matches!(end, AttachmentClose::Broken);
+            served.leave(if broke { Departure::Broke } else { Departure::Done }).await;
+            drop(attached);
+        }
+        AttachmentClose::Away => {
+            served.leave(Departure::Returns).await;
             drop(attached);
         }
         AttachmentClose::Send(frame) => {
             let (served, sent) = (Arc::clone(&attached.served), served.buffer.sent_to());
-            served.leave(served.outcome().is_none()).await;
+            let broke = served.outcome().is_none();
+            served.leave(if broke { Departure::Broke } else { Departure::Done }).await;
             drop(attached);
-            if let Ok(Ok(true)) = tokio::time::timeout(CLOSE_TIMEOUT, close(sink, stream, frame)).await {
+            if let Ok(Ok(true)) = timeout(CLOSE_TIMEOUT, close(sink, stream, frame)).await {
                 // The client closed after it had read everything before our close frame.
                 served.acknowledge(sent);
             }
@@ -210,6 +227,21 @@ struct AttachedClient<'a> {
 }
 
 impl AttachedClient<'_> {
+    /// Tells the client that the server goes away, and takes what it sends until it has closed too; false when it did not.
+    async fn see_off(
+        &self,
+        sink: &mut SplitSink<ServerSocket, Message>,
+        stream: &mut SplitStream<ServerSocket>,
+    ) -> Result<bool, SocketError> {
+        sink.send(close_frame(CloseCode::Away, "the server is going away")).await?;
+        while let Some(message) = stream.next().await.transpose()? {
+            if self.heard(message).await.is_break() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn listen(&self, stream: &mut SplitStream<ServerSocket>) -> AttachmentClose {
         loop {
             let next = match tokio::time::timeout_at(self.alive.until(), stream.next()).await {

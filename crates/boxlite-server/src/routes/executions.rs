@@ -251,8 +251,10 @@ async fn connect(
         let message = format!("the output of execution {} after {received} bytes is not here", served.id);
         return Err(Error::conflict(message).into());
     }
-    let (sessions, closing, served) =
-        (app.sessions.clone(), app.closing.clone(), Arc::clone(&app.executions));
+    // Any server has what a box holds; what is held here ends with this server.
+    let drain = &app.drain;
+    let closing = if served.is_held() { &drain.leaving } else { &drain.closing };
+    let (sessions, closing, served) = (drain.sessions.clone(), closing.clone(), Arc::clone(&app.executions));
     Ok(upgrade.accept(move |socket| {
         sessions.track_future(async move {
             let execution = Arc::clone(&attached.served);

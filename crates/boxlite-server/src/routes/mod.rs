@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State};
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use boxlite::Error;
@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::body::MAX_JSON_BYTES;
 use crate::caller::Caller;
 use crate::failure::HttpFailure;
-use crate::{auth, page, request_id};
+use crate::{auth, drain, page, request_id};
 
 /// The service that answers every request.
 pub(crate) type RouterService =
@@ -43,6 +43,8 @@ pub(crate) fn service(app: &Arc<App>) -> RouterService {
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&app.gate), auth::admitted))
         .layer(middleware::from_fn(page::guarded))
+        .layer(middleware::from_fn(drain::refused_when_late))
+        .layer(middleware::from_fn(closed_when_refused))
         .layer(middleware::from_fn(request_id::named))
         .with_state(Arc::clone(app));
     BoxCloneSyncService::new(routes.map_request(|request: hyper::Request<hyper::body::Incoming>| {
@@ -72,6 +74,18 @@ async fn admitted_to_box(
         }
     }
     next.run(request).await
+}
+
+/// Ends the connection with the refusal of a tunnel or a WebSocket: a client that sent its first bytes along, without waiting
+/// for the answer, must not have them taken for requests.
+async fn closed_when_refused(request: Request, next: Next) -> Response {
+    let wants_socket = request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if wants_socket && !status.is_success() && status != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn nothing_there(uri: Uri) -> Response {

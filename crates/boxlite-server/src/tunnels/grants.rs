@@ -2,18 +2,24 @@
 //!
 //! The public API hands out a tunnel as a URL, and its clients connect to that URL's host with nothing but its user part.
 //! So the user part is the token. Grants are in memory, end when they have not been used for [`UNUSED_FOR`], and the oldest
-//! goes when there are more than [`MAX_GRANTS`].
+//! one of a caller goes when that has more than [`MAX_GRANTS_OF_ONE`]. One that a key of the keys file asked for ends with it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use boxlite::Digest;
 use uuid::Uuid;
 
 /// How long a grant lasts after its last use.
 const UNUSED_FOR: Duration = Duration::from_secs(3600);
 /// Grants that there may be.
-const MAX_GRANTS: usize = 4096;
+const MAX_GRANTS: usize = 16_384;
+/// Grants that the holder of one key may have.
+const MAX_GRANTS_OF_ONE: usize = 4096;
+
+/// A grant and its last use, by token.
+type Entry<'a> = (&'a String, &'a (Grant, Instant));
 
 /// What a token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub(crate) struct Grant {
     pub(crate) id: String,
     /// A port inside it.
     pub(crate) port: u16,
+    /// Who asked for it: the hash of a key of the keys file, with which it ends.
+    pub(crate) to: Option<Digest>,
 }
 
 /// The grants of this server.
@@ -34,8 +42,13 @@ impl Grants {
         let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         grants.retain(|_, (_, used)| now.saturating_duration_since(*used) < UNUSED_FOR);
-        if grants.len() >= MAX_GRANTS {
-            let oldest = grants.iter().min_by_key(|(_, (_, used))| *used).map(|(token, _)| token.clone());
+        // Nobody takes another's: who has too many loses the own one that was unused for longest.
+        let own = || grants.iter().filter(|(_, (other, _))| other.to == grant.to);
+        if grants.len() >= MAX_GRANTS || own().count() >= MAX_GRANTS_OF_ONE {
+            let oldest = |of: &mut dyn Iterator<Item = Entry<'_>>| {
+                of.min_by_key(|(_, (_, used))| *used).map(|(token, _)| token.clone())
+            };
+            let oldest = oldest(&mut own()).or_else(|| oldest(&mut grants.iter()));
             oldest.and_then(|token| grants.remove(&token));
         }
         grants.insert(token.clone(), (grant, now));
@@ -66,7 +79,7 @@ mod tests {
     use super::*;
 
     fn grant(port: u16) -> Grant {
-        Grant { id: "box".into(), port }
+        Grant { id: "box".into(), port, to: None }
     }
 
     #[test]
@@ -85,13 +98,15 @@ mod tests {
 
     /// Mutation tried: without the removal of the oldest, a client can fill the server's memory.
     #[test]
-    fn there_are_only_so_many_grants_and_the_one_unused_for_longest_goes() {
+    fn there_are_only_so_many_grants_and_the_own_one_unused_for_longest_goes() {
         let (grants, start) = (Grants::default(), Instant::now());
+        let others = grants.issue(Grant { to: Some(Digest::of(b"other")), ..grant(1) }, start);
         let first = grants.issue(grant(1), start);
-        for count in 0..MAX_GRANTS as u64 {
+        for count in 0..MAX_GRANTS_OF_ONE as u64 {
             grants.issue(grant(2), start + Duration::from_millis(1 + count));
         }
-        assert_eq!(grants.0.lock().unwrap().len(), MAX_GRANTS);
+        assert_eq!(grants.0.lock().unwrap().len(), MAX_GRANTS_OF_ONE + 1);
         assert_eq!(grants.redeem(&first, start), None);
+        assert!(grants.redeem(&others, start).is_some(), "another's stays");
     }
 }

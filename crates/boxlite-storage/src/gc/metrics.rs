@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use boxlite_types::{GcActivity, GcReport};
+use boxlite_types::gc::Fate;
+use boxlite_types::{GcActivity, GcReport, LatencyHistogram, LatencyRecorder};
 
 /// Counts passes; shared by all that run one.
 #[derive(Debug, Default)]
@@ -12,7 +13,10 @@ pub struct GcMetrics {
     failed_runs: AtomicU64,
     removed: AtomicU64,
     removed_bytes: AtomicU64,
+    evicted: AtomicU64,
+    evicted_bytes: AtomicU64,
     micros: AtomicU64,
+    took: LatencyRecorder,
 }
 
 impl GcMetrics {
@@ -26,6 +30,12 @@ impl GcMetrics {
         add(&self.failed_runs, u64::from(report.failed()));
         add(&self.removed, report.removed().count() as u64);
         add(&self.removed_bytes, report.reclaimed);
+        let caches = [&report.disk_images, &report.deltas, &report.boot_files].into_iter().flatten();
+        let evicted = caches.filter(|item| matches!(item.fate, Fate::Removed { .. }));
+        let (count, bytes) = evicted.fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.allocated));
+        add(&self.evicted, count);
+        add(&self.evicted_bytes, bytes);
+        self.took.record(took);
         add(&self.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
@@ -33,6 +43,11 @@ impl GcMetrics {
     pub fn count_failure(&self) {
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.failed_runs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long passes took.
+    pub fn latencies(&self) -> LatencyHistogram {
+        self.took.now()
     }
 
     /// The figures now.
@@ -43,6 +58,8 @@ impl GcMetrics {
             failed_runs: read(&self.failed_runs),
             removed: read(&self.removed),
             removed_bytes: read(&self.removed_bytes),
+            evicted: read(&self.evicted),
+            evicted_bytes: read(&self.evicted_bytes),
             seconds: Duration::from_micros(read(&self.micros)).as_secs_f64(),
         }
     }

@@ -47,6 +47,13 @@ pub struct GcActivity {
     pub removed: u64,
     /// Allocated bytes removed.
     pub removed_bytes: u64,
+    /// Disk images, deltas and boot files removed: caches, made again when they are needed. The rest of what was removed is
+    /// garbage.
+    #[serde(default)]
+    pub evicted: u64,
+    /// Allocated bytes of those.
+    #[serde(default)]
+    pub evicted_bytes: u64,
     /// Seconds that the passes took.
     pub seconds: f64,
 }

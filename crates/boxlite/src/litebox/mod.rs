@@ -42,5 +42,5 @@ pub(crate) use observe::{Observed, describe, describe_listed, shim_is_alive};
 pub(crate) use process::exec_process;
 pub(crate) use remove::{ended, expire, reap, remove, remove_damaged, remove_expired};
 pub(crate) use restart::{Decision, PendingRestart, after_refusal, decide};
-pub(crate) use start::{MaintenanceBoot, StartedBox, boot_for_maintenance, start};
+pub(crate) use start::{MaintenanceBoot, StartWatch, StartedBox, TimedStage, boot_for_maintenance, start};
 pub(crate) use update::{halt, update};

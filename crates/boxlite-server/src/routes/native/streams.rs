@@ -55,7 +55,7 @@ pub(super) async fn exec(
         limit: None,
         process: ServedProcess::Command { tty: options.tty.is_some() },
     };
-    let begun = app.executions.begin_in(&app.runtime, &info, options, terms).await?;
+    let begun = app.executions.begin_in(&app.runtime, &info, options, terms, None).await?;
     Ok((StatusCode::CREATED, Json(begun.created())))
 }
 

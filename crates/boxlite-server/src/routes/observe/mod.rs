@@ -28,6 +28,7 @@ async fn alive() -> Json<serde_json::Value> {
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let obstacle = match app.observations.host().await {
+        _ if app.drain.stopping.is_cancelled() => Some("this server is stopping".to_owned()),
         Ok(info) => obstacle(&info),
         Err(error) => Some(error.chain().to_string()),
     };
@@ -68,13 +69,16 @@ fn obstacle(info: &HostInfo) -> Option<String> {
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, HttpFailure> {
     let info = app.observations.host().await?;
     let plan = app.observations.plan().await;
+    let boxes = app.runtime.list(ListOptions { all: true, filters: Vec::new() }).await?;
+    let measured = if app.has_box_metrics { app.observations.consumption(&boxes).await } else { Vec::new() };
     let figures = MetricsSnapshot {
         info: &info,
         plan: plan.as_deref(),
-        boxes: &app.runtime.list(ListOptions { all: true, filters: Vec::new() }).await?,
+        boxes: &boxes,
         activity: &app.runtime.activity().await?,
         executions: app.executions.running(),
         connections: app.connections.counts(),
+        measured: &measured,
     };
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], figures.text()).into_response())

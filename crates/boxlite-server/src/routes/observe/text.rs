@@ -5,7 +5,10 @@ use std::fmt::{Display, Write as _};
 
 use boxlite::Verdict;
 use boxlite::gc::{Fate, Skip};
-use boxlite::{Activity, BoxInfo, BoxState, GcReport, HealthStatus, HostInfo};
+use boxlite::{
+    Activity, BoxInfo, BoxState, Consumption, GcReport, HealthStatus, HostInfo, LATENCY_BOUNDS, Latencies,
+    LatencyHistogram, StartStage,
+};
 
 use crate::connections::ConnectionCounts;
 
@@ -17,6 +20,8 @@ pub(super) struct MetricsSnapshot<'a> {
     pub(super) activity: &'a Activity,
     pub(super) executions: usize,
     pub(super) connections: ConnectionCounts,
+    /// Boxes with series of their own.
+    pub(super) measured: &'a [Consumption],
 }
 
 /// States of disk images. All are always shown, so that an alert on one never lacks its series.
@@ -32,7 +37,9 @@ impl MetricsSnapshot<'_> {
             images(&mut page, plan);
         }
         self.activity(&mut page);
+        self.latencies(&mut page);
         self.connections(&mut page);
+        per_box(&mut page, self.measured);
         page.text
     }
 
@@ -121,6 +128,22 @@ impl MetricsSnapshot<'_> {
             "Allocated bytes that collections removed.",
             &did.gc.removed_bytes,
         );
+        counter(
+            "boxlite_gc_evicted_total",
+            "Disk images, deltas and boot files that collections removed: caches that are made again.",
+            &did.gc.evicted,
+        );
+        counter("boxlite_gc_evicted_bytes_total", "Allocated bytes of those.", &did.gc.evicted_bytes);
+        counter(
+            "boxlite_gc_garbage_total",
+            "Everything else that collections removed.",
+            &did.gc.removed.saturating_sub(did.gc.evicted),
+        );
+        counter(
+            "boxlite_gc_garbage_bytes_total",
+            "Allocated bytes of that.",
+            &did.gc.removed_bytes.saturating_sub(did.gc.evicted_bytes),
+        );
         counter("boxlite_gc_seconds_total", "Seconds that collections took.", &did.gc.seconds);
         page.one(
             "boxlite_executions",
@@ -129,6 +152,21 @@ impl MetricsSnapshot<'_> {
             &[],
             self.executions,
         );
+    }
+
+    fn latencies(&self, page: &mut MetricsPage) {
+        let Latencies { starts, start_stages, execs, pulls, gc } = &self.activity.latencies;
+        page.histogram("boxlite_start_seconds", "Starts after which the box ran.", &[(None, starts)]);
+        let stages: Vec<_> =
+            StartStage::ALL.iter().map(|stage| Some(stage.name())).zip(start_stages).collect();
+        page.histogram("boxlite_start_stage_seconds", "Stages of starts.", &stages);
+        page.histogram(
+            "boxlite_exec_begin_seconds",
+            "Commands, from the request until they ran.",
+            &[(None, execs)],
+        );
+        page.histogram("boxlite_pull_seconds", "Pulls of images that succeeded.", &[(None, pulls)]);
+        page.histogram("boxlite_gc_run_seconds", "Collections, automatic ones included.", &[(None, gc)]);
     }
 
     fn connections(&self, page: &mut MetricsPage) {
@@ -173,6 +211,59 @@ fn images(page: &mut MetricsPage, plan: &GcReport) {
     gauge("boxlite_unreadable_paths", "Paths that keep collections from removing anything.", unreadable);
 }
 
+/// Adds the series of each box. Figures of a guest are its own, and may be lies.
+fn per_box(page: &mut MetricsPage, boxes: &[Consumption]) {
+    let mut series = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Consumption) -> Option<f64>| {
+        let measured: Vec<_> = boxes.iter().filter_map(|figures| Some((figures, value(figures)?))).collect();
+        if !measured.is_empty() {
+            page.head(name, kind, help);
+        }
+        for (figures, value) in measured {
+            page.sample(name, &[("id", &figures.id), ("name", &figures.name)], value);
+        }
+    };
+    let guest = |figures: &Consumption| figures.guest.clone();
+    series("boxlite_box_memory_bytes", "gauge", "Memory in use, by the guest's account.", &|figures| {
+        guest(figures).map(|guest| guest.memory_total.saturating_sub(guest.memory_available) as f64)
+    });
+    series("boxlite_box_memory_limit_bytes", "gauge", "Memory of the guest.", &|figures| {
+        Some(figures.memory_limit as f64)
+    });
+    series(
+        "boxlite_box_cpu_seconds_total",
+        "counter",
+        "Processor time, by the guest's account.",
+        &|figures| guest(figures).map(|guest| guest.cpu_busy_ms as f64 / 1000.0),
+    );
+    series("boxlite_box_processes", "gauge", "Processes, by the guest's account.", &|figures| {
+        guest(figures).map(|guest| f64::from(guest.processes))
+    });
+    series("boxlite_box_disk_allocated_bytes", "gauge", "Bytes allocated to its overlays.", &|figures| {
+        figures.disk_allocated.map(|bytes| bytes as f64)
+    });
+    series("boxlite_box_network_sent_bytes_total", "counter", "Bytes that the guest has sent.", &|figures| {
+        figures.network.as_ref().map(|network| network.sent_bytes as f64)
+    });
+    series(
+        "boxlite_box_network_received_bytes_total",
+        "counter",
+        "Bytes that the guest was sent.",
+        &|figures| figures.network.as_ref().map(|network| network.received_bytes as f64),
+    );
+    series("boxlite_box_connections", "gauge", "Connections of its network that are open.", &|figures| {
+        figures.network.as_ref().map(|network| network.connections as f64)
+    });
+    series(
+        "boxlite_box_refused_connections_total",
+        "counter",
+        "Connections that it was refused, having its most.",
+        &|figures| figures.network.as_ref().map(|network| network.refused_connections as f64),
+    );
+    series("boxlite_box_start_seconds", "gauge", "How long its last start took.", &|figures| {
+        figures.start.map(|times| times.total as f64 / 1000.0)
+    });
+}
+
 fn state(fate: &Fate) -> &'static str {
     match fate {
         Fate::Kept { .. } => "kept",
@@ -202,6 +293,25 @@ impl MetricsPage {
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.text, "{name}{labels} {value}");
+    }
+
+    /// Adds a histogram, by stage where there are stages.
+    fn histogram(&mut self, name: &str, help: &str, series: &[(Option<&str>, &LatencyHistogram)]) {
+        self.head(name, "histogram", help);
+        for (stage, counted) in series {
+            let stage: Vec<_> = stage.iter().map(|stage| ("stage", *stage)).collect();
+            let mut sum = 0;
+            let buckets = LATENCY_BOUNDS.iter().zip(&counted.counts);
+            for (bound, count) in buckets.map(|(bound, count)| (bound.to_string(), *count)) {
+                sum += count;
+                let labels = [&stage[..], &[("le", bound.as_str())]].concat();
+                self.sample(&format!("{name}_bucket"), &labels, sum);
+            }
+            let labels = [&stage[..], &[("le", "+Inf")]].concat();
+            self.sample(&format!("{name}_bucket"), &labels, counted.total());
+            self.sample(&format!("{name}_sum"), &stage, counted.seconds);
+            self.sample(&format!("{name}_count"), &stage, counted.total());
+        }
     }
 
     fn one(&mut self, name: &str, kind: &str, help: &str, labels: &[(&str, &str)], value: impl Display) {

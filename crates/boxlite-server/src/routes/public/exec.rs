@@ -5,10 +5,10 @@ use std::string::FromUtf8Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use boxlite::{Error, ExecOptions, UnattendedPolicy, WindowSize};
@@ -21,6 +21,7 @@ use crate::executions::{
     AttachTerms, BegunExecution, ExecutionOutcome, ExecutionTerms, ServedExecution, ServedProcess,
 };
 use crate::failure::HttpFailure;
+use crate::idempotency::RequestIdentity;
 
 /// The size of a terminal until its client sets another.
 const DEFAULT_TERMINAL: WindowSize = WindowSize { rows: 24, columns: 80 };
@@ -97,6 +98,7 @@ pub(super) async fn exec(
     State(app): State<Arc<App>>,
     PathParams(id): PathParams<String>,
     QueryParams(query): QueryParams<ExecParams>,
+    identity: Option<Extension<RequestIdentity>>,
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Result<Response, HttpFailure> {
     let limit = request.timeout_seconds.map(seconds).transpose()?;
@@ -106,9 +108,10 @@ pub(super) async fn exec(
         limit,
         process: ServedProcess::Command { tty: options.tty.is_some() },
     };
+    let chosen = identity.map(|Extension(identity)| identity.into_id());
     let info = app.runtime.inspect(&id).await?;
     let info = boxes::run(&app, info).await?;
-    let begun = app.executions.begin_in(&app.runtime, &info, options, terms).await?;
+    let begun = app.executions.begin_in(&app.runtime, &info, options, terms, chosen).await?;
     let created = begun.created();
     if !created.started {
         let reason = match begun {
@@ -129,6 +132,11 @@ pub(super) async fn exec(
     }
     if query.wait {
         let served = match begun {
+            // It was begun by the same request to another server, which has handed out some of it.
+            BegunExecution::Held(state) if state.output > state.held => {
+                let message = "this request was carried out, and its output was handed out before";
+                return Err(Error::conflict(message).into());
+            }
             BegunExecution::Held(state) => {
                 let terms = AttachTerms { with_stdin: true, received: None };
                 app.executions.attach_in(&app.runtime, &info.id, &state.id, terms).await?

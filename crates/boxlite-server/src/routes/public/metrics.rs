@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::extract::State;
-use boxlite::{Consumption, ListOptions};
+use boxlite::{Consumption, ListOptions, StartStage, StartTimes};
 use serde::Serialize;
 
 use crate::app::App;
@@ -32,6 +32,35 @@ pub(super) struct PublicBoxMetrics {
     bytes_received_total: u64,
     cpu_percent: Option<f64>,
     memory_bytes: Option<u64>,
+    network_bytes_sent: Option<u64>,
+    network_bytes_received: Option<u64>,
+    network_tcp_connections: Option<u64>,
+    network_tcp_errors: Option<u64>,
+    boot_timing: Option<BootTiming>,
+}
+
+/// How long the last start took, in milliseconds, under the public API's names of our stages.
+#[derive(Debug, Serialize)]
+struct BootTiming {
+    total_create_ms: u64,
+    box_config_ms: u64,
+    image_prepare_ms: u64,
+    filesystem_setup_ms: u64,
+    box_spawn_ms: u64,
+    guest_boot_ms: u64,
+}
+
+impl From<StartTimes> for BootTiming {
+    fn from(times: StartTimes) -> Self {
+        Self {
+            total_create_ms: times.total,
+            box_config_ms: times.of(StartStage::Admission),
+            image_prepare_ms: times.of(StartStage::Image),
+            filesystem_setup_ms: times.of(StartStage::Overlay),
+            box_spawn_ms: times.of(StartStage::Launch),
+            guest_boot_ms: times.of(StartStage::Guest),
+        }
+    }
 }
 
 pub(super) async fn of_runtime(
@@ -55,12 +84,18 @@ pub(super) async fn of_box(
     let consumption = app.runtime.consumption(&id).await?;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let traffic = app.executions.traffic(&consumption.id);
+    let network = consumption.network.as_ref();
     Ok(Json(PublicBoxMetrics {
         commands_executed_total: count(&traffic.commands),
         exec_errors_total: count(&traffic.failed),
         bytes_sent_total: count(&traffic.sent),
         bytes_received_total: count(&traffic.received),
         cpu_percent: busy(&consumption),
+        network_bytes_sent: network.map(|network| network.sent_bytes),
+        network_bytes_received: network.map(|network| network.received_bytes),
+        network_tcp_connections: network.map(|network| network.connections),
+        network_tcp_errors: network.map(|network| network.refused_connections),
+        boot_timing: consumption.start.map(BootTiming::from),
         memory_bytes: consumption
             .guest
             .map(|guest| guest.memory_total.saturating_sub(guest.memory_available)),

@@ -9,8 +9,8 @@ use boxlite_proto::{
     EXECUTIONS, ExecSpec, ExecutionState, Frame, GivenInput, HoldTerms, ShimReply, ShimRequest, WinSize,
 };
 use boxlite_types::{
-    AttachedExecution, Error, Execution, ExecutionControl, ExecutionSeat, ExitStatus, Result, SeatOptions,
-    WindowSize,
+    AttachedExecution, Departure, Error, Execution, ExecutionControl, ExecutionSeat, ExitStatus, Result,
+    SeatOptions, WindowSize,
 };
 use tokio::io::AsyncWrite;
 use tokio::sync::watch;
@@ -167,8 +167,9 @@ impl ExecutionSeat for HeldSeat {
         self.send(&ShimRequest::ReleaseExecution { execution: self.execution.clone() });
     }
 
-    async fn leave(&self, broke: bool) {
-        self.send(&ShimRequest::LeaveExecution { execution: self.execution.clone(), broke });
+    async fn leave(&self, how: Departure) {
+        let (broke, returns) = (how == Departure::Broke, how == Departure::Returns);
+        self.send(&ShimRequest::LeaveExecution { execution: self.execution.clone(), broke, returns });
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.control.left()).await;
     }
 

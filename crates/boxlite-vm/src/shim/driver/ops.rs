@@ -14,6 +14,10 @@ use crate::shim::sink::FrameSink;
 /// Operations that one client may have under way.
 const PER_CLIENT: usize = 1024;
 
+/// Tunnels of all clients together. The guest runs 128 operations at once, and tunnels may stand idle for long: they must not
+/// keep commands out.
+pub(super) const MAX_TUNNELS: usize = 48;
+
 /// Signal number of SIGKILL.
 const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 
@@ -72,6 +76,8 @@ pub(super) enum Refused {
     IdInUse,
     /// Too many operations are under way.
     TooMany,
+    /// The box has its most tunnels.
+    TooManyTunnels,
 }
 
 impl Ops {
@@ -82,6 +88,16 @@ impl Ops {
     /// Whether a client waits for a command or a copy.
     pub(super) fn have_asker(&self) -> bool {
         self.by_guest.values().any(|op| op.opens_channel && op.asker.is_some())
+    }
+
+    /// How many the guest has not answered for good.
+    pub(super) fn under_way(&self) -> usize {
+        self.by_guest.len()
+    }
+
+    /// Connections to services in the guest.
+    fn tunnels(&self) -> usize {
+        self.by_guest.values().filter(|op| op.dies_with_asker).count()
     }
 
     /// Passes `op` of a client on to the guest.
@@ -104,6 +120,9 @@ impl Ops {
         }
         if self.by_client.keys().filter(|(owner, _)| *owner == client).count() >= PER_CLIENT {
             return Err(Refused::TooMany);
+        }
+        if matches!(op, Op::Dial { .. }) && self.tunnels() >= MAX_TUNNELS {
+            return Err(Refused::TooManyTunnels);
         }
         let ours = self.free_number();
         let entry = RunningOp {

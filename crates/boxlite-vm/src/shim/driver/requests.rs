@@ -10,7 +10,7 @@ use boxlite_proto::{
 use super::disk::{DiskStep, DiskTools};
 use super::health::HealthWatch;
 use super::main_process::ClientId;
-use super::ops::Refused;
+use super::ops::{MAX_TUNNELS, Refused};
 use super::{Driver, DriverPhase};
 use crate::shim::quota::DiskQuota;
 
@@ -143,6 +143,10 @@ impl Driver {
         match self.ops.begin(id, &client.sink, op, &self.guest) {
             Ok(()) => {}
             Err(Refused::IdInUse) => self.refuse(id, ShimError::Invalid, "the operation's id is in use"),
+            Err(Refused::TooManyTunnels) => {
+                let message = format!("this box has its most tunnels, {MAX_TUNNELS}; close some");
+                self.refuse(id, ShimError::TooMany, &message);
+            }
             Err(Refused::TooMany) => self.refuse(id, ShimError::Invalid, "too many operations are under way"),
         }
     }

@@ -8,6 +8,7 @@
 
 mod disk;
 mod launch;
+mod watch;
 
 pub(crate) use disk::lease_image;
 
@@ -15,9 +16,11 @@ use std::path::{Path, PathBuf};
 
 use boxlite_home::admission::{self, StartAdmission};
 use boxlite_storage::image::Images;
-use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result};
+use boxlite_types::{BoxRecord, Error, Phase, Progress, ProgressSink, Result, StartStage};
 use boxlite_vm::shim::UserKernel;
 use boxlite_vm::volume;
+
+pub(crate) use watch::{StartWatch, TimedStage};
 
 use super::named_volumes::AttachedVolumes;
 use super::{BoxGuard, Observed, memory, quota};
@@ -56,12 +59,15 @@ pub(crate) struct StartedBox {
 
 /// Starts the guarded box and returns once its shim has spawned QEMU; a running box is left as it is (`None`).
 ///
+/// `watch` takes the time of its stages.
+///
 /// Blocks. Two starts of one box take turns for the guard, and the second finds it running.
 pub(crate) fn start(
     local: &LocalContext,
     images: &Images,
     mut guard: BoxGuard,
     progress: &dyn ProgressSink,
+    watch: &StartWatch,
 ) -> Result<Option<StartedBox>> {
     match Observed::of(&local.home, &guard.record)? {
         Observed::Running { .. } => return Ok(None),
@@ -69,7 +75,11 @@ pub(crate) fn start(
         Observed::Resting(phase) => guard.record.phase = phase,
     }
     let context = StartContext { local, images, progress, reads_only: false };
-    RestingBox { context, guard }.admit()?.lease()?.overlay()?.launch().map(Some)
+    let resting = RestingBox { context, guard };
+    let admitted = watch.time(StartStage::Admission, || resting.admit())?;
+    let imaged = watch.time(StartStage::Image, || admitted.lease())?;
+    let overlaid = watch.time(StartStage::Overlay, || imaged.overlay())?;
+    watch.time(StartStage::Launch, || overlaid.launch()).map(Some)
 }
 
 /// A guest that was booted only for the files of a box that is not running.

@@ -1,5 +1,7 @@
 //! Commands that the shim of their box holds.
 
+use std::time::Instant;
+
 use boxlite_types::{
     AttachedExecution, Error, ErrorKind, ExecOptions, ExecutionLimit, ExecutionState, HoldTerms, Result,
     SeatOptions, WindowSize,
@@ -19,6 +21,7 @@ impl BoxExecutions for Local {
         options: ExecOptions,
         terms: HoldTerms,
     ) -> Result<ExecutionState> {
+        let asked = Instant::now();
         let begun = async {
             let record = self.find_running(id).await?;
             self.refuse_paused(&record, options.unless_paused).await?;
@@ -30,7 +33,7 @@ impl BoxExecutions for Local {
         let begun = begun.await;
         // A caller that falls back on an exec of its own is counted there.
         if !begun.as_ref().is_err_and(|error: &Error| error.kind() == ErrorKind::Unsupported) {
-            self.metrics.command_begun(&begun);
+            self.metrics.command_begun(&begun, asked.elapsed());
         }
         begun
     }

@@ -156,7 +156,7 @@ impl HostOperations for Local {
     }
 
     async fn activity(&self) -> Result<Activity> {
-        Ok(self.metrics.read(self.context.gc_metrics.now()))
+        Ok(self.metrics.read(&self.context.gc_metrics))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use boxlite_home::{EventLog, blocking};
 use boxlite_storage::gc;
@@ -22,7 +23,9 @@ impl ImageOperations for Local {
         options: PullOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
+        let asked = Instant::now();
         let image = self.images.pull(&reference.parse()?, &options, progress).await?;
+        self.metrics.pulled(asked.elapsed());
         self.note_image(EventAction::Pull, &image.digest.to_string(), reference);
         Ok(image)
     }

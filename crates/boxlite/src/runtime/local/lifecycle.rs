@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use boxlite_types::{
     BoxInfo, BoxRecord, BoxState, Consumption, Error, ErrorKind, EventAction, ExitStatus, PastProbe,
-    PauseCause, Phase, ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StopOptions,
+    PauseCause, Phase, ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StartStage, StopOptions,
     UpdateOptions,
 };
 use boxlite_vm::shim::{DiskQuota, LOST_WRITES, UserKernel, read_pause, wait_until_gone};
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use super::stop::StopSequence;
 use super::{Local, LocalContext, exit};
-use crate::litebox::{self, Attendance, BoxGuard, Observed, StartedBox};
+use crate::litebox::{self, Attendance, BoxGuard, Observed, StartWatch, StartedBox};
 use crate::runtime::operations::BoxLifecycle;
 
 /// How long a shim may take to say how its box fares.
@@ -72,6 +72,7 @@ impl BoxLifecycle for Local {
             network,
             disk_allocated: info.disk_allocated,
             guest,
+            start: self.metrics.last_start(&record.id),
         })
     }
 
@@ -80,8 +81,12 @@ impl BoxLifecycle for Local {
         let _attending = self.attend(&record).await?;
         // The box itself is wanted, whatever its time.
         self.expire(Some(&record.id)).await?;
-        let started = self.start_until_settled(id, progress).await;
-        self.metrics.start_ended(&started);
+        let watch = Arc::new(StartWatch::start());
+        let started = self.start_until_settled(id, progress, &watch).await;
+        self.metrics.start_ended(&record.id, &started, &watch);
+        if let Some(traces) = &self.traces {
+            traces.start_ended(&watch, (&record.id, &record.name), started.as_ref().err());
+        }
         if let Ok(info) = &started {
             self.note(EventAction::Start, &info.id, &info.name);
         }
@@ -220,7 +225,12 @@ fn record_killed(guard: &mut BoxGuard, context: &LocalContext) -> Result<()> {
 /// The steps of a start.
 impl Local {
     /// Starts the box and waits for its guest, again where the box was found running but was only shutting down.
-    async fn start_until_settled(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
+    async fn start_until_settled(
+        &self,
+        id: &str,
+        progress: Arc<dyn ProgressSink>,
+        watch: &Arc<StartWatch>,
+    ) -> Result<BoxInfo> {
         loop {
             let mut guard = self.acquire(id).await?;
             if self.is_running(&guard.record).await? {
@@ -230,8 +240,8 @@ impl Local {
                 // The user's start begins a new series of restarts, and is recorded with the run.
                 guard.record.restarts = Restarts::default();
             }
-            let (record, launched) = self.launch(guard, Arc::clone(&progress)).await?;
-            let up = self.client(&record).wait_up().await?;
+            let (record, launched) = self.launch(guard, Arc::clone(&progress), watch).await?;
+            let up = watch.time_waiting(StartStage::Guest, self.client(&record).wait_up()).await?;
             if !up {
                 wait_until_gone(&self.context.home.of_box(&record.id)).await?;
             }
@@ -271,11 +281,12 @@ impl Local {
         &self,
         guard: BoxGuard,
         progress: Arc<dyn ProgressSink>,
+        watch: &Arc<StartWatch>,
     ) -> Result<(BoxRecord, Option<StartedBox>)> {
-        let images = self.images.clone();
+        let (images, watch) = (self.images.clone(), Arc::clone(watch));
         self.in_context(move |context| {
             let record = guard.record.clone();
-            let launched = litebox::start(context, &images, guard, progress.as_ref())?;
+            let launched = litebox::start(context, &images, guard, progress.as_ref(), &watch)?;
             Ok((record, launched))
         })
         .await

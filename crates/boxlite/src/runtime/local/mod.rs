@@ -37,6 +37,7 @@ use metrics::RuntimeMetrics;
 use crate::context::LocalContext;
 use crate::litebox::{self, Observed};
 use crate::options::RuntimeOptions;
+use crate::traces::TraceExporter;
 
 /// A home of this host; cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,6 +45,7 @@ pub(super) struct Local {
     context: Arc<LocalContext>,
     images: Images,
     metrics: Arc<RuntimeMetrics>,
+    traces: Option<Arc<TraceExporter>>,
     /// As it was opened.
     options: Arc<RuntimeOptions>,
 }
@@ -51,13 +53,14 @@ pub(super) struct Local {
 impl Local {
     pub(super) fn open(options: RuntimeOptions) -> Result<Self> {
         let opened = Arc::new(options.clone());
+        let traces = options.traces.as_deref().map(TraceExporter::new).transpose()?.map(Arc::new);
         let context = Arc::new(LocalContext::open(&options)?);
         let (home, store, settings) = (context.home.clone(), context.store.clone(), context.settings.clone());
         let images = Images::new(home, store, settings, Arc::new(context.collector()))
             .with_registry_config(options.registry_config)
             .with_further_registry_configs(options.further_registry_configs)
             .with_registry_policy(options.registries);
-        Ok(Self { context, images, metrics: Arc::default(), options: opened })
+        Ok(Self { context, images, metrics: Arc::default(), traces, options: opened })
     }
 
     /// The same home with the settings that its file has by now.

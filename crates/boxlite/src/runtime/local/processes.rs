@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use boxlite_types::{
@@ -50,6 +50,7 @@ impl BoxProcesses for Local {
     }
 
     async fn exec(&self, id: &str, options: ExecOptions) -> Result<Execution> {
+        let asked = Instant::now();
         let begun = async {
             let record = self.find_running(id).await?;
             self.refuse_paused(&record, options.unless_paused).await?;
@@ -62,7 +63,7 @@ impl BoxProcesses for Local {
             })
         };
         let begun = begun.await;
-        self.metrics.command_begun(&begun);
+        self.metrics.command_begun(&begun, asked.elapsed());
         begun
     }
 

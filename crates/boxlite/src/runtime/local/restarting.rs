@@ -15,7 +15,7 @@ use boxlite_vm::shim::{Outcome, OutcomeCause, wait_until_gone};
 use jiff::Timestamp;
 
 use super::{Local, LocalContext};
-use crate::litebox::{self, BoxGuard, Decision, Observed};
+use crate::litebox::{self, BoxGuard, Decision, Observed, StartWatch};
 
 /// How often a waiter looks whether the box is still to be restarted.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ impl Local {
             guard.record.restarts = restarts.clone();
             tracing::info!(count = restarts.count, "the box is started again");
             // The settings may have changed since the box was started.
-            match self.reopened().await?.launch(guard, Arc::new(())).await {
+            match self.reopened().await?.launch(guard, Arc::new(()), &Arc::new(StartWatch::start())).await {
                 Ok((record, _)) => {
                     let event = HomeEvent::of_box(EventAction::Restart, &record.id, Some(&record.name));
                     EventLog::of(&self.context.home).note(&event.with("count", &record.restarts.count));

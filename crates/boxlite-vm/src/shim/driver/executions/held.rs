@@ -11,13 +11,17 @@ use tokio::time::Instant;
 use super::super::main_process::ClientId;
 use super::input::{HeldInput, MissingInput};
 use super::window::HeldOutput;
-use super::{SIGKILL, stream_index};
+use super::{SIGKILL, shortened, stream_index};
 use crate::shim::sink::FrameSink;
 
 /// How long a killed command may take to end before its clients are told that it may run on.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long output that broke off counts as on its way to the client that it broke off from.
 const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes that are kept of the name of a program.
+const MAX_PROGRAM_BYTES: usize = 256;
+/// Bytes that are kept of the guest's reason why a program could not be run.
+const MAX_REASON_BYTES: usize = 1024;
 /// Why a command was killed whose input has a gap.
 const INPUT_LOST: &str = "killed because its standard input did not arrive whole: the connection broke before the input's \
                           end, and what the client sent last may be lost";
@@ -52,7 +56,7 @@ pub(super) struct HeldExecution {
     seat: Option<OccupiedSeat>,
     /// Since when the seat is free.
     left: Instant,
-    /// The client that had the seat last was lost.
+    /// The client that had the seat last was lost, or sent away, and may come back.
     lost: bool,
 }
 
@@ -98,7 +102,7 @@ impl HeldExecution {
         let mut held = Self {
             id,
             channel,
-            program: spec.argv.first().cloned().unwrap_or_default(),
+            program: shortened(spec.argv.first().cloned().unwrap_or_default(), MAX_PROGRAM_BYTES),
             tty: spec.tty.is_some(),
             stdin: spec.stdin,
             input: HeldInput::new(channel, spec.stdin),
@@ -200,7 +204,8 @@ impl HeldExecution {
             OpEvent::Started { .. } => self.started = true,
             OpEvent::Exited { status, .. } => self.end_with(self.end_of(status)),
             OpEvent::ExecFailed { kind, message, .. } => {
-                self.end_with(ExecutionEnd { code: kind.exit_code(), reason: Some(message) });
+                let reason = Some(shortened(message, MAX_REASON_BYTES));
+                self.end_with(ExecutionEnd { code: kind.exit_code(), reason });
             }
             _ => return,
         }
@@ -282,7 +287,7 @@ impl HeldExecution {
         if self.seat.is_some() && !replace {
             return Err(format!("another client is attached to execution {}", self.id));
         }
-        self.leave(true);
+        self.leave(true, true);
         let mut input = ReceiveWindow::new(channel, Stream::Stdin);
         let queued = self.input.queued();
         if input.received(queued).is_err() {
@@ -363,11 +368,12 @@ impl HeldExecution {
         }
     }
 
-    /// The client in the seat leaves it; with `broke`, its connection broke.
-    pub(super) fn leave(&mut self, broke: bool) {
+    /// The client in the seat leaves it; with `broke`, its connection broke, and its input may have a gap. One that `returns`
+    /// is given time to fetch the rest.
+    pub(super) fn leave(&mut self, broke: bool, returns: bool) {
         let Some(seat) = self.seat.take() else { return };
         self.left = Instant::now();
-        self.lost = broke;
+        self.lost = broke || returns;
         if broke && seat.stdin && !seat.resumes && !self.tty {
             self.input.break_off();
         }
@@ -388,7 +394,7 @@ impl HeldExecution {
         }
         let Some(seat) = self.seat.as_ref().filter(|seat| seat.client == client) else { return };
         let needs_whole_input = !seat.resumes && seat.stdin && !self.tty;
-        self.leave(true);
+        self.leave(true, true);
         if needs_whole_input && self.input.is_partial() {
             self.kill_for_lost_input(guest);
         }

@@ -44,6 +44,11 @@ pub(super) const FIRST_HELD: u32 = 1 << 31;
 const MAX_HELD_BYTES: usize = 96 << 20;
 /// Executions that may be held; the oldest that has ended makes room.
 const MAX_HELD: usize = 4096;
+/// Executions that may run; the guest runs 128 operations at once, and some are left for tunnels, copies and the commands of
+/// whoever sits at the host.
+const MAX_RUNNING: usize = 120;
+/// Bytes of a list of executions; a message has room for four times as many.
+const MAX_LIST_BYTES: usize = 1 << 20;
 /// The longest id, in bytes.
 const MAX_ID: usize = 64;
 /// How long unfetched output is safe: its client may be about to attach or to come back.
@@ -96,7 +101,8 @@ impl HeldExecutions {
         self.by_id.values().any(HeldExecution::is_in_use)
     }
 
-    /// Begins an execution, unless it is there, and tells the client once it has started.
+    /// Begins an execution, unless it is there, and tells the client once it has started. `others` are the operations that run
+    /// beside executions.
     fn begin(
         &mut self,
         client: (ClientId, &FrameSink),
@@ -104,6 +110,7 @@ impl HeldExecutions {
         spec: ExecSpec,
         terms: HoldTerms,
         guest: &FrameSink,
+        others: usize,
     ) -> Result<(), HoldRefusal> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(is_word) {
@@ -112,6 +119,11 @@ impl HeldExecutions {
             ));
         }
         if !self.by_id.contains_key(id) {
+            if self.by_channel.len() + others >= MAX_RUNNING {
+                return Err(HoldRefusal::TooMany(format!(
+                    "{MAX_RUNNING} commands and tunnels run in this box; wait for some to end"
+                )));
+            }
             let discards = terms.unattended == UnattendedPolicy::Discard;
             self.make_room(if discards { 0 } else { reservation(spec.stdin) }, Instant::now())?;
             let channel = self.free_channel();
@@ -181,18 +193,29 @@ impl HeldExecutions {
     }
 
     /// The client leaves its seat, if it still has it.
-    fn leave(&mut self, client: ClientId, id: &str, broke: bool) -> Result<(), HoldRefusal> {
+    fn leave(&mut self, client: ClientId, id: &str, broke: bool, returns: bool) -> Result<(), HoldRefusal> {
         let held = self.get(id)?;
         if held.seat_of(client).is_some() {
-            held.leave(broke);
+            held.leave(broke, returns);
         }
         Ok(())
     }
 
-    /// Every execution, the one begun last first.
+    /// Executions, the one begun last first: all that run, and as many of the others as a message has room for.
     fn list(&self) -> Vec<ExecutionState> {
         let mut states: Vec<_> = self.by_id.values().map(HeldExecution::state).collect();
-        states.sort_by(|a, b| (b.began_unix_ms, &b.id).cmp(&(a.began_unix_ms, &a.id)));
+        let newest_first =
+            |a: &ExecutionState, b: &ExecutionState| (b.began_unix_ms, &b.id).cmp(&(a.began_unix_ms, &a.id));
+        states.sort_by(|a, b| a.end.is_some().cmp(&b.end.is_some()).then_with(|| newest_first(a, b)));
+        let mut room = MAX_LIST_BYTES;
+        let fitting = states.iter().take_while(|state| {
+            let reason = state.end.as_ref().and_then(|end| end.reason.as_ref()).map_or(0, String::len);
+            let needed = 512 + state.program.len() + reason;
+            room.checked_sub(needed).inspect(|left| room = *left).is_some()
+        });
+        let count = fitting.count();
+        states.truncate(count);
+        states.sort_by(newest_first);
         states
     }
 
@@ -289,6 +312,16 @@ fn stream_index(channel: u32, stream: Stream) -> Result<usize, ProtoError> {
         Stream::Stderr => Ok(1),
         Stream::Stdin => Err(ProtoError::WindowExceeded { channel, stream, sent: 0, allowed: WINDOW }),
     }
+}
+
+/// The beginning of a text that others chose, of at most so many bytes: what is kept of ended executions must be bounded.
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ impl Driver {
         request: ShimRequest,
     ) -> Result<Option<ShimReply>, HoldRefusal> {
         let Some(sink) = self.clients.get(&client).map(|client| client.sink.clone()) else { return Ok(None) };
+        let others = self.ops.under_way();
         let (held, guest) = (&mut self.executions, &self.guest);
         match request {
             ShimRequest::Begin { .. } if matches!(self.phase, DriverPhase::Stopping(_)) => {
@@ -42,7 +43,7 @@ impl Driver {
                 }));
             }
             ShimRequest::Begin { execution, spec, terms } => {
-                held.begin((client, &sink), &execution, spec, terms, guest)?;
+                held.begin((client, &sink), &execution, spec, terms, guest, others)?;
                 return Ok(None);
             }
             ShimRequest::Inspect { execution } => {
@@ -61,7 +62,9 @@ impl Driver {
                 }
                 return Ok(None);
             }
-            ShimRequest::LeaveExecution { execution, broke } => held.leave(client, &execution, broke)?,
+            ShimRequest::LeaveExecution { execution, broke, returns } => {
+                held.leave(client, &execution, broke, returns)?;
+            }
             ShimRequest::ReleaseExecution { execution } => held.get(&execution)?.release(guest),
             ShimRequest::SignalExecution { execution, signo } => held.get(&execution)?.signal(signo, guest),
             ShimRequest::EndExecution { execution } => held.get(&execution)?.end_and_hide(guest),

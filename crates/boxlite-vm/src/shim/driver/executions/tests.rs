@@ -10,6 +10,8 @@ struct Rig {
     held: HeldExecutions,
     guest: FrameSink,
     to_guest: FrameSource,
+    /// Operations that run beside.
+    others: usize,
 }
 
 struct Client {
@@ -56,12 +58,12 @@ impl Client {
 impl Rig {
     fn new() -> Self {
         let (guest, to_guest) = sink::queue();
-        Self { held: HeldExecutions::new(), guest, to_guest }
+        Self { held: HeldExecutions::new(), guest, to_guest, others: 0 }
     }
 
     fn begin_on(&mut self, id: &str, spec: ExecSpec, terms: HoldTerms) -> Result<(), HoldRefusal> {
         let by = client(99);
-        self.held.begin((by.id, &by.sink), id, spec, terms, &self.guest)
+        self.held.begin((by.id, &by.sink), id, spec, terms, &self.guest, self.others)
     }
 
     /// Begins a command with input and without a terminal, and returns its channel.
@@ -254,7 +256,7 @@ fn the_next_client_finds_the_window_of_the_input_in_use() {
     assert_eq!(second.heard().credit, WINDOW);
 }
 
-/// Mutations tried: without the look for the id, the command runs twice; without the sum of reservations, the 129th begins.
+/// Mutation tried: without the look for the id, the command runs twice.
 #[test]
 fn beginning_again_changes_nothing_and_a_flood_is_refused() {
     let mut rig = Rig::new();
@@ -262,9 +264,20 @@ fn beginning_again_changes_nothing_and_a_flood_is_refused() {
     rig.begin_on("a", ExecSpec::default(), terms()).unwrap();
     assert_eq!(rig.to_guest.take(), [], "begun twice");
     let spec = || ExecSpec { stdin: true, ..ExecSpec::default() };
-    let most = MAX_HELD_BYTES / reservation(true);
-    for n in 1..most {
+    for n in 1..MAX_RUNNING {
         rig.begin_on(&n.to_string(), spec(), terms()).unwrap();
+    }
+    assert!(matches!(rig.begin_on("more", spec(), terms()), Err(HoldRefusal::TooMany(_))));
+    rig.begin_on("a", spec(), terms()).unwrap();
+    // Ended ones that nobody fetched take what is set aside, until they are old.
+    for n in 1..MAX_RUNNING {
+        let channel = rig.held.by_id[&n.to_string()].channel();
+        rig.prints(channel, &vec![b'x'; WINDOW as usize]).unwrap();
+        rig.exits(channel, ProcessExit::Code(0));
+    }
+    let room = (MAX_HELD_BYTES - (MAX_RUNNING - 1) * WINDOW as usize) / reservation(true) - 1;
+    for n in 0..room {
+        rig.begin_on(&format!("next-{n}"), spec(), terms()).unwrap();
     }
     assert!(matches!(rig.begin_on("more", spec(), terms()), Err(HoldRefusal::TooMany(_))));
     let discarded = HoldTerms { unattended: UnattendedPolicy::Discard, ..terms() };
@@ -275,6 +288,44 @@ fn beginning_again_changes_nothing_and_a_flood_is_refused() {
     for id in ["", "a b", "../x", &"x".repeat(65)] {
         assert!(matches!(rig.begin_on(id, spec(), terms()), Err(HoldRefusal::Invalid(_))), "{id}");
     }
+}
+
+/// Before, the guest refused the 129th, as an error that no client takes for a reason to try again, and tunnels kept commands
+/// out.
+#[test]
+fn what_runs_beside_counts_towards_the_limit() {
+    let mut rig = Rig::new();
+    rig.others = MAX_RUNNING - 1;
+    let channel = rig.begin("a");
+    assert!(matches!(rig.begin_on("b", ExecSpec::default(), terms()), Err(HoldRefusal::TooMany(_))));
+    rig.exits(channel, ProcessExit::Code(0));
+    rig.begin_on("b", ExecSpec::default(), terms()).unwrap();
+}
+
+/// Before, each kept what its client named, up to a megabyte, and a list of a few of them did not fit a message: the client
+/// waited for ever.
+#[test]
+fn texts_that_others_chose_take_little_memory_and_lists_fit_a_message() {
+    let mut rig = Rig::new();
+    let long = "é".repeat(5000);
+    for n in 0..MAX_HELD {
+        let spec = ExecSpec { argv: vec![long.clone()], ..ExecSpec::default() };
+        rig.begin_on(&n.to_string(), spec, terms()).unwrap();
+        let channel = rig.held.by_id[&n.to_string()].channel();
+        let message = long.clone();
+        rig.held.event(OpEvent::ExecFailed {
+            id: channel,
+            kind: boxlite_proto::ExecFailure::NotFound,
+            message,
+        });
+        rig.to_guest.take();
+    }
+    rig.begin("runs");
+    let list = rig.held.list();
+    assert_eq!((list[0].id.as_str(), rig.held.by_id.len()), ("runs", MAX_HELD));
+    assert!(list.len() > 500, "{}", list.len());
+    assert!(list.iter().all(|state| state.program.len() < 300));
+    Frame::control(&ShimReply::Executions(list)).expect("a message");
 }
 
 /// Mutation tried: without the second loop of `make_room`, all are kept.
@@ -324,7 +375,7 @@ async fn time_hangs_up_kills_and_forgets() {
 fn a_client_that_gives_up_on_a_paused_box_leaves_nothing_behind() {
     let mut rig = Rig::new();
     let by = client(5);
-    rig.held.begin((by.id, &by.sink), "a", ExecSpec::default(), terms(), &rig.guest).unwrap();
+    rig.held.begin((by.id, &by.sink), "a", ExecSpec::default(), terms(), &rig.guest, 0).unwrap();
     rig.to_guest.take();
     rig.held.client_lost(by.id, &rig.guest, true);
     assert_eq!(rig.guest_got().0, [SIGKILL]);

@@ -163,3 +163,26 @@ fn signals_reach_only_ones_own_execs() {
     let expected = Frame::control(&ToGuest::Op(Op::Signal { id: ours, signo: 9 })).unwrap();
     assert_eq!(rig.to_guest.take(), [expected]);
 }
+
+#[test]
+fn tunnels_have_a_limit_of_their_own_until_the_guest_has_ended_them() {
+    let mut rig = rig();
+    let dial = |rig: &mut Rig, client| {
+        let op = Op::Dial { id: 1, port: 80 };
+        rig.ops.begin(client, &rig.sink, op, &rig.guest)
+    };
+    for client in 0..MAX_TUNNELS as ClientId {
+        dial(&mut rig, client).unwrap();
+    }
+    assert_eq!(dial(&mut rig, 1000), Err(Refused::TooManyTunnels));
+    assert_eq!(rig.ops.under_way(), MAX_TUNNELS);
+    let last = rig.exec(1001, 1).expect("no tunnel");
+    rig.ops.abandon(0, &rig.guest, false);
+    assert_eq!(dial(&mut rig, 1000), Err(Refused::TooManyTunnels), "the guest has not ended it");
+    rig.ops.event(OpEvent::Exited {
+        id: last - MAX_TUNNELS as u32,
+        status: ProcessExit::Signal(9),
+        memory_kills: 0,
+    });
+    dial(&mut rig, 1000).unwrap();
+}
