@@ -23,9 +23,24 @@ impl Environment {
         Self { variables: std::env::vars_os().collect() }
     }
 
+    /// One with these variables.
+    #[cfg(test)]
+    pub(crate) fn of(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self { variables: variables.into_iter().collect() }
+    }
+
     /// Returns any variable that is valid Unicode, for `-e NAME` and `--env-file`.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.variables.get(OsStr::new(name))?.to_str().map(str::to_owned)
+    }
+
+    /// Returns the names of the variables that are valid Unicode and begin with `prefix`, sorted.
+    pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
+        let names = self.variables.keys().filter_map(|name| name.to_str());
+        let mut names: Vec<String> =
+            names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect();
+        names.sort();
+        names
     }
 
     /// Returns what to log to standard error: `BOXLITE_LOG`.

@@ -14,6 +14,7 @@
 //! | `render` | results on standard output: tables for people, JSON for programs |
 //! | `terminal` | our standard streams, connected to a command in a box |
 //! | `copy` | tar streams to and from the user's files, for `cp` |
+//! | `node` | this host under a cluster's scheduler: bounded checks, what is drained and resumed |
 //! | `template` | templates of output, for `--format` |
 //! | `service` | what a service manager hands over to `serve`, and is told |
 //! | `environment` | the user's environment, read once and passed on as options |
@@ -32,6 +33,7 @@ mod args;
 mod commands;
 mod copy;
 mod environment;
+mod node;
 mod render;
 mod report;
 mod service;

@@ -32,6 +32,7 @@ mod init_system;
 mod latency;
 mod named_volume;
 mod network;
+mod node;
 mod pause;
 mod platform;
 mod port;
@@ -85,6 +86,7 @@ pub use network::{
     MAX_MEMBERS, Membership, NetworkBox, NetworkDescription, NetworkInfo, NetworkOptions, NetworkPrune,
     Subnet, check_aliases, check_network_name,
 };
+pub use node::{Allotment, NodeCheck, NodeMemory, NodeReclaimable, NodeSpace};
 pub use pause::{Pause, PauseCause, QuotaUse};
 pub use platform::Platform;
 pub use port::{PortForward, Protocol, parse_ports, refuse_overlaps};

@@ -23,6 +23,8 @@ pub(crate) struct LocalContext {
     pub(crate) settings: Settings,
     pub(crate) assets: AssetSearch,
     pub(crate) accel: Accel,
+    /// The boxes that are started here end with this process.
+    pub(crate) tied: bool,
     pub(crate) gc_metrics: Arc<GcMetrics>,
     /// Guests that wait for the next boxes, in a process that keeps some.
     pub(crate) pool: GuestPool,
@@ -55,6 +57,7 @@ impl LocalContext {
             settings,
             assets,
             accel: options.accel,
+            tied: options.tied,
             gc_metrics: Arc::default(),
             registries: Arc::new(registries),
             jail: OnceLock::new(),

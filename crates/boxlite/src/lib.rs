@@ -72,7 +72,7 @@ pub use boxlite_home::settings::{self, Settings, SettingsOptions, SettingsVariab
 pub use boxlite_storage::image::RegistryPolicy;
 pub use boxlite_storage::reference::Reference;
 pub use boxlite_types::{
-    Acceleration, Activity, AddedHost, Adoption, ArchiveFormat, AssetReport, AttachedExecution,
+    Acceleration, Activity, AddedHost, Adoption, Allotment, ArchiveFormat, AssetReport, AttachedExecution,
     BoxExportOptions, BoxFilter, BoxImportOptions, BoxInfo, BoxOptions, BoxState, ChangeKind, CloneOptions,
     CommitOptions, Consumption, CopyOptions, Departure, Digest, Error, ErrorCause, ErrorKind, EventAction,
     EventOptions, EventPage, EventPosition, EventSubject, ExecOptions, Execution, ExecutionControl,
@@ -81,14 +81,14 @@ pub use boxlite_types::{
     HealthCheck, HealthStatus, HistoryEntry, HoldTerms, HomeEvent, HostInfo, HostMemory, Image, ImageConfig,
     ImportedBox, JailInfo, JailMeasure, KEPT_TIMEOUT, LATENCY_BOUNDS, Latencies, LatencyHistogram, Layer,
     ListOptions, LogLine, LogOptions, Login, Logout, MainProcess, Membership, MemoryInfo, NetworkBox,
-    NetworkInfo, NetworkMode, NetworkOptions, NetworkPrune, NetworkRefusals, NetworkUsage, Origin,
-    OutputChunk, OutputStream, PastProbe, Pause, PauseCause, PeerUsage, Platform, PortForward, Progress,
-    ProgressSink, Protocol, PullOptions, PullPolicy, Purge, PushOptions, QuotaUse, ReapAction, RefusalKind,
-    RefusedDestination, Removal, RemoveOptions, RestartPolicy, RestoreOptions, Result, RunOutcome,
-    SeatOptions, SettingLine, Shortage, Snapshot, SnapshotOptions, SpaceFloors, SpaceInfo, StartStage,
-    StartTimes, StopOptions, Subnet, UnattendedPolicy, UpdateOptions, Usage, Verdict, VolumeInfo,
-    VolumeMount, VolumeOptions, VolumePrune, WindowSize, check_network_name, gc, is_volume_name, parse_ports,
-    parse_signal, reap_action, wire,
+    NetworkInfo, NetworkMode, NetworkOptions, NetworkPrune, NetworkRefusals, NetworkUsage, NodeCheck,
+    NodeMemory, NodeReclaimable, NodeSpace, Origin, OutputChunk, OutputStream, PastProbe, Pause, PauseCause,
+    PeerUsage, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge,
+    PushOptions, QuotaUse, ReapAction, RefusalKind, RefusedDestination, Removal, RemoveOptions,
+    RestartPolicy, RestoreOptions, Result, RunOutcome, SeatOptions, SettingLine, Shortage, Snapshot,
+    SnapshotOptions, SpaceFloors, SpaceInfo, StartStage, StartTimes, StopOptions, Subnet, UnattendedPolicy,
+    UpdateOptions, Usage, Verdict, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize,
+    check_network_name, gc, is_volume_name, parse_ports, parse_signal, reap_action, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};

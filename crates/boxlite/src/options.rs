@@ -43,6 +43,9 @@ pub struct RuntimeOptions {
     /// The full URL of an OpenTelemetry collector's traces, such as `http://localhost:4318/v1/traces`, which gets one of each
     /// start; without one, none is made.
     pub traces: Option<String>,
+    /// Boxes that this runtime starts end with this process, however that ends: a box that removes itself is killed at once,
+    /// any other is stopped without a grace. Their processes stay in this process's control group where that bounds memory.
+    pub tied: bool,
     /// Settings in the form of environment variables, above those of the home's settings file.
     pub variables: SettingsVariables,
     /// Settings above all others.
@@ -61,6 +64,7 @@ impl RuntimeOptions {
             further_registry_configs: Vec::new(),
             registries: RegistryPolicy::default(),
             traces: None,
+            tied: false,
             variables: SettingsVariables::default(),
             settings: SettingsOptions::default(),
         }

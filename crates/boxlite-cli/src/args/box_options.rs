@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use boxlite::settings::Bytes;
-use boxlite::{BoxOptions, MainProcess, PullPolicy, RestartPolicy};
+use boxlite::{Allotment, BoxOptions, MainProcess, PullPolicy, RestartPolicy, Runtime};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::container::ContainerArgs;
@@ -12,9 +12,11 @@ use super::guest::{GuestArgs, Processors};
 use super::health::HealthArgs;
 use super::mount::MountArg;
 use super::network::NetworkArgs;
-use super::process::ProcessArgs;
-use super::values::{seconds, signal_name};
-use crate::report::CommandFailure;
+use super::process::{HostVariables, ProcessArgs};
+use super::values::{AutoOr, seconds, signal_name};
+use crate::environment::Environment;
+use crate::node::engine::Job;
+use crate::report::{CommandFailure, Topic};
 
 /// The new box.
 #[derive(Debug, Args)]
@@ -40,12 +42,12 @@ pub(crate) struct BoxArgs {
     /// Label the box
     #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
     labels: Vec<String>,
-    /// Virtual processors; of a fraction, such as 0.5 or 1.5, the box has so much time
-    #[arg(long, value_name = "N", default_value = "1")]
-    cpus: Processors,
-    /// Memory of the box
-    #[arg(short, long, value_name = "SIZE", default_value = "256m")]
-    memory: Bytes,
+    /// Virtual processors; of a fraction, such as 0.5 or 1.5, the box has so much time; auto: all that this process may use
+    #[arg(long, value_name = "N|auto", default_value = "1")]
+    cpus: AutoOr<Processors>,
+    /// Memory of the box; auto: what this process's control group allows, 256m where that sets no limit
+    #[arg(short, long, value_name = "SIZE|auto", default_value = "256m")]
+    memory: AutoOr<Bytes>,
     /// Let the box run virtual machines of its own, which shows it more of the host's kernel to attack
     #[arg(long)]
     nested: bool,
@@ -90,7 +92,7 @@ pub(crate) struct BoxArgs {
     allow_net: Vec<String>,
     /// Start the box again after it has ended: no, on-failure, on-failure:N, always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value_t)]
-    restart: RestartPolicy,
+    pub(crate) restart: RestartPolicy,
     /// Stop the box when nobody has used it for so long: no session, no network traffic, next to no processor time
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     idle_timeout: Option<u64>,
@@ -154,8 +156,40 @@ impl From<PullArg> for PullPolicy {
 }
 
 impl BoxArgs {
-    /// Returns the library's options for these arguments; `host` looks up the host's environment.
-    pub(crate) fn options(self, host: impl Fn(&str) -> Option<String>) -> Result<BoxOptions, CommandFailure> {
+    /// Returns the library's options for these arguments, which `host` and what this process may use on it complete.
+    ///
+    /// The box of a job is labelled with it, so that it is found again when the job has ended.
+    pub(crate) async fn options(
+        self,
+        runtime: &Runtime,
+        host: &Environment,
+    ) -> Result<BoxOptions, CommandFailure> {
+        let wants_all = self.cpus == AutoOr::Auto || self.memory == AutoOr::Auto;
+        let allotment = match wants_all {
+            true => runtime.allotment().await.map_err(|error| CommandFailure::of(&error, Topic::NewBox))?,
+            false => Allotment::of_processors(1, None),
+        };
+        let mut options = self.options_within(&allotment, host)?;
+        if let Some((name, id)) = Job::of(host).map(|job| job.label()) {
+            options.labels.entry(name).or_insert(id);
+        }
+        Ok(options)
+    }
+
+    /// The same for a process that may use `allotment`, and without the label of its job.
+    pub(crate) fn options_within(
+        self,
+        allotment: &Allotment,
+        host: &impl HostVariables,
+    ) -> Result<BoxOptions, CommandFailure> {
+        let processors = match self.cpus {
+            AutoOr::Given(processors) => processors,
+            AutoOr::Auto => Processors { count: allotment.cpus, limit: allotment.cpu_limit },
+        };
+        let memory = match self.memory {
+            AutoOr::Given(Bytes(bytes)) => bytes,
+            AutoOr::Auto => allotment.memory.unwrap_or(BoxOptions::default().memory),
+        };
         let process = self.process;
         let labels = labels(&self.labels)?;
         let mut words = self.image_and_command.into_iter();
@@ -185,9 +219,9 @@ impl BoxArgs {
             tty: process.tty,
             stdin: process.interactive,
             hostname: self.hostname,
-            cpus: self.cpus.count,
-            cpu_limit: self.cpus.limit,
-            memory: self.memory.0,
+            cpus: processors.count,
+            cpu_limit: processors.limit,
+            memory,
             nested: self.nested,
             kernel: self.kernel,
             disk_size: self.disk_size.map(|bytes| bytes.0),

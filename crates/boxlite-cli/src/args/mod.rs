@@ -11,12 +11,14 @@ mod values;
 
 pub(crate) use box_options::BoxArgs;
 pub(crate) use guest::Processors;
-pub(crate) use process::{ProcessArgs, variables};
+pub(crate) use process::{HostVariables, ProcessArgs, variables};
 pub(crate) use values::{moment, signal};
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
+use boxlite::settings::parse_duration;
 use clap::{Args, ValueEnum};
 
 use crate::template::Template;
@@ -53,6 +55,14 @@ pub(crate) enum AccelArg {
     Kvm,
     /// Emulation
     Tcg,
+}
+
+/// `--timeout`, for the commands that check a node.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct TimeoutArg {
+    /// Time within which the home's filesystem must answer
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "2s")]
+    pub(crate) timeout: Duration,
 }
 
 /// How output is laid out.

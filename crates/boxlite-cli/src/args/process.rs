@@ -4,7 +4,27 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::environment::Environment;
 use crate::report::CommandFailure;
+
+/// The variables of the host, of which some are passed on.
+pub(crate) trait HostVariables {
+    /// Returns the value of a variable.
+    fn value(&self, name: &str) -> Option<String>;
+
+    /// Returns the names that begin with `prefix`, in their order.
+    fn names(&self, prefix: &str) -> Vec<String>;
+}
+
+impl HostVariables for Environment {
+    fn value(&self, name: &str) -> Option<String> {
+        self.text(name)
+    }
+
+    fn names(&self, prefix: &str) -> Vec<String> {
+        Environment::names(self, prefix)
+    }
+}
 
 /// Streams, environment, directory and user of a process.
 #[derive(Debug, Args)]
@@ -15,7 +35,7 @@ pub(crate) struct ProcessArgs {
     /// Give the process a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Set an environment variable; without a value, pass the host's on
+    /// Set an environment variable; without a value, pass the host's on, and of PREFIX* all that begin so
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Read environment variables from a file
@@ -31,10 +51,7 @@ pub(crate) struct ProcessArgs {
 
 impl ProcessArgs {
     /// Returns the environment as `NAME=value`; `host` looks up the host's.
-    pub(crate) fn environment(
-        &self,
-        host: impl Fn(&str) -> Option<String>,
-    ) -> Result<Vec<String>, CommandFailure> {
+    pub(crate) fn environment(&self, host: &impl HostVariables) -> Result<Vec<String>, CommandFailure> {
         environment(&self.env_file, &self.env, host)
     }
 }
@@ -42,7 +59,7 @@ impl ProcessArgs {
 /// Returns the entries of options as `NAME=value`; `host` looks up the host's environment.
 pub(crate) fn variables(
     options: &[String],
-    host: impl Fn(&str) -> Option<String>,
+    host: &impl HostVariables,
 ) -> Result<Vec<String>, CommandFailure> {
     environment(&[], options, host)
 }
@@ -53,28 +70,23 @@ pub(crate) fn variables(
 fn environment(
     files: &[PathBuf],
     options: &[String],
-    host: impl Fn(&str) -> Option<String>,
+    host: &impl HostVariables,
 ) -> Result<Vec<String>, CommandFailure> {
     let mut entries = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).map_err(|error| {
             CommandFailure::local(format!("reading the environment file {} failed: {error}", file.display()))
         })?;
-        entries.extend(parse_file(&text, file, &host)?);
+        entries.extend(parse_file(&text, file, host)?);
     }
     for option in options {
-        entries.extend(
-            entry(option, &host).map_err(|why| CommandFailure::local(format!("-e {option}: {why}")))?,
-        );
+        entries
+            .extend(entry(option, host).map_err(|why| CommandFailure::local(format!("-e {option}: {why}")))?);
     }
     Ok(entries)
 }
 
-fn parse_file(
-    text: &str,
-    file: &Path,
-    host: &impl Fn(&str) -> Option<String>,
-) -> Result<Vec<String>, CommandFailure> {
+fn parse_file(text: &str, file: &Path, host: &impl HostVariables) -> Result<Vec<String>, CommandFailure> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut entries = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -89,7 +101,7 @@ fn parse_file(
     Ok(entries)
 }
 
-fn entry(text: &str, host: &impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+fn entry(text: &str, host: &impl HostVariables) -> Result<Vec<String>, String> {
     let name = text.split_once('=').map_or(text, |(name, _)| name);
     if name.is_empty() {
         return Err(format!("`{text}` has no name before its `=`"));
@@ -101,21 +113,36 @@ fn entry(text: &str, host: &impl Fn(&str) -> Option<String>) -> Result<Option<St
         return Err("an entry contains a NUL byte".to_owned());
     }
     if text.contains('=') {
-        return Ok(Some(text.to_owned()));
+        return Ok(vec![text.to_owned()]);
     }
-    Ok(host(name).map(|value| format!("{name}={value}")))
+    let names = match name.strip_suffix('*') {
+        Some(prefix) => host.names(prefix),
+        None => vec![name.to_owned()],
+    };
+    let pass_on = |name: String| Some(format!("{name}={}", host.value(&name)?));
+    Ok(names.into_iter().filter_map(pass_on).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host(name: &str) -> Option<String> {
-        (name == "FROM_HOST").then(|| "there".to_owned())
+    /// A host with two variables.
+    struct Host;
+
+    impl HostVariables for Host {
+        fn value(&self, name: &str) -> Option<String> {
+            ["FROM_HOST", "FROM_JOB"].contains(&name).then(|| "there".to_owned())
+        }
+
+        fn names(&self, prefix: &str) -> Vec<String> {
+            let names = ["FROM_HOST", "FROM_JOB"].into_iter();
+            names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+        }
     }
 
     fn parse(text: &str) -> Result<Vec<String>, String> {
-        parse_file(text, Path::new("f.env"), &host).map_err(|failure| failure.to_string())
+        parse_file(text, Path::new("f.env"), &Host).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -135,13 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_passes_all_on_that_begin_so() {
+        let passed = |option: &str| variables(&[option.into()], &Host).unwrap();
+        assert_eq!(passed("FROM_*"), ["FROM_HOST=there", "FROM_JOB=there"]);
+        assert_eq!(passed("OTHER_*"), [""; 0]);
+        assert_eq!(passed("FROM_*=x"), ["FROM_*=x"], "a name with a value is a name");
+    }
+
+    #[test]
     fn options_follow_files() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "A=file\n").unwrap();
         let entries =
-            environment(&[file.path().to_owned()], &["A=option".into(), "FROM_HOST".into()], host).unwrap();
+            environment(&[file.path().to_owned()], &["A=option".into(), "FROM_HOST".into()], &Host).unwrap();
         assert_eq!(entries, ["A=file", "A=option", "FROM_HOST=there"]);
-        let missing = environment(&["/no/such/file".into()], &[], host).unwrap_err();
+        let missing = environment(&["/no/such/file".into()], &[], &Host).unwrap_err();
         assert!(missing.to_string().contains("/no/such/file"), "{missing}");
     }
 }

@@ -1,8 +1,25 @@
 //! Values as people write them: signals and times.
 
+use std::str::FromStr;
+
 use boxlite::parse_signal;
 use boxlite::settings::parse_duration;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+/// A figure, or the word `auto` for what this process may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AutoOr<T> {
+    Auto,
+    Given(T),
+}
+
+impl<T: FromStr> FromStr for AutoOr<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Given) }
+    }
+}
 
 /// Reads `KILL`, `SIGKILL`, `sigkill` or `9`.
 pub(crate) fn signal(text: &str) -> Result<i32, String> {

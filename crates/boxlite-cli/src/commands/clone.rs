@@ -45,7 +45,7 @@ pub(super) async fn clone(
         name: args.name,
         snapshot: args.from_snapshot,
         memory: args.memory.map(|Bytes(bytes)| bytes),
-        env: variables(&args.env, |name| environment.text(name))?,
+        env: variables(&args.env, environment)?,
         ports: replacement(args.ports),
         volumes: replacement(args.volumes),
     };

@@ -17,7 +17,7 @@ pub(super) async fn create(
         note(&text);
     }
     let id_file = IdFile::make(args.cidfile.take())?;
-    let options = args.options(|name| environment.text(name))?;
+    let options = args.options(runtime, environment).await?;
     let info = runtime
         .create(options, progress(false))
         .await

@@ -10,7 +10,7 @@ use boxlite::{
 use clap::Args;
 
 use super::pause::PauseNotices;
-use crate::args::ProcessArgs;
+use crate::args::{HostVariables, ProcessArgs};
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic, note};
 use crate::terminal::{
@@ -40,7 +40,7 @@ impl ExecArgs {
     /// The box and the library's options for these arguments.
     pub(super) fn options(
         self,
-        host: impl Fn(&str) -> Option<String>,
+        host: &impl HostVariables,
         size: WindowSize,
     ) -> Result<(String, ExecOptions), CommandFailure> {
         let process = self.process;
@@ -73,7 +73,7 @@ pub(super) async fn exec(
 ) -> Result<Exit, CommandFailure> {
     let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
-    let (id, options) = args.options(|name| environment.text(name), window_size_or_default())?;
+    let (id, options) = args.options(environment, window_size_or_default())?;
     if !detach {
         return run_attached(runtime, &id, options, interruptions).await;
     }

@@ -28,6 +28,7 @@ mod logs;
 mod ls;
 mod man;
 mod network;
+mod node;
 mod open;
 mod pause;
 mod port;
@@ -43,6 +44,7 @@ mod save;
 mod serve;
 mod serve_key;
 mod setup;
+mod slurm;
 mod snapshot;
 mod ssh;
 mod start;
@@ -78,7 +80,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit status: that of the command in the box (128 + n when signal n ended it; 127 when it was not found, \
-126 when it could not be run); 125 when boxlite itself failed; 75 when it was refused for lack of space, inodes or memory; 1 when gc or info finished but found trouble.";
+126 when it could not be run); 125 when boxlite itself failed; 75 when it was refused for lack of space, inodes or memory; 1 when gc or info finished but found trouble; of node check, 1 with a warning and 2 where boxes should not be placed.";
 
 /// A command.
 #[derive(Debug, Subcommand)]
@@ -195,6 +197,9 @@ pub(crate) enum CliCommand {
     /// Look at the home and the host as a whole
     #[command(subcommand)]
     System(system::SystemCommand),
+    /// Serve a cluster as a node: tell its scheduler whether boxes can be placed here
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// Fetch the guest kernel, where this host has none
     Setup,
     /// Write the manual pages
@@ -223,6 +228,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Man { directory } => man::man(&directory),
         CliCommand::Setup => setup::setup(environment),
         CliCommand::Version(args) => version::version(args),
+        CliCommand::Node(command) => command.run(&global, environment, existing).await,
         CliCommand::Pull(args) => pull::pull(&runtime()?, args).await,
         CliCommand::Images(args) => images::images(&runtime()?, args).await,
         CliCommand::Rmi(args) => rmi::rmi(&runtime()?, args).await,
@@ -238,7 +244,13 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Import(args) => commit::import(&runtime()?, args).await,
         CliCommand::Login(args) => login::login(&runtime()?, args).await,
         CliCommand::Logout(args) => login::logout(&runtime()?, args).await,
-        CliCommand::Run(args) => run::run(&runtime()?, environment, args).await,
+        CliCommand::Run(args) => {
+            let runtime = match args.is_tied(environment, open::names_server(&global, environment)?)? {
+                true => open::tied(&global, environment)?,
+                false => runtime()?,
+            };
+            run::run(&runtime, environment, args).await
+        }
         CliCommand::Create(args) => create::create(&runtime()?, environment, args).await,
         CliCommand::Clone(args) => clone::clone(&runtime()?, environment, args).await,
         CliCommand::Snapshot(command) => snapshot::snapshot(&runtime()?, command).await,

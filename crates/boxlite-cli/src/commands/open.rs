@@ -34,6 +34,16 @@ pub(super) fn runtime(
     }
 }
 
+/// Tells whether [`runtime`] is that of a server.
+pub(super) fn names_server(global: &GlobalArgs, environment: &Environment) -> Result<bool, CommandFailure> {
+    Ok(server(global, environment.rest_url())?.is_some())
+}
+
+/// Opens the runtime of a home of this host whose boxes end with this process.
+pub(super) fn tied(global: &GlobalArgs, environment: &Environment) -> Result<Runtime, CommandFailure> {
+    open(RuntimeOptions { tied: true, ..options(global, environment)? })
+}
+
 /// Opens the runtime of a home of this host.
 fn local(
     global: &GlobalArgs,

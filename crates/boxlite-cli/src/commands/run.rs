@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use boxlite::{ErrorKind, RemoveOptions, Runtime, StopOptions};
+use boxlite::{ErrorKind, RemoveOptions, RestartPolicy, Runtime, StopOptions};
 use clap::Args;
 use futures::FutureExt;
 
@@ -10,6 +10,7 @@ use super::id_file::IdFile;
 use super::pause::PauseNotices;
 use crate::args::BoxArgs;
 use crate::environment::Environment;
+use crate::node::engine::Job;
 use crate::render::{print_line, progress};
 use crate::report::{CommandFailure, Exit, Topic, note};
 use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
@@ -20,11 +21,36 @@ pub(crate) struct RunArgs {
     /// Print the box's id and leave it running
     #[arg(short, long)]
     detach: bool,
+    /// End the box with this process, even one that is killed [default: in a job of Slurm, unless detached]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tie: Option<bool>,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
     pub(super) options: BoxArgs,
+}
+
+impl RunArgs {
+    /// Tells whether the box is to end with this process, whose environment may say that it is part of a job.
+    ///
+    /// # Errors
+    /// Where that was asked for beside an option by which the box outlives this process.
+    pub(super) fn is_tied(&self, environment: &Environment, remote: bool) -> Result<bool, CommandFailure> {
+        let obstacle = match (self.detach, self.options.restart != RestartPolicy::No, remote) {
+            (true, _, _) => Some("--detach"),
+            (_, true, _) => Some("--restart"),
+            (_, _, true) => Some("a server"),
+            _ => None,
+        };
+        match (self.tie, obstacle) {
+            (Some(true), Some(obstacle)) => Err(CommandFailure::local(format!(
+                "--tie and {obstacle} contradict each other: the box would outlive this process"
+            ))),
+            (Some(tie), _) => Ok(tie),
+            (None, obstacle) => Ok(obstacle.is_none() && Job::of(environment).is_some()),
+        }
+    }
 }
 
 pub(super) async fn run(
@@ -38,7 +64,7 @@ pub(super) async fn run(
     let id_file = IdFile::make(args.options.cidfile.take())?;
     let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
-    let options = args.options.options(|name| environment.text(name))?;
+    let options = args.options.options(runtime, environment).await?;
     let wiring = Wiring { tty: options.tty, stdin: options.stdin };
     if !detach {
         wiring.check()?;

@@ -1,7 +1,10 @@
-use boxlite::{BoxFilter, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, WindowSize};
+use boxlite::{Allotment, BoxFilter, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, WindowSize};
 use clap::CommandFactory;
 
 use super::*;
+
+/// What the process may use that runs these command lines.
+const ALLOTMENT: Allotment = Allotment { cpus: 3, cpu_limit: Some(250), memory: Some(100 << 20) };
 
 fn parse(line: &[&str]) -> Result<Cli, String> {
     Cli::try_parse_from(std::iter::once(&"boxlite").chain(line)).map_err(|error| error.to_string())
@@ -9,8 +12,8 @@ fn parse(line: &[&str]) -> Result<Cli, String> {
 
 fn options(line: &[&str]) -> BoxOptions {
     match parse(line).unwrap().command {
-        CliCommand::Run(args) => args.options.options(|_| None).unwrap(),
-        CliCommand::Create(args) => args.options(|_| None).unwrap(),
+        CliCommand::Run(args) => args.options.options_within(&ALLOTMENT, &Environment::default()).unwrap(),
+        CliCommand::Create(args) => args.options_within(&ALLOTMENT, &Environment::default()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -22,6 +25,37 @@ fn words(text: &str) -> Vec<String> {
 #[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
+}
+
+#[test]
+fn auto_takes_what_the_process_may_use() {
+    let auto = options(&["run", "--cpus", "auto", "-m", "auto", "a"]);
+    assert_eq!((auto.cpus, auto.cpu_limit, auto.memory), (3, Some(250), 100 << 20));
+    let given = options(&["create", "--cpus", "1.5", "-m", "64m", "a"]);
+    assert_eq!((given.cpus, given.cpu_limit, given.memory), (2, Some(150), 64 << 20));
+    assert!(parse(&["run", "--cpus", "automatic", "a"]).is_err());
+}
+
+#[test]
+fn a_box_is_tied_in_a_job_unless_it_outlives_its_starter() {
+    let tied = |line: &[&str], job: bool, remote: bool| match parse(line).unwrap().command {
+        CliCommand::Run(args) => {
+            let job = job.then(|| ("SLURM_JOB_ID".into(), "7".into()));
+            args.is_tied(&Environment::of(job), remote).map_err(|failure| failure.to_string())
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(tied(&["run", "a"], false, false), Ok(false));
+    assert_eq!(tied(&["run", "a"], true, false), Ok(true));
+    assert_eq!(tied(&["run", "--tie=false", "a"], true, false), Ok(false));
+    assert_eq!(tied(&["run", "--tie", "a"], false, false), Ok(true));
+    for line in [["run", "-d", "a"], ["run", "--restart=always", "a"]] {
+        assert_eq!(tied(&line, true, false), Ok(false), "{line:?}");
+        let asked = [&["run", "--tie"], &line[1..]].concat();
+        assert!(tied(&asked, true, false).unwrap_err().contains("outlive"), "{asked:?}");
+    }
+    assert_eq!(tied(&["run", "a"], true, true), Ok(false));
+    assert!(tied(&["run", "--tie", "a"], false, true).unwrap_err().contains("a server"));
 }
 
 #[test]
@@ -44,7 +78,7 @@ fn an_exec_s_options_end_at_the_box() {
         panic!()
     };
     let size = WindowSize { rows: 1, columns: 2 };
-    let (id, options) = args.options(|_| None, size).unwrap();
+    let (id, options) = args.options(&Environment::default(), size).unwrap();
     assert_eq!(id, "web");
     assert_eq!(options.command, words("ls -t -u"));
     assert!(options.stdin && options.tty.is_none() && options.user.is_none());

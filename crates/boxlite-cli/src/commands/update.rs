@@ -135,7 +135,7 @@ pub(super) async fn update(
         memory: changes.memory.map(|Bytes(bytes)| bytes),
         cpus: changes.cpus.map(|cpus| cpus.count),
         cpu_limit: changes.cpus.map(|cpus| cpus.limit),
-        env: variables(&changes.env, |name| environment.text(name))?,
+        env: variables(&changes.env, environment)?,
         ports: replacement(changes.ports),
         allow_net: replacement(changes.allow_net),
         allow_host: host_ports(replacement(changes.allow_host))?,

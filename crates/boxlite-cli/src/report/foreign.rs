@@ -16,8 +16,8 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "compose" | "pod" | "kube" | "play" | "generate" => {
             "boxlite runs single boxes; start them by a script, or through `boxlite serve`"
         }
-        "swarm" | "node" | "service" | "stack" | "config" | "secret" | "farm" => {
-            "boxlite runs boxes of one host; a scheduler of your choice can place them on several"
+        "swarm" | "service" | "stack" | "config" | "secret" | "farm" => {
+            "boxlite runs boxes of one host; a scheduler of your choice places them on several, and asks each `boxlite node check`"
         }
         "machine" | "init" | "daemon" => {
             "boxlite needs neither a machine nor a daemon: `boxlite run IMAGE` is enough"

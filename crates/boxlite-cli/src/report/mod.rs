@@ -23,6 +23,8 @@ impl Exit {
     pub(crate) const OK: Self = Self(0);
     /// boxlite did what it could and reported the rest.
     pub(crate) const INCOMPLETE: Self = Self(1);
+    /// Boxes should not be placed on this host.
+    const UNFIT: Self = Self(2);
     /// Refused for lack of space, inodes or memory; the same command may succeed later (`EX_TEMPFAIL`).
     pub(crate) const NO_ROOM: Self = Self(75);
     /// boxlite itself failed.
@@ -33,6 +35,15 @@ impl Exit {
     /// Returns the status of a command in a box. Only its low eight bits count, as everywhere on Unix.
     pub(crate) fn of_command(code: i32) -> Self {
         Self(code as u8)
+    }
+
+    /// Returns the status of a check of this host.
+    pub(crate) fn of_verdict(verdict: boxlite::Verdict) -> Self {
+        match verdict {
+            boxlite::Verdict::Ok => Self::OK,
+            boxlite::Verdict::Warn => Self::INCOMPLETE,
+            boxlite::Verdict::Reject => Self::UNFIT,
+        }
     }
 
     /// Returns the status of a program that `signal` ended.

@@ -33,6 +33,7 @@ mod memory;
 mod mounts;
 mod named_volumes;
 mod networks;
+mod node;
 mod paused;
 mod pressure;
 mod quota;

@@ -89,8 +89,11 @@ impl TestBox {
     pub(crate) fn start(&mut self) -> boxlite::Result<Launched> {
         let lock = Lock::try_exclusive(&self.paths.shim_lock())?.expect("the box does not run yet");
         let shim = Path::new(env!("CARGO_BIN_EXE_boxlite-shim"));
-        let launched =
-            spawn(&self.spec, shim, HandOver { lock, claim: None, memory: None, volumes: Vec::new() })?;
+        let launched = spawn(
+            &self.spec,
+            shim,
+            HandOver { lock, claim: None, memory: None, tie: None, volumes: Vec::new() },
+        )?;
         self.launched = Some(launched);
         Ok(launched)
     }

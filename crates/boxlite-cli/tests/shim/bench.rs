@@ -90,7 +90,7 @@ impl TestBox {
     fn launch(&self, claim: Option<Claim>) -> boxlite::Result<Launched> {
         let lock = Lock::try_exclusive(&self.paths.shim_lock()).unwrap().expect("the box does not run yet");
         let shim = Path::new(env!("CARGO_BIN_EXE_boxlite-shim"));
-        spawn(&self.spec, shim, HandOver { lock, claim, memory: None, volumes: Vec::new() })
+        spawn(&self.spec, shim, HandOver { lock, claim, memory: None, tie: None, volumes: Vec::new() })
     }
 
     pub(crate) fn client(&self) -> ShimClient {

@@ -1,17 +1,17 @@
 //! The memory that boxes of this process share: the host's, or less where a control group bounds this process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use boxlite_types::{Doing, Error, HostMemory, Result};
+
+use super::own_group::{OwnGroup, own_groups};
 
 /// Measures it: `MemTotal`, or the limit of a control group that this process is in or below, whichever is smaller.
 ///
 /// # Errors
 /// `Io` when the kernel does not tell.
 pub(super) fn host_memory() -> Result<HostMemory> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").doing("reading", "/proc/meminfo")?;
-    let total = total_of(&meminfo)
-        .ok_or_else(|| Error::corrupt("/proc/meminfo names no MemTotal").at("/proc/meminfo"))?;
+    let HostMemory { bytes: total, .. } = whole_host_memory()?;
     // A process without control groups is bounded by none.
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let files = limit_files(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
@@ -28,6 +28,17 @@ pub(super) fn host_memory() -> Result<HostMemory> {
     })
 }
 
+/// Measures the host's, whatever bounds this process.
+///
+/// # Errors
+/// As for [`host_memory`].
+pub(super) fn whole_host_memory() -> Result<HostMemory> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").doing("reading", "/proc/meminfo")?;
+    let bytes = total_of(&meminfo)
+        .ok_or_else(|| Error::corrupt("/proc/meminfo names no MemTotal").at("/proc/meminfo"))?;
+    Ok(HostMemory { bytes, limited_by: None })
+}
+
 fn total_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -41,47 +52,11 @@ fn limit_of(text: &str) -> Option<u64> {
 
 /// The limit files of the process's memory group and of every group above it that can be seen from here.
 fn limit_files(cgroups: &str, mountinfo: &str) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for mount in mountinfo.lines().filter_map(CgroupMount::parse) {
-        let group = cgroups.lines().find_map(|line| {
-            let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
-            let ours = match mount.version {
-                2 => controllers.is_empty(),
-                _ => controllers.split(',').any(|name| name == "memory"),
-            };
-            ours.then_some(group)
-        });
-        let Some(group) = group else { continue };
-        let file = if mount.version == 2 { "memory.max" } else { "memory.limit_in_bytes" };
-        // In a container the mount may begin at this process's own group, which is named from the host's root.
-        let below = Path::new(group).strip_prefix(mount.root).unwrap_or(Path::new(""));
-        files.extend(below.ancestors().map(|group| Path::new(mount.point).join(group).join(file)));
-    }
-    files
-}
-
-/// A mounted hierarchy that may bound memory.
-struct CgroupMount<'a> {
-    version: u8,
-    /// The group that is mounted.
-    root: &'a str,
-    point: &'a str,
-}
-
-impl<'a> CgroupMount<'a> {
-    /// Reads a line of `/proc/self/mountinfo`; `None` for other mounts.
-    fn parse(line: &'a str) -> Option<Self> {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let mut fields = filesystem.split(' ');
-        let version = match (fields.next()?, fields.nth(1)?) {
-            ("cgroup2", _) => 2,
-            ("cgroup", options) if options.split(',').any(|option| option == "memory") => 1,
-            _ => return None,
-        };
-        Some(Self { version, root, point })
-    }
+    let file = |group: OwnGroup| match group.version {
+        2 => group.directory.join("memory.max"),
+        _ => group.directory.join("memory.limit_in_bytes"),
+    };
+    own_groups("memory", cgroups, mountinfo).into_iter().map(file).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use boxlite_types::{Error, ErrorCause, HostMemory, Result, Shortage};
 
 use super::claim::{Claim, Claims};
-use super::host_memory::host_memory;
+use super::host_memory::{host_memory, whole_host_memory};
 use crate::home::Home;
 use crate::settings::{Bytes, HostShare};
 
@@ -52,6 +52,14 @@ impl MemoryBudget {
     /// `Io` when the host's memory cannot be measured.
     pub fn measure(share: HostShare) -> Result<Self> {
         Ok(Self { host: host_memory()?, share })
+    }
+
+    /// The budget of all boxes on this host, whatever bounds this process.
+    ///
+    /// # Errors
+    /// As for [`MemoryBudget::measure`].
+    fn of_whole_host(share: HostShare) -> Result<Self> {
+        Ok(Self { host: whole_host_memory()?, share })
     }
 
     /// Bytes that boxes may be promised together.
@@ -183,6 +191,20 @@ impl MemoryAdmission<'_> {
     /// `ResourceExhausted` with the figures. No claim is held then.
     pub fn run(&self) -> Result<MemoryPromise> {
         self.run_measuring(&MemoryBudget::measure)
+    }
+
+    /// Promises its memory to a box that stays in this process's control group.
+    ///
+    /// The group bounds one job of an engine, and the home's other boxes are in others: so the box alone must fit its group,
+    /// and all of them together the host.
+    ///
+    /// # Errors
+    /// As for [`MemoryAdmission::run`].
+    pub fn run_in_own_group(&self) -> Result<MemoryPromise> {
+        if let Ok(group) = MemoryBudget::measure(self.share) {
+            group.refuse_too_large(self.need)?;
+        }
+        self.run_measuring(&MemoryBudget::of_whole_host)
     }
 
     pub(super) fn run_measuring(

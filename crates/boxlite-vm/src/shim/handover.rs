@@ -25,6 +25,9 @@ pub(super) struct LaunchMessage {
     pub(super) promised: Option<LiveClaim>,
     /// Says that the guest is to wait for its box, which comes in a second message.
     pub(super) wait: Option<WaitSpec>,
+    /// Whether a handle of the process that the box ends with is handed over, after the claims.
+    #[serde(default)]
+    pub(super) tied: bool,
 }
 
 /// What must be known of a box before it is known which one it is.

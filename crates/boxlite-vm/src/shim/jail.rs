@@ -65,7 +65,8 @@ pub(super) const QEMU_ENVIRONMENT: &[(&str, &str)] = &[("LC_ALL", "C"), ("MALLOC
 pub(crate) struct BoxJail {
     policy: JailPolicy,
     identity: BoxIdentity,
-    cgroup: CgroupSpec,
+    /// `None` for a box that stays in its starter's.
+    cgroup: Option<CgroupSpec>,
 }
 
 /// What QEMU is started with.
@@ -86,7 +87,7 @@ impl BoxJail {
     pub(super) fn prepare(spec: &LaunchSpec) -> Result<Option<Self>> {
         let Some(policy) = spec.jail.clone() else { return Ok(None) };
         let identity = BoxIdentity::take(&policy, &spec.box_id)?;
-        Ok(Some(Self { policy, identity, cgroup: cgroup_of(spec) }))
+        Ok(Some(Self { policy, identity, cgroup: (!spec.stays_in_group).then(|| cgroup_of(spec)) }))
     }
 
     /// Whose processes the box's are.
@@ -106,7 +107,7 @@ impl BoxJail {
             environment: QEMU_ENVIRONMENT.iter().map(variable).collect(),
             descriptors: given.descriptors,
             openings: given.openings,
-            cgroup: Some(self.cgroup.clone()),
+            cgroup: self.cgroup.clone(),
             ..qemu_jail(&self.policy, &spec.qemu, spec.accel, self.identity.identity)
         };
         jail.limits.file_size = given.file_size;
@@ -120,7 +121,7 @@ impl BoxJail {
             descriptors: vec![command.wire],
             // An ordinary user has no privilege to keep.
             low_ports: command.low_ports && matches!(self.identity.identity, JailIdentity::Reserved(_)),
-            cgroup: Some(self.cgroup.clone()),
+            cgroup: self.cgroup.clone(),
             ..stack_jail(&self.policy, &command.program, network, self.identity.identity)
         }
     }

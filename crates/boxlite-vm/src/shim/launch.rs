@@ -54,6 +54,9 @@ pub struct LaunchSpec {
     pub cpus: u32,
     /// Most processor time of the box, in hundredths of one processor.
     pub cpu_percent: u32,
+    /// Whether the box's processes stay in the control group of their starter instead of one of the box's own.
+    #[serde(default)]
+    pub stays_in_group: bool,
     /// The guest's memory in bytes.
     pub memory_bytes: u64,
     /// Whether the guest sees the processor's virtualisation.
@@ -223,6 +226,7 @@ impl LaunchSpec {
             accel: Accelerator::Tcg { tsc_khz: 2_800_000 },
             cpus: 2,
             cpu_percent: 200,
+            stays_in_group: false,
             memory_bytes: 256 << 20,
             nested: false,
             network: None,

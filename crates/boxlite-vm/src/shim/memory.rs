@@ -19,6 +19,14 @@ pub fn memory_need(wanted: u64) -> MemoryNeed {
     MemoryNeed { guest, overhead: boxlite_jail::memory_overhead(guest) }
 }
 
+/// The most memory of a guest with which its box needs no more than `bytes`; `None` where that leaves none.
+pub fn guest_within(bytes: u64) -> Option<u64> {
+    let most = bytes.checked_sub(boxlite_jail::memory_overhead(0))?;
+    // The overhead grows with the guest's memory, so what is left is more than it may have.
+    let guest = (most / UNIT * 32 / 33).checked_sub(1)? * UNIT;
+    (guest > 0 && memory_need(guest).total() <= bytes).then_some(guest)
+}
+
 /// Bytes that each of the running boxes `ids` takes now: as the kernel charges them to its control group, caches of files
 /// included, or, where it has none, what its QEMU has resident. `None` where neither can be measured.
 pub fn memory_used(ids: &[&str]) -> Vec<Option<u64>> {
@@ -61,6 +69,17 @@ mod tests {
             let group = boxlite_jail::CgroupSpec::of_box("b", guest, 1);
             assert_eq!((need.guest, need.total()), (guest, group.memory_max), "{wanted}");
         }
+    }
+
+    #[test]
+    fn a_guest_within_a_bound_is_as_large_as_it_can_be() {
+        for bytes in [300 << 20, 512 << 20, (1 << 30) + 12345, 64 << 30] {
+            let guest = guest_within(bytes).unwrap();
+            assert!(memory_need(guest).total() <= bytes, "{bytes}");
+            assert!(memory_need(guest + (4 << 20)).total() > bytes, "{bytes}: {guest} is too little");
+        }
+        assert_eq!(guest_within(0), None);
+        assert_eq!(guest_within(boxlite_jail::memory_overhead(0)), None);
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod spawn;
 mod start;
 mod steward;
 pub mod template;
+mod tie;
 mod vmm;
 mod waiting;
 
@@ -57,11 +58,12 @@ pub use launch::{
 };
 pub use log::old_path;
 pub use log::{MainLog, Record};
-pub use memory::{guest_memory, memory_need, memory_used};
+pub use memory::{guest_memory, guest_within, memory_need, memory_used};
 pub use outcome::{LOST_WRITES, Outcome, OutcomeCause};
 pub use pause::read_pause;
 pub use quota::DiskQuota;
 pub use relief::CollectGarbage;
 pub use spawn::{Detached, HandOver, Launched, PendingShim, begin, detach, spawn};
 pub use start::{EndedBox, ShimLaunch};
+pub use tie::own_process;
 pub use waiting::{Hardware, WaitingGuest};

@@ -38,6 +38,7 @@ use super::outcome::{Outcome, OutcomeCause, OutcomeSlot};
 use super::sink::{self, FrameSink, FrameSource};
 use super::socket::Owner;
 use super::steward::StewardLink;
+use super::tie::{StarterWatch, Tied};
 use super::vmm::program::QemuProcess;
 use crate::exit::exit_of;
 
@@ -58,6 +59,8 @@ pub(super) struct RunningBox {
     /// Who may connect to it.
     pub(super) owner: Owner,
     pub(super) terminate: tokio::signal::unix::Signal,
+    /// Ends when the box's starter has, if the box is tied to it.
+    pub(super) tied: Option<Tied>,
     pub(super) slot: OutcomeSlot,
     pub(super) disk: HostDisk,
     pub(super) console: CappedFile,
@@ -69,7 +72,8 @@ pub(super) struct RunningBox {
 impl RunningBox {
     /// Runs the box to its end and publishes the outcome.
     pub(super) async fn run(self) -> Result<()> {
-        let Self { spec, machine, listener, owner, terminate, slot, disk, console, steward, _spawner } = self;
+        let Self { spec, machine, listener, owner, terminate, tied, slot, disk, console, steward, _spawner } =
+            self;
         let Machine { vm, backends, qmp, qmp_events, .. } = machine;
         let doing = "attaching to QEMU of";
         let dir = spec.box_dir.clone();
@@ -99,7 +103,8 @@ impl RunningBox {
         let connections = TaskTracker::new();
         let server = tokio::spawn(control::serve(listener, owner, connections.clone(), client_sender));
 
-        let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate };
+        let starter = StarterWatch::new(tied).doing(doing, &dir)?;
+        let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate, starter };
         let driver = Driver::new(spec, vm_pid, ender, guest, qmp, disk, keeping).with_network(network);
         let (mut outcome, clients) = driver.run(inputs).await;
 

@@ -36,6 +36,8 @@ pub struct HandOver {
     pub claim: Option<Claim>,
     /// The box's claim on memory: the shim keeps it until its end.
     pub memory: Option<Claim>,
+    /// A handle of the process with which the box ends; `None` lets it outlive its starter.
+    pub tie: Option<OwnedFd>,
     /// The open disks of the box's named volumes, in the order of [`LaunchSpec::disks`], each with its lock.
     pub volumes: Vec<OwnedFd>,
 }
@@ -124,10 +126,11 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
 pub fn begin(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<PendingShim> {
     let [claimed, promised] =
         [&hand_over.claim, &hand_over.memory].map(|claim| claim.as_ref().map(Claim::range));
-    let message = memory_file(&LaunchMessage { spec: spec.clone(), claimed, promised, wait: None })?;
+    let tied = hand_over.tie.is_some();
+    let message = memory_file(&LaunchMessage { spec: spec.clone(), claimed, promised, wait: None, tied })?;
     let mut handed_over = vec![hand_over.lock.as_fd()];
     handed_over.extend([&hand_over.claim, &hand_over.memory].into_iter().flatten().map(AsFd::as_fd));
-    handed_over.extend(hand_over.volumes.iter().map(AsFd::as_fd));
+    handed_over.extend(hand_over.tie.iter().chain(&hand_over.volumes).map(AsFd::as_fd));
     let (first, status) = start_program(shim, &message, &handed_over)?;
     Ok(PendingShim { program: shim.to_owned(), first: Some(first), status })
 }

@@ -29,6 +29,7 @@ use super::relief::CollectGarbage;
 use super::running::RunningBox;
 use super::socket::{self, Owner};
 use super::steward::{self, Charge, ChildHandle, Fork, LogName, Steward, StewardLog};
+use super::tie::Tie;
 use super::vmm::process::RootDisk;
 
 /// Everything that a shim was given by its starter.
@@ -41,6 +42,8 @@ pub struct ShimLaunch {
     claim: Option<Claim>,
     /// What the box was promised of the host's memory.
     promise: Option<Claim>,
+    /// The process with which the box ends, until the steward watches it.
+    starter: Option<OwnedFd>,
     /// The disks of the box's named volumes with the locks on them, until QEMU has them.
     volumes: Vec<File>,
     /// What it is to wait with for its box.
@@ -69,9 +72,10 @@ pub struct EndedBox {
 impl ShimLaunch {
     /// Takes what the starter sent; the descriptors are this process's own from here on.
     pub(super) fn receive(spec: File, status: OwnedFd, lock: OwnedFd, claims: Vec<OwnedFd>) -> Result<Self> {
-        let Received { spec, claim, promise, volumes, wait } = Received::read(spec, claims)?;
+        let Received { spec, claim, promise, starter, volumes, wait } = Received::read(spec, claims)?;
         let status = Some(UnixStream::from(status));
-        Ok(Self { spec, status, lock, claim, promise, volumes, wait, _replaced_lock: None, log: None })
+        let _replaced_lock = None;
+        Ok(Self { spec, status, lock, claim, promise, starter, volumes, wait, _replaced_lock, log: None })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
@@ -169,7 +173,8 @@ impl ShimLaunch {
         let mut console = CappedFile::start(&paths.console_log(), self.spec.logs.console)?;
         let watch = SpaceWatch::new(&self.spec);
         let owner = Owner::own();
-        let charge = self.charge(&mut machine, &spawner)?;
+        let (tie, tied) = Tie::of(self.starter.take()).doing("tying to its starter", &self.spec.box_dir)?;
+        let charge = Charge { tie, ..self.charge(&mut machine, &spawner)? };
         let own_log =
             self.log.as_ref().and_then(|log| lock_log(log).as_ref().and_then(CappedFile::descriptor));
         let steward = match steward::fork(charge, own_log)? {
@@ -177,7 +182,7 @@ impl ShimLaunch {
             Fork::Steward(steward) => {
                 // What this process has of its shim is closed, and its shim goes on with it.
                 std::mem::forget((
-                    runtime, terminate, machine, listener, slot, pause, health, log, console, watch,
+                    runtime, terminate, machine, listener, slot, pause, health, log, console, watch, tied,
                 ));
                 std::mem::forget(spawner);
                 return Ok(ShimPart::Steward(steward));
@@ -202,6 +207,7 @@ impl ShimLaunch {
             listener,
             owner,
             terminate,
+            tied,
             slot,
             disk: HostDisk { log, overlay, watch, pause, health, steward: Arc::clone(&steward) },
             console,
@@ -233,6 +239,7 @@ impl ShimLaunch {
             memory: machine.vm.memory.take(),
             children,
             mailbox: machine.backends.iter_mut().find_map(|backend| backend.mailbox.take()),
+            tie: None,
             lock: self.lock.try_clone().doing(doing, place)?,
         })
     }
@@ -342,18 +349,19 @@ struct Received {
     spec: LaunchSpec,
     claim: Option<Claim>,
     promise: Option<Claim>,
+    starter: Option<OwnedFd>,
     volumes: Vec<File>,
     wait: Option<WaitSpec>,
 }
 
 impl Received {
-    /// Reads the `message`, and takes over the `descriptors` of the claims and volumes that it names.
+    /// Reads the `message`, and takes over the `descriptors` of the claims, the starter and the volumes that it names.
     fn read(mut message: File, descriptors: Vec<OwnedFd>) -> Result<Self> {
         let mut text = Vec::new();
         let doing = "reading";
         let what = "the launch specification";
         message.rewind().and_then(|()| message.read_to_end(&mut text)).doing(doing, what)?;
-        let LaunchMessage { spec, claimed, promised, wait } = serde_json::from_slice(&text)
+        let LaunchMessage { spec, claimed, promised, wait, tied } = serde_json::from_slice(&text)
             .map_err(|error| Error::bug("the launch specification cannot be understood").because(error))?;
         let home = spec.home()?;
         let mut descriptors = descriptors.into_iter();
@@ -365,11 +373,12 @@ impl Received {
         let on_memory: fn(&Home) -> Result<Claims> =
             if wait.is_some() { Claims::of_pool } else { Claims::on_memory };
         let (claim, promise) = (adopt(Claims::open, claimed)?, adopt(on_memory, promised)?);
+        let starter = if tied { descriptors.next() } else { None };
         let volumes: Vec<File> = descriptors.map(File::from).collect();
         if volumes.len() != spec.disks.len() {
             return Err(Error::bug("a volume was not handed over"));
         }
-        Ok(Self { spec, claim, promise, volumes, wait })
+        Ok(Self { spec, claim, promise, starter, volumes, wait })
     }
 }
 

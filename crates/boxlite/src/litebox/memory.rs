@@ -36,9 +36,17 @@ pub(super) fn admit(context: &LocalContext, record: &BoxRecord) -> Result<Memory
     };
     let need = memory_need(record.options.memory);
     let share = context.settings.memory_share.value;
-    MemoryAdmission { home: &context.home, share, need, holders: &holders }
-        .run()
-        .map_err(|error| error.while_doing(format_args!("box {} is not started", record.name)))
+    let admission = MemoryAdmission { home: &context.home, share, need, holders: &holders };
+    let promise = if stays_in_group(context) { admission.run_in_own_group() } else { admission.run() };
+    promise.map_err(|error| error.while_doing(format_args!("box {} is not started", record.name)))
+}
+
+/// Whether boxes that are started here stay in this process's control group: that of an engine, which bounds them and ends
+/// them with the job. Without a bound of its memory they get groups of their own all the same.
+pub(super) fn stays_in_group(context: &LocalContext) -> bool {
+    context.tied
+        && MemoryBudget::measure(context.settings.memory_share.value)
+            .is_ok_and(|budget| budget.host.limited_by.is_some())
 }
 
 /// The memory of all boxes in figures, where those with `ids` run.

@@ -55,9 +55,11 @@ fn count(list: &str) -> Option<u32> {
 }
 
 /// Why the limit of a box's processor time would not hold; `None` where it does, or the box has none.
-pub(super) fn limit_in_vain(options: &BoxOptions, has_jail: bool) -> Option<String> {
+pub(super) fn limit_in_vain(options: &BoxOptions, has_jail: bool, stays_in_group: bool) -> Option<String> {
     let limit = options.cpu_limit?;
-    let why = if has_jail {
+    let why = if stays_in_group {
+        "it stays in the control group of its engine".to_owned()
+    } else if has_jail {
         shim::bounds_processors().err()?
     } else {
         "the setting jail is off, and with it the box's control group".to_owned()

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
-    Activity, Adoption, ArchiveFormat, AttachedExecution, BoxExportOptions, BoxImportOptions, BoxInfo,
-    BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, EventOptions, EventPage, ExecOptions,
-    Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry,
-    HoldTerms, HostInfo, Image, ImportedBox, ListOptions, LogLine, LogOptions, Login, Logout, NetworkInfo,
-    NetworkOptions, NetworkPrune, ProgressSink, PullOptions, Purge, PushOptions, Removal, RemoveOptions,
-    RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions, UpdateOptions, Usage,
-    VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
+    Activity, Adoption, Allotment, ArchiveFormat, AttachedExecution, BoxExportOptions, BoxImportOptions,
+    BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, EventOptions, EventPage,
+    ExecOptions, Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses,
+    HistoryEntry, HoldTerms, HostInfo, Image, ImportedBox, ListOptions, LogLine, LogOptions, Login, Logout,
+    NetworkInfo, NetworkOptions, NetworkPrune, NodeCheck, ProgressSink, PullOptions, Purge, PushOptions,
+    Removal, RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions,
+    UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
 };
 use futures::stream::BoxStream;
 use tokio::io::AsyncRead;
@@ -103,6 +103,22 @@ home_operations! {
         /// # Errors
         /// `Unsupported` on a remote runtime: a host's disk is collected on that host.
         async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport>;
+
+        /// Tells whether boxes should be placed on this host: measures disk, claims and memory, and looks at no box.
+        ///
+        /// With `reclaimable`, also what gc could free, which takes milliseconds per thousand boxes and waits for a pass that
+        /// runs. A figure that cannot be had is absent, and leads to a warning.
+        ///
+        /// # Errors
+        /// `Unsupported` on a remote runtime: a node is checked on that host.
+        async fn check_node(&self, reclaimable: bool) -> Result<NodeCheck>;
+
+        /// Tells what a box may have that is to use all that this process may: processors, and memory where a control group
+        /// bounds it.
+        ///
+        /// # Errors
+        /// `ResourceExhausted` where the bound leaves too little for any box; `Unsupported` on a remote runtime.
+        async fn allotment(&self) -> Result<Allotment>;
 
         /// Gives a box that the database does not know its record back, from the `box.json` in its directory; a box that
         /// has its record is left as it is. `id` is the directory's name, or a beginning that only one has.

@@ -46,6 +46,7 @@ use super::outcome::Outcome;
 use super::pause::{PauseReason, PauseSlot};
 use super::sink::FrameSink;
 use super::steward::StewardLink;
+use super::tie::StarterWatch;
 use super::vmm::process::OverlayReader;
 use super::vmm::qmp::{Qmp, QmpEvent};
 use crate::exit::ChildEnder;
@@ -92,6 +93,8 @@ pub(super) struct Inputs {
     pub(super) vm_end: oneshot::Receiver<std::io::Result<ExitStatus>>,
     /// SIGTERM to the shim asks for a stop.
     pub(super) terminate: tokio::signal::unix::Signal,
+    /// The end of the starter that the box is tied to.
+    pub(super) starter: StarterWatch,
 }
 
 /// What a box has to do with the host's disk.
@@ -252,6 +255,7 @@ impl Driver {
                 _ = space.tick() => self.look_at_space(),
                 () = sleep_until(deadline) => self.deadline_passed(),
                 _ = inputs.terminate.recv() => self.stop(None, None),
+                () = inputs.starter.ended() => self.end_with_starter(),
                 () = &mut steward_gone, if has_steward => {
                     has_steward = false;
                     self.end_without_steward();

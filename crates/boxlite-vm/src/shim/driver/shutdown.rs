@@ -120,6 +120,18 @@ impl Driver {
         }
     }
 
+    /// The starter that the box is tied to has ended, and nobody waits for what the box would still do: it goes at once if
+    /// nothing of it stays, and else without a grace for its main process.
+    pub(super) fn end_with_starter(&mut self) {
+        tracing::info!("the process that the box is tied to has ended");
+        if !self.spec.discard {
+            return self.stop(None, Some(0));
+        }
+        self.asked_to_stop = true;
+        self.begin_unhurried(OutcomeCause::Stopped);
+        self.kill_vm();
+    }
+
     pub(super) fn main_exited(&mut self) {
         let end = match &self.phase {
             DriverPhase::Stopping(ending) if ending.step >= Step::Flushing => return,

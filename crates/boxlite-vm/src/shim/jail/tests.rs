@@ -7,7 +7,7 @@ fn jail_of(ports: &[&str], given: Given) -> (JailSpec, JailSpec) {
     let ports = ports.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
     let network = Network { ports, max_connections: 100, ..Network::default() };
     let spec = LaunchSpec { network: Some(network.clone()), ..LaunchSpec::sample() };
-    let jail = BoxJail { policy, identity: BoxIdentity::own(), cgroup: cgroup_of(&spec) };
+    let jail = BoxJail { policy, identity: BoxIdentity::own(), cgroup: Some(cgroup_of(&spec)) };
     let command = StackCommand::new(&spec.qemu, &network.ports, 11);
     (jail.qemu(&spec, given), jail.network(&network, command))
 }

@@ -26,6 +26,7 @@ use crate::shim::log::{LogFiles, OwnFiles};
 use crate::shim::outcome::Outcome;
 use crate::shim::relief::{CollectGarbage, SpaceRelief};
 use crate::shim::template::{self, Kept};
+use crate::shim::tie::Tie;
 
 /// How long what ran for the box may take to be gone once its shim is.
 const LAST_ENDS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +49,8 @@ pub(in crate::shim) struct Charge {
     pub(in crate::shim) children: Vec<ChildHandle>,
     /// By what other boxes of its network find the box.
     pub(in crate::shim) mailbox: Option<Mailbox>,
+    /// The starter with which the box ends.
+    pub(in crate::shim) tie: Option<Tie>,
     /// The box's lock, which is the last that goes.
     pub(in crate::shim) lock: OwnedFd,
 }
@@ -77,6 +80,7 @@ impl Charge {
             .chain(self.memory.iter().map(AsRawFd::as_raw_fd))
             .chain(children)
             .chain(self.mailbox.iter().flat_map(Mailbox::descriptors))
+            .chain(self.tie.iter().flat_map(Tie::descriptors))
             .collect::<Vec<_>>()
             .into_iter()
     }
@@ -115,6 +119,10 @@ impl Steward {
                 tracing::error!(error = %error.chain(), "the steward cannot be confined");
                 return false;
             }
+        }
+        // It waits for as long as the starter lives, and so for no longer than this process.
+        if let Some(tie) = self.charge.tie.take() {
+            in_background("boxlite-tie", move || tie.watch());
         }
         let synced = self.sync_outcome();
         let keeping = self.keep_templates();

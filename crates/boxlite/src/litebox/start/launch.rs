@@ -1,5 +1,6 @@
 //! The last stage: the record says started, and a shim takes over.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use boxlite_home::admission::{Admission, Thresholds};
@@ -24,7 +25,7 @@ use super::{MaintenanceBoot, StartContext, StartedBox};
 use crate::assets::Assets;
 use crate::context::LocalContext;
 use crate::litebox::named_volumes::AttachedVolumes;
-use crate::litebox::{BoxGuard, aftermath, create, kernel, network, process, processors};
+use crate::litebox::{BoxGuard, aftermath, create, kernel, memory, network, process, processors};
 
 impl<'a> OverlaidBox<'a> {
     /// Spawns the shim with the box's lock and its claim, records the start durably while QEMU comes up, and only then lets
@@ -79,6 +80,7 @@ impl<'a> OverlaidBox<'a> {
             lock: guard.shim_lock()?,
             claim: Some(room.into_claim()),
             memory: Some(memory.into_claim()),
+            tie: tie(context.local, purpose)?,
             volumes: volumes.hand_over()?,
         };
         let waiting = if trial.is_none() { context.local.pool.take(&mut spec, &shim) } else { None };
@@ -118,6 +120,14 @@ impl PreparedLaunch {
         };
         Ok((BegunLaunch { shim, _leases: leases }, trial))
     }
+}
+
+/// This process, with which the box is to end; `None` for a box that outlives its starter.
+fn tie(local: &LocalContext, purpose: Purpose) -> Result<Option<OwnedFd>> {
+    if !local.tied || purpose != Purpose::Run {
+        return Ok(None);
+    }
+    shim::own_process().map(Some)
 }
 
 /// A shim that waits to be let go on; dropping it calls the start off.
@@ -190,7 +200,8 @@ fn specification(
         let message = "the box starts without a jail, because the setting jail is off: a guest that takes over QEMU has the rights of this user";
         context.progress.report(Progress::Notice { message: message.into() });
     }
-    if let Some(message) = processors::limit_in_vain(options, jail.is_some()) {
+    let stays_in_group = purpose == Purpose::Run && memory::stays_in_group(local);
+    if let Some(message) = processors::limit_in_vain(options, jail.is_some(), stays_in_group) {
         context.progress.report(Progress::Notice { message });
     }
     // A kernel of the user's brings its own.
@@ -221,6 +232,7 @@ fn specification(
         accel: accelerator,
         cpus: options.cpus,
         cpu_percent: processors::limit(options),
+        stays_in_group,
         memory_bytes: shim::guest_memory(options.memory),
         nested: options.nested,
         network,

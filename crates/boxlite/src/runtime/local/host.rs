@@ -9,14 +9,14 @@ use boxlite_home::admission::{Claims, Thresholds, judge};
 use boxlite_storage::{disk_image, gc};
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
-    Acceleration, Activity, Adoption, BoxInfo, BoxState, Error, EventAction, EventOptions, EventPage,
-    EventSubject, GcOptions, GcReport, HomeEvent, HostInfo, JailInfo, JailMeasure, Purge, Result,
-    SpaceFloors, SpaceInfo, Usage,
+    Acceleration, Activity, Adoption, Allotment, BoxInfo, BoxState, Error, EventAction, EventOptions,
+    EventPage, EventSubject, GcOptions, GcReport, HomeEvent, HostInfo, JailInfo, JailMeasure, NodeCheck,
+    Purge, Result, SpaceFloors, SpaceInfo, Usage,
 };
 use boxlite_vm::qemu_img;
 use boxlite_vm::shim::{MeasureState, accel, examine_jail};
 
-use super::Local;
+use super::{Local, node};
 use crate::context::LocalContext;
 use crate::litebox;
 use crate::runtime::operations::HostOperations;
@@ -78,6 +78,14 @@ impl HostOperations for Local {
             collected
         })
         .await
+    }
+
+    async fn check_node(&self, reclaimable: bool) -> Result<NodeCheck> {
+        self.in_context(move |context| Ok(node::check(context, reclaimable))).await
+    }
+
+    async fn allotment(&self) -> Result<Allotment> {
+        self.in_context(|context| node::allotment(context)).await
     }
 
     async fn adopt(&self, id: &str) -> Result<Adoption> {

@@ -17,6 +17,7 @@ mod limit;
 mod maintenance;
 mod metrics;
 mod networks;
+mod node;
 mod pool;
 mod processes;
 mod restarting;

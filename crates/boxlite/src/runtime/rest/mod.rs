@@ -22,9 +22,10 @@ use boxlite_storage::reference::Reference;
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery};
 use boxlite_types::{
-    Activity, Adoption, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions, EventPage,
-    ExecOptions, Execution, ExitStatus, GcOptions, GcReport, GuestProcesses, HostInfo, ListOptions, LogLine,
-    LogOptions, ProgressSink, Purge, RemoveOptions, Result, StopOptions, UpdateOptions, Usage,
+    Activity, Adoption, Allotment, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions,
+    EventPage, ExecOptions, Execution, ExitStatus, GcOptions, GcReport, GuestProcesses, HostInfo,
+    ListOptions, LogLine, LogOptions, NodeCheck, ProgressSink, Purge, RemoveOptions, Result, StopOptions,
+    UpdateOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -90,6 +91,16 @@ impl HostOperations for Remote {
 
     async fn collect_garbage(&self, _: GcOptions) -> Result<GcReport> {
         Err(Error::unsupported("a host's disk is collected on that host; run `boxlite gc` there"))
+    }
+
+    async fn check_node(&self, _: bool) -> Result<NodeCheck> {
+        Err(Error::unsupported("a node is checked on its own host; run `boxlite node check` there"))
+    }
+
+    async fn allotment(&self) -> Result<Allotment> {
+        Err(Error::unsupported(
+            "a server knows nothing of what this process may use; give the box figures, not auto",
+        ))
     }
 
     async fn adopt(&self, _: &str) -> Result<Adoption> {
