@@ -317,7 +317,8 @@ fn stream_index(channel: u32, stream: Stream) -> Result<usize, ProtoError> {
 /// The beginning of a text that others chose, of at most so many bytes: what is kept of ended executions must be bounded.
 fn shortened(mut text: String, most: usize) -> String {
     if text.len() > most {
-        text.truncate(text.floor_char_boundary(most));
+        let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
+        text.truncate(end);
         text.push('…');
         text.shrink_to_fit();
     }
