@@ -135,7 +135,8 @@ impl WaitingGuest {
             ..hardware.spec.clone()
         };
         let wait = Some(WaitSpec { file_size: hardware.file_size });
-        let message = LaunchMessage { spec, claimed: None, promised: Some(promise.range()), wait };
+        let message =
+            LaunchMessage { spec, claimed: None, promised: Some(promise.range()), wait, tied: false };
         let message = spawn::memory_file(&message)?;
         let lock = Staged::create(&home.tmp(), LOCK)?;
         let (mut first, mut status) =
@@ -176,6 +177,7 @@ impl WaitingGuest {
             claimed: range(&hand_over.claim),
             promised: range(&hand_over.memory),
             wait: None,
+            tied: false,
         };
         let message = spawn::memory_file(&message)?;
         let mut descriptors = vec![message.as_fd(), hand_over.lock.as_fd()];

@@ -83,7 +83,8 @@ impl<'a> OverlaidBox<'a> {
             tie: tie(context.local, purpose)?,
             volumes: volumes.hand_over()?,
         };
-        let waiting = if trial.is_none() { context.local.pool.take(&mut spec, &shim) } else { None };
+        let may_take = trial.is_none() && hand_over.tie.is_none();
+        let waiting = if may_take { context.local.pool.take(&mut spec, &shim) } else { None };
         let leases = (image, boot, template);
         Ok((context, guard, PreparedLaunch { spec, shim, waiting, hand_over, leases, trial }))
     }
