@@ -82,6 +82,7 @@ impl Ground {
             modules: None,
             kernel_arguments: Vec::new(),
             group: None,
+            stays_in_group: false,
             boot_timeout_ms: None,
             accel: self.accel,
             cpus: 1,
