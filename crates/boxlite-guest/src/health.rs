@@ -129,7 +129,6 @@ mod tests {
 
     use super::*;
 
-    /// Mutation tried: without a look at the first success, the start interval goes on for the whole start period.
     #[test]
     fn probes_are_close_together_only_while_the_box_starts() {
         let begin = Instant::now();

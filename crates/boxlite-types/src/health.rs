@@ -217,7 +217,6 @@ mod tests {
         HealthPlan::of(asked.as_ref(), image.as_ref())
     }
 
-    /// Mutation tried: without the filter, a time of 0 in an image, which Docker writes for "not said", is one of 0.
     #[test]
     fn what_is_absent_is_the_image_s_and_then_docker_s() {
         let image = HealthCheck {

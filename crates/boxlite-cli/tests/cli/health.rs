@@ -15,8 +15,6 @@ fn is_running(home: &Home, name: &str, command: &str) -> bool {
 /// A probe that hangs, and that has left its session, its group and its parent.
 const HANGING: &str = "echo hangs; (setsid sleep 4321 & ) ; sleep 4322";
 
-/// Mutations tried: without the orphans' adoption, what a probe that hung has started stays; probes that count as use keep
-/// the idle box up; a steward that is not told notes no event; a commit or a catalogue without `Healthcheck` makes no probe.
 #[test]
 fn the_health_of_a_box_is_probed_shown_and_waited_for() {
     let Some(home) = Home::able() else { return };

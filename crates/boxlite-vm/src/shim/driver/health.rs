@@ -231,7 +231,6 @@ mod tests {
     const GOOD: ProbeOutcome = ProbeOutcome::Exited(ProcessExit::Code(0));
     const BAD: ProbeOutcome = ProbeOutcome::Exited(ProcessExit::Code(1));
 
-    /// Mutations tried: failures that count in the start period, a success that leaves the streak, `>` for `>=`.
     #[test]
     fn so_many_failures_in_a_row_after_the_start_are_unhealthy() {
         let (_directory, mut watch) = watch(2);
@@ -252,7 +251,6 @@ mod tests {
         assert_eq!(after(GOOD, false), (Some(HealthStatus::Healthy), 0));
     }
 
-    /// Mutation tried: without a look at the pause, a box that was paused in a probe is unhealthy.
     #[test]
     fn a_failure_of_a_guest_that_stood_still_says_nothing() {
         let (_directory, mut watch) = watch(1);
@@ -265,7 +263,6 @@ mod tests {
         assert_eq!(watch.heard(report(BAD, false)), Some(HealthStatus::Unhealthy));
     }
 
-    /// Mutations tried: without either bound, what a hostile guest sends is kept. An end without a beginning is left out.
     #[test]
     fn a_guest_that_lies_takes_a_bounded_part_of_the_memory() {
         let (_directory, mut watch) = watch(3);

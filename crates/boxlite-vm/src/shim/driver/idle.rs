@@ -110,7 +110,6 @@ mod tests {
         assert_eq!(stopped_at(|_| BoxUse { cpu: None, ..UNUSED }), None, "what is not known counts as use");
     }
 
-    /// Mutation tried: without a look at the probe under way, its processor time counts as the box's.
     #[test]
     fn a_probe_is_no_use_and_hides_none() {
         // In every third second a probe takes half a second, which is taken off at its end.
