@@ -72,7 +72,7 @@ pub struct EndedBox {
 impl ShimLaunch {
     /// Takes what the starter sent; the descriptors are this process's own from here on.
     pub(super) fn receive(spec: File, status: OwnedFd, lock: OwnedFd, claims: Vec<OwnedFd>) -> Result<Self> {
-        let Received { spec, claim, promise, starter, volumes, wait } = Received::read(spec, claims)?;
+        let HandedOver { spec, claim, promise, starter, volumes, wait } = HandedOver::read(spec, claims)?;
         let status = Some(UnixStream::from(status));
         let _replaced_lock = None;
         Ok(Self { spec, status, lock, claim, promise, starter, volumes, wait, _replaced_lock, log: None })
@@ -287,7 +287,7 @@ impl ShimLaunch {
                 "the starter has ended before it had a box for this guest",
             ));
         };
-        let received = Received::read(message.into(), descriptors.collect())?;
+        let received = HandedOver::read(message.into(), descriptors.collect())?;
         // The memory that this guest was promised while it waited is promised anew, as the box's.
         (self.claim, self.promise) = (received.claim, received.promise);
         self.spec = received.spec;
@@ -345,7 +345,7 @@ impl ShimLaunch {
 }
 
 /// What comes with a box.
-struct Received {
+struct HandedOver {
     spec: LaunchSpec,
     claim: Option<Claim>,
     promise: Option<Claim>,
@@ -354,7 +354,7 @@ struct Received {
     wait: Option<WaitSpec>,
 }
 
-impl Received {
+impl HandedOver {
     /// Reads the `message`, and takes over the `descriptors` of the claims, the starter and the volumes that it names.
     fn read(mut message: File, descriptors: Vec<OwnedFd>) -> Result<Self> {
         let mut text = Vec::new();
