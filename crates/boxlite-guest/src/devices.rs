@@ -18,6 +18,9 @@ const PROBE: &str = "/sys/bus/virtio/drivers_probe";
 
 const DEVICES: &str = "/sys/bus/virtio/devices";
 
+/// Names the timer of the first processor; empty where there is none.
+const TIMER: &str = "/sys/devices/system/clockevents/clockevent0/current_device";
+
 /// Stops the kernel from binding drivers that are loaded from now on. A kernel that refuses binds them at once.
 pub(crate) fn hold_back() {
     let _ = fs::write(AUTOPROBE, "0");
@@ -26,6 +29,12 @@ pub(crate) fn hold_back() {
 /// Whether no driver has been bound to the disk.
 pub(crate) fn are_untouched() -> bool {
     !Path::new("/sys/class/block/vda").exists()
+}
+
+/// Whether the kernel has a timer. It goes on without one when the calibration of its only one failed, on a very busy host,
+/// and then nothing that waits for a time ever wakes.
+pub(crate) fn has_timer() -> bool {
+    fs::read_to_string(TIMER).is_ok_and(|name| !name.trim().is_empty())
 }
 
 /// The device of the disk with the kernel's modules: the one in the slot that no other device is put in.

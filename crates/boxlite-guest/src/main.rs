@@ -104,13 +104,18 @@ extern "C" fn main() -> libc::c_int {
     linux::power_off()
 }
 
+/// Why a guest does not come up in which nothing that waits would ever go on.
+const NO_TIMER: &str = "the guest's kernel has found no timer, which happens when its host was too busy for it; start the box \
+                        again, if need be with fewer others beside it";
+
 fn run() -> Result<(), AgentError> {
     let kernel_us = linux::since_boot().as_micros() as u64;
     let agent_started = Instant::now();
     early::mount_devices()?;
     let signals = Signals::take().map_err(|e| AgentError::Step(format!("taking signals failed: {e}")))?;
     let mut port = early::find_port(AGENT_PORT)?;
-    let untouched = devices::are_untouched().then_some(UNTOUCHED);
+    let has_timer = devices::has_timer();
+    let untouched = (devices::are_untouched() && has_timer).then_some(UNTOUCHED);
     let features = ["copy", "stat", "metrics", DISKS, CLOCK, HEALTH].map(String::from).to_vec();
     let greeting = features.iter().cloned().chain(untouched.map(String::from)).collect();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features: greeting })?;
@@ -128,7 +133,8 @@ fn run() -> Result<(), AgentError> {
         }
     };
     let waited_us = elapsed_us(waiting);
-    match boot::bring_up(&config) {
+    let booted = if has_timer { boot::bring_up(&config) } else { Err(NO_TIMER.to_owned()) };
+    match booted {
         Ok(mut guest) => {
             guest.timings.kernel_us = kernel_us;
             guest.timings.agent_us = agent_us;

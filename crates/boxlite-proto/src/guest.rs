@@ -12,7 +12,7 @@ use crate::op::{Op, OpEvent};
 #[serde(rename_all = "snake_case")]
 pub enum ToGuest {
     /// Mount the root and set the guest up; answered by `Ready` or `BootFailed`. Accepted once.
-    Boot(BootConfig),
+    Boot(Box<BootConfig>),
     /// One operation inside the booted guest; answered by [`OpEvent`]s.
     Op(Op),
     /// Set the clock, which stood still with the guest; only for an agent with the ability [`crate::CLOCK`]. Not answered.

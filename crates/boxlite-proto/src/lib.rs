@@ -103,9 +103,9 @@ pub use stream::Stream;
 /// Version of frames and messages. Both ends name theirs in their hello, and the shim refuses another.
 pub const PROTOCOL_VERSION: u32 = 3;
 
-/// The ability of an agent whose kernel has touched neither disk nor network card when it says hello.
+/// The ability of an agent whose kernel has a timer, and has touched neither disk nor network card when it says hello.
 ///
-/// The memory of such a guest holds nothing of its box and may serve other boxes as a template.
+/// The memory of such a guest works, holds nothing of its box and may serve other boxes as a template.
 pub const UNTOUCHED: &str = "untouched";
 
 /// The ability of an agent that mounts named volumes. Another would leave them out, and the box would write to its root disk.

@@ -131,7 +131,7 @@ mod tests {
         assert!(wanted(&[]) && wanted(&["box=web"]) && wanted(&["container=abc"]) && wanted(&["type=box"]));
         assert!(wanted(&["event=start", "event=die", "box=web"]));
         assert!(!wanted(&["event=start", "box=web"]) && !wanted(&["box=other"]) && !wanted(&["type=image"]));
-        for bad in ["web", "box=", "type=network", "colour=red"] {
+        for bad in ["web", "box=", "type=daemon", "colour=red"] {
             assert!(condition(bad).is_err(), "{bad}");
         }
     }

@@ -177,6 +177,26 @@ fn deleted_files_are_given_back() {
     machine::check(&image).unwrap();
 }
 
+/// A busy host was seen to make such a guest, and a template of it: `sleep` never returned in any box of that template.
+/// Mutation tried: an agent that does not look.
+#[test]
+fn a_guest_without_a_timer_does_not_come_up_and_is_no_template() {
+    if !able() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("root.ext4");
+    machine::root_image(&image, 64, |_| {});
+    let machine = Machine::boot_by_kernel(&image, machine::config(), "nolapic_timer", &[]);
+    assert!(
+        !machine.features.iter().any(|feature| feature == boxlite_proto::UNTOUCHED),
+        "{:?}",
+        machine.features
+    );
+    let FromGuest::BootFailed { reason } = &machine.ready else { panic!("{:?}", machine.ready) };
+    assert!(reason.contains("no timer"), "{reason}");
+}
+
 #[test]
 fn what_can_not_come_up_says_why() {
     if !able() {

@@ -147,6 +147,8 @@ pub(crate) struct Machine {
     shared: Arc<Shared>,
     main: Mutex<Receiver<FromGuest>>,
     next_id: AtomicU32,
+    /// The abilities of the agent's hello.
+    pub(crate) features: Vec<String>,
     pub(crate) ready: FromGuest,
     pub(crate) boot_time: Duration,
     _scratch: tempfile::TempDir,
@@ -174,6 +176,11 @@ pub(crate) fn config() -> BootConfig {
 impl Machine {
     /// Boots from `image`, a raw file, and waits until the guest is up or has failed to come up.
     pub(crate) fn boot(image: &Path, config: BootConfig, extra: &[&str]) -> Self {
+        Self::boot_by_kernel(image, config, "", extra)
+    }
+
+    /// As [`Self::boot`], with further arguments of the kernel.
+    pub(crate) fn boot_by_kernel(image: &Path, config: BootConfig, kernel: &str, extra: &[&str]) -> Self {
         let devices =
             GuestDevices { network: config.network.is_some(), shares: !config.mounts.is_empty(), pci: false };
         let files = files(devices);
@@ -183,7 +190,7 @@ impl Machine {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(qemu_arguments(&files, image, &socket));
+            .args(qemu_arguments(&files, image, &socket, kernel));
         command.args(extra).stdin(Stdio::null());
         let qemu = spawn_until_exit(command);
         let stream = connect(&socket);
@@ -197,15 +204,15 @@ impl Machine {
         std::thread::spawn(move || read(stream, &reader, &to_main));
 
         let hello = main.recv_timeout(GUEST_TIMEOUT).expect("the agent says hello");
-        assert!(
-            matches!(hello, FromGuest::Hello { version: boxlite_proto::PROTOCOL_VERSION, .. }),
-            "{hello:?}"
-        );
-        shared.send(&Frame::control(&ToGuest::Boot(config)).unwrap());
+        let features = match hello {
+            FromGuest::Hello { version: boxlite_proto::PROTOCOL_VERSION, features } => features,
+            other => panic!("{other:?}"),
+        };
+        shared.send(&Frame::control(&ToGuest::Boot(Box::new(config))).unwrap());
         let ready = main.recv_timeout(GUEST_TIMEOUT).expect("the guest comes up");
         let boot_time = started.elapsed();
         let main = Mutex::new(main);
-        Self { qemu, shared, main, next_id: AtomicU32::new(1), ready, boot_time, _scratch: scratch }
+        Self { qemu, shared, main, next_id: AtomicU32::new(1), features, ready, boot_time, _scratch: scratch }
     }
 
     pub(crate) fn send(&self, message: &ToGuest) {
@@ -282,7 +289,7 @@ fn spawn_until_exit(mut command: Command) -> Child {
     receiver.recv().unwrap()
 }
 
-fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String> {
+fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path, kernel: &str) -> Vec<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap();
     let mhz: f64 = cpu
         .lines()
@@ -294,7 +301,7 @@ fn qemu_arguments(files: &BootFiles, image: &Path, socket: &Path) -> Vec<String>
         .parse()
         .unwrap();
     let append = format!(
-        "panic=-1 quiet loglevel=1 tsc_early_khz={} cryptomgr.notests init_on_alloc=0",
+        "panic=-1 quiet loglevel=1 tsc_early_khz={} cryptomgr.notests init_on_alloc=0 {kernel}",
         (mhz * 1000.0) as u64
     );
     let text = "-nodefaults -no-user-config -display none -no-reboot -m 256 -smp 1 -accel tcg -cpu max \

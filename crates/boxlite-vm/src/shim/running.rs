@@ -158,11 +158,11 @@ async fn write_to_agent(
 
 fn boot_message(boot: &BootConfig) -> Result<Frame, ProtoError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Frame::control(&ToGuest::Boot(BootConfig {
+    Frame::control(&ToGuest::Boot(Box::new(BootConfig {
         clock_unix_nanos: now.map_or(0, |now| now.as_nanos() as u64),
         entropy: rand::random::<[u8; 32]>().to_vec(),
         ..boot.clone()
-    }))
+    })))
 }
 
 fn asynchronous(stream: std::os::unix::net::UnixStream) -> io::Result<tokio::net::UnixStream> {
