@@ -202,7 +202,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            listen(&app, ListeningSocket { listener, inherited: false, certificate: None }).await
+            listen(&app, ListeningSocket { listener, inherited: false, certificate: None }).await;
         });
         address
     }

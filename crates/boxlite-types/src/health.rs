@@ -213,6 +213,7 @@ mod tests {
         text.split(' ').map(str::to_owned).collect()
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "the tests read better")]
     fn plan(asked: Option<HealthCheck>, image: Option<HealthCheck>) -> Result<Option<HealthPlan>> {
         HealthPlan::of(asked.as_ref(), image.as_ref())
     }

@@ -67,7 +67,8 @@ async fn send_all(url: String, mut waiting: mpsc::Receiver<Vec<Value>>) {
     let mut batch = Vec::new();
     let mut failed = false;
     while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let request = client.post(&url).json(&export(batch.drain(..).flatten().collect()));
+        let spans: Vec<Value> = batch.drain(..).flatten().collect();
+        let request = client.post(&url).json(&export(&spans));
         let sent = request.send().await.and_then(reqwest::Response::error_for_status);
         // Said once for each time that the collector goes.
         if let (Err(error), false) = (&sent, failed) {
@@ -116,7 +117,7 @@ fn spans(watch: &StartWatch, (id, name): (&str, &str), error: Option<&Error>) ->
 }
 
 /// The message that carries spans.
-fn export(spans: Vec<Value>) -> Value {
+fn export(spans: &[Value]) -> Value {
     let resource =
         [attribute("service.name", "boxlite"), attribute("service.version", env!("CARGO_PKG_VERSION"))];
     json!({
@@ -181,7 +182,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct ScopeSpans {
         scope: Scope,
-        spans: Vec<Span>,
+        spans: Vec<ReceivedSpan>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -194,7 +195,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct Span {
+    struct ReceivedSpan {
         trace_id: String,
         span_id: String,
         #[serde(default)]

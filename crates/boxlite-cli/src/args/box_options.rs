@@ -165,9 +165,10 @@ impl BoxArgs {
         host: &Environment,
     ) -> Result<BoxOptions, CommandFailure> {
         let wants_all = self.cpus == AutoOr::Auto || self.memory == AutoOr::Auto;
-        let allotment = match wants_all {
-            true => runtime.allotment().await.map_err(|error| CommandFailure::of(&error, Topic::NewBox))?,
-            false => Allotment::of_processors(1, None),
+        let allotment = if wants_all {
+            runtime.allotment().await.map_err(|error| CommandFailure::of(&error, Topic::NewBox))?
+        } else {
+            Allotment::of_processors(1, None)
         };
         let mut options = self.options_within(&allotment, host)?;
         if let Some((name, id)) = Job::of(host).map(|job| job.label()) {

@@ -245,10 +245,8 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Login(args) => login::login(&runtime()?, args).await,
         CliCommand::Logout(args) => login::logout(&runtime()?, args).await,
         CliCommand::Run(args) => {
-            let runtime = match args.is_tied(environment, open::names_server(&global, environment)?)? {
-                true => open::tied(&global, environment)?,
-                false => runtime()?,
-            };
+            let is_tied = args.is_tied(environment, open::names_server(&global, environment)?)?;
+            let runtime = if is_tied { open::tied(&global, environment)? } else { runtime()? };
             run::run(&runtime, environment, args).await
         }
         CliCommand::Create(args) => create::create(&runtime()?, environment, args).await,

@@ -18,7 +18,7 @@ pub(crate) enum NodeCommand {
     Check(CheckArgs),
     /// Print the line of gres.conf that says how much disk space boxes may fill here
     Gres(GresArgs),
-    /// Be Slurm's HealthCheckProgram: drain this node while boxes cannot start, collect garbage, and resume it
+    /// Be Slurm's `HealthCheckProgram`: drain this node while boxes cannot start, collect garbage, and resume it
     SlurmHealth(SlurmArgs),
     /// Be Slurm's Prolog: refuse a job that could start no box, so that Slurm puts it elsewhere
     SlurmProlog(SlurmArgs),

@@ -53,7 +53,7 @@ pub(crate) struct ServeArgs {
     /// Show series of each running box in /metrics, of at most 256
     #[arg(long)]
     box_metrics: bool,
-    /// OpenTelemetry collector that gets a trace of each start, as OTLP/JSON, such as http://localhost:4318/v1/traces
+    /// OpenTelemetry collector that gets a trace of each start, as OTLP/JSON, such as `http://localhost:4318/v1/traces`
     #[arg(long, value_name = "URL")]
     otlp_traces: Option<String>,
     /// How often to collect garbage, such as 1h or 30m, or `off`

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::args::TimeoutArg;
 use crate::environment::Environment;
 use crate::node::engine::Job;
-use crate::node::health::{self, HealthStep};
+use crate::node::health::{self, CollectGoal, HealthStep};
 use crate::node::probe::OwnProgram;
 use crate::node::slurm::SlurmNode;
 use crate::report::{CommandFailure, Exit, note};
@@ -71,8 +71,8 @@ pub(super) async fn health(
                     note("resumed");
                 }
                 HealthStep::Collect(_) if collected => {}
-                HealthStep::Collect(free) => {
-                    collect(program, free).await;
+                HealthStep::Collect(goal) => {
+                    collect(program, goal).await;
                     (collected, again) = (true, true);
                 }
             }
@@ -143,18 +143,19 @@ async fn checked_after_gc(program: &OwnProgram, limit: Duration) -> Option<NodeC
         found.inspect_err(|trouble| note(&format!("boxlite: {trouble}"))).ok()
     };
     let first = check().await?;
-    let Some(free) = health::shortage(&first) else { return Some(first) };
-    collect(program, free).await;
+    let Some(goal) = health::shortage(&first) else { return Some(first) };
+    collect(program, goal).await;
     check().await
 }
 
 /// Collects garbage: as much as is missing, or all that there is. What fails is told, and judged by the next check.
-async fn collect(program: &OwnProgram, free: Option<u64>) {
-    let free = free.map(|bytes| bytes.to_string());
-    let words: Vec<&str> = match &free {
-        Some(free) => vec!["gc", "--free", free],
-        None => vec!["gc"],
+async fn collect(program: &OwnProgram, goal: CollectGoal) {
+    let bytes = match goal {
+        CollectGoal::Bytes(bytes) => Some(bytes.to_string()),
+        CollectGoal::Everything => None,
     };
+    let mut words = vec!["gc"];
+    words.extend(bytes.iter().flat_map(|bytes| ["--free", bytes]));
     let collected = program.run(&words, COLLECTION_TIMEOUT).await;
     if let Err(trouble) = collected.and_then(|output| output.success("gc")) {
         note(&format!("boxlite: {trouble}"));

@@ -14,8 +14,17 @@ pub(crate) enum HealthStep {
     Drain(String),
     /// Let jobs begin here again.
     Resume,
-    /// Free so many bytes, or all that there is where inodes are short.
-    Collect(Option<u64>),
+    /// Collect garbage.
+    Collect(CollectGoal),
+}
+
+/// How much a collection is to free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CollectGoal {
+    /// So many bytes.
+    Bytes(u64),
+    /// All that there is, since inodes are short.
+    Everything,
 }
 
 /// Decides about a node; the steps are taken in their order.
@@ -41,12 +50,12 @@ pub(crate) fn reason(check: &NodeCheck) -> String {
 }
 
 /// What gc is to free until the floors are kept with a margin; `None` where they are, and where nothing is known.
-pub(crate) fn shortage(check: &NodeCheck) -> Option<Option<u64>> {
+pub(crate) fn shortage(check: &NodeCheck) -> Option<CollectGoal> {
     let space = check.space.as_ref()?;
     match (space.lacking(), space.lacking_inodes()) {
         (0, 0) => None,
-        (bytes, 0) => Some(Some(bytes)),
-        _ => Some(None),
+        (bytes, 0) => Some(CollectGoal::Bytes(bytes)),
+        _ => Some(CollectGoal::Everything),
     }
 }
 
@@ -81,12 +90,12 @@ mod tests {
         let drain = || HealthStep::Drain("boxlite: full".into());
 
         let full = check(Verdict::Reject, 500, 500);
-        assert_eq!(steps(&fine, &full), [drain(), HealthStep::Collect(Some(1_700))]);
-        assert_eq!(steps(&ours, &full), [HealthStep::Collect(Some(1_700))]);
-        assert_eq!(steps(&other, &full), [HealthStep::Collect(Some(1_700))]);
+        assert_eq!(steps(&fine, &full), [drain(), HealthStep::Collect(CollectGoal::Bytes(1_700))]);
+        assert_eq!(steps(&ours, &full), [HealthStep::Collect(CollectGoal::Bytes(1_700))]);
+        assert_eq!(steps(&other, &full), [HealthStep::Collect(CollectGoal::Bytes(1_700))]);
 
         let at_floor = check(Verdict::Ok, 2_199, 500);
-        assert_eq!(steps(&ours, &at_floor), [HealthStep::Collect(Some(1))]);
+        assert_eq!(steps(&ours, &at_floor), [HealthStep::Collect(CollectGoal::Bytes(1))]);
         let clear = check(Verdict::Ok, 2_200, 500);
         assert_eq!(steps(&ours, &clear), [HealthStep::Resume]);
         assert_eq!(steps(&other, &clear), []);
@@ -103,7 +112,7 @@ mod tests {
     #[test]
     fn short_inodes_are_collected_without_a_bound() {
         let steps = steps(&node(false, ""), &check(Verdict::Warn, 9_000, 15));
-        assert_eq!(steps, [HealthStep::Collect(None)]);
+        assert_eq!(steps, [HealthStep::Collect(CollectGoal::Everything)]);
     }
 
     #[test]

@@ -175,12 +175,15 @@ fn no_byte_of_a_file_can_be_changed_cut_off_or_added() {
     }
 }
 
+/// What is done to a file and its description, and its name.
+type Lie<'a> = (&'a str, &'a dyn Fn(&mut BoxFileHead, &mut Vec<u8>));
+
 /// Sums are no seal: whoever writes a file writes its sums.
 #[test]
 fn a_file_whose_sums_are_right_is_refused_for_every_lie() {
     let (head, layout, disk) = small();
     let (l1, l2) = (layout.table_at(0) - CLUSTER, layout.table_at(0));
-    let lies: [(&str, &dyn Fn(&mut BoxFileHead, &mut Vec<u8>)); 19] = [
+    let lies: [Lie<'_>; 19] = [
         ("a cluster is the header", &|_, disk| put(disk, l2 + 8, COPIED)),
         ("a cluster is another's", &|_, disk| put(disk, l2 + 24, layout.cluster_at(0) | COPIED)),
         ("a cluster is the table itself", &|_, disk| put(disk, l2 + 8, l2 | COPIED)),

@@ -15,7 +15,7 @@ use super::groups;
 use super::jail::BoxJail;
 use super::launch::LaunchSpec;
 use super::template;
-use super::vmm::process::{self, RootDisk, Vm};
+use super::vmm::process::{self, OpenFiles, RootDisk, Vm};
 use super::vmm::qmp::{Qmp, QmpEvent};
 
 /// A running QEMU and what belongs to it; dropping it releases the boot files.
@@ -47,9 +47,7 @@ impl Machine {
         let mut backends = backend::backends(spec, spawner)?;
         let mut vm = process::start(
             spec,
-            &boot_files,
-            template,
-            volumes,
+            &OpenFiles { boot: &boot_files, template, volumes },
             root_disk,
             jail.as_ref(),
             spawner,

@@ -123,6 +123,7 @@ pub fn spawn(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<Laun
 ///
 /// # Errors
 /// `Io` when the program cannot be started.
+#[allow(clippy::needless_pass_by_value, reason = "the starter's own copies are closed on return")]
 pub fn begin(spec: &LaunchSpec, shim: &Path, hand_over: HandOver) -> Result<PendingShim> {
     let [claimed, promised] =
         [&hand_over.claim, &hand_over.memory].map(|claim| claim.as_ref().map(Claim::range));

@@ -49,7 +49,8 @@ pub struct ShimLaunch {
     /// What it is to wait with for its box.
     wait: Option<WaitSpec>,
     /// The lock that the box had before this shim's took its place: whoever has that file open finds that the box runs.
-    _replaced_lock: Option<OwnedFd>,
+    #[allow(dead_code, reason = "it is held, and never used")]
+    replaced_lock: Option<OwnedFd>,
     /// The shim's own log, once it is asked for; empty while there is no box.
     log: Option<Arc<Mutex<Option<CappedFile>>>>,
 }
@@ -74,8 +75,8 @@ impl ShimLaunch {
     pub(super) fn receive(spec: File, status: OwnedFd, lock: OwnedFd, claims: Vec<OwnedFd>) -> Result<Self> {
         let HandedOver { spec, claim, promise, starter, volumes, wait } = HandedOver::read(spec, claims)?;
         let status = Some(UnixStream::from(status));
-        let _replaced_lock = None;
-        Ok(Self { spec, status, lock, claim, promise, starter, volumes, wait, _replaced_lock, log: None })
+        let (replaced_lock, log) = (None, None);
+        Ok(Self { spec, status, lock, claim, promise, starter, volumes, wait, replaced_lock, log })
     }
 
     /// Where this shim's own words go: `boxes/<id>/shim.log`, bounded.
@@ -291,7 +292,7 @@ impl ShimLaunch {
         // The memory that this guest was promised while it waited is promised anew, as the box's.
         (self.claim, self.promise) = (received.claim, received.promise);
         self.spec = received.spec;
-        self._replaced_lock = Some(lock);
+        self.replaced_lock = Some(lock);
         if let Some(log) = &self.log {
             *lock_log(log) = Some(self.own_log()?);
         }

@@ -124,6 +124,7 @@ impl WaitingGuest {
     ///
     /// # Errors
     /// The shim's own failure with its kind; nothing of the guest is left then.
+    #[allow(clippy::needless_pass_by_value, reason = "the starter's own copy is closed on return")]
     pub fn restore(home: &Home, hardware: &Hardware, shim: &Path, promise: Claim) -> Result<Self> {
         let run = uuid::Uuid::new_v4().simple().to_string();
         let spec = LaunchSpec {

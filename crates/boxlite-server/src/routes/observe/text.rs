@@ -222,7 +222,7 @@ fn per_box(page: &mut MetricsPage, boxes: &[Consumption]) {
             page.sample(name, &[("id", &figures.id), ("name", &figures.name)], value);
         }
     };
-    let guest = |figures: &Consumption| figures.guest.clone();
+    let guest = |figures: &Consumption| figures.guest;
     series("boxlite_box_memory_bytes", "gauge", "Memory in use, by the guest's account.", &|figures| {
         guest(figures).map(|guest| guest.memory_total.saturating_sub(guest.memory_available) as f64)
     });

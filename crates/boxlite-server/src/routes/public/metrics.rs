@@ -41,6 +41,7 @@ pub(super) struct PublicBoxMetrics {
 
 /// How long the last start took, in milliseconds, under the public API's names of our stages.
 #[derive(Debug, Serialize)]
+#[allow(clippy::struct_field_names, reason = "the names are those of the public API")]
 struct BootTiming {
     total_create_ms: u64,
     box_config_ms: u64,

@@ -46,12 +46,11 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
 
 fn nanoseconds(text: &str) -> Result<u64, String> {
     let ms = text.strip_suffix("ms").and_then(|number| number.parse::<u64>().ok());
-    let nanos = match ms {
-        Some(ms) => ms.checked_mul(1_000_000),
-        None => {
-            let duration = parse_duration(text).map_err(|error| error.to_string())?;
-            u64::try_from(duration.as_nanos()).ok()
-        }
+    let nanos = if let Some(ms) = ms {
+        ms.checked_mul(1_000_000)
+    } else {
+        let duration = parse_duration(text).map_err(|error| error.to_string())?;
+        u64::try_from(duration.as_nanos()).ok()
     };
     // Docker's are signed.
     nanos.filter(|nanos| i64::try_from(*nanos).is_ok()).ok_or_else(|| format!("{text} is too long"))

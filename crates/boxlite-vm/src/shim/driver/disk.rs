@@ -155,6 +155,7 @@ impl ActiveDisk {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is called by map_err")]
 fn vm(error: QmpError) -> (ShimError, String) {
     (ShimError::Vm, error.to_string())
 }

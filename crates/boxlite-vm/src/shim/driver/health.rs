@@ -126,7 +126,8 @@ impl HealthWatch {
             return None;
         }
         let ProbeReport { outcome, mut output, in_start_period, .. } = report;
-        output.truncate(output.floor_char_boundary(HealthProbe::MAX_OUTPUT));
+        let end = (0..=HealthProbe::MAX_OUTPUT).rev().find(|&at| output.is_char_boundary(at));
+        output.truncate(end.unwrap_or_default());
         let exit_code = match outcome {
             ProbeOutcome::Exited(exit) => exit.shell_code(),
             ProbeOutcome::TimedOut | ProbeOutcome::Failed => NO_EXIT,

@@ -56,18 +56,26 @@ pub(crate) enum RootDisk {
     Later { file_size: u64 },
 }
 
-/// Starts QEMU for `spec` from the leased kernel and initramfs `boot_files` with what `backends` add, from `template` if
-/// there is one: the very file that is leased. `volumes` are the open disks of the named volumes.
+/// The files of a machine that are open before it starts.
+pub(crate) struct OpenFiles<'a> {
+    /// The leased kernel and initramfs.
+    pub(crate) boot: &'a [Leased; 2],
+    /// What the guest is restored from, if it is: the very file that is leased.
+    pub(crate) template: Option<&'a Leased>,
+    /// The disks of the named volumes.
+    pub(crate) volumes: &'a [File],
+}
+
+/// Starts QEMU for `spec` from these files, with what `backends` add.
 pub(crate) fn start(
     spec: &LaunchSpec,
-    boot_files: &[Leased; 2],
-    template: Option<&Leased>,
-    volumes: &[File],
+    files: &OpenFiles<'_>,
     root_disk: RootDisk,
     jail: Option<&BoxJail>,
     spawner: &ChildSpawner,
     backends: &mut [DeviceBackend],
 ) -> Result<Vm> {
+    let &OpenFiles { boot, template, volumes } = files;
     let pair = || UnixStream::pair().doing("making a channel for QEMU of", &spec.box_dir);
     let ((qmp, qmp_end), (agent, agent_end), (console, console_end)) = (pair()?, pair()?, pair()?);
     let channels =
@@ -76,7 +84,7 @@ pub(crate) fn start(
     let shared = backends.iter().any(|backend| backend.shared_memory);
     let given: Vec<OwnedFd> = backends.iter_mut().flat_map(|backend| backend.descriptors.drain(..)).collect();
     let disks = Disks::open(spec, volumes, root_disk)?;
-    let [kernel, initrd] = boot_files.each_ref().map(Leased::file);
+    let [kernel, initrd] = boot.each_ref().map(Leased::file);
     let files = disks.files(kernel.as_raw_fd(), initrd.as_raw_fd());
     let memory_file = memory_file(spec)?;
     let state_file = template.map(|template| state_file(template, spec.memory_bytes)).transpose()?;
@@ -104,12 +112,11 @@ pub(crate) fn start(
         },
     };
     let mut begin_network = || backend::begin_network(backends, spec, jail, spawner);
-    let process = match jail {
-        Some(jail) => jailed::start(spec, jail, command, spawner, begin_network)?,
-        None => {
-            begin_network()?;
-            program::start_unjailed(spec, command, spawner)?
-        }
+    let process = if let Some(jail) = jail {
+        jailed::start(spec, jail, command, spawner, begin_network)?
+    } else {
+        begin_network()?;
+        program::start_unjailed(spec, command, spawner)?
     };
     for stream in [&qmp, &agent, &console] {
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;

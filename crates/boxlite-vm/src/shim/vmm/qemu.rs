@@ -202,18 +202,15 @@ pub(crate) fn arguments(
     for disk in files.disks() {
         line.option("-add-fd", format!("fd={disk},set={disk}"));
     }
-    let drive = match &files.root {
-        Some(root) => {
-            for node in root_nodes(root, !spec.discard) {
-                line.option("-blockdev", node);
-            }
-            ROOT_NODE
+    let drive = if let Some(root) = &files.root {
+        for node in root_nodes(root, !spec.discard) {
+            line.option("-blockdev", node);
         }
-        None => {
-            // It is as good as any that has no file.
-            line.option("-blockdev", format!("driver=null-co,node-name={PLACEHOLDER_NODE},size=1073741824"));
-            PLACEHOLDER_NODE
-        }
+        ROOT_NODE
+    } else {
+        // It is as good as any that has no file.
+        line.option("-blockdev", format!("driver=null-co,node-name={PLACEHOLDER_NODE},size=1073741824"));
+        PLACEHOLDER_NODE
     };
     line.option(
         "-device",

@@ -111,13 +111,12 @@ impl PreparedLaunch {
                 None
             }
         });
-        let shim = match assigned {
-            Some(shim) => shim,
-            None => {
-                // The control group of the other guest goes with that.
-                spec.group = None;
-                shim::begin(&spec, &shim, hand_over)?
-            }
+        let shim = if let Some(shim) = assigned {
+            shim
+        } else {
+            // The control group of the other guest goes with that.
+            spec.group = None;
+            shim::begin(&spec, &shim, hand_over)?
         };
         Ok((BegunLaunch { shim, _leases: leases }, trial))
     }

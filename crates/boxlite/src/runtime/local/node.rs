@@ -60,19 +60,17 @@ pub(super) fn allotment(context: &LocalContext) -> Result<Allotment> {
     }
     let limit = MemoryBudget::measure(context.settings.memory_share.value)?.limit();
     let memory = guest_within(limit.saturating_sub(BESIDE_THE_BOX)).filter(|memory| *memory >= LEAST_GUEST);
-    match memory {
-        Some(memory) => Ok(Allotment { memory: Some(memory), ..processors }),
-        None => {
-            let need = memory_need(LEAST_GUEST).total() + BESIDE_THE_BOX;
-            let message = format!(
-                "the control group of this process leaves boxes {}, and the smallest needs {}",
-                Bytes(limit),
-                Bytes(need)
-            );
-            let shortage = Shortage { need, have: limit, inodes: false, reclaimable: None };
-            Err(Error::exhausted(message, shortage).about(ErrorCause::Memory))
-        }
+    if memory.is_some() {
+        return Ok(Allotment { memory, ..processors });
     }
+    let need = memory_need(LEAST_GUEST).total() + BESIDE_THE_BOX;
+    let message = format!(
+        "the control group of this process leaves boxes {}, and the smallest needs {}",
+        Bytes(limit),
+        Bytes(need)
+    );
+    let shortage = Shortage { need, have: limit, inodes: false, reclaimable: None };
+    Err(Error::exhausted(message, shortage).about(ErrorCause::Memory))
 }
 
 fn space(context: &LocalContext) -> Result<NodeSpace> {
