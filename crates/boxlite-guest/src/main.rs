@@ -105,8 +105,7 @@ extern "C" fn main() -> libc::c_int {
 }
 
 /// Why a guest does not come up in which nothing that waits would ever go on.
-const NO_TIMER: &str = "the guest's kernel has found no timer, which happens when its host was too busy for it; start the box \
-                        again, if need be with fewer others beside it";
+const NO_TIMER: &str = "the guest's kernel has found no timer: its host is too busy; start the box again with fewer others beside it";
 
 fn run() -> Result<(), AgentError> {
     let kernel_us = linux::since_boot().as_micros() as u64;
@@ -133,8 +132,11 @@ fn run() -> Result<(), AgentError> {
         }
     };
     let waited_us = elapsed_us(waiting);
-    let booted = if has_timer { boot::bring_up(&config) } else { Err(NO_TIMER.to_owned()) };
-    match booted {
+    if !has_timer {
+        port.send(&FromGuest::BootFailed { reason: NO_TIMER.to_owned(), may_retry: true })?;
+        return await_hang_up(&mut port, &signals);
+    }
+    match boot::bring_up(&config) {
         Ok(mut guest) => {
             guest.timings.kernel_us = kernel_us;
             guest.timings.agent_us = agent_us;
@@ -143,7 +145,7 @@ fn run() -> Result<(), AgentError> {
             port.send(&FromGuest::Ready { timings, warnings, features })?;
         }
         Err(reason) => {
-            port.send(&FromGuest::BootFailed { reason })?;
+            port.send(&FromGuest::BootFailed { reason, may_retry: false })?;
             return await_hang_up(&mut port, &signals);
         }
     }

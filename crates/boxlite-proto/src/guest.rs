@@ -52,6 +52,9 @@ pub enum FromGuest {
     BootFailed {
         /// One sentence for the user.
         reason: String,
+        /// Whether another boot of the same guest may well succeed.
+        #[serde(default)]
+        may_retry: bool,
     },
     /// Progress or result of an operation.
     Event(OpEvent),

@@ -67,6 +67,9 @@ pub enum OutcomeCause {
     BootFailed {
         /// One sentence.
         reason: String,
+        /// Whether another boot of the same guest may well succeed.
+        #[serde(default)]
+        may_retry: bool,
     },
 }
 
@@ -87,7 +90,7 @@ impl Outcome {
     pub fn failure(&self) -> Option<&str> {
         match &self.end {
             OutcomeCause::MainNotStarted { message, .. } => Some(message),
-            OutcomeCause::VmCrashed { reason } | OutcomeCause::BootFailed { reason } => Some(reason),
+            OutcomeCause::VmCrashed { reason } | OutcomeCause::BootFailed { reason, .. } => Some(reason),
             OutcomeCause::Unflushed => Some(LOST_WRITES),
             OutcomeCause::MainExited | OutcomeCause::Stopped => None,
         }
@@ -141,7 +144,7 @@ impl OutcomeSlot {
         let mut outcome = outcome.clone();
         match &mut outcome.end {
             OutcomeCause::VmCrashed { reason }
-            | OutcomeCause::BootFailed { reason }
+            | OutcomeCause::BootFailed { reason, .. }
             | OutcomeCause::MainNotStarted { message: reason, .. } => {
                 truncate(reason, REASON_LIMIT);
             }

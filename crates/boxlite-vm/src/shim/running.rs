@@ -228,7 +228,7 @@ struct LastComplaints(String);
 impl LastComplaints {
     /// Adds them to the reason of an outcome that nobody asked for.
     fn explain(&self, outcome: &mut Outcome) {
-        if let OutcomeCause::VmCrashed { reason } | OutcomeCause::BootFailed { reason } = &mut outcome.end
+        if let OutcomeCause::VmCrashed { reason } | OutcomeCause::BootFailed { reason, .. } = &mut outcome.end
             && !self.0.is_empty()
         {
             reason.push_str("; QEMU said: ");

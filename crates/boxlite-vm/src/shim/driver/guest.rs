@@ -51,7 +51,7 @@ impl Driver {
                     self.main.state = MainState::Running { pid: 0 };
                 }
             }
-            FromGuest::BootFailed { reason } => self.fail(reason),
+            FromGuest::BootFailed { reason, may_retry } => self.fail_boot(reason, may_retry),
             FromGuest::Health(event) => self.probed(event),
             FromGuest::Down => self.guest_is_down(),
             FromGuest::Event(event) if event.id() == MAIN_CHANNEL => self.main_event(&event),

@@ -171,9 +171,14 @@ impl Driver {
 
     /// The virtual machine is broken: end it without asking the guest.
     pub(super) fn fail(&mut self, reason: String) {
+        self.fail_boot(reason, false);
+    }
+
+    /// The same where another boot `may_retry` what the guest's first has failed in.
+    pub(super) fn fail_boot(&mut self, reason: String, may_retry: bool) {
         tracing::error!(reason, "the virtual machine failed");
         let end = match &self.phase {
-            DriverPhase::Booting => OutcomeCause::BootFailed { reason },
+            DriverPhase::Booting => OutcomeCause::BootFailed { reason, may_retry },
             DriverPhase::Running => OutcomeCause::VmCrashed { reason },
             // What began the end stays its cause.
             DriverPhase::Stopping(ending) if ending.step >= Step::Quitting => return,
@@ -308,7 +313,9 @@ impl Driver {
             // Writes that are discarded with their box are not missed.
             DriverPhase::Stopping(ending) if self.spec.discard => (ending.end.clone(), ending.flushed),
             DriverPhase::Stopping(ending) => (ending.cause(), ending.flushed),
-            DriverPhase::Booting => (OutcomeCause::BootFailed { reason: self.unexpected(vm) }, false),
+            DriverPhase::Booting => {
+                (OutcomeCause::BootFailed { reason: self.unexpected(vm), may_retry: false }, false)
+            }
             DriverPhase::Running => (OutcomeCause::VmCrashed { reason: self.unexpected(vm) }, false),
         };
         let main = match end {

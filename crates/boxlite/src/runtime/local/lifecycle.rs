@@ -19,13 +19,18 @@ use boxlite_types::{
     PauseCause, Phase, ProgressSink, RemoveOptions, RestartPolicy, Restarts, Result, StartStage, StopOptions,
     UpdateOptions,
 };
-use boxlite_vm::shim::{DiskQuota, LOST_WRITES, UserKernel, read_pause, wait_until_gone};
+use boxlite_vm::shim::{
+    DiskQuota, LOST_WRITES, Outcome, OutcomeCause, UserKernel, read_pause, wait_until_gone,
+};
 use jiff::Timestamp;
 
 use super::stop::StopSequence;
 use super::{Local, LocalContext, exit};
 use crate::litebox::{self, Attendance, BoxGuard, Observed, StartWatch, StartedBox};
 use crate::runtime::operations::BoxLifecycle;
+
+/// How often a start boots a guest that another boot may help.
+const MAX_BOOTS: u32 = 3;
 
 /// How long a shim may take to say how its box fares.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -231,6 +236,7 @@ impl Local {
         progress: Arc<dyn ProgressSink>,
         watch: &Arc<StartWatch>,
     ) -> Result<BoxInfo> {
+        let mut boots = 0;
         loop {
             let mut guard = self.acquire(id).await?;
             if self.is_running(&guard.record).await? {
@@ -244,6 +250,11 @@ impl Local {
             let up = watch.time_waiting(StartStage::Guest, self.client(&record).wait_up()).await?;
             if !up {
                 wait_until_gone(&self.context.home.of_box(&record.id)).await?;
+                boots += 1;
+                if boots < MAX_BOOTS && self.may_boot_again(&record.id).await? {
+                    tracing::warn!(name = record.name, "the guest did not come up, and is booted again");
+                    continue;
+                }
             }
             if up || launched.is_some() {
                 let described = self.describe_started(&record.id).await;
@@ -253,6 +264,15 @@ impl Local {
                 };
             }
         }
+    }
+
+    /// Whether another boot of the box, whose last one failed, may well succeed.
+    async fn may_boot_again(&self, id: &str) -> Result<bool> {
+        let record = self.find(id).await?;
+        let Phase::Started { run, .. } = record.phase else { return Ok(false) };
+        let outcome =
+            self.in_context(move |context| Outcome::read(&context.home.of_box(&record.id), &run)).await?;
+        Ok(matches!(outcome, Some(Outcome { end: OutcomeCause::BootFailed { may_retry: true, .. }, .. })))
     }
 
     /// Keeps what came of a kernel's trial, and names the kernel where that failed.
