@@ -47,13 +47,22 @@ async fn had_by(client: &mut Command, home: &Home) -> (i64, String) {
     serde_json::from_str(&rest).unwrap_or_else(|error| panic!("{error}: {rest}"))
 }
 
+/// Whether a client has the status and all output of that command. It does not acknowledge, so the piece that was on its way
+/// when the server was killed may have come twice.
+fn is_whole((code, output): &(i64, String)) -> bool {
+    let (output, expected) = (output.as_bytes(), numbers(3000).repeat(10).into_bytes());
+    let same = output.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+    let Some(again) = output.len().checked_sub(expected.len()) else { return false };
+    *code == 7 && again <= (64 << 10).min(same) && output[same..] == expected[same - again..]
+}
+
 /// Before, the client retried 404 for 270 s and said -1.
 #[tokio::test]
 async fn the_published_python_client_goes_on_with_the_next_server() {
     let Some(home) = Home::able() else { return };
     let Some(python) = client_program("bin/python") else { return };
     let had = had_by(Command::new(python).arg(beside("outliving.py")), &home).await;
-    assert!(had == (7, numbers(3000).repeat(10)), "{} and {} bytes", had.0, had.1.len());
+    assert!(is_whole(&had), "{} and {} bytes", had.0, had.1.len());
 }
 
 #[tokio::test]
@@ -67,7 +76,7 @@ async fn the_published_node_client_goes_on_with_the_next_server() {
     let mut node = Command::new("node");
     node.arg(beside("outliving.mjs")).arg(package.join("dist/index.js"));
     let had = had_by(&mut node, &home).await;
-    assert!(had == (7, numbers(3000).repeat(10)), "{} and {} bytes", had.0, had.1.len());
+    assert!(is_whole(&had), "{} and {} bytes", had.0, had.1.len());
 }
 
 /// The next message, if the server has more to say; it may not be silent for long. Its pings are no messages here.
