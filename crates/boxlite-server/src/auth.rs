@@ -134,7 +134,7 @@ pub(crate) async fn admitted(
         Err(failure) => return failure.into_response(),
     };
     let permit = request.extensions().get::<Arc<ConnectionPermit>>();
-    // Whoever brings a token has shown nothing yet.
+    // A token alone proves nothing yet.
     let proves = !is_open(&request) && !brings_token(&request);
     if proves && permit.is_some_and(|permit| !permit.prove()) {
         return HttpFailure::overloaded("this server has its most connections; try again").into_response();

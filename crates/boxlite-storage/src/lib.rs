@@ -17,6 +17,7 @@ pub mod disk;
 pub mod disk_image;
 pub mod gc;
 pub mod image;
+mod named;
 pub mod network;
 pub mod reference;
 pub mod references;

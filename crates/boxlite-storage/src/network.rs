@@ -16,7 +16,6 @@
 //! removes networks nor looks at them: only `network rm` and `network prune` do.
 
 use std::collections::HashSet;
-use std::io::ErrorKind as IoErrorKind;
 use std::net::Ipv4Addr;
 
 use boxlite_home::durable::{self, Lock, StagedDir, fault};
@@ -27,6 +26,7 @@ use boxlite_types::{
 };
 use jiff::Timestamp;
 
+use crate::named;
 use crate::references::References;
 use crate::store::Store;
 
@@ -52,13 +52,7 @@ pub struct JoinLease {
 /// subnet that cannot be.
 pub fn create(home: &Home, options: &NetworkOptions, avoid: &[Subnet]) -> Result<NetworkDescription> {
     check_network_name(&options.name)?;
-    let directory = home.networks();
-    if directory.is_symlink() {
-        let message =
-            format!("{} is a symlink, and a home keeps its networks in itself", directory.display());
-        return Err(Error::unsupported(message).at(directory));
-    }
-    durable::ensure_dir(&directory)?;
+    named::ensure_own(&home.networks(), "networks")?;
     let _lock = Lock::exclusive(&home.networks_lock())?;
     let paths = home.of_network(&options.name);
     if paths.root().symlink_metadata().is_ok() {
@@ -127,21 +121,11 @@ fn subnet_of(home: &Home, wanted: Option<Subnet>, avoid: &[Subnet]) -> Result<Su
 pub fn read(home: &Home, name: &str) -> Result<NetworkDescription> {
     check_network_name(name)?;
     let paths = home.of_network(name);
-    let path = paths.description();
-    let text = match durable::read_text(&path) {
-        Ok(text) => text,
-        Err(_) if paths.root().symlink_metadata().is_err_and(|e| e.kind() == IoErrorKind::NotFound) => {
-            return Err(missing(name));
-        }
-        Err(error) => {
-            let message = format!(
-                "{} is not a network of boxlite's: its network.json cannot be read ({error})",
-                paths.root().display()
-            );
-            return Err(Error::corrupt(message).at(path));
-        }
+    let check = |network: &NetworkDescription| {
+        let subnet = network.subnet;
+        if PREFIXES.contains(&subnet.prefix()) { Ok(()) } else { Err(format!("its subnet is {subnet}")) }
     };
-    understand(&text, name).map_err(|error| error.while_doing(path.display()).at(path))
+    named::read(paths.root(), &paths.description(), name, check)?.ok_or_else(|| missing(name))
 }
 
 fn conflict(message: String) -> Error {
@@ -160,41 +144,13 @@ fn missing(name: &str) -> Error {
     not_found(format!("there is no network '{name}'; `boxlite network create {name}` makes one"))
 }
 
-fn understand(text: &str, name: &str) -> Result<NetworkDescription> {
-    let corrupt = |why: &str| Error::corrupt(format!("the description of the network cannot be used: {why}"));
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|bad| corrupt(&bad.to_string()))?;
-    if value.get("format").and_then(serde_json::Value::as_u64) != Some(u64::from(NetworkDescription::FORMAT))
-    {
-        return Err(Error::unsupported("the network was made by another boxlite; use that one"));
-    }
-    let network: NetworkDescription =
-        serde_json::from_value(value).map_err(|bad| corrupt(&bad.to_string()))?;
-    if network.name != name {
-        return Err(corrupt(&format!("it is that of network '{}'", network.name)));
-    }
-    if !PREFIXES.contains(&network.subnet.prefix()) {
-        return Err(corrupt(&format!("its subnet is {}", network.subnet)));
-    }
-    Ok(network)
-}
-
 /// The names of the networks, sorted.
 ///
 /// # Errors
 /// `Io` when the directory cannot be listed.
 pub fn names(home: &Home) -> Result<Vec<String>> {
-    let path = home.networks();
-    let entries = match std::fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("listing", path, error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.doing("listing", &path)?.file_name().to_string_lossy().into_owned();
-        names.extend(check_network_name(&name).is_ok().then_some(name));
-    }
-    names.sort();
+    let mut names = named::names(&home.networks())?;
+    names.retain(|name| check_network_name(name).is_ok());
     Ok(names)
 }
 
@@ -208,7 +164,7 @@ pub fn names(home: &Home) -> Result<Vec<String>> {
 pub fn join(home: &Home, store: &Store, name: &str, wanted: Option<Ipv4Addr>) -> Result<JoinLease> {
     read(home, name)?;
     let lock = Lock::exclusive(&home.of_network(name).lock())?;
-    // What was removed meanwhile, and what has got the name, is another network.
+    // A network that was removed meanwhile is gone, and one that got its name since is another.
     let subnet = read(home, name)?.subnet;
     let references = References::of(home, store)?;
     let users = references.to_network(name);

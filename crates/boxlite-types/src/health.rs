@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// A check of a box's health, as an image or a caller asks for it: a command that succeeds in a healthy box.
 ///
-/// What is absent of a caller's is the image's, and what is absent there too has Docker's defaults.
+/// The image's check fills what a caller's leaves out, and Docker's defaults fill what both leave out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheck {

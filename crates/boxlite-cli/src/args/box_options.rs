@@ -13,7 +13,7 @@ use super::health::HealthArgs;
 use super::mount::MountArg;
 use super::network::NetworkArgs;
 use super::process::{HostVariables, ProcessArgs};
-use super::values::{AutoOr, seconds, signal_name};
+use super::values::{AutoOr, label, seconds, signal_name};
 use crate::environment::Environment;
 use crate::node::engine::Job;
 use crate::report::{CommandFailure, Topic};
@@ -254,11 +254,11 @@ fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, CommandFailure> 
     texts
         .iter()
         .map(|text| {
-            let (name, value) = text.split_once('=').unwrap_or((text, ""));
-            if name.is_empty() {
+            let label = label(text);
+            if label.0.is_empty() {
                 return Err(CommandFailure::local(format!("the label `{text}` has no name")));
             }
-            Ok((name.to_owned(), value.to_owned()))
+            Ok(label)
         })
         .collect()
 }

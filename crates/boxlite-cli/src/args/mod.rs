@@ -12,7 +12,7 @@ mod values;
 pub(crate) use box_options::BoxArgs;
 pub(crate) use guest::Processors;
 pub(crate) use process::{HostVariables, ProcessArgs, variables};
-pub(crate) use values::{moment, signal};
+pub(crate) use values::{label, moment, signal};
 
 use std::path::PathBuf;
 use std::str::FromStr;

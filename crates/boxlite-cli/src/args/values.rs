@@ -1,4 +1,4 @@
-//! Values as people write them: signals and times.
+//! Values as people write them: signals, times and labels.
 
 use std::str::FromStr;
 
@@ -19,6 +19,12 @@ impl<T: FromStr> FromStr for AutoOr<T> {
     fn from_str(text: &str) -> Result<Self, T::Err> {
         if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Given) }
     }
+}
+
+/// Splits a label into its name and its value, which is empty where there is none.
+pub(crate) fn label(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (name.to_owned(), value.to_owned())
 }
 
 /// Reads `KILL`, `SIGKILL`, `sigkill` or `9`.

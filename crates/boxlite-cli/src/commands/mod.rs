@@ -3,6 +3,7 @@
 //! `open` opens the runtime that the options name; `each` runs one action on several names. Arguments that several commands
 //! share are in [`crate::args`].
 
+mod agreement;
 mod attach;
 mod box_file;
 mod clone;

@@ -1,13 +1,12 @@
 //! `network`.
 
-use std::io::{IsTerminal, Write};
-
 use boxlite::{ErrorKind, NetworkInfo, NetworkOptions, Runtime, Subnet};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+use super::agreement;
 use super::each::each;
-use crate::args::FormatArgs;
+use crate::args::{FormatArgs, label};
 use crate::render::{TextTable, ago, formatted, json, print, print_line};
 use crate::report::{CommandFailure, Exit, Topic, visible};
 
@@ -96,11 +95,7 @@ pub(super) async fn network(runtime: &Runtime, command: NetworkCommand) -> Resul
 }
 
 async fn create(runtime: &Runtime, args: CreateNetworkArgs) -> Result<Exit, CommandFailure> {
-    let label = |text: &String| {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        (name.to_owned(), value.to_owned())
-    };
-    let labels = args.labels.iter().map(label).collect();
+    let labels = args.labels.iter().map(|text| label(text)).collect();
     let options = NetworkOptions { name: args.name, subnet: args.subnet, internal: args.internal, labels };
     let made =
         runtime.create_network(options).await.map_err(|error| CommandFailure::of(&error, Topic::Network))?;
@@ -155,9 +150,9 @@ async fn prune(runtime: &Runtime, args: PruneNetworksArgs) -> Result<Exit, Comma
     if !args.force {
         let networks = runtime.networks().await.map_err(failed)?;
         let unused = networks.iter().filter(|network| network.boxes.is_empty());
-        if !agreed(&unused.map(|network| visible(&network.name)).collect::<Vec<_>>())? {
-            return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
-        }
+        let names: Vec<String> = unused.map(|network| visible(&network.name)).collect();
+        let names = if names.is_empty() { "no network".to_owned() } else { names.join(", ") };
+        agreement::ask(&format!("This removes the networks that no box is in: {names}"))?;
     }
     let pruned = runtime.prune_networks().await.map_err(failed)?;
     for name in &pruned.removed {
@@ -167,18 +162,4 @@ async fn prune(runtime: &Runtime, args: PruneNetworksArgs) -> Result<Exit, Comma
         print_line(&format!("not removed: {}", visible(failure)))?;
     }
     Ok(if pruned.failures.is_empty() { Exit::OK } else { Exit::INCOMPLETE })
-}
-
-/// Says what will be removed, and reads whether that is wanted.
-fn agreed(unused: &[String]) -> Result<bool, CommandFailure> {
-    let networks = if unused.is_empty() { "no network".to_owned() } else { unused.join(", ") };
-    let question = format!("This removes the networks that no box is in: {networks}\nGo on? [y/N] ");
-    let mut output = std::io::stderr();
-    output.write_all(question.as_bytes()).map_err(|error| CommandFailure::output(&error))?;
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if !std::io::stdin().is_terminal() {
-        eprintln!();
-    }
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
 }

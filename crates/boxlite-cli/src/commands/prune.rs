@@ -1,11 +1,10 @@
 //! `prune` and `system prune`.
 
-use std::io::{IsTerminal, Write};
-
 use boxlite::settings::Bytes;
 use boxlite::{BoxInfo, BoxState, ErrorKind, GcOptions, ListOptions, RemoveOptions, Runtime};
 use clap::Args;
 
+use super::agreement;
 use crate::render::print;
 use crate::report::{CommandFailure, Exit, Topic, visible};
 
@@ -31,8 +30,8 @@ pub(super) async fn prune(runtime: &Runtime, args: PruneArgs) -> Result<Exit, Co
     let listed = runtime.list(ListOptions { all: true, ..ListOptions::default() }).await;
     let boxes: Vec<BoxInfo> =
         listed.map_err(|error| CommandFailure::of(&error, Topic::Host))?.into_iter().filter(rests).collect();
-    if !args.force && !agreed(&boxes, &args)? {
-        return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
+    if !args.force {
+        agreement::ask(&announcement(&boxes, &args))?;
     }
     let mut exit = Exit::OK;
     let mut freed = 0;
@@ -69,8 +68,8 @@ fn rests(info: &BoxInfo) -> bool {
     !info.state.is_up() && info.state != BoxState::Restarting
 }
 
-/// Says what will be removed, and reads whether that is wanted.
-fn agreed(boxes: &[BoxInfo], args: &PruneArgs) -> Result<bool, CommandFailure> {
+/// Says what will be removed.
+fn announcement(boxes: &[BoxInfo], args: &PruneArgs) -> String {
     let names: Vec<String> = boxes.iter().map(|info| visible(&info.name)).collect();
     let boxes = match names.as_slice() {
         [] => "no box".to_owned(),
@@ -81,14 +80,5 @@ fn agreed(boxes: &[BoxInfo], args: &PruneArgs) -> Result<bool, CommandFailure> {
         (true, false) => "images that a registry can give back, disk images",
         (false, _) => "disk images",
     };
-    let question =
-        format!("This removes\n  - {boxes}\n  - {images} and leftovers that no box needs\nGo on? [y/N] ");
-    let mut output = std::io::stderr();
-    output.write_all(question.as_bytes()).map_err(|error| CommandFailure::output(&error))?;
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if !std::io::stdin().is_terminal() {
-        eprintln!();
-    }
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+    format!("This removes\n  - {boxes}\n  - {images} and leftovers that no box needs")
 }

@@ -1,14 +1,13 @@
 //! `volume`.
 
-use std::io::{IsTerminal, Write};
-
 use boxlite::settings::Bytes;
 use boxlite::{ErrorKind, Runtime, VolumeInfo, VolumeOptions};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+use super::agreement;
 use super::each::each;
-use crate::args::FormatArgs;
+use crate::args::{FormatArgs, label};
 use crate::render::{TextTable, ago, formatted, json, print, print_line};
 use crate::report::{CommandFailure, Exit, Topic, visible};
 
@@ -91,11 +90,7 @@ pub(super) async fn volume(runtime: &Runtime, command: VolumeCommand) -> Result<
 }
 
 async fn create(runtime: &Runtime, args: CreateVolumeArgs) -> Result<Exit, CommandFailure> {
-    let label = |text: &String| {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        (name.to_owned(), value.to_owned())
-    };
-    let labels = args.labels.iter().map(label).collect();
+    let labels = args.labels.iter().map(|text| label(text)).collect();
     let options = VolumeOptions { name: args.name, size: args.size.map(|Bytes(size)| size), labels };
     let made =
         runtime.create_volume(options).await.map_err(|error| CommandFailure::of(&error, Topic::Volume))?;
@@ -149,14 +144,10 @@ async fn prune(runtime: &Runtime, args: PruneVolumesArgs) -> Result<Exit, Comman
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::Volume);
     if !args.force {
         let volumes = runtime.volumes().await.map_err(failed)?;
-        let unused: Vec<String> = volumes
-            .iter()
-            .filter(|volume| volume.boxes.is_empty())
-            .map(|volume| visible(&volume.name))
-            .collect();
-        if !agreed(&unused)? {
-            return Err(CommandFailure::local("nothing was removed").hint("answer y, or use --force"));
-        }
+        let unused = volumes.iter().filter(|volume| volume.boxes.is_empty());
+        let names: Vec<String> = unused.map(|volume| visible(&volume.name)).collect();
+        let names = if names.is_empty() { "no volume".to_owned() } else { names.join(", ") };
+        agreement::ask(&format!("This removes the volumes that no box mounts, with their files: {names}"))?;
     }
     let pruned = runtime.prune_volumes().await.map_err(failed)?;
     for name in &pruned.removed {
@@ -167,19 +158,4 @@ async fn prune(runtime: &Runtime, args: PruneVolumesArgs) -> Result<Exit, Comman
     }
     print_line(&format!("{} freed", Bytes(pruned.reclaimed)))?;
     Ok(if pruned.failures.is_empty() { Exit::OK } else { Exit::INCOMPLETE })
-}
-
-/// Says what will be removed, and reads whether that is wanted.
-fn agreed(unused: &[String]) -> Result<bool, CommandFailure> {
-    let volumes = if unused.is_empty() { "no volume".to_owned() } else { unused.join(", ") };
-    let question =
-        format!("This removes the volumes that no box mounts, with their files: {volumes}\nGo on? [y/N] ");
-    let mut output = std::io::stderr();
-    output.write_all(question.as_bytes()).map_err(|error| CommandFailure::output(&error))?;
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if !std::io::stdin().is_terminal() {
-        eprintln!();
-    }
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -10,7 +10,7 @@ use super::slurm::{NodeState, PREFIX};
 /// One step about a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HealthStep {
-    /// Let no further job begin here, for this reason.
+    /// Drain the node: no further job begins here, for this reason.
     Drain(String),
     /// Let jobs begin here again.
     Resume,

@@ -2,21 +2,17 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use boxlite_testkit::program::{Output, run};
 
+use crate::disks::overlay;
 use crate::home::Home;
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap().flatten();
     entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
-}
-
-fn overlay(home: &Home, name: &str) -> PathBuf {
-    let id = home.run(&["inspect", name]).json()[0]["id"].as_str().unwrap().to_owned();
-    home.path().join("boxes").join(id).join("disks/root.qcow2")
 }
 
 fn able() -> Option<Home> {

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use boxlite_testkit::deadline::eventually;
 use boxlite_testkit::program::Output;
 
+use crate::disks::overlay;
 use crate::home::Home;
 
 /// Appends its host name to a file, so that each run shows whose disk it found.
@@ -16,11 +17,6 @@ const DIARY: &str = "hostname >>/root/diary; cat /root/diary";
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap().flatten();
     entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
-}
-
-fn overlay(home: &Home, name: &str) -> PathBuf {
-    let id = home.run(&["inspect", name]).json()[0]["id"].as_str().unwrap().to_owned();
-    home.path().join("boxes").join(id).join("disks/root.qcow2")
 }
 
 /// The files of the chain as QEMU's own tool follows it, the overlay first.

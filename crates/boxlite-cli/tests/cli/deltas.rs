@@ -4,17 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::disks::overlay;
 use crate::home::Home;
 
 fn names(home: &Home, directory: &str) -> Vec<String> {
     let path = home.path().join("images").join(directory);
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
-}
-
-fn overlay(home: &Home, name: &str) -> PathBuf {
-    let id = home.run(&["inspect", name]).json()[0]["id"].as_str().unwrap().to_owned();
-    home.path().join("boxes").join(id).join("disks/root.qcow2")
 }
 
 /// How many files the chain has by QEMU's own account, each of which it finds sound.

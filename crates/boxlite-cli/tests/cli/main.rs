@@ -13,6 +13,7 @@ mod committing;
 mod completion;
 mod copying;
 mod deltas;
+mod disks;
 mod edges;
 mod escape;
 mod execs;

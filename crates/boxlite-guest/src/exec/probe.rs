@@ -261,7 +261,7 @@ impl ProbeWatch {
     }
 }
 
-/// What was found of the supervisor's children.
+/// The supervisor's children as far as they have ended.
 struct Reaped {
     exit: Option<ProcessExit>,
     none_left: bool,

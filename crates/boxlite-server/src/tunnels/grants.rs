@@ -28,7 +28,7 @@ pub(crate) struct Grant {
     pub(crate) id: String,
     /// A port inside it.
     pub(crate) port: u16,
-    /// Who asked for it: the hash of a key of the keys file, with which it ends.
+    /// The hash of the key of the keys file that asked for it, and with which it ends.
     pub(crate) to: Option<Digest>,
 }
 
@@ -42,7 +42,7 @@ impl Grants {
         let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         grants.retain(|_, (_, used)| now.saturating_duration_since(*used) < UNUSED_FOR);
-        // Nobody takes another's: who has too many loses the own one that was unused for longest.
+        // A key never displaces another's: one with too many loses its own that was unused for longest.
         let own = || grants.iter().filter(|(_, (other, _))| other.to == grant.to);
         if grants.len() >= MAX_GRANTS || own().count() >= MAX_GRANTS_OF_ONE {
             let oldest = |of: &mut dyn Iterator<Item = Entry<'_>>| {

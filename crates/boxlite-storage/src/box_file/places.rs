@@ -108,7 +108,7 @@ impl DiskReader<'_> {
         for (at, place) in (first..).zip(&mut places) {
             *place = match (*place, &mut self.image) {
                 (ClusterPlace::Nowhere, Some(image)) => image.place(at)?,
-                // What was cleared must hide what is below, and here nothing will be.
+                // A cleared cluster must hide the one below, and in a whole file nothing lies below.
                 (ClusterPlace::Zeros, _) if !self.relative => ClusterPlace::Nowhere,
                 (place, _) => place,
             };

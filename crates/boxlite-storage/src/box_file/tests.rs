@@ -175,7 +175,7 @@ fn no_byte_of_a_file_can_be_changed_cut_off_or_added() {
     }
 }
 
-/// What is done to a file and its description, and its name.
+/// A change of a file and its description, with the name of the change.
 type Lie<'a> = (&'a str, &'a dyn Fn(&mut BoxFileHead, &mut Vec<u8>));
 
 /// Sums are no seal: whoever writes a file writes its sums.

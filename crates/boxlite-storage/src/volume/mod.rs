@@ -44,6 +44,7 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+use crate::named;
 use crate::store::{IntentKind, Store};
 
 pub use attach::{VolumeDisk, is_attached};
@@ -118,7 +119,7 @@ pub fn create(
         Ok(found) if finish_removal(home, store, &found)? => {}
         Ok(_) => return Err(taken(&volume.name, &paths)),
     }
-    directory(home)?;
+    named::ensure_own(&home.volumes(), "volumes")?;
     let space = SpaceGuard::new(home, settings)?.collecting(collector, Vec::new());
     space.check_before(EMPTY_COST + volume.size / SIZE_PER_COST)?;
     let staged = StagedDir::create(&home.tmp())?;
@@ -192,37 +193,11 @@ pub fn lease(home: &Home, name: &str) -> Result<Option<VolumeLease>> {
 pub fn read(home: &Home, name: &str) -> Result<VolumeDescription> {
     check_name(name)?;
     let paths = home.of_volume(name);
-    let path = paths.description();
-    let text = match durable::read_text(&path) {
-        Ok(text) => text,
-        Err(_) if paths.root().symlink_metadata().is_err_and(|e| e.kind() == IoErrorKind::NotFound) => {
-            return Err(Error::not_found(format!("there is no volume '{name}'")).about(ErrorCause::Volume));
-        }
-        Err(error) => {
-            let message = format!(
-                "{} is not a volume of boxlite's: its volume.json cannot be read ({error})",
-                paths.root().display()
-            );
-            return Err(Error::corrupt(message).at(path));
-        }
+    let check = |volume: &VolumeDescription| {
+        if boxlite_home::is_id(&volume.id) { Ok(()) } else { Err("its id is not one".to_owned()) }
     };
-    understand(&text, name).map_err(|error| error.while_doing(path.display()).at(path))
-}
-
-fn understand(text: &str, name: &str) -> Result<VolumeDescription> {
-    let corrupt = |why: &str| Error::corrupt(format!("the description of the volume cannot be used: {why}"));
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|bad| corrupt(&bad.to_string()))?;
-    if value.get("format").and_then(serde_json::Value::as_u64) != Some(u64::from(VolumeDescription::FORMAT)) {
-        return Err(Error::unsupported("the volume was made by another boxlite; use that one"));
-    }
-    let volume: VolumeDescription = serde_json::from_value(value).map_err(|bad| corrupt(&bad.to_string()))?;
-    if volume.name != name {
-        return Err(corrupt(&format!("it is that of volume '{}'", volume.name)));
-    }
-    if !boxlite_home::is_id(&volume.id) {
-        return Err(corrupt("its id is not one"));
-    }
-    Ok(volume)
+    named::read(paths.root(), &paths.description(), name, check)?
+        .ok_or_else(|| Error::not_found(format!("there is no volume '{name}'")).about(ErrorCause::Volume))
 }
 
 /// The names of everything in `volumes/`, sorted; what is not UTF-8 is shown as well as can be.
@@ -230,28 +205,7 @@ fn understand(text: &str, name: &str) -> Result<VolumeDescription> {
 /// # Errors
 /// `Io` when the directory cannot be listed.
 pub fn names(home: &Home) -> Result<Vec<String>> {
-    let path = home.volumes();
-    let entries = match std::fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("listing", path, error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry.doing("listing", &path)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// Makes sure that `volumes/` is a directory of this home: one that is a link could be another home's as well.
-fn directory(home: &Home) -> Result<()> {
-    let path = home.volumes();
-    if path.is_symlink() {
-        let message = format!("{} is a symlink, and a home keeps its volumes in itself", path.display());
-        return Err(Error::unsupported(message).at(path));
-    }
-    durable::ensure_dir(&path)
+    named::names(&home.volumes())
 }
 
 /// Opens a volume's directory; `None` when there is none.

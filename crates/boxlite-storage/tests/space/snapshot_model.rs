@@ -18,7 +18,7 @@ fn one(disk: Disk) -> Disks {
     1 << disk
 }
 
-/// What is under way with the box.
+/// The step of an operation on the box that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum BoxStep {
     Rest,
@@ -118,7 +118,7 @@ enum SnapshotMutation {
     SnapshotsAreLeftOut,
     NoLease,
     NoSecondLook,
-    /// Who leaves a base looks for no other box on it, and no chain is followed beyond the box's own.
+    /// A box that leaves a base looks for no other box on it, and no chain is followed beyond the box's own.
     ClonesAreLeftOut,
 }
 

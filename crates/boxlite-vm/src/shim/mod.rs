@@ -14,6 +14,7 @@
 
 pub mod accel;
 pub(crate) mod backend;
+mod bounded_text;
 mod child;
 mod claim;
 mod client;

@@ -8,6 +8,8 @@ use boxlite_proto::{ExecFailure, ProcessExit};
 use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::bounded_text;
+
 /// Longest reason kept, in bytes; an outcome must fit its slot.
 const REASON_LIMIT: usize = 1024;
 
@@ -161,10 +163,7 @@ const _: () = assert!(REASON_LIMIT * 2 + 512 < SLOT_LEN);
 /// Cuts `text` to at most `limit` bytes, control characters (which JSON would lengthen) becoming spaces.
 fn truncate(text: &mut String, limit: usize) {
     *text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-        text.truncate(end);
-    }
+    bounded_text::cut(text, limit);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// Reads `NONE`, or options and `CMD` with a list or a line for the shell; returns what the configuration has for it.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A sentence that says why the text is none of these.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     if text.eq_ignore_ascii_case("NONE") {
         return Ok(json!({"Test": ["NONE"]}));

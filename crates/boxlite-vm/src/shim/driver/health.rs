@@ -8,6 +8,7 @@ use boxlite_types::HealthStatus;
 use jiff::Timestamp;
 
 use super::Driver;
+use crate::shim::bounded_text;
 use crate::shim::health::HealthSlot;
 
 /// Probes that are remembered, as many as Docker remembers.
@@ -126,8 +127,7 @@ impl HealthWatch {
             return None;
         }
         let ProbeReport { outcome, mut output, in_start_period, .. } = report;
-        let end = (0..=HealthProbe::MAX_OUTPUT).rev().find(|&at| output.is_char_boundary(at));
-        output.truncate(end.unwrap_or_default());
+        bounded_text::cut(&mut output, HealthProbe::MAX_OUTPUT);
         let exit_code = match outcome {
             ProbeOutcome::Exited(exit) => exit.shell_code(),
             ProbeOutcome::TimedOut | ProbeOutcome::Failed => NO_EXIT,

@@ -36,6 +36,7 @@ use held::{HeldExecution, SeatRequest, reservation};
 use tokio::time::Instant;
 
 use super::main_process::ClientId;
+use crate::shim::bounded_text;
 use crate::shim::sink::FrameSink;
 
 /// The numbers from here on are those of held executions towards the guest; operations have those below.
@@ -316,9 +317,7 @@ fn stream_index(channel: u32, stream: Stream) -> Result<usize, ProtoError> {
 
 /// The beginning of a text that others chose, of at most so many bytes: what is kept of ended executions must be bounded.
 fn shortened(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
-        text.truncate(end);
+    if bounded_text::cut(&mut text, most) {
         text.push('…');
         text.shrink_to_fit();
     }
