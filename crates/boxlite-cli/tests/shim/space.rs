@@ -152,4 +152,6 @@ async fn a_shim_whose_own_log_does_not_fit_the_disk_goes_on() {
     offend(&guest.paths.socket());
     let log = guest.shim_log();
     assert!(log.contains("bytes are missing here"), "{log}");
+    guest.client().stop(None, 100).await.unwrap();
+    assert!(guest.outcome().await.is_some());
 }
