@@ -21,7 +21,7 @@ mod stage;
 mod stage_dir;
 mod volatile;
 
-pub use directory::{create_dir, ensure_dir, restrict, sync_dir, sync_file};
+pub use directory::{begin_writeback, create_dir, ensure_dir, restrict, sync_dir, sync_file};
 pub use link::link;
 pub use lock::{FileId, Lock};
 pub use read::read_text;

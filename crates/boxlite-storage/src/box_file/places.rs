@@ -146,7 +146,7 @@ impl<'a> ImageBlocks<'a> {
     fn of(image: &'a ImageChain) -> Result<Self> {
         let path = image.disk_image().path();
         let length = image.disk_image().file().metadata().doing("examining", path)?.len();
-        Ok(Self { chain: image.source()?, length, data: DataCursor::default(), path })
+        Ok(Self { chain: image.source(), length, data: DataCursor::default(), path })
     }
 
     /// The blocks of the cluster `number`, as far as there are any.

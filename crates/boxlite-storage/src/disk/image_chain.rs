@@ -7,6 +7,7 @@
 //! that is damaged or foreign counts as absent.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use boxlite_ext4::{FilesystemIdentity, IdentityError};
 use boxlite_home::Home;
@@ -15,7 +16,7 @@ use boxlite_home::lease::Leased;
 use boxlite_types::{Digest, Error, Result};
 
 use crate::disk::overlay;
-use crate::disk::qcow2::delta::{ChainSource, Delta};
+use crate::disk::qcow2::delta::{ChainSource, Delta, DeltaTables};
 use crate::disk::qcow2::{BackingFormat, is_delta};
 
 /// How the disk image of a digest is stored.
@@ -48,45 +49,68 @@ pub fn lease_as(home: &Home, digest: &str, form: ImageForm) -> Result<Option<Ima
 
 /// Leases one file of the disk image `digest`: a whole one, or the delta over `below`, whose files were leased and verified.
 /// `None` when it is absent, damaged, or stands on something else.
-pub(crate) fn lease_over(home: &Home, digest: &str, below: Option<&ImageChain>) -> Result<Option<Leased>> {
-    let Some(below) = below else { return Ok(lease_whole(home, digest)?.map(|whole| whole.disk_image)) };
+pub(crate) fn lease_over(home: &Home, digest: &str, below: Option<&ImageChain>) -> Result<Option<ImageFile>> {
+    let Some(below) = below else {
+        return Ok(lease_whole(home, digest)?.map(|whole| ImageFile::Whole(whole.disk_image)));
+    };
     Digest::from_hex(digest)?;
-    match Leased::acquire(&home.delta(digest))? {
-        Some(delta) => Ok(stands_on(home, &delta, below)?.then_some(delta)),
-        None => Ok(None),
+    let Some(leased) = Leased::acquire(&home.delta(digest))? else { return Ok(None) };
+    let named = overlay::backing(home, leased.path());
+    if !named.is_ok_and(|named| named.as_deref() == Some(below.top().path())) {
+        return Ok(None);
     }
+    Ok(LeasedDelta::verified(leased, &below.disk_image)?.map(ImageFile::Delta))
 }
 
-/// Turns the lock of the file that was just published over `below` into a lease; as [`lease_over`].
-pub(crate) fn of_published(lock: Lock, home: &Home, below: Option<&ImageChain>) -> Result<Option<Leased>> {
-    match (Leased::of_published(lock)?, below) {
-        (Some(delta), Some(below)) => Ok(stands_on(home, &delta, below)?.then_some(delta)),
-        (found, _) => Ok(found),
-    }
+/// Turns the lock of the file that this process has just written and published into a lease; of a delta, `tables` are what
+/// was written. `None` when the file is gone again.
+pub(crate) fn of_published(lock: Lock, tables: Option<DeltaTables>) -> Result<Option<ImageFile>> {
+    let leased = Leased::of_published(lock)?;
+    Ok(leased.map(|leased| match tables {
+        Some(tables) => ImageFile::Delta(LeasedDelta { leased, tables: Arc::new(tables) }),
+        None => ImageFile::Whole(leased),
+    }))
+}
+
+/// One file of a disk image, leased and verified.
+#[derive(Debug)]
+pub(crate) enum ImageFile {
+    /// A whole disk image.
+    Whole(Leased),
+    /// A delta over other files.
+    Delta(LeasedDelta),
+}
+
+/// A leased delta, with its tables: who builds upon it needs them, and they are read to verify it anyway.
+#[derive(Debug)]
+pub(crate) struct LeasedDelta {
+    leased: Leased,
+    tables: Arc<DeltaTables>,
 }
 
 /// The files of a disk image, each of them leased: deltas, the topmost first, and a whole disk image below them.
 #[derive(Debug)]
 pub struct ImageChain {
-    deltas: Vec<Leased>,
+    deltas: Vec<LeasedDelta>,
     disk_image: Leased,
 }
 
 impl ImageChain {
-    /// The chain with one file more: a whole disk image over nothing, or a delta over what [`lease_over`] was given.
-    pub(crate) fn with(below: Option<Self>, file: Leased) -> Self {
-        match below {
-            None => Self { deltas: Vec::new(), disk_image: file },
-            Some(mut chain) => {
-                chain.deltas.insert(0, file);
+    /// The chain with one file more: a delta over what [`lease_over`] was given, or a whole disk image in place of everything.
+    pub(crate) fn with(below: Option<Self>, file: ImageFile) -> Self {
+        match (below, file) {
+            (_, ImageFile::Whole(disk_image)) => Self { deltas: Vec::new(), disk_image },
+            (Some(mut chain), ImageFile::Delta(delta)) => {
+                chain.deltas.insert(0, delta);
                 chain
             }
+            (None, ImageFile::Delta(_)) => unreachable!("a delta is leased over a chain"),
         }
     }
 
     /// The file on which an overlay stands.
     pub fn top(&self) -> &Leased {
-        self.deltas.first().unwrap_or(&self.disk_image)
+        self.deltas.first().map_or(&self.disk_image, |delta| &delta.leased)
     }
 
     /// The format of the topmost file.
@@ -101,26 +125,28 @@ impl ImageChain {
 
     /// The paths of the deltas, the topmost first.
     pub fn deltas(&self) -> impl Iterator<Item = &Path> {
-        self.deltas.iter().map(Leased::path)
+        self.deltas.iter().map(|delta| delta.leased.path())
     }
 
     /// The paths of all files, the topmost first.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.deltas.iter().chain([&self.disk_image]).map(Leased::path)
+        self.leases().map(Leased::path)
     }
 
     /// Records that all files are used now.
     pub fn touch(&self) -> Result<()> {
-        self.deltas.iter().chain([&self.disk_image]).try_for_each(Leased::touch)
+        self.leases().try_for_each(Leased::touch)
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &Leased> {
+        self.deltas.iter().map(|delta| &delta.leased).chain([&self.disk_image])
     }
 
     /// The filesystem that the files make.
-    pub(crate) fn source(&self) -> Result<ChainSource<'_>> {
-        let open = |leased| {
-            Delta::open(Leased::file(leased)).map_err(|source| Error::io("reading", leased.path(), source))
-        };
-        let deltas = self.deltas.iter().map(open).collect::<Result<_>>()?;
-        Ok(ChainSource { deltas, disk_image: self.disk_image.file() })
+    pub(crate) fn source(&self) -> ChainSource<'_> {
+        let deltas =
+            self.deltas.iter().map(|delta| Delta::of(delta.leased.file(), Arc::clone(&delta.tables)));
+        ChainSource { deltas: deltas.collect(), disk_image: self.disk_image.file() }
     }
 }
 
@@ -171,39 +197,39 @@ fn complete(home: &Home, top: Leased) -> Result<Option<ImageChain>> {
             None => return Ok(None),
         }
     };
-    for delta in &deltas {
-        if !is_sound(delta, &disk_image)? {
-            return Ok(None);
+    let mut verified = Vec::with_capacity(deltas.len());
+    for delta in deltas {
+        match LeasedDelta::verified(delta, &disk_image)? {
+            Some(delta) => verified.push(delta),
+            None => return Ok(None),
         }
     }
-    Ok(Some(ImageChain { deltas, disk_image }))
+    Ok(Some(ImageChain { deltas: verified, disk_image }))
 }
 
-/// Whether the delta names the chain's topmost file as the one below it, and is sound.
-fn stands_on(home: &Home, delta: &Leased, below: &ImageChain) -> Result<bool> {
-    let is_named =
-        overlay::backing(home, delta.path()).is_ok_and(|named| named.as_deref() == Some(below.top().path()));
-    Ok(is_named && is_sound(delta, &below.disk_image)?)
-}
-
-/// Verifies a delta of the filesystem that begins in `disk_image`: its metadata, its contents and its identity.
-fn is_sound(delta: &Leased, disk_image: &Leased) -> Result<bool> {
-    let identity =
-        |leased: &Leased| digest_of(leased.path()).and_then(|digest| Digest::from_hex(&digest).ok());
-    let uuid = identity(disk_image).map(|base| boxlite_ext4::expected_uuid(base.bytes()));
-    let own = identity(delta).map(|own| *own.bytes());
-    let opened = Delta::open(delta.file()).and_then(|opened| opened.verify_contents().map(|()| opened));
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            warn_damaged(delta.path(), &error.to_string());
-            return Ok(false);
-        }
-        Err(source) => return Err(Error::io("reading", delta.path(), source)),
-    };
-    let names =
-        |found: &FilesystemIdentity| Some(found.uuid) == uuid && found.delta.is_some() && found.delta == own;
-    is_right(delta, boxlite_ext4::read_chain_identity(&opened), names)
+impl LeasedDelta {
+    /// Verifies a delta of the filesystem that begins in `disk_image`: its metadata, its contents and its identity.
+    fn verified(leased: Leased, disk_image: &Leased) -> Result<Option<Self>> {
+        let identity =
+            |leased: &Leased| digest_of(leased.path()).and_then(|digest| Digest::from_hex(&digest).ok());
+        let uuid = identity(disk_image).map(|base| boxlite_ext4::expected_uuid(base.bytes()));
+        let own = identity(&leased).map(|own| *own.bytes());
+        let opened = Delta::open(leased.file()).and_then(|opened| opened.verify_contents().map(|()| opened));
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                warn_damaged(leased.path(), &error.to_string());
+                return Ok(None);
+            }
+            Err(source) => return Err(Error::io("reading", leased.path(), source)),
+        };
+        let names = |found: &FilesystemIdentity| {
+            Some(found.uuid) == uuid && found.delta.is_some() && found.delta == own
+        };
+        let is_right = is_right(&leased, boxlite_ext4::read_chain_identity(&opened), names)?;
+        let tables = opened.into_tables();
+        Ok(is_right.then_some(Self { leased, tables }))
+    }
 }
 
 /// Whether the identity that was read is the right one.

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, BuildProgress, DeltaOptions, LayerLimits};
 use boxlite_home::Home;
-use boxlite_home::durable::{Lock, Staged};
+use boxlite_home::durable::Staged;
 use boxlite_home::lease::Leased;
 use boxlite_types::{
     Digest, Doing, Error, ErrorCause, ErrorKind, Image, Layer, Progress, ProgressSink, Result,
 };
 
-use crate::disk::image_chain::{self as chain, ImageChain, ImageForm};
-use crate::disk::qcow2::delta::DeltaWriter;
+use crate::disk::image_chain::{self as chain, ImageChain, ImageFile, ImageForm};
+use crate::disk::qcow2::delta::{DeltaTables, DeltaWriter};
 use crate::image::{Images, WriteSpace};
 
 /// Some of an image's layers, and what they are applied to.
@@ -57,13 +57,8 @@ impl Segment<'_> {
     }
 
     /// Leases the file, if it is there and stands on what it must.
-    pub(super) fn lease(&self, home: &Home) -> Result<Option<Leased>> {
+    pub(super) fn lease(&self, home: &Home) -> Result<Option<ImageFile>> {
         chain::lease_over(home, &self.digest, self.below)
-    }
-
-    /// Leases the file that was just published.
-    pub(super) fn of_published(&self, lock: Lock, home: &Home) -> Result<Option<Leased>> {
-        chain::of_published(lock, home, self.below)
     }
 }
 
@@ -111,8 +106,13 @@ impl<'a> Building<'a> {
         }
     }
 
-    /// Writes the segment into the staged file; returns the uncompressed size of each of its layers.
-    pub(super) fn write(&self, segment: &Segment<'_>, identity: Digest, staged: &Staged) -> Result<Vec<u64>> {
+    /// Writes the segment into the staged file.
+    pub(super) fn write(
+        &self,
+        segment: &Segment<'_>,
+        identity: Digest,
+        staged: &Staged,
+    ) -> Result<WrittenSegment> {
         let emptying = format!("emptying the unfinished {}", segment.noun());
         staged.file().set_len(0).doing(&emptying, staged.path())?;
         let (images, image) = (self.images, self.image);
@@ -141,7 +141,7 @@ impl<'a> Building<'a> {
                 let virtual_size = self.virtual_size;
                 let options = BuildOptions { virtual_size, limits, ..BuildOptions::new(*identity.bytes()) };
                 boxlite_ext4::build(layers, staged.file(), &options, &mut observer)
-                    .map(|report| report.layers)
+                    .map(|report| WrittenSegment { sizes: report.layers, tables: None })
             }
             Some(below) => {
                 let name = below.top().path().file_stem().unwrap_or_default().to_string_lossy();
@@ -149,17 +149,19 @@ impl<'a> Building<'a> {
                     limits,
                     ..DeltaOptions::new(*Digest::from_hex(&name)?.bytes(), *identity.bytes())
                 };
-                let (source, mut sink) =
-                    (below.source()?, DeltaWriter::new(staged.file(), self.virtual_size));
+                let (source, mut sink) = (below.source(), DeltaWriter::new(staged.file(), self.virtual_size));
                 let report = boxlite_ext4::build_delta(&source, layers, &mut sink, &options, &mut observer);
                 match report {
-                    Ok(report) => finish(sink, below, &room, staged).map(|()| Ok(report.layers))?,
+                    Ok(report) => {
+                        let tables = Some(finish(sink, below, &room, staged)?);
+                        Ok(WrittenSegment { sizes: report.layers, tables })
+                    }
                     Err(error) => Err(error),
                 }
             }
         };
         match (outcome, refusal) {
-            (Ok(sizes), _) => Ok(sizes),
+            (Ok(written), _) => Ok(written),
             (Err(_), Some(refusal)) => Err(refusal),
             (Err(error), None) => Err(explain(images, image, segment, staged, error)),
         }
@@ -195,8 +197,21 @@ impl<'a> Building<'a> {
     }
 }
 
+/// A segment in its staged file.
+pub(super) struct WrittenSegment {
+    /// The uncompressed size of each of its layers.
+    pub(super) sizes: Vec<u64>,
+    /// What a delta's file says about its blocks.
+    pub(super) tables: Option<DeltaTables>,
+}
+
 /// Completes the file of a delta.
-fn finish(sink: DeltaWriter<'_>, below: &ImageChain, room: &WriteSpace, staged: &Staged) -> Result<()> {
+fn finish(
+    sink: DeltaWriter<'_>,
+    below: &ImageChain,
+    room: &WriteSpace,
+    staged: &Staged,
+) -> Result<DeltaTables> {
     room.about_to_write(sink.metadata_bytes())?;
     let written = sink.finish(&chain::relative_name(below), below.format());
     written.doing("writing the delta at", staged.path())

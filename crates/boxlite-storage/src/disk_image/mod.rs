@@ -32,7 +32,6 @@ use std::thread;
 use std::time::Duration;
 
 use boxlite_home::durable::{self, Staged, fault};
-use boxlite_home::lease::Leased;
 use boxlite_home::settings::KeepBlobs;
 use boxlite_types::{Digest, Doing, Image, ProgressSink, Result};
 use build::{Building, Segment};
@@ -41,6 +40,7 @@ pub use crate::disk::image_chain::{ImageChain, ImageForm, lease, lease_as};
 use segments::{LayerSizes, remember};
 
 use crate::catalog::Catalog;
+use crate::disk::image_chain::{self, ImageFile};
 use crate::image::{self, Images};
 
 /// How long to wait before asking again for a file that another process is building.
@@ -172,7 +172,7 @@ fn ensure_segment(
     segment: &Segment<'_>,
     sizes: &mut LayerSizes,
     is_right: &dyn Fn(&LayerSizes) -> bool,
-) -> Result<Option<Leased>> {
+) -> Result<Option<ImageFile>> {
     let home = building.images.home();
     let staged_name = segment.staged_name();
     loop {
@@ -190,8 +190,8 @@ fn ensure_segment(
         if segment.lease(home)?.is_some() {
             continue;
         }
-        let found = building.write(segment, Digest::from_hex(&segment.digest)?, &staged)?;
-        let news = sizes.take_over(building.image, segment.layers.clone(), &found);
+        let written = building.write(segment, Digest::from_hex(&segment.digest)?, &staged)?;
+        let news = sizes.take_over(building.image, segment.layers.clone(), &written.sizes);
         if !is_right(sizes) {
             remember(building.images, &news);
             return Ok(None);
@@ -209,7 +209,7 @@ fn ensure_segment(
             staged.publish(&path)
         })?;
         building.built += 1;
-        if let Some(file) = segment.of_published(lock, home)? {
+        if let Some(file) = image_chain::of_published(lock, written.tables)? {
             return Ok(Some(file));
         }
     }

@@ -97,7 +97,7 @@ impl Images {
             Error::not_found(message).at(self.home().disk_image(&disk_digest.hex()))
         };
         let chain = image_chain::lease(self.home(), &disk_digest.hex())?.ok_or_else(missing)?;
-        let source = chain.source()?;
+        let source = chain.source();
         // The file's own name is what it was built as.
         let changes = ImageTree::of(&source, disk_digest)?.changes(&tree.files);
         Ok(Comparison { tree, changes })

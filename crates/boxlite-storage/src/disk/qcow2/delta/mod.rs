@@ -32,7 +32,7 @@ mod tests;
 
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use reader::{ChainSource, DataCursor, Delta};
+pub(crate) use reader::{ChainSource, DataCursor, Delta, DeltaTables};
 pub(crate) use writer::DeltaWriter;
 
 /// Bytes per cluster: those of a block.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use boxlite_ext4::BlockSource;
 use rustix::fs::SeekFrom;
@@ -18,19 +19,25 @@ use crate::disk::qcow2::header::Qcow2Header;
 /// The most metadata that is read, in bytes: that of a delta which holds 64 GiB, and more.
 const MAX_METADATA: u64 = 256 << 20;
 
+/// The header and tables of a delta, verified or just made; about a 400th of what the delta holds.
+#[derive(Debug)]
+pub(crate) struct DeltaTables {
+    pub(super) metadata: Vec<u8>,
+    pub(super) metadata_at: u64,
+    /// Offset of the L1 table in the metadata.
+    pub(super) l1_at: usize,
+    pub(super) blocks: u64,
+    /// SHA-256 of the header and of the metadata.
+    pub(super) sum: [u8; 32],
+    /// SHA-256 of the contents; a delta of an earlier make has none.
+    pub(super) content_sum: Option<[u8; 32]>,
+}
+
 /// A delta whose header and metadata were verified.
 #[derive(Debug)]
 pub(crate) struct Delta<'a> {
     file: &'a File,
-    metadata: Vec<u8>,
-    metadata_at: u64,
-    /// Offset of the L1 table in the metadata.
-    l1_at: usize,
-    blocks: u64,
-    /// SHA-256 of the header and of the metadata.
-    sum: [u8; 32],
-    /// SHA-256 of the contents; a delta of an earlier make has none.
-    content_sum: Option<[u8; 32]>,
+    tables: Arc<DeltaTables>,
 }
 
 /// What a delta says about a block.
@@ -40,13 +47,9 @@ enum BlockPlace {
     At(u64),
 }
 
-impl<'a> Delta<'a> {
-    /// Verifies the header and the metadata of `file`.
-    ///
-    /// # Errors
-    /// `InvalidData`, with the reason, for what is damaged or was not written by [`DeltaWriter`](super::DeltaWriter);
-    /// others when it cannot be read.
-    pub(crate) fn open(file: &'a File) -> io::Result<Self> {
+impl DeltaTables {
+    /// Reads and verifies the header and the metadata of `file`; as [`Delta::open`].
+    fn read(file: &File) -> io::Result<Self> {
         let mut head = vec![0; CLUSTER as usize];
         match file.read_exact_at(&mut head, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -77,39 +80,7 @@ impl<'a> Delta<'a> {
         let l1_at = word(40).checked_sub(metadata_at).ok_or_else(|| damaged("its L1 table is misplaced"))?;
         let blocks = header.virtual_size / CLUSTER;
         let content_sum = is_sealed(SEAL_LENGTH).then(|| sum_at(CONTENT_SUM_AT));
-        Ok(Self { file, metadata, metadata_at, l1_at: l1_at as usize, blocks, sum, content_sum })
-    }
-
-    /// Reads the contents and compares them with their sum, if the file is not in the state in which they were right
-    /// the last time. Does nothing on a filesystem that cannot remember that, and where there is no sum.
-    ///
-    /// # Errors
-    /// `InvalidData` when they are damaged; others when they cannot be read.
-    pub(crate) fn verify_contents(&self) -> io::Result<()> {
-        if self.content_sum.is_none() {
-            return Ok(());
-        }
-        let state = ContentState::of(self.file, &self.sum)?;
-        if state.is_recorded(self.file)? != Some(false) {
-            return Ok(());
-        }
-        if !self.are_contents_right()? {
-            return Err(damaged("the checksum of its contents is wrong"));
-        }
-        state.record(self.file);
-        Ok(())
-    }
-
-    /// Reads the contents and compares them with their sum.
-    pub(super) fn are_contents_right(&self) -> io::Result<bool> {
-        let Some(sum) = self.content_sum else { return Ok(true) };
-        Ok(contents::sum(self.file, self.metadata_at)? == sum)
-    }
-
-    /// Whether the contents were right in the state in which the file is.
-    #[cfg(test)]
-    pub(super) fn are_contents_known(&self) -> io::Result<bool> {
-        Ok(ContentState::of(self.file, &self.sum)?.is_recorded(self.file)? == Some(true))
+        Ok(Self { metadata, metadata_at, l1_at: l1_at as usize, blocks, sum, content_sum })
     }
 
     fn entry(&self, at: usize) -> io::Result<u64> {
@@ -138,11 +109,64 @@ impl<'a> Delta<'a> {
     }
 }
 
+impl<'a> Delta<'a> {
+    /// Verifies the header and the metadata of `file`.
+    ///
+    /// # Errors
+    /// `InvalidData`, with the reason, for what is damaged or was not written by [`DeltaWriter`](super::DeltaWriter);
+    /// others when it cannot be read.
+    pub(crate) fn open(file: &'a File) -> io::Result<Self> {
+        Ok(Self::of(file, Arc::new(DeltaTables::read(file)?)))
+    }
+
+    /// The delta in `file`, which has these tables.
+    pub(crate) fn of(file: &'a File, tables: Arc<DeltaTables>) -> Self {
+        Self { file, tables }
+    }
+
+    /// The tables, which do not borrow the file.
+    pub(crate) fn into_tables(self) -> Arc<DeltaTables> {
+        self.tables
+    }
+
+    /// Reads the contents and compares them with their sum, if the file is not in the state in which they were right
+    /// the last time. Does nothing on a filesystem that cannot remember that, and where there is no sum.
+    ///
+    /// # Errors
+    /// `InvalidData` when they are damaged; others when they cannot be read.
+    pub(crate) fn verify_contents(&self) -> io::Result<()> {
+        if self.tables.content_sum.is_none() {
+            return Ok(());
+        }
+        let state = ContentState::of(self.file, &self.tables.sum)?;
+        if state.is_recorded(self.file)? != Some(false) {
+            return Ok(());
+        }
+        if !self.are_contents_right()? {
+            return Err(damaged("the checksum of its contents is wrong"));
+        }
+        state.record(self.file);
+        Ok(())
+    }
+
+    /// Reads the contents and compares them with their sum.
+    pub(super) fn are_contents_right(&self) -> io::Result<bool> {
+        let Some(sum) = self.tables.content_sum else { return Ok(true) };
+        Ok(contents::sum(self.file, self.tables.metadata_at)? == sum)
+    }
+
+    /// Whether the contents were right in the state in which the file is.
+    #[cfg(test)]
+    pub(super) fn are_contents_known(&self) -> io::Result<bool> {
+        Ok(ContentState::of(self.file, &self.tables.sum)?.is_recorded(self.file)? == Some(true))
+    }
+}
+
 /// The blocks of the delta alone; those that it leaves to the file below cannot be read.
 impl BlockSource for Delta<'_> {
     fn read_blocks(&self, first: u64, blocks: &mut [u8]) -> io::Result<()> {
         for (block, bytes) in (first..).zip(blocks.chunks_exact_mut(CLUSTER as usize)) {
-            match self.place(block)? {
+            match self.tables.place(block)? {
                 BlockPlace::Below => return Err(damaged("the delta does not hold the block")),
                 BlockPlace::Zero => bytes.fill(0),
                 BlockPlace::At(offset) => self.file.read_exact_at(bytes, offset)?,
@@ -164,7 +188,7 @@ impl<'a> ChainSource<'a> {
     /// The file, and the offset in it, that holds the block; `None` for zeros.
     fn place(&self, block: u64) -> io::Result<Option<(&'a File, u64)>> {
         for delta in &self.deltas {
-            match delta.place(block)? {
+            match delta.tables.place(block)? {
                 BlockPlace::Below => {}
                 BlockPlace::Zero => return Ok(None),
                 BlockPlace::At(offset) => return Ok(Some((delta.file, offset))),

@@ -6,13 +6,18 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use boxlite_ext4::BlockSink;
+use boxlite_home::durable;
 
 use super::contents::{ContentState, RunningSum};
+use super::reader::DeltaTables;
 use super::{
     BACKING_FORMAT, CLUSTER, CONTENT_SUM_AT, COPIED, EXTENSIONS_AT, OFFSET, PER_TABLE, SEAL, SEAL_AT,
     SEAL_LENGTH, SUM_AT, ZERO, l1_entries, seal,
 };
 use crate::disk::qcow2::header::BackingFormat;
+
+/// Bytes that are worth sending to the disk before the end.
+const MIN_WRITEBACK: usize = 256 << 10;
 
 /// Refcounts of 16 bits in one block.
 const PER_REFCOUNT_BLOCK: u64 = CLUSTER / 2;
@@ -85,8 +90,12 @@ impl<'a> DeltaWriter<'a> {
 
     fn put(&mut self, run: &Run, blocks: &[u8]) -> io::Result<()> {
         let bytes = &blocks[run.first * CLUSTER as usize..(run.first + run.count) * CLUSTER as usize];
-        self.file.write_all_at(bytes, run.cluster * CLUSTER)?;
-        self.sum.written(run.cluster, bytes);
+        let at = run.cluster * CLUSTER;
+        self.file.write_all_at(bytes, at)?;
+        self.sum.written(self.file, run.cluster, run.count as u64);
+        if bytes.len() >= MIN_WRITEBACK {
+            durable::begin_writeback(self.file, at..at + bytes.len() as u64);
+        }
         Ok(())
     }
 
@@ -95,8 +104,9 @@ impl<'a> DeltaWriter<'a> {
         (self.tables.len() as u64 + 4) * CLUSTER + self.next * 2
     }
 
-    /// Writes header and metadata. `below` names the file below, relative to the delta's directory.
-    pub(crate) fn finish(mut self, below: &str, format: BackingFormat) -> io::Result<()> {
+    /// Writes header and metadata, and returns these tables. `below` names the file below, relative to the delta's
+    /// directory.
+    pub(crate) fn finish(mut self, below: &str, format: BackingFormat) -> io::Result<DeltaTables> {
         let file = self.file;
         for cluster in std::mem::take(&mut self.free) {
             // Discarded contents must not stay; they leave a hole.
@@ -116,7 +126,14 @@ impl<'a> DeltaWriter<'a> {
             file.write_all_at(bytes, cluster * CLUSTER)?;
         }
         ContentState::of(file, &sum)?.record(file);
-        Ok(())
+        Ok(DeltaTables {
+            metadata,
+            metadata_at: plan.metadata_at * CLUSTER,
+            l1_at: ((plan.l1_at - plan.metadata_at) * CLUSTER) as usize,
+            blocks: self.blocks,
+            sum,
+            content_sum: Some(contents),
+        })
     }
 
     /// The tables, as they lie at the end of the file.
