@@ -29,11 +29,24 @@ impl Registry {
     /// Starts a registry that serves the data of `plain` over HTTPS with the key and the certificate in these files.
     #[track_caller]
     pub fn with_tls(plain: &Self, key: &str, certificate: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
         let data = plain.directory.path().join("data");
+        Self::serve(&data, "", &format!(", tls: {{certificate: {certificate}, key: {key}}}"))
+    }
+
+    /// Starts a registry that fetches what it is asked for from `origin`, and keeps it.
+    #[track_caller]
+    pub fn caching(origin: &Self) -> Self {
+        let data = origin.directory.path().join("cache");
+        Self::serve(&data, &format!("proxy: {{remoteurl: \"http://{}\"}}\n", origin.address), "")
+    }
+
+    /// Runs a registry on the directory `data` with more lines of configuration, and more about its HTTP.
+    #[track_caller]
+    fn serve(data: &Path, more: &str, http: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         let config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: \"{}\"}}}}\n\
-             http: {{addr: \"127.0.0.1:0\", tls: {{certificate: {certificate}, key: {key}}}}}\n",
+             http: {{addr: \"127.0.0.1:0\"{http}}}\n{more}",
             data.display()
         );
         let config_path = directory.path().join("config.yml");

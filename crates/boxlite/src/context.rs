@@ -48,7 +48,8 @@ impl LocalContext {
             options.registry_config.as_deref(),
             &options.further_registry_configs,
             options.registries.clone(),
-        );
+        )
+        .with_mirrors(settings.registry_mirrors.value.clone());
         let pool = GuestPool::new(usize::try_from(settings.pool.value).unwrap_or(usize::MAX));
         let context = Self {
             pool,

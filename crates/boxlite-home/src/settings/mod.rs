@@ -5,6 +5,7 @@
 //! file is a flat table of the names below; sizes read `512MiB`, `5G` or plain bytes, durations `10m` or seconds. An
 //! unknown key or a value out of its range is an error that names the file or the variable, never a silent default.
 
+mod mirrors;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use value::Value;
 
 use crate::home::Home;
 
+pub use mirrors::{Mirror, RegistryMirrors};
 pub use size::{BadAmount, Bytes, format_duration, parse_duration};
 pub use value::{HostShare, KeepBlobs, KernelPath, Percent, SizeLimit};
 
@@ -143,6 +145,8 @@ settings! {
         "Whether a start that finds space short collects garbage first.";
     keep_blobs: KeepBlobs = KeepBlobs::Auto, "BOXLITE_KEEP_BLOBS",
         "Whether layers stay once a disk image is built: auto (until space is short), always, never.";
+    registry_mirrors: RegistryMirrors = RegistryMirrors::default(), "BOXLITE_REGISTRY_MIRRORS",
+        "Where images of a registry are asked for first, in this order, before the registry itself.";
     templates: bool = true, "BOXLITE_TEMPLATES",
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
     pool: u64 = 0, "BOXLITE_POOL",

@@ -57,8 +57,10 @@ impl std::fmt::Debug for Images {
 impl Images {
     /// The images of `home`, recorded in `store`; pulls that find space short ask `collector` to free some.
     pub fn new(home: Home, store: Store, settings: Settings, collector: Arc<dyn Collector>) -> Self {
+        let mirrors = Arc::new(settings.registry_mirrors.value.clone());
+        let registries = RegistryAccess { mirrors, ..RegistryAccess::default() };
         let (blobs, settings) = (Blobs::new(home.clone()), Arc::new(settings));
-        Self { blobs, home, store, settings, collector, registries: RegistryAccess::default() }
+        Self { blobs, home, store, settings, collector, registries }
     }
 
     /// Takes credentials for registries from this file in the form of Docker's `config.json`, if it exists.

@@ -80,6 +80,14 @@ impl RegistryReference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same image as a mirror of its registry has it, whose repositories' names begin with `prefix`.
+    #[must_use]
+    pub(crate) fn at_mirror(&self, host: &str, prefix: Option<&str>) -> Self {
+        let below = |prefix| format!("{prefix}/{}", self.repository);
+        let repository = prefix.map_or_else(|| self.repository.clone(), below);
+        Self { host: host.to_owned(), repository, ..self.clone() }
+    }
+
     /// The canonical form without Docker Hub's host and its `library/`.
     pub fn familiar(&self) -> String {
         let mut short = self.clone();

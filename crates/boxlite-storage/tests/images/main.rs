@@ -9,6 +9,7 @@ mod disk;
 mod fixture;
 mod layers;
 mod local;
+mod mirrors;
 mod proxy;
 mod push;
 mod reach;

@@ -14,7 +14,7 @@ pub(super) use archive::TarHeaderReader;
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
-pub(crate) use registry::{BlobPushed, OutgoingBlob, RegistryAccess, Repository};
+pub(crate) use registry::{BlobPushed, MirroredRepository, OutgoingBlob, RegistryAccess, Repository};
 pub use registry::{RegistryPolicy, RegistryProbe};
 
 use super::ingest::Ingest;
@@ -123,7 +123,7 @@ impl LocalSource {
 /// Where one image comes from.
 pub(crate) enum ImageSource {
     Local(Arc<LocalSource>),
-    Registry(Box<Repository>),
+    Registry(Box<MirroredRepository>),
 }
 
 impl ImageSource {
@@ -135,7 +135,7 @@ impl ImageSource {
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
         if let Reference::Registry(reference) = reference {
-            let repository = Repository::open(reference, options, registries, progress).await?;
+            let repository = MirroredRepository::open(reference, options, registries, progress).await?;
             return Ok(Self::Registry(Box::new(repository)));
         }
         let reference = reference.clone();
@@ -173,7 +173,8 @@ impl ImageSource {
         }
     }
 
-    /// Fetches what `ingest` lacks of a layer. Its digest is the caller's to check.
+    /// Fetches what `ingest` lacks of a layer. Its digest is the caller's to check; a registry's mirrors are passed over
+    /// where their bytes are wrong.
     pub(crate) async fn fetch(
         &self,
         layer: &Descriptor,

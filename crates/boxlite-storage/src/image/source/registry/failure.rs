@@ -69,6 +69,11 @@ impl Attempts {
         Self { failed: 0, limit: 3 }
     }
 
+    /// For a mirror, after which another upstream can be asked.
+    pub(super) fn at_mirror() -> Self {
+        Self { failed: 0, limit: 1 }
+    }
+
     /// For a registry that has answered before.
     pub(super) fn later() -> Self {
         Self { failed: 0, limit: 6 }

@@ -18,8 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::credentials::{self, Credentials, HELPER_TIMEOUT, server_key};
 use super::failure::Trouble;
-use super::route::{READ_TIMEOUT, Route};
-use super::{HUB, HUB_API, RegistryAccess, Repository, ways};
+use super::route::{Route, RouteTimeouts, ways};
+use super::upstream::{HUB, HUB_API, api_of};
+use super::{RegistryAccess, Repository};
 use crate::reference::RegistryReference;
 
 impl RegistryAccess {
@@ -107,12 +108,13 @@ impl RegistryAccess {
         if login.insecure {
             self.refuse_insecure(host)?;
         }
-        let authority = if host == HUB { HUB_API } else { host };
+        let authority = api_of(host);
         let reference = RegistryReference::parse(&format!("{host}/login"))?;
         let found = Credentials::Basic { user: login.user.clone(), password: login.password.clone() };
         let mut first = None;
         for security in ways(authority, login.insecure) {
-            let route = Route::new(host, authority, *security, self.policy.trusts(host), Some(READ_TIMEOUT))?;
+            let route =
+                Route::new(host, authority, *security, self.policy.trusts(host), RouteTimeouts::FETCH)?;
             let progress: std::sync::Arc<dyn boxlite_types::ProgressSink> = std::sync::Arc::new(());
             let repository = Repository::unasked(&reference, route, &found, login.insecure, &progress);
             repository.authorization.lock().await.will_only_log_in();

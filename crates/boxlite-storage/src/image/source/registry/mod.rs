@@ -16,26 +16,31 @@ mod auth;
 mod credentials;
 mod failure;
 mod login;
+mod mirrored;
 mod probe;
 mod reach;
 mod route;
 mod transfer;
 mod upload;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use auth::Authorization;
+use boxlite_home::settings::RegistryMirrors;
 use boxlite_types::{Digest, Error, ErrorKind, Progress, ProgressSink, PullOptions, PushOptions, Result};
 use credentials::Credentials;
 use failure::{Attempts, Trouble};
+pub(crate) use mirrored::MirroredRepository;
 pub use probe::RegistryProbe;
 pub use reach::RegistryPolicy;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
-use route::{READ_TIMEOUT, Route, Security};
+use route::{READ_TIMEOUT, Route, RouteTimeouts, ways};
 use tokio::sync::Mutex;
 pub(crate) use upload::{BlobPushed, OutgoingBlob};
+use upstream::{Upstream, api_of};
 
 use crate::image::manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT, Descriptor, OCI_INDEX, OCI_MANIFEST,
@@ -43,8 +48,6 @@ use crate::image::manifest::{
 use crate::reference::RegistryReference;
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
-const HUB: &str = "docker.io";
-const HUB_API: &str = "registry-1.docker.io";
 
 /// What whoever runs the program says about registries.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +57,8 @@ pub(crate) struct RegistryAccess {
     /// Files of the same form, asked in turn where the first has nothing.
     pub(crate) further: Arc<[PathBuf]>,
     pub(crate) policy: RegistryPolicy,
+    /// Where images are asked for before their registry.
+    pub(crate) mirrors: Arc<RegistryMirrors>,
 }
 
 impl RegistryAccess {
@@ -67,6 +72,11 @@ impl RegistryAccess {
             }
         }
         Ok(Credentials::Anonymous)
+    }
+
+    /// The mirrors of the reference's registry, the one to ask first in front.
+    fn upstreams_of(&self, reference: &RegistryReference) -> Vec<Upstream> {
+        self.mirrors.of(reference.host()).iter().map(|mirror| Upstream::mirror(reference, mirror)).collect()
     }
 
     /// Refuses to use a registry insecurely where that is not for the caller to decide.
@@ -89,28 +99,26 @@ pub(crate) struct Repository {
     authorization: Mutex<Authorization>,
     progress: Arc<dyn ProgressSink>,
     top: (Digest, Vec<u8>),
+    /// Another upstream comes after it.
+    is_mirror: bool,
 }
 
 impl Repository {
-    /// Finds out how to talk to the registry, and fetches the manifest or index that `reference` names.
-    pub(crate) async fn open(
-        reference: &RegistryReference,
-        options: &PullOptions,
+    /// Finds out how to talk to the upstream, and fetches the manifest or index that its reference names.
+    async fn open(
+        upstream: &Upstream,
         access: &RegistryAccess,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
-        let host = reference.host();
-        let authority = if host == HUB { HUB_API } else { host };
-        let trusted = access.policy.trusts(host);
-        if options.insecure || options.insecure_credentials {
-            access.refuse_insecure(host)?;
-        }
+        let reference = &upstream.reference;
         let found = access.credentials(reference).await?;
         let mut first = None;
-        for security in ways(authority, options.insecure) {
-            let route = Route::new(host, authority, *security, trusted, Some(READ_TIMEOUT))?;
-            let may_tell = options.insecure_credentials;
+        for security in upstream.ways {
+            let (host, authority) = (reference.host(), upstream.authority());
+            let route = Route::new(host, authority, *security, upstream.trusted, upstream.timeouts())?;
+            let may_tell = upstream.insecure_credentials;
             let mut repository = Self::unasked(reference, route, &found, may_tell, progress);
+            repository.is_mirror = upstream.is_mirror;
             match repository.fetch_top().await {
                 Ok(top) => {
                     repository.top = top;
@@ -135,7 +143,7 @@ impl Repository {
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<Self> {
         let host = reference.host();
-        let authority = if host == HUB { HUB_API } else { host };
+        let authority = api_of(host);
         if options.insecure || options.insecure_credentials {
             access.refuse_insecure(host)?;
         }
@@ -145,7 +153,8 @@ impl Repository {
         let mut first = None;
         for security in ways(authority, options.insecure) {
             // Its requests have bounds of their own: an answer comes only after all of a blob has been taken.
-            let route = Route::new(host, authority, *security, access.policy.trusts(host), None)?;
+            let trusted = access.policy.trusts(host);
+            let route = Route::new(host, authority, *security, trusted, RouteTimeouts::PUSH)?;
             let repository = Self::unasked(reference, route, &found, options.insecure_credentials, progress);
             repository.authorization.lock().await.will_push(&repositories);
             match repository.greet().await {
@@ -181,15 +190,26 @@ impl Repository {
         }
     }
 
-    /// Whether the registry says, when it is asked once, that it has the manifest or index of `digest`.
+    /// Whether the registry or one of its mirrors says, when it is asked once, that it has the manifest or index of `digest`.
     pub(crate) async fn has(reference: &RegistryReference, digest: Digest, access: &RegistryAccess) -> bool {
-        let host = reference.host();
-        let authority = if host == HUB { HUB_API } else { host };
+        let mut upstreams = access.upstreams_of(reference);
+        upstreams.extend(Upstream::registry(reference, &PullOptions::default(), access));
+        for upstream in &upstreams {
+            if Self::is_at(upstream, digest, access).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn is_at(upstream: &Upstream, digest: Digest, access: &RegistryAccess) -> bool {
+        let reference = &upstream.reference;
         let Ok(found) = access.credentials(reference).await else { return false };
         let progress: Arc<dyn ProgressSink> = Arc::new(());
-        for security in ways(authority, false) {
-            let trusted = access.policy.trusts(host);
-            let Ok(route) = Route::new(host, authority, *security, trusted, Some(READ_TIMEOUT)) else {
+        for security in upstream.ways {
+            let (host, authority) = (reference.host(), upstream.authority());
+            let Ok(route) = Route::new(host, authority, *security, upstream.trusted, upstream.timeouts())
+            else {
                 continue;
             };
             let repository = Self::unasked(reference, route, &found, false, &progress);
@@ -222,6 +242,7 @@ impl Repository {
             authorization: Mutex::new(Authorization::new(credentials, withheld)),
             progress: Arc::clone(progress),
             top: (Digest::of(b""), Vec::new()),
+            is_mirror: false,
         }
     }
 
@@ -268,9 +289,21 @@ impl Repository {
         ))
     }
 
+    /// The failure of an upstream that sent other bytes for a blob.
+    fn wrong_blob(&self, digest: Digest) -> Error {
+        Error::corrupt(format!(
+            "the bytes received for blob {digest} from {} are not those of the digest; it is damaged or lies",
+            self.reference.host()
+        ))
+    }
+
     /// Fetches a small document, trying again when something transient goes wrong.
     async fn document(&self, path: &str, first: bool) -> Result<(HeaderMap, Vec<u8>), Trouble> {
-        let mut attempts = if first { Attempts::first() } else { Attempts::later() };
+        let mut attempts = match (self.is_mirror, first) {
+            (true, _) => Attempts::at_mirror(),
+            (false, true) => Attempts::first(),
+            (false, false) => Attempts::later(),
+        };
         loop {
             let trouble = match self.get(path, 0).await {
                 Ok(response) => match self.bounded(response, DOCUMENT_LIMIT).await {
@@ -361,16 +394,6 @@ impl Repository {
             }
             bytes.extend_from_slice(&chunk);
         }
-    }
-}
-
-/// The ways to the registry at `authority`, best first.
-fn ways(authority: &str, insecure: bool) -> &'static [Security] {
-    let loopback = Url::parse(&format!("http://{authority}")).is_ok_and(|url| route::is_loopback(&url));
-    match (loopback, insecure) {
-        (true, _) => &[Security::Plain, Security::Unverified],
-        (false, true) => &[Security::Verified, Security::Unverified, Security::Plain],
-        (false, false) => &[Security::Verified],
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use boxlite_home::settings::RegistryMirrors;
 use boxlite_types::Digest;
 use futures::{StreamExt, stream};
 
@@ -31,7 +32,21 @@ impl RegistryProbe {
     /// Asks with the credentials in `config` (Docker's `config.json`) or in the `further` files, and only the registries
     /// that `policy` allows.
     pub fn new(config: Option<&Path>, further: &[PathBuf], policy: RegistryPolicy) -> Self {
-        Self { access: RegistryAccess { config: config.map(Arc::from), further: further.into(), policy } }
+        let mirrors = Arc::default();
+        Self {
+            access: RegistryAccess {
+                config: config.map(Arc::from),
+                further: further.into(),
+                policy,
+                mirrors,
+            },
+        }
+    }
+
+    /// Asks the registries' mirrors as well.
+    #[must_use]
+    pub fn with_mirrors(self, mirrors: RegistryMirrors) -> Self {
+        Self { access: RegistryAccess { mirrors: Arc::new(mirrors), ..self.access } }
     }
 
     async fn ask(&self, images: &[(String, String)], having: &Mutex<BTreeSet<String>>) {

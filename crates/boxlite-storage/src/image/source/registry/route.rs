@@ -11,10 +11,26 @@ use reqwest::{Client, Method, Response, Url};
 use super::failure::{self, Trouble};
 use super::reach::{Reach, ReachResolver};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest silence within an answer.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: usize = 5;
+
+/// How long a registry is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RouteTimeouts {
+    connect: Duration,
+    /// The longest silence within an answer, unless the caller bounds that.
+    read: Option<Duration>,
+}
+
+impl RouteTimeouts {
+    pub(super) const FETCH: Self = Self { connect: Duration::from_secs(15), read: Some(READ_TIMEOUT) };
+    /// An answer comes only after all of a blob has been taken, so its requests have bounds of their own.
+    pub(super) const PUSH: Self = Self { read: None, ..Self::FETCH };
+    /// Another upstream can serve as well; but a mirror may have to fetch first what it is asked for.
+    pub(super) const MIRROR: Self =
+        Self { connect: Duration::from_secs(5), read: Some(Duration::from_secs(15)) };
+}
 
 /// How a registry is talked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +59,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The way to the registry at `authority`, which messages call `host`; an answer may be silent for `read_timeout`.
+    /// The way to the registry at `authority`, which messages call `host`.
     ///
     /// # Errors
     /// `InvalidInput` when it names no host, `Denied` when it is out of reach.
@@ -52,7 +68,7 @@ impl Route {
         authority: &str,
         security: Security,
         trusted: bool,
-        read_timeout: Option<Duration>,
+        timeouts: RouteTimeouts,
     ) -> Result<Self> {
         let scheme = if security == Security::Plain { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{authority}"))
@@ -60,10 +76,9 @@ impl Route {
         let reach = Arc::new(Reach::new(&base, trusted));
         reach.check(&base)?;
         let direct = is_loopback(&base);
-        let strict = client(&reach, direct, false, read_timeout)?;
-        let lenient = (security == Security::Unverified)
-            .then(|| client(&reach, direct, true, read_timeout))
-            .transpose()?;
+        let strict = client(&reach, direct, false, timeouts)?;
+        let lenient =
+            (security == Security::Unverified).then(|| client(&reach, direct, true, timeouts)).transpose()?;
         Ok(Self { base, security, reach, strict, lenient, host: host.to_owned() })
     }
 
@@ -145,14 +160,14 @@ impl Route {
     }
 }
 
-fn client(reach: &Arc<Reach>, direct: bool, lenient: bool, read_timeout: Option<Duration>) -> Result<Client> {
+fn client(reach: &Arc<Reach>, direct: bool, lenient: bool, timeouts: RouteTimeouts) -> Result<Client> {
     let mut builder = Client::builder()
         .user_agent(concat!("boxlite/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(timeouts.connect)
         .redirect(Policy::none())
         .dns_resolver(Arc::new(ReachResolver(Arc::clone(reach))))
         .danger_accept_invalid_certs(lenient);
-    if let Some(read_timeout) = read_timeout {
+    if let Some(read_timeout) = timeouts.read {
         builder = builder.read_timeout(read_timeout);
     }
     if direct {
@@ -162,6 +177,16 @@ fn client(reach: &Arc<Reach>, direct: bool, lenient: bool, read_timeout: Option<
         let message = format!("no HTTP client can be set up: {error}");
         Error::new(ErrorKind::Unavailable, message).because(error)
     })
+}
+
+/// The ways to the registry at `authority`, best first.
+pub(super) fn ways(authority: &str, insecure: bool) -> &'static [Security] {
+    let loopback = Url::parse(&format!("http://{authority}")).is_ok_and(|url| is_loopback(&url));
+    match (loopback, insecure) {
+        (true, _) => &[Security::Plain, Security::Unverified],
+        (false, true) => &[Security::Verified, Security::Unverified, Security::Plain],
+        (false, false) => &[Security::Verified],
+    }
 }
 
 /// Whether the URL names this host and no other.
@@ -190,8 +215,9 @@ mod tests {
     #[test]
     fn a_registry_is_insecure_for_itself_alone() {
         let url = |text: &str| Url::parse(text).unwrap();
-        let route =
-            |security| Route::new("203.0.113.5:5000", "203.0.113.5:5000", security, true, None).unwrap();
+        let route = |security| {
+            Route::new("203.0.113.5:5000", "203.0.113.5:5000", security, true, RouteTimeouts::PUSH).unwrap()
+        };
         let unverified = route(Security::Unverified);
         let lenient = |text: &str| {
             std::ptr::eq(unverified.client(&url(text)).unwrap(), unverified.lenient.as_ref().unwrap())

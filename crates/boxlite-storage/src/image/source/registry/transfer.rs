@@ -16,11 +16,21 @@ const BATCH: usize = 1 << 20;
 /// How often a transfer may break off in all, however much arrives in between.
 const BREAKS: u32 = 100;
 
+/// A transfer that failed.
+pub(super) struct BrokenTransfer {
+    pub(super) error: Error,
+    /// The blob with what has arrived; absent when it could not be written.
+    pub(super) ingest: Option<Ingest>,
+}
+
 impl Repository {
-    /// Fetches the bytes that `ingest` lacks of a layer. Bytes that arrived before the registry became unavailable
-    /// are kept for the next pull; on any other error they are removed.
-    pub(crate) async fn fetch(&self, layer: &Descriptor, mut ingest: Ingest) -> Result<Ingest> {
-        let mut attempts = Attempts::later();
+    /// Fetches the bytes that `ingest` lacks of a layer. They are the caller's to check.
+    pub(super) async fn fetch(
+        &self,
+        layer: &Descriptor,
+        mut ingest: Ingest,
+    ) -> Result<Ingest, BrokenTransfer> {
+        let mut attempts = if self.is_mirror { Attempts::first() } else { Attempts::later() };
         for _ in 0..BREAKS {
             if ingest.written() == ingest.length() && ingest.length() > 0 {
                 return Ok(ingest);
@@ -33,27 +43,23 @@ impl Repository {
                     trouble
                 }
                 (None, trouble) => {
-                    return Err(trouble.map_or_else(|| Error::bug("a blob was lost"), Error::from));
+                    let error = trouble.map_or_else(|| Error::bug("a blob was lost"), Error::from);
+                    return Err(BrokenTransfer { error, ingest: None });
                 }
             };
             if ingest.written() > before {
                 attempts.reset();
             }
             if let Err(trouble) = self.pause(&mut attempts, trouble).await {
-                let error = Error::from(trouble);
-                if error.kind() == ErrorKind::Unavailable {
-                    ingest.leave();
-                }
-                return Err(error);
+                return Err(BrokenTransfer { error: trouble.into(), ingest: Some(ingest) });
             }
         }
-        ingest.leave();
         let message = format!(
             "the transfer of {} from {} broke off {BREAKS} times",
             layer.digest,
             self.reference.host()
         );
-        Err(Error::new(ErrorKind::Unavailable, message))
+        Err(BrokenTransfer { error: Error::new(ErrorKind::Unavailable, message), ingest: Some(ingest) })
     }
 
     /// One request and as much of its answer as arrives; gives the blob back unless writing it failed.
@@ -75,6 +81,10 @@ impl Repository {
         }
         loop {
             let (batch, ended) = self.batch(&mut response).await;
+            let arrived: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+            if arrived > ingest.length() - ingest.written() {
+                return (Some(ingest), Some(self.too_long(layer).into()));
+            }
             ingest = match blocking(move || ingest.append(&batch)).await {
                 Ok(ingest) => ingest,
                 Err(error) => return (None, Some(error.into())),
@@ -96,6 +106,11 @@ impl Repository {
                 Some(Err(trouble)) => return (Some(ingest), Some(trouble)),
             }
         }
+    }
+
+    fn too_long(&self, layer: &Descriptor) -> Error {
+        let (digest, length, host) = (layer.digest, layer.length, self.reference.host());
+        Error::corrupt(format!("blob {digest} from {host} is longer than the {length} bytes announced"))
     }
 
     /// Collects what arrives, and says how it ended if it did.
