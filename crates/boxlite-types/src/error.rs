@@ -92,6 +92,8 @@ pub enum ErrorCause {
     Memory,
     /// A run of the box is not in its log.
     LogRun,
+    /// The box has no such snapshot.
+    Snapshot,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

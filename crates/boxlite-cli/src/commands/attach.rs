@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow::{Break, Continue};
 
-use boxlite::Runtime;
+use boxlite::{BoxState, Runtime};
 use clap::Args;
 
 use super::pause::PauseNotices;
-use crate::report::{CommandFailure, Exit, Topic};
+use crate::report::{CommandFailure, Exit, Topic, note};
 use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
 
 /// `attach`.
@@ -38,7 +38,14 @@ pub(super) async fn attach(runtime: &Runtime, args: AttachArgs) -> Result<Exit, 
     let wiring = Wiring { tty: info.options.tty, stdin: info.options.stdin && !args.no_stdin };
     match interruptions.before(runtime.attach(&info.id)).await {
         Continue(attached) => {
-            let session = connect(attached.map_err(failed)?, wiring, interruptions);
+            let attached = attached.map_err(failed)?;
+            if matches!(info.state, BoxState::Stopped | BoxState::Failed) {
+                note(&format!(
+                    "boxlite: note: box {} does not run; this is what its last run wrote, and how that ended",
+                    info.name
+                ));
+            }
+            let session = connect(attached, wiring, interruptions);
             notices.during(session, wiring).await.map(SessionExit::exit)
         }
         Break(exit) => Ok(exit),

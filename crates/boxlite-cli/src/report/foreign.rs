@@ -1,4 +1,4 @@
-//! Commands that Docker and Podman have and boxlite has not, and what to use instead.
+//! Commands and options that Docker and Podman have and boxlite has not, and what to use instead.
 
 /// Returns what to use instead of a command that other tools have; `None` for one that nobody has.
 pub(super) fn instead_of(command: &str) -> Option<&'static str> {
@@ -10,9 +10,6 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "image" => "use `boxlite images`, `boxlite pull`, `boxlite rmi` and `boxlite inspect`",
         "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
-        "network" => {
-            "each box has a network of its own: --network none takes it away, and -p forwards ports of the host"
-        }
         "compose" | "pod" | "kube" | "play" | "generate" => {
             "boxlite runs single boxes; start them by a script, or through `boxlite serve`"
         }
@@ -29,6 +26,52 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "trust" => "images are verified by digest: name one as NAME@sha256:…",
         "plugin" => "boxlite has no plugins: volumes and networks are its own",
         "help" => "`boxlite --help` and `boxlite COMMAND --help` print help",
+        _ => return None,
+    })
+}
+
+/// Returns what to use instead of an option that other tools have, written `--NAME` or `-N`; `None` for one that nobody has.
+pub(super) fn instead_of_option(option: &str) -> Option<&'static str> {
+    Some(match option {
+        "--gpus" | "--device" | "--device-cgroup-rule" => {
+            "a box is a virtual machine and sees none of the host's devices; --nested lets it run virtual machines of its own"
+        }
+        "--link" => {
+            "boxes of one network reach each other by name: `boxlite network create NAME`, then --network NAME"
+        }
+        "--volumes-from" => {
+            "give both boxes the same -v; a named volume has one box at a time that writes to it"
+        }
+        "--volume-driver" => "-v NAME:BOX mounts a named volume, which `boxlite volume create --size` bounds",
+        "--pid" | "--ipc" | "--uts" | "--userns" | "--cgroupns" | "--cgroup-parent" | "--runtime"
+        | "--isolation" => {
+            "a box has a kernel of its own and shares no namespace with the host or with another box; leave it out"
+        }
+        "--memory-swap"
+        | "--memory-reservation"
+        | "--memory-swappiness"
+        | "--kernel-memory"
+        | "--oom-kill-disable"
+        | "--oom-score-adj"
+        | "--pids-limit" => "-m is all the memory of a box, whose own kernel deals with it",
+        "--cpu-shares" | "--cpu-period" | "--cpu-quota" | "--cpuset-cpus" | "--cpuset-mems" => {
+            "--cpus bounds a box's processor time, in fractions too"
+        }
+        "--storage-opt" | "--blkio-weight" | "--device-read-bps" | "--device-write-bps" => {
+            "--disk-size, --disk-quota and --disk-io bound a box's disk"
+        }
+        "--log-driver" | "--log-opt" => {
+            "a box's output is in a log of its own, which the setting main_log_max bounds and `boxlite logs` shows"
+        }
+        "--mac-address" => {
+            "a box has an Ethernet address that follows from its id; --ip chooses its address in a network"
+        }
+        "--expose" => "every port of a box is open to the boxes of its network; -p publishes one on the host",
+        "--domainname" => "--hostname takes a name with a domain",
+        "--annotation" => "--label keeps a word with the box",
+        "--password" | "-p" => {
+            "--password-stdin reads the password, which on a command line everybody could see"
+        }
         _ => return None,
     })
 }

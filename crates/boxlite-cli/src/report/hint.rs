@@ -112,6 +112,9 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind, topic: Topic) -> Option<&'static
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) if matches!(topic, Topic::Volume) => {
             "`boxlite volume ls` lists the volumes there are"
         }
+        (ErrorCause::Volume, ErrorKind::NotFound) if matches!(topic, Topic::NewBox) => {
+            "boxlite never creates a volume's directory or file: make it first, or mount a named volume, whose name has no slash (-v data:/x)"
+        }
         (ErrorCause::Volume, ErrorKind::NotFound | ErrorKind::Conflict) => {
             "boxlite never creates a volume's directory or file; put it back where the box expects it, or make another box; `boxlite volume ls` lists named volumes"
         }

@@ -8,7 +8,7 @@ mod log;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 pub(crate) use failure::CommandFailure;
 pub(crate) use hint::Topic;
@@ -66,7 +66,7 @@ pub(crate) fn fatal(failure: &CommandFailure) -> ExitCode {
 
 /// Prints clap's answer: help to standard output, usage errors to standard error.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    if let Some(text) = foreign_command(error) {
+    if let Some(text) = foreign_word(error) {
         note(&text);
         return Exit::FAILED.into();
     }
@@ -83,11 +83,20 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     Exit::OK.into()
 }
 
-/// Returns what to say of a command that other tools have, in place of names that look like it.
-fn foreign_command(error: &clap::Error) -> Option<String> {
-    let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else { return None };
-    let hint = foreign::instead_of(command)?;
-    Some(format!("boxlite: boxlite has no `{command}`\nhint: {hint}"))
+/// Returns what to say of a command or an option that other tools have, in place of names that look like it.
+fn foreign_word(error: &clap::Error) -> Option<String> {
+    let (word, hint) = if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        (command.as_str(), foreign::instead_of(command)?)
+    } else if let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        let option = option.split('=').next().unwrap_or_default();
+        (option, foreign::instead_of_option(option)?)
+    } else {
+        return None;
+    };
+    Some(format!("boxlite: boxlite has no `{word}`\nhint: {hint}"))
 }
 
 /// Prints a note of one line or several to standard error, even if that is closed.

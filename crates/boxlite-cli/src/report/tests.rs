@@ -51,6 +51,7 @@ fn the_cause_decides_before_the_kind_and_the_topic() {
         (ErrorKind::Unsupported, ErrorCause::Platform, Topic::NewBox, "processors"),
         (ErrorKind::Unsupported, ErrorCause::Volume, Topic::NewBox, "HOST is a directory or a file"),
         (ErrorKind::NotFound, ErrorCause::Volume, Topic::Start, "put it back"),
+        (ErrorKind::NotFound, ErrorCause::Volume, Topic::NewBox, "make it first, or mount a named volume"),
         (ErrorKind::NotFound, ErrorCause::Volume, Topic::Volume, "volume ls"),
         (ErrorKind::InvalidInput, ErrorCause::Tmpfs, Topic::NewBox, "--tmpfs takes BOX[:OPTIONS]"),
         (ErrorKind::Corrupt, ErrorCause::LocalImage, Topic::NewBox, "make it anew"),
@@ -63,6 +64,13 @@ fn the_cause_decides_before_the_kind_and_the_topic() {
         let text = CommandFailure::of(&Error::new(kind, "x").about(cause).at("/x"), topic).text();
         assert!(text.contains(hint) && text.matches("hint: ").count() == 1, "{cause:?}: {text}");
     }
+}
+
+/// Its sentence says how to list them; before, the hint was to list boxes, of which the one that was named is there.
+#[test]
+fn a_missing_snapshot_has_no_hint_about_boxes() {
+    let error = Error::not_found("box web has no snapshot 's'").about(ErrorCause::Snapshot);
+    assert!(!CommandFailure::of(&error, Topic::Box).text().contains("hint: "));
 }
 
 /// Garbage collection would not help.

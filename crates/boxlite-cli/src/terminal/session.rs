@@ -160,6 +160,11 @@ pub(crate) async fn detach_from(control: &dyn ExecutionControl) {
 pub(crate) fn conclude(status: &ExitStatus) -> Exit {
     if let Some(reason) = &status.reason {
         note(&format!("boxlite: {reason}"));
+        if reason.starts_with('-') {
+            note(
+                "hint: options of boxlite stand before the image or the box; what comes after it is the command",
+            );
+        }
     }
     Exit::of_command(status.code)
 }

@@ -68,6 +68,16 @@ fn commands_of_other_tools_are_answered_with_what_to_use() {
             "{error}"
         );
     }
+    for (option, instead) in [
+        ("--gpus=all", "--nested"),
+        ("--link", "network create"),
+        ("--device", "--nested"),
+        ("--pid", "kernel of its own"),
+    ] {
+        let error = home.run(&["run", option, "x"]).refused(instead);
+        assert!(error.contains("boxlite has no `--") && !error.contains("similar"), "{error}");
+    }
+    home.run(&["login", "-u", "me", "-p", "secret", "localhost:1"]).refused("--password-stdin");
     let platform = home.run(&["run", "--platform", "linux/s390x", "alpine"]).refused("linux/s390x");
     assert!(platform.contains("the host's own processors"), "{platform}");
 }

@@ -220,6 +220,9 @@ fn logs_outlive_runs_and_tell_them_apart() {
         assert_eq!(home.run(&["logs", "--run", run, "told"]).ok(), said, "run {run}");
     }
     home.run(&["logs", "--run", "3", "told"]).refused("runs 1 to 2");
+    let attached = home.run(&["attach", "told"]);
+    assert_eq!((attached.text().as_str(), attached.code()), ("2\n", Some(0)));
+    assert!(attached.err.contains("box told does not run; this is what its last run wrote"), "{attached:?}");
     home.run(&["logs", "--run", "0", "told"]).refused("-1 for the last");
     let stamped = home.run(&["logs", "-t", "told"]).ok();
     let second = stamped.lines().nth(1).and_then(|line| line.split(' ').next()).expect("a time");

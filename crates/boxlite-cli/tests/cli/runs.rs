@@ -55,9 +55,10 @@ fn large_binary_streams_pass_both_ways_unharmed() {
 #[test]
 fn what_can_not_be_run_ends_with_127_and_leaves_the_box_to_look_at() {
     let Some(home) = Home::able() else { return };
-    let output = home.run(&["run", "--name", "odd", &home.image("mini"), "no-such-program"]);
+    let output = home.run(&["run", "--name", "odd", &home.image("mini"), "--no-such-program"]);
     assert_eq!(output.code(), Some(127), "{output:?}");
-    assert!(output.err.contains("no-such-program"), "{output:?}");
+    assert!(output.err.contains("boxlite: --no-such-program: "), "{output:?}");
+    assert!(output.err.contains("hint: options of boxlite stand before the image"), "{output:?}");
     let info = home.run(&["inspect", "odd"]).json();
     assert_eq!(info[0]["exit_code"], 127, "{info}");
     home.run(&["rm", "odd"]).ok();

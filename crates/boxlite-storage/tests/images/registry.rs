@@ -380,7 +380,7 @@ async fn plain_http_beyond_loopback_has_to_be_asked_for() {
     };
     let error = pull(false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("--insecure"), "{error}");
+    assert!(error.to_string().contains("answers in plain HTTP and not in HTTPS; --insecure"), "{error}");
     pull(true).await.unwrap();
 }
 

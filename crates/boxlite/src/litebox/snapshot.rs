@@ -20,7 +20,7 @@ use boxlite_home::lease::Leased;
 use boxlite_proto::DiskIdentity;
 use boxlite_storage::disk::overlay::{self, Below};
 use boxlite_storage::disk::qcow2::BackingFormat;
-use boxlite_types::{BoxRecord, Doing, Error, Phase, Result, Snapshot, SnapshotRecord};
+use boxlite_types::{BoxRecord, Doing, Error, ErrorCause, Phase, Result, Snapshot, SnapshotRecord};
 use jiff::Timestamp;
 
 use super::{BoxGuard, base, description, name};
@@ -236,6 +236,7 @@ fn find<'a>(record: &'a BoxRecord, wanted: &str) -> Result<&'a SnapshotRecord> {
             "box {} has no snapshot '{wanted}'; `boxlite snapshot ls {}` lists those that it has",
             record.name, record.name
         ))
+        .about(ErrorCause::Snapshot)
     })
 }
 

@@ -30,6 +30,9 @@ use crate::store::{Document, NameOrigin};
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
+/// Bytes of an archive without files: two blocks of zeros, and up to as many as `tar` writes at once.
+const EMPTY_TAR: std::ops::RangeInclusive<u64> = 1024..=10_240;
+
 /// What a new image is given, checked before any work is done for it.
 #[derive(Debug)]
 pub struct CommitPlan {
@@ -336,7 +339,14 @@ fn check_tar(file: &std::fs::File) -> Result<()> {
         }
         entries += 1;
     }
-    if entries == 0 && length > 0 {
+    if length == 0 {
+        return Err(Error::corrupt(
+            "the archive is empty, not even one without files; perhaps what was to make it has failed",
+        )
+        .about(boxlite_types::ErrorCause::LocalImage));
+    }
+    // An archive without files, of which some make an image to build on, is zeros and as short as `tar` makes one.
+    if entries == 0 && !EMPTY_TAR.contains(&length) {
         return Err(broken(std::io::ErrorKind::InvalidData.into()));
     }
     Ok(())
@@ -365,5 +375,31 @@ impl std::io::Seek for RewoundFile {
         };
         self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
         Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxlite_types::{ErrorCause, ErrorKind};
+
+    use super::*;
+
+    /// Before: what a failed program had left in a pipe, nothing, became an image, and an archive without files did not.
+    #[test]
+    fn nothing_at_all_is_no_archive_and_an_archive_without_files_is_one() {
+        let check = |bytes: &[u8]| {
+            let file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut &file, bytes).unwrap();
+            check_tar(&file).map_err(|error| (error.kind(), error.cause()))
+        };
+        let refused = Err((ErrorKind::Corrupt, Some(ErrorCause::LocalImage)));
+        for length in [1024, 10_240] {
+            assert_eq!(check(&vec![0; length]), Ok(()), "{length}");
+        }
+        for length in [0, 512, 10_752, 1 << 20] {
+            assert_eq!(check(&vec![0; length]), refused, "{length}");
+        }
+        assert_eq!(check(b"no archive"), refused);
+        assert_eq!(check(&[b'x'; 4096]), refused);
     }
 }

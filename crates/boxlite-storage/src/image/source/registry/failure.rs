@@ -111,15 +111,32 @@ pub(super) fn of_request(error: reqwest::Error, host: &str) -> Trouble {
         return Error::invalid(format!("'{host}' names no registry")).because_deepest(error).into();
     }
     if error.is_connect() || (error.is_timeout() && error.is_request()) {
-        let message = format!(
-            "registry {host} cannot be reached; check the network, the host's name and HTTPS_PROXY, use --insecure if \
-             it has no certificate, or an image on this host (oci:DIR)"
-        );
+        let message = unreached(&error, host);
         return Trouble::Unreached(unavailable(message).because_deepest(error));
     }
     Trouble::Transient(
         unavailable(format!("the transfer from {host} broke off")).because_deepest(error),
         None,
+    )
+}
+
+/// Says why a registry cannot be reached. Two common causes are known by their words alone, in which the transport hides them.
+fn unreached(error: &reqwest::Error, host: &str) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    let says = |words: &str| causes.iter().any(|cause| cause.contains(words));
+    if says("InvalidContentType") {
+        return format!("registry {host} answers in plain HTTP and not in HTTPS; --insecure allows that");
+    }
+    if says("dns error") {
+        return format!(
+            "registry {host} is not known under that name; check the name, the network and HTTPS_PROXY, or use an image on \
+             this host (oci:DIR)"
+        );
+    }
+    format!(
+        "registry {host} cannot be reached; check the network, the host's name and HTTPS_PROXY, use --insecure if it has no \
+         certificate, or an image on this host (oci:DIR)"
     )
 }
 
