@@ -121,9 +121,9 @@ pub struct NetConfig {
     pub gateway: Option<Ipv4Addr>,
     /// Ethernet address of the card. A card restored from a template starts with the template's address.
     pub mac: [u8; 6],
-    /// A further address of the card, in the network that the box is a member of, and the bits of its network part.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub member: Option<(Ipv4Addr, u8)>,
+    /// Further addresses of the card, one in each network that the box is a member of, and the bits of their network parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<(Ipv4Addr, u8)>,
 }
 
 /// One `/etc/hosts` line.

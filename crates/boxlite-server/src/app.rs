@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use boxlite::{
-    BoxInfo, BoxOptions, CloneOptions, Error, ErrorKind, NetworkInfo, ProgressSink, Result, Runtime,
+    BoxInfo, CloneOptions, Error, ErrorKind, NetworkInfo, NetworkJoin, ProgressSink, Result, Runtime,
     UpdateOptions, VolumeInfo, VolumeOptions, parse_named,
 };
 
@@ -146,15 +146,19 @@ impl App {
         Err(Error::not_found(format!("there is no network '{name}'")))
     }
 
-    /// Refuses another's network for a box of the caller's.
+    /// Refuses another's networks for a box of the caller's.
     ///
     /// # Errors
     /// As for [`App::network`].
-    pub(crate) async fn own_network(&self, caller: &Caller, options: &BoxOptions) -> Result<()> {
-        match &options.network_name {
-            Some(name) if caller.is_named() => self.network(caller, name).await.map(drop),
-            _ => Ok(()),
+    pub(crate) async fn own_networks<'a>(
+        &self,
+        caller: &Caller,
+        joins: impl Iterator<Item = &'a NetworkJoin> + Send,
+    ) -> Result<()> {
+        for join in joins.filter(|_| caller.is_named()) {
+            self.network(caller, &join.name).await?;
         }
+        Ok(())
     }
 
     /// Counts a clone of the box as one of the caller's, until the result is dropped.

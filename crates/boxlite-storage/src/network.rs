@@ -154,20 +154,21 @@ pub fn names(home: &Home) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Chooses an address of the network `name` for a box: the `wanted` one, or the first that no box has.
+/// Chooses an address of the network `name` for the box `id`: the `wanted` one, or the first that no other box has.
 ///
-/// Waits while another box joins.
+/// Waits while another box joins. A box that joins several networks joins them in the order of their names, so that no two wait
+/// for each other.
 ///
 /// # Errors
 /// `NotFound` when there is no such network; `InvalidInput` for an address that no box of it can have; `Conflict` for one that
 /// another box has, naming it, and when the network is full.
-pub fn join(home: &Home, store: &Store, name: &str, wanted: Option<Ipv4Addr>) -> Result<JoinLease> {
+pub fn join(home: &Home, store: &Store, name: &str, id: &str, wanted: Option<Ipv4Addr>) -> Result<JoinLease> {
     read(home, name)?;
     let lock = Lock::exclusive(&home.of_network(name).lock())?;
     // A network that was removed meanwhile is gone, and one that got its name since is another.
     let subnet = read(home, name)?.subnet;
     let references = References::of(home, store)?;
-    let users = references.to_network(name);
+    let users: Vec<_> = references.to_network(name).iter().filter(|user| user.id != id).collect();
     if users.len() >= MAX_MEMBERS {
         return Err(conflict(format!("network '{name}' has {MAX_MEMBERS} boxes, which is the most")));
     }
@@ -270,20 +271,20 @@ mod tests {
         let (_dir, home) = home();
         let store = Store::open_in(&home).unwrap();
         let network = create(&home, &named("a", Some("10.89.3.0/29")), &[]).unwrap();
-        assert_eq!(join(&home, &store, "a", None).unwrap().address, Ipv4Addr::new(10, 89, 3, 2));
+        assert_eq!(join(&home, &store, "a", "id", None).unwrap().address, Ipv4Addr::new(10, 89, 3, 2));
         let wanted = Ipv4Addr::new(10, 89, 3, 6);
-        assert_eq!(join(&home, &store, "a", Some(wanted)).unwrap().address, wanted);
+        assert_eq!(join(&home, &store, "a", "id", Some(wanted)).unwrap().address, wanted);
         for wrong in [[10, 89, 3, 0], [10, 89, 3, 1], [10, 89, 3, 7], [10, 89, 4, 2]] {
             assert_eq!(
-                join(&home, &store, "a", Some(wrong.into())).unwrap_err().kind(),
+                join(&home, &store, "a", "id", Some(wrong.into())).unwrap_err().kind(),
                 ErrorKind::InvalidInput
             );
         }
-        let lease = join(&home, &store, "a", None).unwrap();
+        let lease = join(&home, &store, "a", "id", None).unwrap();
         assert_eq!(remove(&home, &store, "a").unwrap_err().kind(), ErrorKind::Busy);
         drop(lease);
         assert_eq!(remove(&home, &store, "a").unwrap().id, network.id);
-        assert_eq!(join(&home, &store, "a", None).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(join(&home, &store, "a", "id", None).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(remove(&home, &store, "a").unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

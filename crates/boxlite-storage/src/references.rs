@@ -91,12 +91,13 @@ impl References {
             let user = VolumeUser { id: record.id.clone(), name: record.name.clone(), recorded };
             self.by_volume.entry(mount.name.clone()).or_default().push(user);
         }
-        if let Some(Membership { network, address }) = &record.membership {
+        for Membership { network, address } in &record.memberships {
+            let join = record.options.networks.iter().find(|join| join.name == *network);
             self.by_network.entry(network.clone()).or_default().push(NetworkUser {
                 id: record.id.clone(),
                 name: record.name.clone(),
                 address: *address,
-                aliases: record.options.network_aliases.clone(),
+                aliases: join.map(|join| join.aliases.clone()).unwrap_or_default(),
             });
         }
     }

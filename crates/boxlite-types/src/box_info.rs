@@ -43,9 +43,9 @@ pub struct BoxInfo {
     pub disk_allocated: Option<u64>,
     /// Published ports of the present run, the host's ports chosen; none unless it runs.
     pub ports: Vec<PortForward>,
-    /// The network that it is a member of, and its address there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub membership: Option<Membership>,
+    /// The networks that it is a member of, and its address in each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memberships: Vec<Membership>,
     /// What it uses of its network; told by `inspect` alone, while it runs with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_usage: Option<NetworkUsage>,

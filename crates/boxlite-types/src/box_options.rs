@@ -1,12 +1,11 @@
 //! The options of a new box.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HealthCheck, RestartPolicy};
+use crate::{HealthCheck, NetworkJoin, RestartPolicy};
 
 /// Everything that creating a box needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,15 +72,9 @@ pub struct BoxOptions {
     pub publish_all: bool,
     /// How the box reaches the network.
     pub network: NetworkMode,
-    /// The network that it joins, in which boxes reach each other by name; none when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network_name: Option<String>,
-    /// Its other names in that network; see [`crate::check_aliases`].
+    /// The networks that it joins, in each of which boxes reach each other by name; see [`NetworkJoin::check_all`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub network_aliases: Vec<String>,
-    /// Its address in that network; a free one when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network_address: Option<Ipv4Addr>,
+    pub networks: Vec<NetworkJoin>,
     /// TCP ports of the host's loopback that the box reaches through its gateway, 10.0.2.2.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_host: Vec<u16>,
@@ -159,9 +152,7 @@ impl Default for BoxOptions {
             ports: Vec::new(),
             publish_all: false,
             network: NetworkMode::User,
-            network_name: None,
-            network_aliases: Vec::new(),
-            network_address: None,
+            networks: Vec::new(),
             allow_host: Vec::new(),
             add_host: Vec::new(),
             dns: Vec::new(),

@@ -27,9 +27,9 @@ pub struct BoxRecord {
     /// The named volumes that it mounts: while this record is there they are not removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub named_volumes: Vec<VolumeMount>,
-    /// The network that it is a member of: while this record is there that is not removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub membership: Option<Membership>,
+    /// The networks that it is a member of: while this record is there they are not removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memberships: Vec<Membership>,
     /// The options that were asked for.
     pub options: BoxOptions,
     /// When it was created.

@@ -83,8 +83,8 @@ pub use named_volume::{
     VolumeDescription, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, is_volume_name,
 };
 pub use network::{
-    MAX_MEMBERS, Membership, NetworkBox, NetworkDescription, NetworkInfo, NetworkOptions, NetworkPrune,
-    Subnet, check_aliases, check_network_name,
+    MAX_MEMBERS, Membership, NetworkBox, NetworkDescription, NetworkInfo, NetworkJoin, NetworkOptions,
+    NetworkPrune, Subnet, check_aliases, check_network_name,
 };
 pub use node::{Allotment, NodeCheck, NodeMemory, NodeReclaimable, NodeSpace};
 pub use pause::{Pause, PauseCause, QuotaUse};

@@ -19,6 +19,9 @@ const MAX_ALIASES: usize = 16;
 /// The longest alias, in bytes: a label of the domain name system.
 const MAX_ALIAS: usize = 63;
 
+/// The most networks of a box.
+const MAX_NETWORKS: usize = 8;
+
 /// The most boxes of a network, whether or not they run: each holds a channel to every other one that does.
 pub const MAX_MEMBERS: usize = 128;
 
@@ -55,6 +58,75 @@ pub fn check_aliases(aliases: &[String]) -> Result<()> {
             "{alias:?} is not an alias: up to {MAX_ALIAS} letters, digits, `-` and `_`, with dots between its parts"
         ))),
         None => Ok(()),
+    }
+}
+
+/// A network that a box joins, and how it is found there.
+///
+/// Its text is `NAME`, or with options `NAME:ip=ADDRESS,alias=NAME` as Podman writes it, or `name=NAME,ip=ADDRESS,alias=NAME` as
+/// Docker does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkJoin {
+    /// The network's name.
+    pub name: String,
+    /// The box's other names in it; see [`check_aliases`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The box's address in it; a free one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+}
+
+impl NetworkJoin {
+    /// Joins the network `name` under a free address and no other names.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Refuses networks that no box can join together.
+    ///
+    /// # Errors
+    /// `InvalidInput` for more than 8, for one that is named twice, and for names and aliases that cannot be.
+    pub fn check_all(joins: &[Self]) -> Result<()> {
+        if joins.len() > MAX_NETWORKS {
+            return Err(Error::invalid(format!("a box joins at most {MAX_NETWORKS} networks")));
+        }
+        for (index, join) in joins.iter().enumerate() {
+            check_network_name(&join.name)?;
+            check_aliases(&join.aliases)?;
+            if joins[..index].iter().any(|earlier| earlier.name == join.name) {
+                return Err(Error::invalid(format!("network '{}' is named twice", join.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for NetworkJoin {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, options) = match text.split_once(':') {
+            Some((name, options)) => (Some(name), options),
+            None if text.contains('=') => (None, text),
+            None => (Some(text), ""),
+        };
+        let mut join = Self::named(name.unwrap_or_default());
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            let wrong = |why: &str| Error::invalid(format!("'{option}' of network '{text}': {why}"));
+            match option.split_once('=') {
+                Some(("name", value)) if name.is_none() => value.clone_into(&mut join.name),
+                Some(("alias", value)) => join.aliases.push(value.to_owned()),
+                Some(("ip", value)) => {
+                    join.address = Some(value.parse().map_err(|_| wrong("that is not an IPv4 address"))?);
+                }
+                _ => return Err(wrong("a box joins with ip=ADDRESS and alias=NAME alone")),
+            }
+        }
+        check_network_name(&join.name)?;
+        check_aliases(&join.aliases)?;
+        Ok(join)
     }
 }
 
@@ -190,12 +262,12 @@ impl NetworkDescription {
     pub const FORMAT: u32 = 1;
 }
 
-/// The network that a box is a member of, as its record keeps it.
+/// A network that a box is a member of, as its record keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// The network's name.
     pub network: String,
-    /// The box's address in it, which stays for as long as there is the box.
+    /// The box's address in it, which stays for as long as the box is a member.
     pub address: Ipv4Addr,
 }
 
@@ -295,5 +367,43 @@ mod tests {
             assert!(check_aliases(&[alias.to_owned()]).is_err(), "{alias:?}");
         }
         assert!(check_aliases(&vec!["a".to_owned(); MAX_ALIASES + 1]).is_err());
+    }
+
+    #[test]
+    fn a_network_is_joined_as_docker_and_podman_write_it() {
+        let whole = NetworkJoin {
+            name: "back".into(),
+            aliases: vec!["db".into(), "sql".into()],
+            address: Some(Ipv4Addr::new(10, 89, 0, 7)),
+        };
+        for (text, join) in [
+            ("back", NetworkJoin::named("back")),
+            ("back:", NetworkJoin::named("back")),
+            ("name=back", NetworkJoin::named("back")),
+            ("back:ip=10.89.0.7,alias=db,alias=sql", whole.clone()),
+            ("alias=db,name=back,alias=sql,ip=10.89.0.7", whole.clone()),
+        ] {
+            assert_eq!(text.parse::<NetworkJoin>().unwrap(), join, "{text}");
+        }
+        for text in [
+            "",
+            "none",
+            ":ip=10.89.0.7",
+            "alias=db",
+            "back:name=front",
+            "back:ip=10.89",
+            "back:mac=02:00:00:00:00:01",
+            "back:alias",
+            "back:alias=a b",
+            "name=../x",
+        ] {
+            assert!(text.parse::<NetworkJoin>().is_err(), "{text:?}");
+        }
+        let joins = |names: &[&str]| names.iter().map(|name| NetworkJoin::named(*name)).collect::<Vec<_>>();
+        NetworkJoin::check_all(&joins(&["a", "b"])).unwrap();
+        assert!(NetworkJoin::check_all(&joins(&["a", "b", "a"])).is_err(), "twice");
+        assert!(NetworkJoin::check_all(&joins(&["user"])).is_err());
+        let many: Vec<_> = (0..=MAX_NETWORKS).map(|n| NetworkJoin::named(format!("n{n}"))).collect();
+        assert!(NetworkJoin::check_all(&many).is_err() && NetworkJoin::check_all(&many[1..]).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{BoxOptions, RestartPolicy};
+use crate::{BoxOptions, NetworkJoin, NetworkMode, RestartPolicy};
 
 /// The new values of what can be changed of a box after its creation; what is absent stays.
 ///
@@ -50,6 +50,18 @@ pub struct UpdateOptions {
     /// All ports of the host's loopback that the box reaches, as in [`BoxOptions::allow_host`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_host: Option<Vec<u16>>,
+    /// As in [`BoxOptions::network`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkMode>,
+    /// All networks that the box is in, as in [`BoxOptions::networks`]. It keeps its address in those that it was in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<NetworkJoin>>,
+    /// A network that the box joins besides, and is not in yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<NetworkJoin>,
+    /// The name of a network that the box is in and leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leave: Option<String>,
 }
 
 /// How to clone a box; what is absent is the origin's.
@@ -92,6 +104,10 @@ impl UpdateOptions {
             ports,
             allow_net,
             allow_host,
+            network,
+            networks,
+            join,
+            leave,
         } = self;
         disk_io.is_some()
             || idle_timeout.is_some()
@@ -102,6 +118,10 @@ impl UpdateOptions {
             || ports.is_some()
             || allow_net.is_some()
             || allow_host.is_some()
+            || network.is_some()
+            || networks.is_some()
+            || join.is_some()
+            || leave.is_some()
     }
 
     /// Returns `options` with these changes.
@@ -121,6 +141,10 @@ impl UpdateOptions {
             ports,
             allow_net,
             allow_host,
+            network,
+            networks,
+            join,
+            leave,
         } = self.clone();
         options.name = name.or(options.name);
         options.disk_quota = disk_quota.unwrap_or(options.disk_quota);
@@ -134,6 +158,15 @@ impl UpdateOptions {
         options.ports = ports.unwrap_or(options.ports);
         options.allow_net = allow_net.unwrap_or(options.allow_net);
         options.allow_host = allow_host.unwrap_or(options.allow_host);
+        options.network = network.unwrap_or(options.network);
+        options.networks = networks.unwrap_or(options.networks);
+        if let Some(join) = join {
+            options.networks.retain(|other| other.name != join.name);
+            options.networks.push(join);
+        }
+        if let Some(name) = leave {
+            options.networks.retain(|other| other.name != name);
+        }
         set_variables(&mut options.env, env);
         options
     }
@@ -148,6 +181,10 @@ impl CloneOptions {
         options.memory = memory.unwrap_or(options.memory);
         options.ports = ports.unwrap_or(options.ports);
         options.volumes = volumes.unwrap_or(options.volumes);
+        // The origin has the addresses that it asked for.
+        for join in &mut options.networks {
+            join.address = None;
+        }
         set_variables(&mut options.env, env);
         options
     }
@@ -213,6 +250,30 @@ mod tests {
         assert_eq!(changed.env, ["B=2", "A=3=4"]);
         let clone = CloneOptions { ports: Some(Vec::new()), ..CloneOptions::default() }.applied_to(options);
         assert_eq!((clone.ports, clone.memory), (Vec::new(), 7));
+    }
+
+    #[test]
+    fn a_box_joins_and_leaves_networks_one_by_one_or_all_at_once() {
+        let back = NetworkJoin { address: Some([10, 89, 0, 7].into()), ..NetworkJoin::named("back") };
+        let options = BoxOptions { networks: vec![back.clone()], ..BoxOptions::default() };
+        let networks = |changes: &UpdateOptions| changes.applied_to(options.clone()).networks;
+        let join = UpdateOptions { join: Some(NetworkJoin::named("front")), ..UpdateOptions::default() };
+        assert_eq!(networks(&join), [back.clone(), NetworkJoin::named("front")]);
+        let leave = UpdateOptions { leave: Some("back".into()), ..UpdateOptions::default() };
+        assert_eq!(networks(&leave), []);
+        let all = UpdateOptions {
+            networks: Some(vec![NetworkJoin::named("front")]),
+            network: Some(NetworkMode::User),
+            ..UpdateOptions::default()
+        };
+        assert_eq!(networks(&all), [NetworkJoin::named("front")]);
+        for changes in [join, leave, all] {
+            assert!(changes.needs_rest(), "{changes:?}");
+            let once = changes.applied_to(options.clone());
+            assert_eq!(changes.applied_to(once.clone()), once, "a server's answer shows whether it heard");
+        }
+        let clone = CloneOptions::default().applied_to(options);
+        assert_eq!(clone.networks, [NetworkJoin::named("back")], "under an address of its own");
     }
 
     #[test]

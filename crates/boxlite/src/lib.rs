@@ -81,14 +81,14 @@ pub use boxlite_types::{
     HealthCheck, HealthStatus, HistoryEntry, HoldTerms, HomeEvent, HostInfo, HostMemory, Image, ImageConfig,
     ImportedBox, JailInfo, JailMeasure, KEPT_TIMEOUT, LATENCY_BOUNDS, Latencies, LatencyHistogram, Layer,
     ListOptions, LogLine, LogOptions, Login, Logout, MainProcess, Membership, MemoryInfo, NetworkBox,
-    NetworkInfo, NetworkMode, NetworkOptions, NetworkPrune, NetworkRefusals, NetworkUsage, NodeCheck,
-    NodeMemory, NodeReclaimable, NodeSpace, Origin, OutputChunk, OutputStream, PastProbe, Pause, PauseCause,
-    PeerUsage, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy, Purge,
-    PushOptions, QuotaUse, ReapAction, RefusalKind, RefusedDestination, Removal, RemoveOptions,
+    NetworkInfo, NetworkJoin, NetworkMode, NetworkOptions, NetworkPrune, NetworkRefusals, NetworkUsage,
+    NodeCheck, NodeMemory, NodeReclaimable, NodeSpace, Origin, OutputChunk, OutputStream, PastProbe, Pause,
+    PauseCause, PeerUsage, Platform, PortForward, Progress, ProgressSink, Protocol, PullOptions, PullPolicy,
+    Purge, PushOptions, QuotaUse, ReapAction, RefusalKind, RefusedDestination, Removal, RemoveOptions,
     RestartPolicy, RestoreOptions, Result, RunOutcome, SeatOptions, SettingLine, Shortage, Snapshot,
     SnapshotOptions, SpaceFloors, SpaceInfo, StartStage, StartTimes, StopOptions, Subnet, UnattendedPolicy,
-    UpdateOptions, Usage, Verdict, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize,
-    check_network_name, gc, is_volume_name, parse_ports, parse_signal, reap_action, wire,
+    UpdateOptions, Usage, Verdict, VolumeInfo, VolumeMount, VolumeOptions, VolumePrune, WindowSize, gc,
+    is_volume_name, parse_ports, parse_signal, reap_action, wire,
 };
 pub use boxlite_vm::shim::Accel;
 pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};

@@ -1,6 +1,5 @@
 //! The arguments of a new box, which `run` and `create` share.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use boxlite::settings::Bytes;
@@ -40,8 +39,8 @@ pub(crate) struct BoxArgs {
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
     /// Label the box
-    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
-    labels: Vec<String>,
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// Virtual processors; of a fraction, such as 0.5 or 1.5, the box has so much time; auto: all that this process may use
     #[arg(long, value_name = "N|auto", default_value = "1")]
     cpus: AutoOr<Processors>,
@@ -192,7 +191,6 @@ impl BoxArgs {
             AutoOr::Auto => allotment.memory.unwrap_or(BoxOptions::default().memory),
         };
         let process = self.process;
-        let labels = labels(&self.labels)?;
         let mut words = self.image_and_command.into_iter();
         let image = words.next().unwrap_or_default();
         let command: Vec<String> = words.collect();
@@ -238,7 +236,7 @@ impl BoxArgs {
             restart: self.restart,
             idle_timeout: self.idle_timeout,
             ttl: self.ttl,
-            labels,
+            labels: self.labels.into_iter().collect(),
             health: self.health.check(),
             init_system: self.init_system,
             stop_signal: self.stop_signal,
@@ -246,19 +244,6 @@ impl BoxArgs {
             claim: self.claim.map(|bytes| bytes.0),
             ..BoxOptions::default()
         };
-        Ok(self.guest.applied_to(self.network.applied_to(options)))
+        Ok(self.guest.applied_to(self.network.applied_to(options)?))
     }
-}
-
-fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, CommandFailure> {
-    texts
-        .iter()
-        .map(|text| {
-            let label = label(text);
-            if label.0.is_empty() {
-                return Err(CommandFailure::local(format!("the label `{text}` has no name")));
-            }
-            Ok(label)
-        })
-        .collect()
 }

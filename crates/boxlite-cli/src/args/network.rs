@@ -1,34 +1,39 @@
-//! The arguments of a new box about the network that it joins.
+//! The arguments of a box about the networks that it joins.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use boxlite::{BoxOptions, NetworkMode, check_network_name};
+use boxlite::{BoxOptions, NetworkJoin, NetworkMode};
 use clap::Args;
+
+use crate::report::CommandFailure;
 
 /// What the new box is connected to.
 #[derive(Debug, Args)]
 pub(crate) struct NetworkArgs {
     /// none for no network card, user for the world outside alone, or the name of a network that the box joins as well
+    ///
+    /// Given several times, the box joins several networks. NETWORK:ip=ADDRESS,alias=NAME gives it an address and a further name in
+    /// that network alone.
     #[arg(long, alias = "net", value_name = "none|user|NETWORK", default_value = "user")]
-    network: NetworkArg,
-    /// Another name of the box in its network
+    network: Vec<NetworkArg>,
+    /// Another name of the box in its networks
     #[arg(long = "network-alias", alias = "net-alias", value_name = "NAME")]
     aliases: Vec<String>,
-    /// Address of the box in its network [default: a free one]
+    /// Address of the box in its only network [default: a free one]
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
 }
 
 /// `--network`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum NetworkArg {
+pub(crate) enum NetworkArg {
     /// No network card.
     None,
     /// Outbound, DNS and forwarded ports.
     User,
     /// The same, unless the network is internal, and the other boxes of that network.
-    Named(String),
+    Join(NetworkJoin),
 }
 
 impl FromStr for NetworkArg {
@@ -39,28 +44,60 @@ impl FromStr for NetworkArg {
             "none" => Ok(Self::None),
             "user" | "bridge" | "default" => Ok(Self::User),
             "host" => Err("a box has a network of its own, never the host's; -p publishes its ports, --allow-host PORT lets it reach one of the host's".into()),
-            name => {
-                check_network_name(name).map_err(|error| error.to_string())?;
-                Ok(Self::Named(name.to_owned()))
+            text if text.starts_with("container:") => {
+                Err("boxes share no network card; those of one network reach each other by name (`boxlite network create`)".into())
             }
+            text => text.parse().map(Self::Join).map_err(|error: boxlite::Error| error.to_string()),
         }
     }
 }
 
+/// Returns how the box reaches the network, and the networks that it joins.
+///
+/// # Errors
+/// `none` and `user` do not go with anything else.
+pub(crate) fn networks(given: Vec<NetworkArg>) -> Result<(NetworkMode, Vec<NetworkJoin>), CommandFailure> {
+    let several = given.len() > 1;
+    let (mut mode, mut joins) = (NetworkMode::User, Vec::new());
+    for network in given {
+        match network {
+            NetworkArg::Join(join) => joins.push(join),
+            NetworkArg::None | NetworkArg::User if several => {
+                return Err(CommandFailure::local(
+                    "--network none and --network user stand alone: with a network that is not internal, a box reaches the world \
+                     outside as well",
+                ));
+            }
+            NetworkArg::None => mode = NetworkMode::None,
+            NetworkArg::User => {}
+        }
+    }
+    Ok((mode, joins))
+}
+
 impl NetworkArgs {
     /// Returns `options` with these.
-    pub(super) fn applied_to(self, options: BoxOptions) -> BoxOptions {
-        let (network, network_name) = match self.network {
-            NetworkArg::None => (NetworkMode::None, None),
-            NetworkArg::User => (NetworkMode::User, None),
-            NetworkArg::Named(name) => (NetworkMode::User, Some(name)),
-        };
-        BoxOptions {
-            network,
-            network_name,
-            network_aliases: self.aliases,
-            network_address: self.ip,
-            ..options
+    pub(super) fn applied_to(self, options: BoxOptions) -> Result<BoxOptions, CommandFailure> {
+        let (network, mut networks) = networks(self.network)?;
+        let needs = [(!self.aliases.is_empty(), "--network-alias"), (self.ip.is_some(), "--ip")];
+        if networks.is_empty()
+            && let Some((_, option)) = needs.iter().find(|(given, _)| *given)
+        {
+            return Err(CommandFailure::local(format!(
+                "{option} is for a box that joins a network by its name: add --network NAME"
+            )));
         }
+        if networks.len() > 1
+            && let Some(address) = self.ip
+        {
+            return Err(CommandFailure::local(format!(
+                "--ip is for a box of one network: of several, write --network NAME:ip={address}"
+            )));
+        }
+        for join in &mut networks {
+            join.aliases.extend(self.aliases.iter().cloned());
+            join.address = join.address.or(self.ip);
+        }
+        Ok(BoxOptions { network, networks, ..options })
     }
 }

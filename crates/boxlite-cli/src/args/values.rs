@@ -22,9 +22,11 @@ impl<T: FromStr> FromStr for AutoOr<T> {
 }
 
 /// Splits a label into its name and its value, which is empty where there is none.
-pub(crate) fn label(text: &str) -> (String, String) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (name.to_owned(), value.to_owned())
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err("a label has a name, as in tier=front".into()),
+        (name, value) => Ok((name.to_owned(), value.to_owned())),
+    }
 }
 
 /// Reads `KILL`, `SIGKILL`, `sigkill` or `9`.
@@ -74,6 +76,14 @@ fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_has_a_name_and_may_have_a_value() {
+        let label_of = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!(label("a=b=c"), label_of("a", "b=c"));
+        assert_eq!((label("a="), label("a")), (label_of("a", ""), label_of("a", "")));
+        assert!(label("=b").is_err() && label("=").is_err() && label("").is_err());
+    }
 
     #[test]
     fn times_of_probes_have_milliseconds() {

@@ -1,6 +1,8 @@
 //! `network`.
 
-use boxlite::{ErrorKind, NetworkInfo, NetworkOptions, Runtime, Subnet};
+use std::net::Ipv4Addr;
+
+use boxlite::{ErrorKind, NetworkInfo, NetworkJoin, NetworkOptions, Runtime, Subnet, UpdateOptions};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
@@ -25,6 +27,10 @@ pub(crate) enum NetworkCommand {
     Rm(RemoveNetworksArgs),
     /// Remove all networks that no box is in; asks first
     Prune(PruneNetworksArgs),
+    /// Have a box that does not run join a network
+    Connect(ConnectArgs),
+    /// Have a box that does not run leave a network
+    Disconnect(DisconnectArgs),
 }
 
 /// `network create`.
@@ -37,8 +43,8 @@ pub(crate) struct CreateNetworkArgs {
     #[arg(long, value_name = "CIDR")]
     subnet: Option<Subnet>,
     /// Add a label
-    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
-    labels: Vec<String>,
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// Accepted because Docker's networks have drivers; there is one
     #[arg(short, long, hide = true, value_name = "DRIVER", value_parser = ["bridge"])]
     driver: Option<String>,
@@ -84,6 +90,34 @@ pub(crate) struct PruneNetworksArgs {
     force: bool,
 }
 
+/// `network connect`.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// Another name of the box in the network
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+    /// Address of the box in the network [default: a free one]
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// Name of the network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// Name, id or unique beginning of an id
+    #[arg(value_name = "BOX")]
+    id: String,
+}
+
+/// `network disconnect`.
+#[derive(Debug, Args)]
+pub(crate) struct DisconnectArgs {
+    /// Name of the network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// Name, id or unique beginning of an id
+    #[arg(value_name = "BOX")]
+    id: String,
+}
+
 pub(super) async fn network(runtime: &Runtime, command: NetworkCommand) -> Result<Exit, CommandFailure> {
     match command {
         NetworkCommand::Create(args) => create(runtime, args).await,
@@ -91,11 +125,23 @@ pub(super) async fn network(runtime: &Runtime, command: NetworkCommand) -> Resul
         NetworkCommand::Inspect(args) => inspect(runtime, args).await,
         NetworkCommand::Rm(args) => rm(runtime, args).await,
         NetworkCommand::Prune(args) => prune(runtime, args).await,
+        NetworkCommand::Connect(ConnectArgs { aliases, ip, network, id }) => {
+            let join = Some(NetworkJoin { name: network, aliases, address: ip });
+            change(runtime, &id, UpdateOptions { join, ..UpdateOptions::default() }).await
+        }
+        NetworkCommand::Disconnect(DisconnectArgs { network, id }) => {
+            change(runtime, &id, UpdateOptions { leave: Some(network), ..UpdateOptions::default() }).await
+        }
     }
 }
 
+async fn change(runtime: &Runtime, id: &str, options: UpdateOptions) -> Result<Exit, CommandFailure> {
+    let changed = runtime.update(id, options).await;
+    changed.map(|_| Exit::OK).map_err(|error| CommandFailure::of(&error, Topic::Box))
+}
+
 async fn create(runtime: &Runtime, args: CreateNetworkArgs) -> Result<Exit, CommandFailure> {
-    let labels = args.labels.iter().map(|text| label(text)).collect();
+    let labels = args.labels.into_iter().collect();
     let options = NetworkOptions { name: args.name, subnet: args.subnet, internal: args.internal, labels };
     let made =
         runtime.create_network(options).await.map_err(|error| CommandFailure::of(&error, Topic::Network))?;

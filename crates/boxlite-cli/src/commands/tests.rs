@@ -1,4 +1,6 @@
-use boxlite::{Allotment, BoxFilter, BoxOptions, BoxState, MainProcess, NetworkMode, PullPolicy, WindowSize};
+use boxlite::{
+    Allotment, BoxFilter, BoxOptions, BoxState, MainProcess, NetworkJoin, NetworkMode, PullPolicy, WindowSize,
+};
 use clap::CommandFactory;
 
 use super::*;
@@ -229,7 +231,11 @@ fn bad_values_are_refused_with_what_would_be_right() {
     refused(&["run", "--cpus", "0", "a"], "from 0.05 to 255");
     refused(&["run", "--stop-signal", "NOPE", "a"], "a name such as TERM");
     refused(&["run", "--network", "host", "a"], "a network of its own");
-    refused(&["run", "--network", "container:a", "a"], "not a name for a network");
+    refused(&["run", "--network", "container:a", "a"], "share no network card");
+    refused(&["run", "--network", "a:mac=1", "a"], "ip=ADDRESS and alias=NAME");
+    for command in [&["run"][..], &["volume", "create"], &["network", "create"]] {
+        refused(&[command, &["--label", "=x", "a"]].concat(), "a label has a name");
+    }
     refused(&["kill", "-s", "65", "a"], "from 1 to 64");
     refused(&["update", "a"], "--disk-quota");
     refused(&["update", "--disk-quota", "much", "a"], "512MiB");
@@ -238,6 +244,35 @@ fn bad_values_are_refused_with_what_would_be_right() {
     refused(&["logs", "--since", "whenever", "a"], "a duration such as 10m");
     refused(&["logs", "-n", "few", "a"], "a number of lines, or all");
     refused(&["run"], "IMAGE");
+}
+
+#[test]
+fn a_box_joins_several_networks_each_in_its_own_way() {
+    let networks = |line: &[&str]| options(&[&["run"], line, &["a"]].concat()).networks;
+    let join = |name: &str, aliases: &str, address: Option<[u8; 4]>| NetworkJoin {
+        name: name.into(),
+        aliases: words(aliases),
+        address: address.map(Into::into),
+    };
+    assert_eq!(
+        networks(&["--network", "back", "--ip", "10.89.0.7", "--network-alias", "db"]),
+        [join("back", "db", Some([10, 89, 0, 7]))]
+    );
+    assert_eq!(
+        networks(&["--net=back:alias=sql,ip=10.89.0.7", "--net=name=front", "--net-alias=db"]),
+        [join("back", "sql db", Some([10, 89, 0, 7])), join("front", "db", None)]
+    );
+    assert_eq!(networks(&["--network", "user"]), []);
+    let refused = |line: &[&str]| match parse(&[&["create"], line, &["a"]].concat()).unwrap().command {
+        CliCommand::Create(args) => {
+            args.options_within(&ALLOTMENT, &Environment::default()).unwrap_err().to_string()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(&["--network", "user", "--network", "back"]).contains("stand alone"));
+    assert!(refused(&["--ip", "10.89.0.7"]).contains("add --network NAME"));
+    let two = ["--network", "a", "--network", "b", "--ip", "10.89.0.7"];
+    assert!(refused(&two).contains("--network NAME:ip=10.89.0.7"));
 }
 
 #[test]

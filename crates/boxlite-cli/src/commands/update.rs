@@ -7,7 +7,7 @@ use boxlite::{RestartPolicy, Runtime, UpdateOptions};
 use clap::Args;
 
 use super::each::each;
-use crate::args::{Processors, variables};
+use crate::args::{NetworkArg, Processors, networks, variables};
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -61,6 +61,9 @@ struct Changes {
     /// Let the box reach a TCP port of the host's loopback, in place of all that it reached, or `none`
     #[arg(long, value_name = "PORT")]
     allow_host: Vec<String>,
+    /// Networks that the box is in, in place of all that it was in, as for `run`
+    #[arg(long, alias = "net", value_name = "none|user|NETWORK")]
+    network: Vec<NetworkArg>,
 }
 
 /// `rename`.
@@ -125,6 +128,10 @@ pub(super) async fn update(
     args: UpdateArgs,
 ) -> Result<Exit, CommandFailure> {
     let changes = args.changes;
+    let networks = match changes.network.as_slice() {
+        [] => None,
+        _ => Some(networks(changes.network)?),
+    };
     let options = UpdateOptions {
         name: None,
         disk_quota: changes.disk_quota.map(|SizeOrNone(size)| size),
@@ -139,6 +146,10 @@ pub(super) async fn update(
         ports: replacement(changes.ports),
         allow_net: replacement(changes.allow_net),
         allow_host: host_ports(replacement(changes.allow_host))?,
+        network: networks.as_ref().map(|(mode, _)| *mode),
+        networks: networks.map(|(_, joins)| joins),
+        join: None,
+        leave: None,
     };
     each(&args.boxes, Topic::Box, async |id: &str| {
         runtime.update(id, options.clone()).await?;

@@ -35,8 +35,8 @@ pub(crate) struct CreateVolumeArgs {
     #[arg(short, long, value_name = "SIZE")]
     size: Option<Bytes>,
     /// Add a label
-    #[arg(short, long = "label", value_name = "NAME[=VALUE]")]
-    labels: Vec<String>,
+    #[arg(short, long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// A letter or digit, then letters, digits, `_`, `.` and `-`
     #[arg(value_name = "NAME")]
     name: String,
@@ -90,7 +90,7 @@ pub(super) async fn volume(runtime: &Runtime, command: VolumeCommand) -> Result<
 }
 
 async fn create(runtime: &Runtime, args: CreateVolumeArgs) -> Result<Exit, CommandFailure> {
-    let labels = args.labels.iter().map(|text| label(text)).collect();
+    let labels = args.labels.into_iter().collect();
     let options = VolumeOptions { name: args.name, size: args.size.map(|Bytes(size)| size), labels };
     let made =
         runtime.create_volume(options).await.map_err(|error| CommandFailure::of(&error, Topic::Volume))?;

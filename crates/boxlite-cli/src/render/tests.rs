@@ -36,7 +36,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         finished_at: None,
         disk_allocated: None,
         ports: Vec::new(),
-        membership: None,
+        memberships: Vec::new(),
         network_usage: None,
         restart_count: 0,
         last_exit: None,

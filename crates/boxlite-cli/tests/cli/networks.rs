@@ -27,6 +27,14 @@ fn inspected(home: &Home, name: &str) -> Value {
     home.run(&["inspect", name]).json()[0].clone()
 }
 
+/// The address of a box in a network that it is a member of.
+fn address_in(home: &Home, name: &str, network: &str) -> String {
+    let shown = inspected(home, name);
+    let memberships = shown["memberships"].as_array().unwrap();
+    let found = memberships.iter().find(|it| it["network"] == network);
+    found.unwrap_or_else(|| panic!("{shown}"))["address"].as_str().unwrap().to_owned()
+}
+
 fn connected(home: &Home, name: &str) -> u64 {
     inspected(home, name)["network_usage"]["peers"]["connected"].as_u64().unwrap()
 }
@@ -60,9 +68,10 @@ fn boxes_of_a_network_reach_each_other_by_name_and_nobody_else() {
     assert_eq!(hosts.trim(), "10.77.1.50");
 
     // Neither a name nor an address leads into another network, and out of an internal one nothing does.
-    let web = inspected(&home, "web")["membership"]["address"].as_str().unwrap().to_owned();
+    let web = address_in(&home, "web", "front");
     assert_eq!(ask(&home, "web", &["web", "!db", "!10.77.1.50", "!10.0.2.2"])[1..], ["unreachable"; 3]);
     assert_eq!(ask(&home, "eve", &[&format!("!{web}")]), ["unreachable"]);
+    a_box_of_both_is_no_way_between_them(&home, &web);
 
     // Root of a box speaks for others: only what it says for itself arrives.
     let said =
@@ -101,4 +110,65 @@ fn boxes_of_a_network_reach_each_other_by_name_and_nobody_else() {
     assert_eq!(std::fs::read_dir(home.path().join("networks/back/members")).unwrap().count(), 0);
     assert_eq!(home.run(&["network", "rm", "back"]).ok(), "back\n");
     home.run(&["network", "rm", "back"]).refused("there is no network 'back'");
+}
+
+/// A box of `back` and `front`, where db and eve, and web under that address, run. It leaves and joins networks while it rests.
+fn a_box_of_both_is_no_way_between_them(home: &Home, web: &str) {
+    let mini = home.image("mini");
+    let two = ["run", "--network", "back", "--network", "front"];
+    home.run(&[&two[..], &["--ip", "10.77.1.9", &mini, "true"]].concat())
+        .refused("--network NAME:ip=10.77.1.9");
+    home.run(&[&two[..], &["--network", "back", &mini, "true"]].concat()).refused("named twice");
+    home.run(&[&two[..], &["--network", "user", &mini, "true"]].concat()).refused("stand alone");
+    let front = ["--network", "name=front,ip=10.77.2.77,alias=inner"];
+    serve(home, "mid", &[&["--network", "back", "--network-alias", "middle"][..], &front].concat());
+    let back = address_in(home, "mid", "back");
+    assert_eq!(address_in(home, "mid", "front"), "10.77.2.77");
+
+    // It reaches both from its address there, and both reach it, by the names that it has there.
+    assert_eq!(ask(home, "mid", &["db", "web"]), [format!("db {back}"), "web 10.77.2.77".into()]);
+    assert_eq!(ask(home, "eve", &["mid", "middle"]), ["mid 10.77.1.2"; 2]);
+    assert_eq!(ask(home, "web", &["mid.front", "middle", "inner"]), vec![format!("mid {web}"); 3]);
+    assert_eq!(connected(home, "mid"), 3);
+    let shown = home.run(&["exec", "mid", "cat", "/etc/hosts", "/proc/net/route"]).ok();
+    assert!(shown.contains(&format!("\n{back}\t")) && shown.contains("\n10.77.2.77\t"), "{shown}");
+    assert!(shown.contains("eth0\t00000000\t0202000A"), "one of its networks leads outside: {shown}");
+
+    // Though it forwards, and a member of one network sends what is for the other by it, nothing comes through.
+    home.run(&["exec", "mid", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]).ok();
+    home.run(&["exec", "eve", "busybox", "ip", "route", "add", "10.77.2.0/24", "via", &back]).ok();
+    assert_eq!(ask(home, "eve", &[&format!("!{web}"), "!10.77.2.77"]), ["unreachable"; 2]);
+    home.run(&["exec", "web", "busybox", "ip", "route", "add", "10.77.1.0/24", "via", "10.77.2.77"]).ok();
+    assert_eq!(ask(home, "web", &["!10.77.1.50", &format!("!{back}")]), ["unreachable"; 2]);
+
+    for change in [
+        &["network", "disconnect", "front", "mid"][..],
+        &["network", "connect", "back", "web"],
+        &["update", "--network", "user", "mid"],
+    ] {
+        home.run(change).refused("joins and leaves networks only while it does not: stop it first");
+    }
+    home.run(&["stop", "-t", "0", "mid"]).ok();
+    home.run(&["network", "connect", "back", "mid"]).refused("is in network 'back' already");
+    home.run(&["network", "disconnect", "wide", "mid"]).refused("is not in network 'wide'");
+    home.run(&["network", "connect", "wide", "mid"]).refused("there is no network 'wide'");
+    home.run(&["network", "disconnect", "back", "mid"]).ok();
+    home.run(&["network", "disconnect", "front", "mid"]).refused("would reach the world outside without it");
+    home.run(&["update", "-p", "7000", "mid"]).refused("is internal");
+    home.run(&["network", "connect", "--ip", "10.77.1.50", "back", "mid"]).refused("box db has the address");
+    home.run(&["network", "connect", "--ip", "10.77.1.60", "--alias", "again", "back", "mid"]).ok();
+    home.run(&["update", "--network", "back:alias=again", "--network", "front", "mid"]).ok();
+    let addresses = ["back", "front"].map(|network| address_in(home, "mid", network));
+    assert_eq!(addresses, ["10.77.1.60", "10.77.2.77"], "it keeps those that it has");
+    home.run(&["start", "mid"]).ok();
+    assert_eq!(ask(home, "eve", &["again"]), ["mid 10.77.1.2"]);
+    assert_eq!(ask(home, "mid", &["web"]), ["web 10.77.2.77"]);
+
+    home.run(&["stop", "-t", "0", "mid"]).ok();
+    home.run(&["clone", "--name", "twin", "mid"]).ok();
+    let addresses = ["back", "front"].map(|network| address_in(home, "twin", network));
+    assert_eq!(addresses, [back.as_str(), "10.77.2.3"], "a clone has addresses of its own");
+    home.run(&["update", "--network", "none", "twin"]).ok();
+    home.run(&["network", "connect", "back", "twin"]).refused("without a network card");
+    home.run(&["rm", "mid", "twin"]).ok();
 }

@@ -121,3 +121,38 @@ fn a_key_has_its_own_volumes_within_its_limit() {
     let shown = volume(&laptop, &["inspect", "own"]).json();
     assert_eq!(shown[0]["labels"]["boxlite.key"], "laptop", "{shown}");
 }
+
+/// Mutation tried: without the look at whose networks an update names.
+#[test]
+fn a_key_has_its_own_networks_also_for_boxes_that_join_later() {
+    let Some(home) = Home::able() else { return };
+    let (ci, laptop) = (home.path().join("ci.key"), home.path().join("laptop.key"));
+    let entry = |name: &str, file: &Path| home.run(&["serve-key", name, file.to_str().unwrap()]).ok();
+    let keys = key(&home, &(entry("ci", &ci) + &entry("laptop", &laptop)), 0o600);
+    let arguments = ["--keys-file", keys.to_str().unwrap(), "--allow-path", home.layout().to_str().unwrap()];
+    let server = Server::start(&home, &arguments);
+    with_key(&server, &ci, &["network", "create", "back"]).ok();
+    with_key(&server, &ci, &["network", "create", "front"]).ok();
+    let image = home.image("mini");
+    let create = |file: &Path, name: &str, networks: &[&str]| {
+        with_key(&server, file, &[&["create", "--name", name], networks, &[&image, "true"]].concat())
+    };
+    create(&laptop, "theirs", &["--network", "back"]).refused("there is no network 'back'");
+    create(&laptop, "theirs", &[]).ok();
+    create(&ci, "own", &["--network", "back:alias=db", "--network", "front"]).ok();
+    for change in [&["network", "connect", "back", "theirs"][..], &["update", "--network", "back", "theirs"]]
+    {
+        with_key(&server, &laptop, change).refused("there is no network 'back'");
+    }
+    with_key(&server, &ci, &["network", "disconnect", "front", "own"]).ok();
+    with_key(&server, &ci, &["network", "connect", "--ip", "10.89.1.9", "front", "own"]).ok();
+    let shown = home.run(&["inspect", "own", "theirs"]).json();
+    let networks: Vec<_> = shown[0]["memberships"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (&it["network"], &it["address"]))
+        .collect();
+    assert_eq!(networks, [(&"back".into(), &"10.89.0.2".into()), (&"front".into(), &"10.89.1.9".into())]);
+    assert!(shown[1].get("memberships").is_none(), "{shown}");
+}

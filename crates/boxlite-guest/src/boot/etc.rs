@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -95,12 +96,15 @@ fn hosts(config: &BootConfig) -> String {
     for entry in &config.extra_hosts {
         let _ = writeln!(text, "{}\t{}", entry.address, entry.name);
     }
-    // Others of its network reach the box under the address there.
-    let own = config.network.as_ref().map_or_else(
-        || "127.0.1.1".to_owned(),
-        |network| network.member.map_or(network.address, |(address, _)| address).to_string(),
-    );
-    let _ = writeln!(text, "{own}\t{}", config.hostname);
+    // Others of its networks reach the box under its addresses there.
+    let own: Vec<Ipv4Addr> = match &config.network {
+        None => vec![Ipv4Addr::new(127, 0, 1, 1)],
+        Some(network) if network.members.is_empty() => vec![network.address],
+        Some(network) => network.members.iter().map(|(address, _)| *address).collect(),
+    };
+    for address in own {
+        let _ = writeln!(text, "{address}\t{}", config.hostname);
+    }
     text
 }
 

@@ -10,8 +10,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::linux;
 
 const INTERFACE: &str = "eth0";
-/// The label under which the card has its address in the network that the box is a member of.
-const MEMBER_LABEL: &str = "eth0:1";
 
 /// Brings the interfaces up. Returns a warning if that failed.
 pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
@@ -26,8 +24,9 @@ pub(super) fn configure(network: Option<&NetConfig>) -> Option<String> {
             if let Some(gateway) = network.gateway {
                 add_default_route(socket.as_fd(), gateway)?;
             }
-            if let Some(member) = network.member {
-                set_address(socket.as_fd(), MEMBER_LABEL, member)?;
+            // A label each: an address without one of its own would replace the address before.
+            for (number, member) in (1..).zip(&network.members) {
+                set_address(socket.as_fd(), &format!("{INTERFACE}:{number}"), *member)?;
             }
         }
         Ok(())

@@ -60,7 +60,7 @@ fn the_tree_is_complete_whatever_the_image_lacks() {
             prefix: 24,
             gateway: Some([10, 0, 2, 2].into()),
             mac: [2, 0, 0, 1, 2, 3],
-            member: None,
+            members: Vec::new(),
         }),
         extra_hosts: vec![HostEntry { name: "other".into(), address: "10.9.8.7".into() }],
         ..machine::config()

@@ -20,8 +20,8 @@
 //! A box that has an [`AllowList`] reaches only what is on it. Ports of the host's loopback that the box's user names
 //! ([`Network::host_ports`]) are ports of the gateway for the box, to which slirp connects at `127.0.0.1`.
 //!
-//! A box that is a member of a network ([`MemberNetwork`]) has one more address, on the same card. The wire takes what is for
-//! that network before the filter sees it, and hands it to the other boxes' shims ([`members`]).
+//! A box that is a member of networks ([`MemberNetwork`]) has one more address in each, on the same card. The wire takes what is
+//! for those networks before the filter sees it, and hands it to the other boxes' shims ([`members`]).
 
 mod allow;
 mod answer;
@@ -86,15 +86,15 @@ pub struct Network {
     pub host_ports: Vec<u16>,
     /// The most connections that the box may have at a time.
     pub max_connections: u32,
-    /// The network that the box is a member of.
+    /// The networks that the box is a member of.
     #[serde(default)]
-    pub member_of: Option<MemberNetwork>,
+    pub member_of: Vec<MemberNetwork>,
 }
 
 impl Network {
-    /// Whether it has a user-mode stack: an internal network leads nowhere else.
+    /// Whether it has a user-mode stack: a box whose networks are all internal reaches nothing else.
     pub fn has_stack(&self) -> bool {
-        self.member_of.as_ref().is_none_or(|network| !network.internal)
+        self.member_of.is_empty() || self.member_of.iter().any(|network| !network.internal)
     }
 }
 
@@ -105,12 +105,18 @@ impl Default for Network {
             allowed: None,
             host_ports: Vec::new(),
             max_connections: MAX_CONNECTIONS,
-            member_of: None,
+            member_of: Vec::new(),
         }
     }
 }
 
 /// What the guest agent is told about its network card; [`RESOLVER`] is its only DNS server.
 pub fn guest_config(mac: MacAddr) -> NetConfig {
-    NetConfig { address: GUEST, prefix: PREFIX, gateway: Some(GATEWAY), mac: mac.octets(), member: None }
+    NetConfig {
+        address: GUEST,
+        prefix: PREFIX,
+        gateway: Some(GATEWAY),
+        mac: mac.octets(),
+        members: Vec::new(),
+    }
 }

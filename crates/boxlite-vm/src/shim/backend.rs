@@ -37,8 +37,8 @@ pub(crate) struct DeviceBackend {
     pub(crate) network: Option<ClosedNetwork>,
     /// What a network carries, once it is open.
     pub(crate) counts: Option<Arc<Counts>>,
-    /// By what other boxes of its network find the box: a matter of the shim's steward.
-    pub(crate) mailbox: Option<Mailbox>,
+    /// By what other boxes of its networks find the box: a matter of the shim's steward.
+    pub(crate) mailboxes: Vec<Mailbox>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
     /// costs the box this part.
     pub(crate) task: Option<BoxFuture<'static, Result<()>>>,
@@ -50,7 +50,7 @@ pub(crate) struct ClosedNetwork {
     /// The user-mode stack's end of the wire, until that is started; QEMU needs only the other.
     stack_end: Option<OwnedFd>,
     stack: Option<StackProcess>,
-    /// Its way to the other boxes of its network.
+    /// Its way to the other boxes of its networks.
     exchange: Option<Exchange>,
 }
 
@@ -113,17 +113,17 @@ pub(crate) fn open_network(backends: &mut [DeviceBackend], spec: &LaunchSpec) ->
 fn network_backend(spec: &LaunchSpec, network: &Network) -> Result<DeviceBackend> {
     let mac = MacAddr::of_box(&spec.box_id);
     let (wire, ends) = Wire::new(Policy::new(&[], []), None, network.max_connections)?;
-    let (exchange, mailbox) = match &network.member_of {
-        Some(member_of) => {
-            net::join(member_of, mac).map(|(exchange, mailbox)| (Some(exchange), Some(mailbox)))?
-        }
-        None => (None, None),
+    let (exchange, mailboxes) = if network.member_of.is_empty() {
+        (None, Vec::new())
+    } else {
+        net::join(&network.member_of, mac, network.has_stack())
+            .map(|(exchange, mailboxes)| (Some(exchange), mailboxes))?
     };
     Ok(DeviceBackend {
         arguments: card_arguments(mac, &ends.card).into_iter().map(OsString::from).collect(),
         descriptors: vec![ends.card],
         network: Some(ClosedNetwork { wire, stack_end: Some(ends.stack), stack: None, exchange }),
-        mailbox,
+        mailboxes,
         ..DeviceBackend::default()
     })
 }

@@ -239,7 +239,11 @@ impl ShimLaunch {
             template: machine.template.take(),
             memory: machine.vm.memory.take(),
             children,
-            mailbox: machine.backends.iter_mut().find_map(|backend| backend.mailbox.take()),
+            mailboxes: machine
+                .backends
+                .iter_mut()
+                .flat_map(|backend| std::mem::take(&mut backend.mailboxes))
+                .collect(),
             tie: None,
             lock: self.lock.try_clone().doing(doing, place)?,
         })

@@ -57,9 +57,9 @@ impl Hardware {
     /// The hardware of the box of `spec`; `None` for one that no guest can wait for.
     ///
     /// A guest waits for a box only where there is a template. QEMU cannot be given more devices, nor a published port; the
-    /// keeper of a box that is restarted is made before its shim is, and a box joins its network before its guest runs.
+    /// keeper of a box that is restarted is made before its shim is, and a box joins its networks before its guest runs.
     pub fn of(spec: &LaunchSpec) -> Option<Self> {
-        let is_bound = |network: &Network| !network.ports.is_empty() || network.member_of.is_some();
+        let is_bound = |network: &Network| !network.ports.is_empty() || !network.member_of.is_empty();
         let is_bound = spec.network.as_ref().is_some_and(is_bound);
         let is_restored = matches!(spec.origin, GuestOrigin::Template(_));
         let has_devices = !spec.shares.volumes.is_empty() || !spec.disks.is_empty();

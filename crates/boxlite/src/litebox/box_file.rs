@@ -22,7 +22,7 @@ use boxlite_storage::disk_image::{self, ImageChain};
 use boxlite_storage::image::Images;
 use boxlite_types::{
     BoxFileDisk, BoxFileHead, BoxImportOptions, BoxOptions, BoxRecord, Digest, Doing, Error, ErrorKind,
-    Phase, Platform, ProgressSink, PullPolicy, Restarts, Result,
+    NetworkJoin, Phase, Platform, ProgressSink, PullPolicy, Restarts, Result,
 };
 use jiff::Timestamp;
 
@@ -180,7 +180,7 @@ fn record_of(
         image_config: head.image_config,
         volumes: create::volumes(context, &options)?,
         named_volumes: named_volumes::asked_for(&options)?,
-        membership: None,
+        memberships: Vec::new(),
         options,
         created_at: Timestamp::now(),
         phase: Phase::Created,
@@ -217,12 +217,15 @@ fn without_host(mut options: BoxOptions, notices: &mut Vec<String>) -> BoxOption
         !ports.is_empty(),
         "the host's own ports are not reachable; `boxlite update --allow-host` allows some",
     );
-    let network = options.network_name.take();
-    leave_out(
-        network.is_some(),
-        &format!("it is not in network {}, which is another host's", network.as_deref().unwrap_or_default()),
-    );
-    (options.network_aliases, options.network_address) = (Vec::new(), None);
+    let networks = std::mem::take(&mut options.networks);
+    for NetworkJoin { name, .. } in &networks {
+        leave_out(
+            true,
+            &format!(
+                "it is not in network {name}, which is another host's; `boxlite network connect` joins one"
+            ),
+        );
+    }
     leave_out(options.kernel.take().is_some(), "it runs on boxlite's kernel, and not on one of its own");
     leave_out(std::mem::take(&mut options.nested), "it does not see the processor's virtualisation");
     leave_out(std::mem::take(&mut options.auto_remove), "it is not removed when it ends");

@@ -75,8 +75,8 @@ pub(crate) fn clone(
     record.snapshots = Vec::new();
 
     let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
-    let joined = network::join(context, &record.options)?;
-    record.membership = joined.as_ref().map(|(membership, _)| membership.clone());
+    let joined = network::join(context, &record.id, &record.options, &[])?;
+    record.memberships.clone_from(&joined.memberships);
     create::establish(context, &mut record, Unrecorded::Intent, |paths| match &options.snapshot {
         Some(wanted) => snapshot::stand_on(context, &source.record, wanted, paths),
         None => share_disk(context, source, paths),

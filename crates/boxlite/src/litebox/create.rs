@@ -178,7 +178,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
         image_config: image.config.clone(),
         volumes: volumes(context, &options)?,
         named_volumes: named_volumes::asked_for(&options)?,
-        membership: None,
+        memberships: Vec::new(),
         options,
         created_at: Timestamp::now(),
         phase: Phase::Created,
@@ -188,8 +188,8 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
     // A disk image that is there already is not collected while the record that pins it is being made.
     let _lease = disk_image::lease(&context.home, &record.disk_digest)?;
     let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
-    let joined = network::join(context, &record.options)?;
-    record.membership = joined.as_ref().map(|(membership, _)| membership.clone());
+    let joined = network::join(context, &record.id, &record.options, &[])?;
+    record.memberships.clone_from(&joined.memberships);
     establish(context, &mut record, Unrecorded::Mark, |_| Ok(Vec::new()))?;
     let new = NewBox::of(context, record);
     fault::point("create.recorded").doing("creating", &new.record().name)?;

@@ -1,4 +1,4 @@
-//! What a box reaches, what reaches it, the names that it knows, and the network that it is a member of.
+//! What a box reaches, what reaches it, the names that it knows, and the networks that it is a member of.
 
 use std::net::Ipv4Addr;
 
@@ -6,8 +6,9 @@ use boxlite_home::Home;
 use boxlite_proto::HostEntry;
 use boxlite_storage::network::{self as networks, JoinLease};
 use boxlite_types::{
-    AddedHost, AddedHostTarget, AllowRule, AllowTarget, BoxOptions, BoxRecord, Error, ImageConfig,
-    Membership, NetworkMode, PortForward, Result, check_aliases, check_network_name,
+    AddedHost, AddedHostTarget, AllowRule, AllowTarget, BoxOptions, BoxRecord, Error, ErrorCause,
+    ImageConfig, Membership, NetworkDescription, NetworkJoin, NetworkMode, PortForward, Result,
+    UpdateOptions,
 };
 use boxlite_vm::net::{self, Member, MemberNetwork};
 
@@ -33,54 +34,70 @@ pub(super) fn check(options: &BoxOptions) -> Result<()> {
             "a box without a network has no use for {option}: leave out either it or --network none"
         )));
     }
-    check_membership(options)?;
+    NetworkJoin::check_all(&options.networks)?;
+    if options.network == NetworkMode::None
+        && let Some(join) = options.networks.first()
+    {
+        let message = format!("a box without a network card cannot join network '{}'", join.name);
+        return Err(Error::invalid(message));
+    }
     hosts(options)?;
     name_servers(options)?;
     boxlite_types::parse_search_domains(&options.dns_search)?;
     allowed(options).map(drop)
 }
 
-/// Checks what `options` say of the network to join, apart from whether there is such a network.
-fn check_membership(options: &BoxOptions) -> Result<()> {
-    let Some(name) = &options.network_name else {
-        let needs = [
-            (!options.network_aliases.is_empty(), "--network-alias"),
-            (options.network_address.is_some(), "--ip"),
-        ];
-        return match needs.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(Error::invalid(format!(
-                "{option} is for a box that joins a network by its name: add --network NAME"
-            ))),
-            None => Ok(()),
-        };
-    };
-    check_network_name(name)?;
-    check_aliases(&options.network_aliases)?;
-    if options.network == NetworkMode::None {
-        return Err(Error::invalid(format!("a box without a network card cannot join network '{name}'")));
-    }
-    Ok(())
+/// The networks that a box is about to be recorded as a member of, and what keeps its addresses there for it until then.
+pub(super) struct Joined {
+    pub(super) memberships: Vec<Membership>,
+    leases: Vec<JoinLease>,
 }
 
-/// Chooses the address of a new box in the network that its `options` name, which is kept for it until the lease is dropped:
-/// by then the box is recorded.
+/// Chooses the addresses of the box `id` in the networks that its `options` name. In those of `current` it keeps the address that it
+/// has, unless it asks for another. The result is kept until the box is recorded.
 ///
 /// # Errors
-/// As for [`networks::join`], and `InvalidInput` for options that an internal network has no use for.
-pub(super) fn join(context: &LocalContext, options: &BoxOptions) -> Result<Option<(Membership, JoinLease)>> {
-    let Some(name) = &options.network_name else { return Ok(None) };
+/// As for [`networks::join`], and `InvalidInput` for options that a box has no use for whose networks are all internal.
+pub(super) fn join(
+    context: &LocalContext,
+    id: &str,
+    options: &BoxOptions,
+    current: &[Membership],
+) -> Result<Joined> {
     check_joinable(&context.home, options)?;
-    let lease = networks::join(&context.home, &context.store, name, options.network_address)?;
-    Ok(Some((Membership { network: name.clone(), address: lease.address }, lease)))
+    // Every box takes the locks of its networks in this order, so that no two wait for each other.
+    let mut in_order: Vec<&NetworkJoin> = options.networks.iter().collect();
+    in_order.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut joined = Joined { memberships: Vec::new(), leases: Vec::new() };
+    for join in in_order {
+        let stays = |own: &&Membership| {
+            own.network == join.name && join.address.is_none_or(|wanted| wanted == own.address)
+        };
+        let membership = if let Some(own) = current.iter().find(stays) {
+            own.clone()
+        } else {
+            let lease = networks::join(&context.home, &context.store, &join.name, id, join.address)?;
+            let address = lease.address;
+            joined.leases.push(lease);
+            Membership { network: join.name.clone(), address }
+        };
+        joined.memberships.push(membership);
+    }
+    let place = |name: &str| options.networks.iter().position(|join| join.name == name);
+    joined.memberships.sort_by_key(|membership| place(&membership.network));
+    Ok(joined)
 }
 
-/// Checks that there is the network that `options` name, and that it has a use for what they ask of the network.
+/// Checks that there are the networks that `options` name, and that they have a use for what is asked of the network.
 ///
 /// # Errors
-/// `NotFound`, and `InvalidInput` for what a network that leads nowhere outside cannot do.
+/// `NotFound`, and `InvalidInput` for what networks that lead nowhere outside cannot do.
 pub(crate) fn check_joinable(home: &Home, options: &BoxOptions) -> Result<()> {
-    let Some(name) = &options.network_name else { return Ok(()) };
-    let network = networks::read(home, name)?;
+    let joined: Vec<NetworkDescription> =
+        options.networks.iter().map(|join| networks::read(home, &join.name)).collect::<Result<_>>()?;
+    if joined.is_empty() || joined.iter().any(|network| !network.internal) {
+        return Ok(());
+    }
     let in_vain = [
         (!options.ports.is_empty(), "--publish"),
         (options.publish_all, "--publish-all"),
@@ -88,42 +105,74 @@ pub(crate) fn check_joinable(home: &Home, options: &BoxOptions) -> Result<()> {
         (!options.allow_net.is_empty(), "--allow-net"),
         (!options.dns.is_empty(), "--dns"),
     ];
+    let names: Vec<String> = joined.iter().map(|network| format!("'{}'", network.name)).collect();
+    let named = match names.as_slice() {
+        [name] => format!("network {name} is internal: its boxes"),
+        names => format!("networks {} are internal: their boxes", names.join(", ")),
+    };
     match in_vain.iter().find(|(given, _)| *given) {
-        Some((_, option)) if network.internal => Err(Error::invalid(format!(
-            "network '{name}' is internal: its boxes reach each other and nothing else, so leave out {option}"
-        ))),
-        _ => Ok(()),
+        Some((_, option)) => {
+            Err(Error::invalid(format!("{named} reach each other and nothing else, so leave out {option}")))
+        }
+        None => Ok(()),
     }
 }
 
-/// The network that the box of `record` is a member of, for its shim.
+/// Checks that the box of `record` is not in the network that `changes` have it join, is in the one that they have it leave, and
+/// gets no way to the outside merely by leaving.
 ///
 /// # Errors
-/// `NotFound` when it is not there any more.
-pub(super) fn member_of(home: &Home, record: &BoxRecord) -> Result<Option<MemberNetwork>> {
-    let Some(Membership { network: name, address }) = &record.membership else { return Ok(None) };
-    let network = networks::read(home, name)?;
-    if !network.subnet.contains(*address) {
-        return Err(Error::conflict(format!(
-            "box {} has the address {address}, which network '{name}' ({}) has not: the network was made anew; make the \
-             box anew as well, or the network with its old --subnet",
-            record.name, network.subnet
-        )));
+/// `Conflict` with what to do instead.
+pub(super) fn check_changes(home: &Home, record: &BoxRecord, changes: &UpdateOptions) -> Result<()> {
+    let BoxRecord { name, options, .. } = record;
+    let is_in = |network: &str| options.networks.iter().any(|join| join.name == network);
+    let conflict = |message: String| Err(Error::conflict(message).about(ErrorCause::Network));
+    if let Some(join) = changes.join.as_ref().filter(|join| is_in(&join.name)) {
+        return conflict(format!("box {name} is in network '{}' already", join.name));
     }
-    let own = Member {
-        id: record.id.clone(),
-        name: record.name.clone(),
-        aliases: record.options.network_aliases.clone(),
-        address: *address,
+    let Some(left) = &changes.leave else { return Ok(()) };
+    if !is_in(left) {
+        return conflict(format!("box {name} is not in network '{left}'"));
+    }
+    let is_last = changes.join.is_none() && options.networks.len() == 1;
+    // One that is gone had rules that nobody knows any more.
+    let is_internal = networks::read(home, left).map_or(true, |network| network.internal);
+    if is_last && is_internal {
+        return conflict(format!(
+            "box {name} is in no other network than '{left}', and would reach the world outside without it: if it is to, \
+             `boxlite update --network user {name}`; with `--network none` it reaches nothing"
+        ));
+    }
+    Ok(())
+}
+
+/// The networks that the box of `record` is a member of, for its shim.
+///
+/// # Errors
+/// `NotFound` when one is not there any more.
+pub(super) fn member_of(home: &Home, record: &BoxRecord) -> Result<Vec<MemberNetwork>> {
+    let one = |membership: &Membership| {
+        let Membership { network: name, address } = membership;
+        let network = networks::read(home, name)?;
+        if !network.subnet.contains(*address) {
+            return Err(Error::conflict(format!(
+                "box {} has the address {address}, which network '{name}' ({}) has not: the network was made anew; have the \
+                 box leave it and join it again (`boxlite network disconnect`, `connect`)",
+                record.name, network.subnet
+            )));
+        }
+        let join = record.options.networks.iter().find(|join| join.name == *name);
+        let own = Member {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            aliases: join.map(|join| join.aliases.clone()).unwrap_or_default(),
+            address: *address,
+        };
+        let directory = home.of_network(name).members();
+        let NetworkDescription { subnet, internal, .. } = network;
+        Ok(MemberNetwork { name: name.clone(), directory, subnet, internal, own })
     };
-    let directory = home.of_network(name).members();
-    Ok(Some(MemberNetwork {
-        name: name.clone(),
-        directory,
-        subnet: network.subnet,
-        internal: network.internal,
-        own,
-    }))
+    record.memberships.iter().map(one).collect()
 }
 
 /// The lines that are added to the box's `/etc/hosts`.

@@ -14,7 +14,7 @@ fn record(restart: &str, count: u32, delay_ms: u64) -> BoxRecord {
         image_config: ImageConfig::default(),
         volumes: Vec::new(),
         named_volumes: Vec::new(),
-        membership: None,
+        memberships: Vec::new(),
         options: BoxOptions { restart: restart.parse().unwrap(), ..BoxOptions::default() },
         created_at: Timestamp::UNIX_EPOCH,
         phase: Phase::Created,

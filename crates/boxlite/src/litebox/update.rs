@@ -22,9 +22,13 @@ pub(crate) fn update(context: &LocalContext, guard: &mut BoxGuard, changes: &Upd
     if running {
         refuse_running(&guard.record, changes)?;
     }
+    network::check_changes(&context.home, &guard.record, changes)?;
     let before = guard.record.clone();
     guard.record.options = changes.applied_to(before.options.clone());
     check(context, guard, changes)?;
+    // Held until the box is recorded.
+    let joined = network::join(context, &before.id, &guard.record.options, &before.memberships)?;
+    guard.record.memberships.clone_from(&joined.memberships);
     if let Some(name) = &changes.name {
         guard.record.name.clone_from(name);
     }
@@ -51,13 +55,21 @@ fn check(context: &LocalContext, guard: &BoxGuard, changes: &UpdateOptions) -> R
     if let Some(memory) = changes.memory {
         memory::check(context, memory)?;
     }
-    network::check_joinable(&context.home, options)?;
     create::check(options, image_config, *disk_image_size)
 }
 
 /// Refuses what a running box cannot be told.
 fn refuse_running(record: &BoxRecord, changes: &UpdateOptions) -> Result<()> {
     let name = &record.name;
+    let moves = changes.network.is_some()
+        || changes.networks.is_some()
+        || changes.join.is_some()
+        || changes.leave.is_some();
+    if moves {
+        return Err(Error::conflict(format!(
+            "box {name} is running, and joins and leaves networks only while it does not: stop it first"
+        )));
+    }
     if changes.needs_rest() {
         return Err(Error::conflict(format!(
             "box {name} is running; only its name, disk quota, restart policy and time to live can change then: stop it first"

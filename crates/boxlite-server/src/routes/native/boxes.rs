@@ -38,7 +38,7 @@ pub(super) async fn create(
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
     app.own_volumes(&caller, &options.volumes).await?;
-    app.own_network(&caller, &options).await?;
+    app.own_networks(&caller, options.networks.iter()).await?;
     let is_named = caller.is_named();
     let create = |progress: Arc<dyn ProgressSink>| async move {
         let mut options = options;
@@ -93,6 +93,7 @@ pub(super) async fn update(
 ) -> Result<Json<BoxInfo>, HttpFailure> {
     let ports = options.allow_host.clone();
     app.with_allowed(move |allowed| allowed.host_ports(ports.as_deref().unwrap_or_default())).await?;
+    app.own_networks(&caller, options.networks.iter().flatten().chain(&options.join)).await?;
     let _pending = app.reserve_update(&caller, &id, &options).await?;
     Ok(Json(app.runtime.update(&id, options).await?))
 }

@@ -2,11 +2,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use boxlite_types::Subnet;
-use tokio::task::JoinHandle;
+use rustix::net::SendFlags;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::super::super::oracle::{ipv4, name_query, udp};
-use super::super::join;
+use super::super::{Member, join};
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -16,7 +17,7 @@ struct Node {
     exchange: Arc<Exchange>,
     running: JoinHandle<io::Result<()>>,
     for_guest: mpsc::Receiver<Vec<u8>>,
-    steward: std::thread::JoinHandle<()>,
+    stewards: Vec<std::thread::JoinHandle<()>>,
 }
 
 fn network(directory: &Path, name: &str, last: u8, internal: bool) -> MemberNetwork {
@@ -31,13 +32,17 @@ fn network(directory: &Path, name: &str, last: u8, internal: bool) -> MemberNetw
 }
 
 fn start(directory: &Path, name: &str, last: u8) -> Node {
-    let network = network(directory, name, last, false);
-    let (exchange, mailbox) = join(&network, MacAddr::of_box(&network.own.id)).unwrap();
-    let steward = std::thread::spawn(move || mailbox.serve());
+    start_in(&[network(directory, name, last, false)])
+}
+
+fn start_in(networks: &[MemberNetwork]) -> Node {
+    let has_stack = networks.iter().any(|network| !network.internal);
+    let (exchange, mailboxes) = join(networks, MacAddr::of_box(&networks[0].own.id), has_stack).unwrap();
+    let stewards = mailboxes.into_iter().map(|mailbox| std::thread::spawn(move || mailbox.serve())).collect();
     let exchange = Arc::new(exchange);
     let (to_guest, for_guest) = mpsc::channel(4);
     let running = tokio::spawn(Arc::clone(&exchange).run(to_guest));
-    Node { exchange, running, for_guest, steward }
+    Node { exchange, running, for_guest, stewards }
 }
 
 impl Node {
@@ -57,7 +62,7 @@ impl Node {
 
     /// Sends bytes to the only peer as a shim does that does not look at what its guest sends.
     fn send_unchecked(&self, bytes: &[u8]) {
-        let peers = self.exchange.peers();
+        let peers = self.exchange.networks[0].running();
         rustix::net::send(&*peers[0].channels[0].socket, bytes, SendFlags::DONTWAIT).unwrap();
     }
 
@@ -65,7 +70,9 @@ impl Node {
     async fn end(self) {
         self.running.abort();
         let _ = self.running.await;
-        tokio::task::spawn_blocking(|| self.steward.join()).await.unwrap().unwrap();
+        for steward in self.stewards {
+            tokio::task::spawn_blocking(|| steward.join()).await.unwrap().unwrap();
+        }
     }
 }
 
@@ -128,7 +135,7 @@ async fn boxes_meet_and_take_in_only_what_is_their_sender_s() {
 async fn a_box_that_takes_nothing_in_costs_others_packets_and_no_time() {
     let directory = tempfile::tempdir().unwrap();
     let stuck = network(directory.path(), "stuck", 3, false);
-    let (_stuck, _mailbox) = join(&stuck, MacAddr::of_box("stuck")).unwrap();
+    let (_stuck, _mailbox) = join(&[stuck], MacAddr::of_box("stuck"), true).unwrap();
     let (one, mut two) = (start(directory.path(), "one", 2), start(directory.path(), "two", 4));
     one.connected(2).await;
     let sent = packet(2, 3, &[7; 1400]);
@@ -146,7 +153,10 @@ async fn a_box_hears_of_others_from_its_user_alone_and_not_of_nonsense() {
     let directory = tempfile::tempdir().unwrap();
     let one = start(directory.path(), "one", 2);
     let wrong = [
-        Member { id: one.exchange.network.own.id.clone(), ..network(directory.path(), "me", 5, false).own },
+        Member {
+            id: one.exchange.networks[0].network.own.id.clone(),
+            ..network(directory.path(), "me", 5, false).own
+        },
         network(directory.path(), "same", 2, false).own,
         Member { address: [10, 90, 0, 7].into(), ..network(directory.path(), "far", 7, false).own },
     ];
@@ -156,9 +166,24 @@ async fn a_box_hears_of_others_from_its_user_alone_and_not_of_nonsense() {
         let (channel, _theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
         channel.set_nonblocking(true).unwrap();
         let acquaintance = Acquaintance { member, channel: channel.into() };
-        one.exchange.meet(acquaintance, &mut listeners, &to_guest);
+        one.exchange.networks[0].meet(acquaintance, &mut listeners, &to_guest);
     }
     one.connected(0).await;
+}
+
+fn ask(exchange: &Exchange, server: [u8; 4], name: &str) -> Taken {
+    exchange.take(&udp(server, 4000, 53, &name_query(name)))
+}
+
+/// The last octets of the addresses in an answer.
+fn answered(taken: Taken) -> Vec<u8> {
+    let Taken::Answered(frame) = taken else { panic!("{taken:?}") };
+    let message = frame[42..].to_vec();
+    let question = crate::net::dns::question_of_answer(&message).unwrap();
+    let records = crate::net::dns::addresses(&message, &question);
+    let mut addresses: Vec<u8> = records.iter().map(|record| record.address.octets()[3]).collect();
+    addresses.sort_unstable();
+    addresses
 }
 
 #[tokio::test]
@@ -166,22 +191,6 @@ async fn names_and_ethernet_addresses_are_answered_by_the_box_s_own_shim() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (start(directory.path(), "one", 2), start(directory.path(), "two", 3));
     one.connected(1).await;
-    let ask = |exchange: &Exchange, server: [u8; 4], name: &str| {
-        exchange.take(&udp(server, 4000, 53, &name_query(name)))
-    };
-    let answered = |taken: Taken| match taken {
-        Taken::Answered(frame) => {
-            let message = frame[42..].to_vec();
-            let question = crate::net::dns::question_of_answer(&message).unwrap();
-            let mut addresses: Vec<u8> = crate::net::dns::addresses(&message, &question)
-                .iter()
-                .map(|record| record.address.octets()[3])
-                .collect();
-            addresses.sort_unstable();
-            addresses
-        }
-        other => panic!("{other:?}"),
-    };
     assert_eq!(answered(ask(&one.exchange, [10, 0, 2, 3], "two")), [3]);
     assert_eq!(answered(ask(&one.exchange, [1, 1, 1, 1], "TWO.back")), [3], "whatever server --dns names");
     assert_eq!(answered(ask(&one.exchange, [10, 0, 2, 3], "one")), [2]);
@@ -192,9 +201,84 @@ async fn names_and_ethernet_addresses_are_answered_by_the_box_s_own_shim() {
     assert_eq!(ask(&one.exchange, [10, 0, 2, 3], "two"), Taken::Elsewhere, "it does not run");
 
     let inner = network(directory.path(), "inner", 9, true);
-    let (inner, _mailbox) = join(&inner, MacAddr::of_box("inner")).unwrap();
+    let (inner, _mailbox) = join(&[inner], MacAddr::of_box("inner"), false).unwrap();
     assert!(answered(ask(&inner, [10, 0, 2, 3], "example.org")).is_empty());
     for outside in [udp([192, 168, 7, 9], 1, 1, b"12345678"), vec![0; 20]] {
         assert_eq!(inner.take(&outside), Taken::Dropped, "an internal network leads nowhere else");
     }
+}
+
+/// A box's ARP request with `sender` for `target`.
+fn arp_request(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1]);
+    frame.extend(sender);
+    frame.extend([0; 6]);
+    frame.extend(target);
+    frame
+}
+
+#[tokio::test]
+async fn a_box_of_two_networks_reaches_both_and_is_no_way_between_them() {
+    let [back, front] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let in_front = |name: &str, last: u8| MemberNetwork {
+        name: "front".into(),
+        subnet: Subnet::new([10, 90, 0, 0].into(), 24),
+        internal: true,
+        own: Member { address: [10, 90, 0, last].into(), ..network(front.path(), name, last, true).own },
+        ..network(front.path(), name, last, true)
+    };
+    let both = [network(back.path(), "both", 2, false), in_front("both", 22)];
+    let (mut db, mut web) = (start(back.path(), "db", 3), start_in(&[in_front("web", 33)]));
+    let mut both = start_in(&both);
+    both.connected(2).await;
+    db.connected(1).await;
+    web.connected(1).await;
+
+    // It reaches the members of each from its own address there, and is reached.
+    let (to_db, to_web) = (packet(2, 3, b"to db"), ipv4([10, 90, 0, 22], [10, 90, 0, 33], 17, b"to web"));
+    assert_eq!((both.exchange.take(&to_db), both.exchange.take(&to_web)), (Taken::Sent, Taken::Sent));
+    assert_eq!((&db.received().await[14..], &web.received().await[14..]), (&to_db[14..], &to_web[14..]));
+    let back_again = ipv4([10, 90, 0, 33], [10, 90, 0, 22], 17, b"to both");
+    assert_eq!(web.exchange.take(&back_again), Taken::Sent);
+    assert_eq!(both.received().await[14..], back_again[14..]);
+
+    // What it forwards, or says from its address in the other network, is not carried.
+    for through in [
+        ipv4([10, 90, 0, 33], [10, 89, 0, 3], 17, b"forwarded"),
+        ipv4([10, 90, 0, 22], [10, 89, 0, 3], 17, b"of the other address"),
+        ipv4([10, 0, 2, 15], [10, 89, 0, 3], 17, b"of no network"),
+    ] {
+        assert_eq!(both.exchange.take(&through), Taken::Dropped);
+    }
+    assert_eq!(both.exchange.usage().refused, 3);
+    // Members of one do not reach members of the other, nor the box's address there.
+    assert_eq!(db.exchange.take(&ipv4([10, 89, 0, 3], [10, 90, 0, 33], 17, b"x")), Taken::Elsewhere);
+    assert_eq!(web.exchange.take(&ipv4([10, 90, 0, 33], [10, 89, 0, 2], 17, b"x")), Taken::Dropped);
+    web.send_unchecked(&ipv4([10, 90, 0, 33], [10, 89, 0, 2], 17, b"to its other address")[14..]);
+    web.exchange.take(&back_again);
+    assert_eq!(both.received().await[14..], back_again[14..]);
+    assert_eq!(both.exchange.usage().refused, 4);
+
+    // Names are those of both networks, each answered with the addresses there; those of others are not known.
+    let resolver = [10, 0, 2, 3];
+    assert_eq!(answered(ask(&both.exchange, resolver, "db")), [3]);
+    assert_eq!(answered(ask(&both.exchange, resolver, "web.front")), [33]);
+    assert_eq!(ask(&both.exchange, resolver, "web.back"), Taken::Elsewhere);
+    assert_eq!(answered(ask(&both.exchange, resolver, "any")), [2, 3, 22, 33]);
+    assert_eq!(answered(ask(&web.exchange, resolver, "both")), [22]);
+    assert_eq!(ask(&db.exchange, resolver, "web"), Taken::Elsewhere);
+    assert!(answered(ask(&web.exchange, resolver, "db")).is_empty());
+
+    // It has a stack, which answers for the resolver and all that is outside, although one of its networks has none.
+    assert_eq!(both.exchange.take(&arp_request([10, 0, 2, 15], resolver)), Taken::Elsewhere);
+    assert_eq!(both.exchange.take(&arp_request([10, 90, 0, 22], resolver)), Taken::Elsewhere);
+    assert_eq!(both.exchange.take(&udp([192, 168, 7, 9], 1, 1, b"12345678")), Taken::Elsewhere);
+    for (asker, known) in [([10, 90, 0, 22], [10, 90, 0, 33]), ([10, 89, 0, 2], [10, 89, 0, 3])] {
+        assert!(matches!(both.exchange.take(&arp_request(asker, known)), Taken::Answered(_)));
+    }
+    assert_eq!(both.exchange.take(&arp_request([10, 89, 0, 2], [10, 90, 0, 33])), Taken::Dropped);
+    both.end().await;
+    db.connected(0).await;
+    web.connected(0).await;
 }

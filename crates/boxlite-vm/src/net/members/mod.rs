@@ -1,4 +1,4 @@
-//! The other boxes of a box's network: how their shims find each other, and which packets pass between them.
+//! The other boxes of a box's networks: how their shims find each other, and which packets pass between them.
 //!
 //! ```text
 //! guest ── QEMU ── shim ═════ a pair of sockets for each two boxes ═════ shim ── QEMU ── guest
@@ -20,6 +20,10 @@
 //! Ethernet address can be forged, and the receiver's shim drops whatever is not from the sender's address to its own
 //! ([`packet`]). It answers its own guest's ARP requests and questions for names ([`names`]); neither leaves the box.
 //!
+//! A box of several networks has a mailbox, an address and channels in each, even to a box that it shares two with. A packet
+//! leaves by the channel of the network that its destination lies in, and only with the box's address there, so that nothing
+//! goes from one network to another by itself. All its names are asked for in all its networks.
+//!
 //! # Limits
 //! A packet for a channel whose buffer in the kernel is full is lost, and counted; nothing waits for another box. A receiver
 //! takes no packet in before its guest has taken earlier ones, so that what waits for a guest lies in the buffers of its
@@ -29,11 +33,13 @@ mod exchange;
 mod meeting;
 mod names;
 mod packet;
+mod peers;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use boxlite_types::{Result, Subnet};
+use boxlite_types::{MAX_MEMBERS, Result, Subnet};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::MacAddr;
@@ -58,7 +64,7 @@ pub struct Member {
     pub address: Ipv4Addr,
 }
 
-/// The network that a box is a member of, as its shim is told.
+/// A network that a box is a member of, as its shim is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberNetwork {
     /// Its name.
@@ -67,19 +73,43 @@ pub struct MemberNetwork {
     pub directory: PathBuf,
     /// Its addresses.
     pub subnet: Subnet,
-    /// Whether the box reaches nothing else: it has no user-mode stack then.
+    /// Whether it leads nowhere else. A box whose networks are all so has no user-mode stack.
     pub internal: bool,
     /// The box itself.
     pub own: Member,
 }
 
-/// Makes the box with the Ethernet address `mac` a member of its network, in which others find it from here on.
+/// Open files of a shim besides channels.
+const OTHER_FILES: u64 = 512;
+
+/// Lets this process have as many files open as full networks have channels, of which a box may have two each, as far as the host
+/// allows. The usual limit of 1,024 is enough for one network.
+fn make_room(networks: usize) {
+    let wanted = OTHER_FILES + (networks * MAX_MEMBERS * 2) as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = wanted.min(maximum.unwrap_or(u64::MAX));
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::warn!(%error, "the box may miss others of its networks, for which it cannot have enough files open");
+    }
+}
+
+/// Makes the box with the Ethernet address `mac` a member of its networks, in which others find it from here on; `has_stack` says
+/// whether it reaches anything else.
 ///
-/// The mailbox is the steward's. The caller holds the box's lock, so that no other process has it.
+/// The mailboxes are the steward's. The caller holds the box's lock, so that no other process has them.
 ///
 /// # Errors
-/// `Io` when the mailbox cannot be made, `NotFound` where the network has been removed.
-pub fn join(network: &MemberNetwork, mac: MacAddr) -> Result<(Exchange, Mailbox)> {
-    let (mailbox, met, arrivals) = meeting::enter(network)?;
-    Ok((Exchange::new(network.clone(), mac, met, arrivals), mailbox))
+/// `Io` when a mailbox cannot be made, `NotFound` where a network has been removed.
+pub fn join(networks: &[MemberNetwork], mac: MacAddr, has_stack: bool) -> Result<(Exchange, Vec<Mailbox>)> {
+    make_room(networks.len());
+    let mut exchange = Exchange::new(mac, has_stack);
+    let mut mailboxes = Vec::new();
+    for network in networks {
+        let (mailbox, met, arrivals) = meeting::enter(network)?;
+        mailboxes.push(mailbox);
+        exchange.add(network.clone(), met, arrivals);
+    }
+    Ok((exchange, mailboxes))
 }

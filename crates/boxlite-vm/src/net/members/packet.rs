@@ -53,11 +53,12 @@ fn arp(message: &[u8], subnet: Subnet, own: Ipv4Addr) -> GuestFrame<'_> {
         return GuestFrame::Elsewhere;
     };
     let is_ours = subnet.contains(target) || subnet.contains(sender);
-    if !is_ours && target != RESOLVER {
+    let seeks_resolver = sender == GUEST && target == RESOLVER;
+    if !is_ours && !seeks_resolver {
         return GuestFrame::Elsewhere;
     }
     let about_ethernet_and_ipv4 = message[..6] == [0, 1, 8, 0, 6, 4] && message[6] == 0;
-    let is_own = sender == if is_ours { own } else { GUEST };
+    let is_own = sender == own || seeks_resolver;
     match message[7] {
         _ if !about_ethernet_and_ipv4 || !is_own => GuestFrame::Refused,
         _ if target == own => GuestFrame::Tells,
@@ -161,6 +162,9 @@ mod tests {
             (arp_frame(REQUEST, PEER, PEER), GuestFrame::Refused),
             (arp_frame(REQUEST, PEER, RESOLVER.octets()), GuestFrame::Refused),
             (arp_frame(REQUEST, GUEST.octets(), [10, 0, 2, 2]), GuestFrame::Elsewhere),
+            (arp_frame(REQUEST, GUEST.octets(), PEER), GuestFrame::Refused),
+            // For another of its networks to judge, or for the filter.
+            (arp_frame(REQUEST, OUTSIDE, RESOLVER.octets()), GuestFrame::Elsewhere),
         ] {
             assert_eq!(judge(&frame), verdict, "{frame:?}");
         }

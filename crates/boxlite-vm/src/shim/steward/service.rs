@@ -47,8 +47,8 @@ pub(in crate::shim) struct Charge {
     pub(in crate::shim) memory: Option<File>,
     /// What runs for the box.
     pub(in crate::shim) children: Vec<ChildHandle>,
-    /// By what other boxes of its network find the box.
-    pub(in crate::shim) mailbox: Option<Mailbox>,
+    /// By what other boxes of its networks find the box.
+    pub(in crate::shim) mailboxes: Vec<Mailbox>,
     /// The starter with which the box ends.
     pub(in crate::shim) tie: Option<Tie>,
     /// The box's lock, which is the last that goes.
@@ -79,7 +79,7 @@ impl Charge {
             .chain(template)
             .chain(self.memory.iter().map(AsRawFd::as_raw_fd))
             .chain(children)
-            .chain(self.mailbox.iter().flat_map(Mailbox::descriptors))
+            .chain(self.mailboxes.iter().flat_map(Mailbox::descriptors))
             .chain(self.tie.iter().flat_map(Tie::descriptors))
             .collect::<Vec<_>>()
             .into_iter()
@@ -126,8 +126,11 @@ impl Steward {
         }
         let synced = self.sync_outcome();
         let keeping = self.keep_templates();
-        let mailbox = self.charge.mailbox.take();
-        let meeting = mailbox.and_then(|mailbox| in_background("boxlite-network", move || mailbox.serve()));
+        let mailboxes = std::mem::take(&mut self.charge.mailboxes);
+        let meeting: Vec<_> = mailboxes
+            .into_iter()
+            .filter_map(|mailbox| in_background("boxlite-network", move || mailbox.serve()))
+            .collect();
         let mut relief = SpaceRelief::new(collect);
         while let Ok(Some(request)) = Request::receive(&self.socket) {
             self.carry_out(request, &mut relief);
@@ -141,8 +144,10 @@ impl Steward {
             tracing::warn!(error = %error.chain(), "the box's socket is left");
         }
         groups::remove(self.charge.spec.group());
-        // The next run of the box has a mailbox at the same place. This one's thread ends with the shim.
-        meeting.map(JoinHandle::join);
+        // The next run of the box has mailboxes at the same places. The threads of these end with the shim.
+        for meeting in meeting {
+            let _ = meeting.join();
+        }
         let runs = self.runs;
         // With it goes the lock.
         drop(self);

@@ -336,7 +336,7 @@ fn network_of(local: &LocalContext, record: &BoxRecord, purpose: Purpose) -> Res
     };
     let member_of = match purpose {
         Purpose::Run => network::member_of(&local.home, record)?,
-        Purpose::Maintenance => None,
+        Purpose::Maintenance => Vec::new(),
     };
     Ok(Some(Network {
         ports,
@@ -352,7 +352,7 @@ fn guest_network(record: &BoxRecord, network: &Network) -> NetConfig {
     let config = net::guest_config(MacAddr::of_box(&record.id));
     NetConfig {
         gateway: config.gateway.filter(|_| network.has_stack()),
-        member: network.member_of.as_ref().map(|network| (network.own.address, network.subnet.prefix())),
+        members: network.member_of.iter().map(|it| (it.own.address, it.subnet.prefix())).collect(),
         ..config
     }
 }
