@@ -41,7 +41,10 @@ async def main():
     same, created = await runtime.get_or_create(BoxOptions(image=image), name="one")
     assert (same.id, created) == (box.id, False)
     await box.start()
-    assert (await runtime.get_info(box.id)).state.running
+    info = await runtime.get_info(box.id)
+    assert info.state.running
+    network = info.network
+    assert (network.outbound.mode, network.inbound.mode, network.published_ports) == ("enabled", "enabled", []), network
 
     # Commands: streams apart, exit codes, environment, directory.
     assert await output(await box.exec("sh", ["-c", "echo out; echo err >&2; exit 3"])) == ("out\n", "err\n", 3)

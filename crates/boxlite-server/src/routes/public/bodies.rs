@@ -1,8 +1,11 @@
 //! The public API's bodies for boxes, and their translation to and from the library's types.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
-use boxlite::{BoxInfo, BoxOptions, BoxState, Error, MainProcess, NetworkMode, Result, parse_named};
+use boxlite::{
+    BoxInfo, BoxOptions, BoxState, Error, MainProcess, NetworkMode, PortForward, Result, parse_named,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +78,7 @@ struct NetworkPolicyRequest {
     allow_net: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum NetworkAccess {
     Enabled,
@@ -209,6 +212,7 @@ pub(super) struct PublicBox {
     created_at: Timestamp,
     updated_at: Timestamp,
     pid: Option<u32>,
+    exit_code: Option<i32>,
     image: String,
     cpus: u32,
     memory_mib: u64,
@@ -216,6 +220,54 @@ pub(super) struct PublicBox {
     auto_stop: u64,
     auto_delete: u64,
     auto_resume: bool,
+    network: Option<PublicNetwork>,
+}
+
+/// A box's network as the public API shows it, which has no word for networks of several boxes.
+#[derive(Debug, Serialize)]
+struct PublicNetwork {
+    outbound: PublicPolicy,
+    inbound: PublicPolicy,
+    published_ports: Vec<PublishedPort>,
+}
+
+#[derive(Debug, Serialize)]
+struct PublicPolicy {
+    mode: NetworkAccess,
+    allow_net: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PublishedPort {
+    host_ip: Ipv4Addr,
+    host_port: u16,
+    guest_port: u16,
+    protocol: String,
+}
+
+impl PublicNetwork {
+    /// What `info` says of the network; `None` for a box that joins networks, of which some lead nowhere outside.
+    fn of(info: &BoxInfo) -> Option<Self> {
+        if !info.options.networks.is_empty() {
+            return None;
+        }
+        let mode = match info.options.network {
+            NetworkMode::User => NetworkAccess::Enabled,
+            NetworkMode::None => NetworkAccess::Disabled,
+        };
+        let published = |port: &PortForward| PublishedPort {
+            host_ip: port.bind,
+            host_port: port.host,
+            guest_port: port.guest,
+            protocol: port.protocol.to_string(),
+        };
+        Some(Self {
+            outbound: PublicPolicy { mode, allow_net: info.options.allow_net.clone() },
+            // Its tunnels, for which a box needs no network.
+            inbound: PublicPolicy { mode: NetworkAccess::Enabled, allow_net: Vec::new() },
+            published_ports: info.ports.iter().map(published).collect(),
+        })
+    }
 }
 
 impl From<BoxInfo> for PublicBox {
@@ -226,6 +278,8 @@ impl From<BoxInfo> for PublicBox {
             created_at: info.created_at,
             updated_at: changes.into_iter().flatten().max().unwrap_or(info.created_at),
             pid: None,
+            exit_code: info.exit_code,
+            network: PublicNetwork::of(&info),
             cpus: info.options.cpus,
             memory_mib: info.options.memory >> 20,
             auto_stop: info.options.idle_timeout.unwrap_or(0),
