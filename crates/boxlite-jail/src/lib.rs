@@ -52,6 +52,7 @@ pub use spec::{
 };
 pub use stage::jailer;
 pub use stage::seal::close_all_but;
+pub use stage::signals::{END_OF_JAIL, REQUESTS, block_requests};
 
 /// Ignores `signal`, for good.
 pub fn ignore_signal(signal: rustix::process::Signal) {

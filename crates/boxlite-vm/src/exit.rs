@@ -42,7 +42,7 @@ impl ChildEnder {
     /// Has `jailer` kill everything in its jail. Without capabilities the shim may signal its jailers, but not their
     /// programs, which are another user's.
     pub(crate) fn of_jail(jailer: &Child) -> io::Result<Self> {
-        Ok(Self { signal: Signal::TERM, ..Self::of(jailer)? })
+        Ok(Self { signal: boxlite_jail::END_OF_JAIL, ..Self::of(jailer)? })
     }
 
     /// Begins the end; nothing happens to a child that has ended.

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::PidfdFlags;
 
 use crate::cgroup::Cgroup;
 use crate::error::{JailDoing, JailError, JailResult as Result};
@@ -269,7 +269,8 @@ impl Started {
 ///
 /// A change of user or capabilities undoes the request, so this comes after the last one.
 fn follow(starter: i32) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).doing("following the starter")?;
+    rustix::process::set_parent_process_death_signal(Some(signals::END_OF_JAIL))
+        .doing("following the starter")?;
     match rustix::process::getppid() {
         Some(parent) if parent.as_raw_pid() == starter => Ok(()),
         _ => Err(JailError::new("whoever started the jail has ended")),

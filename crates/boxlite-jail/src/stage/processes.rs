@@ -161,7 +161,7 @@ fn become_program(
     joined: std::io::Result<()>,
     stage: &OwnedFd,
 ) -> Result<std::convert::Infallible> {
-    super::signals::restore()?;
+    super::signals::restore_without_requests()?;
     super::signals::ignore(libc::SIGXFSZ);
     joined.doing("joining the control group")?;
     let program = c_string(&spec.program)?;

@@ -17,6 +17,7 @@ use boxlite_home::admission::Claim;
 use boxlite_home::durable::Lock;
 use boxlite_home::settings::Settings;
 use boxlite_types::{Doing, Error, ErrorCause, ErrorKind, Result};
+use rustix::process::Signal;
 
 use super::child;
 use super::handover::{LaunchMessage, LaunchReport, PROCEED};
@@ -205,6 +206,10 @@ pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
         return Ok(Detached::Starter);
     }
     rustix::process::setsid().doing("making a session for", "the shim")?;
+    // What is sent to all processes of a job is for its command. TERM alone asks the shim for a stop.
+    for request in boxlite_jail::REQUESTS.into_iter().filter(|signal| *signal != Signal::TERM) {
+        boxlite_jail::ignore_signal(request);
+    }
     let spec = File::from(spec);
     if let Some(message) = Keeper::wanted(&spec)?
         && let Some(shim) = fork()?
