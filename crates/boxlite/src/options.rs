@@ -44,7 +44,8 @@ pub struct RuntimeOptions {
     /// start; without one, none is made.
     pub traces: Option<String>,
     /// Boxes that this runtime starts end with this process, however that ends: a box that removes itself is killed at once,
-    /// any other is stopped without a grace. Their processes stay in this process's control group where that bounds memory.
+    /// any other is stopped without a grace. Their processes stay in this process's control group where that bounds memory
+    /// or processors.
     pub tied: bool,
     /// Settings in the form of environment variables, above those of the home's settings file.
     pub variables: SettingsVariables,

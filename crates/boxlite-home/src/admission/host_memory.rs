@@ -1,31 +1,27 @@
 //! The memory that boxes of this process share: the host's, or less where a control group bounds this process.
 
-use std::path::PathBuf;
-
 use boxlite_types::{Doing, Error, HostMemory, Result};
 
-use super::own_group::{OwnGroup, own_groups};
+use super::own_group::OwnGroups;
 
 /// Measures it: `MemTotal`, or the limit of a control group that this process is in or below, whichever is smaller.
 ///
 /// # Errors
 /// `Io` when the kernel does not tell.
 pub(super) fn host_memory() -> Result<HostMemory> {
-    let HostMemory { bytes: total, .. } = whole_host_memory()?;
-    // A process without control groups is bounded by none.
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let files = limit_files(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
-    let limits = files.into_iter().filter_map(|path| {
-        let text = std::fs::read_to_string(&path).ok()?;
-        Some((limit_of(&text)?, path))
+    Ok(within(whole_host_memory()?.bytes, &OwnGroups::of_this_process()))
+}
+
+/// So much of the host's `total` bytes as the strictest of `groups` allows.
+pub(super) fn within(total: u64, groups: &OwnGroups) -> HostMemory {
+    let limits = groups.of("memory").into_iter().filter_map(|group| {
+        let limit = limit_of(&group.read("memory.max", "memory.limit_in_bytes")?)?;
+        Some((limit, group.directory))
     });
-    let strictest = limits.filter(|(limit, _)| *limit < total).min();
-    Ok(match strictest {
-        Some((bytes, path)) => {
-            HostMemory { bytes, limited_by: Some(path.parent().unwrap_or(&path).to_owned()) }
-        }
+    match limits.filter(|(limit, _)| *limit < total).min() {
+        Some((bytes, group)) => HostMemory { bytes, limited_by: Some(group) },
         None => HostMemory { bytes: total, limited_by: None },
-    })
+    }
 }
 
 /// Measures the host's, whatever bounds this process.
@@ -50,50 +46,40 @@ fn limit_of(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|limit| *limit > 0)
 }
 
-/// The limit files of the process's memory group and of every group above it that can be seen from here.
-fn limit_files(cgroups: &str, mountinfo: &str) -> Vec<PathBuf> {
-    let file = |group: OwnGroup| match group.version {
-        2 => group.directory.join("memory.max"),
-        _ => group.directory.join("memory.limit_in_bytes"),
-    };
-    own_groups("memory", cgroups, mountinfo).into_iter().map(file).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn files(cgroups: &str, mountinfo: &str) -> Vec<String> {
-        limit_files(cgroups, mountinfo).iter().map(|path| path.display().to_string()).collect()
+    /// The directories that may have a limit.
+    fn groups(cgroups: &str, mountinfo: &str) -> Vec<String> {
+        let groups = OwnGroups { cgroups: cgroups.into(), mountinfo: mountinfo.into() };
+        groups.of("memory").iter().map(|group| group.directory.display().to_string()).collect()
     }
 
     #[test]
     fn every_group_from_this_process_to_the_root_may_set_the_limit() {
         let unified = "25 1 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        let found = files("0::/user.slice/app.scope\n", unified);
-        let expected = ["user.slice/app.scope/", "user.slice/", ""];
-        assert_eq!(found, expected.map(|group| format!("/sys/fs/cgroup/{group}memory.max")));
+        let found = groups("0::/user.slice/app.scope\n", unified);
+        let expected = ["/user.slice/app.scope", "/user.slice", ""];
+        assert_eq!(found, expected.map(|group| format!("/sys/fs/cgroup{group}")));
 
         let legacy = "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       31 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n";
-        let found = files("4:memory:/api/x\n3:cpu:/other\n0::/\n", legacy);
-        let expected = ["api/x/", "api/", ""];
-        assert_eq!(
-            found,
-            expected.map(|group| format!("/sys/fs/cgroup/memory/{group}memory.limit_in_bytes"))
-        );
+        let found = groups("4:memory:/api/x\n3:cpu:/other\n0::/\n", legacy);
+        let expected = ["/api/x", "/api", ""];
+        assert_eq!(found, expected.map(|group| format!("/sys/fs/cgroup/memory{group}")));
     }
 
     /// Mutation tried: without the removal of the mount's root, a container's limit is looked for where it is not.
     #[test]
     fn a_container_finds_its_limit_at_the_mounts_root() {
         let shared = "30 25 0:26 /docker/c1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
-        let expected = ["/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-        assert_eq!(files("4:memory:/docker/c1\n", shared), expected);
+        let expected = ["/sys/fs/cgroup/memory"];
+        assert_eq!(groups("4:memory:/docker/c1\n", shared), expected);
         // With a namespace of its own, it names its group from there.
-        assert_eq!(files("4:memory:/\n", shared), expected);
+        assert_eq!(groups("4:memory:/\n", shared), expected);
         let own = "25 1 0:23 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
-        assert_eq!(files("0::/\n", own), ["/sys/fs/cgroup/memory.max"]);
+        assert_eq!(groups("0::/\n", own), ["/sys/fs/cgroup"]);
     }
 
     #[test]
@@ -104,7 +90,7 @@ mod tests {
         assert_eq!(total_of("MemTotal:        1024 kB\nMemFree: 1 kB\n"), Some(1 << 20));
         assert_eq!(total_of("MemFree: 1 kB\n"), None);
         for garbage in ["", "0::", "a:b", "25 1", "25 1 0:23 / /x rw - cgroup2", "::::\n - \n"] {
-            assert_eq!(files(garbage, garbage), [""; 0], "{garbage:?}");
+            assert_eq!(groups(garbage, garbage), [""; 0], "{garbage:?}");
         }
     }
 

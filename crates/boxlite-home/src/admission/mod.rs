@@ -21,6 +21,6 @@ mod tests;
 pub use claim::{Claim, Claims, LiveClaim};
 pub use classify::{Missing, Reclaimable, Thresholds, classify, classify_inodes, judge, missing, outlook};
 pub use memory::{MemoryAdmission, MemoryBudget, MemoryHolder, MemoryNeed, MemoryPromise, MemoryVerdict};
-pub use process_bounds::ProcessBounds;
+pub use process_bounds::{ProcessBounds, online_processors};
 pub use start::{Admission, Collectable, Collected, Collector, Goal, Notice, StartAdmission};
 pub use stream::SpaceGuard;

@@ -2,7 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// A control group that this process is in or below.
+/// The texts by which the kernel names the control groups of a process.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OwnGroups {
+    /// `/proc/self/cgroup`.
+    pub(super) cgroups: String,
+    /// `/proc/self/mountinfo`.
+    pub(super) mountinfo: String,
+}
+
+/// A control group that a process is in or below.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OwnGroup {
     /// The version of the kernel's interface.
@@ -11,28 +20,44 @@ pub(super) struct OwnGroup {
     pub(super) directory: PathBuf,
 }
 
-/// The group of `controller` and every group above it that can be seen from here, by the texts of `/proc/self/cgroup` and
-/// `/proc/self/mountinfo`. A group of version 2 may lack the controller.
-pub(super) fn own_groups(controller: &str, cgroups: &str, mountinfo: &str) -> Vec<OwnGroup> {
-    let mut found = Vec::new();
-    for mount in mountinfo.lines().filter_map(|line| CgroupMount::parse(line, controller)) {
-        let group = cgroups.lines().find_map(|line| {
-            let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
-            let ours = match mount.version {
-                2 => controllers.is_empty(),
-                _ => controllers.split(',').any(|name| name == controller),
-            };
-            ours.then_some(group)
-        });
-        let Some(group) = group else { continue };
-        // In a container the mount may begin at this process's own group, which is named from the host's root.
-        let below = Path::new(group).strip_prefix(mount.root).unwrap_or(Path::new(""));
-        let directory = |group: &Path| Path::new(mount.point).join(group);
-        found.extend(
-            below.ancestors().map(|group| OwnGroup { version: mount.version, directory: directory(group) }),
-        );
+impl OwnGroup {
+    /// Reads its file `unified`, or `legacy` in version 1 of the interface; `None` where it has no such file.
+    pub(super) fn read(&self, unified: &str, legacy: &str) -> Option<String> {
+        std::fs::read_to_string(self.directory.join(if self.version == 2 { unified } else { legacy })).ok()
     }
-    found
+}
+
+impl OwnGroups {
+    /// Those of this process; none where the kernel names none.
+    pub(super) fn of_this_process() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        Self { cgroups: read("/proc/self/cgroup"), mountinfo: read("/proc/self/mountinfo") }
+    }
+
+    /// The group of `controller` and every group above it that can be seen from here, the innermost first. A group of version 2
+    /// may lack the controller.
+    pub(super) fn of(&self, controller: &str) -> Vec<OwnGroup> {
+        let mut found = Vec::new();
+        for mount in self.mountinfo.lines().filter_map(|line| CgroupMount::parse(line, controller)) {
+            let group = self.cgroups.lines().find_map(|line| {
+                let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+                let ours = match mount.version {
+                    2 => controllers.is_empty(),
+                    _ => controllers.split(',').any(|name| name == controller),
+                };
+                ours.then_some(group)
+            });
+            let Some(group) = group else { continue };
+            // In a container the mount may begin at this process's own group, which is named from the host's root.
+            let below = Path::new(group).strip_prefix(mount.root).unwrap_or(Path::new(""));
+            let point = Path::new(mount.point);
+            found.extend(below.ancestors().map(|group| OwnGroup {
+                version: mount.version,
+                directory: if group.as_os_str().is_empty() { point.to_owned() } else { point.join(group) },
+            }));
+        }
+        found
+    }
 }
 
 /// A mounted hierarchy.

@@ -1,7 +1,7 @@
 //! The memory of boxes: which ones fit this host, and what running ones were promised and take.
 
 use boxlite_home::admission::{
-    Claims, MemoryAdmission, MemoryBudget, MemoryHolder, MemoryPromise, MemoryVerdict,
+    Claims, MemoryAdmission, MemoryBudget, MemoryHolder, MemoryPromise, MemoryVerdict, ProcessBounds,
 };
 use boxlite_storage::store::ListedBox;
 use boxlite_types::{BoxOptions, BoxRecord, MemoryInfo, Phase, Result};
@@ -42,11 +42,9 @@ pub(super) fn admit(context: &LocalContext, record: &BoxRecord) -> Result<Memory
 }
 
 /// Whether boxes that are started here stay in this process's control group: that of an engine, which bounds them and ends
-/// them with the job. Without a bound of its memory they get groups of their own all the same.
+/// them with the job. Where it bounds neither memory nor processors they get groups of their own all the same.
 pub(super) fn stays_in_group(context: &LocalContext) -> bool {
-    context.tied
-        && MemoryBudget::measure(context.settings.memory_share.value)
-            .is_ok_and(|budget| budget.host.limited_by.is_some())
+    context.tied && ProcessBounds::measure().is_ok_and(|bounds| bounds.come_from_groups())
 }
 
 /// The memory of all boxes in figures, where those with `ids` run.
