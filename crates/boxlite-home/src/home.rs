@@ -307,6 +307,11 @@ impl BoxPaths {
         self.root.join("attendance.lock")
     }
 
+    /// Held exclusively by the process with which an auto-remove box is to end, until the box runs.
+    pub fn starter_lock(&self) -> PathBuf {
+        self.root.join("starter.lock")
+    }
+
     /// Held exclusively by what waits to start the box again.
     pub fn restart_lock(&self) -> PathBuf {
         self.root.join("restart.lock")

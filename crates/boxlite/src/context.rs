@@ -14,6 +14,7 @@ use boxlite_vm::shim::{Accel, JailPolicy};
 use crate::assets::AssetSearch;
 use crate::options::{MissingHome, RuntimeOptions};
 use crate::pool::GuestPool;
+use crate::starters::Starters;
 
 /// An opened home with its database, its settings and this host's assets; cheap to share, holds no lock.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct LocalContext {
     pub(crate) accel: Accel,
     /// The boxes that are started here end with this process.
     pub(crate) tied: bool,
+    /// Those of them that do not run yet.
+    pub(crate) starters: Starters,
     pub(crate) gc_metrics: Arc<GcMetrics>,
     /// Guests that wait for the next boxes, in a process that keeps some.
     pub(crate) pool: GuestPool,
@@ -59,6 +62,7 @@ impl LocalContext {
             assets,
             accel: options.accel,
             tied: options.tied,
+            starters: Starters::default(),
             gc_metrics: Arc::default(),
             registries: Arc::new(registries),
             jail: OnceLock::new(),

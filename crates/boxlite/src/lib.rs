@@ -64,6 +64,7 @@ mod options;
 mod pool;
 mod relief;
 mod runtime;
+mod starters;
 mod time;
 mod traces;
 

@@ -190,7 +190,11 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
     let _volumes = named_volumes::ensure(context, &record.named_volumes)?;
     let joined = network::join(context, &record.id, &record.options, &[])?;
     record.memberships.clone_from(&joined.memberships);
-    establish(context, &mut record, Unrecorded::Mark, |_| Ok(Vec::new()))?;
+    let tied_id = (context.tied && record.options.auto_remove).then(|| record.id.clone());
+    establish(context, &mut record, Unrecorded::Mark, |unseen| {
+        tied_id.iter().try_for_each(|id| context.starters.begin(id, unseen))?;
+        Ok(Vec::new())
+    })?;
     let new = NewBox::of(context, record);
     fault::point("create.recorded").doing("creating", &new.record().name)?;
     Ok(new)

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::guard::shim_lock;
 use super::{BoxGuard, Observed, PendingRestart};
 use crate::context::LocalContext;
+use crate::starters;
 
 /// How long an exited auto-remove box is left alone, so that its waiters still find its outcome.
 const REAP_AFTER: SignedDuration = SignedDuration::from_secs(30);
@@ -108,13 +109,15 @@ pub(super) fn forget(context: &LocalContext, id: &str) {
     }
 }
 
-/// Removes the auto-remove boxes that exited a while ago and were not removed by their own client.
+/// Removes the auto-remove boxes that exited a while ago and were not removed by their own client, and those that were to end
+/// with a process which was killed before they ran.
 ///
 /// A failure with one of them is logged and left to the next time: listing and gc continue, also on a full disk.
 pub(crate) fn reap(context: &LocalContext) -> Result<()> {
     for record in context.store.boxes()?.into_iter().filter_map(ListedBox::whole) {
         if record.options.ttl.is_none() {
             log_failure(&record, remove_ended(context, &record, ended_long_ago).map(drop));
+            log_failure(&record, remove_unstarted(context, &record));
         }
     }
     Ok(())
@@ -212,6 +215,19 @@ fn remove_ended(context: &LocalContext, record: &BoxRecord, suits: impl Fn(&Phas
     match Observed::of(&context.home, &guard.record)? {
         Observed::Resting(phase) if suits(&phase) => remove(context, &guard).map(|()| true),
         _ => Ok(false),
+    }
+}
+
+/// Removes an auto-remove box that never ran, if the process with which it was to end has.
+fn remove_unstarted(context: &LocalContext, record: &BoxRecord) -> Result<()> {
+    let paths = context.home.of_box(&record.id);
+    if !record.options.auto_remove || record.phase != Phase::Created || !starters::has_ended(&paths)? {
+        return Ok(());
+    }
+    let Some(guard) = BoxGuard::try_acquire(context, &record.id)? else { return Ok(()) };
+    match Observed::of(&context.home, &guard.record)? {
+        Observed::Resting(Phase::Created) => remove(context, &guard),
+        _ => Ok(()),
     }
 }
 

@@ -51,6 +51,7 @@ impl<'a> OverlaidBox<'a> {
             guard.enter(context.local, before)?;
             Err(error)
         })?;
+        context.local.starters.end(&guard.record.id);
         Ok(StartedBox { trial })
     }
 
