@@ -78,7 +78,7 @@ impl Environment {
     }
 
     /// Returns `BOXLITE_HOME`, or else `.boxlite` in `HOME`; an empty variable counts as unset.
-    fn home(&self) -> Option<PathBuf> {
+    pub(crate) fn home(&self) -> Option<PathBuf> {
         let set = |name| self.path(name).filter(|path| !path.as_os_str().is_empty());
         set("BOXLITE_HOME").or_else(|| set("HOME").map(|home| home.join(".boxlite")))
     }

@@ -59,7 +59,7 @@ impl NodeCommand {
         environment: &Environment,
         existing: impl FnOnce() -> Result<Runtime, CommandFailure>,
     ) -> Result<Exit, CommandFailure> {
-        let program = OwnProgram::on(global.home.clone());
+        let program = OwnProgram::on(global.home.clone().or_else(|| environment.home()));
         match self {
             Self::Check(args) => check(&program, args).await,
             Self::Gres(args) => gres(&program, args).await,

@@ -18,7 +18,7 @@ pub(crate) struct OwnProgram {
 }
 
 impl OwnProgram {
-    /// Commands on `home`, or else on the one that the environment names.
+    /// Commands on `home`; without one, they say that none is named.
     pub(crate) fn on(home: Option<PathBuf>) -> Self {
         Self { home }
     }

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use boxlite_testkit::deadline::{TEST_TIMEOUT, until};
+use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_testkit::oracle;
-use boxlite_testkit::program::Output;
+use boxlite_testkit::program::{Output, run};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::home::Home;
@@ -62,6 +65,42 @@ fn the_verdict_is_the_exit_status_and_the_figures_are_there() {
     assert!(count.unwrap().parse::<u64>().is_ok(), "{gres}");
 }
 
+/// A filesystem whose writers wait and cannot even be killed, until this is dropped.
+struct FrozenFilesystem<'a>(&'a Path);
+
+impl<'a> FrozenFilesystem<'a> {
+    fn freeze(place: &'a Path) -> Self {
+        run(Command::new("fsfreeze").arg("--freeze").arg(place));
+        Self(place)
+    }
+}
+
+impl Drop for FrozenFilesystem<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_process_that_cannot_be_killed_is_given_up_too() {
+    if !oracle::require_root("freezing a filesystem") || !oracle::require("fsfreeze") {
+        return;
+    }
+    let home = Home::bare();
+    let Some(disk) = SmallFilesystem::ext4(256 << 20, &[]) else { return };
+    let path = disk.path().join("home");
+    let check = ["--home", path.to_str().unwrap(), "node", "check", "--timeout", "1s", "--format", "json"];
+    home.run(&["--home", path.to_str().unwrap(), "ls"]).ok();
+    assert_eq!(verdict(&home.run(&check))["verdict"], "reject", "256 MiB are too few");
+    let frozen = FrozenFilesystem::freeze(disk.path());
+    let output = Output::within(home.start(&check), Duration::from_secs(60));
+    drop(frozen);
+    let told = verdict(&output);
+    assert_eq!((output.code(), told["verdict"].as_str()), (Some(2), Some("reject")), "{told}");
+    // The process that was given up ends now that it can, and the filesystem is free again.
+    until(TEST_TIMEOUT, "the node to be measured", || !verdict(&home.run(&check))["space"].is_null());
+}
+
 /// A filesystem that answers nothing: nobody serves it.
 struct StuckFilesystem {
     place: PathBuf,
@@ -107,5 +146,6 @@ fn a_filesystem_that_does_not_answer_is_given_up_and_rejected() {
     let told = verdict(&output);
     assert_eq!((told["verdict"].as_str(), told["space"].is_null()), (Some("reject"), true), "{told}");
     assert!(told["reason"].as_str().unwrap().contains("does not answer"), "{told}");
+    assert_eq!(told["home"], path.to_str().unwrap());
     drop(stuck);
 }
