@@ -48,6 +48,7 @@ mod storage;
 mod survival;
 mod templates;
 mod terminal;
+mod tied;
 mod transfers;
 mod tunnels;
 mod unexplained;

@@ -83,7 +83,7 @@ pub(crate) fn steward_of(shim: Pid) -> Option<Pid> {
 }
 
 /// Whether a process runs; one that only waits for its parent to look does not.
-fn is_alive(process: Pid) -> bool {
+pub(crate) fn is_alive(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
