@@ -4,6 +4,7 @@
 //! - [`image`]: sources, verified blobs and the catalogue.
 //! - [`disk`]: copy-on-write overlays, qcow2 headers and backing chains.
 //! - [`disk_image`]: read-only disk images, built once from an image's layers.
+//! - [`disk_artifact`]: built disk images on their way through a registry.
 //! - [`box_file`]: whole boxes as single files.
 //! - [`store`]: the SQLite database.
 //! - [`volume`]: named volumes.
@@ -14,6 +15,7 @@
 pub mod box_file;
 mod catalog;
 pub mod disk;
+pub mod disk_artifact;
 pub mod disk_image;
 pub mod gc;
 pub mod image;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, Image};
 
 /// One step of an image's making, as its config records it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,54 @@ pub struct PushOptions {
     pub insecure: bool,
     /// As in [`crate::PullOptions::insecure_credentials`].
     pub insecure_credentials: bool,
+}
+
+/// How a built disk image is pushed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskImagePushOptions {
+    /// The repository for it, `[HOST[:PORT]/]NAME`; that of the image where none is given.
+    pub to: Option<String>,
+    /// A file with an ed25519 private key in PEM, to sign it with.
+    pub sign_key: Option<PathBuf>,
+    /// As in [`crate::PullOptions::insecure`].
+    pub insecure: bool,
+    /// As in [`crate::PullOptions::insecure_credentials`].
+    pub insecure_credentials: bool,
+}
+
+/// A built disk image that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskImagePush {
+    /// The image's digest.
+    pub image: Digest,
+    /// The digest of the artifact's manifest.
+    pub artifact: Digest,
+    /// The repository, with its registry.
+    pub repository: String,
+    /// The public key of the signature, as the setting `image_fetch_keys` takes it.
+    pub key: Option<String>,
+}
+
+/// How a built disk image is fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskImageFetchOptions {
+    /// The repository that has it, `[HOST[:PORT]/]NAME`; that of the image where none is given.
+    pub from: Option<String>,
+    /// As in [`crate::PullOptions::insecure`].
+    pub insecure: bool,
+    /// As in [`crate::PullOptions::insecure_credentials`].
+    pub insecure_credentials: bool,
+}
+
+/// An image whose built disk image is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskImageFetch {
+    /// The image.
+    pub image: Image,
+    /// The digest of the artifact that was fetched; none where the disk image was there.
+    pub artifact: Option<Digest>,
+    /// Whether the layers are there as well.
+    pub layers: bool,
 }
 
 /// The form of an archive of images.

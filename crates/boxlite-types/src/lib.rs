@@ -76,7 +76,10 @@ pub use host::{
     SpaceFloors, SpaceInfo,
 };
 pub use image::{Image, ImageConfig, Layer, PullOptions, Removal};
-pub use image_requests::{ArchiveFormat, HistoryEntry, Login, Logout, PushOptions};
+pub use image_requests::{
+    ArchiveFormat, DiskImageFetch, DiskImageFetchOptions, DiskImagePush, DiskImagePushOptions, HistoryEntry,
+    Login, Logout, PushOptions,
+};
 pub use init_system::runs_init_system;
 pub use latency::{LATENCY_BOUNDS, Latencies, LatencyHistogram, LatencyRecorder, StartStage, StartTimes};
 pub use named_volume::{

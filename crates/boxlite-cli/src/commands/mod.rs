@@ -19,6 +19,7 @@ mod export;
 mod gc;
 mod history;
 mod id_file;
+mod image;
 mod images;
 mod info;
 mod inspect;
@@ -90,6 +91,9 @@ pub(crate) enum CliCommand {
     Pull(pull::PullArgs),
     /// List images
     Images(images::ImagesArgs),
+    /// Send and fetch built disk images, so that many hosts build each image once
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// Remove images
     Rmi(rmi::RemoveImageArgs),
     /// Give an image one more name
@@ -232,6 +236,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment) -> Result<Exit, Com
         CliCommand::Node(command) => command.run(&global, environment, existing).await,
         CliCommand::Pull(args) => pull::pull(&runtime()?, args).await,
         CliCommand::Images(args) => images::images(&runtime()?, args).await,
+        CliCommand::Image(command) => image::image(&runtime()?, command).await,
         CliCommand::Rmi(args) => rmi::rmi(&runtime()?, args).await,
         CliCommand::Tag(args) => tag::tag(&runtime()?, args).await,
         CliCommand::History(args) => history::history(&runtime()?, args).await,

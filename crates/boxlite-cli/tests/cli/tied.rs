@@ -32,8 +32,7 @@ impl Step {
         let image = home.image("mini");
         let id_file = home.path().join("step.id");
         let _ = fs::remove_file(&id_file);
-        let words =
-            ["run", tie, "-m", "128m", "--network", "none", "--cidfile", id_file.to_str().unwrap()];
+        let words = ["run", tie, "-m", "128m", "--network", "none", "--cidfile", id_file.to_str().unwrap()];
         let words = [&words[..], options, &[&image, "sh", "-c", SCRIPT]].concat();
         let mut command = home.command(words).process_group(0).spawn().expect("starting boxlite");
         let mut line = String::new();

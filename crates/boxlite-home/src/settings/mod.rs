@@ -5,6 +5,7 @@
 //! file is a flat table of the names below; sizes read `512MiB`, `5G` or plain bytes, durations `10m` or seconds. An
 //! unknown key or a value out of its range is an error that names the file or the variable, never a silent default.
 
+mod fetch;
 mod mirrors;
 mod size;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use value::Value;
 
 use crate::home::Home;
 
+pub use fetch::{FetchKeys, FetchPlaces};
 pub use mirrors::{Mirror, RegistryMirrors};
 pub use size::{BadAmount, Bytes, format_duration, parse_duration};
 pub use value::{HostShare, KeepBlobs, KernelPath, Percent, SizeLimit};
@@ -147,6 +149,10 @@ settings! {
         "Whether layers stay once a disk image is built: auto (until space is short), always, never.";
     registry_mirrors: RegistryMirrors = RegistryMirrors::default(), "BOXLITE_REGISTRY_MIRRORS",
         "Where images of a registry are asked for first, in this order, before the registry itself.";
+    image_fetch_from: FetchPlaces = FetchPlaces::default(), "BOXLITE_IMAGE_FETCH_FROM",
+        "Repositories whose built disk images `image fetch` accepts; none accepts those of no repository without a key.";
+    image_fetch_keys: FetchKeys = FetchKeys::default(), "BOXLITE_IMAGE_FETCH_KEYS",
+        "Public keys of those whose built disk images `image fetch` accepts; where one is named, all must be signed.";
     templates: bool = true, "BOXLITE_TEMPLATES",
         "Whether boxes are restored from the memory of a booted guest where there is one, which starts them sooner.";
     pool: u64 = 0, "BOXLITE_POOL",

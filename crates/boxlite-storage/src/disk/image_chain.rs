@@ -133,6 +133,11 @@ impl ImageChain {
         self.leases().map(Leased::path)
     }
 
+    /// All files, the topmost first.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Leased> {
+        self.deltas.iter().chain([&self.disk_image])
+    }
+
     /// Records that all files are used now.
     pub fn touch(&self) -> Result<()> {
         self.leases().try_for_each(Leased::touch)

@@ -27,6 +27,7 @@
 
 mod build;
 mod segments;
+mod written;
 
 use std::thread;
 use std::time::Duration;
@@ -37,7 +38,9 @@ use boxlite_types::{Digest, Doing, Image, ProgressSink, Result};
 use build::{Building, Segment};
 
 pub use crate::disk::image_chain::{ImageChain, ImageForm, lease, lease_as};
+pub(crate) use segments::layer_sizes;
 use segments::{LayerSizes, remember};
+pub(crate) use written::{ensure_written, present_segments};
 
 use crate::catalog::Catalog;
 use crate::disk::image_chain::{self, ImageFile};

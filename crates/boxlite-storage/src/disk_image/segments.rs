@@ -114,6 +114,16 @@ impl LayerSizes {
     }
 }
 
+/// The uncompressed sizes of the layers of an image whose disk image is there.
+///
+/// # Errors
+/// `NotFound` when nobody has counted one, and its blob is gone.
+pub(crate) fn layer_sizes(images: &Images, image: &Image) -> Result<Vec<u64>> {
+    let mut sizes = LayerSizes::of(images, image)?;
+    sizes.count(images, image, 0..image.layers.len())?;
+    Ok(sizes.0.iter().map(|size| size.bytes()).collect())
+}
+
 /// Has the database remember the sizes of layers, if it can.
 pub(super) fn remember(images: &Images, sizes: &[(Digest, u64)]) {
     if sizes.is_empty() {

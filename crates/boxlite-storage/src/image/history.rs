@@ -51,7 +51,7 @@ impl Images {
     ///
     /// # Errors
     /// `Corrupt` when one of them is missing or damaged.
-    pub(super) fn documents(&self, image: &Image) -> Result<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn documents(&self, image: &Image) -> Result<(Vec<u8>, Vec<u8>)> {
         let (manifest, config) = self.store.image_documents(image.digest)?;
         let read = |document: crate::store::Document, what: &str| {
             self.blobs.read(document.digest, document.length)?.ok_or_else(|| {

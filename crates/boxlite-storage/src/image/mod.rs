@@ -6,7 +6,7 @@ mod commit;
 mod history;
 mod ingest;
 mod load;
-mod manifest;
+pub(crate) mod manifest;
 mod pull;
 mod push;
 mod save;
@@ -32,8 +32,12 @@ pub(crate) use blobs::{Blobs, remove as remove_blob};
 pub use changes::BoxTree;
 pub use commit::{CommitBase, CommitPlan, Comparison, whole_selection, write_archive};
 pub use load::ImageArchive;
+pub(crate) use manifest::LAYER_LIMIT;
+pub(crate) use pull::{NewNames, PullJob, ResolvedImage};
+pub(crate) use push::PARALLEL_BLOBS;
 pub use save::SavedImages;
 use source::RegistryAccess;
+pub(crate) use source::{ImageSource, OutgoingBlob, Referrer, Repository};
 pub use source::{RegistryPolicy, RegistryProbe};
 pub(crate) use space::WriteSpace;
 
@@ -182,6 +186,11 @@ impl Images {
     /// Asks for room on behalf of one transfer or build, which is about to use the disk images in `keep`.
     pub(crate) fn room(&self, keep: Vec<String>) -> Result<WriteSpace> {
         WriteSpace::new(&self.home, &self.settings, &self.collector, keep)
+    }
+
+    /// How registries are asked.
+    pub(crate) fn registries(&self) -> &RegistryAccess {
+        &self.registries
     }
 
     /// The settings in force.

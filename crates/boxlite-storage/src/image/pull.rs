@@ -28,8 +28,8 @@ const PARALLEL_LAYERS: usize = 3;
 const INDEX_DEPTH: usize = 3;
 
 /// An image as its source describes it, verified.
-pub(super) struct ResolvedImage {
-    pub(super) digest: Digest,
+pub(crate) struct ResolvedImage {
+    pub(crate) digest: Digest,
     document: Vec<u8>,
     manifest: Manifest,
     config: Vec<u8>,
@@ -37,14 +37,21 @@ pub(super) struct ResolvedImage {
     platform: Platform,
 }
 
+impl ResolvedImage {
+    /// The digests of the uncompressed layers, the lowest first.
+    pub(crate) fn diff_ids(&self) -> &[Digest] {
+        &self.parsed.diff_ids
+    }
+}
+
 /// What an image that is fetched is called in the catalogue.
-pub(super) struct NewNames {
-    pub(super) references: Vec<String>,
-    pub(super) origin: NameOrigin,
+pub(crate) struct NewNames {
+    pub(crate) references: Vec<String>,
+    pub(crate) origin: NameOrigin,
     /// Whether it comes from a registry, so that its layers can be had again.
-    pub(super) of_registry: bool,
+    pub(crate) of_registry: bool,
     /// Whether an image that is recorded like this already is recorded as pulled anew.
-    pub(super) renew: bool,
+    pub(crate) renew: bool,
 }
 
 impl Images {
@@ -149,7 +156,7 @@ impl Images {
             let reference = Reference::Registry(name.at_digest(image.digest));
             let source = ImageSource::open(&reference, options, &self.registries, &progress).await?;
             let keep = disk_digests(&image.diff_ids(), self.settings().disk_size.value.0);
-            let job = PullJob { room: self.room(keep.clone())?, keep, written: Arc::default() };
+            let job = PullJob::new(self, keep)?;
             let outcome =
                 self.fetch_layers(&source, image.layers.iter().map(descriptor).collect(), &job, &progress);
             let outcome = outcome.await;
@@ -190,7 +197,7 @@ impl Images {
     }
 
     /// Fetches what the home lacks of an image, and records it.
-    pub(super) async fn store_found(
+    pub(crate) async fn store_found(
         &self,
         source: &ImageSource,
         found: ResolvedImage,
@@ -204,7 +211,7 @@ impl Images {
         });
         // A pull makes room for a box of this image: not at the expense of its own disk image.
         let keep = disk_digests(&found.parsed.diff_ids, self.settings().disk_size.value.0);
-        let job = PullJob { room: self.room(keep.clone())?, keep, written: Arc::default() };
+        let job = PullJob::new(self, keep)?;
         let outcome = self.store_image(names, source, found, &job, progress).await;
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::ResourceExhausted
@@ -268,7 +275,7 @@ impl Images {
     }
 
     /// Leases all of `layers`, fetching what is missing.
-    async fn fetch_layers(
+    pub(crate) async fn fetch_layers(
         &self,
         source: &ImageSource,
         mut layers: Vec<Descriptor>,
@@ -354,7 +361,7 @@ impl Images {
     }
 
     /// Removes the blobs that a pull has written, except those that others rely on meanwhile.
-    async fn take_back(&self, job: &PullJob) {
+    pub(crate) async fn take_back(&self, job: &PullJob) {
         let (this, digests) = (self.clone(), job.take());
         let result = blocking(move || {
             for digest in digests {
@@ -370,7 +377,7 @@ impl Images {
 
 /// One pull: its room, and the blobs that it has published.
 #[derive(Clone)]
-struct PullJob {
+pub(crate) struct PullJob {
     room: WriteSpace,
     /// Digests of the disk images that must not be evicted for it.
     keep: Vec<String>,
@@ -378,6 +385,19 @@ struct PullJob {
 }
 
 impl PullJob {
+    /// A job for the image whose disk images are called so.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where the disk is too full already.
+    pub(crate) fn new(images: &Images, keep: Vec<String>) -> Result<Self> {
+        Ok(Self { room: images.room(keep.clone())?, keep, written: Arc::default() })
+    }
+
+    /// The space that its small documents are written in.
+    pub(crate) fn room(&self) -> &WriteSpace {
+        &self.room
+    }
+
     fn note(&self, digest: Digest) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
     }
@@ -403,7 +423,7 @@ fn layer_of((layer, diff_id): (Descriptor, Digest)) -> Layer {
 
 impl Images {
     /// Follows indexes to the one manifest that serves the platform, and reads its config.
-    pub(super) async fn identify(
+    pub(crate) async fn identify(
         &self,
         source: &ImageSource,
         name: &str,

@@ -13,7 +13,7 @@ use super::{Images, given_name};
 use crate::reference::{Reference, RegistryReference};
 
 /// How many blobs are sent at a time.
-const PARALLEL_BLOBS: usize = 3;
+pub(crate) const PARALLEL_BLOBS: usize = 3;
 
 impl Images {
     /// Sends an image to a registry: to the one that `target` names, or that `wanted` names itself. Blobs that are there

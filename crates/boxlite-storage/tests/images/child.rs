@@ -53,6 +53,12 @@ async fn pull() {
         let config =
             std::env::var_os("DOCKER_CONFIG").map(|directory| Path::new(&directory).join("config.json"));
         let images = crate::fixture::open_images(&home)?.with_registry_config(config);
+        if std::env::var_os("BOXLITE_TEST_CHILD_FETCH").is_some() {
+            let Reference::Registry(reference) = &reference else { panic!("{reference} is of no registry") };
+            let options = boxlite_types::DiskImageFetchOptions::default();
+            let fetched = images.fetch_disk_image(reference, &options, std::sync::Arc::new(())).await?;
+            return Ok(fetched.image);
+        }
         let image = images.pull(&reference, &PullOptions::default(), std::sync::Arc::new(())).await?;
         if build {
             boxlite_storage::disk_image::ensure(&images, &image, crate::disk::VIRTUAL, &())?;

@@ -6,6 +6,7 @@ mod child;
 mod crash;
 mod deltas;
 mod disk;
+mod disk_artifacts;
 mod fixture;
 mod layers;
 mod local;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::{
     Activity, Adoption, Allotment, ArchiveFormat, AttachedExecution, BoxExportOptions, BoxImportOptions,
-    BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, EventOptions, EventPage,
-    ExecOptions, Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses,
-    HistoryEntry, HoldTerms, HostInfo, Image, ImportedBox, ListOptions, LogLine, LogOptions, Login, Logout,
-    NetworkInfo, NetworkOptions, NetworkPrune, NodeCheck, ProgressSink, PullOptions, Purge, PushOptions,
-    Removal, RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions,
+    BoxInfo, BoxOptions, CloneOptions, CommitOptions, Consumption, CopyOptions, DiskImageFetch,
+    DiskImageFetchOptions, DiskImagePush, DiskImagePushOptions, EventOptions, EventPage, ExecOptions,
+    Execution, ExecutionState, ExitStatus, FileChange, GcOptions, GcReport, GuestProcesses, HistoryEntry,
+    HoldTerms, HostInfo, Image, ImportedBox, ListOptions, LogLine, LogOptions, Login, Logout, NetworkInfo,
+    NetworkOptions, NetworkPrune, NodeCheck, ProgressSink, PullOptions, Purge, PushOptions, Removal,
+    RemoveOptions, RestoreOptions, Result, SeatOptions, Snapshot, SnapshotOptions, StopOptions,
     UpdateOptions, Usage, VolumeInfo, VolumeOptions, VolumePrune, WindowSize,
 };
 use futures::stream::BoxStream;
@@ -214,6 +215,20 @@ home_operations! {
         /// # Errors
         /// `Denied`, `Unavailable`; `InvalidInput` where no registry is named.
         async fn push(&self, wanted: &str, target: Option<&str>, options: PushOptions, progress: Arc<dyn ProgressSink>) -> Result<Image>;
+
+        /// Sends the built disk image of an image to a registry, so that other hosts need not build it.
+        ///
+        /// # Errors
+        /// As for [`Runtime::push`]; `InvalidInput` for a key file that holds no key; `Unsupported` on a remote runtime.
+        async fn push_disk_image(&self, wanted: &str, options: DiskImagePushOptions, progress: Arc<dyn ProgressSink>) -> Result<DiskImagePush>;
+
+        /// Fetches an image and its built disk image in place of the layers, where the settings `image_fetch_from` and
+        /// `image_fetch_keys` say that the disk image may be believed.
+        ///
+        /// # Errors
+        /// `Denied` where it may not; `NotFound` where the registry has none for this builder and disk size; otherwise as for
+        /// [`Runtime::pull`]. `Unsupported` on a remote runtime.
+        async fn fetch_disk_image(&self, reference: &str, options: DiskImageFetchOptions, progress: Arc<dyn ProgressSink>) -> Result<DiskImageFetch>;
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use config::{ParsedConfig, parse_config};
 /// The most bytes a manifest, index or config may have; what registries accept themselves.
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// The most layers an image may have.
-pub(super) const LAYER_LIMIT: usize = 512;
+pub(crate) const LAYER_LIMIT: usize = 512;
 /// The most bytes that all layers of an image may have together.
 const LENGTH_LIMIT: u64 = 1 << 50;
 

@@ -14,7 +14,9 @@ pub(super) use archive::TarHeaderReader;
 use boxlite_home::blocking;
 use boxlite_types::{Digest, Error, ErrorCause, Progress, ProgressSink, PullOptions, Result};
 use place::SourcePlace;
-pub(crate) use registry::{BlobPushed, MirroredRepository, OutgoingBlob, RegistryAccess, Repository};
+pub(crate) use registry::{
+    BlobPushed, MirroredRepository, OutgoingBlob, Referrer, RegistryAccess, Repository,
+};
 pub use registry::{RegistryPolicy, RegistryProbe};
 
 use super::ingest::Ingest;
@@ -141,6 +143,18 @@ impl ImageSource {
         let reference = reference.clone();
         let local = blocking(move || LocalSource::open(&reference)).await?;
         Ok(Self::Local(Arc::new(local)))
+    }
+
+    /// Opens a registry without its mirrors.
+    pub(crate) async fn open_unmirrored(
+        reference: &RegistryReference,
+        options: &PullOptions,
+        registries: &RegistryAccess,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Self> {
+        let repository =
+            MirroredRepository::open_unmirrored(reference, options, registries, progress).await?;
+        Ok(Self::Registry(Box::new(repository)))
     }
 
     /// The manifest or index that the reference names, verified where the reference has a digest.

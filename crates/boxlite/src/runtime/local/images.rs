@@ -9,8 +9,9 @@ use boxlite_storage::gc;
 use boxlite_storage::image::{CommitPlan, ImageArchive};
 use boxlite_storage::reference::Reference;
 use boxlite_types::{
-    ArchiveFormat, BoxOptions, CommitOptions, Doing, ErrorKind, EventAction, HistoryEntry, HomeEvent, Image,
-    Login, Logout, ProgressSink, PullOptions, PullPolicy, PushOptions, Removal, Result,
+    ArchiveFormat, BoxOptions, CommitOptions, DiskImageFetch, DiskImageFetchOptions, DiskImagePush,
+    DiskImagePushOptions, Doing, Error, ErrorKind, EventAction, HistoryEntry, HomeEvent, Image, Login,
+    Logout, ProgressSink, PullOptions, PullPolicy, PushOptions, Removal, Result,
 };
 
 use super::{Local, streams};
@@ -61,6 +62,31 @@ impl ImageOperations for Local {
         progress: Arc<dyn ProgressSink>,
     ) -> Result<Image> {
         self.images.push(wanted, target, &options, progress).await
+    }
+
+    async fn push_disk_image(
+        &self,
+        wanted: &str,
+        options: DiskImagePushOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<DiskImagePush> {
+        self.images.push_disk_image(wanted, &options, progress).await
+    }
+
+    async fn fetch_disk_image(
+        &self,
+        reference: &str,
+        options: DiskImageFetchOptions,
+        progress: Arc<dyn ProgressSink>,
+    ) -> Result<DiskImageFetch> {
+        let Reference::Registry(wanted) = reference.parse()? else {
+            return Err(Error::invalid(format!(
+                "'{reference}' is of no registry, and has no built disk image"
+            )));
+        };
+        let fetched = self.images.fetch_disk_image(&wanted, &options, progress).await?;
+        self.note_image(EventAction::Pull, &fetched.image.digest.to_string(), reference);
+        Ok(fetched)
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use boxlite_types::wire::{ImageQuery, PullRequest, PushRequest, SaveRequest, TagRequest};
 use boxlite_types::{
-    ArchiveFormat, CommitOptions, Doing, Error, FileChange, HistoryEntry, Image, Login, Logout, ProgressSink,
-    PullOptions, PushOptions, Removal, Result,
+    ArchiveFormat, CommitOptions, DiskImageFetch, DiskImageFetchOptions, DiskImagePush, DiskImagePushOptions,
+    Doing, Error, FileChange, HistoryEntry, Image, Login, Logout, ProgressSink, PullOptions, PushOptions,
+    Removal, Result,
 };
 use reqwest::Method;
 
@@ -66,6 +67,28 @@ impl ImageOperations for Remote {
         let body = PushRequest { wanted: wanted.to_owned(), target: target.map(str::to_owned), options };
         let request = self.client.post(&["runtime", "image", "push"]).json(&body);
         self.client.outcome(request, progress.as_ref()).await
+    }
+
+    async fn push_disk_image(
+        &self,
+        _: &str,
+        _: DiskImagePushOptions,
+        _: Arc<dyn ProgressSink>,
+    ) -> Result<DiskImagePush> {
+        Err(Error::unsupported(
+            "built disk images are pushed from their own host; run `boxlite image push` there",
+        ))
+    }
+
+    async fn fetch_disk_image(
+        &self,
+        _: &str,
+        _: DiskImageFetchOptions,
+        _: Arc<dyn ProgressSink>,
+    ) -> Result<DiskImageFetch> {
+        Err(Error::unsupported(
+            "whose disk images count is each host's own choice; run `boxlite image fetch` there",
+        ))
     }
 }
 

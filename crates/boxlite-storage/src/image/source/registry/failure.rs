@@ -169,6 +169,9 @@ pub(super) fn of_status(
         403 => Error::new(ErrorKind::Denied, format!("{host} refuses to hand out {name}{said}"))
             .about(ErrorCause::Credentials)
             .into(),
+        404 if path.starts_with("referrers/") => {
+            Error::not_found(format!("registry {host} lists no referrers{said}")).into()
+        }
         404 if path.starts_with("manifests/") => {
             Error::not_found(format!("registry {host} has no image {name}{said}")).into()
         }

@@ -50,6 +50,24 @@ impl MirroredRepository {
     ) -> Result<Self> {
         let mut upstreams = access.upstreams_of(reference);
         upstreams.push(Upstream::registry(reference, options, access)?);
+        Self::open_at(upstreams, access, progress).await
+    }
+
+    /// Opens the registry alone: for what a mirror must not stand in for.
+    pub(crate) async fn open_unmirrored(
+        reference: &RegistryReference,
+        options: &PullOptions,
+        access: &RegistryAccess,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Self> {
+        Self::open_at(vec![Upstream::registry(reference, options, access)?], access, progress).await
+    }
+
+    async fn open_at(
+        upstreams: Vec<Upstream>,
+        access: &RegistryAccess,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<Self> {
         let first = open_first(&upstreams, 0, None, access, progress).await?;
         let top = first.repository.top();
         let current = Mutex::new(first);

@@ -96,8 +96,12 @@ impl Repository {
 
     /// Puts the manifest under the reference's tag, which makes the image visible.
     pub(crate) async fn push_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<()> {
-        let tag = self.reference.tag().unwrap_or("latest");
-        let url = self.route.url(&format!("/v2/{}/manifests/{tag}", self.reference.repository()))?;
+        self.put_manifest(self.reference.tag().unwrap_or("latest"), media_type, bytes).await.map(drop)
+    }
+
+    /// Puts a manifest or index under a tag, or under its digest; returns the headers of the answer.
+    pub(super) async fn put_manifest(&self, name: &str, media_type: &str, bytes: &[u8]) -> Result<HeaderMap> {
+        let url = self.route.url(&format!("/v2/{}/manifests/{name}", self.reference.repository()))?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, header(media_type)?)]);
         let mut attempts = Attempts::later();
         loop {
@@ -110,7 +114,7 @@ impl Repository {
                     let digest = Digest::of(bytes);
                     return match claimed.and_then(|claimed| claimed.parse::<Digest>().ok()) {
                         Some(claimed) if claimed != digest => Err(self.wrong_bytes(digest, claimed)),
-                        _ => Ok(()),
+                        _ => Ok(response.headers().clone()),
                     };
                 }
                 Err(trouble) => trouble,
