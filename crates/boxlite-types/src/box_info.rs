@@ -55,6 +55,9 @@ pub struct BoxInfo {
     /// How the run before the last restart ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<RunOutcome>,
+    /// The server that has it, by its URL, where several were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The options that were asked for.
     pub options: BoxOptions,
 }

@@ -34,11 +34,12 @@ pub(crate) struct GlobalArgs {
     /// What runs the guests' code [default: auto]
     #[arg(long, global = true, value_enum, value_name = "HOW")]
     pub(crate) accel: Option<AccelArg>,
-    /// Work on the home of a server, `boxlite serve`, and not on one of this host [default: `$BOXLITE_REST_URL`]
+    /// Work on the home of a server, `boxlite serve`, and not on one of this host; or on those of several, with commas between
+    /// them or one a line in `@FILE` [default: `$BOXLITE_REST_URL`]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// File that holds the API key of that server [default: the variable `BOXLITE_API_KEY`]; of `serve`: the key to
-    /// ask for
+    /// File that holds the API key of that server, or lines of a server's URL and its key [default: the variable
+    /// `BOXLITE_API_KEY`]; of `serve`: the key to ask for
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
     /// Say on standard error what is being done (the variable `BOXLITE_LOG` takes a finer filter)

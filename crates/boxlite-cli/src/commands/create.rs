@@ -22,7 +22,7 @@ pub(super) async fn create(
         .create(options, progress(false))
         .await
         .map_err(|error| CommandFailure::of(&error, Topic::NewBox))?;
-    if let Some(file) = id_file {
+    if let Some(mut file) = id_file {
         file.write(&info.id)?;
     }
     print_line(&info.id).map(|()| Exit::OK)

@@ -1,7 +1,7 @@
 //! `--cidfile`: a file that receives the id of the new box.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use crate::report::CommandFailure;
@@ -9,8 +9,9 @@ use crate::report::CommandFailure;
 /// A file made for this box alone; gone again unless it receives an id.
 pub(super) struct IdFile {
     path: PathBuf,
-    /// Until it has the id.
-    file: Option<File>,
+    file: File,
+    /// It has an id.
+    written: bool,
 }
 
 impl IdFile {
@@ -19,7 +20,7 @@ impl IdFile {
     pub(super) fn make(path: Option<PathBuf>) -> Result<Option<Self>, CommandFailure> {
         let Some(path) = path else { return Ok(None) };
         match File::create_new(&path) {
-            Ok(file) => Ok(Some(Self { path, file: Some(file) })),
+            Ok(file) => Ok(Some(Self { path, file, written: false })),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 let message = format!("there is a file {} already; it may name another box", path.display());
                 Err(CommandFailure::local(message).hint("remove it, or give --cidfile another name"))
@@ -30,10 +31,10 @@ impl IdFile {
         }
     }
 
-    /// Writes the id.
-    pub(super) fn write(mut self, id: &str) -> Result<(), CommandFailure> {
-        let Some(mut file) = self.file.take() else { return Ok(()) };
-        file.write_all(id.as_bytes()).map_err(|error| {
+    /// Writes the id, in place of one that it has: all ids have the same length.
+    pub(super) fn write(&mut self, id: &str) -> Result<(), CommandFailure> {
+        self.written = true;
+        self.file.write_all_at(id.as_bytes(), 0).map_err(|error| {
             CommandFailure::io(
                 &format!("writing the id of box {id} to {} failed", self.path.display()),
                 &error,
@@ -45,7 +46,7 @@ impl IdFile {
 impl Drop for IdFile {
     #[allow(clippy::disallowed_methods, reason = "as above")]
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if !self.written {
             // It is empty; if it was removed meanwhile, nothing is lost.
             let _ = fs::remove_file(&self.path);
         }

@@ -45,6 +45,7 @@ mod run;
 mod save;
 mod serve;
 mod serve_key;
+mod servers;
 mod setup;
 mod slurm;
 mod snapshot;

@@ -1,10 +1,10 @@
 //! The runtime that the global options and the environment name.
 
 use std::net::IpAddr;
-use std::path::Path;
 
-use boxlite::{Accel, MissingHome, RegistryPolicy, RemoteOptions, Runtime, RuntimeOptions};
+use boxlite::{Accel, MissingHome, RegistryPolicy, Runtime, RuntimeOptions};
 
+use super::servers::{ServerKeys, servers};
 use crate::args::{AccelArg, GlobalArgs};
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Topic, note};
@@ -17,14 +17,17 @@ pub(super) fn runtime(
     missing_home: MissingHome,
 ) -> Result<Runtime, CommandFailure> {
     match server(global, environment.rest_url())? {
-        Some(url) => {
-            let api_key = api_key(global, environment)?;
-            if api_key.is_some() && is_readable_on_the_way(&url) {
-                note(&format!(
-                    "boxlite: warning: the API key goes to {url} over plain HTTP, where whoever is on the way can read it"
-                ));
+        Some(text) => {
+            let servers = servers(&text, &server_keys(global, environment)?)?;
+            for server in &servers {
+                if server.api_key.is_some() && is_readable_on_the_way(&server.url) {
+                    note(&format!(
+                        "boxlite: warning: the API key goes to {} over plain HTTP, where whoever is on the way can read it",
+                        server.url
+                    ));
+                }
             }
-            remote(url, api_key)
+            Runtime::fleet(&servers).map_err(|error| CommandFailure::of(&error, Topic::Host))
         }
         None if global.api_key_file.is_some() => {
             Err(CommandFailure::local("--api-key-file has no effect without a server")
@@ -80,10 +83,6 @@ fn open(options: RuntimeOptions) -> Result<Runtime, CommandFailure> {
     Runtime::local(options).map_err(|error| CommandFailure::of(&error, Topic::Host))
 }
 
-fn remote(url: String, api_key: Option<String>) -> Result<Runtime, CommandFailure> {
-    Runtime::remote(&RemoteOptions { url, api_key }).map_err(|error| CommandFailure::of(&error, Topic::Host))
-}
-
 /// Tells whether requests to this URL leave the host unencrypted.
 fn is_readable_on_the_way(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
@@ -117,22 +116,11 @@ fn server(global: &GlobalArgs, variable: Option<String>) -> Result<Option<String
     }
 }
 
-/// Returns the key for the server: from the file, else from the environment.
-fn api_key(global: &GlobalArgs, environment: &Environment) -> Result<Option<String>, CommandFailure> {
+/// Returns the keys for the servers: from the file, else from the environment, which has one for all.
+fn server_keys(global: &GlobalArgs, environment: &Environment) -> Result<ServerKeys, CommandFailure> {
     match &global.api_key_file {
-        Some(file) => key_in(file).map(Some),
-        None => Ok(environment.api_key()),
-    }
-}
-
-/// Reads the key: the file's text without the white space around it.
-pub(super) fn key_in(file: &Path) -> Result<String, CommandFailure> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        CommandFailure::local(format!("reading the API key {} failed: {error}", file.display()))
-    })?;
-    match text.trim() {
-        "" => Err(CommandFailure::local(format!("the API key file {} is empty", file.display()))),
-        key => Ok(key.to_owned()),
+        Some(file) => ServerKeys::read(file),
+        None => Ok(environment.api_key().map_or(ServerKeys::None, ServerKeys::One)),
     }
 }
 

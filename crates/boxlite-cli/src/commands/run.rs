@@ -61,7 +61,7 @@ pub(super) async fn run(
     for text in args.options.container.note().into_iter().chain(args.options.guest.note()) {
         note(&text);
     }
-    let id_file = IdFile::make(args.options.cidfile.take())?;
+    let mut id_file = IdFile::make(args.options.cidfile.take())?;
     let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
     let options = args.options.options(runtime, environment).await?;
@@ -71,15 +71,20 @@ pub(super) async fn run(
     }
     let remove = options.auto_remove;
     let creating = runtime.create(options, progress(args.quiet));
-    let new = match interruptions.before(creating).await {
+    let mut new = match interruptions.before(creating).await {
         Continue(Ok(info)) => NewRun { runtime, id: info.id, remove },
         Continue(Err(error)) => return Err(CommandFailure::of(&error, Topic::NewBox)),
         Break(exit) => return Ok(exit),
     };
-    if let Some(file) = id_file {
+    let created = new.id.clone();
+    if let Some(file) = &mut id_file {
+        file.write(&created)?;
+    }
+    let started = new.start(args.quiet, &mut interruptions).await;
+    if let Some(file) = id_file.as_mut().filter(|_| new.id != created) {
         file.write(&new.id)?;
     }
-    if let Break(exit) = new.start(args.quiet, &mut interruptions).await? {
+    if let Break(exit) = started? {
         return Ok(exit);
     }
     if detach {
@@ -121,25 +126,52 @@ impl NewRun<'_> {
     /// Starts the box; returns our exit status if that was interrupted.
     ///
     /// A box that is interrupted before it runs is called off; one that fails is removed if it was to remove itself.
+    /// Where several servers were named, one that refuses it for want of room is followed by the next.
     async fn start(
-        &self,
+        &mut self,
         quiet: bool,
         interruptions: &mut Interruptions,
     ) -> Result<ControlFlow<Exit>, CommandFailure> {
+        loop {
+            let refusal = match self.start_here(quiet, interruptions).await? {
+                Continue(None) => return Ok(Continue(())),
+                Continue(Some(refusal)) => refusal,
+                Break(exit) => return Ok(Break(exit)),
+            };
+            let placing = self.runtime.place_elsewhere(&self.id, progress(quiet));
+            match interruptions.before(placing).await {
+                Continue(Ok(Some(info))) => self.id = info.id,
+                Continue(Ok(None)) => return Err(self.failed(&refusal, interruptions).await),
+                Continue(Err(error)) => return Err(self.failed(&error, interruptions).await),
+                Break(exit) => return Ok(Break(exit)),
+            }
+        }
+    }
+
+    /// Starts the box where it is; returns the refusal if there is no room for it.
+    async fn start_here(
+        &self,
+        quiet: bool,
+        interruptions: &mut Interruptions,
+    ) -> Result<ControlFlow<Exit, Option<boxlite::Error>>, CommandFailure> {
         let mut starting = Box::pin(self.runtime.start(&self.id, progress(quiet)));
         match interruptions.before(&mut starting).await {
-            Continue(Ok(_)) => Ok(Continue(())),
-            Continue(Err(error)) => {
-                if self.remove {
-                    self.unless_interrupted(interruptions, self.remove_ended()).await;
-                }
-                Err(CommandFailure::of(&error, Topic::Start))
-            }
+            Continue(Ok(_)) => Ok(Continue(None)),
+            Continue(Err(error)) if error.kind() == ErrorKind::ResourceExhausted => Ok(Continue(Some(error))),
+            Continue(Err(error)) => Err(self.failed(&error, interruptions).await),
             Break(exit) => {
                 self.call_off(starting.map(drop), interruptions).await;
                 Ok(Break(exit))
             }
         }
+    }
+
+    /// The failure of a start, after which a box that was to remove itself is removed.
+    async fn failed(&self, error: &boxlite::Error, interruptions: &mut Interruptions) -> CommandFailure {
+        if self.remove {
+            self.unless_interrupted(interruptions, self.remove_ended()).await;
+        }
+        CommandFailure::of(error, Topic::Start)
     }
 
     /// Stops the box, whose start was interrupted, and removes it if it was to remove itself.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use boxlite_server::key_entry;
 use clap::Args;
 
-use super::open;
+use super::servers;
 use crate::render::print;
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -37,7 +37,7 @@ pub(super) fn serve_key(args: &ServeKeyArgs) -> Result<Exit, CommandFailure> {
     entry("")?;
     let key = match made(&args.file)? {
         Some(key) => key,
-        None => open::key_in(&args.file)?,
+        None => servers::key_in(&args.file)?,
     };
     if key.len() < MIN_KEY_LENGTH {
         let message = format!(

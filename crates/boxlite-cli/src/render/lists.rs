@@ -27,6 +27,10 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
     if columns.size {
         heading.push("DISK");
     }
+    let has_nodes = boxes.iter().any(|info| info.node.is_some());
+    if has_nodes {
+        heading.push("NODE");
+    }
     let mut table = TextTable::new(&heading);
     for info in boxes {
         let id = if columns.whole { info.id.as_str() } else { info.short_id() };
@@ -43,6 +47,9 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
             row.push(
                 info.disk_allocated.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string()),
             );
+        }
+        if has_nodes {
+            row.push(info.node.clone().unwrap_or_default());
         }
         table.row(row);
     }

@@ -40,6 +40,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         network_usage: None,
         restart_count: 0,
         last_exit: None,
+        node: None,
         options: BoxOptions::default(),
     }
 }

@@ -14,6 +14,7 @@ mod edges;
 #[path = "../cli/execs.rs"]
 mod execs;
 mod faults;
+mod fleet;
 #[path = "../cli/guest_options.rs"]
 mod guest_options;
 #[path = "../cli/home.rs"]

@@ -8,11 +8,13 @@
 mod attach;
 mod failure;
 mod progress;
+mod readiness;
 mod requests;
 
 pub use attach::{Channel, ClientFrame, PING, ServerFrame, WINDOW};
 pub use failure::{ErrorBody, ErrorDetail, ErrorEnvelope};
 pub use progress::{Event, LogEvent, LogRecord};
+pub use readiness::{Room, ServerReadiness};
 pub use requests::{
     AttachQuery, ExecutionCreated, ImageQuery, KillRequest, PathQuery, PullRequest, PushRequest, RemoveQuery,
     SaveRequest, TUNNEL_PROTOCOL, TagRequest, TunnelQuery,

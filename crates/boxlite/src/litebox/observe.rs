@@ -135,6 +135,7 @@ pub(crate) fn describe(home: &Home, record: &BoxRecord) -> Result<BoxInfo> {
         network_usage: None,
         restart_count: record.restarts.count,
         last_exit: record.restarts.last.clone(),
+        node: None,
         options: record.options.clone(),
     })
 }
@@ -180,6 +181,7 @@ pub(crate) fn describe_listed(home: &Home, listed: &ListedBox) -> Result<BoxInfo
         network_usage: None,
         restart_count: 0,
         last_exit: None,
+        node: None,
         options: BoxOptions::default(),
     })
 }

@@ -1,5 +1,6 @@
 //! The façade: everything that the command line, the server and an embedding program can do.
 
+mod fleet;
 mod litebox;
 mod local;
 mod operations;
@@ -8,7 +9,7 @@ mod tunnel;
 
 use std::sync::Arc;
 
-use boxlite_types::Result;
+use boxlite_types::{Error, Result};
 
 use crate::options::RuntimeOptions;
 
@@ -31,6 +32,7 @@ pub struct Runtime {
 enum RuntimeBackend {
     Local(local::Local),
     Remote(rest::Remote),
+    Fleet(fleet::Fleet),
 }
 
 impl Runtime {
@@ -51,7 +53,7 @@ impl Runtime {
     pub async fn keep_pool(&self) {
         match &*self.backend {
             RuntimeBackend::Local(local) => local.keep_pool().await,
-            RuntimeBackend::Remote(_) => std::future::pending().await,
+            RuntimeBackend::Remote(_) | RuntimeBackend::Fleet(_) => std::future::pending().await,
         }
     }
 
@@ -68,5 +70,21 @@ impl Runtime {
     pub fn remote(options: &RemoteOptions) -> Result<Self> {
         let backend = Arc::new(RuntimeBackend::Remote(rest::Remote::new(options)?));
         Ok(Self { backend })
+    }
+
+    /// Makes a runtime on the homes of several servers at once, without asking them anything yet.
+    ///
+    /// A box is found wherever it is. A new one goes to the server that has most room by its own word, and to the next where
+    /// it is refused for want of room; [`Runtime::list`] merges and says where each box is. A server that is down is left out
+    /// with a warning. What concerns one home (images, volumes, networks, garbage) is refused with `InvalidInput`.
+    ///
+    /// # Errors
+    /// As for [`Runtime::remote`]; `InvalidInput` also where no server is named, or one twice.
+    pub fn fleet(servers: &[RemoteOptions]) -> Result<Self> {
+        match servers {
+            [] => Err(Error::invalid("no server is named")),
+            [one] => Self::remote(one),
+            several => Ok(Self { backend: Arc::new(RuntimeBackend::Fleet(fleet::Fleet::new(several)?)) }),
+        }
     }
 }

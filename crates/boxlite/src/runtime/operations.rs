@@ -60,13 +60,39 @@ macro_rules! home_operations {
                     // Boxed, because the future of a start is large.
                     RuntimeBackend::Local(local) => Box::pin(local.$name($($argument),*)).await,
                     RuntimeBackend::Remote(remote) => Box::pin(remote.$name($($argument),*)).await,
+                    RuntimeBackend::Fleet(fleet) => Box::pin(fleet.$name($($argument),*)).await,
                 }
             })*
         }
     };
 }
 
-/// Declares operations on one box: as [`home_operations`] with an `id` in front, and the methods of [`LiteBox`].
+/// Declares operations on a home of which several servers have one each: as [`home_operations`], and refused by a fleet.
+macro_rules! single_home_operations {
+    (
+        $(#[$about:meta])*
+        trait $topic:ident {
+            $($(#[$doc:meta])* async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty;)*
+        }
+    ) => {
+        home_operations! {
+            $(#[$about])*
+            trait $topic {
+                $($(#[$doc])* async fn $name(&self $(, $argument: $type)*) -> $output;)*
+            }
+        }
+
+        impl $topic for super::fleet::Fleet {
+            $(async fn $name(&self $(, $argument: $type)*) -> $output {
+                $(let _ = $argument;)*
+                Err(self.names_several())
+            })*
+        }
+    };
+}
+
+/// Declares operations on one box: as [`home_operations`] with an `id` in front, the methods of [`LiteBox`], and how a fleet
+/// passes them on to the server that has the box.
 macro_rules! box_operations {
     (
         $(#[$about:meta])*
@@ -81,6 +107,13 @@ macro_rules! box_operations {
             }
         }
 
+        impl $topic for super::fleet::Fleet {
+            $(async fn $name(&self, id: &str $(, $argument: $type)*) -> $output {
+                let (remote, id) = self.locate(id).await?;
+                remote.$name(&id $(, $argument)*).await
+            })*
+        }
+
         impl LiteBox {
             $($(#[$doc])*
             pub async fn $name(&self $(, $argument: $type)*) -> $output {
@@ -90,7 +123,7 @@ macro_rules! box_operations {
     };
 }
 
-home_operations! {
+single_home_operations! {
     /// The host, its home, and what they hold.
     trait HostOperations {
         /// Describes this host and its home: what boxes need of it, free space, settings in force.
@@ -176,7 +209,7 @@ home_operations! {
     }
 }
 
-home_operations! {
+single_home_operations! {
     /// Images.
     trait ImageOperations {
         /// Fetches and verifies an image; what the home already has is not fetched again.
@@ -232,7 +265,7 @@ home_operations! {
     }
 }
 
-home_operations! {
+single_home_operations! {
     /// Images as archives, and who may have them.
     trait ArchiveOperations {
         /// Packs images into one archive, under the names by which they are wanted. Layers that only their registry has
@@ -274,7 +307,7 @@ home_operations! {
     }
 }
 
-home_operations! {
+single_home_operations! {
     /// Named volumes: filesystems of their own that boxes mount, and that stay until they are removed by name.
     trait VolumeOperations {
         /// Makes an empty volume. It takes no more of the disk than what is written to it.
@@ -307,7 +340,7 @@ home_operations! {
     }
 }
 
-home_operations! {
+single_home_operations! {
     /// Networks, in which boxes reach each other by name, and that stay until they are removed by name.
     trait NetworkOperations {
         /// Makes a network.
@@ -348,6 +381,10 @@ home_operations! {
         /// `Conflict` when the name is taken, `NotFound` when the image does not exist, `InvalidInput` for options
         /// that contradict each other or the image.
         async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo>;
+
+        /// Makes a box whose start was refused for want of room again on another server, and removes it where it was; `None`
+        /// where there is no other with room, and for a box that this runtime has not created or that has run.
+        async fn place_elsewhere(&self, id: &str, progress: Arc<dyn ProgressSink>) -> Result<Option<BoxInfo>>;
 
         /// Clones a box that is not running: the new box has its options, except as `options` say, and both share its disk,
         /// which neither changes.
@@ -593,7 +630,7 @@ box_operations! {
     }
 }
 
-home_operations! {
+single_home_operations! {
     /// Boxes of single files.
     trait BoxImports {
         /// Makes a box of a file that [`Runtime::export_box`] has written, which needs no trust; nothing runs yet.

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use boxlite::wire::{Room, ServerReadiness};
 use boxlite::{HostInfo, ListOptions, Verdict};
 use serde_json::json;
 
@@ -27,18 +28,35 @@ async fn alive() -> Json<serde_json::Value> {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let obstacle = match app.observations.host().await {
+    let host = app.observations.host().await;
+    let obstacle = match &host {
         _ if app.drain.stopping.is_cancelled() => Some("this server is stopping".to_owned()),
-        Ok(info) => obstacle(&info),
+        Ok(info) => obstacle(info),
         Err(error) => Some(error.chain().to_string()),
     };
+    let room = host.ok().map(|info| room(&info));
     match obstacle {
-        None => Json(json!({"status": "ready"})).into_response(),
+        None => Json(ServerReadiness::ready().with_room(room)).into_response(),
         Some(reason) => {
-            let body = Json(json!({"status": "not_ready", "reason": reason}));
+            let body = Json(ServerReadiness::not_ready(reason).with_room(room));
             (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
         }
     }
+}
+
+/// What further boxes may take.
+fn room(info: &HostInfo) -> Room {
+    let disk = info.space.as_ref().map(|space| {
+        let claimed = space.claims.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+        let floor = space.floors.map_or(0, |floors| floors.hard);
+        space.free.bytes.saturating_sub(claimed).saturating_sub(floor)
+    });
+    let memory = info.memory.as_ref().map(|memory| {
+        // Guests that wait for a box give way to one.
+        let promised = memory.promises.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+        memory.limit.saturating_sub(promised)
+    });
+    Room { disk, memory }
 }
 
 /// Returns why a start would be refused now, if it would.

@@ -36,6 +36,10 @@ impl BoxOperations for Local {
         Ok(info)
     }
 
+    async fn place_elsewhere(&self, _: &str, _: Arc<dyn ProgressSink>) -> Result<Option<BoxInfo>> {
+        Ok(None)
+    }
+
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
         let mut guard = self.acquire(id).await?;
         let cloned = self.in_context(move |context| {

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use boxlite_types::wire::Event;
+use boxlite_types::wire::{Event, ServerReadiness};
 use boxlite_types::{Error, ProgressSink, Result};
 use futures::StreamExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::redirect::Policy;
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -69,6 +69,24 @@ impl HttpClient {
             path.pop_if_empty().push("v1").extend(segments);
         }
         self.http.request(method, url)
+    }
+
+    /// Asks whether a start would be admitted; an answer that says no is an answer.
+    pub(super) async fn readiness(&self) -> Result<ServerReadiness> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("readyz");
+        }
+        let asking = async {
+            let sent = self.http.get(url).send().await;
+            let response = sent.map_err(|error| failure::of_request(error, self.server()))?;
+            match response.status() {
+                StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => self.body(response, MAX_ERROR_BODY).await,
+                _ => Err(self.error_of(response).await),
+            }
+        };
+        let body = self.within(ANSWER_TIMEOUT, asking).await?;
+        serde_json::from_slice(&body).map_err(|error| failure::not_understood(self.server(), error))
     }
 
     pub(super) fn get(&self, segments: &[&str]) -> RequestBuilder {

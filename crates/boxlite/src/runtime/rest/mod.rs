@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use boxlite_storage::reference::Reference;
 use boxlite_types::gc::{DiskTree, Explanation};
-use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery};
+use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery, ServerReadiness};
 use boxlite_types::{
     Activity, Adoption, Allotment, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions,
     EventPage, ExecOptions, Execution, ExitStatus, GcOptions, GcReport, GuestProcesses, HostInfo,
@@ -47,6 +47,16 @@ impl Remote {
     /// Asks the server nothing yet: the first request notices that it is not there.
     pub(super) fn new(options: &RemoteOptions) -> Result<Self> {
         Ok(Self { client: HttpClient::new(options)? })
+    }
+
+    /// The server's URL, as messages name it.
+    pub(super) fn server(&self) -> &str {
+        self.client.server()
+    }
+
+    /// Asks whether a start would be admitted, and how much room there is.
+    pub(super) async fn readiness(&self) -> Result<ServerReadiness> {
+        self.client.readiness().await
     }
 
     /// A request about one box; `rest` follows the box in its path.
@@ -150,6 +160,10 @@ impl BoxOperations for Remote {
             return Err(refusal);
         }
         Ok(created)
+    }
+
+    async fn place_elsewhere(&self, _: &str, _: Arc<dyn ProgressSink>) -> Result<Option<BoxInfo>> {
+        Ok(None)
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
