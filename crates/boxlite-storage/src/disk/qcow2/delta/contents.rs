@@ -8,8 +8,6 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::{self, JoinHandle};
 
 use rustix::fs::{AtFlags, StatxFlags, XattrFlags};
 use rustix::io::Errno;
@@ -21,125 +19,54 @@ use super::CLUSTER;
 const ATTRIBUTE: &str = "user.boxlite.sound";
 const STATE_LENGTH: usize = 16;
 /// Bytes that are read at a time.
-const PIECE: u64 = 256 << 10;
+const PIECE: usize = 256 << 10;
 
 /// The SHA-256 of the clusters between the header and the metadata.
 pub(super) fn sum(file: &File, metadata_at: u64) -> io::Result<[u8; 32]> {
-    let mut sum = PartialSum::default();
-    sum.extend(file, metadata_at / CLUSTER)?;
-    Ok(sum.hasher.finalize().into())
-}
-
-/// The sum of the first clusters behind the header.
-#[derive(Default)]
-struct PartialSum {
-    hasher: Sha256,
-    /// How many clusters it is of.
-    clusters: u64,
-}
-
-impl PartialSum {
-    /// Takes in the clusters before the cluster `end`.
-    fn extend(&mut self, file: &File, end: u64) -> io::Result<()> {
-        let mut piece = vec![0; PIECE.min((end - 1 - self.clusters) * CLUSTER) as usize];
-        while self.clusters + 1 < end {
-            let left = (end - 1 - self.clusters) * CLUSTER;
-            let count = (piece.len() as u64).min(left) as usize;
-            file.read_exact_at(&mut piece[..count], (self.clusters + 1) * CLUSTER)?;
-            self.hasher.update(&piece[..count]);
-            self.clusters += count as u64 / CLUSTER;
-        }
-        Ok(())
+    let (mut hasher, mut piece) = (Sha256::new(), vec![0; PIECE]);
+    let mut at = CLUSTER;
+    while at < metadata_at {
+        let count = (metadata_at - at).min(PIECE as u64) as usize;
+        file.read_exact_at(&mut piece[..count], at)?;
+        hasher.update(&piece[..count]);
+        at += count as u64;
     }
+    Ok(hasher.finalize().into())
 }
 
-/// The sum of contents that are being written: a thread takes it beside the writer, while clusters come one behind the
-/// other, as they do for most of a delta.
+/// The sum of contents that are being written: kept up while clusters come one behind the other, as they do for most of
+/// a delta, so that the file need not be read again.
 #[derive(Debug, Default)]
 pub(super) struct RunningSum {
-    follower: Option<SumFollower>,
-    /// Clusters that came one behind the other.
+    hasher: Sha256,
+    /// Clusters that are in the sum.
     clusters: u64,
     /// One of them has changed since.
     is_stale: bool,
 }
 
 impl RunningSum {
-    /// Takes note that `count` clusters were written to `file` at `cluster`; the first one is 1.
-    pub(super) fn written(&mut self, file: &File, cluster: u64, count: u64) {
+    /// Takes note of what was written at `cluster`; the first one is 1.
+    pub(super) fn written(&mut self, cluster: u64, bytes: &[u8]) {
         if self.is_stale || cluster != self.clusters + 1 {
-            return self.dropped();
+            self.is_stale = true;
+            return;
         }
-        self.clusters += count;
-        if self.follower.is_none() && self.clusters * CLUSTER >= PIECE {
-            self.follower = SumFollower::start(file);
-        }
-        if let Some(follower) = &self.follower {
-            follower.tell(self.clusters + 1);
-        }
+        self.hasher.update(bytes);
+        self.clusters += bytes.len() as u64 / CLUSTER;
     }
 
     /// Takes note that a cluster's contents go.
     pub(super) fn dropped(&mut self) {
         self.is_stale = true;
-        self.follower = None;
     }
 
     /// The sum of the clusters before `metadata_at`, all of which `file` holds by now.
-    pub(super) fn finish(mut self, file: &File, metadata_at: u64) -> io::Result<[u8; 32]> {
-        let mut sum = match self.follower.take().filter(|_| !self.is_stale) {
-            Some(follower) => follower.finish()?,
-            None => PartialSum::default(),
-        };
-        sum.extend(file, metadata_at / CLUSTER)?;
-        Ok(sum.hasher.finalize().into())
-    }
-}
-
-/// A thread that reads contents behind their writer, from the page cache, and sums them up.
-#[derive(Debug)]
-struct SumFollower {
-    /// The cluster up to which they are written; `None` once nothing more comes.
-    ends: Option<Sender<u64>>,
-    thread: Option<JoinHandle<io::Result<PartialSum>>>,
-}
-
-impl SumFollower {
-    /// Begins, unless there is no descriptor or thread to be had: then the sum is taken in the end.
-    fn start(file: &File) -> Option<Self> {
-        let file = file.try_clone().ok()?;
-        let (ends, written) = channel::<u64>();
-        let follow = move || {
-            let mut sum = PartialSum::default();
-            while let Ok(end) = written.recv() {
-                sum.extend(&file, written.try_iter().last().unwrap_or(end))?;
-            }
-            Ok(sum)
-        };
-        let thread = thread::Builder::new().spawn(follow).ok()?;
-        Some(Self { ends: Some(ends), thread: Some(thread) })
-    }
-
-    fn tell(&self, end: u64) {
-        // One that has failed says so in the end.
-        let _ = self.ends.as_ref().map(|ends| ends.send(end));
-    }
-
-    fn finish(mut self) -> io::Result<PartialSum> {
-        self.join().unwrap_or_else(|| Ok(PartialSum::default()))
-    }
-
-    /// `None` for a thread that panicked.
-    fn join(&mut self) -> Option<io::Result<PartialSum>> {
-        self.ends = None;
-        self.thread.take()?.join().ok()
-    }
-}
-
-/// No thread goes on with the file of a writer that is gone: its descriptor has the lock of the staged file.
-impl Drop for SumFollower {
-    fn drop(&mut self) {
-        let _ = self.join();
+    pub(super) fn finish(self, file: &File, metadata_at: u64) -> io::Result<[u8; 32]> {
+        if self.is_stale || (self.clusters + 1) * CLUSTER != metadata_at {
+            return sum(file, metadata_at);
+        }
+        Ok(self.hasher.finalize().into())
     }
 }
 

@@ -92,10 +92,10 @@ impl<'a> DeltaWriter<'a> {
         let bytes = &blocks[run.first * CLUSTER as usize..(run.first + run.count) * CLUSTER as usize];
         let at = run.cluster * CLUSTER;
         self.file.write_all_at(bytes, at)?;
-        self.sum.written(self.file, run.cluster, run.count as u64);
         if bytes.len() >= MIN_WRITEBACK {
             durable::begin_writeback(self.file, at..at + bytes.len() as u64);
         }
+        self.sum.written(run.cluster, bytes);
         Ok(())
     }
 
