@@ -3,8 +3,8 @@
 //! # Damage
 //!
 //! A lease compares each file's identity with its name: UUID, or delta, in a superblock that has a checksum. Of a delta
-//! it verifies the metadata as well, and the contents if the file may have changed since they were verified last. A file
-//! that is damaged or foreign counts as absent.
+//! it verifies the metadata as well; and of each file the contents, if it may have changed since they were verified last.
+//! A file that is damaged or foreign counts as absent.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use boxlite_home::durable::Lock;
 use boxlite_home::lease::Leased;
 use boxlite_types::{Digest, Error, Result};
 
-use crate::disk::overlay;
 use crate::disk::qcow2::delta::{ChainSource, Delta, DeltaTables};
 use crate::disk::qcow2::{BackingFormat, is_delta};
+use crate::disk::{overlay, whole};
 
 /// How the disk image of a digest is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +162,22 @@ fn lease_whole(home: &Home, digest: &str) -> Result<Option<ImageChain>> {
     let expected = boxlite_ext4::expected_uuid(identity.bytes());
     let is_right =
         is_right(&leased, boxlite_ext4::read_identity(leased.file()), |found| found.uuid == expected)?;
-    Ok(is_right.then_some(ImageChain { deltas: Vec::new(), disk_image: leased }))
+    if !is_right || !are_contents_right(&leased)? {
+        return Ok(None);
+    }
+    Ok(Some(ImageChain { deltas: Vec::new(), disk_image: leased }))
+}
+
+/// Whether the contents of a whole disk image are right, as far as that is known.
+fn are_contents_right(leased: &Leased) -> Result<bool> {
+    match whole::verify(leased.file()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            warn_damaged(leased.path(), &error.to_string());
+            Ok(false)
+        }
+        Err(source) => Err(Error::io("reading", leased.path(), source)),
+    }
 }
 
 /// Leases the delta `digest` and everything below it.
@@ -256,7 +271,7 @@ fn is_right(
 }
 
 fn warn_damaged(path: &Path, why: &str) {
-    tracing::warn!(path = %path.display(), why, "a delta is damaged; building it again");
+    tracing::warn!(path = %path.display(), why, "a file of a disk image is damaged; building it again");
 }
 
 /// The digest that names a disk image or delta.

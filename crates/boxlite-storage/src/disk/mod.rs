@@ -1,8 +1,10 @@
 //! Disks of boxes: copy-on-write overlays, and the qcow2 format they have.
 
+mod content_state;
 pub mod image_chain;
 pub mod overlay;
 pub mod qcow2;
+pub(crate) mod whole;
 
 /// Whether these are the 64 lower-case hex digits with which boxlite names what it stores.
 pub(crate) fn is_digest(name: &[u8]) -> bool {

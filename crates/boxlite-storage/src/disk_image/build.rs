@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use boxlite_ext4::{BuildError, BuildErrorKind, BuildOptions, BuildProgress, DeltaOptions, LayerLimits};
 use boxlite_home::Home;
-use boxlite_home::durable::Staged;
+use boxlite_home::durable::{self, Staged};
 use boxlite_home::lease::Leased;
 use boxlite_types::{
     Digest, Doing, Error, ErrorCause, ErrorKind, Image, Layer, Progress, ProgressSink, Result,
@@ -17,6 +17,7 @@ use boxlite_types::{
 
 use crate::disk::image_chain::{self as chain, ImageChain, ImageFile, ImageForm};
 use crate::disk::qcow2::delta::{DeltaTables, DeltaWriter};
+use crate::disk::whole;
 use crate::image::{Images, WriteSpace};
 
 /// Some of an image's layers, and what they are applied to.
@@ -140,8 +141,14 @@ impl<'a> Building<'a> {
             None => {
                 let virtual_size = self.virtual_size;
                 let options = BuildOptions { virtual_size, limits, ..BuildOptions::new(*identity.bytes()) };
-                boxlite_ext4::build(layers, staged.file(), &options, &mut observer)
-                    .map(|report| WrittenSegment { sizes: report.layers, tables: None })
+                match boxlite_ext4::build(layers, staged.file(), &options, &mut observer) {
+                    Ok(report) => {
+                        durable::begin_writeback(staged.file(), 0..virtual_size);
+                        whole::seal(staged.file()).doing("reading", staged.path())?;
+                        Ok(WrittenSegment { sizes: report.layers, tables: None })
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Some(below) => {
                 let name = below.top().path().file_stem().unwrap_or_default().to_string_lossy();

@@ -201,7 +201,8 @@ async fn a_damaged_swapped_or_missing_file_of_a_chain_is_built_again() {
         file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     };
     let length = |path: &Path| std::fs::metadata(path).unwrap().len();
-    let damages: [&dyn Fn(); 9] = [
+    let damages: [&dyn Fn(); 10] = [
+        &|| flip(&three[2], length(&three[2]) / 2),
         &|| flip(&three[0], 30),
         &|| flip(&three[0], 9000),
         &|| flip(&three[1], length(&three[1]) / 2),

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use boxlite_ext4::BlockSource;
 use rustix::fs::SeekFrom;
 
-use super::contents::{self, ContentState};
+use super::contents;
 use super::{
     CLUSTER, CONTENT_SUM_AT, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH,
     SEAL_LENGTH_WITHOUT_CONTENTS, SUM_AT, ZERO, l1_entries, seal,
 };
+use crate::disk::content_state::{self, ContentState, Remembered, STATE_LENGTH};
 use crate::disk::qcow2::header::Qcow2Header;
 
 /// The most metadata that is read, in bytes: that of a delta which holds 64 GiB, and more.
@@ -139,13 +140,15 @@ impl<'a> Delta<'a> {
             return Ok(());
         }
         let state = ContentState::of(self.file, &self.tables.sum)?;
-        if state.is_recorded(self.file)? != Some(false) {
-            return Ok(());
+        match content_state::remembered::<STATE_LENGTH>(self.file)? {
+            Remembered::Unsupported => return Ok(()),
+            Remembered::Bytes(found) if found == state.bytes() => return Ok(()),
+            _ => {}
         }
         if !self.are_contents_right()? {
             return Err(damaged("the checksum of its contents is wrong"));
         }
-        state.record(self.file);
+        content_state::remember(self.file, state.bytes());
         Ok(())
     }
 
@@ -158,7 +161,9 @@ impl<'a> Delta<'a> {
     /// Whether the contents were right in the state in which the file is.
     #[cfg(test)]
     pub(super) fn are_contents_known(&self) -> io::Result<bool> {
-        Ok(ContentState::of(self.file, &self.tables.sum)?.is_recorded(self.file)? == Some(true))
+        let state = ContentState::of(self.file, &self.tables.sum)?;
+        let found = content_state::remembered::<STATE_LENGTH>(self.file)?;
+        Ok(matches!(found, Remembered::Bytes(found) if found == state.bytes()))
     }
 }
 

@@ -8,12 +8,13 @@ use std::os::unix::fs::FileExt;
 use boxlite_ext4::BlockSink;
 use boxlite_home::durable;
 
-use super::contents::{ContentState, RunningSum};
+use super::contents::RunningSum;
 use super::reader::DeltaTables;
 use super::{
     BACKING_FORMAT, CLUSTER, CONTENT_SUM_AT, COPIED, EXTENSIONS_AT, OFFSET, PER_TABLE, SEAL, SEAL_AT,
     SEAL_LENGTH, SUM_AT, ZERO, l1_entries, seal,
 };
+use crate::disk::content_state::{self, ContentState};
 use crate::disk::qcow2::header::BackingFormat;
 
 /// Bytes that are worth sending to the disk before the end.
@@ -125,7 +126,7 @@ impl<'a> DeltaWriter<'a> {
         for (bytes, cluster) in written.filter(|(bytes, _)| bytes.iter().any(|byte| *byte != 0)) {
             file.write_all_at(bytes, cluster * CLUSTER)?;
         }
-        ContentState::of(file, &sum)?.record(file);
+        content_state::remember(file, ContentState::of(file, &sum)?.bytes());
         Ok(DeltaTables {
             metadata,
             metadata_at: plan.metadata_at * CLUSTER,
