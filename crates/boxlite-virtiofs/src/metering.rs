@@ -4,8 +4,12 @@
 //! lock while it waits, so a disk that stands still holds up no request.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
 
 use crate::account::Account;
 use crate::headroom::Headroom;
@@ -43,11 +47,11 @@ impl SharedMetering {
     /// Starts the thread, which ends with the process.
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         let metering = Arc::clone(self);
+        let pause = Pause::new()?;
         let keep = move || {
             loop {
                 metering.keep();
-                // The filter of system calls knows no sleep, but this.
-                std::thread::park_timeout(KEEP_INTERVAL);
+                pause.wait(KEEP_INTERVAL);
             }
         };
         std::thread::Builder::new().name("ledger".into()).spawn(keep).map(drop)
@@ -69,6 +73,26 @@ impl SharedMetering {
         let file = account.ledger.file();
         drop(state);
         report(file.and_then(|file| file.map_or(Ok(()), |file| file.sync_data())));
+    }
+}
+
+/// Lets time pass by waiting for events of nothing.
+///
+/// The kernel resumes a sleep, or a wait for a lock until a time, by `restart_syscall` when the process was stopped or the host
+/// suspended meanwhile, and the filter of system calls kills for that one. This wait ends instead.
+#[derive(Debug)]
+struct Pause(OwnedFd);
+
+impl Pause {
+    fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    /// Waits for `time`, or less where a signal comes.
+    fn wait(&self, time: Duration) {
+        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        let mut none = [MaybeUninit::uninit(); 1];
+        let _ = epoll::wait(&self.0, &mut none, Some(&time));
     }
 }
 
