@@ -6,9 +6,11 @@
 mod account;
 mod arguments;
 mod headroom;
+mod known_files;
 mod ledger;
 mod metered;
 mod metering;
+mod recalled;
 mod single_file;
 mod total;
 
@@ -37,6 +39,7 @@ use arguments::Arguments;
 use headroom::Headroom;
 use ledger::Ledger;
 use metered::Metered;
+use recalled::Recalled;
 use total::Total;
 
 /// What an inode is charged with besides its blocks: as much as the filesystems take that take most by default.
@@ -127,7 +130,7 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
         drop_capabilities()?;
     }
     if arguments.readonly {
-        return answer(PassthroughFsRo::new(config)?, listener);
+        return answer(Recalled::new(PassthroughFsRo::new(config)?, guest_fd_limit), listener);
     }
     let count: fn(u64) -> Total = |enough| total::allocated_below(Path::new("/"), enough, MAX_COUNTED);
     let open = |limit| {
@@ -138,7 +141,8 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
     };
     let ledger = arguments.size.map(open).transpose()?;
     let headroom = Headroom::new(arguments.hard_floor, arguments.inode_floor);
-    let metered = Metered::new(PassthroughFs::new(config)?, ledger, headroom, count);
+    let recalled = Recalled::new(PassthroughFs::new(config)?, guest_fd_limit);
+    let metered = Metered::new(recalled, ledger, headroom, count);
     let metering = metered.metering();
     metering.start()?;
     let answered = answer(metered, listener);

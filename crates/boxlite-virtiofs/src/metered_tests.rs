@@ -13,6 +13,7 @@ use virtiofsd::passthrough::{CachePolicy, Config, InodeFileHandlesMode, Passthro
 use virtiofsd::{fuse, oslib};
 
 use super::*;
+use crate::recalled::Recalled;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -33,7 +34,7 @@ impl ZeroCopyReader for Bytes {
 }
 
 struct Mount {
-    fs: Metered<PassthroughFs>,
+    fs: Metered<Recalled<PassthroughFs>>,
     folder: PathBuf,
 }
 
@@ -69,7 +70,8 @@ impl Mount {
             ..Config::default()
         };
         let ledger = limit.map(|limit| Ledger::open(limit, kept, || None).unwrap());
-        let inner = PassthroughFs::new(config).unwrap();
+        // What nothing has open is let go at once, and found again.
+        let inner = Recalled::new(PassthroughFs::new(config).unwrap(), 4);
         let fs = Metered::new(inner, ledger, Headroom::new(floor, 0), recount);
         fs.init(FsOptions::empty()).unwrap();
         Self { fs, folder: folder.to_owned() }
