@@ -47,11 +47,11 @@ impl SharedMetering {
     /// Starts the thread, which ends with the process.
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         let metering = Arc::clone(self);
-        let pause = Pause::new()?;
+        let timer = WaitTimer::new()?;
         let keep = move || {
             loop {
                 metering.keep();
-                pause.wait(KEEP_INTERVAL);
+                timer.wait(KEEP_INTERVAL);
             }
         };
         std::thread::Builder::new().name("ledger".into()).spawn(keep).map(drop)
@@ -81,9 +81,9 @@ impl SharedMetering {
 /// The kernel resumes a sleep, or a wait for a lock until a time, by `restart_syscall` when the process was stopped or the host
 /// suspended meanwhile, and the filter of system calls kills for that one. This wait ends instead.
 #[derive(Debug)]
-struct Pause(OwnedFd);
+struct WaitTimer(OwnedFd);
 
-impl Pause {
+impl WaitTimer {
     fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
