@@ -55,11 +55,26 @@ pub(crate) fn lease_over(home: &Home, digest: &str, below: Option<&ImageChain>) 
     };
     Digest::from_hex(digest)?;
     let Some(leased) = Leased::acquire(&home.delta(digest))? else { return Ok(None) };
+    delta_over(home, leased, below)
+}
+
+/// Verifies the leased delta; `None` when it is damaged or does not stand on `below`.
+fn delta_over(home: &Home, leased: Leased, below: &ImageChain) -> Result<Option<ImageFile>> {
     let named = overlay::backing(home, leased.path());
     if !named.is_ok_and(|named| named.as_deref() == Some(below.top().path())) {
         return Ok(None);
     }
     Ok(LeasedDelta::verified(leased, &below.disk_image)?.map(ImageFile::Delta))
+}
+
+/// Turns the lock of a published file whose bytes came from elsewhere into a lease, having verified a delta; as
+/// [`lease_over`].
+pub(crate) fn of_foreign(home: &Home, lock: Lock, below: Option<&ImageChain>) -> Result<Option<ImageFile>> {
+    let Some(leased) = Leased::of_published(lock)? else { return Ok(None) };
+    match below {
+        Some(below) => delta_over(home, leased, below),
+        None => Ok(Some(ImageFile::Whole(leased))),
+    }
 }
 
 /// Turns the lock of the file that this process has just written and published into a lease; of a delta, `tables` are what
@@ -133,17 +148,13 @@ impl ImageChain {
         self.leases().map(Leased::path)
     }
 
-    /// All files, the topmost first.
-    pub(crate) fn leases(&self) -> impl Iterator<Item = &Leased> {
-        self.deltas.iter().chain([&self.disk_image])
-    }
-
     /// Records that all files are used now.
     pub fn touch(&self) -> Result<()> {
         self.leases().try_for_each(Leased::touch)
     }
 
-    fn leases(&self) -> impl Iterator<Item = &Leased> {
+    /// All files, the topmost first.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Leased> {
         self.deltas.iter().map(|delta| &delta.leased).chain([&self.disk_image])
     }
 

@@ -4,12 +4,12 @@ use std::thread;
 
 use boxlite_home::Home;
 use boxlite_home::durable::{self, Staged, fault};
-use boxlite_home::lease::Leased;
 use boxlite_types::{Digest, Doing, Error, Result};
 
 use super::BUSY_PAUSE;
 use super::build::Segment;
-use crate::disk::image_chain::ImageChain;
+use crate::disk::image_chain::{self, ImageChain, ImageFile};
+use crate::disk::whole;
 use crate::image::Images;
 
 /// Leases the lowest segments with these ends that are there, of the disk image that its `digests` name, and counts them.
@@ -72,7 +72,7 @@ fn ensure_file(
     images: &Images,
     segment: &Segment<'_>,
     write: &mut dyn FnMut(&Staged) -> Result<()>,
-) -> Result<Leased> {
+) -> Result<ImageFile> {
     let home = images.home();
     loop {
         if let Some(there) = segment.lease(home)? {
@@ -98,8 +98,9 @@ fn ensure_file(
                 Ok(found) if found.uuid == expected => {}
                 _ => return Err(foreign()),
             }
+            whole::seal(staged.file()).doing("reading", staged.path())?;
         }
         let lock = staged.publish(&path)?;
-        return segment.of_published(lock, home)?.ok_or_else(foreign);
+        return image_chain::of_foreign(home, lock, segment.below)?.ok_or_else(foreign);
     }
 }
