@@ -94,6 +94,8 @@ pub enum ErrorCause {
     LogRun,
     /// The box has no such snapshot.
     Snapshot,
+    /// The settings do not say that a built disk image may be believed.
+    Trust,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

@@ -140,6 +140,9 @@ fn of_cause(cause: ErrorCause, kind: ErrorKind, topic: Topic) -> Option<&'static
         (ErrorCause::Memory, _) => {
             "`boxlite info` shows the memory that boxes may have and were promised; `boxlite ls` lists those that run"
         }
+        (ErrorCause::Trust, _) => {
+            "`boxlite info` shows image_fetch_keys and image_fetch_from, the settings that say whose disk images count"
+        }
         (ErrorCause::LogRun, _) => "without --run the log shows every run that it has; --run -1 is the last",
         _ => return None,
     };

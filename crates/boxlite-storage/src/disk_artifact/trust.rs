@@ -1,7 +1,7 @@
 //! Whose artifacts count. A pure decision: by the settings, the place, and the signature.
 
 use boxlite_home::settings::{FetchKeys, FetchPlaces, Settings};
-use boxlite_types::{Error, ErrorKind, Result};
+use boxlite_types::{Error, ErrorCause, ErrorKind, Result};
 
 use super::signature::ArtifactKey;
 use crate::reference::RegistryReference;
@@ -70,7 +70,7 @@ impl<'a> FetchTrust<'a> {
 }
 
 fn denied(message: String) -> Error {
-    Error::new(ErrorKind::Denied, message)
+    Error::new(ErrorKind::Denied, message).about(ErrorCause::Trust)
 }
 
 #[cfg(test)]
