@@ -147,12 +147,11 @@ fn is_host(text: &str) -> bool {
         _ => (text, None),
     };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let is_named = match bare {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-            !name.is_empty() && name.bytes().all(is_part)
-        }
+    let is_named = if let Some(address) = bare {
+        address.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        !name.is_empty() && name.bytes().all(is_part)
     };
     is_named && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
