@@ -19,15 +19,6 @@ struct Seen {
     is_exact: bool,
 }
 
-/// A file that has lost its last name.
-#[derive(Debug, Clone, Copy)]
-struct NamelessFile {
-    /// What the ledger was told then.
-    noted: i64,
-    /// What it took at the last look.
-    bytes: i64,
-}
-
 /// The handles that the guest has of one file.
 #[derive(Debug, Clone, Copy, Default)]
 struct Open {
@@ -48,7 +39,8 @@ struct Open {
 pub(crate) struct Account {
     pub(crate) ledger: Ledger,
     seen: HashMap<u64, Seen>,
-    nameless: HashMap<u64, NamelessFile>,
+    /// The bytes at the last look of files that have lost their last name, as the ledger knows them.
+    nameless: HashMap<u64, i64>,
     open: HashMap<u64, Open>,
     /// Files that are to be looked at before anything is refused.
     unsettled: HashSet<u64>,
@@ -98,6 +90,12 @@ impl Account {
         self.unsettled.contains(&inode)
     }
 
+    /// Whether a look at `inode` can tell nothing new: it was looked at after the last request that changed it, and had grown by no
+    /// more than that asked for.
+    pub(crate) fn is_settled(&self, inode: u64) -> bool {
+        !self.is_unsettled(inode) && self.seen.get(&inode).is_some_and(|seen| seen.is_exact)
+    }
+
     /// Notes that `inode` takes `bytes` now, after a request that can have added `added` besides what is reserved.
     pub(crate) fn grew(&mut self, inode: u64, bytes: i64, added: u64) -> io::Result<()> {
         let expected = self.seen.get(&inode).map(|seen| seen.bytes + seen.reserved + added as i64);
@@ -131,10 +129,12 @@ impl Account {
             (seen.bytes, seen.charged, seen.reserved) = (bytes, seen.charged + change, 0);
         }
         self.unsettled.remove(&inode);
-        if let Some(nameless) = self.nameless.get_mut(&inode) {
-            nameless.bytes = bytes;
+        self.ledger.charge(change)?;
+        match self.nameless.get_mut(&inode) {
+            // What it takes now is free with it.
+            Some(noted) => self.ledger.lose_name(bytes - std::mem::replace(noted, bytes)),
+            None => Ok(()),
         }
-        self.ledger.charge(change)
     }
 
     /// Charges a new file, which takes `bytes`.
@@ -146,10 +146,9 @@ impl Account {
 
     /// Notes that `inode`, settled just before, has lost its last name.
     pub(crate) fn lost_name(&mut self, inode: u64, bytes: i64) -> io::Result<()> {
-        let noted = bytes.saturating_add(INODE_BYTES as i64);
-        match self.nameless.insert(inode, NamelessFile { noted, bytes }) {
-            None => self.ledger.lose_name(noted),
-            Some(before) => self.ledger.lose_name(noted.saturating_sub(before.noted)),
+        match self.nameless.insert(inode, bytes) {
+            None => self.ledger.lose_name(bytes.saturating_add(INODE_BYTES as i64)),
+            Some(noted) => self.ledger.lose_name(bytes - noted),
         }
     }
 
@@ -190,9 +189,7 @@ impl Account {
             self.ledger.charge(seen.reserved)?;
         }
         match self.nameless.remove(&inode) {
-            Some(NamelessFile { noted, bytes }) => {
-                self.ledger.vanish(noted, bytes.saturating_add(INODE_BYTES as i64))
-            }
+            Some(bytes) => self.ledger.vanish(bytes.saturating_add(INODE_BYTES as i64)),
             None => Ok(()),
         }
     }
@@ -252,6 +249,7 @@ mod tests {
         account.lost_name(5, 4096).unwrap();
         assert_eq!((account.ledger.used(), account.ledger.nameless()), (4096 + INODE, 4096 + INODE));
         account.settle(5, 8192).unwrap();
+        assert_eq!(account.ledger.nameless(), 8192 + INODE, "what is written then is free with it");
         assert_eq!(account.closed(5), 0);
         assert!(account.puts_off(5, 2) && account.puts_off(5, 1));
         assert_eq!(account.ledger.used(), 8192 + INODE);

@@ -132,14 +132,14 @@ impl Ledger {
         self.change(bytes, 0)
     }
 
-    /// Notes that `bytes` of what is charged belong to a file that has lost its last name.
+    /// Notes that `bytes` more of what is charged belong to a file that has lost its last name, or fewer.
     pub(crate) fn lose_name(&mut self, bytes: i64) -> io::Result<()> {
         self.change(0, bytes)
     }
 
-    /// Credits a file without a name, of which `bytes` were noted, now that it is gone with `size` bytes.
-    pub(crate) fn vanish(&mut self, bytes: i64, size: i64) -> io::Result<()> {
-        self.change(size.saturating_neg(), bytes.saturating_neg())
+    /// Credits the `bytes` of a file without a name now that it is gone.
+    pub(crate) fn vanish(&mut self, bytes: i64) -> io::Result<()> {
+        self.change(bytes.saturating_neg(), bytes.saturating_neg())
     }
 
     /// Has it that the box can have added no more than `total` bytes, which is all that there is.
@@ -287,7 +287,7 @@ mod tests {
                     nameless += 1;
                 }
                 4 if nameless > 2 => {
-                    ledger.vanish(40_000, 40_000).unwrap();
+                    ledger.vanish(40_000).unwrap();
                     nameless -= 1;
                 }
                 _ => ledger.charge(4096).unwrap(),

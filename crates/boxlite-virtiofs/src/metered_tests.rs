@@ -501,3 +501,6 @@ fn two_mounts_of_one_folder_are_charged_for_their_own() {
     two.truncate(same, 0).unwrap();
     full(two.write(same, 0, 2 * MIB));
 }
+
+#[path = "metered_oracle_tests.rs"]
+mod oracle;

@@ -186,11 +186,23 @@ where
         umask: u32,
         extensions: Extensions,
     ) -> io::Result<(Entry, Option<u64>, OpenOptions)> {
+        const EXCLUSIVE: u32 = libc::O_EXCL as u32;
         let flags = plain_create(flags);
-        let request = || self.inner.create(ctx, parent, name, mode, kill_priv, flags, umask, extensions);
-        let made = self.with_new_name(ctx, parent, request, |(entry, _, _)| Some(entry))?;
-        self.count_handle(made.0.inode);
-        Ok(made)
+        // A file that is there already is opened instead, and costs no inode.
+        let exclusive = flags | EXCLUSIVE;
+        let request = || self.inner.create(ctx, parent, name, mode, kill_priv, exclusive, umask, extensions);
+        match self.with_new_name(ctx, parent, request, |(entry, _, _)| Some(entry)) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) && flags & EXCLUSIVE == 0 => {}
+            made => {
+                let made = made?;
+                self.count_handle(made.0.inode);
+                return Ok(made);
+            }
+        }
+        let entry = self.inner.lookup(ctx, parent, name)?;
+        let opened = self.open(ctx, entry.inode, kill_priv, flags);
+        let (handle, options) = opened.inspect_err(|_| self.forget(ctx, entry.inode, 1))?;
+        Ok((entry, handle, options))
     }
 
     fn read<W: ZeroCopyWriter>(
@@ -217,7 +229,7 @@ where
         offset: u64,
         lock_owner: Option<u64>,
         delayed_write: bool,
-        kill_priv: bool,
+        _: bool,
         flags: u32,
     ) -> io::Result<usize> {
         let mut state = self.state();
@@ -244,7 +256,8 @@ where
             offset,
             lock_owner,
             delayed_write,
-            kill_priv,
+            // A write takes set-user-id away by itself, as the right to keep it was given up: nothing is to be looked up.
+            false,
             flags,
         );
         if let Some(before) = before
@@ -302,7 +315,7 @@ where
     ) -> io::Result<()> {
         self.inner.release(ctx, inode, flags, handle, flush, flock_release, lock_owner)?;
         let mut state = self.state();
-        if state.account.as_ref().is_some_and(|account| account.knows(inode)) {
+        if state.account.as_ref().is_some_and(|account| account.knows(inode) && !account.is_settled(inode)) {
             // A filesystem may give back now what it had set aside for a file that grows.
             self.settle(&mut state, ctx, inode);
         }
