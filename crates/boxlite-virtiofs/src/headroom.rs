@@ -1,5 +1,6 @@
 //! Whether the host's disk has room for what the box wants to add, by the decision that a start is made with.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use boxlite_home::admission::{Thresholds, judge};
@@ -29,25 +30,46 @@ impl Growth {
     }
 }
 
-/// What was free of a filesystem at the last look.
+/// Looks that are remembered; any is old after a tenth of a second.
+const MAX_LOOKS: usize = 1000;
+
+/// What is free of the filesystems that the guest writes to.
 #[derive(Debug)]
 pub(crate) struct Headroom {
     thresholds: Thresholds,
-    last: Option<Look>,
+    /// The last looks, by the file that was looked at, whichever filesystem that is on.
+    looks: HashMap<u64, Look>,
+    /// Bytes and files that were given away, on whichever.
+    taken: Taken,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    bytes: u64,
+    files: u64,
 }
 
 #[derive(Debug)]
 struct Look {
-    inode: u64,
     when: Instant,
     space: FreeSpace,
+    before: Taken,
+}
+
+impl Look {
+    /// What is left if all that was given away since is on this filesystem.
+    fn left(&self, taken: Taken) -> FreeSpace {
+        let bytes = self.space.bytes.saturating_sub(taken.bytes - self.before.bytes);
+        let inodes = self.space.inodes.saturating_sub(taken.files - self.before.files);
+        FreeSpace { bytes, inodes, ..self.space }
+    }
 }
 
 impl Headroom {
     /// Keeps `hard_floor` bytes and `inode_floor` inodes free.
     pub(crate) fn new(hard_floor: u64, inode_floor: u64) -> Self {
         let thresholds = Thresholds { hard_floor, soft_floor: hard_floor, soft_percent: 0, inode_floor };
-        Self { thresholds, last: None }
+        Self { thresholds, looks: HashMap::new(), taken: Taken::default() }
     }
 
     /// Bytes that are never given away.
@@ -55,7 +77,8 @@ impl Headroom {
         self.thresholds.hard_floor
     }
 
-    /// Whether `growth` fits above the floors of the filesystem of `inode`, which `look` measures; it is taken off then. A filesystem that cannot be measured has room: the guard itself never stands in the way.
+    /// Whether `growth` fits above the floors of the filesystem of `inode`, which `look` measures; it is taken off then. A filesystem
+    /// that cannot be measured has room: the guard itself never stands in the way.
     pub(crate) fn take(
         &mut self,
         inode: u64,
@@ -64,21 +87,28 @@ impl Headroom {
     ) -> bool {
         let bytes = growth.bytes();
         let near = self.thresholds.hard_floor.saturating_add(bytes).saturating_add(CLOSE);
-        let fresh = self.last.take().filter(|last| {
-            last.inode == inode && last.when.elapsed() < LOOK_INTERVAL && last.space.bytes > near
-        });
-        let seen = fresh.or_else(|| Some(Look { inode, when: Instant::now(), space: look()? }));
-        let Some(mut seen) = seen else { return true };
+        let last = self.looks.get(&inode).filter(|look| look.when.elapsed() < LOOK_INTERVAL);
+        let fresh = last.map(|look| look.left(self.taken)).filter(|left| left.bytes > near);
+        let space = match fresh {
+            Some(left) => left,
+            None => {
+                let Some(space) = look() else { return true };
+                if self.looks.len() >= MAX_LOOKS {
+                    self.looks.clear();
+                }
+                self.looks.insert(inode, Look { when: Instant::now(), space, before: self.taken });
+                space
+            }
+        };
         let inode_floor = match growth {
             Growth::Bytes(_) => 0,
             Growth::File(_) => self.thresholds.inode_floor,
         };
-        let fits =
-            judge(&seen.space, bytes, &Thresholds { inode_floor, ..self.thresholds }) != Verdict::Reject;
+        let fits = judge(&space, bytes, &Thresholds { inode_floor, ..self.thresholds }) != Verdict::Reject;
         if fits {
-            seen.space.bytes = seen.space.bytes.saturating_sub(bytes);
+            self.taken.bytes = self.taken.bytes.saturating_add(bytes);
+            self.taken.files += u64::from(matches!(growth, Growth::File(_)));
         }
-        self.last = Some(seen);
         fits
     }
 }
@@ -124,5 +154,9 @@ mod tests {
             !headroom.take(2, Growth::Bytes(1), || Some(free(GIB, 1))),
             "another file may be on another disk"
         );
+        // Or on the same one: what one of them takes is taken from all.
+        assert!(headroom.take(3, Growth::Bytes(1), || Some(free(4 * GIB, 1))));
+        assert!(headroom.take(4, Growth::Bytes(2 * GIB), || Some(free(4 * GIB, 1))));
+        assert!(!headroom.take(3, Growth::Bytes(2 * GIB), || Some(free(2 * GIB, 1))));
     }
 }
