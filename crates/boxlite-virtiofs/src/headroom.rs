@@ -40,11 +40,11 @@ pub(crate) struct Headroom {
     /// The last looks, by the file that was looked at, whichever filesystem that is on.
     looks: HashMap<u64, Look>,
     /// Bytes and files that were given away, on whichever.
-    taken: Taken,
+    taken: GivenAway,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Taken {
+struct GivenAway {
     bytes: u64,
     files: u64,
 }
@@ -53,12 +53,12 @@ struct Taken {
 struct Look {
     when: Instant,
     space: FreeSpace,
-    before: Taken,
+    before: GivenAway,
 }
 
 impl Look {
     /// What is left if all that was given away since is on this filesystem.
-    fn left(&self, taken: Taken) -> FreeSpace {
+    fn left(&self, taken: GivenAway) -> FreeSpace {
         let bytes = self.space.bytes.saturating_sub(taken.bytes - self.before.bytes);
         let inodes = self.space.inodes.saturating_sub(taken.files - self.before.files);
         FreeSpace { bytes, inodes, ..self.space }
@@ -69,7 +69,7 @@ impl Headroom {
     /// Keeps `hard_floor` bytes and `inode_floor` inodes free.
     pub(crate) fn new(hard_floor: u64, inode_floor: u64) -> Self {
         let thresholds = Thresholds { hard_floor, soft_floor: hard_floor, soft_percent: 0, inode_floor };
-        Self { thresholds, looks: HashMap::new(), taken: Taken::default() }
+        Self { thresholds, looks: HashMap::new(), taken: GivenAway::default() }
     }
 
     /// Bytes that are never given away.
@@ -89,16 +89,15 @@ impl Headroom {
         let near = self.thresholds.hard_floor.saturating_add(bytes).saturating_add(CLOSE);
         let last = self.looks.get(&inode).filter(|look| look.when.elapsed() < LOOK_INTERVAL);
         let fresh = last.map(|look| look.left(self.taken)).filter(|left| left.bytes > near);
-        let space = match fresh {
-            Some(left) => left,
-            None => {
-                let Some(space) = look() else { return true };
-                if self.looks.len() >= MAX_LOOKS {
-                    self.looks.clear();
-                }
-                self.looks.insert(inode, Look { when: Instant::now(), space, before: self.taken });
-                space
+        let space = if let Some(left) = fresh {
+            left
+        } else {
+            let Some(space) = look() else { return true };
+            if self.looks.len() >= MAX_LOOKS {
+                self.looks.clear();
             }
+            self.looks.insert(inode, Look { when: Instant::now(), space, before: self.taken });
+            space
         };
         let inode_floor = match growth {
             Growth::Bytes(_) => 0,

@@ -37,9 +37,7 @@ impl Step {
         let mut command = home.command(words).process_group(0).spawn().expect("starting boxlite");
         let mut line = String::new();
         BufReader::new(command.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        if line != "up\n" {
-            panic!("the box is not up: {:?}", Output::of(command));
-        }
+        assert!(line == "up\n", "the box is not up: {:?}", Output::of(command));
         let id = fs::read_to_string(id_file).unwrap().trim().to_owned();
         let (_, shim) = Home::processes(&id).expect("the box's processes");
         let mut processes = vec![shim];
