@@ -80,6 +80,13 @@ pub trait ExecutionControl: Send + Sync {
     /// # Errors
     /// `Unavailable` when the guest does not answer within some seconds; the signal may still arrive.
     async fn signal(&self, signal: i32) -> Result<()>;
+    /// Asks the process's guest for a sign of life. A server's guest is the server's to ask, and always answers here.
+    ///
+    /// # Errors
+    /// `Unavailable` when the guest does not answer within some seconds.
+    async fn answers(&self) -> Result<()> {
+        Ok(())
+    }
     /// Tells the process's terminal its new size.
     async fn resize(&self, size: WindowSize) -> Result<()>;
     /// Waits until the process runs; `false` when it could not be run, and then `wait` has its status.

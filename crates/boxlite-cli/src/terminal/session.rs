@@ -140,8 +140,7 @@ async fn leave_running(control: &dyn ExecutionControl, last: LastSignal) -> Sess
         note("boxlite: detached; the command keeps running");
     } else {
         note(&format!(
-            "boxlite: the box does not answer, so signal {} could not be delivered; detached, and the command may keep \
-             running",
+            "boxlite: the box does not answer, so signal {} may not have arrived; detached, and the command may keep running",
             last.number
         ));
     }

@@ -22,6 +22,12 @@ const WATCHED: [i32; 6] =
 /// The INT or TERM of this number ends us although the command keeps running.
 const MAX_URGENT_SIGNALS: u32 = 3;
 
+/// How often a guest is asked for a sign of life once its command was asked to end. A command may take its time for that, as
+/// with `docker run`; a guest that hangs must not keep us for good.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(5);
+/// After so many that it did not answer, each of which takes some seconds more, its command is left running.
+const MAX_SILENCES: u32 = 3;
+
 /// How long delivering a signal may take before it counts as failed; the runtime itself gives a guest up 1 s earlier.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -119,26 +125,52 @@ pub(super) struct LastSignal {
     pub(super) delivered: bool,
 }
 
-/// Passes signals on to a command, until one cannot be delivered or the user insists on leaving.
+/// Passes signals on to a command, until one cannot be delivered, its guest hangs, or the user insists on leaving.
 pub(super) async fn pass_on(interruptions: Interruptions, control: Arc<dyn ExecutionControl>) -> LastSignal {
+    let asked = Arc::clone(&control);
     let deliver = |number| {
         let control = Arc::clone(&control);
         async move { control.signal(number).await }
     };
-    match pass_on_each(interruptions, deliver).await {
+    let answers = || {
+        let control = Arc::clone(&asked);
+        async move { control.answers().await }
+    };
+    match pass_on_each(interruptions, deliver, answers).await {
         Some(last) => last,
         None => std::future::pending().await,
     }
 }
 
-async fn pass_on_each<F: Future<Output = boxlite::Result<()>>>(
+async fn pass_on_each<D, A>(
     mut arriving: impl Stream<Item = i32> + Unpin,
-    deliver: impl Fn(i32) -> F,
-) -> Option<LastSignal> {
-    let mut urgent = 0;
-    while let Some(number) = arriving.next().await {
+    deliver: impl Fn(i32) -> D,
+    answers: impl Fn() -> A,
+) -> Option<LastSignal>
+where
+    D: Future<Output = boxlite::Result<()>>,
+    A: Future<Output = boxlite::Result<()>>,
+{
+    let (mut urgent, mut last_urgent, mut silences) = (0, None, 0);
+    loop {
+        let arrived = match last_urgent {
+            None => arriving.next().await,
+            Some(number) => {
+                let Ok(arrived) = timeout(LIVENESS_INTERVAL, arriving.next()).await else {
+                    let answered = timeout(DELIVERY_TIMEOUT, answers()).await;
+                    silences = if matches!(answered, Ok(Ok(()))) { 0 } else { silences + 1 };
+                    if silences == MAX_SILENCES {
+                        return Some(LastSignal { number, delivered: false });
+                    }
+                    continue;
+                };
+                arrived
+            }
+        };
+        let number = arrived?;
         if matches!(number, libc::SIGINT | libc::SIGTERM) {
             urgent += 1;
+            last_urgent = Some(number);
         }
         let delivered = match timeout(DELIVERY_TIMEOUT, deliver(number)).await {
             Ok(Ok(())) => true,
@@ -155,7 +187,6 @@ async fn pass_on_each<F: Future<Output = boxlite::Result<()>>>(
             return Some(LastSignal { number, delivered });
         }
     }
-    None
 }
 
 /// Sets the size of the command's terminal to ours, now and whenever ours changes.
@@ -182,7 +213,27 @@ mod tests {
         numbers: &[i32],
         deliver: impl Fn(i32) -> F,
     ) -> Option<LastSignal> {
-        pass_on_each(stream::iter(numbers.iter().copied()), deliver).await
+        pass_on_each(stream::iter(numbers.iter().copied()), deliver, || std::future::ready(Ok(()))).await
+    }
+
+    /// Before: `timeout 10 boxlite exec …` sends TERM once, and waited for ever for a guest that hung after it had taken that.
+    ///
+    /// Mutation tried: without the questions, the last of the three never ends.
+    #[tokio::test(start_paused = true)]
+    async fn a_command_is_waited_for_after_term_as_long_as_its_guest_answers() {
+        let hour = Duration::from_secs(3600);
+        let once = |number: i32| Box::pin(stream::once(std::future::ready(number)).chain(stream::pending()));
+        let delivered = |_| std::future::ready(Ok(()));
+        let alive = || std::future::ready(Ok(()));
+        let hanging = || std::future::pending();
+        let waited = timeout(hour, pass_on_each(once(libc::SIGTERM), delivered, alive)).await;
+        assert!(waited.is_err(), "a command that takes its time is waited for");
+        let waited = timeout(hour, pass_on_each(once(libc::SIGUSR1), delivered, hanging)).await;
+        assert!(waited.is_err(), "nobody has asked it to end");
+        let began = tokio::time::Instant::now();
+        let left = timeout(hour, pass_on_each(once(libc::SIGTERM), delivered, hanging)).await.unwrap();
+        assert_eq!(left, Some(LastSignal { number: libc::SIGTERM, delivered: false }));
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
     }
 
     /// Mutation tried: without the timeout this test never ends.

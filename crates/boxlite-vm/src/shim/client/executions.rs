@@ -184,6 +184,10 @@ impl ExecutionControl for HeldSeat {
         self.client.signal_execution(&self.execution, signal).await
     }
 
+    async fn answers(&self) -> Result<()> {
+        self.client.answers().await
+    }
+
     async fn resize(&self, size: WindowSize) -> Result<()> {
         self.client.resize_execution(&self.execution, size).await
     }

@@ -440,6 +440,10 @@ impl ExecutionControl for ProcessControl {
         self.client.answers().await
     }
 
+    async fn answers(&self) -> Result<()> {
+        self.client.answers().await
+    }
+
     async fn resize(&self, size: WindowSize) -> Result<()> {
         let size = WinSize { rows: size.rows, cols: size.columns };
         self.control.ask(Op::Resize { id: self.control.channel, size })

@@ -74,6 +74,10 @@ impl ExecutionControl for LimitedProcess {
         self.control.signal(signal).await
     }
 
+    async fn answers(&self) -> Result<()> {
+        self.control.answers().await
+    }
+
     async fn resize(&self, size: WindowSize) -> Result<()> {
         self.control.resize(size).await
     }

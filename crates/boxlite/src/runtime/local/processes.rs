@@ -191,6 +191,10 @@ impl ExecutionControl for MainProcessControl {
         self.local.client(&record).answers().await
     }
 
+    async fn answers(&self) -> Result<()> {
+        self.control.answers().await
+    }
+
     async fn started(&self) -> Result<bool> {
         self.control.started().await
     }
