@@ -121,8 +121,8 @@ pub const HEALTH: &str = "health";
 pub const MODULES_SLOT: u32 = 11;
 /// The ability of a shim that holds executions for clients that come and go.
 pub const EXECUTIONS: &str = "executions.1";
-/// The ability of a shim that opens a new overlay before it goes over to it.
-pub const PREPARED_SWITCH: &str = "prepared_switch.1";
+/// The ability of a shim that opens a new overlay before it goes over to it, and has the guest stand still only for that.
+pub const FROZEN_SWITCH: &str = "frozen_switch.1";
 
 /// Name of the virtio-serial port that the agent answers on.
 pub const AGENT_PORT: &str = "agent";

@@ -58,11 +58,15 @@ pub enum ShimRequest {
         /// Allocated bytes of its overlay; `None` takes the quota away.
         bytes: Option<u64>,
     },
-    /// Open the overlay that lies at the box's path by now, so that `SwitchDisk` has only to go over to it: the guest stands
-    /// still meanwhile. Answered by `Done`. For a shim that has the ability [`crate::PREPARED_SWITCH`].
+    /// Open the overlay that lies at the box's path by now, and that stands on the one in use, so that `SwitchDisk` has only to
+    /// go over to it. Answered by `Done`. For a shim that has the ability [`crate::FROZEN_SWITCH`].
     PrepareDisk,
-    /// Go on with the overlay that lies at the box's path by now, and that stands on the one in use. Answered by `Done`.
-    SwitchDisk,
+    /// Have the guest's root filesystem stand still, go on with the overlay that was opened, and let the guest go on. The shim
+    /// does all of it, so that the guest waits for no client. Answered by `Switched`.
+    SwitchDisk {
+        /// Milliseconds after which the guest goes on by itself.
+        limit_ms: u64,
+    },
     /// Pause the guest for its user, or let it go on as far as the user is concerned. Answered by `Done`.
     SetPaused {
         /// Whether it is to pause.
@@ -179,6 +183,13 @@ pub enum ShimReply {
     },
     /// A request that has no other answer was carried out.
     Done,
+    /// Answer to `SwitchDisk`.
+    Switched {
+        /// For how long the guest wrote nothing, in microseconds of its own clock.
+        frozen_us: u64,
+        /// Whether it had gone on by itself before it was told to.
+        expired: bool,
+    },
     /// Answer to `Begin` and `Inspect`.
     Execution(ExecutionState),
     /// Answer to `ListExecutions`.
@@ -237,6 +248,8 @@ pub enum ShimError {
     Conflict,
     /// The shim holds as much as it may; a client may come back later.
     TooMany,
+    /// The guest did not answer in time.
+    Unavailable,
 }
 
 /// How much input an execution was given.

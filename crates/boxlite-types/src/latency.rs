@@ -116,6 +116,8 @@ pub struct Latencies {
     pub execs: LatencyHistogram,
     /// Pulls that succeeded.
     pub pulls: LatencyHistogram,
+    /// How long guests stood still while their disks were switched, by their own clocks.
+    pub snapshot_pauses: LatencyHistogram,
     /// Passes of gc, automatic ones included, dry runs not.
     pub gc: LatencyHistogram,
 }

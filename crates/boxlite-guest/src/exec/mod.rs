@@ -99,8 +99,8 @@ pub(crate) struct Task {
     id: u32,
     pid: Pid,
     kind: TaskKind,
-    /// Its child may have frozen the root filesystem.
-    freezes: bool,
+    /// Its child may have frozen the root filesystem, for which the kernel's pace was another.
+    freezes: Option<freeze::KernelPace>,
     phase: TaskPhase,
     report: Option<OwnedFd>,
     report_bytes: Vec<u8>,
@@ -115,7 +115,7 @@ impl Task {
     pub(crate) fn start(op: Op, config: &BootConfig, init: Option<Pid>) -> Result<Self, OpEvent> {
         let id = op.id();
         let kind = TaskKind::of(&op);
-        let freezes = matches!(op, Op::Freeze { .. });
+        let freezes = matches!(op, Op::Freeze { .. }).then(freeze::KernelPace::present);
         let spawned = spawn::spawn(op, config, init).map_err(|error| {
             let message = format!("starting a process in the box failed: {error}");
             failure(kind, id, message)
@@ -159,9 +159,10 @@ impl Task {
     /// Records how the child ended.
     pub(crate) fn reaped(&mut self, status: ProcessExit, now: Instant) {
         self.status = Some(status);
-        if self.freezes {
+        if let Some(pace) = self.freezes.take() {
             // Whatever ended the child: nothing else would thaw the filesystem.
             freeze::thaw_root();
+            pace.restore();
         }
         for output in &mut self.outputs {
             output.writer_ended(now);

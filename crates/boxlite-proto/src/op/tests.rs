@@ -88,7 +88,11 @@ fn the_text_of_messages_is_pinned() {
         &ShimRequest::Attach { id: 1, from: Some(5), stdin: false, tty: None },
         r#"{"attach":{"id":1,"from":5,"stdin":false,"tty":null}}"#,
     );
-    pinned(&ShimRequest::SwitchDisk, r#""switch_disk""#);
+    pinned(&ShimRequest::SwitchDisk { limit_ms: 5 }, r#"{"switch_disk":{"limit_ms":5}}"#);
+    pinned(
+        &ShimReply::Switched { frozen_us: 7, expired: false },
+        r#"{"switched":{"frozen_us":7,"expired":false}}"#,
+    );
     pinned(&ShimRequest::PrepareDisk, r#""prepare_disk""#);
     pinned(&ToGuest::Op(Op::Freeze { id: 1, timeout_ms: 5 }), r#"{"op":{"freeze":{"id":1,"timeout_ms":5}}}"#);
     pinned(

@@ -49,7 +49,7 @@ mod waiting;
 
 pub use accel::{Accel, Accelerator};
 pub use boxlite_jail::{MeasureState, jailer};
-pub use client::{DiskSwitch, FrozenGuest, ShimClient, Thaw, wait_until_gone};
+pub use client::{DiskSwitch, ShimClient, Thaw, wait_until_gone};
 pub use health::read_health;
 pub use jail::{bounds_processors, examine as examine_jail};
 pub use keeper::Keeper;

@@ -78,6 +78,13 @@ impl FrameSource {
         write.shutdown().await
     }
 
+    /// The next frame, for a reader in this process; `None` once the last sender is gone.
+    pub(super) async fn next(&mut self) -> Option<Frame> {
+        let frame = self.frames.recv().await?;
+        self.queued.fetch_sub(weight(&frame), Ordering::Relaxed);
+        Some(frame)
+    }
+
     #[cfg(test)]
     pub(super) fn take(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.frames.try_recv().ok()).collect()

@@ -155,7 +155,8 @@ impl MetricsSnapshot<'_> {
     }
 
     fn latencies(&self, page: &mut MetricsPage) {
-        let Latencies { starts, start_stages, execs, pulls, gc } = &self.activity.latencies;
+        let Latencies { starts, start_stages, execs, pulls, snapshot_pauses: pauses, gc } =
+            &self.activity.latencies;
         page.histogram("boxlite_start_seconds", "Starts after which the box ran.", &[(None, starts)]);
         let stages: Vec<_> =
             StartStage::ALL.iter().map(|stage| Some(stage.name())).zip(start_stages).collect();
@@ -166,6 +167,11 @@ impl MetricsSnapshot<'_> {
             &[(None, execs)],
         );
         page.histogram("boxlite_pull_seconds", "Pulls of images that succeeded.", &[(None, pulls)]);
+        page.histogram(
+            "boxlite_snapshot_pause_seconds",
+            "Guests that stood still for a snapshot or an export.",
+            &[(None, pauses)],
+        );
         page.histogram("boxlite_gc_run_seconds", "Collections, automatic ones included.", &[(None, gc)]);
     }
 

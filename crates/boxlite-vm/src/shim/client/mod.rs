@@ -3,8 +3,8 @@
 //! Each exec, attach or request has a connection of its own, which is how a shim tells that its asker has gone.
 
 mod copy;
+mod disk;
 mod executions;
-mod freeze;
 mod holder;
 mod session;
 mod stdin;
@@ -20,7 +20,7 @@ use boxlite_proto::{
     ProcessExit, ShimError, ShimReply, ShimRequest, ShimStatus, WinSize,
 };
 use boxlite_types::{Doing, Error, ErrorKind, Execution, Result};
-pub use freeze::{DiskSwitch, FrozenGuest, Thaw};
+pub use disk::{DiskSwitch, Thaw};
 use rustix::process::Signal;
 use session::{Session, ShimConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -372,6 +372,7 @@ fn refusal(kind: ShimError, message: String) -> Error {
         ShimError::Vm => ErrorKind::Io,
         ShimError::Unknown => ErrorKind::NotFound,
         ShimError::TooMany => ErrorKind::Busy,
+        ShimError::Unavailable => ErrorKind::Unavailable,
     };
     Error::new(kind, message)
 }

@@ -324,6 +324,7 @@ fn judge(
         | ShimReply::Hello { .. }
         | ShimReply::Status(_)
         | ShimReply::Done
+        | ShimReply::Switched { .. }
         | ShimReply::Execution(_)
         | ShimReply::Executions(_)
         | ShimReply::ExecutionAttached { .. }

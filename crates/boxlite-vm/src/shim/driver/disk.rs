@@ -1,7 +1,11 @@
 //! The disk of the running box: switching from one overlay to another that stands on it.
 //!
-//! Who asks has made the new overlay durable under the name of the old one, which is a base by then. So it does not matter to
+//! The client has made the new overlay durable under the name of the old one, which is a base by then. So it does not matter to
 //! the box's data when the switch happens, or whether: what QEMU writes until then is in the base, below the overlay.
+//!
+//! # The guest's pause
+//! QEMU opens the overlay before the guest stands still. In between the guest waits for one command of QEMU alone, and goes on as
+//! soon as that is answered; everything that makes the base durable and recorded comes later.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,6 +17,7 @@ use boxlite_types::{Error, Result};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::hold::{GuestHold, Standstill, StepRefusal};
 use super::main_process::ClientId;
 use crate::shim::steward::StewardLink;
 use crate::shim::vmm::process::OverlayReader;
@@ -29,12 +34,12 @@ pub(super) struct ActiveDisk {
 }
 
 /// What a client asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum DiskStep {
     /// Have QEMU open the new overlay, which takes time.
     Prepare,
-    /// Have QEMU go over to it, for which the guest stands still.
-    Switch,
+    /// Have QEMU go over to it while the guest is held.
+    Switch(GuestHold),
 }
 
 /// What a step needs.
@@ -45,14 +50,23 @@ pub(super) struct DiskTools {
     pub(super) flushing: bool,
 }
 
-/// What came of a step; of a switch, the new overlay, to be measured.
-pub(super) type DiskOutcome = Result<Option<File>, (ShimError, String)>;
+/// What came of a step, for the client and for whoever measures the overlay.
+#[derive(Debug)]
+pub(super) enum DiskOutcome {
+    /// QEMU has the new overlay open.
+    Prepared,
+    /// The box goes on with the new overlay.
+    Switched(File, Result<Standstill, StepRefusal>),
+    /// The box goes on with the overlay that it had.
+    Failed(StepRefusal),
+}
 
 /// What came of a step, and what QEMU has open after it.
 #[derive(Debug)]
-struct StepOutcome {
-    step: DiskStep,
-    prepared: Result<PreparedDisk, (ShimError, String)>,
+enum StepOutcome {
+    Prepared(PreparedDisk),
+    Switched(PreparedDisk, Result<Standstill, StepRefusal>),
+    Failed(Option<PreparedDisk>, StepRefusal),
 }
 
 /// An overlay that QEMU has open.
@@ -105,58 +119,72 @@ impl ActiveDisk {
         identity(&self.top.reader)
     }
 
-    /// Begins a step towards the overlay that the steward finds at the box's path; false when one is under way.
+    /// Whether QEMU has a new overlay open, and no step is under way.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared.is_some() && self.changing.is_none()
+    }
+
+    /// Begins a step towards the overlay that the steward finds at the box's path; false when one is under way, or nothing is
+    /// prepared for a switch.
     pub(super) fn begin(&mut self, client: ClientId, step: DiskStep, tools: DiskTools) -> bool {
         if self.changing.is_some() {
             return false;
         }
         let (told, outcome) = oneshot::channel();
         let (from, prepared) = (self.top.clone(), self.prepared.take());
-        tokio::spawn(async move {
-            let prepared = match (step, prepared) {
-                // Its client has just had it opened, and still has the box's guard.
-                (DiskStep::Switch, Some(prepared)) => Ok(prepared),
-                (_, prepared) => prepare(&from, prepared, &tools).await,
-            };
-            let prepared = match (step, prepared) {
-                (DiskStep::Switch, Ok(prepared)) => switch(&from, prepared, &tools.qmp).await,
-                (_, prepared) => prepared,
-            };
-            let has_switched = step == DiskStep::Switch && prepared.is_ok();
-            let _ = told.send(StepOutcome { step, prepared });
-            if has_switched && let Err(error) = relinquish(&from, &tools.qmp).await {
-                tracing::warn!(%error, "QEMU keeps its right to write to a base");
+        match (step, prepared) {
+            (DiskStep::Prepare, earlier) => {
+                tokio::spawn(async move {
+                    let prepared = prepare(&from, earlier, &tools).await;
+                    let _ = told.send(match prepared {
+                        Ok(prepared) => StepOutcome::Prepared(prepared),
+                        Err(refusal) => StepOutcome::Failed(None, refusal),
+                    });
+                });
             }
-        });
+            (DiskStep::Switch(hold), Some(prepared)) => {
+                tokio::spawn(async move {
+                    let outcome = switch(&from, prepared, hold, &tools.qmp).await;
+                    let has_switched = matches!(outcome, StepOutcome::Switched(..));
+                    let _ = told.send(outcome);
+                    if has_switched && let Err(error) = relinquish(&from, &tools.qmp).await {
+                        tracing::warn!(%error, "QEMU keeps its right to write to a base");
+                    }
+                });
+            }
+            (DiskStep::Switch(_), None) => return false,
+        }
         self.changing = Some((client, outcome));
         true
     }
 
-    /// Returns when a step has ended, with who asked for it; never, while none is under way.
+    /// Returns when a step has ended, with the client that asked for it; never, while none is under way.
     pub(super) async fn changed(&mut self) -> (ClientId, DiskOutcome) {
         let Some((client, outcome)) = &mut self.changing else { return std::future::pending().await };
         let outcome = outcome.await;
         let client = *client;
         self.changing = None;
-        let Ok(StepOutcome { step, prepared }) = outcome else {
-            return (client, Err((ShimError::Vm, "the switch was given up".into())));
-        };
-        let outcome = prepared.map(|prepared| match step {
-            DiskStep::Prepare => {
+        let given_up = || (ShimError::Vm, "the switch was given up".into());
+        let outcome = match outcome.unwrap_or_else(|_| StepOutcome::Failed(None, given_up())) {
+            StepOutcome::Prepared(prepared) => {
                 self.prepared = Some(prepared);
-                None
+                DiskOutcome::Prepared
             }
-            DiskStep::Switch => {
-                self.top = prepared.top;
-                Some(prepared.overlay)
+            StepOutcome::Switched(PreparedDisk { overlay, top }, standstill) => {
+                self.top = top;
+                DiskOutcome::Switched(overlay, standstill)
             }
-        });
+            StepOutcome::Failed(prepared, refusal) => {
+                self.prepared = prepared;
+                DiskOutcome::Failed(refusal)
+            }
+        };
         (client, outcome)
     }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is called by map_err")]
-fn vm(error: QmpError) -> (ShimError, String) {
+fn vm(error: QmpError) -> StepRefusal {
     (ShimError::Vm, error.to_string())
 }
 
@@ -166,7 +194,7 @@ async fn prepare(
     from: &TopNode,
     earlier: Option<PreparedDisk>,
     tools: &DiskTools,
-) -> Result<PreparedDisk, (ShimError, String)> {
+) -> Result<PreparedDisk, StepRefusal> {
     let DiskTools { steward, qmp, flushing } = tools;
     let steward = Arc::clone(steward);
     let opened = tokio::task::spawn_blocking(move || steward.open_overlay()).await;
@@ -203,18 +231,20 @@ async fn prepare(
     Ok(PreparedDisk { overlay, top })
 }
 
-/// Puts the prepared overlay above the disk in use.
-async fn switch(
-    from: &TopNode,
-    prepared: PreparedDisk,
-    qmp: &Qmp,
-) -> Result<PreparedDisk, (ShimError, String)> {
+/// Puts the prepared overlay above the disk in use while the guest is held. A guest that does not come to stand still leaves
+/// the overlay prepared; one that was not told to go on in time has gone on by itself.
+async fn switch(from: &TopNode, prepared: PreparedDisk, mut hold: GuestHold, qmp: &Qmp) -> StepOutcome {
     let change = json!({ "node": from.format_node(), "overlay": prepared.top.format_node() });
-    match qmp.execute("blockdev-snapshot", change).await {
-        Ok(_) => Ok(prepared),
+    if let Err(refusal) = hold.standing().await {
+        return StepOutcome::Failed(Some(prepared), refusal);
+    }
+    let switched = qmp.execute("blockdev-snapshot", change).await;
+    hold.release();
+    match switched {
+        Ok(_) => StepOutcome::Switched(prepared, hold.thawed().await),
         Err(error) => {
             close(&prepared.top, qmp).await;
-            Err(vm(error))
+            StepOutcome::Failed(None, vm(error))
         }
     }
 }
@@ -241,3 +271,7 @@ fn file_node(node: &TopNode, read_only: bool) -> Value {
         "filename": format!("/dev/fdset/{}", node.set), "read-only": read_only,
     })
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

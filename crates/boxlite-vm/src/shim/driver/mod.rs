@@ -9,6 +9,7 @@ mod executions;
 mod growth;
 mod guest;
 mod health;
+mod hold;
 mod idle;
 mod keeping;
 mod main_process;
@@ -30,6 +31,7 @@ use clock::ClockWatch;
 use disk::{ActiveDisk, DiskOutcome};
 use executions::HeldExecutions;
 use health::HealthWatch;
+use hold::Standstill;
 use idle::{BoxUse, IdleWatch};
 use main_process::{ClientId, MainRun};
 use ops::Ops;
@@ -309,15 +311,18 @@ impl Driver {
 
     /// A step of a switch to another overlay has ended.
     fn disk_changed(&mut self, client: ClientId, outcome: DiskOutcome) {
+        let refused = |(kind, message)| ShimReply::Error { kind, message };
         let reply = match outcome {
-            Ok(switched) => {
-                if let Some(overlay) = switched {
-                    tracing::info!("the box goes on with a new overlay");
-                    self.watch.follow(overlay);
-                }
-                ShimReply::Done
+            DiskOutcome::Prepared => ShimReply::Done,
+            DiskOutcome::Switched(overlay, standstill) => {
+                tracing::info!(?standstill, "the box goes on with a new overlay");
+                self.watch.follow(overlay);
+                standstill.map_or_else(refused, |Standstill { frozen_us, expired }| ShimReply::Switched {
+                    frozen_us,
+                    expired,
+                })
             }
-            Err((kind, message)) => ShimReply::Error { kind, message },
+            DiskOutcome::Failed(refusal) => refused(refusal),
         };
         self.reply(client, &reply);
     }

@@ -18,6 +18,9 @@ const PER_CLIENT: usize = 1024;
 /// keep commands out.
 pub(super) const MAX_TUNNELS: usize = 48;
 
+/// The shim itself among its clients, which are numbered from the other end.
+const OWN: ClientId = ClientId::MAX;
+
 /// Signal number of SIGKILL.
 const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 
@@ -141,6 +144,14 @@ impl Ops {
         self.by_guest.insert(ours, entry);
         self.by_client.insert((client, theirs), ours);
         Ok(())
+    }
+
+    /// Begins an operation of the shim's own. What the guest says of it goes to `sink`, on the channel whose number is
+    /// returned.
+    pub(super) fn begin_own(&mut self, op: Op, sink: &FrameSink, guest: &FrameSink) -> Result<u32, Refused> {
+        let ours = self.free_number();
+        self.begin(OWN, sink, op.with_id(ours), guest)?;
+        self.by_client.get(&(OWN, ours)).copied().ok_or(Refused::TooMany)
     }
 
     fn free_number(&mut self) -> u32 {

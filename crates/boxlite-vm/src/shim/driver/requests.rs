@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use boxlite_proto::{
-    EXECUTIONS, Frame, MAIN_CHANNEL, MainState, Op, PREPARED_SWITCH, PROTOCOL_VERSION, ProtoError, ShimError,
+    EXECUTIONS, FROZEN_SWITCH, Frame, MAIN_CHANNEL, MainState, Op, PROTOCOL_VERSION, ProtoError, ShimError,
     ShimReply, ShimRequest, ShimStatus, ToGuest,
 };
 
 use super::disk::{DiskStep, DiskTools};
 use super::health::HealthWatch;
+use super::hold::GuestHold;
 use super::main_process::ClientId;
 use super::ops::{MAX_TUNNELS, Refused};
 use super::{Driver, DriverPhase};
@@ -56,13 +57,13 @@ impl Driver {
             ShimRequest::Kill { .. } if self.spec.main.is_none() => {
                 self.refuse(id, ShimError::Invalid, "this box has no main process to signal");
             }
-            ShimRequest::PrepareDisk | ShimRequest::SwitchDisk | ShimRequest::SetPaused { .. }
+            ShimRequest::PrepareDisk | ShimRequest::SwitchDisk { .. } | ShimRequest::SetPaused { .. }
                 if !matches!(self.phase, DriverPhase::Running) =>
             {
                 self.refuse(id, ShimError::NotRunning, "the box is coming up or stopping");
             }
             ShimRequest::PrepareDisk => self.change_disk(id, DiskStep::Prepare),
-            ShimRequest::SwitchDisk => self.change_disk(id, DiskStep::Switch),
+            ShimRequest::SwitchDisk { limit_ms } => self.switch_disk(id, limit_ms),
             ShimRequest::SetPaused { paused } => {
                 self.vcpus.set_paused_by_user(paused);
                 self.show_pause();
@@ -99,6 +100,17 @@ impl Driver {
         }
     }
 
+    fn switch_disk(&mut self, id: ClientId, limit_ms: u64) {
+        // The guest is asked only for what follows at once.
+        if !self.disk.is_prepared() {
+            return self.refuse(id, ShimError::Invalid, "no new disk is prepared for the box");
+        }
+        match GuestHold::ask(&mut self.ops, &self.guest, limit_ms) {
+            Ok(hold) => self.change_disk(id, DiskStep::Switch(hold)),
+            Err(_) => self.refuse(id, ShimError::TooMany, "too many operations are under way in the box"),
+        }
+    }
+
     fn change_disk(&mut self, id: ClientId, step: DiskStep) {
         let tools = DiskTools {
             steward: Arc::clone(&self.steward),
@@ -111,7 +123,7 @@ impl Driver {
     }
 
     fn hello(&mut self, id: ClientId, version: u32) {
-        let abilities = [EXECUTIONS, PREPARED_SWITCH].map(str::to_owned).to_vec();
+        let abilities = [EXECUTIONS, FROZEN_SWITCH].map(str::to_owned).to_vec();
         self.reply(id, &ShimReply::Hello { version: PROTOCOL_VERSION, abilities });
         if version == PROTOCOL_VERSION {
             if let Some(client) = self.clients.get_mut(&id) {

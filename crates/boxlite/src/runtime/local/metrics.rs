@@ -27,6 +27,7 @@ pub(super) struct RuntimeMetrics {
     stages_took: [LatencyRecorder; StartStage::ALL.len()],
     execs_took: LatencyRecorder,
     pulls_took: LatencyRecorder,
+    snapshot_pauses: LatencyRecorder,
     /// By box: when its last start was asked for, and how long that took.
     last_starts: Mutex<HashMap<String, (SystemTime, StartTimes)>>,
 }
@@ -79,6 +80,11 @@ impl RuntimeMetrics {
         self.pulls_took.record(took);
     }
 
+    /// Counts a guest that stood still for so long while its disk was switched.
+    pub(super) fn guest_stood_still(&self, pause: Duration) {
+        self.snapshot_pauses.record(pause);
+    }
+
     /// Counts a command by whether it was handed to its box, for which it took so long.
     pub(super) fn command_begun<T>(&self, outcome: &Result<T>, took: Duration) {
         if outcome.is_ok() {
@@ -104,6 +110,7 @@ impl RuntimeMetrics {
                 start_stages: std::array::from_fn(|stage| self.stages_took[stage].now()),
                 execs: self.execs_took.now(),
                 pulls: self.pulls_took.now(),
+                snapshot_pauses: self.snapshot_pauses.now(),
                 gc: gc.latencies(),
             },
         }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use boxlite_home::EventLog;
 use boxlite_home::durable::fault;
 use boxlite_types::{
-    BoxInfo, Doing, Error, ErrorKind, EventAction, RestoreOptions, Result, Snapshot, SnapshotOptions,
-    StopOptions,
+    BoxInfo, Doing, Error, ErrorKind, EventAction, HomeEvent, RestoreOptions, Result, Snapshot,
+    SnapshotOptions, StopOptions,
 };
 
 use super::Local;
@@ -41,7 +42,13 @@ impl BoxSnapshots for Local {
                 self.in_context(move |context| litebox::snapshot::take_at_rest(context, &mut guard, name));
             taken.await?
         };
-        self.note(EventAction::Snapshot, &box_id, &box_name);
+        let event = HomeEvent::of_box(EventAction::Snapshot, &box_id, Some(&box_name));
+        let event = event.with("snapshot", &snapshot.name);
+        let paused = snapshot.frozen_us.map(|us| format!("{:.1}", us as f64 / 1000.0));
+        EventLog::of(&self.context.home).note(&match paused {
+            Some(paused) => event.with("paused_ms", &paused),
+            None => event,
+        });
         Ok(snapshot)
     }
 
@@ -115,10 +122,7 @@ impl Local {
         let switched = async {
             let switch = client.prepare_switch().await?;
             fault::point("snapshot.prepared").doing("taking a snapshot of", &name)?;
-            let frozen = client.freeze(MAX_FREEZE).await?;
-            let switched = switch.switch().await;
-            let thaw = frozen.thaw().await;
-            switched.and(thaw)
+            switch.switch(MAX_FREEZE).await
         };
         let thaw = match switched.await {
             // What broke says less than that.
@@ -132,6 +136,7 @@ impl Local {
             );
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
+        self.metrics.guest_stood_still(thaw.frozen);
         Ok((guard, base, thaw.frozen))
     }
 }
