@@ -104,9 +104,13 @@ impl HttpFailure {
         }
     }
 
-    /// A failure to unpack an archive: a damaged archive is a bad request.
+    /// A failure to make or unpack an archive: a damaged archive is a bad request, and too many at once may be repeated.
     pub(crate) fn of_archive(error: Error) -> Self {
         match error.kind() {
+            ErrorKind::Busy => Self {
+                retry_after: Some(1),
+                ..Self::new(503, "UpstreamUnavailableError", "upstream_unavailable", error)
+            },
             ErrorKind::Corrupt => Self::new(400, "InvalidArgumentError", "invalid_argument", error),
             _ => Self::of_running(error),
         }

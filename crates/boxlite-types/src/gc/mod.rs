@@ -16,7 +16,7 @@ pub use usage::{BoxUsage, ImageShare, ImageUsage, KindUsage, StoppedUsage, Usage
 
 /// Options of a pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct GcOptions {
     /// Delete nothing, and report what would be deleted.
     pub dry_run: bool,

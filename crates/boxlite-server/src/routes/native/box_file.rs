@@ -22,7 +22,8 @@ pub(super) async fn export(
     PathParams(id): PathParams<String>,
     QueryParams(query): QueryParams<OptionsQuery>,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    let archive = app.runtime.export_box(&id, query.options::<BoxExportOptions>()?).await?;
+    let exported = app.runtime.export_box(&id, query.options::<BoxExportOptions>()?).await;
+    let archive = exported.map_err(HttpFailure::of_archive)?;
     Ok(([(header::CONTENT_TYPE, TAR)], Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES))))
 }
 

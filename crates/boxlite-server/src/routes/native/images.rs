@@ -97,7 +97,7 @@ pub(super) async fn save(
 ) -> Result<impl IntoResponse, HttpFailure> {
     let SaveRequest { images, format } = serde_json::from_str(&query.request)
         .map_err(|error| Error::invalid(format!("the parameter request is malformed: {error}")))?;
-    let archive = app.runtime.save(&images, format).await?;
+    let archive = app.runtime.save(&images, format).await.map_err(HttpFailure::of_archive)?;
     // An error in the middle aborts the connection, so that a client never takes half an archive for a whole one.
     let body = Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES));
     Ok(([(header::CONTENT_TYPE, TAR)], body))
@@ -160,6 +160,6 @@ pub(super) async fn export(
     State(app): State<Arc<App>>,
     PathParams(id): PathParams<String>,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    let archive = app.runtime.export(&id).await?;
+    let archive = app.runtime.export(&id).await.map_err(HttpFailure::of_archive)?;
     Ok(([(header::CONTENT_TYPE, TAR)], Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES))))
 }

@@ -23,7 +23,7 @@ pub(super) async fn export(
     PathParams(id): PathParams<String>,
     OptionalJsonBody(options): OptionalJsonBody<BoxExportOptions>,
 ) -> Result<impl IntoResponse, HttpFailure> {
-    let archive = app.runtime.export_box(&id, options).await?;
+    let archive = app.runtime.export_box(&id, options).await.map_err(HttpFailure::of_archive)?;
     let body = Body::from_stream(ReaderStream::with_capacity(archive, CHUNK_BYTES));
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body))
 }

@@ -14,7 +14,7 @@ use crate::runtime::operations::{BoxExports, BoxImports, TarStream};
 
 impl BoxImports for Local {
     async fn import_box(&self, archive: TarStream, options: BoxImportOptions) -> Result<ImportedBox> {
-        let (pump, reader) = streams::read(archive);
+        let (pump, reader) = streams::read(archive)?;
         let (context, images) = (Arc::clone(&self.context), self.images.clone());
         let imported = blocking(move || {
             let (new, notices) = import(&context, &images, reader, &options, &())?;
@@ -61,10 +61,10 @@ impl BoxExports for Local {
             Ok((source, head, at_rest.map(|lock| (guard, lock))))
         });
         let (source, head, held) = opened.await?;
-        Ok(streams::written(move |out| {
+        streams::written(move |out| {
             let _held = held;
             box_file::write(head, &source, out)
-        }))
+        })
     }
 }
 

@@ -63,7 +63,7 @@ impl BoxImages for Local {
             answer.give(whole_selection(&tree))?;
             write_archive(&tree, &mut out, disk.size, &mut reader)?;
             read_to_end(&mut reader)
-        });
+        })?;
         Ok(Box::new(closing_with(session, tar)))
     }
 }
@@ -111,7 +111,7 @@ impl GuestAnswer {
 impl Conversation<()> {
     async fn begin(session: &FileSession) -> Result<Conversation<impl Read + Send + 'static + use<>>> {
         let (output, mut input) = session.client.tree().await?;
-        let (pump, reader) = streams::read(Box::new(output));
+        let (pump, reader) = streams::read(Box::new(output))?;
         let (answer, given) = oneshot::channel::<Vec<u8>>();
         let answering = async move {
             if let Ok(bytes) = given.await {

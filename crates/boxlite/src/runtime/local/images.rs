@@ -93,14 +93,14 @@ impl ImageOperations for Local {
 impl ArchiveOperations for Local {
     async fn save(&self, images: &[String], format: ArchiveFormat) -> Result<TarStream> {
         let saved = self.images.save(images, format, Arc::new(())).await?;
-        Ok(streams::written(move |out| saved.write(out)))
+        streams::written(move |out| saved.write(out))
     }
 
     async fn load(&self, archive: ArchiveInput, progress: Arc<dyn ProgressSink>) -> Result<Vec<Image>> {
         match archive {
             ArchiveInput::File(path) => self.images.load(ImageArchive::File(path), progress).await,
             ArchiveInput::Stream(tar) => {
-                let (pump, reader) = streams::read(tar);
+                let (pump, reader) = streams::read(tar)?;
                 let load = self.images.load(ImageArchive::Stream(Box::new(reader)), progress);
                 let (loaded, ()) = tokio::join!(load, pump);
                 loaded
@@ -120,7 +120,7 @@ impl ArchiveOperations for Local {
                 .await
             }
             ArchiveInput::Stream(tar) => {
-                let (pump, reader) = streams::read(tar);
+                let (pump, reader) = streams::read(tar)?;
                 let (imported, ()) = tokio::join!(blocking(move || images.import(reader, &plan)), pump);
                 imported
             }
