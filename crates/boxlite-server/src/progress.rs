@@ -8,15 +8,16 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use boxlite::wire::{ErrorBody, Event, LogEvent, LogRecord};
+use boxlite::wire::{Event, LogEvent, LogRecord};
 use boxlite::{LogLine, Progress, ProgressSink};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::failure::HttpFailure;
-use crate::request_id;
+use crate::{drain, request_id};
 
 /// How long the stream may be silent before a beat is sent.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -86,16 +87,26 @@ where
     }))
 }
 
-/// Answers with the lines of a log.
-pub(crate) fn log(log: BoxStream<'static, boxlite::Result<LogLine>>) -> Response {
+/// Answers with the lines of a log, until `stopping` is cancelled: the next server has the log as well.
+pub(crate) fn log(
+    log: BoxStream<'static, boxlite::Result<LogLine>>,
+    stopping: CancellationToken,
+) -> Response {
     let id = request_id::current();
-    let failed = move |error: boxlite::Error| -> ErrorBody { HttpFailure::from(error).body(id.clone()) };
-    let events = stream::unfold(Some((log, failed)), |state| async move {
-        let (mut log, failed) = state?;
-        match tokio::time::timeout(BEAT_INTERVAL, log.next()).await {
-            Err(_) => Some((LogEvent::Beat, Some((log, failed)))),
-            Ok(Some(Ok(line))) => Some((LogEvent::Line(LogRecord::from(line)), Some((log, failed)))),
-            Ok(Some(Err(error))) => Some((LogEvent::Failed(failed(error)), None)),
+    let failed = move |failure: HttpFailure| LogEvent::Failed(failure.body(id.clone()));
+    let events = stream::unfold(Some((log, failed, stopping)), |state| async move {
+        let (mut log, failed, stopping) = state?;
+        let next = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return Some((failed(drain::stopping()), None)),
+            next = tokio::time::timeout(BEAT_INTERVAL, log.next()) => next,
+        };
+        match next {
+            Err(_) => Some((LogEvent::Beat, Some((log, failed, stopping)))),
+            Ok(Some(Ok(line))) => {
+                Some((LogEvent::Line(LogRecord::from(line)), Some((log, failed, stopping))))
+            }
+            Ok(Some(Err(error))) => Some((failed(error.into()), None)),
             Ok(None) => Some((LogEvent::End, None)),
         }
     });

@@ -7,9 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use boxlite_testkit::deadline::{TEST_TIMEOUT, eventually};
+use boxlite_testkit::deadline::{TEST_TIMEOUT, eventually, within_async};
 use boxlite_testkit::oracle;
+use boxlite_testkit::program::Output;
 use futures::{SinkExt, StreamExt};
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -145,4 +147,57 @@ async fn a_client_that_is_sent_away_goes_on_with_the_next_server() {
     let (rest, _, status) = collect(socket).await;
     said.push_str(&rest);
     assert_eq!((said.as_str(), status), ("two\nthree\ndone\n", Some(5)));
+}
+
+/// Before: each of these streams kept the server for 10 s, although the next one has what they show.
+///
+/// Mutations tried: the log and the wait left as they were; held commands closed after the time to finish.
+#[tokio::test]
+async fn a_stop_waits_for_no_stream_that_the_next_server_has() {
+    let Some(home) = Home::able() else { return };
+    let mut server = Server::start(&home, &["--allow-path", home.layout().to_str().unwrap()]);
+    server.post("/v1/boxes", json!({"image": home.image("mini"), "name": "box", "memory_mib": 128})).await;
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let path = server.exec("box", "exec cat").await;
+        sockets.push(attach(&server, &path).await);
+    }
+    let log =
+        server.request(Method::GET, "/v1/runtime/boxes/box/logs").query(&[("options", r#"{"follow":true}"#)]);
+    let wait = server.request(Method::POST, "/v1/runtime/boxes/box/wait");
+    let streams = [log, wait].map(|request| {
+        tokio::spawn(async move {
+            let response = request.send().await.expect("an answer");
+            (response.status().as_u16(), response.text().await.expect("a whole answer"))
+        })
+    });
+    let waiting = home.command(["--url", &server.url, "wait", "box"]).spawn().expect("starting boxlite");
+    let connections = async || {
+        let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let samples =
+            metrics.lines().filter_map(|line| line.strip_prefix("boxlite_connections{")?.split_once("} "));
+        let open: u32 = samples.map(|(_, count)| count.parse::<u32>().expect("a count")).sum();
+        // The one that asks is another.
+        (open >= 7).then_some(())
+    };
+    within_async(TEST_TIMEOUT, "all of them to be there", connections).await;
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    for socket in &mut sockets {
+        assert_eq!(until_closed(socket).await.1, Some(CloseCode::Away));
+    }
+    for stream in streams {
+        let (status, said) = stream.await.unwrap();
+        assert!(status == 503 || said.contains("failed"), "{status} {said}");
+        assert!(said.contains("upstream_unavailable") && said.contains("stopping"), "{status} {said}");
+    }
+    assert!(server.wait().success());
+    println!("the server ended after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+
+    // Our own client goes on waiting with the next server.
+    let _next = Server::start_on(&home, server.port(), &[], &[]);
+    home.run(&["stop", "-t", "1", "box"]).ok();
+    let waited = Output::of(waiting).ok();
+    assert!(waited.trim().parse::<i32>().is_ok(), "{waited}");
 }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use boxlite_testkit::deadline::{self, TEST_TIMEOUT};
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::executions::{attach, collect};
 use crate::home::Home;
@@ -35,11 +36,13 @@ async fn what_is_going_on_at_the_order_to_stop_is_finished() {
     let Some(home) = Home::able() else { return };
     let mut server = Server::start(&home, &["--allow-path", home.layout().to_str().unwrap()]);
     server.post("/v1/boxes", json!({"image": home.image("mini"), "name": "kept", "memory_mib": 128})).await;
-    let short = server.exec("kept", "sleep 3; echo done; exit 6").await;
+    let short = server.exec("kept", "read x; echo done; exit 6").await;
     let (mut socket, waiting) = (attach(&server, &short).await, server.exec("kept", "sleep 1000").await);
     let endless = attach(&server, &waiting).await;
     server.signal(Signal::TERM);
     let began = Instant::now();
+    // A command that ends soon still says how.
+    socket.send(Message::binary(b"\n".to_vec())).await.unwrap();
     // A load balancer sees why, and nothing new begins. A connection that was kept alive may end under its next request.
     deadline::within_async(TEST_TIMEOUT, "readiness to end", async || {
         let answer = reqwest::get(format!("{}/readyz", server.url)).await.ok()?;
@@ -62,7 +65,7 @@ async fn what_is_going_on_at_the_order_to_stop_is_finished() {
     assert_eq!(status, None);
     assert!(server.wait().success());
     let took = began.elapsed();
-    assert!((Duration::from_secs(8)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(1)..Duration::from_secs(9)).contains(&took), "{took:?}");
     assert!(home.run(&["ls"]).ok().contains("kept"));
 
     let mut idle = Server::start(&home, &[]);

@@ -157,7 +157,8 @@ pub(super) async fn wait(
     State(app): State<Arc<App>>,
     PathParams(id): PathParams<String>,
 ) -> Result<Response, HttpFailure> {
-    Ok(progress::events(|_| async move { Ok(app.runtime.wait(&id).await?) }).await)
+    let ended = |_| async move { app.drain.until_stopping(async { Ok(app.runtime.wait(&id).await?) }).await };
+    Ok(progress::events(ended).await)
 }
 
 pub(super) async fn consumption(

@@ -10,6 +10,7 @@ use boxlite::wire::ExecutionCreated;
 use boxlite::{Error, ExecOptions, LogOptions, UnattendedPolicy};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::body::{JsonBody, PathParams, QueryParams};
@@ -39,7 +40,10 @@ pub(super) async fn logs(
     PathParams(id): PathParams<String>,
     QueryParams(query): QueryParams<OptionsQuery>,
 ) -> Result<Response, HttpFailure> {
-    Ok(progress::log(app.runtime.logs(&id, query.options::<LogOptions>()?).await?))
+    let options = query.options::<LogOptions>()?;
+    // What is not followed ends by itself.
+    let stopping = if options.follow { app.drain.stopping.clone() } else { CancellationToken::new() };
+    Ok(progress::log(app.runtime.logs(&id, options).await?, stopping))
 }
 
 type CreatedExecution = (StatusCode, Json<ExecutionCreated>);

@@ -17,15 +17,16 @@ mod volumes;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxlite_storage::reference::Reference;
 use boxlite_types::gc::{DiskTree, Explanation};
 use boxlite_types::wire::{ExecutionCreated, KillRequest, LogEvent, RemoveQuery, ServerReadiness};
 use boxlite_types::{
-    Activity, Adoption, Allotment, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, EventOptions,
-    EventPage, ExecOptions, Execution, ExitStatus, GcOptions, GcReport, GuestProcesses, HostInfo,
-    ListOptions, LogLine, LogOptions, NodeCheck, ProgressSink, Purge, RemoveOptions, Result, StopOptions,
-    UpdateOptions, Usage,
+    Activity, Adoption, Allotment, BoxInfo, BoxOptions, CloneOptions, Consumption, Error, ErrorKind,
+    EventOptions, EventPage, ExecOptions, Execution, ExitStatus, GcOptions, GcReport, GuestProcesses,
+    HostInfo, ListOptions, LogLine, LogOptions, NodeCheck, ProgressSink, Purge, RemoveOptions, Result,
+    StopOptions, UpdateOptions, Usage,
 };
 use futures::StreamExt;
 use futures::stream;
@@ -193,7 +194,19 @@ impl BoxLifecycle for Remote {
     }
 
     async fn wait(&self, id: &str) -> Result<ExitStatus> {
-        self.client.outcome(self.of_box(Method::POST, id, &["wait"])?, &()).await
+        let first = self.wait_once(id).await;
+        // A server that stops says so, and the next one knows the box as well.
+        if !matches!(&first, Err(error) if error.kind() == ErrorKind::Busy) {
+            return first;
+        }
+        for pause in NEXT_SERVER_INTERVALS {
+            tokio::time::sleep(pause).await;
+            match self.wait_once(id).await {
+                Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => {}
+                ended => return ended,
+            }
+        }
+        first
     }
 
     async fn stop(&self, id: &str, options: StopOptions) -> Result<BoxInfo> {
@@ -233,6 +246,22 @@ impl BoxLifecycle for Remote {
 
     async fn expire_after(&self, _: &str, _: &str) -> Result<()> {
         Err(Error::unsupported(KEPT_BY_HOST))
+    }
+}
+
+/// Pauses between attempts to reach the next server after one has stopped.
+const NEXT_SERVER_INTERVALS: [Duration; 6] = [
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+
+impl Remote {
+    async fn wait_once(&self, id: &str) -> Result<ExitStatus> {
+        self.client.outcome(self.of_box(Method::POST, id, &["wait"])?, &()).await
     }
 }
 
