@@ -97,6 +97,7 @@ impl Caller {
     /// # Errors
     /// `Denied` when the request gives the box to another key.
     pub(crate) fn owned(&self, mut options: BoxOptions) -> Result<BoxOptions> {
+        options.creation_key = None;
         self.label(&mut options.labels, "box")?;
         Ok(options)
     }

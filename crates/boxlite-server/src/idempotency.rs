@@ -8,16 +8,18 @@
 //!
 //! # After a restart
 //!
-//! Answers die with the server, but a command does not: its box holds it under an id that comes from its request
-//! ([`RequestIdentity`]), and to begin that again changes nothing. So a command is begun once whichever server is asked, as long
-//! as its box runs. A box that was created with a name is not created again under it; a pull changes nothing the second time. What a
-//! new server cannot do is to refuse another body, which it takes for another request.
+//! Answers die with the server, but what was made does not, and says by which request ([`RequestIdentity`]). A box that was
+//! created or cloned has that in its record: whichever server is asked again answers with the box as it is by then, and refuses
+//! another body. Of two servers that carry out the request at once, the database lets one. A command is held by its box under
+//! an id that comes from its request, so to begin that again changes nothing as long as its box runs; another body is taken for
+//! another request there. A pull changes nothing the second time.
 //!
 //! # Limits
 //!
 //! Answers are kept in memory for [`KEPT_FOR`], at most [`MAX_KEPT`] of them; the oldest goes first. An answer is not kept,
 //! so that the request is carried out again, when it failed inside the server (5xx) or the server was restarted since. In
-//! place of one that is longer than [`MAX_ANSWER_BYTES`], a conflict that says so is kept.
+//! place of one that is longer than [`MAX_ANSWER_BYTES`], a conflict that says so is kept. A box answers for its request for
+//! [`CreationKey::TIMEOUT`], and as long as it is there.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +30,8 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use boxlite::Error;
+use boxlite::{BoxInfo, CreationKey, Error, ListOptions, Runtime};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -39,7 +42,7 @@ use crate::failure::HttpFailure;
 use crate::request_id;
 
 /// How long an answer is kept.
-const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+const KEPT_FOR: Duration = CreationKey::TIMEOUT;
 /// Answers that are kept.
 const MAX_KEPT: usize = 4096;
 /// The longest answer that is kept, in bytes.
@@ -49,7 +52,7 @@ const MAX_KEY_BYTES: usize = 255;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Marks an answer that was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The answers that were given to requests with a key.
 #[derive(Debug, Default)]
@@ -66,21 +69,62 @@ struct KeyedRequest {
     answer: Arc<tokio::sync::Mutex<Option<KeptAnswer>>>,
 }
 
-/// What a request under a key is known by to every server of the home: a digest of everything that makes it that request.
+/// What a request under a key is known by to every server of the home.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestIdentity(String);
+pub(crate) struct RequestIdentity {
+    /// Digest of caller, method, path, query and key.
+    name: [u8; 32],
+    /// Digest of the body.
+    body: [u8; 32],
+}
 
 impl RequestIdentity {
-    fn of(name: &str, body: &[u8]) -> Self {
-        let digest = Sha256::new().chain_update(name).chain_update([0_u8]).chain_update(body).finalize();
-        let mut id = [0; 16];
-        id.copy_from_slice(&digest[..16]);
-        Self(Uuid::from_bytes(id).simple().to_string())
-    }
-
     /// Returns an id of 128 bits for what the request makes.
     pub(crate) fn into_id(self) -> String {
-        self.0
+        hex(&Sha256::new().chain_update(self.name).chain_update(self.body).finalize())
+    }
+
+    /// Returns what the box says that the request makes.
+    pub(crate) fn creation_key(&self) -> CreationKey {
+        CreationKey { request: hex(&self.name), body: hex(&self.body) }
+    }
+}
+
+/// The first 128 bits of a digest.
+fn hex(digest: &[u8]) -> String {
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(id).simple().to_string()
+}
+
+/// Returns the box that the request has made before, through this server or another.
+///
+/// # Errors
+/// When it had another body then.
+pub(crate) async fn made_before(
+    runtime: &Runtime,
+    key: Option<&CreationKey>,
+) -> Result<Option<BoxInfo>, HttpFailure> {
+    let Some(key) = key else { return Ok(None) };
+    let boxes = runtime.list(ListOptions { all: true, filters: Vec::new() }).await?;
+    of_request(boxes, key, Timestamp::now())
+}
+
+/// Picks the box that the request has made not long ago.
+fn of_request(
+    boxes: Vec<BoxInfo>,
+    key: &CreationKey,
+    now: Timestamp,
+) -> Result<Option<BoxInfo>, HttpFailure> {
+    let is_recent =
+        |info: &BoxInfo| now.duration_since(info.created_at).unsigned_abs() < CreationKey::TIMEOUT;
+    let of_same = |info: &BoxInfo| {
+        info.options.creation_key.as_ref().is_some_and(|made_by| made_by.request == key.request)
+    };
+    match boxes.into_iter().find(|info| of_same(info) && is_recent(info)) {
+        Some(info) if info.options.creation_key.as_ref() == Some(key) => Ok(Some(info)),
+        Some(_) => Err(HttpFailure::other_body()),
+        None => Ok(None),
     }
 }
 
@@ -138,12 +182,12 @@ pub(crate) async fn once(State(kept): State<Arc<KeptAnswers>>, request: Request,
 async fn answered(kept: &KeptAnswers, request: Request, next: Next) -> Result<Response, HttpFailure> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, &()).await?;
-    let who = (std::mem::discriminant(&caller), caller.display_name());
+    let who = (caller.is_named(), caller.display_name());
     let name = format!("{who:?} {} {} {}", parts.method, parts.uri, key(&parts.headers)?);
     let body = body::whole(Request::from_parts(parts.clone(), body), &()).await?;
-    let digest = Sha256::digest(&body);
-    parts.extensions.insert(RequestIdentity::of(&name, &digest));
-    let entered = kept.enter(name, digest.into(), Instant::now())?;
+    let digest: [u8; 32] = Sha256::digest(&body).into();
+    parts.extensions.insert(RequestIdentity { name: Sha256::digest(&name).into(), body: digest });
+    let entered = kept.enter(name, digest, Instant::now())?;
     let carried_out = async move {
         let mut answer = entered.answer.lock().await;
         if let Some(given) = &*answer {

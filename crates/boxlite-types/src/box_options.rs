@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,25 @@ pub struct BoxOptions {
     pub stop_timeout: u32,
     /// Bytes of disk that a start claims for the box; the settings' default when absent.
     pub claim: Option<u64>,
+    /// The request to a server that asked for the box under a key, so that every server knows that it was carried out. Servers set
+    /// it; what a client says of it is not believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_key: Option<CreationKey>,
+}
+
+/// The request under an `Idempotency-Key` by which a box was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreationKey {
+    /// Digest of caller, route and key, in hex. No two boxes have the same within [`CreationKey::TIMEOUT`].
+    // The store looks for it in the record's text, as the first field.
+    pub request: String,
+    /// Digest of the request's body, in hex.
+    pub body: String,
+}
+
+impl CreationKey {
+    /// For how long after its creation a box answers for its request.
+    pub const TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 }
 
 impl Default for BoxOptions {
@@ -170,6 +190,7 @@ impl Default for BoxOptions {
             stop_signal: None,
             stop_timeout: 10,
             claim: None,
+            creation_key: None,
         }
     }
 }

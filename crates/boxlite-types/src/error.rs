@@ -96,6 +96,8 @@ pub enum ErrorCause {
     Snapshot,
     /// The settings do not say that a built disk image may be believed.
     Trust,
+    /// The same request under an `Idempotency-Key` has made a box already.
+    SameRequest,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

@@ -50,7 +50,7 @@ pub use activity::{Activity, Consumption};
 pub use allow_rule::{AllowRule, AllowTarget, MAX_ALLOW_RULES, NAME_SERVER_PORTS};
 pub use box_file::{BoxExportOptions, BoxFileDisk, BoxFileHead, BoxImportOptions, ImportedBox};
 pub use box_info::{BoxInfo, BoxState};
-pub use box_options::{BoxOptions, MainProcess, NetworkMode, PullPolicy};
+pub use box_options::{BoxOptions, CreationKey, MainProcess, NetworkMode, PullPolicy};
 pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome, SnapshotRecord};
 pub use boxlite_proto::{
     ExecutionEnd, ExecutionLimit, ExecutionState, GivenInput, GuestMetrics, GuestProcess, GuestProcesses,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{BoxOptions, NetworkJoin, NetworkMode, RestartPolicy};
+use crate::{BoxOptions, CreationKey, NetworkJoin, NetworkMode, RestartPolicy};
 
 /// The new values of what can be changed of a box after its creation; what is absent stays.
 ///
@@ -85,6 +85,9 @@ pub struct CloneOptions {
     /// All volumes, as in [`BoxOptions::volumes`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<String>>,
+    /// As in [`BoxOptions::creation_key`], in no request.
+    #[serde(skip)]
+    pub creation_key: Option<CreationKey>,
 }
 
 impl UpdateOptions {
@@ -176,8 +179,9 @@ impl CloneOptions {
     /// Returns the origin's `options` with these changes.
     #[must_use]
     pub fn applied_to(&self, mut options: BoxOptions) -> BoxOptions {
-        let Self { name, snapshot: _, memory, env, ports, volumes } = self.clone();
+        let Self { name, snapshot: _, memory, env, ports, volumes, creation_key } = self.clone();
         options.name = name;
+        options.creation_key = creation_key;
         options.memory = memory.unwrap_or(options.memory);
         options.ports = ports.unwrap_or(options.ports);
         options.volumes = volumes.unwrap_or(options.volumes);

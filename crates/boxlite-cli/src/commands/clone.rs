@@ -48,6 +48,7 @@ pub(super) async fn clone(
         env: variables(&args.env, environment)?,
         ports: replacement(args.ports),
         volumes: replacement(args.volumes),
+        creation_key: None,
     };
     let cloned = runtime.clone_box(&args.source, options).await;
     let info = cloned.map_err(|error| CommandFailure::of(&error, Topic::Box))?;

@@ -77,6 +77,9 @@ async fn each_refusal_has_its_status_and_code() {
         (409, "invalid_state")
     );
     assert_eq!(code(&server.ask(Method::PUT, "/v1/boxes", None).await), (405, "method_not_allowed"));
+    // Before, a misspelt dry run collected.
+    let misspelt = server.ask(Method::POST, "/v1/runtime/gc", Some(json!({"dry-run": true}))).await;
+    assert_eq!(code(&misspelt), (400, "invalid_argument"));
     assert_eq!(server.get("/v1/config").await["capabilities"]["exec_user_enabled"], true);
     assert_eq!(server.get("/v1/org/project/boxes/web").await["name"], "web");
 
@@ -135,7 +138,10 @@ async fn what_is_too_much_for_a_box_is_refused_with_429() {
     assert_eq!(home.run(&["exec", "web", "echo", "still"]).ok(), "still\n", "a person at the host still can");
 }
 
-/// Mutation tried: without the lock around the answer, each is carried out, and all but one are refused the name.
+/// Before: a box without a name was made again by the next server.
+///
+/// Mutations tried: without the lock around the answer, each is carried out, and all but one are refused the name; without the look
+/// for a box that was made before, or without that of the database, there are two.
 #[tokio::test]
 async fn a_request_under_a_key_is_carried_out_once() {
     let Some(home) = Home::able() else { return };
@@ -155,10 +161,31 @@ async fn a_request_under_a_key_is_carried_out_once() {
     let append = json!({"command": "sh", "args": ["-c", "echo x >>/root/count"]});
     let first = ask("/v1/boxes/web/exec", append.clone(), "a").await;
     assert_eq!((first.0.as_u16(), &ask("/v1/boxes/web/exec", append.clone(), "a").await), (201, &first));
+    // A box without a name is found by its record.
+    let unnamed = json!({"image": home.image("mini"), "memory_mib": 128});
+    let made = ask("/v1/boxes", unnamed.clone(), "n").await;
+    let copy = ask("/v1/boxes/once/clone", json!({}), "c").await;
+    assert_eq!((made.0.as_u16(), copy.0.as_u16()), (201, 201), "{made:?} {copy:?}");
+
     // Another server has none of the answers, and the box knows the command.
-    let next = Server::start(&home, &[]);
-    let request = next.request(Method::POST, "/v1/boxes/web/exec").header("Idempotency-Key", "a");
-    assert_eq!(answer(request.json(&append)).await, first);
+    let next = &Server::start(&home, &["--allow-path", home.layout().to_str().unwrap()]);
+    let ask_next = async |path: &str, body: Value, key: &str| {
+        answer(next.request(Method::POST, path).header("Idempotency-Key", key).json(&body)).await
+    };
+    assert_eq!(ask_next("/v1/boxes/web/exec", append, "a").await, first);
+    for (path, body, key, known) in
+        [("/v1/boxes", unnamed.clone(), "n", &made), ("/v1/boxes/once/clone", json!({}), "c", &copy)]
+    {
+        assert_eq!(ask_next(path, body, key).await, *known);
+        let other = ask_next(path, json!({"image": home.image("mini"), "name": "third"}), key).await;
+        assert_eq!(code(&other), (422, "idempotency_key_reused"), "{path}: {other:?}");
+    }
+    // Of two servers that are asked at once, one makes it.
+    let (one, another) =
+        tokio::join!(ask("/v1/boxes", unnamed.clone(), "r"), ask_next("/v1/boxes", unnamed, "r"));
+    assert_eq!(one.0.as_u16(), 201, "{one:?}");
+    assert_eq!(one.1["box_id"], another.1["box_id"], "{one:?} {another:?}");
+    assert_eq!(server.get("/v1/boxes").await["boxes"].as_array().unwrap().len(), 5);
     let end = server.exec("web", "while ! grep x /root/count; do :; done; wc -l </root/count").await;
     let socket = crate::executions::attach(server, &end).await;
     assert_eq!(crate::executions::collect(socket).await.0, "x\n1\n");

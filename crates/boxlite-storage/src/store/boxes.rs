@@ -1,6 +1,6 @@
 //! Box records in the database.
 
-use boxlite_types::{BoxRecord, Error, Phase, Result};
+use boxlite_types::{BoxRecord, CreationKey, Error, ErrorCause, Phase, Result};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -176,6 +176,10 @@ pub(super) fn add(transaction: &Transaction<'_>, record: &BoxRecord) -> Transact
         let message = format!("the name '{}' is taken by box {id}", record.name);
         return Err(Error::conflict(message).into());
     }
+    if let Some(id) = made_by_the_same(transaction, record)? {
+        let message = format!("the same request has made box {id} already");
+        return Err(Error::conflict(message).about(ErrorCause::SameRequest).into());
+    }
     let values = params![
         record.id,
         record.name,
@@ -186,6 +190,16 @@ pub(super) fn add(transaction: &Transaction<'_>, record: &BoxRecord) -> Transact
     ];
     transaction.execute("INSERT INTO boxes VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
     Ok(())
+}
+
+/// The box that was made not long before by the request that is to make this one.
+fn made_by_the_same(transaction: &Transaction<'_>, record: &BoxRecord) -> TransactionResult<Option<String>> {
+    let Some(CreationKey { request, .. }) = &record.options.creation_key else { return Ok(None) };
+    let since = record.created_at.as_millisecond() - CreationKey::TIMEOUT.as_millis() as i64;
+    // In a string of the record the quotes would be escaped.
+    let text = format!(r#""creation_key":{{"request":"{request}""#);
+    let query = "SELECT id FROM boxes WHERE created_at > ?1 AND instr(record, ?2) > 0";
+    Ok(transaction.query_row(query, params![since, text], |row| row.get(0)).optional()?)
 }
 
 fn ids(transaction: &Transaction<'_>, condition: &str, wanted: &str) -> TransactionResult<Vec<String>> {

@@ -230,6 +230,7 @@ fn without_host(mut options: BoxOptions, notices: &mut Vec<String>) -> BoxOption
     leave_out(std::mem::take(&mut options.nested), "it does not see the processor's virtualisation");
     leave_out(std::mem::take(&mut options.auto_remove), "it is not removed when it ends");
     options.labels.retain(|name, _| !name.starts_with(SERVER_LABELS));
+    options.creation_key = None;
     options.pull = PullPolicy::default();
     (options.insecure, options.insecure_credentials) = (false, false);
     options

@@ -10,8 +10,8 @@ use boxlite_proto::TmpfsMount;
 use boxlite_storage::disk_image;
 use boxlite_storage::store::IntentKind;
 use boxlite_types::{
-    BoxOptions, BoxRecord, Doing, Error, ErrorKind, Image, ImageConfig, Phase, RestartPolicy, Restarts,
-    Result, Volume,
+    BoxOptions, BoxRecord, Doing, Error, ErrorCause, ErrorKind, Image, ImageConfig, Phase, RestartPolicy,
+    Restarts, Result, Volume,
 };
 use boxlite_vm::shim::DiskQuota;
 use boxlite_vm::volume::{self, OffLimits};
@@ -306,6 +306,8 @@ fn insert(
             Unrecorded::Mark | Unrecorded::Intent => context.store.insert_box_on(record, bases),
         };
         match inserted {
+            // Another name would not help.
+            Err(error) if error.cause() == Some(ErrorCause::SameRequest) => return Err(error),
             Err(error) if error.kind() == ErrorKind::Conflict && record.options.name.is_none() => {
                 record.name = name::made_up();
             }

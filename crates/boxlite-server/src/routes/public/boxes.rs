@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use boxlite::wire::RemoveQuery;
 use boxlite::{
-    BoxFilter, BoxInfo, BoxState, CloneOptions, ErrorKind, ListOptions, PullOptions, RemoveOptions, Result,
-    StopOptions,
+    BoxFilter, BoxInfo, BoxState, CloneOptions, CreationKey, Error, ErrorKind, ListOptions, PullOptions,
+    RemoveOptions, Result, StopOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::body::{JsonBody, OptionalJsonBody, PathParams, QueryParams};
 use crate::caller::Caller;
 use crate::failure::HttpFailure;
+use crate::idempotency::{self, RequestIdentity};
 
 #[derive(Debug, Serialize)]
 pub(super) struct PublicBoxPage {
@@ -36,14 +37,20 @@ pub(super) struct StopBoxRequest {
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
+    identity: Option<Extension<RequestIdentity>>,
     JsonBody(request): JsonBody<CreateBoxRequest>,
-) -> Result<impl IntoResponse, HttpFailure> {
+) -> Result<Response, HttpFailure> {
+    let key = identity.map(|Extension(identity)| identity.creation_key());
+    if let Some(info) = idempotency::made_before(&app.runtime, key.as_ref()).await? {
+        return Ok(created(info, true));
+    }
     let mut options = caller.owned(request.into_options()?)?;
     if let Some(wanted) = options.disk_size {
         // The public API has sizes from 1 GB on, and more room than was asked for takes up nothing until it is used.
         let smallest = default_disk(&*app.observations.host().await?)?;
         options.disk_size = Some(wanted).filter(|wanted| *wanted > smallest);
     }
+    options.creation_key.clone_from(&key);
     let options = app.with_allowed(move |allowed| allowed.check(options)).await?;
     let _pending = app.allowances.reserve(&app.runtime, &caller, &options).await?;
     app.own_volumes(&caller, &options.volumes).await?;
@@ -56,9 +63,36 @@ pub(super) async fn create(
         }
         found => drop(found?),
     }
-    let info = app.runtime.create(options, Arc::new(())).await.map_err(HttpFailure::of_create)?;
+    match app.runtime.create(options, Arc::new(())).await {
+        Ok(info) => Ok(created(info, false)),
+        Err(error) => match made_meanwhile(&app, key.as_ref(), &error).await? {
+            Some(info) => Ok(created(info, true)),
+            None => Err(HttpFailure::of_create(error)),
+        },
+    }
+}
+
+/// The answer with a new box, or with one that an earlier request under the same key has made.
+fn created(info: BoxInfo, replayed: bool) -> Response {
     let location = format!("/v1/boxes/{}", info.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(PublicBox::from(info))))
+    let answer = (StatusCode::CREATED, [(header::LOCATION, location)], Json(PublicBox::from(info)));
+    let mut response = answer.into_response();
+    if replayed {
+        response.headers_mut().insert(idempotency::REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// The box, where another server has carried out the same request meanwhile and ours conflicts with that.
+async fn made_meanwhile(
+    app: &App,
+    key: Option<&CreationKey>,
+    error: &Error,
+) -> Result<Option<BoxInfo>, HttpFailure> {
+    match error.kind() {
+        ErrorKind::Conflict => idempotency::made_before(&app.runtime, key).await,
+        _ => Ok(None),
+    }
 }
 
 /// Clones a box; the public API's request body is the library's own.
@@ -66,19 +100,29 @@ pub(super) async fn clone(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathParams(id): PathParams<String>,
+    identity: Option<Extension<RequestIdentity>>,
     OptionalJsonBody(options): OptionalJsonBody<CloneOptions>,
-) -> Result<impl IntoResponse, HttpFailure> {
-    let options = app.allowed_clone(options).await?;
+) -> Result<Response, HttpFailure> {
+    let key = identity.map(|Extension(identity)| identity.creation_key());
+    if let Some(info) = idempotency::made_before(&app.runtime, key.as_ref()).await? {
+        return Ok(created(info, true));
+    }
+    let mut options = app.allowed_clone(options).await?;
+    options.creation_key.clone_from(&key);
     let _pending = app.reserve_clone(&caller, &id, &options).await?;
     app.own_volumes(&caller, options.volumes.as_deref().unwrap_or_default()).await?;
     let taken = match &options.name {
         Some(name) => app.runtime.inspect(name).await.is_ok(),
         None => false,
     };
-    let cloned = app.runtime.clone_box(&id, options).await;
-    let info = cloned.map_err(|error| if taken { HttpFailure::of_create(error) } else { error.into() })?;
-    let location = format!("/v1/boxes/{}", info.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(PublicBox::from(info))))
+    match app.runtime.clone_box(&id, options).await {
+        Ok(info) => Ok(created(info, false)),
+        Err(error) => match made_meanwhile(&app, key.as_ref(), &error).await? {
+            Some(info) => Ok(created(info, true)),
+            None if taken => Err(HttpFailure::of_create(error)),
+            None => Err(error.into()),
+        },
+    }
 }
 
 pub(super) async fn list(
