@@ -43,6 +43,7 @@ mod restarting;
 mod runs;
 mod shared;
 mod snapshots;
+mod ssh;
 mod steward;
 mod storage;
 mod survival;
