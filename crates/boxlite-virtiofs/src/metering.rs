@@ -47,19 +47,11 @@ impl SharedMetering {
     /// Starts the thread, which ends with the process.
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         let metering = Arc::clone(self);
-<<<<<<< HEAD
-        let timer = WaitTimer::new()?;
-        let keep = move || {
-            loop {
-                metering.keep();
-                timer.wait(KEEP_INTERVAL);
-=======
         let waiting = EventlessWait::new()?;
         let keep = move || {
             loop {
                 metering.keep();
                 waiting.wait(KEEP_INTERVAL);
->>>>>>> da8a1cd (virtiofs: names of two types, and what clippy found)
             }
         };
         std::thread::Builder::new().name("ledger".into()).spawn(keep).map(drop)
@@ -89,15 +81,9 @@ impl SharedMetering {
 /// The kernel resumes a sleep, or a wait for a lock until a time, by `restart_syscall` when the process was stopped or the host
 /// suspended meanwhile, and the filter of system calls kills for that one. This wait ends instead.
 #[derive(Debug)]
-<<<<<<< HEAD
-struct WaitTimer(OwnedFd);
-
-impl WaitTimer {
-=======
 struct EventlessWait(OwnedFd);
 
 impl EventlessWait {
->>>>>>> da8a1cd (virtiofs: names of two types, and what clippy found)
     fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }

@@ -109,7 +109,11 @@ fn a_running_box_is_kept_as_it_was_and_comes_back() {
     );
     // Somebody writes all the time.
     exec(&home, "(i=0; while :; do i=$((i+1)); echo $i >>/root/ticks; sleep 0.05; done) >/dev/null 2>&1 &");
+    // What the agent changes of the kernel for a freeze, it puts back.
+    let pace = "grep . /proc/sys/vm/dirty_*bytes /proc/sys/vm/dirty_*ratio /sys/kernel/rcu_expedited";
+    let before = exec(&home, pace);
     assert_eq!(home.run(&["snapshot", "create", "box", "first"]).ok(), "first\n");
+    assert_eq!(exec(&home, pace), before);
     let listed = home.run(&["snapshot", "ls", "box", "--format", "json"]).json();
     let frozen = listed[0]["frozen_us"].as_u64().unwrap();
     println!("the guest stood still for {frozen} us");
