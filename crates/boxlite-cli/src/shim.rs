@@ -4,12 +4,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use boxlite::{ErrorKind, MissingHome, Runtime, RuntimeOptions, SettingsVariables};
+use boxlite_vm::net::serve_stack;
 use boxlite_vm::shim::{CollectGarbage, Detached, EndedBox, Keeper, ShimLaunch, detach, jailer};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    // The shim starts itself anew to jail its QEMU.
-    if let Some(ended) = jailer(std::env::args_os().skip(1)) {
+    // The shim starts itself anew to jail its QEMU, and in a jail as the box's network.
+    let arguments = || std::env::args_os().skip(1);
+    if let Some(ended) = jailer(arguments()).or_else(|| serve_stack(arguments())) {
         return ended;
     }
     let mut assignment = match detach(std::env::args_os().skip(1)) {

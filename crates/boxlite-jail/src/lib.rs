@@ -42,7 +42,7 @@ pub use cgroup::{adopt as adopt_into_group, bounds_processors, memory_used, remo
 pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};
 pub use error::{JailError, JailResult};
 pub use launch::{Jailed, JailedProgram, JailerAnswer, Launching, begin, launch};
-pub use libraries::code_of;
+pub use libraries::{code_of, own_libraries};
 pub use privilege_bits::PrivilegeBits;
 pub use report::{JailReport, Measure, MeasureState};
 pub use seclude::{Seclusion, seclude, seclusion_measures};

@@ -1,6 +1,7 @@
 //! Which files a dynamically linked program needs to start.
 
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -68,6 +69,33 @@ fn listed(loader: &Path, file: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|name| JailError::new(format!("{} needs {name}, which is missing", file.display())))
 }
 
+/// The libraries that this process is loaded from, its loader among them, under the names by which the loader found them.
+pub fn own_libraries() -> Vec<PathBuf> {
+    extern "C" fn note(info: *mut libc::dl_phdr_info, _: usize, found: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the loader passes a live entry, whose name is null or a string, and the vector is the one that is passed below.
+        #[allow(unsafe_code)]
+        let (name, found) = unsafe {
+            let name = (*info).dlpi_name;
+            if name.is_null() {
+                return 0;
+            }
+            (std::ffi::CStr::from_ptr(name).to_bytes(), &mut *found.cast::<Vec<PathBuf>>())
+        };
+        // The program itself has no name here, and what the kernel maps into it no path.
+        if name.starts_with(b"/") {
+            found.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
+        }
+        0
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    // SAFETY: the function is called during the call alone, and gets a vector that nothing else uses meanwhile.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::dl_iterate_phdr(Some(note), std::ptr::from_mut(&mut found).cast());
+    }
+    found
+}
+
 /// The paths in what a loader lists; an error names a library that it did not find.
 fn libraries_in(text: &str) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
@@ -102,6 +130,14 @@ mod tests {
         let code = code_of(&std::env::current_exe().unwrap(), &[]).unwrap();
         let named = |part: &str| code.iter().any(|path| path.to_string_lossy().contains(part));
         assert!(named("ld-linux") && named("libc.so") && named("boxlite_jail"), "{code:?}");
+    }
+
+    /// Mutation tried: with names that are no paths kept, the kernel's own library is among them.
+    #[test]
+    fn the_loader_lists_what_this_process_is_loaded_from() {
+        let own = own_libraries();
+        let listed = code_of(&std::env::current_exe().unwrap(), &[]).unwrap();
+        assert!(own.len() > 1 && own.iter().all(|path| listed.contains(path)), "{own:?} {listed:?}");
     }
 
     #[test]

@@ -127,10 +127,10 @@ fn unjailed(id: &str) -> (Pid, Pid) {
     (qemu, Pid::from_raw(status["PPid"].parse().unwrap()).unwrap())
 }
 
-/// The user-mode network among the descendants of a process: a QEMU without a machine.
+/// The user-mode network among the descendants of a process: the shim's program, or without a jail a QEMU without a machine.
 fn network_below(process: Pid) -> Option<Pid> {
     let line = fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
-    if line.windows(14).any(|part| part == b"-machine\0none\0") {
+    if line.windows(14).any(|part| part == b"boxlite-stack\0" || part == b"-machine\0none\0") {
         return Some(process);
     }
     children(process).into_iter().find_map(network_below)
@@ -550,8 +550,12 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
         // Nothing of the host's directories but those that QEMU's files lie in.
         "root" => {
             let known = ["dev", "etc", "lib", "lib64", "usr", "opt"];
+            // The network is the shim's program, at the path of that.
+            let own = Path::new(env!("CARGO_BIN_EXE_boxlite-shim")).components().nth(1).unwrap();
+            let own = matches!(prey.foothold, Foothold::Network).then(|| own.as_os_str().to_owned());
             let names = fs::read_dir(process.join("root")).unwrap();
-            names.flatten().all(|entry| known.contains(&entry.file_name().to_str().unwrap()))
+            let names = names.flatten().map(|entry| entry.file_name());
+            names.into_iter().all(|name| known.contains(&name.to_str().unwrap()) || Some(name) == own)
         }
         "user" => {
             let ids: Vec<&str> = status["Uid"].split(' ').collect();

@@ -18,12 +18,12 @@ fn children(pid: u32) -> Vec<u32> {
     children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// The process id of a box's user-mode network: a QEMU without a machine, in a jail beside the box's own.
+/// The process id of a box's user-mode network: the shim's program in a jail beside QEMU's.
 fn stack_of(launched: Launched) -> u32 {
     let jailed: Vec<u32> = children(launched.shim_pid).into_iter().flat_map(children).collect();
     let is_stack = |pid: &&u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.windows(14).any(|part| part == b"-machine\0none\0")
+        line.windows(14).any(|part| part == b"boxlite-stack\0")
     };
     let stacks: Vec<&u32> = jailed.iter().filter(is_stack).collect();
     assert_eq!(stacks.len(), 1, "{jailed:?}");

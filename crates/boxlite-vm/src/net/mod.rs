@@ -38,6 +38,7 @@ mod names;
 mod record;
 mod route;
 mod segment;
+mod slirp;
 mod stack;
 mod wire;
 
@@ -59,7 +60,8 @@ pub use host::{PortClaim, claim_ports, loopback_aliases, own_addresses};
 pub use mac::MacAddr;
 pub use members::{Exchange, Mailbox, Member, MemberNetwork, join};
 pub use route::{Ipv4Net, METADATA_HOSTS, is_unreachable, unreachable_blocks};
-pub use stack::{StackCommand, StackProcess};
+pub use slirp::serve_stack;
+pub use stack::{OwnProgram, StackCommand, StackProcess};
 pub use wire::{Counts, Wire, WireEnds};
 
 /// The box's only address, with a prefix of [`PREFIX`] bits.

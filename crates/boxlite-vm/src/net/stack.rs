@@ -1,9 +1,10 @@
 //! The user-mode stack: slirp in a process of its own, which has the box's sockets and nothing else of it. The shim puts
 //! it into a jail.
 //!
-//! It is a QEMU without a machine, because that is the slirp that every host with boxes has. It takes 24 ms of processor
-//! time beside the box's own QEMU and 8.5 MiB of memory that it does not share with that. passt takes 16 ms and 19.6 MiB,
-//! is one more program to install, and Debian 12 has it of March 2023, before most of its fixes.
+//! Where the box's QEMU is linked with the host's libslirp, as distributions' QEMUs are since 7.2, the stack is that library in
+//! the shim's own program ([`super::slirp`]). Elsewhere, and without a jail, it is a QEMU without a machine, which every host
+//! with boxes has, but takes 24 ms of processor time and 8.5 MiB of memory that it shares with nobody. passt takes 16 ms and
+//! 19.6 MiB, is one more program to install, and Debian 12 has it of March 2023, before most of its fixes.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use super::record::MAX_RECORD;
+use super::slirp;
 use super::{GATEWAY, GUEST, MacAddr, RESOLVER, SUBNET};
 use crate::exit::{ChildEnder, exit_of};
 
@@ -37,7 +39,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The program of a user-mode stack and what it is started with.
 #[derive(Debug)]
 pub struct StackCommand {
-    /// The QEMU that it is.
+    /// The program that it is.
     pub program: PathBuf,
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
@@ -45,14 +47,58 @@ pub struct StackCommand {
     pub wire: RawFd,
     /// Whether it binds a port that takes a privilege.
     pub low_ports: bool,
+    /// The files that it is loaded from, besides those of the box's QEMU.
+    pub code: Vec<PathBuf>,
 }
 
 impl StackCommand {
-    /// The QEMU at `qemu` as the stack behind the socket `wire`, publishing `ports`, whose host ports are chosen.
-    pub fn new(qemu: &Path, ports: &[PortForward], wire: RawFd) -> Self {
-        let arguments = arguments(ports, wire).into_iter().map(OsString::from).collect();
+    /// The stack behind the socket `wire`, publishing `ports`, whose host ports are chosen: the QEMU at `qemu`, or `own`, the
+    /// program at hand, where the files `code` of that QEMU have libslirp among them.
+    pub fn new(
+        qemu: &Path,
+        code: &[PathBuf],
+        own: Option<OwnProgram>,
+        ports: &[PortForward],
+        wire: RawFd,
+    ) -> Self {
         let low_ports = ports.iter().any(|port| port.host < FIRST_FREE_PORT);
-        Self { program: qemu.to_owned(), arguments, wire, low_ports }
+        match (slirp::library_of(code), own) {
+            (Some(library), Some(OwnProgram { program, code })) => {
+                let arguments = slirp::arguments(library, ports, wire);
+                Self { program, arguments, wire, low_ports, code }
+            }
+            _ => {
+                let arguments = arguments(ports, wire).into_iter().map(OsString::from).collect();
+                Self { program: qemu.to_owned(), arguments, wire, low_ports, code: Vec::new() }
+            }
+        }
+    }
+
+    /// The same program, which only loads what it needs and ends.
+    #[must_use]
+    pub fn trial(mut self) -> Self {
+        let keep = if self.code.is_empty() { 0 } else { 2 };
+        self.arguments.truncate(keep);
+        self.arguments.push("--version".into());
+        self
+    }
+}
+
+/// A program that calls [`slirp::serve_stack`] first of all.
+#[derive(Debug, Clone)]
+pub struct OwnProgram {
+    program: PathBuf,
+    /// All files that it is loaded from, itself included.
+    code: Vec<PathBuf>,
+}
+
+impl OwnProgram {
+    /// The program at `program`, which is loaded from the libraries that this process is loaded from; `None` where it is not there
+    /// any more.
+    pub fn of_shim(program: &Path) -> Option<Self> {
+        let mut code = boxlite_jail::own_libraries();
+        code.push(program.to_owned());
+        program.is_file().then(|| Self { program: program.to_owned(), code })
     }
 }
 

@@ -13,7 +13,7 @@ mod identity;
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use boxlite_jail::{
@@ -114,6 +114,11 @@ impl BoxJail {
         jail
     }
 
+    /// The files that its QEMU is loaded from.
+    pub(super) fn code(&self) -> &[PathBuf] {
+        &self.policy.view.code
+    }
+
     /// The jail of the box's user-mode network, which is `command`.
     pub(super) fn network(&self, network: &Network, command: StackCommand) -> JailSpec {
         JailSpec {
@@ -122,7 +127,7 @@ impl BoxJail {
             // An ordinary user has no privilege to keep.
             low_ports: command.low_ports && matches!(self.identity.identity, JailIdentity::Reserved(_)),
             cgroup: self.cgroup.clone(),
-            ..stack_jail(&self.policy, &command.program, network, self.identity.identity)
+            ..stack_jail(&self.policy, (&command.program, &command.code), network, self.identity.identity)
         }
     }
 }
@@ -174,15 +179,24 @@ pub fn bounds_processors() -> std::result::Result<(), String> {
     boxlite_jail::bounds_processors()
 }
 
-/// The jail of a user-mode network that is given nothing.
+/// The jail of a user-mode network that is given nothing: a program and the files that it takes besides those of QEMU.
 ///
 /// Each connection takes a descriptor, so that the kernel holds a guest to its bound that deceives the shim's count.
-fn stack_jail(policy: &JailPolicy, program: &Path, network: &Network, identity: JailIdentity) -> JailSpec {
+fn stack_jail(
+    policy: &JailPolicy,
+    (program, code): (&Path, &[PathBuf]),
+    network: &Network,
+    identity: JailIdentity,
+) -> JailSpec {
     let connections = u64::from(network.max_connections);
     let resolvers = Some(RESOLVERS).filter(|path| Path::new(path).is_file());
+    let mut view = View { data: resolvers.into_iter().map(Bound::same).collect(), ..policy.view.clone() };
+    view.code.extend_from_slice(code);
+    view.code.sort();
+    view.code.dedup();
     JailSpec {
         program: program.to_owned(),
-        view: View { data: resolvers.into_iter().map(Bound::same).collect(), ..policy.view.clone() },
+        view,
         limits: Limits {
             open_files: STACK_OPEN_FILES + network.ports.len() as u64 + connections,
             file_size: 0,

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use boxlite_home::Home;
-use boxlite_jail::{CgroupSpec, Confinement, JailReport, JailSpec, Measure, MeasureState, Seclusion};
+use boxlite_jail::{
+    CgroupSpec, Confinement, JailIdentity, JailReport, JailSpec, Measure, MeasureState, Seclusion,
+};
 use boxlite_types::{Doing, Error, Result};
 
 use super::identity::BoxIdentity;
 use super::{qemu_jail, stack_jail, unavailable};
-use crate::net::Network;
+use crate::net::{Network, OwnProgram, StackCommand};
 use crate::shim::accel::Accelerator;
 use crate::shim::child;
 use crate::shim::confinement;
@@ -45,14 +47,16 @@ pub fn examine(
     let name = format!("probe-{}", std::process::id());
     let identity = BoxIdentity::take(policy, &name)?;
     let group = |jail| JailSpec { cgroup: Some(CgroupSpec::of_box(&name, 256 << 20, 1)), ..jail };
-    let mut report = try_out(shim, group(qemu_jail(policy, qemu, accel, identity.identity)))?;
+    let version = vec!["--version".into()];
+    let qemu_jail = JailSpec { arguments: version, ..qemu_jail(policy, qemu, accel, identity.identity) };
+    let mut report = try_out(shim, group(qemu_jail))?;
     report.measures.push(Measure {
         name: "templates".into(),
         state: MeasureState::InForce(
             "read-only: a box maps one through a descriptor that cannot write".into(),
         ),
     });
-    let network = try_out(shim, group(stack_jail(policy, qemu, &Network::default(), identity.identity)))?;
+    let network = try_out(shim, group(trial_of_stack(shim, qemu, policy, identity.identity)))?;
     report.measures.extend(named(OF_NETWORK, network));
     let group = group_measure(&report);
     let seclusion = Seclusion { identity: identity.identity, children: Vec::new(), file_size: 0 };
@@ -84,11 +88,18 @@ fn named(of: &str, report: JailReport) -> impl Iterator<Item = Measure> {
         .map(move |Measure { name, state }| Measure { name: format!("{of}: {name}"), state })
 }
 
-/// Builds `jail` around a QEMU that ends at once.
+/// The jail of a user-mode network that ends at once.
+fn trial_of_stack(shim: &Path, qemu: &Path, policy: &JailPolicy, identity: JailIdentity) -> JailSpec {
+    let own = OwnProgram::of_shim(shim);
+    let command = StackCommand::new(qemu, &policy.view.code, own, &[], 0).trial();
+    let jail = stack_jail(policy, (&command.program, &command.code), &Network::default(), identity);
+    JailSpec { arguments: command.arguments, ..jail }
+}
+
+/// Builds `jail` around a program that ends at once.
 fn try_out(shim: &Path, mut jail: JailSpec) -> Result<JailReport> {
     let guard = rustix::fs::memfd_create("boxlite-guard", rustix::fs::MemfdFlags::CLOEXEC)
         .doing("creating", "a memory file")?;
-    jail.arguments = vec!["--version".into()];
     jail.guard = Some(guard.as_raw_fd());
     let mut jailer = Command::new(shim);
     jailer.env_clear().current_dir("/");
@@ -100,7 +111,9 @@ fn try_out(shim: &Path, mut jail: JailSpec) -> Result<JailReport> {
     let mut jailed = jailed.map_err(unavailable)?;
     let status = jailed.jailer.wait().doing("waiting for the jailed", &jail.program)?;
     if !status.success() {
-        return Err(Error::unsupported(format!("a jailed QEMU did not run ({status})")).at(&jail.program));
+        return Err(
+            Error::unsupported(format!("the jailed program did not run ({status})")).at(&jail.program)
+        );
     }
     Ok(jailed.report)
 }

@@ -8,7 +8,7 @@ fn jail_of(ports: &[&str], given: Given) -> (JailSpec, JailSpec) {
     let network = Network { ports, max_connections: 100, ..Network::default() };
     let spec = LaunchSpec { network: Some(network.clone()), ..LaunchSpec::sample() };
     let jail = BoxJail { policy, identity: BoxIdentity::own(), cgroup: Some(cgroup_of(&spec)) };
-    let command = StackCommand::new(&spec.qemu, &network.ports, 11);
+    let command = StackCommand::new(&spec.qemu, &[], None, &network.ports, 11);
     (jail.qemu(&spec, given), jail.network(&network, command))
 }
 
@@ -34,7 +34,9 @@ fn only_the_network_of_a_box_is_in_that_of_the_host() {
 /// The kernel refuses an ordinary user's low port, as it would anywhere.
 #[test]
 fn only_a_port_that_takes_a_privilege_asks_for_one() {
-    let low = |ports: &str| StackCommand::new(Path::new("/q"), &parse_ports(ports).unwrap(), 3).low_ports;
+    let low = |ports: &str| {
+        StackCommand::new(Path::new("/q"), &[], None, &parse_ports(ports).unwrap(), 3).low_ports
+    };
     assert!(low("80:80") && !low("8080:80"));
     assert!(!jail_of(&["80:80"], given()).1.low_ports);
 }
