@@ -16,6 +16,9 @@ const AUTOPROBE: &str = "/sys/bus/virtio/drivers_autoprobe";
 /// Binds the device whose name is written to it.
 const PROBE: &str = "/sys/bus/virtio/drivers_probe";
 
+/// Takes the device whose name is written to it away from the driver of disks.
+const UNBIND: &str = "/sys/bus/virtio/drivers/virtio_blk/unbind";
+
 const DEVICES: &str = "/sys/bus/virtio/devices";
 
 /// Names the timer of the first processor; empty where there is none.
@@ -59,6 +62,13 @@ pub(crate) fn modules_disk() -> io::Result<PathBuf> {
     let disk = fs::read_dir(disks)?.flatten().next();
     let disk = disk.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "their disk has no device"))?;
     Ok(Path::new("/dev").join(disk.file_name()))
+}
+
+/// Has the driver let go of the disk with the kernel's modules, so that another disk gets its name.
+pub(crate) fn release_modules_disk() {
+    if let Ok(device) = modules_device() {
+        let _ = fs::write(UNBIND, device.as_encoded_bytes());
+    }
 }
 
 /// Binds every device to its driver, and lets the kernel bind later ones by itself. A disk with the kernel's modules, where the box

@@ -52,7 +52,7 @@ mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, CLOCK, DISKS, FromGuest, HEALTH, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
+use boxlite_proto::{AGENT_PORT, CLOCK, DISKS, FromGuest, HEALTH, Op, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
 
 use crate::boot::BootedGuest;
 use crate::linux::Signals;
@@ -128,6 +128,7 @@ fn run() -> Result<(), AgentError> {
                 port.send(&FromGuest::Down)?;
                 return await_hang_up(&mut port, &signals);
             }
+            ToGuest::Op(Op::Ping { .. }) => boot::rehearse(),
             ToGuest::Op(_) | ToGuest::SetClock { .. } => {}
         }
     };

@@ -126,7 +126,8 @@ pub enum Op {
         /// Echoed in the answer.
         id: u32,
     },
-    /// Answered by `Pong` at once.
+    /// Answered by `Pong` at once. Before `Boot` it is not answered: the guest rehearses then what it will do for a box, which it does
+    /// faster the second time where it is emulated. An agent of an earlier version ignores it.
     Ping {
         /// Echoed in the answer.
         id: u32,

@@ -8,11 +8,13 @@
 //! | `modules` | has the kernel ask the agent for the modules that it lacks |
 //! | `etc` | sets the host name and provides `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf` |
 //! | `network` | configures the loopback interface and `eth0` |
+//! | `rehearsal` | does all that once, to no effect, in a guest that waits for its box |
 //! | `sysctl` | sets parameters of the kernel |
 
 mod etc;
 mod modules;
 mod network;
+mod rehearsal;
 mod root;
 mod sysctl;
 mod tree;
@@ -23,6 +25,8 @@ use std::time::Instant;
 use boxlite_proto::{BootConfig, BootTimings};
 use rustix::process::{Resource, Rlimit};
 use rustix::time::{ClockId, Timespec};
+
+pub(crate) use rehearsal::rehearse;
 
 use crate::{devices, elapsed_us, linux};
 

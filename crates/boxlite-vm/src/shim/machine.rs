@@ -1,11 +1,12 @@
 //! A running QEMU with everything that it needs on the host's side.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use boxlite_home::lease::Leased;
+use boxlite_proto::{Frame, Op, ToGuest};
 use boxlite_types::{Doing, Error, Result};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -66,6 +67,13 @@ impl Machine {
             groups::gather(spec.group(), backends.iter().filter_map(|backend| backend.process_group));
         }
         Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, jail })
+    }
+
+    /// Has the guest, which waits for its box, rehearse what it will do for that; it is told of its box meanwhile or afterwards.
+    pub(super) fn rehearse(&mut self) {
+        let frame = Frame::control(&ToGuest::Op(Op::Ping { id: 0 }));
+        // Nothing else was written yet, so it fits; and no box needs it.
+        let _ = frame.map(|frame| (&self.vm.agent).write_all(&frame.to_bytes()));
     }
 
     /// Gives the guest, which waits for it, the box of `spec`: its disk, and the rules of its network.

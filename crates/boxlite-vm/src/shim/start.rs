@@ -13,6 +13,7 @@ use boxlite_home::{BoxPaths, Home};
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::accel::Accelerator;
 use super::child::ChildSpawner;
 use super::claim::DiskClaim;
 use super::confinement;
@@ -268,6 +269,9 @@ impl ShimLaunch {
         let machine = Machine::start(&self.spec, Some(&template), &[], disk, spawner);
         let machine = runtime.block_on(machine)?;
         let mut machine = Machine { template: Some(template), ..machine };
+        if matches!(self.spec.accel, Accelerator::Tcg { .. }) {
+            machine.rehearse();
+        }
         let taken = self.receive_box().and_then(|()| runtime.block_on(machine.take_box(&self.spec)));
         let taken = taken.and_then(|()| self.say(TAKEN));
         match taken {
