@@ -238,6 +238,11 @@ pub(crate) fn gate(open_files: u64) -> i32 {
     i32::try_from(open_files).unwrap_or(i32::MAX - 16) + 8
 }
 
+/// The number under which a program with `open_files` descriptors gets the file into which it punches feigned holes: the last.
+pub(crate) fn feigned(open_files: u64) -> i32 {
+    i32::try_from(open_files).unwrap_or(i32::MAX) - 1
+}
+
 /// The filter of a program whose process has the number `process` and that is executed through the descriptor `gate`.
 pub(crate) fn program_filter(
     profile: Profile,

@@ -132,7 +132,6 @@ mod tests {
         assert!(named("ld-linux") && named("libc.so") && named("boxlite_jail"), "{code:?}");
     }
 
-    /// Mutation tried: with names that are no paths kept, the kernel's own library is among them.
     #[test]
     fn the_loader_lists_what_this_process_is_loaded_from() {
         let own = own_libraries();

@@ -52,6 +52,12 @@ pub struct Opening {
     pub path: PathBuf,
     /// The descriptor of which it gets a copy.
     pub descriptor: RawFd,
+    /// Whether a hole that the program punches into the file is feigned: the call succeeds, and the file keeps its bytes. At
+    /// most one opening is such.
+    ///
+    /// QEMU drops its own copy of a page of a template, and so returns what its guest has freed, once it has punched the page out
+    /// of the file below. That file is not its own, and the kernel refuses, since the descriptor cannot write.
+    pub feigns_holes: bool,
 }
 
 /// The files of the host that a program sees.

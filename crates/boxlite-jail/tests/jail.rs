@@ -93,7 +93,11 @@ impl Targets {
         JailSpec {
             arguments: self.arguments.iter().map(Into::into).collect(),
             descriptors: vec![self.overlay.as_raw_fd(), self.base.as_raw_fd()],
-            openings: vec![Opening { path: "/boxlite/memory".into(), descriptor: self.template.as_raw_fd() }],
+            openings: vec![Opening {
+                path: "/boxlite/memory".into(),
+                descriptor: self.template.as_raw_fd(),
+                feigns_holes: true,
+            }],
             guard: Some(self.lock.as_raw_fd()),
             ..plain_spec(&probe())
         }
@@ -122,6 +126,8 @@ fn outcomes(text: &str) -> (HashMap<String, String>, HashMap<String, String>) {
     (attempts, facts)
 }
 
+/// A hole in the template is feigned: the call succeeds, and the template is as it was.
+///
 /// Mutations tried: without the system call filter, the probe was ended by one of its own attempts to kill; without
 /// entering the root, the database and all other files were open.
 #[test]
@@ -189,6 +195,21 @@ fn a_program_has_only_the_descriptors_that_it_was_given() {
     expected.sort_unstable();
     let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
     assert_eq!(facts["descriptors"], expected.join(" "));
+}
+
+#[test]
+fn a_hole_is_feigned_in_no_other_file() {
+    also_as_nobody("a_hole_is_feigned_in_no_other_file");
+    let targets = Targets::new();
+    let mut spec = targets.spec();
+    spec.openings[0].feigns_holes = false;
+    let (attempts, _) = outcomes(&lines(launch(&spec).unwrap()).0);
+    assert_ne!(attempts["can-feign-a-hole-in-template"], "ok");
+    let again = spec.openings[0].clone();
+    spec.openings.push(again);
+    spec.openings.iter_mut().for_each(|opening| opening.feigns_holes = true);
+    let error = launch(&spec).unwrap_err().to_string();
+    assert!(error.contains("only one"), "{error}");
 }
 
 #[test]

@@ -55,7 +55,11 @@ fn a_guest_runs_on_descriptors_alone() {
     spec.view = qemu::view_of(Path::new(QEMU)).unwrap();
     spec.view.data.push(Bound { source: at("rom"), target: "/boxlite/rom".into() });
     spec.descriptors = [overlay.as_raw_fd(), base.as_raw_fd(), qmp.as_raw_fd()].into();
-    spec.openings = vec![Opening { path: "/boxlite/memory".into(), descriptor: template.as_raw_fd() }];
+    spec.openings = vec![Opening {
+        path: "/boxlite/memory".into(),
+        descriptor: template.as_raw_fd(),
+        feigns_holes: true,
+    }];
     let [overlay, base, qmp] = [overlay.as_raw_fd(), base.as_raw_fd(), qmp.as_raw_fd()];
     let line = format!(
         "-nodefaults -no-user-config -no-reboot -display none -name box -m size=65536k -smp 1 -accel tcg,tb-size=64 \

@@ -118,6 +118,9 @@ fn check(spec: &JailSpec) -> Result<()> {
         }
         seal::borrow(descriptor)?;
     }
+    if spec.openings.iter().filter(|opening| opening.feigns_holes).count() > 1 {
+        return Err(JailError::new("only one of a jailed program's files can feign holes"));
+    }
     match spec.guard {
         Some(guard) if spec.descriptors.contains(&guard) => {
             Err(JailError::new("the jailed program would have the descriptor that guards it"))
@@ -261,7 +264,8 @@ impl Started {
         let received = message::receive(&self.channel).doing("having opened files answered")?;
         // Without one, the program has failed and says why.
         let listener = received.and_then(|(_, listener)| listener);
-        Ok(listener.map(|listener| Opener::new(listener, spec.openings.clone(), own)))
+        let feigned = crate::filter::feigned(spec.limits.open_files);
+        Ok(listener.map(|listener| Opener::new(listener, spec.openings.clone(), feigned, own)))
     }
 }
 

@@ -5,6 +5,9 @@
 //! that file, opened anew with the access mode that the descriptor has, whatever mode the program asked for; if not, the call
 //! runs as it would have. A program opens its libraries and little more, so this costs a millisecond at its start.
 //!
+//! Holes that the program punches into one of these files are feigned ([`Opening::feigns_holes`]): the file has a number that
+//! nothing else gets by itself, and under that number the call is answered without being made.
+//!
 //! The name is read from memory that the program may change afterwards. That gains it nothing: a name that is not an
 //! opening is left to the kernel, in the program's own root and with its own rights, and an opening may be had by
 //! whoever asks.
@@ -29,8 +32,12 @@ const NOTIF_ADDFD: libc::Ioctl = 1 << 30 | ioctl_of::<libc::seccomp_notif_addfd>
 const NOTIF_SET_FLAGS: libc::Ioctl = 1 << 30 | ioctl_of::<u64>(4);
 /// Has the kernel run who waits for a held call, and who waits for its answer, on the processor of the other (Linux 6.6).
 const SYNC_WAKE_UP: libc::c_ulong = 1;
+/// Gives the descriptor the number that is asked for.
+const ADDFD_FLAG_SETFD: u32 = 1;
 /// Answers the call with the number of the descriptor that was added.
 const ADDFD_FLAG_SEND: u32 = 2;
+/// Of `fallocate`: punches a hole.
+const PUNCH: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
 
 const fn iowr<T>(number: libc::Ioctl) -> libc::Ioctl {
     3 << 30 | ioctl_of::<T>(number)
@@ -40,11 +47,11 @@ const fn ioctl_of<T>(number: libc::Ioctl) -> libc::Ioctl {
     (size_of::<T>() as libc::Ioctl) << 16 | (b'!' as libc::Ioctl) << 8 | number
 }
 
-/// Has the kernel hold this process's calls that open something.
+/// Has the kernel hold this process's calls that open something, and feign holes in the file with the number `feigned`.
 ///
-/// Returns the descriptor through which they are answered.
-pub(super) fn listen() -> io::Result<OwnedFd> {
-    let instructions = hold_opening();
+/// Returns the descriptor through which held calls are answered.
+pub(super) fn listen(feigned: Option<RawFd>) -> io::Result<OwnedFd> {
+    let instructions = hold_opening(feigned);
     let program = libc::sock_fprog {
         len: instructions.len() as u16,
         filter: std::ptr::from_ref(&instructions).cast::<libc::sock_filter>().cast_mut(),
@@ -65,8 +72,9 @@ pub(super) fn listen() -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets every call pass, of any architecture, but `openat`, which waits for its answer.
-fn hold_opening() -> [libc::sock_filter; 6] {
+/// Lets every call pass, of any architecture, but `openat`, which waits for its answer, and the `fallocate` that punches a hole into
+/// `feigned`, which succeeds at once.
+fn hold_opening(feigned: Option<RawFd>) -> [libc::sock_filter; 12] {
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
@@ -74,12 +82,21 @@ fn hold_opening() -> [libc::sock_filter; 6] {
     const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
     let architecture = if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 };
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The offsets are those of `struct seccomp_data`: first the number, then the architecture.
+    // No descriptor has this number.
+    let feigned = feigned.unwrap_or(-1).cast_unsigned();
+    // The offsets are those of `struct seccomp_data`: the number, the architecture, and from 16 on the arguments, whose lower
+    // halves come first.
     [
         step(LOAD, 4, 0, 0),
-        step(EQUAL, architecture, 0, 3),
+        step(EQUAL, architecture, 0, 9),
         step(LOAD, 0, 0, 0),
-        step(EQUAL, libc::SYS_openat as u32, 0, 1),
+        step(EQUAL, libc::SYS_openat as u32, 6, 0),
+        step(EQUAL, libc::SYS_fallocate as u32, 0, 6),
+        step(LOAD, 16, 0, 0),
+        step(EQUAL, feigned, 0, 4),
+        step(LOAD, 24, 0, 0),
+        step(EQUAL, PUNCH, 0, 2),
+        step(RETURN, libc::SECCOMP_RET_ERRNO, 0, 0),
         step(RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
     ]
@@ -89,6 +106,8 @@ fn hold_opening() -> [libc::sock_filter; 6] {
 pub(super) struct Opener {
     listener: OwnedFd,
     openings: Vec<Opening>,
+    /// The number of the one that feigns holes.
+    feigned: RawFd,
     own: OwnDescriptors,
 }
 
@@ -115,13 +134,18 @@ impl OwnDescriptors {
 }
 
 impl Opener {
-    pub(super) fn new(listener: OwnedFd, openings: Vec<Opening>, own: OwnDescriptors) -> Self {
+    pub(super) fn new(
+        listener: OwnedFd,
+        openings: Vec<Opening>,
+        feigned: RawFd,
+        own: OwnDescriptors,
+    ) -> Self {
         // SAFETY: the request takes a number. A kernel that does not know it answers held calls all the same, later.
         #[allow(unsafe_code)]
         unsafe {
             libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS, SYNC_WAKE_UP);
         }
-        Self { listener, openings, own }
+        Self { listener, openings, feigned, own }
     }
 
     /// Readable when a call is held.
@@ -147,11 +171,13 @@ impl Opener {
                     .ok()
                     .and_then(|file| self.own.open_anew(file).ok());
                 let Some(opened) = opened else { return self.respond(held.id, -libc::EACCES, 0) };
+                let (number, place) =
+                    if opening.feigns_holes { (self.feigned, ADDFD_FLAG_SETFD) } else { (0, 0) };
                 let mut answer = libc::seccomp_notif_addfd {
                     id: held.id,
-                    flags: ADDFD_FLAG_SEND,
+                    flags: ADDFD_FLAG_SEND | place,
                     srcfd: opened.as_raw_fd() as u32,
-                    newfd: 0,
+                    newfd: number as u32,
                     newfd_flags: libc::O_CLOEXEC as u32,
                 };
                 if !self.control(NOTIF_ADDFD, &mut answer) {

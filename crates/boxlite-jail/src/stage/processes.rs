@@ -189,7 +189,9 @@ fn become_program(
         seal::landlock(spec)?;
     }
     if !spec.openings.is_empty() {
-        let listener = opener::listen().doing("having opened files answered")?;
+        let feigned = spec.openings.iter().any(|opening| opening.feigns_holes);
+        let feigned = feigned.then(|| filter::feigned(spec.limits.open_files));
+        let listener = opener::listen(feigned).doing("having opened files answered")?;
         crate::message::send(stage, b"listener", Some(listener.as_fd()))
             .doing("having opened files answered")?;
     }

@@ -239,7 +239,9 @@ fn descriptors(targets: &Targets) {
         let template = template as i32;
         tell("write template", unsafe { libc::pwrite(template, c"x".as_ptr().cast(), 1, 0) } as libc::c_long);
         tell("truncate template", unsafe { libc::ftruncate(template, 0) }.into());
-        tell("punch template", unsafe { libc::fallocate(template, 3, 0, 4096) }.into());
+        tell("can-feign-a-hole-in-template", unsafe { libc::fallocate(template, 3, 0, 4096) }.into());
+        tell("zero template", unsafe { libc::fallocate(template, 0x10, 0, 4096) }.into());
+        tell("punch copied template", unsafe { libc::fallocate(libc::dup(template), 3, 0, 4096) }.into());
         let map = |how| unsafe {
             let read_write = libc::PROT_READ | libc::PROT_WRITE;
             libc::mmap(std::ptr::null_mut(), 4096, read_write, how, template, 0)

@@ -22,7 +22,6 @@ fn published_ports_become_forwards() {
     assert!(user.ends_with(",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80,hostfwd=udp:0.0.0.0:53-10.0.2.15:5353"));
 }
 
-/// Mutation tried: the library looked for by another name.
 #[test]
 fn the_stack_is_libslirp_where_qemu_is_linked_with_it_and_the_program_is_there() {
     let own = || OwnProgram::of_shim(&std::env::current_exe().unwrap());

@@ -23,10 +23,19 @@ pub(super) fn start(
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<QemuProcess> {
     let named: Vec<RawFd> = command.named.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut openings: Vec<Opening> =
-        named.into_iter().map(|descriptor| Opening { path: qemu::name_of(descriptor), descriptor }).collect();
+    let opening = |descriptor| Opening {
+        path: qemu::name_of(descriptor),
+        descriptor,
+        // What the guest frees is dropped of its own copy, and stays in the template.
+        feigns_holes: command.template == Some(descriptor),
+    };
+    let mut openings: Vec<Opening> = named.into_iter().map(opening).collect();
     let kvm = open_kvm(spec.accel)?;
-    openings.extend(kvm.iter().map(|kvm| Opening { path: KVM_DEVICE.into(), descriptor: kvm.as_raw_fd() }));
+    openings.extend(kvm.iter().map(|kvm| Opening {
+        path: KVM_DEVICE.into(),
+        descriptor: kvm.as_raw_fd(),
+        feigns_holes: false,
+    }));
     let given = Given {
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,

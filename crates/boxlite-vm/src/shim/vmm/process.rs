@@ -103,6 +103,7 @@ pub(crate) fn start(
         arguments: qemu::arguments(spec, channels, &files, &extra, memory),
         descriptors,
         named,
+        template: template.map(|template| template.file().as_raw_fd()),
         file_size: match (root_disk, &disks.root) {
             (RootDisk::Later { file_size }, _) => file_size,
             (RootDisk::AtStart, root) => root

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::process::{Child, ChildStderr, Command, ExitStatus};
 
 use boxlite_types::{Doing, Error, Result};
@@ -40,6 +40,8 @@ pub(super) struct QemuCommand<'a> {
     pub(super) descriptors: Vec<BorrowedFd<'a>>,
     /// Opened once more by [`qemu::name_of`] their numbers.
     pub(super) named: Vec<BorrowedFd<'a>>,
+    /// The one of these that the guest's memory is a copy of.
+    pub(super) template: Option<RawFd>,
     /// Bytes that its largest file may have.
     pub(super) file_size: u64,
 }

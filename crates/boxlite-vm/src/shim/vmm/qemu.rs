@@ -241,6 +241,12 @@ pub(crate) fn arguments(
     line.option("-chardev", format!("socket,id=agent,fd={}", channels.agent));
     line.option("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT},nr=1"));
 
+    // What the guest frees returns to the host. A hole that QEMU punches for that into a template is feigned by the jail; without
+    // one it would be real, and every box's.
+    if returns_memory(spec) {
+        line.option("-device", "virtio-balloon-device,free-page-reporting=on");
+    }
+
     line.option("-chardev", format!("socket,id=console,fd={}", channels.console));
     line.option("-serial", "chardev:console");
     line.option("-chardev", format!("socket,id=qmp,fd={}", channels.qmp));
@@ -258,6 +264,14 @@ fn processor(spec: &LaunchSpec) -> &'static str {
         (Accelerator::Tcg { .. }, false) => "max,vmx=off,svm=off",
         (Accelerator::Tcg { .. }, true) => "max",
     }
+}
+
+/// Whether the guest tells what it has freed, in blocks of 2 MiB, and QEMU drops it.
+///
+/// The guest's kernel reports only while it has 32 such blocks free, so a small guest rarely does. (With smaller blocks,
+/// `page_reporting_order`, QEMU 7.2 was not seen to drop any.)
+fn returns_memory(spec: &LaunchSpec) -> bool {
+    spec.jail.is_some()
 }
 
 /// The guest kernel's command line.

@@ -97,6 +97,14 @@ fn kvm_has_a_clock_of_its_own_as_tcg_has() {
     assert!(line.contains("-machine\nmicrovm,acpi=on,rtc=on,"), "{line}");
 }
 
+#[test]
+fn a_guest_returns_memory_only_from_a_jail() {
+    let jail = crate::shim::launch::JailPolicy { view: boxlite_jail::View::default(), first_id: 0, ids: 0 };
+    let line = |jail| text(&LaunchSpec { jail, ..LaunchSpec::sample() }, &[], Memory::Template(9));
+    assert!(line(Some(jail)).contains("-device\nvirtio-balloon-device,free-page-reporting=on\n"));
+    assert!(!line(None).contains("balloon"));
+}
+
 /// Mutation tried: `host` for every box fails the second assertion.
 #[test]
 fn a_guest_sees_the_processors_virtualisation_only_on_demand() {
