@@ -61,7 +61,7 @@ pub use mac::MacAddr;
 pub use members::{Exchange, Mailbox, Member, MemberNetwork, join};
 pub use route::{Ipv4Net, METADATA_HOSTS, is_unreachable, unreachable_blocks};
 pub use slirp::serve_stack;
-pub use stack::{OwnProgram, StackCommand, StackProcess};
+pub use stack::{ShimProgram, StackCommand, StackProcess};
 pub use wire::{Counts, Wire, WireEnds};
 
 /// The box's only address, with a prefix of [`PREFIX`] bits.

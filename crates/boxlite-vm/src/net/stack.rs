@@ -57,13 +57,13 @@ impl StackCommand {
     pub fn new(
         qemu: &Path,
         code: &[PathBuf],
-        own: Option<OwnProgram>,
+        own: Option<ShimProgram>,
         ports: &[PortForward],
         wire: RawFd,
     ) -> Self {
         let low_ports = ports.iter().any(|port| port.host < FIRST_FREE_PORT);
         match (slirp::library_of(code), own) {
-            (Some(library), Some(OwnProgram { program, code })) => {
+            (Some(library), Some(ShimProgram { program, code })) => {
                 let arguments = slirp::arguments(library, ports, wire);
                 Self { program, arguments, wire, low_ports, code }
             }
@@ -86,13 +86,13 @@ impl StackCommand {
 
 /// A program that calls [`slirp::serve_stack`] first of all.
 #[derive(Debug, Clone)]
-pub struct OwnProgram {
+pub struct ShimProgram {
     program: PathBuf,
     /// All files that it is loaded from, itself included.
     code: Vec<PathBuf>,
 }
 
-impl OwnProgram {
+impl ShimProgram {
     /// The program at `program`, which is loaded from the libraries that this process is loaded from; `None` where it is not there
     /// any more.
     pub fn of_shim(program: &Path) -> Option<Self> {

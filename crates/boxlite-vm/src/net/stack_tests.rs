@@ -24,7 +24,7 @@ fn published_ports_become_forwards() {
 
 #[test]
 fn the_stack_is_libslirp_where_qemu_is_linked_with_it_and_the_program_is_there() {
-    let own = || OwnProgram::of_shim(&std::env::current_exe().unwrap());
+    let own = || ShimProgram::of_shim(&std::env::current_exe().unwrap());
     let code: Vec<PathBuf> = ["/lib/x/libc.so.6", "/lib/x/libslirp.so.0"].map(PathBuf::from).into();
     let ports = parse_ports("8080:80").unwrap();
     let command = |code, own| StackCommand::new(Path::new("/q"), code, own, &ports, 12);
@@ -37,7 +37,7 @@ fn the_stack_is_libslirp_where_qemu_is_linked_with_it_and_the_program_is_there()
         assert_eq!((qemu.program.as_path(), qemu.code.len()), (Path::new("/q"), 0));
         assert_eq!(qemu.trial().arguments, ["--version"]);
     }
-    assert!(OwnProgram::of_shim(Path::new("/no/such/shim")).is_none());
+    assert!(ShimProgram::of_shim(Path::new("/no/such/shim")).is_none());
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::jail::{self, BoxJail};
 use super::launch::LaunchSpec;
 use crate::exit::ChildEnder;
 use crate::net::{
-    self, AllowList, Counts, Exchange, MacAddr, Mailbox, Network, OwnProgram, Policy, StackCommand,
+    self, AllowList, Counts, Exchange, MacAddr, Mailbox, Network, Policy, ShimProgram, StackCommand,
     StackProcess, Wire, card_arguments, claim_ports, loopback_aliases, own_addresses,
 };
 use crate::volume::{self, Share};
@@ -142,7 +142,7 @@ fn begin_stack(
     // The stack binds the ports itself, an instant later; taking them first tells which one is in use.
     let ports = claim_ports(&network.ports)?.release();
     let code = jail.map_or(&[][..], BoxJail::code);
-    let own = std::env::current_exe().ok().and_then(|program| OwnProgram::of_shim(&program));
+    let own = std::env::current_exe().ok().and_then(|program| ShimProgram::of_shim(&program));
     let command = StackCommand::new(&spec.qemu, code, own, &ports, stack_end.as_raw_fd());
     let (stack, jailed) = start_stack(command, &stack_end, network, jail, spawner)?;
     let serves = closed.wire.readiness(&stack, MacAddr::of_box(&spec.box_id))?;

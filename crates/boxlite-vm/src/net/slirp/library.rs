@@ -33,7 +33,7 @@ impl From<std::net::Ipv4Addr> for InAddr {
 
 /// `SlirpConfig`, to the end of its first version.
 #[repr(C)]
-struct Config {
+struct SlirpConfig {
     version: u32,
     restricted: c_int,
     in_enabled: bool,
@@ -59,7 +59,7 @@ struct Config {
     enable_emulation: bool,
 }
 
-impl Config {
+impl SlirpConfig {
     /// The network that the frame filter was written for.
     fn of_box() -> Self {
         Self {
@@ -111,7 +111,7 @@ pub(super) type GetEvents = extern "C" fn(c_int, *mut c_void) -> c_int;
 /// The functions of a loaded libslirp; it stays loaded until the process ends.
 #[derive(Clone, Copy)]
 pub(super) struct Library {
-    new: unsafe extern "C" fn(*const Config, *const Callbacks, *mut c_void) -> *mut c_void,
+    new: unsafe extern "C" fn(*const SlirpConfig, *const Callbacks, *mut c_void) -> *mut c_void,
     input: unsafe extern "C" fn(*mut c_void, *const u8, c_int),
     fill: unsafe extern "C" fn(*mut c_void, *mut u32, AddPoll, *mut c_void),
     poll: unsafe extern "C" fn(*mut c_void, c_int, GetEvents, *mut c_void),
@@ -160,7 +160,7 @@ impl Library {
     ) -> Result<Stack, String> {
         // SAFETY: the configuration is of the version that it names, and is copied; the rest is the caller's promise.
         let slirp =
-            unsafe { (self.new)(&raw const *Box::leak(Box::new(Config::of_box())), callbacks, opaque) };
+            unsafe { (self.new)(&raw const *Box::leak(Box::new(SlirpConfig::of_box())), callbacks, opaque) };
         if slirp.is_null() {
             return Err("libslirp refuses the network's configuration".into());
         }

@@ -92,7 +92,8 @@ fn given(
 /// Serves until the wire ends.
 fn serve(library: &Path, wire: BorrowedFd<'static>, ports: &[PortForward]) -> Result<(), String> {
     let library = Library::load(library)?;
-    let outgoing: &'static mut Outgoing = Box::leak(Box::new(Outgoing { bytes: Vec::new(), sent: 0 }));
+    let outgoing: &'static mut FramesForGuest =
+        Box::leak(Box::new(FramesForGuest { bytes: Vec::new(), sent: 0 }));
     let outgoing = std::ptr::from_mut(outgoing);
     // SAFETY: the callbacks are constant, and what they are called with is leaked and of the type that they take.
     #[allow(unsafe_code)]
@@ -104,13 +105,13 @@ fn serve(library: &Path, wire: BorrowedFd<'static>, ports: &[PortForward]) -> Re
 }
 
 /// Frames that libslirp has for the guest, as they go over the wire.
-struct Outgoing {
+struct FramesForGuest {
     bytes: Vec<u8>,
     /// How many of them were sent.
     sent: usize,
 }
 
-impl Outgoing {
+impl FramesForGuest {
     fn waiting(&self) -> usize {
         self.bytes.len() - self.sent
     }
@@ -153,7 +154,7 @@ struct Sockets {
 
 /// Carries frames between the wire and the stack until the wire ends. `outgoing` is what the stack's callbacks fill: it is
 /// borrowed only while none of them can run.
-fn carry(stack: &Stack, wire: BorrowedFd<'static>, outgoing: *mut Outgoing) -> io::Result<()> {
+fn carry(stack: &Stack, wire: BorrowedFd<'static>, outgoing: *mut FramesForGuest) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let mut incoming = vec![0; BUFFER];
@@ -249,7 +250,7 @@ extern "C" fn send_packet(frame: *const c_void, length: usize, outgoing: *mut c_
     // SAFETY: libslirp passes a frame of its own and what the stack was made with, which nothing borrows while libslirp runs.
     #[allow(unsafe_code)]
     unsafe {
-        (*outgoing.cast::<Outgoing>()).add(std::slice::from_raw_parts(frame.cast(), length));
+        (*outgoing.cast::<FramesForGuest>()).add(std::slice::from_raw_parts(frame.cast(), length));
     }
     length as isize
 }

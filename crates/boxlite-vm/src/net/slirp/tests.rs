@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-fn outgoing(frames: &[usize]) -> Outgoing {
-    let mut outgoing = Outgoing { bytes: Vec::new(), sent: 0 };
+fn outgoing(frames: &[usize]) -> FramesForGuest {
+    let mut outgoing = FramesForGuest { bytes: Vec::new(), sent: 0 };
     for &length in frames {
         outgoing.add(&vec![length as u8; length]);
     }

@@ -12,7 +12,7 @@ use boxlite_types::{Doing, Error, Result};
 
 use super::identity::BoxIdentity;
 use super::{qemu_jail, stack_jail, unavailable};
-use crate::net::{Network, OwnProgram, StackCommand};
+use crate::net::{Network, ShimProgram, StackCommand};
 use crate::shim::accel::Accelerator;
 use crate::shim::child;
 use crate::shim::confinement;
@@ -90,7 +90,7 @@ fn named(of: &str, report: JailReport) -> impl Iterator<Item = Measure> {
 
 /// The jail of a user-mode network that ends at once.
 fn trial_of_stack(shim: &Path, qemu: &Path, policy: &JailPolicy, identity: JailIdentity) -> JailSpec {
-    let own = OwnProgram::of_shim(shim);
+    let own = ShimProgram::of_shim(shim);
     let command = StackCommand::new(qemu, &policy.view.code, own, &[], 0).trial();
     let jail = stack_jail(policy, (&command.program, &command.code), &Network::default(), identity);
     JailSpec { arguments: command.arguments, ..jail }
