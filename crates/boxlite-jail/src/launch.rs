@@ -5,10 +5,12 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command};
 
+use crate::confine::require_one_thread;
 use crate::error::{JailDoing, JailError, JailResult as Result};
 use crate::message::{self, JAILER, JailAnswer, JailOrder};
 use crate::report::JailReport;
 use crate::spec::JailSpec;
+use crate::stage;
 
 /// A program that runs in its jail.
 #[derive(Debug)]
@@ -102,20 +104,52 @@ pub fn begin(
     spawn: impl FnOnce(Command, &[BorrowedFd<'_>]) -> io::Result<Child>,
 ) -> Result<Launching> {
     let program = jailer.get_program().to_owned();
-    let starter = rustix::process::getpid().as_raw_pid();
-    let order = order_file(&JailOrder { spec: spec.clone(), starter })?;
+    let order = order_file(&JailOrder::of(spec))?;
     let (answer, answer_end) = message::pair().doing("making a socket for the jail")?;
     jailer.arg(JAILER).args([order.as_raw_fd(), answer_end.as_raw_fd()].map(|number| number.to_string()));
-    let named = spec.descriptors.iter().chain(spec.openings.iter().map(|opening| &opening.descriptor));
     let mut keep = vec![order.as_fd(), answer_end.as_fd()];
-    for &descriptor in named.chain(&spec.guard) {
-        // SAFETY: the caller names descriptors that are open; one that is not fails to be inherited.
-        #[allow(unsafe_code)]
-        keep.push(unsafe { BorrowedFd::borrow_raw(descriptor) });
-    }
+    keep.extend(named(spec));
     let doing = format!("starting the jailer {}", program.display());
     let jailer = spawn(jailer, &keep).doing(doing)?;
     Ok(Launching { jailer, answer: JailerAnswer(answer) })
+}
+
+/// The last that a child does before it would execute a program. It does not return.
+pub type LastStep = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
+
+/// Begins to do as [`begin`], with a copy of this process as the jailer: a program that is executed for it takes five times
+/// as long to be there.
+///
+/// `jailer` has the copy's standard streams and is never executed. `spawn` starts it, and has the child take the last step
+/// after all of its own. The copy has the memory of this process, and of its descriptors those that `spec` names.
+///
+/// # Errors
+/// As [`begin`], and when this process has more than one thread: a copy of one of them may find locks that the others hold.
+pub fn begin_by_copy(
+    jailer: Command,
+    spec: &JailSpec,
+    spawn: impl FnOnce(Command, &[BorrowedFd<'_>], LastStep) -> io::Result<Child>,
+) -> Result<Launching> {
+    require_one_thread()?;
+    let order = JailOrder::of(spec);
+    let (answer, answer_end) = message::pair().doing("making a socket for the jail")?;
+    let mut keep = vec![answer_end.as_fd()];
+    keep.extend(named(spec));
+    let answer_number = answer_end.as_raw_fd();
+    let last: LastStep = Box::new(move || stage::become_jailer(&order, answer_number));
+    let jailer = spawn(jailer, &keep, last).doing("starting the jailer")?;
+    Ok(Launching { jailer, answer: JailerAnswer(answer) })
+}
+
+/// The descriptors that `spec` names.
+fn named(spec: &JailSpec) -> impl Iterator<Item = BorrowedFd<'_>> {
+    spec.named().map(|descriptor| {
+        // SAFETY: the caller names descriptors that are open; one that is not fails to be inherited.
+        #[allow(unsafe_code)]
+        unsafe {
+            BorrowedFd::borrow_raw(descriptor)
+        }
+    })
 }
 
 fn understand(answer: Option<(Vec<u8>, Option<OwnedFd>)>) -> Result<JailedProgram> {

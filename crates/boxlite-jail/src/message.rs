@@ -25,6 +25,13 @@ pub(crate) struct JailOrder {
     pub(crate) starter: i32,
 }
 
+impl JailOrder {
+    /// The order of this process, which wants the jail of `spec`.
+    pub(crate) fn of(spec: &JailSpec) -> Self {
+        Self { spec: spec.clone(), starter: rustix::process::getpid().as_raw_pid() }
+    }
+}
+
 /// What the jailer tells its starter, once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum JailAnswer {

@@ -40,6 +40,14 @@ pub struct JailSpec {
     pub guard: Option<RawFd>,
 }
 
+impl JailSpec {
+    /// Every descriptor that it names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = RawFd> {
+        let openings = self.openings.iter().map(|opening| opening.descriptor);
+        self.descriptors.iter().copied().chain(openings).chain(self.guard)
+    }
+}
+
 /// A name that the program opens, and the descriptor whose file it gets.
 ///
 /// The descriptor's own access mode decides what the program can do with it: a file that was opened read-only stays

@@ -27,6 +27,9 @@ use crate::spec::{JailIdentity, JailSpec, NetworkScope};
 use opener::{Opener, OwnDescriptors};
 use processes::{Forked, Waited};
 
+/// The exit status of a process that could not become what it should.
+const FAILED: u8 = 125;
+
 /// Is the jailer, if that is what the program was started for: a program calls this first of all, with its arguments
 /// (without its name), before it has a second thread.
 ///
@@ -39,10 +42,27 @@ pub fn jailer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
         eprintln!("{JAILER} is started by boxlite, not by hand");
         return Some(ExitCode::from(2));
     };
-    let Err(error) = build_and_wait(order, &answer);
+    let Err(error) = read_order(order).and_then(|order| build_and_wait(&order, &answer));
+    tell_failure(&answer, &error);
+    Some(ExitCode::from(FAILED))
+}
+
+/// Is the jailer in a copy of its starter, which had one thread; `answer` is the copy's own.
+pub(crate) fn become_jailer(order: &JailOrder, answer: RawFd) -> ! {
+    // SAFETY: it is open, and no other part of this copy ever runs.
+    #[allow(unsafe_code)]
+    let answer = unsafe { OwnedFd::from_raw_fd(answer) };
+    // What an executed program would have lost.
+    signals::forget_handlers();
+    let keep: Vec<RawFd> = order.spec.named().chain([answer.as_raw_fd()]).collect();
+    let Err(error) = seal::close_all_but(&keep).and_then(|()| build_and_wait(order, &answer));
+    tell_failure(&answer, &error);
+    processes::exit(FAILED.into())
+}
+
+fn tell_failure(answer: &OwnedFd, error: &JailError) {
     let failed = serde_json::to_vec(&JailAnswer::Failed(error.to_string())).unwrap_or_default();
-    let _ = message::send(&answer, &failed, None);
-    Some(ExitCode::from(125))
+    let _ = message::send(answer, &failed, None);
 }
 
 /// The two descriptors that the arguments name.
@@ -57,23 +77,26 @@ fn given(arguments: impl Iterator<Item = OsString>) -> Option<(OwnedFd, OwnedFd)
     }
 }
 
-/// Builds the jail and starts its program, answers, and ends as the program ends: it returns only before all that.
-fn build_and_wait(order: OwnedFd, answer: &OwnedFd) -> Result<std::convert::Infallible> {
+fn read_order(order: OwnedFd) -> Result<JailOrder> {
     let mut text = Vec::new();
     let mut file = File::from(order);
     file.rewind().and_then(|()| file.read_to_end(&mut text)).doing("reading what the jail is to be")?;
-    // From here on open descriptors are closed by number.
-    drop(file);
-    let JailOrder { spec, starter } = serde_json::from_slice(&text)
-        .map_err(std::io::Error::from)
-        .doing("reading what the jail is to be")?;
-    check(&spec)?;
+    serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading what the jail is to be")
+}
+
+/// Builds the jail and starts its program, answers, and ends as the program ends: it returns only before all that.
+///
+/// Open descriptors are closed by number.
+fn build_and_wait(order: &JailOrder, answer: &OwnedFd) -> Result<std::convert::Infallible> {
+    let JailOrder { spec, starter } = order;
+    check(spec)?;
+    rustix::thread::set_name(c"boxlite-jailer").doing("naming the jailer")?;
     let signals = signals::hold()?;
     let mut report = JailReport::default();
     // While the hierarchies can be seen.
     let cgroup = spec.cgroup.as_ref().map(|spec| Cgroup::make(spec, &mut report));
     let own = [signals.as_raw_fd(), answer.as_raw_fd()];
-    let built = Jail::build(&spec, starter, cgroup.as_ref(), &own, report);
+    let built = Jail::build(spec, *starter, cgroup.as_ref(), &own, report);
     let jail = match built {
         Ok(jail) => jail,
         Err(error) => {
@@ -111,8 +134,7 @@ fn check(spec: &JailSpec) -> Result<()> {
     if spec.low_ports && (!is_root || spec.network == NetworkScope::None) {
         return Err(JailError::new("only root's program in the host's network can bind ports below 1024"));
     }
-    let named = spec.descriptors.iter().chain(&spec.guard).chain(spec.openings.iter().map(|o| &o.descriptor));
-    for &descriptor in named {
+    for descriptor in spec.named() {
         if descriptor < 3 || descriptor >= filter_limit(spec) {
             return Err(JailError::new(format!("descriptor {descriptor} can't be one of a jailed program")));
         }

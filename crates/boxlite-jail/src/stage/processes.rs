@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::namespaces::c_string;
-use super::{opener, seal};
+use super::{FAILED, opener, seal};
 use crate::cgroup::Cgroup;
 use crate::error::{JailDoing, JailError, JailResult as Result};
 use crate::filter;
@@ -30,9 +30,6 @@ use crate::spec::JailSpec;
 
 /// The process id of the program inside, where init is 1.
 const PROGRAM: i32 = 2;
-
-/// The exit status of a process that could not become what it should.
-const FAILED: i32 = 125;
 
 /// Forks: `None` in the child.
 ///
@@ -120,7 +117,7 @@ pub(super) fn be_init(spec: &JailSpec, joined: std::io::Result<()>, life: &Owned
         seal::filter(&filter::init_filter()?)
     })();
     if prepared.is_err() {
-        exit(FAILED);
+        exit(FAILED.into());
     }
     loop {
         let mut ends = [PollFd::new(life, PollFlags::IN)];
@@ -153,7 +150,7 @@ pub(super) fn be_program(
         Err(error) => error.to_string(),
     };
     let _ = rustix::io::write(complaints, error.as_bytes());
-    exit(FAILED)
+    exit(FAILED.into())
 }
 
 fn become_program(

@@ -94,6 +94,22 @@ fn block_only(blocked: &[Signal]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives every signal that has a handler its default effect; what is ignored stays ignored.
+pub(super) fn forget_handlers() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no handler is installed, only defaults; all zeros is a value of the structure, which is written before it is
+        // read.
+        #[allow(unsafe_code)]
+        unsafe {
+            let mut present: libc::sigaction = std::mem::zeroed();
+            let known = libc::sigaction(signal, std::ptr::null(), &raw mut present) == 0;
+            if known && ![libc::SIG_DFL, libc::SIG_IGN].contains(&present.sa_sigaction) {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
 /// Ignores `signal`, in the program that is executed too.
 ///
 /// A write beyond the limit of a file's size is then an error that the program sees, and not its end.

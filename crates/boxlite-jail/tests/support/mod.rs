@@ -1,7 +1,7 @@
 //! What the tests of a jail share.
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
-use std::io::Read;
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,21 @@ pub(crate) fn launch(spec: &JailSpec) -> boxlite_jail::JailResult<Jailed> {
     let mut jailer = Command::new(env!("CARGO_BIN_EXE_boxlite-jail-test-jailer"));
     jailer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     boxlite_jail::launch(jailer, spec, spawn)
+}
+
+/// Has a starter with one thread start `spec` with a copy of itself as the jailer: all that the two say, and how the jailer ended.
+pub(crate) fn copied(spec: &JailSpec) -> (String, ExitStatus) {
+    let mut order = tempfile::tempfile().unwrap();
+    order.write_all(&serde_json::to_vec(spec).unwrap()).unwrap();
+    order.rewind().unwrap();
+    let mut starter = Command::new(env!("CARGO_BIN_EXE_boxlite-jail-test-jailer"));
+    starter.arg("copy").stdin(order).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let named = spec.descriptors.iter().chain(spec.openings.iter().map(|opening| &opening.descriptor));
+    // SAFETY: the tests keep them open.
+    let keep: Vec<_> = named.chain(&spec.guard).map(|&fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+    let output = spawn(starter, &keep).unwrap().wait_with_output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&text).into_owned(), output.status)
 }
 
 /// Spawns with the given descriptors under their numbers, as a shim does.

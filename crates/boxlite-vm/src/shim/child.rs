@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+use boxlite_jail::LastStep;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Starts the shim's children: each dies with the shim, and holds the box's lock unless it serves a guest directly.
@@ -52,12 +53,28 @@ impl ChildSpawner {
         self.spawn_without_lock(command, &[keep, &[self.lock()][..]].concat())
     }
 
+    /// The same for a child that takes the step `last` instead of executing a program: to be called while the shim has one
+    /// thread.
+    pub(crate) fn spawn_copy(
+        &self,
+        command: Command,
+        keep: &[BorrowedFd<'_>],
+        last: LastStep,
+    ) -> io::Result<Child> {
+        self.start(command, &[keep, &[self.lock()][..]].concat(), Some(last))
+    }
+
     /// The same without the lock: who has its descriptor can release the lock, and a program that a guest takes over
     /// would make a running box look as if it had ended.
-    pub(crate) fn spawn_without_lock(
+    pub(crate) fn spawn_without_lock(&self, command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
+        self.start(command, keep, None)
+    }
+
+    fn start(
         &self,
         mut command: Command,
         keep: &[BorrowedFd<'_>],
+        last: Option<LastStep>,
     ) -> io::Result<Child> {
         let inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         let parent = rustix::process::getpid();
@@ -67,6 +84,9 @@ impl ChildSpawner {
             die_with(parent)?;
             only_these_survive_exec(&inherited)
         });
+        if let Some(last) = last {
+            in_child(&mut command, last);
+        }
         let child = command.spawn()?;
         self.spawned.borrow_mut().push(child.id());
         Ok(child)
@@ -80,7 +100,8 @@ pub(crate) fn inherit_only(command: &mut Command, keep: &[BorrowedFd<'_>]) {
 }
 
 fn in_child(command: &mut Command, step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-    // SAFETY: the steps passed here make system calls only: they neither allocate nor lock between fork and exec.
+    // SAFETY: the steps passed here make system calls only, neither allocating nor locking between fork and exec, but for the
+    // last one of a copy, before whose fork there was one thread: nobody else's lock can be held in it.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(step);

@@ -257,10 +257,13 @@ pub(super) fn launch(
 /// `Unsupported` when the jailer cannot be started.
 pub(super) fn begin(mut jail: JailSpec, spawner: &ChildSpawner) -> Result<Launching> {
     jail.guard = Some(spawner.lock().as_raw_fd());
-    // Whatever has become of this program's file since it was started.
+    // For its standard streams: the shim has one thread up to the end of its start, so the jailer is a copy of it.
     let mut jailer = Command::new("/proc/self/exe");
     prepare(&mut jailer);
-    boxlite_jail::begin(jailer, &jail, |jailer, keep| spawner.spawn(jailer, keep)).map_err(unavailable)
+    let begun = boxlite_jail::begin_by_copy(jailer, &jail, |jailer, keep, last| {
+        spawner.spawn_copy(jailer, keep, last)
+    });
+    begun.map_err(unavailable)
 }
 
 /// Waits until the program of a jail with this profile runs.
