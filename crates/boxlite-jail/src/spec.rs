@@ -66,6 +66,8 @@ pub struct Opening {
     /// QEMU drops its own copy of a page of a template, and so returns what its guest has freed, once it has punched the page out
     /// of the file below. That file is not its own, and the kernel refuses, since the descriptor cannot write.
     pub feigns_holes: bool,
+    /// Whether the program asks for no more than reading. It then finds the file in its root, if its user may read it.
+    pub reads_only: bool,
 }
 
 /// The files of the host that a program sees.

@@ -8,16 +8,17 @@ mod support;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use boxlite_jail::{CgroupSpec, JailIdentity, JailSpec, MeasureState, NetworkScope, Opening};
-use support::{also_as_nobody, is_root, launch, lines, plain_spec, probe, wait};
+use support::{also_as_nobody, copied, is_root, launch, lines, plain_spec, probe, wait};
 
 /// What the attacks aim at, all of which exist.
 struct Targets {
@@ -25,6 +26,7 @@ struct Targets {
     overlay: File,
     base: File,
     template: File,
+    kernel: File,
     lock: File,
     template_path: std::path::PathBuf,
     arguments: Vec<String>,
@@ -46,6 +48,8 @@ impl Targets {
         };
         let (overlay, lock) = (make("overlay.qcow2"), make("shim.lock"));
         let (base, template) = (read_only("base.ext4"), read_only("template"));
+        let kernel = read_only("kernel");
+        kernel.set_permissions(Permissions::from_mode(0o644)).unwrap();
         make("other.qcow2");
         make("boxlite.db");
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
@@ -72,6 +76,7 @@ impl Targets {
             format!("base={}", base.as_raw_fd()),
             format!("guard={}", lock.as_raw_fd()),
             "template=/boxlite/memory".into(),
+            "kernel=/boxlite/kernel".into(),
             "gate=264".into(),
             "open-files=256".into(),
         ]);
@@ -81,6 +86,7 @@ impl Targets {
             overlay,
             base,
             template,
+            kernel,
             lock,
             template_path,
             arguments,
@@ -93,11 +99,20 @@ impl Targets {
         JailSpec {
             arguments: self.arguments.iter().map(Into::into).collect(),
             descriptors: vec![self.overlay.as_raw_fd(), self.base.as_raw_fd()],
-            openings: vec![Opening {
-                path: "/boxlite/memory".into(),
-                descriptor: self.template.as_raw_fd(),
-                feigns_holes: true,
-            }],
+            openings: vec![
+                Opening {
+                    path: "/boxlite/memory".into(),
+                    descriptor: self.template.as_raw_fd(),
+                    reads_only: false,
+                    feigns_holes: true,
+                },
+                Opening {
+                    path: "/boxlite/kernel".into(),
+                    descriptor: self.kernel.as_raw_fd(),
+                    reads_only: true,
+                    feigns_holes: false,
+                },
+            ],
             guard: Some(self.lock.as_raw_fd()),
             ..plain_spec(&probe())
         }
@@ -134,8 +149,63 @@ fn outcomes(text: &str) -> (HashMap<String, String>, HashMap<String, String>) {
 fn nothing_is_gained_by_an_escape() {
     also_as_nobody("nothing_is_gained_by_an_escape");
     let targets = Targets::new();
-    let jailed = launch(&targets.spec()).unwrap();
-    let (text, status) = lines(jailed);
+    expect_nothing_gained(&targets, lines(launch(&targets.spec()).unwrap()));
+}
+
+/// The same in a jail that a copy of the starter builds, which has neither a file nor a signal handler of the starter's own.
+#[test]
+fn nothing_is_gained_by_an_escape_where_the_jailer_is_a_copy() {
+    also_as_nobody("nothing_is_gained_by_an_escape_where_the_jailer_is_a_copy");
+    let targets = Targets::new();
+    let (text, status) = copied(&targets.spec());
+    let (_, facts) = outcomes(&text);
+    assert_eq!(facts.get("own files of the jailer").map_or("0", String::as_str), "0");
+    assert!(!is_root() || facts.contains_key("own files of the jailer"));
+    assert_eq!(facts["jailer catches"], "0");
+    expect_nothing_gained(&targets, (text, status));
+    let ended = |argument: &str| {
+        copied(&JailSpec { arguments: vec![argument.into()], ..plain_spec(&probe()) }).1.code()
+    };
+    assert_eq!((ended("exit=7"), ended("die=6")), (Some(7), Some(128 + 6)));
+}
+
+/// A file that the program's user may not read is not in the root, and every call that opens something is held for it.
+#[test]
+fn a_file_that_is_only_read_is_found_whoever_may_read_it() {
+    also_as_nobody("a_file_that_is_only_read_is_found_whoever_may_read_it");
+    for (mode, is_in_root) in [(0o600, !is_root()), (0o640, !is_root()), (0o644, true)] {
+        let targets = Targets::new();
+        targets.kernel.set_permissions(Permissions::from_mode(mode)).unwrap();
+        let (text, _) = lines(launch(&targets.spec()).unwrap());
+        let (attempts, facts) = outcomes(&text);
+        for name in ["can-read-kernel", "can-read-kernel-as-libraries", "can-open-template"] {
+            assert_eq!(attempts[name], "ok", "{name}, mode {mode:o}");
+        }
+        for name in ["write kernel", "truncate kernel"] {
+            assert_ne!(attempts[name], "ok", "{name}, mode {mode:o}");
+        }
+        assert_eq!(facts["root"].split(' ').any(|name| name == "boxlite"), is_in_root, "mode {mode:o}");
+    }
+    // One that has another's name by now is not taken for it.
+    let targets = Targets::new();
+    let name = targets.template_path.with_file_name("kernel");
+    std::fs::rename(&name, name.with_file_name("renamed")).unwrap();
+    std::fs::write(&name, "").unwrap();
+    std::fs::remove_file(name.with_file_name("renamed")).unwrap();
+    let (attempts, _) = outcomes(&lines(launch(&targets.spec()).unwrap()).0);
+    assert_eq!(attempts["can-read-kernel"], "ok");
+}
+
+#[test]
+fn a_process_with_threads_is_not_copied() {
+    let spec = plain_spec(&probe());
+    let begun =
+        boxlite_jail::begin_by_copy(std::process::Command::new(probe()), &spec, |_, _, _| unreachable!());
+    let error = begun.unwrap_err().to_string();
+    assert!(error.contains("threads"), "{error}");
+}
+
+fn expect_nothing_gained(targets: &Targets, (text, status): (String, std::process::ExitStatus)) {
     assert!(status.success(), "{status}: {text}");
     let (attempts, facts) = outcomes(&text);
     assert!(attempts.len() > 120, "{} attempts: {text}", attempts.len());
@@ -151,7 +221,8 @@ fn nothing_is_gained_by_an_escape() {
     assert_eq!(facts["environment"], "LC_ALL=C");
     let id = if is_root() { support::RESERVED } else { rustix::process::getuid().as_raw() };
     assert_eq!(facts["uid"], id.to_string());
-    let top = facts["root"].split(' ').filter(|name| !["dev", "etc", "lib", "lib64", "usr"].contains(name));
+    let shared = ["boxlite", "dev", "etc", "lib", "lib64", "usr"];
+    let top = facts["root"].split(' ').filter(|name| !shared.contains(name));
     let own = probe();
     let own = own.components().nth(1).unwrap().as_os_str().to_str().unwrap().to_owned();
     assert_eq!(top.collect::<Vec<_>>(), [own], "{}", facts["root"]);

@@ -58,6 +58,7 @@ fn a_guest_runs_on_descriptors_alone() {
     spec.openings = vec![Opening {
         path: "/boxlite/memory".into(),
         descriptor: template.as_raw_fd(),
+        reads_only: false,
         feigns_holes: true,
     }];
     let [overlay, base, qmp] = [overlay.as_raw_fd(), base.as_raw_fd(), qmp.as_raw_fd()];

@@ -24,7 +24,7 @@ use crate::error::{JailDoing, JailError, JailResult as Result};
 use crate::message::{self, JAILER, JailAnswer, JailOrder};
 use crate::report::JailReport;
 use crate::spec::{JailIdentity, JailSpec, NetworkScope};
-use opener::{Opener, OwnDescriptors};
+use opener::{HeldOpens, Opener, OwnDescriptors};
 use processes::{Forked, Waited};
 
 /// The exit status of a process that could not become what it should.
@@ -178,7 +178,7 @@ impl Jail {
     ) -> Result<Self> {
         let own_descriptors = OwnDescriptors::find().doing("finding this process's descriptors")?;
         namespaces::leave_host(spec, &mut report)?;
-        namespaces::enter_root(&spec.view, &mut report)?;
+        let held = namespaces::enter_root(spec, &mut report)?;
         seal::report(spec, &mut report);
         let (life_end, life) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe of the jail")?;
@@ -186,7 +186,7 @@ impl Jail {
             Forked::Parent(init) => Waited(init),
             Forked::Child(joined) => processes::be_init(spec, joined, &life_end),
         };
-        let finished = Self::start_program(spec, cgroup, life_end).and_then(|started| {
+        let finished = Self::start_program(spec, held, cgroup, life_end).and_then(|started| {
             // What the program was given is its own from here on, above all its disks and their locks.
             let mut keep = started.descriptors(spec, cgroup, &life);
             keep.extend_from_slice(own);
@@ -211,13 +211,18 @@ impl Jail {
         }
     }
 
-    fn start_program(spec: &JailSpec, cgroup: Option<&Cgroup>, life_end: OwnedFd) -> Result<Started> {
+    fn start_program(
+        spec: &JailSpec,
+        held: HeldOpens,
+        cgroup: Option<&Cgroup>,
+        life_end: OwnedFd,
+    ) -> Result<Started> {
         let (complaints, complaints_end) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing("making a pipe of the jail")?;
         let (channel, channel_end) = message::pair().doing("making a socket of the jail")?;
         let program = match processes::fork_into(cgroup)? {
             Forked::Parent(program) => program,
-            Forked::Child(joined) => processes::be_program(spec, joined, &complaints_end, &channel_end),
+            Forked::Child(joined) => processes::be_program(spec, held, joined, &complaints_end, &channel_end),
         };
         drop((complaints_end, channel_end, life_end));
         let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())

@@ -13,9 +13,11 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
+use super::opener::HeldOpens;
+use super::seal;
 use crate::error::{JailDoing, JailError, JailResult as Result};
 use crate::report::JailReport;
-use crate::spec::{JailIdentity, JailSpec, NetworkScope, View};
+use crate::spec::{JailIdentity, JailSpec, NetworkScope, Opening, View};
 
 /// A directory that every Linux host has: the jail's root is mounted there for a moment, out of everybody else's sight.
 const SCAFFOLD: &str = "/proc";
@@ -68,11 +70,19 @@ fn map_alone(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes what `view` names the only files, read-only, and leaves the host's root for good.
-pub(super) fn enter_root(view: &View, report: &mut JailReport) -> Result<()> {
+/// Makes what the view of `spec` names and the openings that are only read the only files, read-only, and leaves the host's
+/// root for good. Returns which of the program's calls are to be held for its openings.
+pub(super) fn enter_root(spec: &JailSpec, report: &mut JailReport) -> Result<HeldOpens> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .doing("making mounts private")?;
-    let pieces = pieces(view)?;
+    let mut pieces = pieces(&spec.view)?;
+    let held = match opened_for_reading(spec) {
+        Some(read) => {
+            pieces.others.extend(read);
+            HeldOpens::Writing
+        }
+        None => HeldOpens::All,
+    };
     let count = pieces.code.len() + pieces.others.len();
     let root = empty_root(count)?;
     rustix::mount::move_mount(&root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -94,7 +104,7 @@ pub(super) fn enter_root(view: &View, report: &mut JailReport) -> Result<()> {
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing("leaving the host's root")?;
     rustix::process::chdir("/").doing("entering the jail's root")?;
     report.in_force("root", format!("an empty one with {count} files of the host, read-only"));
-    Ok(())
+    Ok(held)
 }
 
 /// Something of the host, cut loose from where it was, and where it is to be.
@@ -126,6 +136,33 @@ fn pieces(view: &View) -> Result<Pieces> {
         Ok(piece)
     };
     Ok(Pieces { code, others: data.chain(devices).map(restricted).collect::<Result<_>>()? })
+}
+
+/// The openings that are only read, as files for the root; `None` where one of them cannot be such a file: the program's user
+/// may not read it, or it has lost its name.
+fn opened_for_reading(spec: &JailSpec) -> Option<Vec<Piece>> {
+    let piece = |opening: &Opening| {
+        let file = seal::borrow(opening.descriptor).ok()?;
+        let found = rustix::fs::fstat(file).ok()?;
+        let of_its_user = match spec.identity {
+            JailIdentity::Own => {
+                rustix::process::geteuid().as_raw() == found.st_uid && found.st_mode & 0o400 != 0
+            }
+            JailIdentity::Reserved(_) => false,
+        };
+        if !FileType::from_raw_mode(found.st_mode).is_file() || found.st_mode & 0o004 == 0 && !of_its_user {
+            return None;
+        }
+        let name = std::fs::read_link(format!("/proc/self/fd/{}", opening.descriptor)).ok()?;
+        let piece = Piece::cut(&name, &opening.path).ok()?;
+        let named = rustix::fs::fstat(&piece.tree).ok()?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        set_attributes(&piece.tree, attributes, MountReach::One).ok()?;
+        ((named.st_dev, named.st_ino) == (found.st_dev, found.st_ino)).then_some(piece)
+    };
+    spec.openings.iter().filter(|opening| opening.reads_only).map(piece).collect()
 }
 
 impl Piece {

@@ -3,7 +3,11 @@
 //! QEMU opens its kernel, its guest's memory and `/dev/kvm` by name. In the jail such a call is held by the kernel
 //! (seccomp's user notification) while the stage looks whether the name is one of the spec's openings: if so, the answer is
 //! that file, opened anew with the access mode that the descriptor has, whatever mode the program asked for; if not, the call
-//! runs as it would have. A program opens its libraries and little more, so this costs a millisecond at its start.
+//! runs as it would have.
+//!
+//! Each held call is two changes of process, which on a busy host wait for a processor each. So a file that the program only
+//! reads is in its root under its name, where its user may read it, and only calls that ask for more are held: a handful, and
+//! none of the fifty for QEMU's libraries.
 //!
 //! Holes that the program punches into one of these files are feigned ([`Opening::feigns_holes`]): the file has a number that
 //! nothing else gets by itself, and under that number the call is answered without being made.
@@ -47,11 +51,16 @@ const fn ioctl_of<T>(number: libc::Ioctl) -> libc::Ioctl {
     (size_of::<T>() as libc::Ioctl) << 16 | (b'!' as libc::Ioctl) << 8 | number
 }
 
+/// Which of a program's calls that open something are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeldOpens {
+    /// Those that ask to write: every file that the program only reads is in its root.
+    Writing,
+    /// Every one.
+    All,
+}
+
 /// Has the kernel hold this process's calls that open something, and feign holes in the file with the number `feigned`.
-///
-/// Returns the descriptor through which held calls are answered.
-pub(super) fn listen(feigned: Option<RawFd>) -> io::Result<OwnedFd> {
-    let instructions = hold_opening(feigned);
     let program = libc::sock_fprog {
         len: instructions.len() as u16,
         filter: std::ptr::from_ref(&instructions).cast::<libc::sock_filter>().cast_mut(),
@@ -72,9 +81,9 @@ pub(super) fn listen(feigned: Option<RawFd>) -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets every call pass, of any architecture, but `openat`, which waits for its answer, and the `fallocate` that punches a hole into
-/// `feigned`, which succeeds at once.
-fn hold_opening(feigned: Option<RawFd>) -> [libc::sock_filter; 12] {
+/// Returns the descriptor through which held calls are answered.
+pub(super) fn listen(held: HeldOpens, feigned: Option<RawFd>) -> io::Result<OwnedFd> {
+    let instructions = hold_opening(held, feigned);
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
@@ -82,21 +91,9 @@ fn hold_opening(feigned: Option<RawFd>) -> [libc::sock_filter; 12] {
     const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
     let architecture = if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 };
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    // No descriptor has this number.
-    let feigned = feigned.unwrap_or(-1).cast_unsigned();
-    // The offsets are those of `struct seccomp_data`: the number, the architecture, and from 16 on the arguments, whose lower
-    // halves come first.
-    [
-        step(LOAD, 4, 0, 0),
-        step(EQUAL, architecture, 0, 9),
-        step(LOAD, 0, 0, 0),
-        step(EQUAL, libc::SYS_openat as u32, 6, 0),
-        step(EQUAL, libc::SYS_fallocate as u32, 0, 6),
-        step(LOAD, 16, 0, 0),
-        step(EQUAL, feigned, 0, 4),
-        step(LOAD, 24, 0, 0),
-        step(EQUAL, PUNCH, 0, 2),
-        step(RETURN, libc::SECCOMP_RET_ERRNO, 0, 0),
+/// Lets every call pass, of any architecture, but `openat` as far as it is held, which waits for its answer, and the
+/// `fallocate` that punches a hole into `feigned`, which succeeds at once.
+fn hold_opening(held: HeldOpens, feigned: Option<RawFd>) -> [libc::sock_filter; 15] {
         step(RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
     ]

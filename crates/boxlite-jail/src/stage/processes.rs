@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::namespaces::c_string;
+use super::opener::HeldOpens;
 use super::{FAILED, opener, seal};
 use crate::cgroup::Cgroup;
 use crate::error::{JailDoing, JailError, JailResult as Result};
@@ -141,11 +142,12 @@ pub(super) fn be_init(spec: &JailSpec, joined: std::io::Result<()>, life: &Owned
 /// Becomes the program; whatever goes wrong is written to `complaints`, which closes when the program starts.
 pub(super) fn be_program(
     spec: &JailSpec,
+    held: HeldOpens,
     joined: std::io::Result<()>,
     complaints: &OwnedFd,
     stage: &OwnedFd,
 ) -> ! {
-    let error = match become_program(spec, joined, stage) {
+    let error = match become_program(spec, held, joined, stage) {
         Ok(never) => match never {},
         Err(error) => error.to_string(),
     };
@@ -155,6 +157,7 @@ pub(super) fn be_program(
 
 fn become_program(
     spec: &JailSpec,
+    held: HeldOpens,
     joined: std::io::Result<()>,
     stage: &OwnedFd,
 ) -> Result<std::convert::Infallible> {
@@ -188,7 +191,7 @@ fn become_program(
     if !spec.openings.is_empty() {
         let feigned = spec.openings.iter().any(|opening| opening.feigns_holes);
         let feigned = feigned.then(|| filter::feigned(spec.limits.open_files));
-        let listener = opener::listen(feigned).doing("having opened files answered")?;
+        let listener = opener::listen(held, feigned).doing("having opened files answered")?;
         crate::message::send(stage, b"listener", Some(listener.as_fd()))
             .doing("having opened files answered")?;
     }

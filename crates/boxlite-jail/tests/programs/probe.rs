@@ -233,6 +233,13 @@ fn descriptors(targets: &Targets) {
     tell("grow overlay", unsafe { libc::ftruncate(overlay, 1 << 40) }.into());
     let again = format!("/proc/self/fd/{base}");
     tell("open base again", open(&again, libc::O_RDWR));
+    if let Some(path) = targets.get("kernel") {
+        tell("can-read-kernel", read_once(open(path, libc::O_RDONLY)));
+        tell("can-read-kernel-as-libraries", read_once(open(path, libc::O_RDONLY | libc::O_CLOEXEC)));
+        let kernel = open(path, libc::O_RDWR) as i32;
+        tell("write kernel", unsafe { libc::pwrite(kernel, c"x".as_ptr().cast(), 1, 0) } as libc::c_long);
+        tell("truncate kernel", unsafe { libc::ftruncate(kernel, 0) }.into());
+    }
     if let Some(path) = targets.get("template") {
         let template = open(path, libc::O_RDWR);
         tell("can-open-template", template);
@@ -253,6 +260,12 @@ fn descriptors(targets: &Targets) {
         let unknown = format!("{path}2");
         tell("open what is not given", open(&unknown, libc::O_RDWR));
     }
+}
+
+/// Reads a byte of what was opened.
+fn read_once(descriptor: libc::c_long) -> libc::c_long {
+    let mut byte = 0_u8;
+    unsafe { libc::read(descriptor as i32, (&raw mut byte).cast(), 1) as libc::c_long }
 }
 
 fn privileges(targets: &Targets) {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use boxlite_home::durable::Staged;
+use boxlite_home::durable::{self, Staged};
 use boxlite_home::lease::Leased;
 use boxlite_types::{Doing, Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
@@ -87,10 +87,18 @@ pub(super) fn lease_or_make(
             };
         }
         if let Some(leased) = found {
+            make_readable(leased.file(), path)?;
             leased.touch()?;
             return Ok(leased);
         }
     }
+}
+
+/// Lets every user read the boot file, as far as its home lets one reach it: what each host with boxlite has is no secret,
+/// and QEMU, which is another user's, finds it in the root of its jail.
+fn make_readable(file: &File, path: &Path) -> Result<()> {
+    let mode = file.metadata().doing("examining the boot file", path)?.mode();
+    if mode & 0o044 == 0o044 { Ok(()) } else { durable::restrict(path, 0o644) }
 }
 
 /// Lets some time pass before the next look at what another process is making.

@@ -22,20 +22,16 @@ pub(super) fn start(
     spawner: &ChildSpawner,
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<QemuProcess> {
-    let named: Vec<RawFd> = command.named.iter().map(AsRawFd::as_raw_fd).collect();
-    let opening = |descriptor| Opening {
+    let opening = |descriptor: RawFd, reads_only| Opening {
         path: qemu::name_of(descriptor),
         descriptor,
+        reads_only,
         // What the guest frees is dropped of its own copy, and stays in the template.
         feigns_holes: command.template == Some(descriptor),
     };
-    let mut openings: Vec<Opening> = named.into_iter().map(opening).collect();
-    let kvm = open_kvm(spec.accel)?;
-    openings.extend(kvm.iter().map(|kvm| Opening {
-        path: KVM_DEVICE.into(),
-        descriptor: kvm.as_raw_fd(),
-        feigns_holes: false,
-    }));
+    let read = command.read.iter().map(|file| opening(file.as_raw_fd(), true));
+    let mut openings: Vec<Opening> =
+        read.chain(command.named.iter().map(|file| opening(file.as_raw_fd(), false))).collect();
     let given = Given {
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,

@@ -97,11 +97,11 @@ pub(crate) fn start(
     let mut descriptors = vec![qmp_end.as_fd(), agent_end.as_fd(), console_end.as_fd()];
     descriptors.extend(given.iter().map(AsFd::as_fd));
     descriptors.extend(disks.all().chain(&state_file).map(AsFd::as_fd));
-    let mut named = vec![kernel.as_fd(), initrd.as_fd()];
-    named.extend(template.map(Leased::file).into_iter().chain(&memory_file).map(AsFd::as_fd));
+    let named = template.map(Leased::file).into_iter().chain(&memory_file).map(AsFd::as_fd).collect();
     let command = QemuCommand {
         arguments: qemu::arguments(spec, channels, &files, &extra, memory),
         descriptors,
+        read: vec![kernel.as_fd(), initrd.as_fd()],
         named,
         template: template.map(|template| template.file().as_raw_fd()),
         file_size: match (root_disk, &disks.root) {

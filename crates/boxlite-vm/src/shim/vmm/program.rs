@@ -38,7 +38,9 @@ pub(super) struct QemuCommand<'a> {
     pub(super) arguments: Vec<OsString>,
     /// Inherited under their numbers.
     pub(super) descriptors: Vec<BorrowedFd<'a>>,
-    /// Opened once more by [`qemu::name_of`] their numbers.
+    /// Opened once more by [`qemu::name_of`] their numbers, and only read.
+    pub(super) read: Vec<BorrowedFd<'a>>,
+    /// Opened so as well, for more.
     pub(super) named: Vec<BorrowedFd<'a>>,
     /// The one of these that the guest's memory is a copy of.
     pub(super) template: Option<RawFd>,
@@ -56,7 +58,7 @@ pub(super) fn start_unjailed(
     program.args(command.arguments);
     jail::prepare(&mut program);
     program.env("PATH", "/usr/bin:/bin").envs(jail::QEMU_ENVIRONMENT.iter().copied());
-    let keep: Vec<_> = command.descriptors.into_iter().chain(command.named).collect();
+    let keep: Vec<_> = command.descriptors.into_iter().chain(command.read).chain(command.named).collect();
     let doing = "starting";
     let mut child = spawner.spawn(program, &keep).doing(doing, &spec.qemu)?;
     let pid = child.id();

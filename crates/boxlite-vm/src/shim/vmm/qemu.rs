@@ -134,7 +134,7 @@ fn file_node(node: &str, set: RawFd, options: &str) -> String {
 
 /// The name by which a program opens the file of its own descriptor once more.
 pub(crate) fn name_of(descriptor: RawFd) -> PathBuf {
-    format!("/proc/self/fd/{descriptor}").into()
+    format!("/dev/fd/{descriptor}").into()
 }
 
 /// What the guest's memory is.

@@ -47,9 +47,9 @@ microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off
 -bios
 qboot.rom
 -kernel
-/proc/self/fd/20
+/dev/fd/20
 -initrd
-/proc/self/fd/21
+/dev/fd/21
 -append
 panic=-1 quiet loglevel=1 earlycon=uart8250,io,0x3f8 console=ttyS0 cryptomgr.notests init_on_alloc=0 tsc_early_khz=2800000 tsc=reliable
 -add-fd
