@@ -10,8 +10,8 @@
 //! # Locking
 //!
 //! Each stage holds a shared lock on its group's directory, and a group is removed under an exclusive one: by a stage at its
-//! end, once it has let go of its own, and by any later start for stages that were killed. Neither is waited for: a start
-//! without its group says so and goes on.
+//! end, once it has let go of its own, and by any later start, once its program runs, for stages that were killed. Neither is
+//! waited for: a start without its group says so and goes on.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -60,6 +60,8 @@ struct Seat {
     /// What a process writes `0` to in order to join.
     entrance: File,
     version: Version,
+    /// This jail has made it, and not another one of the box.
+    is_new: bool,
 }
 
 /// A version of the kernel's interface.
@@ -185,6 +187,19 @@ impl Cgroup {
             .flat_map(|seat| [seat.parent.as_raw_fd(), seat.claim.as_raw_fd(), seat.entrance.as_raw_fd()])
     }
 
+    /// Removes the groups of boxes whose stage was killed: nobody holds their lock, and nobody is in them. It looks at the group
+    /// of every box, so of the jails of one box the first does it, and no box waits for it.
+    pub(crate) fn sweep(&self) {
+        for Seat { parent, .. } in self.seats.iter().filter(|seat| seat.is_new) {
+            for entry in rustix::fs::Dir::read_from(parent).into_iter().flatten().flatten() {
+                let is_own = entry.file_name().to_bytes() == self.name.as_bytes();
+                if entry.file_type().is_dir() && !is_own && !entry.file_name().to_bytes().starts_with(b".") {
+                    remove_unclaimed(parent, entry.file_name());
+                }
+            }
+        }
+    }
+
     /// Removes the group, which no process of this jail is in any more, unless another jail of the box is in it.
     pub(crate) fn remove(&self) {
         for seat in &self.seats {
@@ -201,11 +216,8 @@ impl Cgroup {
     fn sit_unified(&mut self, root: &Path) -> Result<PathBuf, String> {
         let parent = root.join(PARENT);
         make_directory(&parent).map_err(|error| cannot_make(root, &error))?;
-        // Each for itself: a controller may be bound to a hierarchy of version 1, or not be delegated.
-        for controller in ["memory", "pids", "cpu"] {
-            for directory in [root, &parent] {
-                let _ = write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"));
-            }
+        for directory in [root, &parent] {
+            pass_on_controllers(directory);
         }
         self.directory(root, Version::Unified).map_err(|error| cannot_make(root, &error))
     }
@@ -216,12 +228,12 @@ impl Cgroup {
         let parent_path = root.join(PARENT);
         make_directory(&parent_path)?;
         let parent = open_directory(CWD, &parent_path)?;
-        sweep(&parent_path, &parent);
         for _ in 0..ATTEMPTS {
-            match rustix::fs::mkdirat(&parent, &self.name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let is_new = match rustix::fs::mkdirat(&parent, &self.name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
-            }
+            };
             // Somebody's sweep may take it for a dead one's until it is locked.
             let Ok(claim) = open_directory(&parent, &self.name) else { continue };
             // A process that has it exclusively is about to remove it, or runs a box of an earlier version with the same name.
@@ -231,7 +243,7 @@ impl Cgroup {
             }
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             if let Ok(entrance) = rustix::fs::openat(&claim, version.entrance(), flags, Mode::empty()) {
-                self.seats.push(Seat { parent, claim, entrance: File::from(entrance), version });
+                self.seats.push(Seat { parent, claim, entrance: File::from(entrance), version, is_new });
                 return Ok(parent_path.join(&self.name));
             }
         }
@@ -307,11 +319,18 @@ fn open_directory(parent: impl AsFd, path: impl rustix::path::Arg) -> io::Result
     Ok(rustix::fs::openat(parent, path, flags, Mode::empty())?)
 }
 
-/// Removes the groups of boxes whose stage was killed: nobody holds their lock, and nobody is in them.
-fn sweep(path: &Path, parent: &OwnedFd) {
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_unclaimed(parent, &entry.file_name());
+/// Has the groups in `directory`, which is of version 2, bounded by the controllers that are there.
+///
+/// Each is passed on by itself: one may be bound to a hierarchy of version 1, or not be delegated. One that is passed on already
+/// is left alone: the kernel answers once every group that was removed a moment ago has gone, and all other changes wait
+/// meanwhile.
+fn pass_on_controllers(directory: &Path) {
+    let names = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+    let (there, passed_on) = (names("cgroup.controllers"), names("cgroup.subtree_control"));
+    let has = |names: &str, name: &str| names.split_whitespace().any(|other| other == name);
+    for controller in ["memory", "pids", "cpu"] {
+        if has(&there, controller) && !has(&passed_on, controller) {
+            let _ = write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"));
         }
     }
 }

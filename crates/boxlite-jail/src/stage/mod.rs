@@ -111,6 +111,9 @@ fn build_and_wait(order: &JailOrder, answer: &OwnedFd) -> Result<std::convert::I
     let started = serde_json::to_vec(&started).map_err(std::io::Error::from).doing("reporting the jail")?;
     // A starter that has gone is noticed below.
     let _ = message::send(answer, &started, Some(jail.handle.as_fd()));
+    if let Some(cgroup) = &cgroup {
+        cgroup.sweep();
+    }
     let status = jail.wait(&signals);
     if let Some(cgroup) = &cgroup {
         cgroup.remove();
