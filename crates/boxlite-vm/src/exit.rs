@@ -45,6 +45,11 @@ impl ChildEnder {
         Ok(Self { signal: boxlite_jail::END_OF_JAIL, ..Self::of(jailer)? })
     }
 
+    /// Another one for the same child.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { handle: self.handle.try_clone()?, signal: self.signal })
+    }
+
     /// Begins the end; nothing happens to a child that has ended.
     pub(crate) fn end(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.handle, self.signal) {

@@ -61,6 +61,10 @@ pub(super) enum HeldOpens {
 }
 
 /// Has the kernel hold this process's calls that open something, and feign holes in the file with the number `feigned`.
+///
+/// Returns the descriptor through which held calls are answered.
+pub(super) fn listen(held: HeldOpens, feigned: Option<RawFd>) -> io::Result<OwnedFd> {
+    let instructions = hold_opening(held, feigned);
     let program = libc::sock_fprog {
         len: instructions.len() as u16,
         filter: std::ptr::from_ref(&instructions).cast::<libc::sock_filter>().cast_mut(),
@@ -81,9 +85,9 @@ pub(super) enum HeldOpens {
     }
 }
 
-/// Returns the descriptor through which held calls are answered.
-pub(super) fn listen(held: HeldOpens, feigned: Option<RawFd>) -> io::Result<OwnedFd> {
-    let instructions = hold_opening(held, feigned);
+/// Lets every call pass, of any architecture, but `openat` as far as it is held, which waits for its answer, and the
+/// `fallocate` that punches a hole into `feigned`, which succeeds at once.
+fn hold_opening(held: HeldOpens, feigned: Option<RawFd>) -> [libc::sock_filter; 15] {
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
@@ -91,9 +95,29 @@ pub(super) fn listen(held: HeldOpens, feigned: Option<RawFd>) -> io::Result<Owne
     const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
     let architecture = if cfg!(target_arch = "x86_64") { AUDIT_ARCH_X86_64 } else { AUDIT_ARCH_AARCH64 };
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-/// Lets every call pass, of any architecture, but `openat` as far as it is held, which waits for its answer, and the
-/// `fallocate` that punches a hole into `feigned`, which succeeds at once.
-fn hold_opening(held: HeldOpens, feigned: Option<RawFd>) -> [libc::sock_filter; 15] {
+    // No descriptor has this number.
+    let feigned = feigned.unwrap_or(-1).cast_unsigned();
+    // The bits that say what a call asks for, of which reading is none; those of no call where all are held.
+    let (asks, reading) = match held {
+        HeldOpens::Writing => (libc::O_ACCMODE as u32, libc::O_RDONLY as u32),
+        HeldOpens::All => (0, 1),
+    };
+    // The offsets are those of `struct seccomp_data`: the number, the architecture, and from 16 on the arguments, whose lower
+    // halves come first.
+    [
+        step(LOAD, 4, 0, 0),
+        step(EQUAL, architecture, 0, 12),
+        step(LOAD, 0, 0, 0),
+        step(EQUAL, libc::SYS_openat as u32, 6, 0),
+        step(EQUAL, libc::SYS_fallocate as u32, 0, 9),
+        step(LOAD, 16, 0, 0),
+        step(EQUAL, feigned, 0, 7),
+        step(LOAD, 24, 0, 0),
+        step(EQUAL, PUNCH, 0, 5),
+        step(RETURN, libc::SECCOMP_RET_ERRNO, 0, 0),
+        step(LOAD, 32, 0, 0),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, asks, 0, 0),
+        step(EQUAL, reading, 1, 0),
         step(RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
     ]

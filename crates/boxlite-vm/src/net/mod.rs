@@ -62,7 +62,7 @@ pub use members::{Exchange, Mailbox, Member, MemberNetwork, join};
 pub use route::{Ipv4Net, METADATA_HOSTS, is_unreachable, unreachable_blocks};
 pub use slirp::serve_stack;
 pub use stack::{ShimProgram, StackCommand, StackProcess};
-pub use wire::{Counts, Wire, WireEnds};
+pub use wire::{Counts, Wire, WireEnd, WireEnds};
 
 /// The box's only address, with a prefix of [`PREFIX`] bits.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);

@@ -265,11 +265,12 @@ impl Wire {
         Arc::clone(&self.counts)
     }
 
-    /// Carries frames until a process at its ends closes one or the future is dropped; needs a tokio runtime with I/O enabled.
+    /// Carries frames until a process at its ends closes one, and says which, or the future is dropped; needs a tokio runtime with
+    /// I/O enabled.
     ///
     /// At most one buffer of frames per direction is held: while the receiver's socket is full, the sender's is not
     /// read, so a fast guest is slowed down by its own queue.
-    pub async fn carry(self) -> io::Result<()> {
+    pub async fn carry(self) -> io::Result<WireEnd> {
         let (from_card, to_card) = UnixStream::from_std(self.card)?.into_split();
         let (from_stack, to_stack) = UnixStream::from_std(self.stack)?.into_split();
         let solicited = Mutex::new(Solicited::default());
@@ -325,12 +326,12 @@ impl Wire {
                 is_due && frame.len() <= MAX_FRAME && counts.admit(frame, Sender::Stack, &own.to_stack)
             });
         let result = tokio::select! {
-            result = from_guest => result,
-            result = to_guest => result,
-            result = peers => result,
+            result = from_guest => result.map(|()| WireEnd::Card),
+            result = to_guest => result.map(|()| WireEnd::Stack),
+            result = peers => result.map(|()| WireEnd::Unknown),
         };
         match result {
-            Err(error) if is_hang_up(&error) => Ok(()),
+            Err(error) if is_hang_up(&error) => Ok(WireEnd::Unknown),
             other => other,
         }
     }
@@ -338,6 +339,17 @@ impl Wire {
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which of a wire's ends was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireEnd {
+    /// That of the guest's card: its QEMU has gone.
+    Card,
+    /// That of the user-mode stack.
+    Stack,
+    /// One of them.
+    Unknown,
 }
 
 /// Frames for a receiver that do not come from the other end of the wire.

@@ -16,7 +16,7 @@ struct Ends {
     card: UnixStream,
     stack: UnixStream,
     counts: Arc<Counts>,
-    running: tokio::task::JoinHandle<io::Result<()>>,
+    running: tokio::task::JoinHandle<io::Result<WireEnd>>,
 }
 
 fn start() -> Ends {
@@ -106,7 +106,8 @@ async fn it_ends_when_qemu_is_gone() {
     let Ends { card, stack: _stack, running, .. } = start();
     drop(card);
 
-    timeout(SHORT, running).await.expect("it ends").unwrap().unwrap();
+    let ended = timeout(SHORT, running).await.expect("it ends").unwrap().unwrap();
+    assert_eq!(ended, WireEnd::Card);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::launch::LaunchSpec;
 use crate::exit::ChildEnder;
 use crate::net::{
     self, AllowList, Counts, Exchange, MacAddr, Mailbox, Network, Policy, ShimProgram, StackCommand,
-    StackProcess, Wire, card_arguments, claim_ports, loopback_aliases, own_addresses,
+    StackProcess, Wire, WireEnd, card_arguments, claim_ports, loopback_aliases, own_addresses,
 };
 use crate::volume::{self, Share};
 
@@ -157,12 +157,20 @@ fn begin_stack(
 /// Carries frames on `wire` until QEMU or the `stack` at its other end has gone.
 async fn carry(wire: Wire, stack: StackProcess) -> Result<()> {
     let counted = wire.counts();
+    let doing = "watching the user-mode network";
+    let ender = stack.ender().doing(doing, "of the box")?;
     let mut ended = std::pin::pin!(stack.watch());
     let result = tokio::select! {
         ended = &mut ended => Err(ended),
         carried = wire.carry() => match carried {
-            // A process at its end has gone. If that is QEMU, this task is dropped; else the stack will say why.
-            Ok(()) => Err(ended.await),
+            // The box ends: its network goes while QEMU does, and not after it.
+            Ok(WireEnd::Card) => {
+                ender.end().doing(doing, "of the box")?;
+                ended.await;
+                Ok(())
+            }
+            // If it was QEMU that has gone, this task is dropped; else the stack will say why.
+            Ok(WireEnd::Stack | WireEnd::Unknown) => Err(ended.await),
             Err(error) => {
                 Err(Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
             }
@@ -177,6 +185,7 @@ async fn carry(wire: Wire, stack: StackProcess) -> Result<()> {
 async fn carry_among_members(wire: Wire, _stack_end: Option<OwnedFd>) -> Result<()> {
     wire.carry()
         .await
+        .map(drop)
         .map_err(|error| Error::new(ErrorKind::Io, "the box's network wire broke").because(error))
 }
 

@@ -54,10 +54,8 @@ impl Machine {
             spawner,
             &mut backends,
         )?;
-        let connected = match Self::connect(&mut vm, spec).await {
-            Ok(connected) => ready(&mut backends).await.map(|()| connected),
-            Err(error) => Err(error),
-        };
+        let connected = tokio::try_join!(Self::connect(&mut vm, spec), ready(&mut backends));
+        let connected = connected.map(|(connected, ())| connected);
         let connected = connected.and_then(|connected| match root_disk {
             RootDisk::AtStart => backend::open_network(&mut backends, spec).map(|()| connected),
             RootDisk::Later { .. } => Ok(connected),

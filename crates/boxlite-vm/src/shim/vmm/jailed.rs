@@ -32,6 +32,9 @@ pub(super) fn start(
     let read = command.read.iter().map(|file| opening(file.as_raw_fd(), true));
     let mut openings: Vec<Opening> =
         read.chain(command.named.iter().map(|file| opening(file.as_raw_fd(), false))).collect();
+    let kvm = open_kvm(spec.accel)?;
+    openings
+        .extend(kvm.iter().map(|kvm| Opening { path: KVM_DEVICE.into(), ..opening(kvm.as_raw_fd(), false) }));
     let given = Given {
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,
