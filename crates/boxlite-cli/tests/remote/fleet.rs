@@ -74,6 +74,9 @@ fn boxes_are_found_wherever_they_are_and_a_server_that_is_down_stops_nobody() {
     assert!(half.ok().contains("one"));
     assert_eq!(all(&["exec", "one", "cat", "/tmp/who"]).ok(), "one\n");
     all(&["exec", "two", "true"]).refused(&urls[1]);
+    let one = a.run(&["inspect", "one"]).json()[0]["id"].as_str().unwrap().to_owned();
+    all(&["exec", &one, "true"]).ok();
+    all(&["rm", "-f", &one[..8]]).refused(&urls[1]);
     let still = all(&["run", "--rm", &a.image("mini"), "echo", "here"]);
     assert_eq!(still.ok(), "here\n");
     a.reach().signal(Signal::TERM);

@@ -16,7 +16,7 @@ use super::document::{
 };
 use super::place;
 use super::segment_blob::{PackedSegment, pack};
-use super::signature::ArtifactSigner;
+use super::signature::{ArtifactKey, ArtifactSigner};
 use crate::catalog::Catalog;
 use crate::disk_image::{self, ImageChain};
 use crate::image::manifest::{Descriptor, OCI_MANIFEST, StoredManifest};
@@ -73,7 +73,7 @@ impl Images {
             image: image.digest,
             artifact: digest,
             repository,
-            key: key.map(|key| key.text()),
+            key: key.map(ArtifactKey::text),
         })
     }
 

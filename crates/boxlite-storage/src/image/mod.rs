@@ -64,7 +64,7 @@ impl Images {
         let mirrors = Arc::new(settings.registry_mirrors.value.clone());
         let registries = RegistryAccess { mirrors, ..RegistryAccess::default() };
         let (blobs, settings) = (Blobs::new(home.clone()), Arc::new(settings));
-        Self { blobs, home, store, settings, collector, registries }
+        Self { home, store, blobs, settings, collector, registries }
     }
 
     /// Takes credentials for registries from this file in the form of Docker's `config.json`, if it exists.

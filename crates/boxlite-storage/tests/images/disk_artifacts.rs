@@ -16,7 +16,7 @@ use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_testkit::registry::Registry;
 use boxlite_types::{
     Digest, DiskImageFetch, DiskImageFetchOptions, DiskImagePush, DiskImagePushOptions, Error, ErrorKind,
-    GcOptions,
+    GcOptions, PullOptions,
 };
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ impl Node {
 
     /// Nothing of a fetch that was refused is left.
     fn assert_untouched(&self, what: &str) {
-        assert_eq!(self.files(), [PathBuf::new(); 0], "{what}");
+        assert_eq!(self.files(), Vec::<PathBuf>::new(), "{what}");
         assert_eq!(names(&self.home.tmp()), [""; 0], "{what}");
         assert_eq!(names(&self.home.blobs()), [""; 0], "{what}");
     }
@@ -96,7 +96,7 @@ async fn built(scratch: &Scratch) -> (Registry, Node, String) {
     let builder = Node::new(scratch, "builder", "");
     let reference = format!("{}/app:1", registry.address);
     let wanted: Reference = reference.parse().unwrap();
-    let image = builder.images.pull(&wanted, &Default::default(), Arc::new(())).await.unwrap();
+    let image = builder.images.pull(&wanted, &PullOptions::default(), Arc::new(())).await.unwrap();
     drop(ensure_delta(&builder.images, &image, SIZE_BYTES, &()).unwrap());
     assert_eq!(builder.files().len(), 2);
     (registry, builder, reference)
@@ -165,8 +165,8 @@ async fn a_second_home_fetches_what_the_first_has_built_byte_for_byte() {
     assert_eq!(names(&node.home.tmp()), [""; 0]);
     assert_eq!(names(&node.home.blobs()).len(), 2, "manifest and config, and no layer");
     let wanted: Reference = reference.parse().unwrap();
-    let image = node.images.pull(&wanted, &Default::default(), Arc::new(())).await.unwrap();
-    node.images.complete(&image, &Default::default(), Arc::new(())).await.unwrap();
+    let image = node.images.pull(&wanted, &PullOptions::default(), Arc::new(())).await.unwrap();
+    node.images.complete(&image, &PullOptions::default(), Arc::new(())).await.unwrap();
     assert_eq!(gets(), before, "a box can be made without the layers");
     assert_eq!(node.fetch(&reference).await.unwrap().artifact, None, "it is there");
 
@@ -486,7 +486,7 @@ async fn how_long_a_second_host_waits_for_a_startable_image() {
     let wanted: Reference = reference.parse().unwrap();
     let builder = node("first".to_owned());
     let built = async |node: &Node| {
-        let image = node.images.pull(&wanted, &Default::default(), Arc::new(())).await.unwrap();
+        let image = node.images.pull(&wanted, &PullOptions::default(), Arc::new(())).await.unwrap();
         let (images, of) = (node.images.clone(), image.clone());
         let build = move || drop(ensure_delta(&images, &of, 10 << 30, &()).unwrap());
         tokio::task::spawn_blocking(build).await.unwrap();

@@ -136,9 +136,12 @@ async fn a_mirror_that_lies_is_passed_over_for_the_registry() {
             (true, 0) => Fate::Cut(1_200_000),
             (true, _) => Fate::Answer("404 Not Found", String::new(), Vec::new()),
         }),
-        ("no blobs", |request| match request.is_blob() {
-            true => Fate::Answer("403 Forbidden", String::new(), Vec::new()),
-            false => Fate::Pass,
+        ("no blobs", |request| {
+            if request.is_blob() {
+                Fate::Answer("403 Forbidden", String::new(), Vec::new())
+            } else {
+                Fate::Pass
+            }
         }),
         ("nothing", |_| Fate::Answer("500 Internal Server Error", String::new(), Vec::new())),
     ];

@@ -62,16 +62,12 @@ impl StackCommand {
         wire: RawFd,
     ) -> Self {
         let low_ports = ports.iter().any(|port| port.host < FIRST_FREE_PORT);
-        match (slirp::library_of(code), own) {
-            (Some(library), Some(ShimProgram { program, code })) => {
-                let arguments = slirp::arguments(library, ports, wire);
-                Self { program, arguments, wire, low_ports, code }
-            }
-            _ => {
-                let arguments = arguments(ports, wire).into_iter().map(OsString::from).collect();
-                Self { program: qemu.to_owned(), arguments, wire, low_ports, code: Vec::new() }
-            }
+        if let (Some(library), Some(ShimProgram { program, code })) = (slirp::library_of(code), own) {
+            let arguments = slirp::arguments(library, ports, wire);
+            return Self { program, arguments, wire, low_ports, code };
         }
+        let arguments = arguments(ports, wire).into_iter().map(OsString::from).collect();
+        Self { program: qemu.to_owned(), arguments, wire, low_ports, code: Vec::new() }
     }
 
     /// The same program, which only loads what it needs and ends.

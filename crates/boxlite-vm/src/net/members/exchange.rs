@@ -74,9 +74,8 @@ impl Exchange {
                     }
                     None => Taken::Dropped,
                 },
-                GuestFrame::Tells => Taken::Dropped,
                 GuestFrame::Packet(to, packet) if peers.send(to, packet) => Taken::Sent,
-                GuestFrame::Packet(..) => Taken::Dropped,
+                GuestFrame::Tells | GuestFrame::Packet(..) => Taken::Dropped,
                 GuestFrame::Refused => {
                     self.counts.refused.fetch_add(1, Ordering::Relaxed);
                     Taken::Dropped

@@ -108,14 +108,20 @@ pub(super) struct Callbacks {
 pub(super) type AddPoll = extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
 pub(super) type GetEvents = extern "C" fn(c_int, *mut c_void) -> c_int;
 
+type New = unsafe extern "C" fn(*const SlirpConfig, *const Callbacks, *mut c_void) -> *mut c_void;
+type Input = unsafe extern "C" fn(*mut c_void, *const u8, c_int);
+type Fill = unsafe extern "C" fn(*mut c_void, *mut u32, AddPoll, *mut c_void);
+type Poll = unsafe extern "C" fn(*mut c_void, c_int, GetEvents, *mut c_void);
+type AddForward = unsafe extern "C" fn(*mut c_void, c_int, InAddr, c_int, InAddr, c_int) -> c_int;
+
 /// The functions of a loaded libslirp; it stays loaded until the process ends.
 #[derive(Clone, Copy)]
 pub(super) struct Library {
-    new: unsafe extern "C" fn(*const SlirpConfig, *const Callbacks, *mut c_void) -> *mut c_void,
-    input: unsafe extern "C" fn(*mut c_void, *const u8, c_int),
-    fill: unsafe extern "C" fn(*mut c_void, *mut u32, AddPoll, *mut c_void),
-    poll: unsafe extern "C" fn(*mut c_void, c_int, GetEvents, *mut c_void),
-    add_forward: unsafe extern "C" fn(*mut c_void, c_int, InAddr, c_int, InAddr, c_int) -> c_int,
+    new: New,
+    input: Input,
+    fill: Fill,
+    poll: Poll,
+    add_forward: AddForward,
 }
 
 impl Library {
@@ -139,11 +145,11 @@ impl Library {
         #[allow(unsafe_code)]
         unsafe {
             Ok(Self {
-                new: std::mem::transmute(symbol(c"slirp_new")?),
-                input: std::mem::transmute(symbol(c"slirp_input")?),
-                fill: std::mem::transmute(symbol(c"slirp_pollfds_fill")?),
-                poll: std::mem::transmute(symbol(c"slirp_pollfds_poll")?),
-                add_forward: std::mem::transmute(symbol(c"slirp_add_hostfwd")?),
+                new: std::mem::transmute::<*mut c_void, New>(symbol(c"slirp_new")?),
+                input: std::mem::transmute::<*mut c_void, Input>(symbol(c"slirp_input")?),
+                fill: std::mem::transmute::<*mut c_void, Fill>(symbol(c"slirp_pollfds_fill")?),
+                poll: std::mem::transmute::<*mut c_void, Poll>(symbol(c"slirp_pollfds_poll")?),
+                add_forward: std::mem::transmute::<*mut c_void, AddForward>(symbol(c"slirp_add_hostfwd")?),
             })
         }
     }

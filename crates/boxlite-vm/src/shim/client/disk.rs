@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     /// A shim that greets, answers `answers`, and then says nothing more.
-    async fn shim_that_hangs(answers: Vec<ShimReply>) -> (tempfile::TempDir, ShimClient) {
+    fn shim_that_hangs(answers: Vec<ShimReply>) -> (tempfile::TempDir, ShimClient) {
         let directory = tempfile::tempdir().unwrap();
         let paths = BoxPaths::new(directory.path().to_owned());
         std::fs::create_dir_all(paths.socket().parent().unwrap()).unwrap();
@@ -114,9 +114,9 @@ mod tests {
     /// Mutation tried: without the timeout in `ask`, neither step ends.
     #[tokio::test(start_paused = true)]
     async fn a_shim_or_a_qemu_that_hangs_keeps_no_snapshot_for_good() {
-        let (_directory, client) = shim_that_hangs(Vec::new()).await;
+        let (_directory, client) = shim_that_hangs(Vec::new());
         assert_eq!(client.prepare_switch().await.unwrap_err().kind(), ErrorKind::Unavailable);
-        let (_directory, client) = shim_that_hangs(vec![ShimReply::Done]).await;
+        let (_directory, client) = shim_that_hangs(vec![ShimReply::Done]);
         let switch = client.prepare_switch().await.unwrap();
         let switched = switch.switch(Duration::from_secs(5)).await;
         assert_eq!(switched.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -62,7 +62,7 @@ impl Fleet {
 impl BoxOperations for Fleet {
     async fn create(&self, options: BoxOptions, progress: Arc<dyn ProgressSink>) -> Result<BoxInfo> {
         if let Some(name) = &options.name {
-            let taken = self.boxes_called(name).await?;
+            let taken = self.boxes_called(name).await.found;
             if let Some((position, info)) = taken.iter().find(|(_, info)| info.name == *name) {
                 let (url, id) = (self.nodes[*position].url(), &info.id);
                 return Err(Error::conflict(format!("the name '{name}' is taken by box {id} on {url}")));

@@ -18,29 +18,38 @@ pub(super) struct BoxCandidate<'a> {
 }
 
 /// The position of the box that `wanted` means: the one of that id, else of that name, else whose id begins so; `None`
-/// where there is none.
+/// where there is none. With `heard_all` unset, a server is silent that may have a box of that name, so no beginning of
+/// an id counts.
 ///
 /// # Errors
 /// `InvalidInput` when several servers have such a box, naming them.
-pub(super) fn choose_box(wanted: &str, candidates: &[BoxCandidate<'_>]) -> Result<Option<usize>> {
-    let rank = |it: &BoxCandidate<'_>| match () {
-        () if it.id == wanted => 0,
-        () if it.name == wanted => 1,
-        () => 2,
-    };
-    let Some(best) = candidates.iter().map(rank).min() else { return Ok(None) };
-    let mut meant = (0..candidates.len()).filter(|position| rank(&candidates[*position]) == best);
-    match (meant.next(), meant.next()) {
-        (first, None) => Ok(first),
-        _ => {
-            let of_rank = candidates.iter().filter(|it| rank(it) == best);
-            let places: Vec<String> = of_rank.map(|it| format!("{} ({})", it.node, it.id)).collect();
-            Err(Error::invalid(format!(
-                "'{wanted}' is ambiguous: there is such a box on {}; give its id",
-                places.join(" and on ")
-            )))
+pub(super) fn choose_box(
+    wanted: &str,
+    candidates: &[BoxCandidate<'_>],
+    heard_all: bool,
+) -> Result<Option<usize>> {
+    let rank = |it: &BoxCandidate<'_>| {
+        if it.id == wanted {
+            0
+        } else if it.name == wanted {
+            1
+        } else {
+            2
         }
+    };
+    let Some(best) = candidates.iter().map(rank).min().filter(|rank| heard_all || *rank < 2) else {
+        return Ok(None);
+    };
+    let mut meant = (0..candidates.len()).filter(|position| rank(&candidates[*position]) == best);
+    if let (first, None) = (meant.next(), meant.next()) {
+        return Ok(first);
     }
+    let of_rank = candidates.iter().filter(|it| rank(it) == best);
+    let places: Vec<String> = of_rank.map(|it| format!("{} ({})", it.node, it.id)).collect();
+    Err(Error::invalid(format!(
+        "'{wanted}' is ambiguous: there is such a box on {}; give its id",
+        places.join(" and on ")
+    )))
 }
 
 /// The positions of the servers that answered, the one with most room first: first those that would admit a start, by
@@ -76,33 +85,38 @@ mod tests {
         let candidate = |node, id, name| BoxCandidate { node, id, name };
         let (a, b) = (candidate("http://a", "abc1", "web"), candidate("http://b", "def2", "abc"));
         let c = candidate("http://c", "abcdef", "other");
-        assert_eq!(choose_box("abc", &[]).unwrap(), None);
-        assert_eq!(choose_box("abc", &[a, b, c]).unwrap(), Some(1), "the name before two beginnings");
-        assert_eq!(choose_box("abc1", &[a, candidate("http://b", "9", "abc1")]).unwrap(), Some(0));
-        assert_eq!(choose_box("abcd", &[c]).unwrap(), Some(0));
-        let error = choose_box("abc", &[a, c]).unwrap_err().to_string();
+        assert_eq!(choose_box("abc", &[], true).unwrap(), None);
+        assert_eq!(choose_box("abc", &[a, b, c], true).unwrap(), Some(1), "the name before two beginnings");
+        assert_eq!(choose_box("abc1", &[a, candidate("http://b", "9", "abc1")], true).unwrap(), Some(0));
+        assert_eq!(choose_box("abcd", &[c], true).unwrap(), Some(0));
+        assert_eq!(
+            choose_box("abcd", &[c], false).unwrap(),
+            None,
+            "a box of a silent server may be called so"
+        );
+        let error = choose_box("abc", &[a, c], true).unwrap_err().to_string();
         assert!(error.contains("http://a (abc1) and on http://c (abcdef)"), "{error}");
-        let twice = choose_box("web", &[a, candidate("http://b", "1", "web")]).unwrap_err().to_string();
+        let twice = choose_box("web", &[a, candidate("http://b", "1", "web")], true).unwrap_err().to_string();
         assert!(twice.contains("http://a") && twice.contains("http://b"), "{twice}");
     }
 
-    fn answer(ready: bool, disk: Option<u64>, memory: Option<u64>) -> Option<ServerReadiness> {
+    fn answer(ready: bool, disk: Option<u64>, memory: Option<u64>) -> ServerReadiness {
         let full = || ServerReadiness::not_ready("full".to_owned());
         let answer = if ready { ServerReadiness::ready() } else { full() };
-        Some(answer.with_room(Some(Room { disk, memory })))
+        answer.with_room(Some(Room { disk, memory }))
     }
 
     #[test]
     fn the_server_with_most_room_comes_first() {
         const G: u64 = 1 << 30;
-        let much_disk = answer(true, Some(900 * G), Some(G));
-        let balanced = answer(true, Some(20 * G), Some(20 * G));
-        let full = answer(false, Some(0), Some(500 * G));
-        let silent = answer(true, None, None);
+        let much_disk = Some(answer(true, Some(900 * G), Some(G)));
+        let balanced = Some(answer(true, Some(20 * G), Some(20 * G)));
+        let full = Some(answer(false, Some(0), Some(500 * G)));
+        let silent = Some(answer(true, None, None));
         let old = Some(ServerReadiness::ready());
         let order = by_room(&[full.clone(), much_disk.clone(), None, balanced.clone(), old.clone(), silent]);
         assert_eq!(order, [3, 1, 4, 5, 0]);
-        assert_eq!(by_room(&[answer(true, Some(5 * G), None), answer(true, Some(6 * G), None)]), [1, 0]);
+        assert_eq!(by_room(&[5, 6].map(|disk| Some(answer(true, Some(disk * G), None)))), [1, 0]);
         assert_eq!(by_room(&[balanced.clone(), balanced]), [0, 1], "as they are named");
         assert_eq!(by_room(&[None]), [0_usize; 0]);
     }

@@ -8,7 +8,8 @@
 //! # A server that is down
 //!
 //! It is named in a warning, once, and left out from then on; the others go on. What was not found then may be on it, and
-//! the error says so.
+//! the error says so. Meanwhile boxes are found by their names and whole ids alone, since what is the beginning of one
+//! box's id may be the name of another, there.
 //!
 //! # What concerns one server
 //!
@@ -38,6 +39,14 @@ pub(super) struct Fleet {
     found: Mutex<HashMap<String, usize>>,
     /// Boxes that were created here and have not run.
     placed: Mutex<HashMap<String, PlacedBox>>,
+}
+
+/// The servers' answers about a box.
+struct Answers {
+    /// The servers that have one, by position, and theirs.
+    found: Vec<(usize, BoxInfo)>,
+    /// The answer of a server that can tell neither, such as that several of its boxes could be meant.
+    refusal: Option<Error>,
 }
 
 impl Fleet {
@@ -70,7 +79,8 @@ impl Fleet {
         if let Some(position) = known {
             return Ok((position, wanted.to_owned()));
         }
-        let found = self.boxes_called(wanted).await?;
+        let Answers { found, refusal } = self.boxes_called(wanted).await;
+        let heard_all = refusal.is_none() && !self.nodes.iter().any(FleetNode::is_down);
         let candidates: Vec<BoxCandidate<'_>> = found
             .iter()
             .map(|(position, info)| BoxCandidate {
@@ -79,27 +89,29 @@ impl Fleet {
                 name: &info.name,
             })
             .collect();
-        let Some(chosen) = choose_box(wanted, &candidates)? else { return Err(self.not_found(wanted)) };
+        let Some(chosen) = choose_box(wanted, &candidates, heard_all)? else {
+            return Err(refusal.unwrap_or_else(|| self.not_found(wanted)));
+        };
         let (position, info) = &found[chosen];
         self.remember(&info.id, *position);
         Ok((*position, info.id.clone()))
     }
 
     /// The boxes that the servers know by that name, id or beginning of an id.
-    async fn boxes_called(&self, wanted: &str) -> Result<Vec<(usize, BoxInfo)>> {
+    async fn boxes_called(&self, wanted: &str) -> Answers {
         let asked = self.nodes.iter().map(|node| node.ask(node.remote().inspect(wanted)));
-        let mut found = Vec::new();
+        let mut answers = Answers { found: Vec::new(), refusal: None };
         for (position, answer) in join_all(asked).await.into_iter().enumerate() {
             match answer {
-                Some(Ok(info)) => found.push((position, info)),
+                Some(Ok(info)) => answers.found.push((position, info)),
                 Some(Err(error)) if error.kind() == ErrorKind::NotFound => {}
                 Some(Err(error)) => {
-                    return Err(error.while_doing(format!("on {}", self.nodes[position].url())));
+                    answers.refusal = Some(error.while_doing(format!("on {}", self.nodes[position].url())));
                 }
                 None => {}
             }
         }
-        Ok(found)
+        answers
     }
 
     fn remember(&self, id: &str, position: usize) {

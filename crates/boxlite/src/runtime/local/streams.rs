@@ -178,7 +178,7 @@ mod tests {
             let endless = || {
                 written_in(&PLACES, |out| {
                     loop {
-                        out.write_all(&[0; 1 << 16]).map_err(|error| Error::io("writing", "x", error))?;
+                        out.write_all(&vec![0; 1 << 16]).map_err(|error| Error::io("writing", "x", error))?;
                     }
                 })
             };
