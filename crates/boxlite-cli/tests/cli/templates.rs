@@ -111,7 +111,6 @@ fn own_pages(id: &str) -> u64 {
     own
 }
 
-/// Mutation tried: reports of blocks smaller than 2 MiB, of which QEMU drops none.
 #[test]
 fn what_a_guest_frees_returns_to_the_host_and_the_template_stays_as_it_was() {
     let Some(home) = Home::able() else { return };
