@@ -111,6 +111,14 @@ impl Prey {
         directory.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
+    /// The contents of the home's templates.
+    fn templates(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = fs::read_dir(self.home.path().join("vm")).unwrap().map(|entry| entry.unwrap().path());
+        let is_template =
+            |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("template");
+        files.filter(is_template).map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+    }
+
     /// Where QEMU maps its guest's template from, as it spells it.
     fn template(&self) -> Option<String> {
         let line = fs::read(format!("/proc/{}/cmdline", self.qemu.as_raw_nonzero())).unwrap();
@@ -234,7 +242,12 @@ fn harmful(prey: &Prey, thread: &mut CaptiveThread) -> Attempts {
         let given = given as u64;
         attempts.insert("write the template".into(), thread.call(libc::SYS_pwrite64, &[given, root, 1, 0]));
         attempts.insert("cut the template".into(), thread.call(libc::SYS_ftruncate, &[given, 0]));
-        attempts.insert("punch the template".into(), thread.call(libc::SYS_fallocate, &[given, 3, 0, 4096]));
+        let before = prey.templates();
+        let punched = thread.call(libc::SYS_fallocate, &[given, 3, 0, 4096]);
+        // QEMU is told that the hole is there, and there is none.
+        let is_feigned = punched == 0 && prey.templates() == before;
+        let refused = -i64::from(libc::EPERM);
+        attempts.insert("punch the template".into(), if is_feigned { refused } else { punched });
         let (both, shared) = ((libc::PROT_READ | libc::PROT_WRITE) as u64, libc::MAP_SHARED as u64);
         let mapped = thread.call(libc::SYS_mmap, &[0, 4096, both, shared, given, 0]);
         attempts.insert("share the template".into(), mapped);
@@ -575,10 +588,11 @@ fn check(prey: &Prey, measure: &ToldMeasure) {
         }
         "no_new_privs" => status["NoNewPrivs"] == "1",
         "system calls" => {
-            // The jail's and QEMU's own, and for QEMU the one that has its openings answered.
+            // The jail's and QEMU's own, and for QEMU the one that has its openings answered. A network of libslirp is no QEMU.
             let least = match of {
                 Foothold::Qemu | Foothold::Shim => 3,
-                Foothold::Network | Foothold::Steward => 2,
+                Foothold::Steward => 2,
+                Foothold::Network => 1,
             };
             status["Seccomp"] == "2" && status["Seccomp_filters"].parse::<u32>().unwrap() >= least
         }
