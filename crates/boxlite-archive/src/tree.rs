@@ -63,7 +63,7 @@ pub struct TreeFile {
     pub changed: TreeTime,
 }
 
-/// What a file holds, but for the bytes of its runs.
+/// The contents of a file, but for the bytes of its runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileDetail {
     /// Whether it was still there.

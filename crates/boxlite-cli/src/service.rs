@@ -1,4 +1,4 @@
-//! What a service manager and the server tell each other, by systemd's protocol: a socket that is open already, and when the
+//! The messages between a service manager and the server, by systemd's protocol: a socket that is open already, and when the
 //! server is ready and when it stops.
 //!
 //! # Protocol
@@ -20,7 +20,7 @@ use crate::report::CommandFailure;
 const FIRST: RawFd = 3;
 /// Descriptors that are looked at.
 const MAX_DESCRIPTORS: RawFd = 64;
-/// What the server's socket is called among several: `FileDescriptorName` in a unit.
+/// The name of the server's socket among several: `FileDescriptorName` in a unit.
 const SOCKET_NAME: &str = "boxlite";
 
 /// Returns the listening socket that the process was started with, if there is one, and keeps it from other programs.

@@ -72,7 +72,7 @@ fn keep(keeper: &Keeper) -> ExitCode {
     }
 }
 
-/// What collects garbage in the home of the box, under the settings of the user who started it.
+/// Returns the collector of garbage in the home of the box, under the settings of the user who started it.
 fn collector(assignment: &ShimLaunch) -> CollectGarbage {
     let variables = SettingsVariables::from_lookup(|name| std::env::var_os(name));
     let home = assignment.home_root();

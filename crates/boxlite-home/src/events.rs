@@ -108,7 +108,7 @@ impl EventLog {
             let from = match options.after {
                 // Numbers are given again: a shorter file is another one.
                 Some(after) if after.file == number && after.offset <= metadata.len() => {
-                    // What came before this file was read by then.
+                    // All earlier events were read by then.
                     page.events.clear();
                     after.offset
                 }

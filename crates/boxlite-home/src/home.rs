@@ -147,7 +147,7 @@ impl Home {
         self.root.join("config.toml")
     }
 
-    /// What has happened in the home.
+    /// Returns the path of the log of the home's events.
     pub fn events(&self) -> PathBuf {
         self.root.join("events.jsonl")
     }

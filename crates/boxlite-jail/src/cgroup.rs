@@ -57,7 +57,7 @@ struct Seat {
     parent: OwnedFd,
     /// The directory itself, locked while this jail lives.
     claim: OwnedFd,
-    /// What a process writes `0` to in order to join.
+    /// The file to which a process writes `0` in order to join.
     entrance: File,
     version: Version,
     /// This jail has made it, and not another one of the box.

@@ -1,4 +1,4 @@
-//! What a process gives up about itself in place: one that has to stay among the host's processes, with files of its own.
+//! Rights that a process gives up in place: one that has to stay among the host's processes, with files of its own.
 //!
 //! The shim's steward serves a process that an attacker may have taken over, and it has work to do on the host: it collects garbage
 //! in its home, opens the box's logs and ends what serves the box's devices. So it keeps its namespaces and its user, and gives up
@@ -21,11 +21,11 @@ pub struct Confinement {
     pub directories: Vec<PathBuf>,
     /// The leaders of the process groups that it may end; it signals nobody else.
     pub groups: Vec<u32>,
-    /// What it needs of root's rights to other users' files, where it is root's.
+    /// The part of root's rights to other users' files that it keeps, where it is root's.
     pub foreign_files: ForeignFiles,
 }
 
-/// What a process of root needs of other users' files.
+/// The rights to other users' files that a process of root keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForeignFiles {
     /// Nothing.
@@ -36,7 +36,7 @@ pub enum ForeignFiles {
 
 /// Leaves this process `confinement` and nothing else, for good, and says which measures are in force.
 ///
-/// What it started before is not affected; it starts nothing afterwards.
+/// Processes that it started before are not affected; it starts nothing afterwards.
 ///
 /// # Errors
 /// When the process has more than one thread, whose others would stay as they are, or a measure cannot be taken.

@@ -178,7 +178,7 @@ const ALLOWED_WITH_NETWORK: &[libc::c_long] = &[
     libc::SYS_recvmmsg,
 ];
 
-/// What `prctl` may do: what glibc, QEMU and its own sandbox use it for.
+/// Permitted operations of `prctl`: those that glibc, QEMU and its own sandbox use.
 const PRCTL: &[libc::c_int] = &[
     libc::PR_SET_NAME,
     libc::PR_GET_NAME,
@@ -192,7 +192,7 @@ const PRCTL: &[libc::c_int] = &[
     libc::PR_SET_VMA,
 ];
 
-/// What `fcntl` may do: flags and copies.
+/// Permitted operations of `fcntl`: flags and copies.
 const FCNTL: &[libc::c_int] = &[
     libc::F_DUPFD,
     libc::F_DUPFD_CLOEXEC,
@@ -213,7 +213,7 @@ const FCNTL_WITH_DISKS: &[libc::c_int] = &[
     libc::F_ADD_SEALS,
 ];
 
-/// What `ioctl` may do without KVM: all of it concerns the descriptor alone.
+/// Permitted requests of `ioctl` without KVM: each concerns the descriptor alone.
 const IOCTL: &[u64] = &[0x5401, 0x5421, 0x541b, 0x5450, 0x5451];
 
 /// And with disks: the sizes of a device's blocks, which the kernel refuses for a file.
@@ -438,7 +438,7 @@ const DENIED_IN_SECLUSION: &[libc::c_long] = &[
     libc::SYS_flock,
 ];
 
-/// What of `fcntl` concerns locks.
+/// The operations of `fcntl` on locks.
 const LOCKING: &[libc::c_int] =
     &[libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW, libc::F_SETLEASE, libc::F_NOTIFY];
 
@@ -538,7 +538,7 @@ fn deny_x32() -> BpfProgram {
     ]
 }
 
-/// What an argument of a system call must be.
+/// A condition on an argument of a system call.
 #[derive(Clone)]
 pub(crate) struct Condition {
     argument: u8,

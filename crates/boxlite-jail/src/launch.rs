@@ -31,15 +31,15 @@ pub struct Jailed {
 pub struct Launching {
     /// The jailer. Its program starts without anybody listening.
     pub jailer: Child,
-    /// What it will say.
+    /// The jailer's answer, still to come.
     pub answer: JailerAnswer,
 }
 
-/// What a jailer is going to say, once.
+/// The one answer of a jailer, still to come.
 #[derive(Debug)]
 pub struct JailerAnswer(OwnedFd);
 
-/// What a jailer says of a program that it has started.
+/// A jailer's report of a program that it has started.
 #[derive(Debug)]
 pub struct JailedProgram {
     /// The program itself, to be killed or watched.
@@ -85,7 +85,7 @@ impl Launching {
 /// open here. Blocks for some milliseconds.
 ///
 /// # Errors
-/// What of the jail could not be built, or why the program could not be executed; nothing of either is left then.
+/// The part of the jail that could not be built, or why the program could not be executed; nothing of either is left then.
 pub fn launch(
     jailer: Command,
     spec: &JailSpec,

@@ -1,4 +1,4 @@
-//! What a process that touches guest-controlled bytes may do, and nothing else.
+//! Confines processes that touch guest-controlled bytes to what they need.
 //!
 //! A [`JailSpec`] is the policy, a plain value; [`launch()`] carries it out through a jailer, and the
 //! [`JailReport`] says what is in force. A jail that cannot be built is an error: nothing runs in half of one.

@@ -54,7 +54,7 @@ fn interpreter<'data>(data: impl ReadRef<'data>) -> object::Result<Option<PathBu
     Ok(None)
 }
 
-/// What `loader` would load for `file`.
+/// Returns the files that `loader` would load for `file`.
 fn listed(loader: &Path, file: &Path) -> Result<Vec<PathBuf>> {
     let mut command = Command::new(loader);
     command.arg("--list").arg(file).env_clear().env("LC_ALL", "C").stdin(Stdio::null());

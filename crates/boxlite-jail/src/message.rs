@@ -1,4 +1,4 @@
-//! What the starter and the jailer tell each other, and how: one message, with or without a descriptor, over a socket that
+//! The messages between starter and jailer: one each, with or without a descriptor, over a socket that
 //! keeps messages apart.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,7 +17,7 @@ use crate::spec::JailSpec;
 /// The first argument of a program that is to be the jailer.
 pub(crate) const JAILER: &str = "boxlite-jail";
 
-/// What the starter tells the jailer.
+/// The starter's message to the jailer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JailOrder {
     pub(crate) spec: JailSpec,
@@ -32,7 +32,7 @@ impl JailOrder {
     }
 }
 
-/// What the jailer tells its starter, once.
+/// The jailer's one message to its starter.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum JailAnswer {
     /// The program runs; a handle of it comes along.

@@ -1,4 +1,4 @@
-//! What a QEMU needs of the host's files.
+//! The host's files that a QEMU needs.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const FIRMWARE: &[&str] = &["/usr/share/qemu", "/usr/share/seabios", "/usr/share
 /// Devices that a QEMU opens by name; `/dev/kvm` is handed over as a descriptor.
 const DEVICES: &[&str] = &["/dev/null", "/dev/urandom"];
 
-/// What the QEMU at `program` sees: itself, its loader, libraries and modules, and its firmware.
+/// Returns the files that the QEMU at `program` sees: itself, its loader, libraries and modules, and its firmware.
 ///
 /// Asks the loader, some milliseconds long: keep the answer for as long as QEMU and its libraries stay the same.
 ///

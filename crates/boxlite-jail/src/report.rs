@@ -14,7 +14,7 @@ pub struct JailReport {
 /// One measure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measure {
-    /// What it is, in a few words.
+    /// Its description, in a few words.
     pub name: String,
     /// Whether it is in force.
     pub state: MeasureState,

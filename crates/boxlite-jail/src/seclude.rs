@@ -1,4 +1,4 @@
-//! What a process gives up about itself in place that has all of its files open.
+//! Rights that a process gives up in place once all of its files are open.
 //!
 //! The shim hears what the guest, QEMU and the user-mode network say, so it is within an attacker's reach. It ends its children
 //! and writes to files that it has open; it needs no name of a file, no lock and no right of its starter.
@@ -13,7 +13,7 @@ use crate::report::JailReport;
 use crate::spec::JailIdentity;
 use crate::stage::{seal, signals};
 
-/// What a process keeps besides its open files.
+/// The exceptions to a process's seclusion, besides its open files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seclusion {
     /// Whose process it becomes: a reserved user's where root starts it.

@@ -1,4 +1,4 @@
-//! What a program in a jail may do, as a value: nothing here makes a system call.
+//! The rights of a program in a jail, as a value: nothing here makes a system call.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct JailSpec {
     /// Whether the program keeps the one capability that binds ports below 1024: for a user-mode stack of root's that
     /// publishes such a port.
     pub low_ports: bool,
-    /// What the program may take of the host's memory, processes and processors; `None` asks for no control group.
+    /// Bounds on the host's memory, processes and processors that the program uses; `None` asks for no control group.
     pub cgroup: Option<CgroupSpec>,
     /// A descriptor whose lock says that the program runs: the program never has it, and it is closed only once the
     /// program has ended.
@@ -160,7 +160,7 @@ pub enum NetworkScope {
     Host,
 }
 
-/// What all of a box's jailed processes together may take of the host.
+/// Bounds on all of a box's jailed processes together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupSpec {
     /// The name of the control group below `boxlite`: one path component.

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 /// On which terms an execution runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldTerms {
-    /// What becomes of it while no client is attached.
+    /// Its treatment while no client is attached.
     pub unattended: UnattendedPolicy,
     /// How long it may run.
     pub limit: Option<ExecutionLimit>,
 }
 
-/// What becomes of an execution that no client is attached to for long.
+/// The treatment of an execution that no client is attached to for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnattendedPolicy {
@@ -44,7 +44,7 @@ pub struct ExecutionEnd {
     pub reason: Option<String>,
 }
 
-/// What a shim knows of an execution.
+/// A shim's knowledge of an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionState {
     /// Its id.
@@ -55,7 +55,7 @@ pub struct ExecutionState {
     pub tty: bool,
     /// Whether it has standard input.
     pub stdin: bool,
-    /// What becomes of it while no client is attached.
+    /// Its treatment while no client is attached.
     pub unattended: UnattendedPolicy,
     /// When it began, in milliseconds since the epoch.
     pub began_unix_ms: u64,
@@ -71,7 +71,7 @@ pub struct ExecutionState {
     pub timed_out: bool,
     /// It is to be shown to nobody but a client that was about to attach.
     pub hidden: bool,
-    /// Nobody can have its streams any more.
+    /// Its streams can no longer be attached to.
     pub released: bool,
     /// A client is attached.
     pub attached: bool,

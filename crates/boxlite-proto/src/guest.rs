@@ -42,7 +42,7 @@ pub enum FromGuest {
     Ready {
         /// How long each step took.
         timings: BootTimings,
-        /// What failed without making the guest unusable, one sentence each.
+        /// Failures that leave the guest usable, one sentence each.
         warnings: Vec<String>,
         /// The abilities of the hello once more: whoever restores a guest from a template has not heard that.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,7 +64,7 @@ pub enum FromGuest {
     Down,
 }
 
-/// What a guest needs to know to come up.
+/// The settings that a guest needs to come up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootConfig {
     /// Host name, also entered in `/etc/hosts`.
@@ -138,7 +138,7 @@ pub struct HostEntry {
 /// A limit of each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
-    /// What is limited.
+    /// The limited resource.
     pub kind: UlimitKind,
     /// Limit in force, in the kernel's unit; `None` for none.
     pub soft: Option<u64>,
@@ -146,7 +146,7 @@ pub struct Ulimit {
     pub hard: Option<u64>,
 }
 
-/// What a [`Ulimit`] limits: the kernel's `RLIMIT_*`.
+/// The resource that a [`Ulimit`] limits: the kernel's `RLIMIT_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the names are those of getrlimit(2)")]
@@ -196,7 +196,7 @@ impl UlimitKind {
 pub struct Sysctl {
     /// Its path below `/proc/sys`, such as `net/core/somaxconn`.
     pub path: String,
-    /// What is written to it.
+    /// The value written to it.
     pub value: String,
 }
 

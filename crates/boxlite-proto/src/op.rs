@@ -46,7 +46,7 @@ pub enum Op {
     Exec {
         /// Channel of its streams.
         id: u32,
-        /// What to run.
+        /// The command to run.
         spec: ExecSpec,
     },
     /// Send a signal to the process of an exec. Unknown ids are ignored, because the process may just have exited.

@@ -79,7 +79,7 @@ pub enum ShimRequest {
     Begin {
         /// Its id, which the client has chosen.
         execution: String,
-        /// What to run.
+        /// The command to run.
         spec: ExecSpec,
         /// For how long, and what becomes of it without a client.
         terms: HoldTerms,
@@ -126,7 +126,7 @@ pub enum ShimRequest {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         returns: bool,
     },
-    /// Nobody will come back for the execution's streams: it runs on, its input at its end, its output discarded.
+    /// No client will come back for the execution's streams: it runs on, its input at its end, its output discarded.
     /// Answered by `Done`.
     ReleaseExecution {
         /// The execution.
@@ -161,7 +161,7 @@ pub enum ShimReply {
     Hello {
         /// [`crate::PROTOCOL_VERSION`] of the shim.
         version: u32,
-        /// What this shim can do beyond that version, for example [`crate::EXECUTIONS`].
+        /// Abilities of this shim beyond that version, for example [`crate::EXECUTIONS`].
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         abilities: Vec<String>,
     },
@@ -204,7 +204,7 @@ pub enum ShimReply {
         input: GivenInput,
         /// Bytes of the window of this client's input that are in use, by input that others sent.
         queued: u32,
-        /// What the shim knows of the execution.
+        /// The shim's knowledge of the execution.
         state: ExecutionState,
     },
     /// So much of the input of an attached client is the shim's now and will reach the process.
@@ -275,7 +275,7 @@ pub struct ShimStatus {
     /// The overlay in use; `None` from a shim that cannot switch to another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskIdentity>,
-    /// What its network carries; `None` where it has none.
+    /// The traffic of its network; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkUsage>,
     /// The last probes of its health, oldest first.
@@ -292,10 +292,10 @@ pub struct DiskIdentity {
     pub inode: u64,
 }
 
-/// What a box uses of its network, and was refused since its start.
+/// A box's use of its network, and the refusals since its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkUsage {
-    /// What the host has a socket for now: TCP connections, UDP ports that the guest sends from, pings without an answer.
+    /// Sockets that the host holds now: TCP connections, UDP ports that the guest sends from, pings without an answer.
     pub connections: u64,
     /// The most that there may be at a time.
     pub max_connections: u64,
@@ -312,7 +312,7 @@ pub struct NetworkUsage {
     /// Connections that the guest has asked for at ports of the host's loopback; `None` where it may reach none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_connections: Option<u64>,
-    /// What its list of allowed destinations refused; `None` where it has no list.
+    /// Refusals of its list of allowed destinations; `None` where it has no list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusals: Option<NetworkRefusals>,
     /// Its traffic with the other boxes of its network; `None` where it is in none.
@@ -335,7 +335,7 @@ pub struct PeerUsage {
     pub refused: u64,
 }
 
-/// What a box's list of allowed destinations refused since its start.
+/// Refusals of a box's list of allowed destinations since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRefusals {
     /// How often it refused anything.

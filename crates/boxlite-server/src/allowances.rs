@@ -1,4 +1,4 @@
-//! What the boxes of a key may take together, asked before a box is made.
+//! Limits on all boxes of a key together, checked before a box is made.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use boxlite::{BoxOptions, Error, ErrorKind, HostInfo, ListOptions, Result, Runti
 use crate::caller::Caller;
 use crate::keys::{KeyLimits, NamedKey};
 
-/// What boxes take.
+/// Amounts that boxes take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Amounts {
     boxes: u64,

@@ -1,5 +1,5 @@
-//! What of this host a request may name, because the operator allowed it: paths below some directories, and ports of its
-//! loopback.
+//! The parts of this host that a request may name, because the operator allowed it: paths below some directories, and
+//! ports of its loopback.
 
 use std::io;
 use std::path::{Path, PathBuf};

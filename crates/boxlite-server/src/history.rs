@@ -1,4 +1,4 @@
-//! What the page's curves show: free space over a day, what gc reclaimed, and how the disks of boxes grew.
+//! The data of the page's curves: free space over a day, what gc reclaimed, and how the disks of boxes grew.
 //!
 //! All of it is in memory and bounded: a day of samples of the host, and an hour of every box that there is. A server
 //! that restarts begins anew.

@@ -69,7 +69,7 @@ struct KeyedRequest {
     answer: Arc<tokio::sync::Mutex<Option<KeptAnswer>>>,
 }
 
-/// What a request under a key is known by to every server of the home.
+/// The identity of a request under a key, for every server of the home.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestIdentity {
     /// Digest of caller, method, path, query and key.

@@ -34,7 +34,7 @@ pub(crate) struct NamedKey {
     pub(crate) limits: KeyLimits,
 }
 
-/// What the boxes of one key may take together.
+/// Limits on all boxes of one key together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct KeyLimits {
     pub(crate) boxes: Option<u64>,

@@ -106,7 +106,7 @@ async fn encrypted(
     begun.inspect_err(|error| tracing::debug!(%error, "a client could not begin TLS")).ok()
 }
 
-/// What answers connections.
+/// The tasks that answer connections.
 struct Answerer {
     app: Arc<App>,
     http: http1::Builder,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use boxlite::{Error, ErrorKind, Result};
 
-/// What tells one version of a file from another; the default is that of a file which is not there.
+/// Tells one version of a file from another; the default is that of a file which is not there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     inode: u64,
@@ -27,7 +27,7 @@ impl FileStamp {
     }
 }
 
-/// What the mode of a file allows to users besides owner and group.
+/// The bits of a file's mode for users besides owner and group.
 const EVERYBODY: u32 = 0o007;
 
 /// Refuses a file with a secret that users besides owner and group may read or write.

@@ -65,7 +65,7 @@ pub struct LayerUser {
 /// An intent: a decision to remove data that cannot be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intent<'a> {
-    /// What it is about.
+    /// The kind of change intended.
     pub kind: IntentKind,
     /// The box's id or the base's file name.
     pub id: &'a str,

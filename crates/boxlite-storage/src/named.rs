@@ -1,4 +1,4 @@
-//! What has a directory of its own by name in a home, with a description in it: volumes and networks.
+//! Objects that have a directory of their own by name in a home, with a description in it: volumes and networks.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 /// A description that names what it is of.
 pub(crate) trait Described: DeserializeOwned {
-    /// What it describes, for messages; `<noun>.json` is its file.
+    /// The kind of object, for messages; `<noun>.json` is its file.
     const NOUN: &'static str;
     /// The only format that is read.
     const FORMAT: u32;

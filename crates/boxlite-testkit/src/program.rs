@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::deadline::TEST_TIMEOUT;
 
-/// What a program that has ended printed, and its status.
+/// The output and status of a program that has ended.
 #[derive(Debug)]
 pub struct Output {
     /// How it ended.

@@ -24,7 +24,7 @@ pub struct Activity {
     pub commands_failed: u64,
     /// Passes of gc, requested and automatic.
     pub gc: GcActivity,
-    /// What took how long.
+    /// Latencies by operation.
     #[serde(default)]
     pub latencies: Latencies,
 }
@@ -42,7 +42,7 @@ pub struct Consumption {
     /// The memory of its guest in bytes.
     #[serde(default)]
     pub memory_limit: u64,
-    /// What it uses of its network; `None` unless it runs with one and answers.
+    /// Its use of the network; `None` unless it runs with one and answers.
     #[serde(default)]
     pub network: Option<NetworkUsage>,
     /// Bytes allocated to its overlays; `None` when they cannot be measured.

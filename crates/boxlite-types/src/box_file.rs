@@ -38,7 +38,7 @@ pub struct BoxImportOptions {
 pub struct ImportedBox {
     /// The box.
     pub info: BoxInfo,
-    /// What the file wanted and did not get, as sentences.
+    /// Wishes of the file that were not granted, as sentences.
     pub notices: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ pub struct BoxFileHead {
     pub format: u32,
     /// When it was written.
     pub exported_at: Timestamp,
-    /// What it runs on.
+    /// The platform that it runs on.
     pub platform: Platform,
     /// The box's name.
     pub name: String,

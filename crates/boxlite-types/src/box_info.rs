@@ -46,7 +46,7 @@ pub struct BoxInfo {
     /// The networks that it is a member of, and its address in each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memberships: Vec<Membership>,
-    /// What it uses of its network; told by `inspect` alone, while it runs with one.
+    /// Its use of the network; told by `inspect` alone, while it runs with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_usage: Option<NetworkUsage>,
     /// Restarts by its policy since its user started it, those that were refused included.

@@ -95,7 +95,7 @@ pub enum Phase {
     },
 }
 
-/// What is recorded of a box's restarts since its user started it.
+/// The record of a box's restarts since its user started it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Restarts {
@@ -122,7 +122,7 @@ pub struct RunOutcome {
     pub at: Option<Timestamp>,
     /// Exit status of the main process, 128 + n for signal n; `None` when there was none.
     pub exit_code: Option<i32>,
-    /// What else there is to say, such as that the guest was out of memory.
+    /// A remark, such as that the guest was out of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

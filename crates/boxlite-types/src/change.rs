@@ -1,4 +1,4 @@
-//! What a box has changed of its image, and images made of boxes.
+//! The changes of a box to its image, and images made of boxes.
 
 use serde::{Deserialize, Serialize};
 

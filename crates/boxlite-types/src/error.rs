@@ -63,7 +63,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What a failure is about, where that decides what a person can do: finer than the kind, and as stable.
+/// The subject of a failure, where that decides what a person can do: finer than the kind, and as stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -80,7 +80,7 @@ pub enum ErrorCause {
     VolumeInUse,
     /// A network that boxes join: it is missing, its name or addresses are taken, or boxes are in it.
     Network,
-    /// What was asked for as a filesystem in the box's memory is malformed.
+    /// The description of a filesystem in the box's memory is malformed.
     Tmpfs,
     /// A port of the host cannot be had.
     Port,
@@ -267,7 +267,7 @@ impl Error {
         self.0.kind
     }
 
-    /// What it is about, where that decides what a person can do.
+    /// Returns its subject, where that decides what a person can do.
     pub fn cause(&self) -> Option<ErrorCause> {
         self.0.cause
     }

@@ -1,4 +1,4 @@
-//! What has happened in a home.
+//! The events of a home.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,19 +13,19 @@ pub struct HomeEvent {
     pub at: Timestamp,
     /// To what.
     pub subject: EventSubject,
-    /// What.
+    /// The action.
     pub action: EventAction,
     /// The box's or the volume's id, or the image's digest; empty for the home.
     pub id: String,
     /// The box's or the volume's name, or the image's reference; `None` where it is not known any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What else there is to say, such as `exit_code`, `reason` or `reclaimed`.
+    /// Further facts, such as `exit_code`, `reason` or `reclaimed`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventSubject {
@@ -41,7 +41,7 @@ pub enum EventSubject {
     Home,
 }
 
-/// What happens to boxes, images and homes.
+/// The actions on boxes, images and homes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventAction {

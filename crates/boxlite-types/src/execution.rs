@@ -119,7 +119,7 @@ impl std::fmt::Debug for Execution {
     }
 }
 
-/// What a client wants that attaches to an execution which its box holds.
+/// The wishes of a client that attaches to an execution which its box holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SeatOptions {
     /// Position in the output to begin at, in bytes; `None` means the first byte that no client has acknowledged.
@@ -142,7 +142,7 @@ pub struct AttachedExecution {
     pub seat: Arc<dyn ExecutionSeat>,
     /// Position of the first byte of the output that follows, in bytes.
     pub position: u64,
-    /// What the box knows of the execution.
+    /// The box's knowledge of the execution.
     pub state: ExecutionState,
 }
 
@@ -162,7 +162,7 @@ pub enum Departure {
 pub trait ExecutionSeat: Send + Sync {
     /// The output before `position` (in bytes) has reached its reader and needs not be held for it. Never waits.
     fn taken(&self, position: u64);
-    /// Nobody will come back for the streams: the command runs on with its input at its end. Never waits.
+    /// Gives up the streams for good: the command runs on with its input at its end. Never waits.
     fn release(&self);
     /// Leaves the seat, and returns once the next client may have it.
     async fn leave(&self, how: Departure);

@@ -1,4 +1,4 @@
-//! What the options of a box say about names, limits and the kernel inside it, written as Docker's users write it.
+//! The options of a box on names, limits and the kernel inside it, written as Docker's users write them.
 
 use std::net::{IpAddr, Ipv4Addr};
 

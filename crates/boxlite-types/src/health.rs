@@ -134,7 +134,7 @@ impl HealthCheck {
     }
 }
 
-/// What is known of a box's health.
+/// The state of a box's health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Its present status.

@@ -35,7 +35,7 @@ pub struct HostInfo {
     /// server.
     #[serde(default)]
     pub memory: Option<MemoryInfo>,
-    /// What confines the QEMU of a box.
+    /// The confinement of a box's QEMU.
     pub jail: JailInfo,
     /// Every setting in force and where it came from.
     pub settings: Vec<SettingLine>,
@@ -52,7 +52,7 @@ pub struct Acceleration {
     pub qemu: String,
 }
 
-/// What confines the QEMU of a box on this host.
+/// The confinement of a box's QEMU on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailInfo {
     /// Whether boxes start in a jail: false where the setting `jail` is off.
@@ -66,7 +66,7 @@ pub struct JailInfo {
 /// One measure of a jail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailMeasure {
-    /// What it is, in a few words.
+    /// Its description, in a few words.
     pub name: String,
     /// Whether it is in force.
     pub in_force: bool,

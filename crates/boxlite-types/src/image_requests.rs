@@ -1,4 +1,4 @@
-//! What is asked about images besides pulling them, and what is answered.
+//! Requests about images besides pulling them, and their answers.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub struct HistoryEntry {
     pub created: Option<String>,
     /// The command that made it.
     pub created_by: String,
-    /// Who made it.
+    /// Its author.
     pub author: String,
     /// The author's words about it.
     pub comment: String,
@@ -87,14 +87,14 @@ pub struct DiskImageFetch {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ArchiveFormat {
-    /// What `docker save` writes: it can be read as an archive of Docker's and as an OCI layout.
+    /// The format of `docker save`: it can be read as an archive of Docker's and as an OCI layout.
     #[default]
     DockerArchive,
     /// An OCI layout alone.
     OciArchive,
 }
 
-/// What a logout has changed.
+/// The changes of a logout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logout {
     /// Whether there were credentials of ours.
@@ -103,7 +103,7 @@ pub struct Logout {
     pub still_in: Option<PathBuf>,
 }
 
-/// What a registry is told to let someone in.
+/// The credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     /// The registry, `host[:port]`; Docker Hub is `docker.io`.

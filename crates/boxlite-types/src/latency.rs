@@ -15,7 +15,7 @@ pub const LATENCY_BOUNDS: [f64; 14] =
 pub struct LatencyHistogram {
     /// One count per bound.
     pub counts: [u64; LATENCY_BOUNDS.len()],
-    /// What took longer than the last bound.
+    /// The number of those longer than the last bound.
     pub longer: u64,
     /// All of it together, in seconds.
     pub seconds: f64,
@@ -104,7 +104,7 @@ impl StartTimes {
     }
 }
 
-/// What took how long since a runtime was opened.
+/// Latencies by operation since a runtime was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Latencies {
@@ -146,7 +146,7 @@ mod tests {
         for (number, stage) in StartStage::ALL.into_iter().enumerate() {
             assert_eq!(stage as usize, number, "{}", stage.name());
         }
-        // What an older server says has no times.
+        // An older server's answer has no times.
         assert_eq!(serde_json::from_str::<Latencies>("{}").unwrap(), Latencies::default());
     }
 }

@@ -86,7 +86,7 @@ pub struct VolumeInfo {
     pub in_use: bool,
 }
 
-/// What a prune of volumes has done.
+/// The outcome of a prune of volumes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePrune {
     /// Names of the volumes that were removed.

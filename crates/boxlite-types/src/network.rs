@@ -305,7 +305,7 @@ pub struct NetworkBox {
     pub running: bool,
 }
 
-/// What a prune of networks has done.
+/// The outcome of a prune of networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkPrune {
     /// Names of the networks that were removed.

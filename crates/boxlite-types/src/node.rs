@@ -20,7 +20,7 @@ pub struct NodeCheck {
     pub space: Option<NodeSpace>,
     /// The memory of boxes; absent where the host's could not be measured.
     pub memory: Option<NodeMemory>,
-    /// What `gc` could free now; absent where that was not asked for, or is not known.
+    /// Bytes that `gc` could free now; absent where that was not asked for, or is not known.
     pub reclaimable: Option<NodeReclaimable>,
 }
 
@@ -50,7 +50,7 @@ pub struct NodeMemory {
     pub full: bool,
 }
 
-/// What gc could free.
+/// Bytes that gc could free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReclaimable {
     /// Allocated bytes.
@@ -59,7 +59,7 @@ pub struct NodeReclaimable {
     pub inodes: u64,
 }
 
-/// What a box may have of the processors and the memory that this process may use.
+/// The share of a box in the processors and the memory that this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allotment {
     /// Virtual processors.

@@ -26,7 +26,7 @@ pub struct Pause {
     pub quota: Option<QuotaUse>,
 }
 
-/// What a paused box is short of.
+/// The resource that a paused box is short of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PauseCause {

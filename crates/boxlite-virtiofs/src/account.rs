@@ -1,4 +1,4 @@
-//! Who made a file grow: the figures that a mount keeps of the files it has changed.
+//! The growth of files that a mount has changed, and who made it.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use crate::INODE_BYTES;
 use crate::ledger::Ledger;
 
-/// What is known of one file that this mount has changed.
+/// The figures of one file that this mount has changed.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     /// Bytes allocated to it at the last look.
@@ -131,7 +131,7 @@ impl Account {
         self.unsettled.remove(&inode);
         self.ledger.charge(change)?;
         match self.nameless.get_mut(&inode) {
-            // What it takes now is free with it.
+            // The space that it takes now is free with it.
             Some(noted) => self.ledger.lose_name(bytes - std::mem::replace(noted, bytes)),
             None => Ok(()),
         }
@@ -184,7 +184,7 @@ impl Account {
         if let Some(seen) = self.seen.remove(&inode)
             && seen.reserved > 0
         {
-            // What was not looked at again counts as added.
+            // Bytes that were not looked at again count as added.
             self.ledger.unreserve(seen.reserved);
             self.ledger.charge(seen.reserved)?;
         }

@@ -33,7 +33,7 @@ impl Growth {
 /// Looks that are remembered; any is old after a tenth of a second.
 const MAX_LOOKS: usize = 1000;
 
-/// What is free of the filesystems that the guest writes to.
+/// The free space of the filesystems that the guest writes to.
 #[derive(Debug)]
 pub(crate) struct Headroom {
     thresholds: Thresholds,
@@ -57,7 +57,7 @@ struct Look {
 }
 
 impl Look {
-    /// What is left if all that was given away since is on this filesystem.
+    /// Returns the space left if all that was given away since is on this filesystem.
     fn left(&self, taken: GivenAway) -> FreeSpace {
         let bytes = self.space.bytes.saturating_sub(taken.bytes - self.before.bytes);
         let inodes = self.space.inodes.saturating_sub(taken.files - self.before.files);

@@ -6,7 +6,7 @@ use std::io;
 
 use virtiofsd::fuse::{Attr, ROOT_ID};
 
-/// What is known of one file.
+/// The facts about one file.
 #[derive(Debug)]
 struct KnownFile {
     /// `None` while no descriptor holds it.
@@ -46,7 +46,7 @@ pub(crate) struct KnownFiles {
     handles: u64,
 }
 
-/// What a request for a file that is not found again fails with.
+/// Returns the failure of a request for a file that is not found again.
 pub(crate) fn stale() -> io::Error {
     io::Error::from_raw_os_error(libc::ESTALE)
 }

@@ -13,7 +13,7 @@
 //! [`Ledger::settle`] writes the exact figures, which [`crate::metering`] does within a second, and makes them durable: a power
 //! failure loses what was used in that second. The sum is within one sector, which disks write whole.
 //!
-//! What is in the file and cannot be understood, because it is damaged or of a newer version, is as if all that
+//! A file that cannot be understood, because it is damaged or of a newer version, is treated as if all that
 //! the folder holds were the box's.
 
 use std::fs::File;
@@ -197,7 +197,7 @@ impl Ledger {
 }
 
 impl Figures {
-    /// What is used once nothing is open any more.
+    /// Returns the use that holds once nothing is open any more.
     fn after_a_kill(self) -> i64 {
         self.used.saturating_sub(self.nameless)
     }

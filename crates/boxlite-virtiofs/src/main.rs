@@ -42,7 +42,7 @@ use metered::Metered;
 use recalled::Recalled;
 use total::Total;
 
-/// What an inode is charged with besides its blocks: as much as the filesystems take that take most by default.
+/// The charge of an inode besides its blocks: as much as the filesystems take that take most by default.
 const INODE_BYTES: u64 = 512;
 
 /// Descriptors that are not for the guest: 509 areas of its memory, and what the daemon works with.

@@ -43,7 +43,7 @@ pub(crate) struct Metered<F> {
     recount: fn(u64) -> Total,
 }
 
-/// Who looks at files when no request does; a look takes nobody's rights.
+/// The identity for looks at files that no request makes; a look takes nobody's rights.
 fn nobody() -> Context {
     Context { uid: 0.into(), gid: 0.into(), pid: 0 }
 }
@@ -68,7 +68,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
         metered
     }
 
-    /// What it counts with.
+    /// Returns its counters.
     pub(crate) fn metering(&self) -> Arc<SharedMetering> {
         Arc::clone(&self.metering)
     }
@@ -149,7 +149,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
             return;
         }
         state.recounted = Some(Instant::now());
-        // What another has unlinked while the guest keeps it open is not found below, and still takes its space.
+        // A file that another has unlinked while the guest keeps it open is not found below, and still takes its space.
         for inode in account.named() {
             if let Ok(found) = self.attributes(ctx, inode)
                 && found.nlink == 0
@@ -215,7 +215,7 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
             }
         })?;
         if let (Some(account), Some(entry)) = (&mut state.account, entry_of(&made)) {
-            // What is neither empty nor a directory nor a link was there before.
+            // An entry that is neither empty nor a directory nor a link was there before.
             let kind = entry.attr.mode & libc::S_IFMT;
             if kind != libc::S_IFREG || entry.attr.size == 0 {
                 report(account.made(entry.inode, allocated(&entry.attr)));

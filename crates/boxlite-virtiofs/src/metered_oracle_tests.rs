@@ -10,10 +10,10 @@ use super::*;
 /// By how much the folder may grow; some of the requests do not fit.
 const LIMIT: u64 = 512 * KIB;
 
-/// What the folder holds before the box comes.
+/// The bytes of the folder before the box comes.
 const BEFORE: u64 = 96 * KIB;
 
-/// What a guest asks for. Numbers choose a place among few names, and an open file among those that there are.
+/// A guest's request. Numbers choose a place among few names, and an open file among those that there are.
 #[derive(Debug, Clone)]
 enum Request {
     Create(u8),

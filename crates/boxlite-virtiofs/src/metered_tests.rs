@@ -18,7 +18,7 @@ use crate::recalled::Recalled;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// What a guest writes.
+/// The bytes that a guest writes.
 struct Bytes;
 
 impl ZeroCopyReader for Bytes {
@@ -70,7 +70,7 @@ impl Mount {
             ..Config::default()
         };
         let ledger = limit.map(|limit| Ledger::open(limit, kept, || None).unwrap());
-        // What nothing has open is let go at once, and found again.
+        // A file that nothing has open is let go at once, and found again.
         let inner = Recalled::new(PassthroughFs::new(config).unwrap(), 4);
         let fs = Metered::new(inner, ledger, Headroom::new(floor, 0), recount);
         fs.init(FsOptions::empty()).unwrap();
@@ -113,7 +113,7 @@ impl Mount {
         self.fs.release(context(), inode, 0, handle, false, false, None).unwrap();
     }
 
-    /// What a guest's kernel does with a file that it has created once, when nothing needs it.
+    /// Does as a guest's kernel with a file that it has created once, when nothing needs it.
     fn close(&self, file: (u64, u64)) {
         self.release(file);
         self.fs.forget(context(), file.0, 1);
@@ -149,7 +149,7 @@ fn what_is_written_is_charged_and_refused_at_the_limit_and_goes_on_once_somethin
     mount.write((one.0, handle.unwrap()), 0, 512 * KIB).unwrap();
     mount.release((one.0, handle.unwrap()));
     full(mount.write(two, 400 * KIB, 400 * KIB));
-    // What is there can be written over.
+    // Present bytes can be written over.
     mount.write(two, 0, 400 * KIB).unwrap();
     mount.write(one, 0, 512 * KIB).unwrap();
     full(mount.fallocate(two, 0, 400 * KIB, 200 * KIB));
@@ -229,7 +229,7 @@ fn two_boxes_gain_no_room_by_deleting_what_the_other_wrote() {
         two.unlink("file").unwrap();
         assert!(two.used() >= -(900 << 10), "{round}: {}", two.used());
     }
-    // What was there before is credited, once.
+    // A file that was there before is credited, once.
     two.unlink("before").unwrap();
     assert!((-(900 << 10)..-(700 << 10)).contains(&two.used()), "{}", two.used());
 }
@@ -262,7 +262,7 @@ fn names_that_are_moved_take_no_more_than_is_left() {
         from = to;
     }
     assert!(refused && mount.used() <= (LIMIT + 2 * BLOCK) as i64, "{refused} {}", mount.used());
-    // What takes another's place, or stays in its directory, goes on.
+    // A name that takes another's place, or stays in its directory, goes on.
     let held = names.iter().find(|name| mount.fs.lookup(context(), from, name).is_ok());
     let other = directories[..5].iter().find_map(|&directory| {
         names
@@ -374,7 +374,7 @@ fn what_was_allocated_in_advance_can_be_written_when_all_else_is_full() {
     mount.write(short, 10, 10).unwrap();
 }
 
-/// What was set aside beyond the end of a file must not pay for its holes. Mutation tried: without the look at whether
+/// Blocks set aside beyond the end of a file must not pay for its holes. Mutation tried: without the look at whether
 /// the limit is exceeded, all of them are filled.
 #[test]
 fn blocks_beyond_the_end_pay_for_no_hole() {
@@ -496,7 +496,7 @@ fn two_mounts_of_one_folder_are_charged_for_their_own() {
     assert_eq!(two.used(), 0);
     one.truncate(file, 0).unwrap();
     two.write(same, 0, 4096).unwrap();
-    // What the other has freed is not credited a second time.
+    // Space that the other has freed is not credited a second time.
     assert!(two.used() >= 0, "{}", two.used());
     two.truncate(same, 0).unwrap();
     full(two.write(same, 0, 2 * MIB));

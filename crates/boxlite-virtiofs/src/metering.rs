@@ -1,4 +1,4 @@
-//! What a mount counts with, and the thread that keeps its figures.
+//! The counters of a mount, and the thread that keeps its figures.
 //!
 //! The thread makes the ledger's file exact once a second, where it is not, and then waits until the disk has it. It holds no
 //! lock while it waits, so a disk that stands still holds up no request.
@@ -17,7 +17,7 @@ use crate::headroom::Headroom;
 /// How often the file is made exact.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a mount counts with.
+/// The counters of a mount.
 #[derive(Debug)]
 pub(crate) struct Metering {
     /// `None` counts nothing: only the host's floor is kept.
@@ -29,7 +29,7 @@ pub(crate) struct Metering {
     pub(crate) holes_are_hidden: bool,
 }
 
-/// What a mount counts with, shared with the thread.
+/// The counters of a mount, shared with the thread.
 #[derive(Debug)]
 pub(crate) struct SharedMetering(Mutex<Metering>);
 

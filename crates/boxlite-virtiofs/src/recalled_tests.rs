@@ -143,7 +143,7 @@ fn walk_what_is_left(fs: &Recalled<PassthroughFs>, numbers: &HashMap<String, u64
     }
 }
 
-/// What is charged is kept by number: a file by two numbers would be credited twice.
+/// The charge is kept by number: a file by two numbers would be credited twice.
 #[test]
 fn a_file_has_one_number() {
     let scratch = tree();

@@ -18,7 +18,7 @@ use rustix::thread::UnshareFlags;
 /// The directory that is covered; every host has it.
 const STAGE: &str = "/tmp";
 
-/// What the file is called in the directory; the guest agent knows it too.
+/// The file's name in the directory; the guest agent knows it too.
 const NAME: &str = "file";
 
 /// Makes the directory with the file at `path` in it, which must be the one that `meant` holds; the process has

@@ -1,4 +1,4 @@
-//! What a folder holds, looked at only as far as the answer matters.
+//! The total of a folder, looked at only as far as the answer matters.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

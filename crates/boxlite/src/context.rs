@@ -33,7 +33,7 @@ pub(crate) struct LocalContext {
     pub(crate) pool: GuestPool,
     /// Says which images can be fetched again.
     pub(crate) registries: Arc<RegistryProbe>,
-    /// What a jail that was built for `info` had in force.
+    /// The measures in force in a jail that was built for `info`.
     pub(crate) jail: OnceLock<JailInfo>,
 }
 

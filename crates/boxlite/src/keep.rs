@@ -1,4 +1,4 @@
-//! What the process beside a shim does once the run has ended.
+//! The actions of the process beside a shim once the run has ended.
 
 use std::time::Duration;
 

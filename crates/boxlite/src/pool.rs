@@ -41,7 +41,7 @@ pub(crate) struct GuestPool {
 
 #[derive(Debug, Default)]
 struct PoolState {
-    /// What guests wait with, and the shim program that makes them.
+    /// The hardware that guests wait with, and the shim program that makes them.
     wanted: Option<(Hardware, PathBuf)>,
     guests: Vec<WaitingGuest>,
     /// Nothing is tried before.

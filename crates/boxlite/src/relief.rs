@@ -20,7 +20,7 @@ pub fn relieve(options: &RuntimeOptions, wanted: u64) -> Result<()> {
     if !context.settings.auto_gc.value {
         return Ok(());
     }
-    // What cannot be measured is taken for enough: nothing is removed on a guess.
+    // A figure that cannot be measured counts as enough: nothing is removed on a guess.
     let lacking = || {
         let free = durable::free_space(context.home.root()).map_or(u64::MAX, |space| space.bytes);
         wanted.saturating_sub(free)

@@ -31,7 +31,7 @@ pub(crate) struct GlobalArgs {
     /// Directory that holds images and boxes [default: `$BOXLITE_HOME`, or ~/.boxlite]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
-    /// What runs the guests' code [default: auto]
+    /// Accelerator of the guests' code [default: auto]
     #[arg(long, global = true, value_enum, value_name = "HOW")]
     pub(crate) accel: Option<AccelArg>,
     /// Work on the home of a server, `boxlite serve`, and not on one of this host; or on those of several, with commas between

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::report::CommandFailure;
 
-/// What the new box is connected to.
+/// The networks and ports of the new box.
 #[derive(Debug, Args)]
 pub(crate) struct NetworkArgs {
     /// none for no network card, user for the world outside alone, or the name of a network that the box joins as well

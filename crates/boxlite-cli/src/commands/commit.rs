@@ -9,7 +9,7 @@ use super::cp::standard_input;
 use crate::render::{familiar, print_line};
 use crate::report::{CommandFailure, Exit, Topic};
 
-/// What the new image says about itself.
+/// Descriptive fields of the new image.
 #[derive(Debug, Args)]
 pub(crate) struct NewImageArgs {
     /// A line for the image's history

@@ -46,7 +46,7 @@ pub(crate) fn answer() -> Result<bool, clap::Error> {
         .try_complete(std::env::args_os(), here.as_deref())
 }
 
-/// What a value names.
+/// The kind of name that a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Box,

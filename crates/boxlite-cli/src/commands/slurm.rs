@@ -17,10 +17,10 @@ use crate::node::probe::OwnProgram;
 use crate::node::slurm::SlurmNode;
 use crate::report::{CommandFailure, Exit, note};
 
-/// What gc may take of a health check, which Slurm ends after 60 s.
+/// The time that a health check gives to gc; Slurm ends the check after 60 s.
 const COLLECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the removal of one job's boxes may take.
+/// The time that the removal of one job's boxes may take.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The arguments of the programs that Slurm runs.

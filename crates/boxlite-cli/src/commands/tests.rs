@@ -5,7 +5,7 @@ use clap::CommandFactory;
 
 use super::*;
 
-/// What the process may use that runs these command lines.
+/// Bounds of the process that runs these command lines.
 const ALLOTMENT: Allotment = Allotment { cpus: 3, cpu_limit: Some(250), memory: Some(100 << 20) };
 
 fn parse(line: &[&str]) -> Result<Cli, String> {

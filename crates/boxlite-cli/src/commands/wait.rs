@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// `wait`.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// What to wait for: the end of the box, which prints its exit status, or its health
+    /// The condition to wait for: the end of the box, which prints its exit status, or its health
     #[arg(long, value_enum, value_name = "CONDITION", default_value_t)]
     condition: WaitCondition,
     /// Names, ids or unique beginnings of ids

@@ -1,4 +1,4 @@
-//! What a copy leaves out.
+//! The entries that a copy leaves out.
 
 use std::path::{Path, PathBuf};
 

@@ -257,7 +257,7 @@ impl<F: FnMut()> std::io::Read for Probe<F> {
     }
 }
 
-/// What waits for its mode is the way to the present entry, and not every directory of the archive.
+/// Only the way to the present entry waits for its mode, and not every directory of the archive.
 /// Mutation tried: directories finished only at the end.
 #[test]
 fn many_entries_take_no_memory_and_directories_are_finished_on_the_way() {

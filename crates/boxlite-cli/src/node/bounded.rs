@@ -23,7 +23,7 @@ pub(crate) enum ProgramEnd {
     GivenUp,
 }
 
-/// What became of a program, and what it wrote until then.
+/// How a program ended, and its output until then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProgramOutput {
     pub(crate) end: ProgramEnd,

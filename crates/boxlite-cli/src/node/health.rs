@@ -1,4 +1,4 @@
-//! What a health check does about a node, decided from figures alone.
+//! The action of a health check on a node, decided from figures alone.
 //!
 //! A node is drained as soon as a start would be refused, and resumed only once free space is above the floors by a margin,
 //! so that it does not flutter. Only a node that was drained here is ever resumed: its reason begins with [`PREFIX`].
@@ -49,7 +49,8 @@ pub(crate) fn reason(check: &NodeCheck) -> String {
     format!("{PREFIX}{}", check.reason.as_deref().unwrap_or("boxes cannot start here"))
 }
 
-/// What gc is to free until the floors are kept with a margin; `None` where they are, and where nothing is known.
+/// Returns the amount that gc is to free until the floors are kept with a margin; `None` where they are, and where
+/// nothing is known.
 pub(crate) fn shortage(check: &NodeCheck) -> Option<CollectGoal> {
     let space = check.space.as_ref()?;
     match (space.lacking(), space.lacking_inodes()) {

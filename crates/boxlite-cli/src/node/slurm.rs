@@ -11,7 +11,7 @@ const SCONTROL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The beginning of the reason of every drain that is ours.
 pub(crate) const PREFIX: &str = "boxlite: ";
 
-/// What Slurm says of a node.
+/// The state of a node by Slurm's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeState {
     /// Whether no further job begins there.

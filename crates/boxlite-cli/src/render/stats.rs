@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::TextTable;
 
-/// What a box consumes; a figure that is not known is `None`.
+/// The consumption of a box; an unknown figure is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct BoxFigures {
     id: String,

@@ -157,7 +157,7 @@ pub(crate) fn type_code(mode: u16) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// What `touch -d @TIME` leaves on an ext4 of Linux 6.18.
+    /// The times equal those that `touch -d @TIME` leaves on an ext4 of Linux 6.18.
     #[test]
     fn times_are_clamped_as_by_the_kernel() {
         for (seconds, nanoseconds, expected) in [

@@ -248,7 +248,7 @@ proptest! {
         let _ = read(&archive, 512);
     }
 
-    /// What is read does not depend on how the stream is cut into pieces.
+    /// The entries that are read do not depend on how the stream is cut into pieces.
     #[test]
     fn pieces_do_not_matter(capacity in 1_usize..3000, flips in prop::collection::vec((0_usize..6000, any::<u8>()), 0..3)) {
         let mut archive = specimen();

@@ -10,7 +10,7 @@ use crate::error::EntryRefusal;
 
 /// Longest path of an entry or of a hard link's target in bytes, as the kernel's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
-/// What the name of a whiteout begins with.
+/// The prefix of a whiteout's name.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// Longest name in bytes, as on ext4.
 const MAX_NAME: usize = 255;

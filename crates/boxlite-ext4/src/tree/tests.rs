@@ -110,7 +110,7 @@ proptest! {
         assert_consistent(&tree);
     }
 
-    /// What the model refuses, the tree refuses.
+    /// The tree refuses whatever the model refuses.
     #[test]
     fn what_means_nothing_is_refused(seed in any::<u64>(), length in 1_usize..60) {
         let mut random = Random(seed);
@@ -145,7 +145,7 @@ fn freed_extents_are_those_of_files_without_a_name() {
     assert!(tree.take_freed().is_empty());
     tree.apply(&mut entry(&Op::Symlink("a".into(), "c".into()))).unwrap();
     assert_eq!(tree.take_freed(), [extent(100)]);
-    // What a new file replaces is given to it, to keep the blocks that are equal.
+    // A new file is given the one that it replaces, to keep the blocks that are equal.
     let applied = tree.apply(&mut entry(&Op::File("c".into(), 3))).unwrap();
     assert!(matches!(applied, Applied::File { replaced, .. } if replaced == [extent(200)]));
     assert!(tree.take_freed().is_empty());

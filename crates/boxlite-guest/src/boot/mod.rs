@@ -33,7 +33,7 @@ use crate::{devices, elapsed_us, linux};
 /// A guest that has come up.
 pub(crate) struct BootedGuest {
     pub(crate) timings: BootTimings,
-    /// What failed without making the guest unusable.
+    /// Failures that leave the guest usable.
     pub(crate) warnings: Vec<String>,
 }
 

@@ -208,7 +208,7 @@ fn mount_share(share: &ShareMount) -> Result<(), String> {
 /// Binds the one file of the virtiofs `tag` to `target`. The directory that it lies in is visible meanwhile only.
 fn mount_file(tag: &str, target: &str, flags: MountFlags) -> io::Result<()> {
     const STAGE: &str = "/dev/.boxlite-file";
-    // What the image has there stays as it is below; a directory makes the binding fail.
+    // The image's own entry there stays as it is below; a directory makes the binding fail.
     if !Path::new(target).exists() {
         if let Some(directory) = Path::new(target).parent().and_then(Path::to_str) {
             make_directories(directory)?;

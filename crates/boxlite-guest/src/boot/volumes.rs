@@ -16,7 +16,7 @@ use boxlite_proto::DiskMount;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-/// What a volume holds.
+/// The directory of a volume's contents.
 const DATA: &str = "data";
 
 /// A copy of the image's files that is not complete.

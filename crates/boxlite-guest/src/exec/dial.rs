@@ -137,7 +137,7 @@ impl Half {
         }
     }
 
-    /// What it waits for: bytes, or room for them.
+    /// Returns the condition that it waits for: bytes, or room for them.
     fn wants(&self) -> Option<PollFlags> {
         if !self.piece.is_empty() {
             return Some(PollFlags::OUT);

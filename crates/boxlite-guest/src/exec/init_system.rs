@@ -142,7 +142,7 @@ fn found_system(terminal: Option<&OwnedFd>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => continue,
             made => made?,
         }
-        // What the user has mounted there stays.
+        // A mount of the user's stays.
         if fs::metadata(path)?.dev() == root {
             rustix::mount::mount("tmpfs", path, "tmpfs", plain, Some(options))?;
         }

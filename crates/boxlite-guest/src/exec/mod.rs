@@ -68,7 +68,7 @@ enum TaskPhase {
     Started,
 }
 
-/// What the child of an operation becomes, as far as it matters here.
+/// The kind of process that the child of an operation becomes, as far as it matters here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TaskKind {
     /// A program of the box's; it outlives the host.

@@ -241,7 +241,7 @@ impl ProbeWatch {
     /// Kills everything below this process, until nothing is left.
     fn end_all(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + KILL_TIMEOUT;
-        // What it writes no longer counts, and must not make the waiting short.
+        // Its further output does not count, and must not make the waiting short.
         self.output = None;
         while Instant::now() < deadline {
             // A box that has hidden its /proc keeps at least what has left the session.

@@ -92,7 +92,7 @@ impl ProcessInput {
         }
     }
 
-    /// What to poll for: room if bytes are pending, otherwise only the error that a closed input causes.
+    /// Returns the events to poll for: room if bytes are pending, otherwise only the error that a closed input causes.
     pub(super) fn interest(&self) -> Option<PollInterest<'_>> {
         let fd = self.fd.as_ref()?.as_fd();
         if !self.pending.is_empty() {

@@ -1,11 +1,11 @@
-//! What of the host's processors and memory this process may use: an engine that runs it may have bounded both.
+//! The host's processors and memory that this process may use: an engine that runs it may have bounded both.
 
 use boxlite_types::Result;
 
 use super::host_memory::{whole_host_memory, within};
 use super::own_group::{OwnGroup, OwnGroups};
 
-/// What this process and its children may use together.
+/// The bounds of this process and its children together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessBounds {
     /// Processors that it may run on, at least 1.

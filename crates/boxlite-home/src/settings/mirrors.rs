@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::size::BadAmount;
 use super::value::Value;
 
-/// What a list of mirrors looks like, for messages.
+/// The form of a list of mirrors, for messages.
 const FORM: &str = "REGISTRY=MIRROR,…; …, where a mirror is [http://]HOST[:PORT][/PREFIX], or none";
 /// The most mirrors of one registry.
 const MAX_MIRRORS: usize = 16;
@@ -19,7 +19,7 @@ const HUB: &str = "docker.io";
 pub struct Mirror {
     /// `HOST[:PORT]`, by which credentials are found.
     pub host: String,
-    /// What precedes a repository's name there, if anything does.
+    /// The prefix of a repository's name there, if there is one.
     pub prefix: Option<String>,
     /// It is asked over HTTP, without TLS.
     pub plain: bool,

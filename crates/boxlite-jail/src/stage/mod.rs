@@ -52,7 +52,7 @@ pub(crate) fn become_jailer(order: &JailOrder, answer: RawFd) -> ! {
     // SAFETY: it is open, and no other part of this copy ever runs.
     #[allow(unsafe_code)]
     let answer = unsafe { OwnedFd::from_raw_fd(answer) };
-    // What an executed program would have lost.
+    // An executed program would have lost them.
     signals::forget_handlers();
     let keep: Vec<RawFd> = order.spec.named().chain([answer.as_raw_fd()]).collect();
     let Err(error) = seal::close_all_but(&keep).and_then(|()| build_and_wait(order, &answer));
@@ -190,7 +190,7 @@ impl Jail {
             Forked::Child(joined) => processes::be_init(spec, joined, &life_end),
         };
         let finished = Self::start_program(spec, held, cgroup, life_end).and_then(|started| {
-            // What the program was given is its own from here on, above all its disks and their locks.
+            // From here on the program owns its descriptors, above all its disks and their locks.
             let mut keep = started.descriptors(spec, cgroup, &life);
             keep.extend_from_slice(own);
             keep.push(own_descriptors.as_raw_fd());
@@ -277,7 +277,7 @@ struct Started {
 }
 
 impl Started {
-    /// What the stage goes on with: everything else is closed.
+    /// Returns the descriptors that the stage goes on with: everything else is closed.
     fn descriptors(&self, spec: &JailSpec, cgroup: Option<&Cgroup>, life: &OwnedFd) -> Vec<RawFd> {
         let own = [&self.handle, &self.complaints, &self.channel, life];
         let mut keep: Vec<RawFd> = own.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
@@ -286,7 +286,7 @@ impl Started {
         keep
     }
 
-    /// What the program's held calls are answered through.
+    /// Returns the descriptor through which the program's held calls are answered.
     fn opener(&self, spec: &JailSpec, own: OwnDescriptors) -> Result<Option<Opener>> {
         if spec.openings.is_empty() {
             return Ok(None);

@@ -114,7 +114,7 @@ struct Piece {
     is_directory: bool,
 }
 
-/// What of the host the jail has.
+/// The parts of the host that the jail has.
 struct Pieces {
     /// Restricted together, once they are in their places.
     code: Vec<Piece>,

@@ -46,7 +46,7 @@ pub(super) fn fork() -> Result<Option<Pid>> {
     }
 }
 
-/// What a fork into a control group makes of this process.
+/// The side of a fork into a control group that this process is on.
 pub(super) enum Forked {
     /// The parent.
     Parent(Pid),
@@ -104,7 +104,7 @@ pub(super) fn be_init(spec: &JailSpec, joined: std::io::Result<()>, life: &Owned
     let prepared = (|| -> Result<()> {
         joined.doing("joining the control group")?;
         let keep: Vec<RawFd> = spec.guard.into_iter().chain([life.as_raw_fd()]).collect();
-        // What it could complain to is nobody's business for as long as the box lives.
+        // Its standard streams would last as long as the box, and it has nothing to say there.
         for stdio in 0..3 {
             // SAFETY: nothing is written or read through these by this process.
             #[allow(unsafe_code)]

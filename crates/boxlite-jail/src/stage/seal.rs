@@ -17,7 +17,7 @@ use crate::spec::{JailIdentity, JailSpec, Limits, NetworkScope};
 /// The newest Landlock whose rights are used.
 const LANDLOCK: ABI = ABI::V6;
 
-/// What a process keeps of root.
+/// The part of root's privilege that a process keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeptPrivilege {
     /// None.

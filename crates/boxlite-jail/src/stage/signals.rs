@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::error::{JailDoing, JailResult as Result};
 
-/// What has a stage end everything in its jail; the kernel has no use of its own for it.
+/// The signal that has a stage end everything in its jail; the kernel has no use of its own for it.
 pub const END_OF_JAIL: Signal = Signal::STKFLT;
 
 /// The signals by which others ask a program to do something, and that end one that does not listen.

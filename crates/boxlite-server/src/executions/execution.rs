@@ -166,7 +166,7 @@ impl Drop for AttachmentGuard {
         let mut attachment = self.served.attachment();
         (attachment.attached, attachment.since) = (false, Instant::now());
         if self.served.seat.is_some() {
-            // What is read for this client alone is left with its box.
+            // Output that was read for this client alone is left with its box.
             self.served.released.cancel();
         }
     }
@@ -350,7 +350,7 @@ impl ServedExecution {
     /// Leaves it to its box, if that holds it, and returns once the next client may have it.
     pub(crate) async fn leave(&self, how: Departure) {
         if let Some(seat) = &self.seat {
-            // What was accepted still reaches the box; a client that resumes sends again what it does not hear of.
+            // Accepted input still reaches the box; a client that resumes sends again whatever was not acknowledged.
             let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.input.drained()).await.is_ok();
             seat.leave(if drained { how } else { Departure::Broke }).await;
         }

@@ -133,7 +133,7 @@ impl Executions {
     }
 }
 
-/// What a request is told whose execution the box did not find.
+/// Returns the answer to a request whose execution the box did not find.
 fn not_held(error: Error, wanted: &str, id: &str) -> HttpFailure {
     match error.kind() {
         // Nor does a box hold any that an older boxlite has started.

@@ -21,7 +21,7 @@ const MAX_GRANTS_OF_ONE: usize = 4096;
 /// A grant and its last use, by token.
 type Entry<'a> = (&'a String, &'a (Grant, Instant));
 
-/// What a token grants.
+/// The access that a token grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Grant {
     /// Id of the box.
@@ -55,7 +55,7 @@ impl Grants {
         token
     }
 
-    /// What the token grants, and takes note of its use.
+    /// Returns the access that the token grants, and takes note of its use.
     pub(crate) fn redeem(&self, token: &str, now: Instant) -> Option<Grant> {
         let mut grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (grant, used) = grants.get_mut(token)?;

@@ -39,7 +39,7 @@ pub struct DiskSource {
     virtual_size: u64,
 }
 
-/// What a cluster of the disk is.
+/// The place of a cluster of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClusterPlace {
     /// No file holds it.
@@ -76,7 +76,7 @@ impl DiskSource {
         self.virtual_size
     }
 
-    /// What the disk holds; with `relative` only what it holds beyond its disk image.
+    /// Returns a reader of the disk; with `relative` only of what it holds beyond its disk image.
     pub(super) fn reader(&self, relative: bool) -> Result<DiskReader<'_>> {
         let image = self.image.as_ref().filter(|_| !relative).map(ImageBlocks::of).transpose()?;
         Ok(DiskReader { overlays: &self.overlays, image, virtual_size: self.virtual_size, relative })
@@ -92,7 +92,7 @@ pub(super) struct DiskReader<'a> {
 }
 
 impl DiskReader<'_> {
-    /// What the clusters of the part `number` of the disk are, of 512 MiB each.
+    /// Returns the places of the clusters of the part `number` of the disk, of 512 MiB each.
     pub(super) fn part(&mut self, number: u64) -> Result<Vec<ClusterPlace>> {
         let first = number * PER_TABLE;
         let count = self.virtual_size.div_ceil(CLUSTER).saturating_sub(first).min(PER_TABLE);

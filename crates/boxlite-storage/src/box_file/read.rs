@@ -53,7 +53,7 @@ impl<R: Read> BoxFileReader<R> {
         Ok(Self { input, head, layout, head_sum: Sha256::digest(&described).to_vec() })
     }
 
-    /// What the file says of its box.
+    /// Returns the file's description of its box.
     pub fn head(&self) -> &BoxFileHead {
         &self.head
     }

@@ -45,7 +45,7 @@ pub fn write(mut head: BoxFileHead, source: &DiskSource, out: &mut dyn Write) ->
         out.put(&cluster)?;
     }
     put_tables(&mut out, &layout, &parts, &mut disk)?;
-    // What a source that changes has more or less of would shift what follows.
+    // A source that has changed in length would shift everything after it.
     drop(disk);
     put_clusters(&mut out, &parts, &mut source.reader(relative)?)?;
     let disk_sum = out.hasher.finalize();

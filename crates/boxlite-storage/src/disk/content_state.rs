@@ -16,7 +16,7 @@ const ATTRIBUTE: &str = "user.boxlite.sound";
 /// Bytes of a state.
 pub(crate) const STATE_LENGTH: usize = 16;
 
-/// What changes when a file's bytes do, short of damage below the filesystem and of a modification time that was put
+/// A digest that changes when a file's bytes do, short of damage below the filesystem and of a modification time that was put
 /// back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ContentState([u8; STATE_LENGTH]);
@@ -46,7 +46,7 @@ impl ContentState {
     }
 }
 
-/// What the attribute of a file holds.
+/// The contents of a file's attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remembered<const LENGTH: usize> {
     /// These bytes.

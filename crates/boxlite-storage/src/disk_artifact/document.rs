@@ -1,4 +1,4 @@
-//! What an artifact says: the description of a disk image's segments, and the manifest around it. Hostile until checked.
+//! The documents of an artifact: the description of a disk image's segments, and the manifest around it. Hostile until checked.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(super) const NAME: &str = "io.boxlite.disk-image";
 pub(super) const SIGNATURE: &str = "io.boxlite.signature";
 /// The most bytes of a config.
 pub(super) const CONFIG_LIMIT: u64 = 1 << 20;
-/// What a delta's metadata may take beside the blocks that it can have.
+/// The bound on a delta's metadata beside the blocks that it can have.
 const DELTA_OVERHEAD: u64 = 1 << 30;
 
 /// The config of an artifact.

@@ -179,7 +179,7 @@ impl Images {
         let CheckedArtifact { layer_sizes, segments } = &artifact.checked;
         let ends: Vec<usize> = segments.iter().map(|segment| segment.layers).collect();
         let (this, at, under) = (self.clone(), ends.clone(), names.clone());
-        // What is there stays until all is.
+        // The present files stay until all are there.
         let (_held, present) =
             blocking(move || disk_image::present_segments(this.home(), &under, &at)).await?;
         let missing = &segments[present..];

@@ -61,7 +61,7 @@ pub(super) fn pack(images: &Images, segment: &Leased, keep: Vec<String>) -> Resu
 pub(super) fn unpack(entry: &SegmentEntry, blob: &Leased, room: &WriteSpace, staged: &Staged) -> Result<()> {
     let unpacking = |error: io::Error| match own(error) {
         Ok(own) => own,
-        // What the decoder and the reader find wrong is no error of the system's.
+        // Faults that the decoder and the reader find are no errors of the system's.
         Err(error) if error.raw_os_error().is_none() => {
             Error::corrupt(format!("the segment {} of a built disk image is malformed", entry.name))
                 .because(error)

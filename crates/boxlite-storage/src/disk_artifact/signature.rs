@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use boxlite_types::{Doing, Error, Result};
 
-/// What precedes the config in the bytes that are signed: a signature is of nothing else.
+/// The prefix of the config in the bytes that are signed: a signature is of nothing else.
 const DOMAIN: &[u8] = b"boxlite disk image artifact 1\0";
-/// What precedes the 32 bytes of a public key in DER.
+/// The prefix of the 32 bytes of a public key in DER.
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const ALGORITHM: &str = "ed25519";
 /// A key file has some hundred bytes.

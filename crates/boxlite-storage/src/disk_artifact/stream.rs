@@ -27,7 +27,7 @@ const MAGIC: &[u8; 8] = b"BLXSEG01";
 const BLOCK: usize = 4096;
 /// The longest run.
 const MAX_RUN: usize = 1 << 20;
-/// What a run's offset and length take.
+/// The bytes of a run's offset and length.
 pub(super) const RUN_HEAD: usize = 12;
 
 /// Writes the first `length` bytes of `file` as a stream.

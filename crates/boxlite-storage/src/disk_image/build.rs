@@ -25,7 +25,7 @@ pub(super) struct Segment<'a> {
     pub(super) layers: Range<usize>,
     /// Names the file: of all layers up to the end of the segment.
     pub(super) digest: String,
-    /// What lies below; nothing below the lowest segment, which is a whole disk image.
+    /// The segments below; nothing below the lowest segment, which is a whole disk image.
     pub(super) below: Option<&'a ImageChain>,
 }
 
@@ -34,7 +34,7 @@ impl Segment<'_> {
         if self.below.is_some() { ImageForm::Delta } else { ImageForm::Whole }
     }
 
-    /// What the file is called in messages.
+    /// Returns the name of the file's kind in messages.
     fn noun(&self) -> &'static str {
         match self.form() {
             ImageForm::Whole => "disk image",
@@ -208,7 +208,7 @@ impl<'a> Building<'a> {
 pub(super) struct WrittenSegment {
     /// The uncompressed size of each of its layers.
     pub(super) sizes: Vec<u64>,
-    /// What a delta's file says about its blocks.
+    /// A delta's tables of its blocks.
     pub(super) tables: Option<DeltaTables>,
 }
 

@@ -18,7 +18,7 @@
 //!
 //! # Damage
 //!
-//! What a lease ([`lease`]) finds damaged or foreign counts as absent: a build replaces it by the right bytes.
+//! A file that a lease ([`lease`]) finds damaged or foreign counts as absent: a build replaces it by the right bytes.
 //!
 //! # Layers
 //!

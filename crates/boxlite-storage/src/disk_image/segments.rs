@@ -42,7 +42,7 @@ impl LayerSize {
 pub(super) struct LayerSizes(Vec<LayerSize>);
 
 impl LayerSizes {
-    /// What the database knows, and for the rest what the blobs claim; counts layers that claim nothing of use.
+    /// Takes what the database knows, and for the rest what the blobs claim; counts layers that claim nothing of use.
     pub(super) fn of(images: &Images, image: &Image) -> Result<Self> {
         let known = images.store().layer_sizes(&image.diff_ids())?;
         let size = |(layer, known): (&Layer, Option<u64>)| match known {

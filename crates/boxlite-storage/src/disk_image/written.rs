@@ -33,7 +33,7 @@ pub(crate) fn present_segments(
 /// Concurrent callers, builders among them, make each file once between them.
 ///
 /// # Errors
-/// What `write` fails with; `Corrupt` for a file that is not the one of its name.
+/// Those of `write`; `Corrupt` for a file that is not the one of its name.
 pub(crate) fn ensure_written(
     images: &Images,
     digests: &[String],

@@ -37,7 +37,7 @@ impl GcPlan {
             _ => false,
         };
         let explained = |planned: &Planned| self.explained(planned, rules);
-        // What a named file stands on, whether or not it stays, nearest first.
+        // The files that a named file stands on, whether or not it stays, nearest first.
         let mut below: Vec<FileId> = Vec::new();
         for file in self.census.files.iter().filter(|file| is_named(&file.name)) {
             self.census.chains.visit_below(file.backing, |id| below.push(id));

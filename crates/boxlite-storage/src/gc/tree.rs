@@ -39,7 +39,7 @@ struct Growing<'a> {
     plan: &'a GcPlan,
     home: &'a Home,
     boxes: &'a BoxNames,
-    /// What the plan says about a path.
+    /// The plan's entries by path.
     planned: HashMap<&'a Path, &'a Planned>,
     /// The images that need a file, by its place in the census.
     images: HashMap<usize, Vec<String>>,
@@ -101,7 +101,7 @@ impl<'a> Growing<'a> {
         DiskTree { root, reclaimable, unreadable: self.unreadable }
     }
 
-    /// What the plan says about what lies at `path`, on a node for it.
+    /// Returns a node with the plan's verdict on what lies at `path`.
     fn judged(&self, node: TreeNode, path: &Path) -> TreeNode {
         let Some(planned) = self.planned.get(path) else { return node };
         let name = |id: &str| self.boxes.get(id).map(|(name, _)| name.clone());
@@ -279,7 +279,7 @@ impl<'a> Growing<'a> {
     }
 }
 
-/// What people call an image: `alpine:latest`, or the beginning of its digest.
+/// Returns the name that people use for an image: `alpine:latest`, or the beginning of its digest.
 fn image_name(reference: Option<&str>, digest: &str) -> String {
     match reference {
         Some(reference) => reference

@@ -202,7 +202,7 @@ impl<'a> Measuring<'a> {
     }
 }
 
-/// What each image of the catalogue shares with the others, by name.
+/// Returns the bytes that each image of the catalogue shares with the others, by name.
 fn image_shares(census: &Census, rules: &Rules<'_>) -> Vec<ImageShare> {
     let caches = &census.caches;
     let images = || caches.images.iter();

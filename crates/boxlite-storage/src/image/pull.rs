@@ -44,7 +44,7 @@ impl ResolvedImage {
     }
 }
 
-/// What an image that is fetched is called in the catalogue.
+/// The catalogue names of an image that is fetched.
 pub(crate) struct NewNames {
     pub(crate) references: Vec<String>,
     pub(crate) origin: NameOrigin,

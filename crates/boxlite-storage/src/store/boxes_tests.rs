@@ -15,7 +15,7 @@ fn store(records: &[(&str, &str, &[u8])]) -> (tempfile::TempDir, Store) {
     (directory, store)
 }
 
-/// What cannot be read pins nothing, and hides no other box's snapshots.
+/// A record that cannot be read pins nothing, and hides no other box's snapshots.
 #[test]
 fn snapshots_are_read_out_of_records() {
     let whole = br#"{"id": "cc33", "snapshots": [{"name": "a", "base": "1.qcow2"}, {"name": "b", "base": null}, {"name": "c", "base": "2.qcow2"}]}"#;

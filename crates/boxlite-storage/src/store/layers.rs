@@ -1,4 +1,4 @@
-//! What the database knows of layers and deltas.
+//! The database's knowledge of layers and deltas.
 
 use boxlite_types::{Digest, Result};
 use rusqlite::{OptionalExtension, params};

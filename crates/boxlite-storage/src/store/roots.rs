@@ -31,7 +31,7 @@ impl Catalog for Store {
 
     fn snapshots(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<()> {
         self.read(|transaction| {
-            // What cannot be read of a damaged record needs no pin: no intent lets its bases go.
+            // An unreadable part of a damaged record needs no pin: no intent lets its bases go.
             let query = "SELECT boxes.id, json_extract(snapshot.value, '$.base')
                  FROM boxes, json_each(CASE WHEN json_valid(record) THEN record ELSE '{}' END, '$.snapshots') AS snapshot
                  WHERE json_extract(snapshot.value, '$.base') IS NOT NULL";

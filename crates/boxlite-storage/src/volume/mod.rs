@@ -73,7 +73,7 @@ const DATA_DIRECTORY: &str = "data/";
 #[derive(Debug)]
 pub struct VolumeLease {
     _lock: Lock,
-    /// What it is.
+    /// Its description.
     pub volume: VolumeDescription,
 }
 
@@ -112,7 +112,7 @@ pub fn create(
         created_at: Timestamp::now(),
     };
     let paths = home.of_volume(&volume.name);
-    // What a killed removal has left has the name no more.
+    // The remains of a killed removal no longer have the name.
     match read(home, &volume.name) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),

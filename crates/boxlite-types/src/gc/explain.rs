@@ -34,7 +34,7 @@ pub struct ExplainedItem {
 pub enum SubjectKind {
     /// A disk image.
     DiskImage,
-    /// What an image's further layers change on a disk image.
+    /// The changes of an image's further layers to a disk image.
     Delta,
     /// A snapshot or clone base.
     Base,

@@ -137,7 +137,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// What became of the item, in a few words; in a dry run, what would become of it.
+    /// Returns what was done to the item, in a few words; in a dry run, what would be done.
     pub fn label(&self, dry_run: bool) -> &'static str {
         match self {
             Self::Kept { .. } => "kept",

@@ -10,7 +10,7 @@ use super::Unreadable;
 /// The most children that a node shows; the smallest beyond them are added up in one of kind [`NodeKind::More`].
 pub const MAX_TREE_CHILDREN: usize = 400;
 
-/// What takes a home's bytes, and why it is there.
+/// The consumers of a home's bytes, and why they are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskTree {
     /// The home.
@@ -28,7 +28,7 @@ pub struct TreeNode {
     pub kind: NodeKind,
     /// Its name, for people.
     pub name: String,
-    /// What commands call it, where that is another word: a box's id, a file's name.
+    /// Its name in commands, where that is another word: a box's id, a file's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Bytes allocated to it and to everything below it.
@@ -40,7 +40,7 @@ pub struct TreeNode {
     /// Why it is there, or what becomes of it, in a few words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What it consists of, largest first.
+    /// Its parts, largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<TreeNode>,
 }
@@ -53,7 +53,7 @@ pub enum NodeKind {
     Home,
     /// A whole disk image.
     DiskImage,
-    /// What further layers of an image change on a disk image.
+    /// The changes of an image's further layers to a disk image.
     Delta,
     /// Copy-on-write overlays of a box.
     Overlay,

@@ -55,7 +55,7 @@ pub struct Usage {
     pub shared: u64,
     /// Allocated bytes that `gc` would free now.
     pub reclaimable: u64,
-    /// What the boxes take that do not run.
+    /// The bytes of boxes that do not run.
     #[serde(default)]
     pub stopped: StoppedUsage,
     /// Each box, by id.

@@ -36,7 +36,7 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// Its kind.
     pub kind: ErrorKind,
-    /// What it is about, where that decides what a person can do.
+    /// Its subject, where that decides what a person can do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<ErrorCause>,
     /// The path on the server that it is about.

@@ -21,7 +21,7 @@ enum ReadinessStatus {
     NotReady,
 }
 
-/// What further boxes may take; absent where it cannot be told.
+/// The room for further boxes; absent where it cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
     /// Bytes of disk that are free and unclaimed above the floor that refuses starts.

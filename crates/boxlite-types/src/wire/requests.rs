@@ -46,8 +46,8 @@ pub struct PushRequest {
     pub options: PushOptions,
 }
 
-/// What `GET /v1/runtime/archive` packs, as JSON in the query parameter `request`; the answer is a tar stream. `PUT` takes
-/// such a stream and answers with a list of [`crate::Image`]s.
+/// The selection that `GET /v1/runtime/archive` packs, as JSON in the query parameter `request`; the answer is a tar
+/// stream. `PUT` takes such a stream and answers with a list of [`crate::Image`]s.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaveRequest {
     /// References, digests or unique digest prefixes.

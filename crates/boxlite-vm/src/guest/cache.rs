@@ -113,7 +113,7 @@ fn write(staged: &Staged, make: &dyn Fn() -> Result<Vec<u8>>) -> Result<()> {
     staged.file().write_all_at(&bytes, 0).doing(doing, staged.path())
 }
 
-/// What tells one state of a file from another without reading it.
+/// Returns a text that tells one state of a file from another without reading it.
 pub(super) fn identity(path: &Path, what: &str) -> Result<String> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(fingerprint(&found)),

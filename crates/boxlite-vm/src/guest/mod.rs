@@ -1,4 +1,4 @@
-//! What a virtual machine boots: the uncompressed kernel, and an initramfs of the guest agent and the few kernel
+//! The boot files of a virtual machine: the uncompressed kernel, and an initramfs of the guest agent and the few kernel
 //! modules it loads.
 //!
 //! Both are derived from a directory with a distribution's `vmlinuz` and `modules/`, and from the agent's binary. They
@@ -25,7 +25,7 @@ pub use module_image::{find_module_image, module_image};
 /// Part of every cache name; raised when the bytes made from the same input change.
 const FORMAT: u32 = 6;
 
-/// What boots are made from.
+/// The files that boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootSources {
     /// Directory with `vmlinuz` (a bzImage) and `modules/` (the tree below `/lib/modules/<release>`); or a kernel by itself

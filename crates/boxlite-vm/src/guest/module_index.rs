@@ -16,7 +16,7 @@ pub(super) struct IndexedModule {
     pub(super) path: String,
     /// Canonical names of the modules that it uses itself.
     pub(super) dependencies: Vec<String>,
-    /// What it says the kernel may ask for to get it.
+    /// The aliases under which the kernel may ask for it.
     pub(super) aliases: Vec<String>,
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Module {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What a walk from module to module works with.
+/// The state of a walk from module to module.
 struct Walk<'a> {
     tree: &'a Path,
     files: BTreeMap<String, PathBuf>,
@@ -135,7 +135,7 @@ fn dependencies(module: &[u8]) -> Option<Vec<String>> {
     facts(module).map(|facts| facts.dependencies)
 }
 
-/// What a module says of itself.
+/// The facts that a module states of itself.
 pub(super) struct ModuleFacts {
     /// Canonical names of the modules that it uses.
     pub(super) dependencies: Vec<String>,

@@ -19,7 +19,7 @@ const CLASS_IN: u16 = 1;
 /// Records with the keys to hello servers in secret: `SVCB` and `HTTPS`.
 const SERVICE_TYPES: [u16; 2] = [64, 65];
 
-/// What a query is answered with without asking a name server.
+/// An answer that needs no name server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnAnswer {
     /// The name has no records of that type.

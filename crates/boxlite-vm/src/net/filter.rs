@@ -14,7 +14,7 @@ pub(super) const MAX_FRAME: usize = 1514;
 /// DHCP and TFTP, which slirp serves at the gateway by itself.
 const STACK_SERVICES: [u16; 2] = [67, 69];
 
-/// What a box is allowed, beyond the rules that hold for every box.
+/// The permissions of a box, beyond the rules that hold for every box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     published_tcp: Vec<u16>,

@@ -1,4 +1,4 @@
-//! What the network needs to know of the host: which ports are free, which addresses are its own loopback's.
+//! The host's ports that are free, and its loopback's addresses, as far as the network needs them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};

@@ -12,7 +12,7 @@
 //! The stack's process has the box's sockets and no files; the box's QEMU has its files and no sockets. The wire also
 //! counts what the stack has a socket for, and refuses connections beyond the bound.
 //!
-//! What a box reaches: any unicast address that the host itself reaches, except loopback, link-local (so no cloud
+//! A box reaches any unicast address that the host itself reaches, except loopback, link-local (so no cloud
 //! metadata service), multicast, the host's further addresses on its loopback interface, and [`METADATA_HOSTS`]. The
 //! host's own LAN addresses are reachable, as they are from a container on a bridge: bind a server to loopback to keep
 //! boxes out. DNS is 10.0.2.3 port 53 and ends at the host's resolver. There is no IPv6, no DHCP (the guest is
@@ -112,7 +112,7 @@ impl Default for Network {
     }
 }
 
-/// What the guest agent is told about its network card; [`RESOLVER`] is its only DNS server.
+/// Returns the guest agent's settings of its network card; [`RESOLVER`] is its only DNS server.
 pub fn guest_config(mac: MacAddr) -> NetConfig {
     NetConfig {
         address: GUEST,

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-/// What handing a frame to the stack amounts to.
+/// The effect of handing a frame to the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The stack ignores it.

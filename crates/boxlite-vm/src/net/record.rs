@@ -9,7 +9,7 @@ pub(super) const MAX_RECORD: usize = 4096 + 65536;
 /// Bytes of a direction's buffer: the longest record always fits behind an incomplete one's beginning.
 pub(super) const BUFFER: usize = 2 * (LENGTH_PREFIX + MAX_RECORD);
 
-/// What of a buffer was looked at, and what of it stays.
+/// The parts of a buffer that were looked at, and that stay.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sifted {
     /// Bytes of whole records, from the start of the buffer.

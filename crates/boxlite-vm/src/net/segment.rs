@@ -1,4 +1,4 @@
-//! What a frame means for the stack's sockets.
+//! The meaning of a frame for the stack's sockets.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use super::frame::{ACK, DNS_PORT, ETHERNET_HEADER, FIN, RST, SYN, address, be16}
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 
-/// What the stack has one socket for.
+/// The traffic that the stack has one socket for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Connection {
     /// A connection between the guest's port and a peer.
@@ -19,7 +19,7 @@ pub(super) enum Connection {
     Ping { peer: Ipv4Addr, identifier: u16, sequence: u16 },
 }
 
-/// What a frame does to its connection.
+/// The effect of a frame on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionStep {
     /// It begins it, or tries again.

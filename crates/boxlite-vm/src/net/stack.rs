@@ -117,12 +117,12 @@ impl StackProcess {
         Self { child, ender, words, program }
     }
 
-    /// What ends it while it is [watched](Self::watch).
+    /// Returns the ender of a stack while it is [watched](Self::watch).
     pub(crate) fn ender(&self) -> io::Result<ChildEnder> {
         self.ender.try_clone()
     }
 
-    /// What tells that it serves; `wire` is the other end of its socket, which carries nothing else meanwhile.
+    /// Returns the sign that it serves; `wire` is the other end of its socket, which carries nothing else meanwhile.
     pub(super) fn readiness(&self, wire: &StdStream, mac: MacAddr) -> Result<Readiness> {
         let doing = "preparing to wait for the user-mode network";
         let words = match &self.words {

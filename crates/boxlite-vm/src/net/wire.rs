@@ -50,7 +50,7 @@ pub struct WireEnds {
     pub stack: OwnedFd,
 }
 
-/// What the wire has seen since it was made.
+/// The wire's counts since it was made.
 #[derive(Debug)]
 pub struct Counts {
     from_guest: AtomicU64,
@@ -90,7 +90,7 @@ impl Counts {
         }
     }
 
-    /// What the guest uses of its network now, and was refused since its start.
+    /// Returns the guest's present use of its network, and the refusals since its start.
     pub fn usage(&self) -> NetworkUsage {
         NetworkUsage {
             connections: lock(&self.connections).count(Instant::now()) as u64,
@@ -251,7 +251,7 @@ impl Wire {
         self
     }
 
-    /// What tells that `process` at the other end serves, to be awaited before [`Wire::carry`].
+    /// Returns the sign that `process` at the other end serves, to be awaited before [`Wire::carry`].
     pub fn readiness(
         &self,
         process: &StackProcess,
@@ -418,7 +418,7 @@ async fn forward(
     }
 }
 
-/// What a direction of the wire has to carry.
+/// A direction's next input to carry.
 enum WireInput {
     /// So many bytes of its sender's.
     Sender(io::Result<usize>),

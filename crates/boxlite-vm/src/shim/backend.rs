@@ -1,4 +1,4 @@
-//! What the other parts of a box (its network, its volumes) add to its QEMU: the one place where they backend in.
+//! The additions of other parts of a box (its network, its volumes) to its QEMU: the one place where they meet it.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -35,7 +35,7 @@ pub(crate) struct DeviceBackend {
     pub(crate) process_group: Option<u32>,
     /// A network that carries nothing yet.
     pub(crate) network: Option<ClosedNetwork>,
-    /// What a network carries, once it is open.
+    /// The network's counts, once it is open.
     pub(crate) counts: Option<Arc<Counts>>,
     /// By what other boxes of its networks find the box: a matter of the shim's steward.
     pub(crate) mailboxes: Vec<Mailbox>,

@@ -79,7 +79,7 @@ impl ChildSpawner {
         let inherited: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         let parent = rustix::process::getpid();
         in_child(&mut command, move || {
-            // What is sent to all processes of a job is for its command: these end with their shim.
+            // A signal to all processes of a job is for its command: these end with their shim.
             boxlite_jail::block_requests()?;
             die_with(parent)?;
             only_these_survive_exec(&inherited)

@@ -24,7 +24,7 @@ impl DiskClaim {
         Self { claim, files, used_up_at }
     }
 
-    /// What is left of the claim is for an overlay that has taken the place of the one so far.
+    /// The rest of the claim is for an overlay that has taken the place of the one so far.
     pub(super) fn begin_again(&mut self) {
         *self = Self::new(self.claim.take(), std::mem::take(&mut self.files));
     }

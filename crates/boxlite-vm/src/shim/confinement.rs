@@ -1,4 +1,4 @@
-//! What shim and steward give up about themselves once the shim's children run, where the box is jailed.
+//! The rights that shim and steward give up once the shim's children run, where the box is jailed.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ fn directories(home: &Home) -> Vec<PathBuf> {
     std::iter::once(root).chain(parents).chain(below).filter(|path| path.is_dir()).collect()
 }
 
-/// What root needs of another user's files to work in `home`.
+/// Returns the rights to another user's files that root needs to work in `home`.
 pub(super) fn foreign_files_of(home: &Home) -> ForeignFiles {
     let own = rustix::process::geteuid().as_raw();
     let is_own = std::fs::metadata(home.root()).is_ok_and(|found| found.uid() == own);

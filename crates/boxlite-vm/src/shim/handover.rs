@@ -30,7 +30,7 @@ pub(super) struct LaunchMessage {
     pub(super) tied: bool,
 }
 
-/// What must be known of a box before it is known which one it is.
+/// The facts about a box that must be known before it is known which one it is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct WaitSpec {
     /// Bytes that a file of its QEMU may have.
@@ -47,10 +47,11 @@ pub(super) enum LaunchReport {
     Failed { kind: ErrorKind, cause: Option<ErrorCause>, message: String },
 }
 
-/// What the starter sends through the status channel to let its shim go on.
+/// The byte that the starter sends through the status channel to let its shim go on.
 pub(super) const PROCEED: u8 = b'!';
 
-/// What the shim of a guest that waits sends through the status channel: that it waits, and later that it has taken its box.
+/// The byte that the shim of a guest that waits sends through the status channel: that it waits, and later that it has
+/// taken its box.
 pub(super) const WAITING: u8 = b'w';
 /// See [`WAITING`].
 pub(super) const TAKEN: u8 = b't';

@@ -1,4 +1,4 @@
-//! What a box's shim knows of its health, shown to whoever looks at the box.
+//! The shim's knowledge of its box's health, shown to whoever looks at the box.
 //!
 //! As with a pause, the room is taken before the box runs, and what is shown concerns one run and is not durable. The probes'
 //! output is no part of it: the shim tells that to those who ask.

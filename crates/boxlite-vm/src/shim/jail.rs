@@ -60,7 +60,7 @@ const RESOLVERS: &str = "/etc/resolv.conf";
 /// call for each: 840 of them while a translated guest comes up.
 pub(super) const QEMU_ENVIRONMENT: &[(&str, &str)] = &[("LC_ALL", "C"), ("MALLOC_ARENA_MAX", "1")];
 
-/// What the jails of one run of a box have in common.
+/// The common parts of the jails of one run of a box.
 #[derive(Debug)]
 pub(crate) struct BoxJail {
     policy: JailPolicy,
@@ -69,7 +69,7 @@ pub(crate) struct BoxJail {
     cgroup: Option<CgroupSpec>,
 }
 
-/// What QEMU is started with.
+/// The descriptors and files that QEMU is started with.
 pub(super) struct Given {
     /// Descriptors that it inherits.
     pub(super) descriptors: Vec<RawFd>,
@@ -132,7 +132,7 @@ impl BoxJail {
     }
 }
 
-/// What all processes of the box of `spec` may take of the host together.
+/// Returns the bounds of all processes of the box of `spec` together.
 fn cgroup_of(spec: &LaunchSpec) -> CgroupSpec {
     let mut group = CgroupSpec {
         cpu_percent: spec.cpu_percent,

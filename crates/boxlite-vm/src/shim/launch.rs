@@ -1,4 +1,4 @@
-//! What a shim is told: everything about one run of one box, decided beforehand.
+//! The orders of a shim: everything about one run of one box, decided beforehand.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ pub struct LaunchSpec {
     /// The name of the box's control group where that was made before its guest had a box; else it is the box's id.
     #[serde(default)]
     pub group: Option<String>,
-    /// What it is for.
+    /// The run's purpose.
     pub purpose: Purpose,
     /// `boxes/<id>/`, absolute.
     pub box_dir: PathBuf,
@@ -48,7 +48,7 @@ pub struct LaunchSpec {
     pub kernel_arguments: Vec<String>,
     /// Milliseconds that the guest may take to come up, where that is not the usual time.
     pub boot_timeout_ms: Option<u64>,
-    /// What runs the guest's code.
+    /// The accelerator of the guest's code.
     pub accel: Accelerator,
     /// Virtual processors.
     pub cpus: u32,
@@ -80,7 +80,7 @@ pub struct LaunchSpec {
     pub discard: bool,
     /// Whether the box is removed once this run has ended: [`super::ShimLaunch::run`] returns it for that.
     pub auto_remove: bool,
-    /// What looks after the box once this run has ended; `None` leaves it as it is then.
+    /// The keeper that looks after the box once this run has ended; `None` leaves it as it is then.
     pub keeper: Option<KeeperSpec>,
     /// Signal number that begins a stop.
     pub stop_signal: i32,
@@ -92,7 +92,7 @@ pub struct LaunchSpec {
     pub floors: DiskFloors,
     /// The jail that QEMU runs in; `None` leaves it with its own sandbox alone.
     pub jail: Option<JailPolicy>,
-    /// What the overlay may take of the host's disk, at the beginning; `None` leaves that to the floors.
+    /// The overlay's bound on the host's disk, at the beginning; `None` leaves that to the floors.
     pub disk_quota: Option<DiskQuota>,
     /// Milliseconds after which the box is stopped when nobody uses it; `None` lets it run.
     pub idle_timeout_ms: Option<u64>,
@@ -153,10 +153,10 @@ pub enum GuestOrigin {
     Template(PathBuf),
 }
 
-/// What a keeper is told at launch. Without one, no process is left when the run has ended.
+/// The orders of a keeper at launch. Without one, no process is left when the run has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperSpec {
-    /// What the starter of the box needs to know to start it again; the shim does not look into it.
+    /// The facts that the starter of the box needs to start it again; the shim does not look into them.
     pub starter: serde_json::Value,
 }
 
@@ -169,7 +169,7 @@ pub struct TemplateKeep {
     pub room: Thresholds,
 }
 
-/// What a virtual machine is for.
+/// The purpose of a virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {

@@ -13,7 +13,7 @@ pub fn guest_memory(wanted: u64) -> u64 {
     wanted.checked_next_multiple_of(UNIT).unwrap_or(u64::MAX / UNIT * UNIT)
 }
 
-/// What a box is promised whose guest was asked to have `wanted` bytes: what its control group lets it take.
+/// Returns the promise to a box whose guest was asked to have `wanted` bytes: the bound of its control group.
 pub fn memory_need(wanted: u64) -> MemoryNeed {
     let guest = guest_memory(wanted);
     MemoryNeed { guest, overhead: boxlite_jail::memory_overhead(guest) }
@@ -40,7 +40,7 @@ pub fn memory_used(ids: &[&str]) -> Vec<Option<u64>> {
     used
 }
 
-/// What the QEMU of each box on this host has resident, by the id in the name that QEMU was given.
+/// Returns the resident memory of each box's QEMU on this host, by the id in the name that QEMU was given.
 fn resident() -> HashMap<String, u64> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|entry| resident_of(&entry.path())).collect()

@@ -23,7 +23,7 @@ pub struct Outcome {
     pub run_id: String,
     /// Milliseconds since the epoch.
     pub at_unix_ms: u64,
-    /// What ended it.
+    /// The cause of its end.
     pub end: OutcomeCause,
     /// How the main process ended, where it was started and its end was seen.
     pub main: Option<ProcessExit>,
@@ -43,7 +43,7 @@ pub struct Outcome {
     pub asked_to_stop: bool,
 }
 
-/// What ended a run.
+/// The cause of a run's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeCause {
@@ -98,7 +98,7 @@ impl Outcome {
         }
     }
 
-    /// What else there is to say of how the main process ended, unless it was successful.
+    /// Returns a remark on how the main process ended, unless it was successful.
     pub fn remark(&self) -> Option<String> {
         let unused =
             self.unused_for_ms.map(|unused| format!("idle: nobody used the box for {} s", unused / 1000));

@@ -71,7 +71,7 @@ impl<'a> PauseReason<'a> {
     }
 }
 
-/// What the slot shows: the reason, with a path of its own.
+/// The reason that the slot shows, with a path of its own.
 #[derive(Debug, PartialEq, Eq)]
 struct ShownReason {
     cause: PauseCause,
@@ -80,7 +80,7 @@ struct ShownReason {
     quota: Option<DiskQuota>,
 }
 
-/// What has changed about what is shown.
+/// A change of the shown reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PauseChange {
     None,

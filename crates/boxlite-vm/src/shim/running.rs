@@ -56,7 +56,7 @@ pub(super) struct RunningBox {
     pub(super) spec: LaunchSpec,
     pub(super) machine: Machine,
     pub(super) listener: std::os::unix::net::UnixListener,
-    /// Who may connect to it.
+    /// The user who may connect to it.
     pub(super) owner: Owner,
     pub(super) terminate: tokio::signal::unix::Signal,
     /// Ends when the box's starter has, if the box is tied to it.
@@ -222,7 +222,7 @@ impl Complaints {
     }
 }
 
-/// What QEMU complained of by the time it ended.
+/// QEMU's complaints by the time it ended.
 struct LastComplaints(String);
 
 impl LastComplaints {

@@ -99,7 +99,7 @@ impl Drop for PendingShim {
     }
 }
 
-/// What a shim says of its failure.
+/// Returns the failure that a shim reports.
 pub(super) fn failure(kind: ErrorKind, cause: Option<ErrorCause>, message: String) -> Error {
     let error = Error::new(kind, message);
     match cause {
@@ -206,7 +206,7 @@ pub fn detach(arguments: impl Iterator<Item = OsString>) -> Result<Detached> {
         return Ok(Detached::Starter);
     }
     rustix::process::setsid().doing("making a session for", "the shim")?;
-    // What is sent to all processes of a job is for its command. TERM alone asks the shim for a stop.
+    // A signal to all processes of a job is for its command. TERM alone asks the shim for a stop.
     for request in boxlite_jail::REQUESTS.into_iter().filter(|signal| *signal != Signal::TERM) {
         boxlite_jail::ignore_signal(request);
     }

@@ -41,13 +41,13 @@ pub struct ShimLaunch {
     status: Option<UnixStream>,
     lock: OwnedFd,
     claim: Option<Claim>,
-    /// What the box was promised of the host's memory.
+    /// The host's memory promised to the box.
     promise: Option<Claim>,
     /// The process with which the box ends, until the steward watches it.
     starter: Option<OwnedFd>,
     /// The disks of the box's named volumes with the locks on them, until QEMU has them.
     volumes: Vec<File>,
-    /// What it is to wait with for its box.
+    /// The things that it is to wait with for its box.
     wait: Option<WaitSpec>,
     /// The lock that the box had before this shim's took its place: whoever has that file open finds that the box runs.
     #[allow(dead_code, reason = "it is held, and never used")]
@@ -182,7 +182,7 @@ impl ShimLaunch {
         let steward = match steward::fork(charge, own_log)? {
             Fork::Shim(steward) => steward,
             Fork::Steward(steward) => {
-                // What this process has of its shim is closed, and its shim goes on with it.
+                // This process's side of its shim is closed, and its shim goes on with it.
                 std::mem::forget((
                     runtime, terminate, machine, listener, slot, pause, health, log, console, watch, tied,
                 ));
@@ -219,7 +219,7 @@ impl ShimLaunch {
         Ok(ShimPart::Shim(runtime, Box::new(running)))
     }
 
-    /// What the steward of the box takes over.
+    /// Returns the charge that the steward of the box takes over.
     fn charge(&mut self, machine: &mut Machine, spawner: &ChildSpawner) -> Result<Charge> {
         let doing = "handing over to the steward of";
         let place = &self.spec.box_dir;
@@ -353,7 +353,7 @@ impl ShimLaunch {
     }
 }
 
-/// What comes with a box.
+/// The things that come with a box.
 struct HandedOver {
     spec: LaunchSpec,
     claim: Option<Claim>,
@@ -415,7 +415,7 @@ impl Write for OwnLog {
             left_out => format!("{left_out} bytes are missing here: they could not be written\n"),
         };
         let mut file = lock_log(&self.file);
-        // What a shim says without a box, it says to its starter.
+        // The messages of a shim without a box go to its starter.
         let Some(file) = file.as_mut() else { return Ok(bytes.len()) };
         if file.append(&[note.as_bytes(), bytes].concat()) {
             self.left_out = 0;

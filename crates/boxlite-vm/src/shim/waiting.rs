@@ -186,7 +186,7 @@ impl WaitingGuest {
         let doing = "giving a waiting guest the box in";
         handover::assign(&status, &descriptors).doing(doing, &spec.box_dir)?;
         hear(&mut status, TAKEN)?;
-        // Nobody else changes the box: the caller holds its guard.
+        // The caller holds the box's guard, so nobody else changes it.
         lock.place(&BoxPaths::new(spec.box_dir.clone()).shim_lock())?;
         Ok(PendingShim { program, first: None, status })
     }

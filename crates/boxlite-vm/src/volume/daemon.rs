@@ -28,14 +28,14 @@ pub(super) struct Identity {
     pub(super) gid: u32,
 }
 
-/// What a virtiofsd inherits, by number.
+/// The descriptors that a virtiofsd inherits, by number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Descriptors {
     /// The socket that QEMU has connected to.
     pub(super) listener: RawFd,
     /// The directory or file that was checked.
     pub(super) source: RawFd,
-    /// What keeps how much of its size is used, for a volume with a size.
+    /// The ledger that keeps how much of its size is used, for a volume with a size.
     pub(super) ledger: Option<RawFd>,
 }
 

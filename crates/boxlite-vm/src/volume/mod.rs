@@ -51,15 +51,15 @@ pub struct Shares {
     pub volumes: Vec<Volume>,
     /// The program that serves them; needed when there is one.
     pub virtiofsd: PathBuf,
-    /// What none of them may show.
+    /// The places that none of them may show.
     pub off_limits: OffLimits,
-    /// What stays free of their filesystems.
+    /// The space of their filesystems that stays free.
     pub floors: VolumeFloors,
     /// The directory in which the volumes with a size have their ledgers.
     pub ledgers: PathBuf,
 }
 
-/// What a volume's filesystem keeps free, whatever the box wants to write.
+/// The space that a volume's filesystem keeps free, whatever the box wants to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeFloors {
     /// Bytes.
@@ -68,7 +68,7 @@ pub struct VolumeFloors {
     pub inodes: u64,
 }
 
-/// What the guest agent is told to mount, in the order of `volumes`.
+/// Returns the mounts that the guest agent is told to make, in the order of `volumes`.
 pub fn mounts(volumes: &[Volume]) -> Vec<ShareMount> {
     let mount = |(index, volume): (usize, &Volume)| ShareMount {
         tag: tag(index),

@@ -1,10 +1,10 @@
-//! What is mounted on this host.
+//! The mounts of this host.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// What is mounted where; nothing where the list cannot be read.
+/// The mounts by place; none where the list cannot be read.
 pub(super) struct MountTable(Vec<MountPoint>);
 
 /// A line of `/proc/self/mountinfo`.

@@ -83,7 +83,7 @@ pub fn check_named(named: &[VolumeMount], specs: &[VolumeSpec], tmpfs: &[TmpfsMo
     Ok(())
 }
 
-/// What the guest agent is told to mount.
+/// Returns the mounts that the guest agent is told to make.
 pub fn disk_mounts(named: &[VolumeMount]) -> Vec<DiskMount> {
     let mount = |(index, mount): (usize, &VolumeMount)| DiskMount {
         serial: serial(index),

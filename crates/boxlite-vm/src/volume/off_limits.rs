@@ -1,4 +1,4 @@
-//! What no volume may show to a box.
+//! The places that no volume may show to a box.
 //!
 //! - The home: the directory, what contains it, and what lies in it. A guest could change other boxes there.
 //! - Where links of the home lead: its `bases`, for example, may lie on another disk.
@@ -41,7 +41,7 @@ const KERNEL_FILESYSTEMS: &[&str] = &[
 pub struct OffLimits {
     /// The home.
     pub home: PathBuf,
-    /// What boxes run on: programs, kernel, agent. It may be read, and never written to.
+    /// The files that boxes run on: programs, kernel, agent. They may be read, and never written to.
     pub assets: Vec<PathBuf>,
 }
 

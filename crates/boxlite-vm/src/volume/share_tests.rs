@@ -29,7 +29,7 @@ fn no_spawn(_: Command, _: &[BorrowedFd<'_>]) -> io::Result<Child> {
     panic!("nothing is to be started")
 }
 
-/// What the shim does more carefully: here an unrelated child may inherit the descriptors too.
+/// Spawns less carefully than the shim: here an unrelated child may inherit the descriptors too.
 fn spawn(mut command: Command, keep: &[BorrowedFd<'_>]) -> io::Result<Child> {
     for descriptor in keep {
         rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
@@ -118,7 +118,7 @@ async fn a_virtiofsd_that_fails_says_why() {
     assert!(error.to_string().contains("exited with status 3: no such thing"), "{error}");
 }
 
-/// What a box that writes above a volume can do between the check and virtiofsd's own look at the path.
+/// A box that writes above a volume can do this between the check and virtiofsd's own look at the path.
 /// Mutation tried: `confirm` left out.
 #[test]
 fn a_directory_that_is_replaced_after_the_check_is_not_served() {

@@ -35,7 +35,7 @@ pub fn resolve(spec: &VolumeSpec, working_directory: &Path, off_limits: &OffLimi
     Ok(volume)
 }
 
-/// What must hold whenever the box starts, as the directory may have changed since it was resolved.
+/// Checks the conditions of every start, as the directory may have changed since it was resolved.
 pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
     let source = &volume.source;
     let metadata = match std::fs::symlink_metadata(source) {
@@ -56,7 +56,7 @@ pub(super) fn check(volume: &Volume, off_limits: &OffLimits) -> Result<()> {
         );
         return Err(Error::unsupported(message).about(ErrorCause::Volume).at(source));
     }
-    // What serves the volume has this user's rights, and its own complaint says less.
+    // The server of the volume has this user's rights, and its own complaint says less.
     let read =
         if metadata.is_dir() { std::fs::read_dir(source).map(drop) } else { File::open(source).map(drop) };
     if let Err(error) = read

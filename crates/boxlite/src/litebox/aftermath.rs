@@ -1,4 +1,4 @@
-//! What the process beside a shim needs to know to act for the box when its run has ended.
+//! The facts that the process beside a shim needs to act for the box when its run has ended.
 
 use boxlite_types::{BoxOptions, Error, RestartPolicy, Result};
 use boxlite_vm::shim::{Accel, KeeperSpec};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::assets::AssetSearch;
 use crate::context::LocalContext;
 
-/// What of the options of the box's starter is not in the home or in variables.
+/// The options of the box's starter that are not in the home or in variables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Starter {
     pub(crate) assets: AssetSearch,

@@ -35,7 +35,7 @@ use crate::context::LocalContext;
 /// Labels with this beginning are a server's.
 const SERVER_LABELS: &str = "boxlite.";
 
-/// What a file says of the box of `record`, except for the figures of its disk.
+/// Returns a file's description of the box of `record`, except for the figures of its disk.
 pub(crate) fn head(record: &BoxRecord, relative: bool) -> BoxFileHead {
     BoxFileHead {
         format: BoxFileHead::FORMAT,

@@ -160,7 +160,7 @@ pub(super) fn volumes(context: &LocalContext, options: &BoxOptions) -> Result<Ve
     specs.iter().map(|spec| volume::resolve(spec, &here, &off_limits)).collect()
 }
 
-/// What no volume of a box may show.
+/// Returns the places that no volume of a box may show.
 pub(super) fn off_limits(context: &LocalContext) -> OffLimits {
     OffLimits { home: context.home.root().to_owned(), assets: context.assets.found() }
 }
@@ -200,7 +200,7 @@ pub(crate) fn create(context: &Arc<LocalContext>, options: BoxOptions, image: &I
     Ok(new)
 }
 
-/// What says of a directory that is published and not recorded yet that gc may remove it.
+/// The permission of gc to remove a directory that is published and not recorded yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unrecorded {
     /// A file in the directory of a box that has no disk. It costs no transaction, and says nothing once there is a disk.

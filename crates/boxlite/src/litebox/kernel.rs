@@ -75,7 +75,7 @@ fn console_end(path: &Path) -> std::io::Result<String> {
     let text: String =
         String::from_utf8_lossy(&end).chars().filter(|c| *c == '\n' || !c.is_control()).collect();
     let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    // What follows a panic is where the kernel was.
+    // The lines after a panic tell where the kernel was.
     if let Some(panic) = lines.iter().rposition(|line| line.contains("Kernel panic")) {
         lines.truncate(panic + 1);
     }

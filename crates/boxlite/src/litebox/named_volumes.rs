@@ -53,7 +53,7 @@ impl AttachedVolumes {
         Ok(Self { disks: record.named_volumes.iter().map(attach).collect::<Result<_>>()? })
     }
 
-    /// What the shim is told of them.
+    /// Returns the volumes' descriptions for the shim.
     pub(super) fn described(context: &LocalContext, record: &BoxRecord) -> Vec<NamedDisk> {
         let disk = |mount: &VolumeMount| NamedDisk {
             mount: mount.clone(),

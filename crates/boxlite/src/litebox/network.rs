@@ -1,4 +1,4 @@
-//! What a box reaches, what reaches it, the names that it knows, and the networks that it is a member of.
+//! The reach of a box, its ports, the names that it knows, and the networks that it is a member of.
 
 use std::net::Ipv4Addr;
 
@@ -251,7 +251,8 @@ pub(super) fn ports(options: &BoxOptions, config: &ImageConfig) -> Result<Vec<Po
         ports.extend(boxlite_types::parse_ports(text)?);
     }
     if options.publish_all {
-        // What an image exposes beside TCP and UDP cannot be published, and its author has not asked for it.
+        // Exposed ports of protocols other than TCP and UDP cannot be published, and the image's author has not asked
+        // for it.
         let exposed =
             config.exposed_ports.iter().filter_map(|text| boxlite_types::parse_ports(text).ok()).flatten();
         for port in exposed {

@@ -39,7 +39,8 @@ pub(super) fn main_process(options: &BoxOptions, image: &ImageConfig) -> Result<
     }))
 }
 
-/// What systemd looks for to learn that it runs in a container, and which machine it is where the image does not say.
+/// Sets the variables by which systemd learns that it runs in a container, and which machine it is where the image does
+/// not say.
 pub(super) fn tell_init_system(main: &mut ExecSpec, box_id: &str) {
     if main.init_system {
         let own =
@@ -71,7 +72,7 @@ pub(crate) fn exec_process(exec: ExecOptions, options: &BoxOptions, image: &Imag
     Ok(spec)
 }
 
-/// What the box's agent runs to check its health: like an exec, with the times of `plan`.
+/// Returns the probe that the box's agent runs to check its health: like an exec, with the times of `plan`.
 pub(super) fn health_probe(plan: &HealthPlan, record: &BoxRecord) -> HealthProbe {
     let ms = |time: std::time::Duration| time.as_millis() as u64;
     HealthProbe {

@@ -63,7 +63,7 @@ pub(super) fn limit_in_vain(options: &BoxOptions, has_jail: bool, stays_in_group
     ))
 }
 
-/// What the box's control group gives it of the host's processors, in hundredths of one.
+/// Returns the control group's share of the host's processors, in hundredths of one.
 pub(super) fn limit(options: &BoxOptions) -> u32 {
     options.cpu_limit.unwrap_or(options.cpus * 100)
 }

@@ -161,7 +161,7 @@ pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Resu
     }
     guard.settle(context)?;
     if let Phase::Failed { started_at, at: None, exit_code, reason } = guard.record.phase.clone() {
-        // Nobody was left to say when the run ended, so its time to live begins when that is noticed.
+        // No process was left to say when the run ended, so its time to live begins when that is noticed.
         guard.enter(context, Phase::Failed { started_at, at: Some(Timestamp::now()), exit_code, reason })?;
     }
     match expiry(&guard.record, &guard.record.phase) {

@@ -19,7 +19,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 /// A box that was up for so long begins with the first pause again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// What becomes of a box whose run has ended.
+/// The decision about a box whose run has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It stays as it is.

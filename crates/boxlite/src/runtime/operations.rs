@@ -602,7 +602,7 @@ box_operations! {
 }
 
 box_operations! {
-    /// What becomes of one box's files, whether or not it runs.
+    /// The fate of one box's files, whether or not it runs.
     ///
     /// A box that is not running is locked meanwhile, and a guest is brought up for its files alone. What is mounted into
     /// the box belongs to no image and is left out.

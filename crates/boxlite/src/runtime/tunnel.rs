@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// A TCP connection to a service inside a box. Dropping it closes the connection.
 pub struct Tunnel {
-    /// What the service sends, until it ends its side.
+    /// The service's bytes, until it ends its side.
     pub output: Box<dyn AsyncRead + Send + Unpin>,
     /// Where it is answered; shutting it down ends this side of the connection alone.
     pub input: Box<dyn AsyncWrite + Send + Unpin>,
@@ -42,7 +42,7 @@ impl Tunnel {
             }
         };
         tokio::select! {
-            // What the service said last counts more than that it took no more.
+            // The service's last bytes count more than that it took no more.
             biased;
             ended = down => ended,
             broken = up => Err(broken),

@@ -41,7 +41,7 @@ pub(super) async fn logs(
     QueryParams(query): QueryParams<OptionsQuery>,
 ) -> Result<Response, HttpFailure> {
     let options = query.options::<LogOptions>()?;
-    // What is not followed ends by itself.
+    // A stream that is not followed ends by itself.
     let stopping = if options.follow { app.drain.stopping.clone() } else { CancellationToken::new() };
     Ok(progress::log(app.runtime.logs(&id, options).await?, stopping))
 }

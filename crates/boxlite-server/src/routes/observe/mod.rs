@@ -44,7 +44,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// What further boxes may take.
+/// Returns the room for further boxes.
 fn room(info: &HostInfo) -> Room {
     let disk = info.space.as_ref().map(|space| {
         let claimed = space.claims.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));

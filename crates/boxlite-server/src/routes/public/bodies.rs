@@ -246,7 +246,7 @@ struct PublishedPort {
 }
 
 impl PublicNetwork {
-    /// What `info` says of the network; `None` for a box that joins networks, of which some lead nowhere outside.
+    /// Returns the network as `info` describes it; `None` for a box that joins networks, of which some lead nowhere outside.
     fn of(info: &BoxInfo) -> Option<Self> {
         if !info.options.networks.is_empty() {
             return None;

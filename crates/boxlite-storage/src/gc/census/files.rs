@@ -34,7 +34,7 @@ pub(in crate::gc) trait StoredKind: std::fmt::Debug + Sync {
     /// Whether it can be made again, so that it needs no intent.
     fn can_be_made_again(&self) -> bool;
 
-    /// What a file is to those that it stands on.
+    /// Returns how a file holds those that it stands on.
     fn pins_as(&self) -> HolderKind {
         HolderKind::Base
     }
@@ -52,7 +52,7 @@ pub(in crate::gc) trait StoredKind: std::fmt::Debug + Sync {
 #[derive(Debug)]
 pub(in crate::gc) struct DiskImages;
 
-/// What an image's further layers change on a disk image or another delta.
+/// The changes of an image's further layers to a disk image or another delta.
 #[derive(Debug)]
 pub(in crate::gc) struct Deltas;
 
@@ -246,7 +246,7 @@ impl Census {
 }
 
 /// Whether another home may have the directory as well: it is reached through a symlink, or something is mounted there.
-/// What cannot be examined counts as such.
+/// An entry that cannot be examined counts as such.
 fn leads_elsewhere(home: &Home, directory: &Path) -> bool {
     let mount = |path: &Path| {
         let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::MNT_ID);

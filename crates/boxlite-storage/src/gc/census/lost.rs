@@ -16,11 +16,11 @@ use super::{Census, unreadable};
 #[derive(Debug, Default)]
 pub(in crate::gc) struct LostBox {
     description: Description,
-    /// What of its overlays could not be read.
+    /// Overlays of it that could not be read.
     pub(in crate::gc) unread: Vec<Unreadable>,
 }
 
-/// What `box.json` says.
+/// The contents of `box.json`.
 #[derive(Debug, Default)]
 enum Description {
     /// There is none: the box cannot be adopted, and needs only what its chain reaches.
@@ -38,7 +38,7 @@ enum Description {
 /// How much a box may need of which nobody can tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::gc) enum Doubt {
-    /// What it needs is known.
+    /// Its needs are known.
     #[default]
     None,
     /// Any base, and any disk of another box: nothing that can be made again.
@@ -75,7 +75,7 @@ impl LostBox {
         }
     }
 
-    /// What could not be read of a box that is in `doubt`.
+    /// Returns everything that could not be read of a box that is in `doubt`.
     pub(in crate::gc) fn troubles(&self, doubt: Doubt) -> impl Iterator<Item = &Unreadable> {
         let description = match &self.description {
             Description::Unusable(found) if doubt == Doubt::Everything => Some(found),

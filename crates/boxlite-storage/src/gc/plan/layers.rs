@@ -31,7 +31,7 @@ impl StoredImages {
             let files = files_of(census, &image.disk_digest(rules.disk_size));
             stored.built.push(!files.is_empty());
             let goes = rules.keep_blobs == KeepBlobs::Never && image.registry.is_some();
-            // What `gc --all` takes out of the catalogue is not to be kept for it.
+            // An image that `gc --all` takes out of the catalogue keeps no layers.
             let is_idle = !rules.is_young(image.last_used) && !rules.is_recent(image.last_used);
             if rules.all && image.boxes == 0 && is_idle && !rules.keeps_here(image.only_here) {
                 continue;

@@ -26,7 +26,7 @@ const MOUNT_POINTS: [&[u8]; 10] = [
 #[derive(Debug, Default)]
 pub(crate) struct ImageTree(HashMap<Vec<u8>, ListedFile>);
 
-/// What a box has changed.
+/// The changes of a box to its image.
 #[derive(Debug, Default)]
 pub(crate) struct BoxChanges {
     /// All changes, in the order of paths.

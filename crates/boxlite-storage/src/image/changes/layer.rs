@@ -22,7 +22,7 @@ use crate::image::{Blobs, Images, WriteSpace};
 
 /// How often the bytes of a box's disk may come again, for the second names of files: the guest sends contents with each.
 const MAX_REPEATS: u64 = 64;
-/// What the name of a whiteout begins with.
+/// The prefix of a whiteout's name.
 const WHITEOUT: &[u8] = b".wh.";
 
 /// A layer that is whole, durable and leased.
@@ -218,7 +218,7 @@ fn plain_header(file: &TreeFile) -> Header {
     header
 }
 
-/// What a plain header has no place for.
+/// Returns the values that a plain header has no place for.
 fn pax_records(file: &TreeFile, detail: &FileDetail) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut records = Vec::new();
     let time = file.modified;

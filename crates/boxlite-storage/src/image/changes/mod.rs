@@ -1,10 +1,10 @@
-//! What a box has changed of its image.
+//! The changes of a box to its image.
 //!
 //! The guest lists the files on its disk; the host lists those of the disk image below, which it has made itself. All
 //! times of an inode in a disk image are the same, and the guest's kernel sets the time of change whenever anything of an
 //! inode changes, so one that still has its old time of change is the image's. No contents need to be compared.
 //!
-//! What a guest says concerns its own image alone, and is bounded and checked all the same.
+//! A guest's account concerns its own image alone, and is bounded and checked all the same.
 
 mod compare;
 mod layer;
@@ -72,7 +72,7 @@ impl BoxTree {
     }
 }
 
-/// What was sent is not what a guest's agent sends, or the guest is gone.
+/// The bytes are not those that a guest's agent sends, or the guest is gone.
 pub(crate) fn broken(error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::InvalidData => {

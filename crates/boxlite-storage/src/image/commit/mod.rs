@@ -33,14 +33,14 @@ const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// Bytes of an archive without files: two blocks of zeros, and up to as many as `tar` writes at once.
 const EMPTY_TAR: std::ops::RangeInclusive<u64> = 1024..=10_240;
 
-/// What a new image is given, checked before any work is done for it.
+/// The properties of a new image, checked before any work is done for it.
 #[derive(Debug)]
 pub struct CommitPlan {
     name: Option<String>,
     message: String,
     author: String,
     edits: Vec<ConfigEdit>,
-    /// What made it, for its history.
+    /// The command that made it, for its history.
     command: String,
 }
 
@@ -62,7 +62,7 @@ impl CommitPlan {
     }
 }
 
-/// What a box has changed of its image, and the layer that it becomes.
+/// The changes of a box to its image, and the layer that they become.
 #[derive(Debug)]
 pub struct Comparison {
     tree: BoxTree,
@@ -212,7 +212,7 @@ impl Images {
         let parsed = manifest::parse_config(&config, layers.len(), name)?;
         let config_type = manifest.get("config").and_then(|config| config.get("mediaType")).cloned();
         let config_document = Document { digest: Digest::of(&config), length: config.len() as u64 };
-        // What else the base's manifest said was about the base.
+        // Every other field of the base's manifest described the base.
         manifest.retain(|key, _| matches!(&**key, "schemaVersion" | "mediaType" | "layers"));
         manifest.insert(
             "config".into(),

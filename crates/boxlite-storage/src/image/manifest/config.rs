@@ -79,7 +79,7 @@ struct RawHealthcheck {
 }
 
 impl RawHealthcheck {
-    /// What it says; `None` where it only inherits from images that are gone.
+    /// Returns the check that it describes; `None` where it only inherits from images that are gone.
     fn into_check(self) -> Option<HealthCheck> {
         // Less than a millisecond, which Docker refuses, is a time all the same.
         let ms = |nanos: u64| (nanos > 0).then(|| (nanos / 1_000_000).max(1));
@@ -99,7 +99,7 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D)
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// What no specification describes must not make an image unusable.
+/// A field that no specification describes must not make an image unusable.
 fn readable<'de, T: serde::de::DeserializeOwned, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {

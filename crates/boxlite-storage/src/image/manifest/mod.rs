@@ -50,7 +50,7 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
-/// What a manifest that is stored says of itself.
+/// The facts that a stored manifest states.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredManifest {

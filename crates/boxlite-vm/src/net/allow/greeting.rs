@@ -1,4 +1,4 @@
-//! What a client says on a connection, as far as it says whom it means: TLS, HTTP, or another protocol.
+//! The beginning of a client's connection, as far as it names a host: TLS, HTTP, or another protocol.
 
 use super::http::Requests;
 use super::tls::{self, ClientRecords};
@@ -17,11 +17,11 @@ enum ClientProtocol {
     Http,
     /// One that names nobody.
     Other,
-    /// What a lenient server could take for TLS or HTTP.
+    /// Bytes that a lenient server could take for TLS or HTTP.
     Ambiguous,
 }
 
-/// What becomes of bytes that were read.
+/// The verdict on bytes that were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The connection may go on with them.
@@ -45,7 +45,7 @@ pub(super) fn is_web(port: u16) -> bool {
     WEB_PORTS.contains(&port)
 }
 
-/// What a client has said, as far as it must be remembered.
+/// The part of a client's greeting that must be remembered.
 #[derive(Debug)]
 pub(super) enum Greeting {
     /// The first bytes.

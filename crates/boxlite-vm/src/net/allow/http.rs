@@ -11,7 +11,7 @@ pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// The most digits of a length, and of a chunk's size.
 const MAX_DIGITS: usize = 15;
 
-/// What of a connection comes next.
+/// The part of a connection that comes next.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     /// A request line and its fields, of which this was read.
@@ -126,7 +126,7 @@ fn has_bare_line_feed(bytes: &[u8]) -> bool {
     bytes.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || bytes[at - 1] != b'\r'))
 }
 
-/// What a request's head says.
+/// The head of a request.
 struct Head {
     host: String,
     body: Part,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What hosts a connection asks for when it says this, piece by piece.
+/// Returns the hosts that a connection asks for when it says this, piece by piece.
 fn hosts(pieces: &[&[u8]]) -> Result<Vec<String>, Malformed> {
     let (mut requests, mut hosts) = (Requests::new(), Vec::new());
     for piece in pieces {

@@ -66,7 +66,7 @@ pub(super) struct RefusedFrame {
     pub(super) to_stack: Option<Vec<u8>>,
 }
 
-/// What else is known of a box's network.
+/// The surroundings of a box's network.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) connections: &'a OpenConnections,

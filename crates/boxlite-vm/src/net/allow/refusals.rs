@@ -1,4 +1,4 @@
-//! What was refused, for people to see.
+//! Refusals, kept for people to see.
 
 use std::collections::VecDeque;
 

@@ -17,7 +17,7 @@ const MAX_HELD: usize = 48;
 /// Most bytes that were read and that the stack has not acknowledged; its windows are no larger.
 const MAX_UNACKNOWLEDGED: usize = 64 * 1024;
 
-/// What becomes of a frame.
+/// The verdict on a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StreamVerdict {
     /// It is carried.
@@ -41,7 +41,7 @@ pub(super) struct Acceptance {
     pub(super) order: u64,
 }
 
-/// What was read of one connection.
+/// The bytes read of one connection.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     /// The sequence number of the first byte.

@@ -27,15 +27,15 @@ const ENCRYPTED_NAMES: [usize; 2] = [0xfe0d, 0xffce];
 /// The records of one client.
 #[derive(Debug, Default)]
 pub(super) struct ClientRecords {
-    /// What was read of the present record.
+    /// The part of the present record that was read.
     record: Vec<u8>,
-    /// What was read of the present handshake message.
+    /// The part of the present handshake message that was read.
     message: Vec<u8>,
     /// The name in the first hello.
     name: Option<String>,
 }
 
-/// What was understood.
+/// The finding in a hello.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HelloFinding {
     /// Nothing yet: the hello is incomplete.
@@ -172,7 +172,7 @@ impl<'a> Fields<'a> {
         Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
-    /// What stands behind its length in so many bytes.
+    /// Takes the vector behind its length, which has so many bytes.
     fn vector(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let length = self.number(bytes)?;
         self.take(length)

@@ -26,7 +26,7 @@ pub struct Exchange {
     counts: Arc<PeerCounts>,
 }
 
-/// What becomes of a frame of the guest.
+/// The fate of a frame of the guest.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::net) enum Taken {
     /// It is no matter of the networks'.
@@ -50,7 +50,7 @@ impl Exchange {
         self.networks.push(Arc::new(peers));
     }
 
-    /// What the box has exchanged with others.
+    /// Returns how much the box has exchanged with others.
     pub(in crate::net) fn usage(&self) -> PeerUsage {
         let PeerCounts { sent, received, lost, refused } = &*self.counts;
         let [sent, received, lost, refused] =

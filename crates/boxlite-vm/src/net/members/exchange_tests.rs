@@ -243,7 +243,7 @@ async fn a_box_of_two_networks_reaches_both_and_is_no_way_between_them() {
     assert_eq!(web.exchange.take(&back_again), Taken::Sent);
     assert_eq!(both.received().await[14..], back_again[14..]);
 
-    // What it forwards, or says from its address in the other network, is not carried.
+    // A packet that it forwards, or sends from its address in the other network, is not carried.
     for through in [
         ipv4([10, 90, 0, 33], [10, 89, 0, 3], 17, b"forwarded"),
         ipv4([10, 90, 0, 22], [10, 89, 0, 3], 17, b"of the other address"),

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! `<id>.json` says who the box is, and is written before `<id>.sock`, its mailbox, is bound. Both lie there while the box runs.
-//! What a killed box leaves answers no offer, until the box starts again or the network is removed.
+//! The remains of a killed box answer no offer, until the box starts again or the network is removed.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -15,7 +15,7 @@ const ARP_MESSAGE: usize = 28;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 
-/// What a frame of a guest is for its network.
+/// The meaning of a guest's frame for its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GuestFrame<'a> {
     /// Nothing: it goes elsewhere.
@@ -26,7 +26,7 @@ pub(super) enum GuestFrame<'a> {
     Tells,
     /// A whole packet from the guest to this address of the network.
     Packet(Ipv4Addr, &'a [u8]),
-    /// What no guest has to send: it is malformed, or speaks for another.
+    /// No guest has reason to send it: it is malformed, or speaks for another.
     Refused,
 }
 
@@ -193,8 +193,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a guest sees of another box is from that box and for itself, and of the length that it says. An independent
-        /// reading of the header says so.
+        /// A guest sees packets of another box only from that box, for itself, and of the length that they state. An
+        /// independent reading of the header says so.
         #[test]
         fn nothing_but_whole_packets_of_the_sender_comes_in(packet in header(), cut in 0_usize..90) {
             let packet = &packet[..cut.min(packet.len())];

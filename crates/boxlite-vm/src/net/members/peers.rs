@@ -32,11 +32,11 @@ pub(super) struct Peers {
     mac: MacAddr,
     running: Mutex<Vec<Peer>>,
     counts: Arc<PeerCounts>,
-    /// What is there when the box starts, and what tells of others; taken when the exchange runs.
+    /// The acquaintances when the box starts, and the descriptor that tells of others; taken when the exchange runs.
     beginning: Mutex<Option<(Vec<Acquaintance>, OwnedFd)>>,
 }
 
-/// What a box has exchanged with others, over all its networks.
+/// The amounts that a box has exchanged with others, over all its networks.
 #[derive(Debug, Default)]
 pub(super) struct PeerCounts {
     pub(super) sent: AtomicU64,

@@ -73,7 +73,7 @@ pub fn serve_stack(mut arguments: impl Iterator<Item = OsString>) -> Option<Exit
     })
 }
 
-/// What the arguments name.
+/// Returns the library, the wire and the ports that the arguments name.
 fn given(
     mut arguments: impl Iterator<Item = OsString>,
 ) -> Option<(PathBuf, BorrowedFd<'static>, Vec<PortForward>)> {
@@ -256,7 +256,7 @@ extern "C" fn send_packet(frame: *const c_void, length: usize, outgoing: *mut c_
     length as isize
 }
 
-/// What a guest does wrong is no news to anybody.
+/// Ignores a guest's mistakes.
 extern "C" fn guest_error(_message: *const c_char, _: *mut c_void) {}
 
 extern "C" fn clock_get_ns(_: *mut c_void) -> i64 {

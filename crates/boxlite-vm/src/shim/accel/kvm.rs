@@ -1,4 +1,4 @@
-//! What is known about KVM on this host, and for how long.
+//! The findings about KVM on this host, and how long they hold.
 //!
 //! A trial guest answers the question but costs a tenth of a second, or its time limit where KVM hangs. So its answer is
 //! kept together with what the host showed at that time, which costs one open to look at again: once that differs (a
@@ -33,7 +33,7 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same where nothing but KVM will do: a busy host delays a guest, too.
 const PATIENT_TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the host shows without a trial.
+/// The host's KVM device, as seen without a trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum KvmDevice {
@@ -108,7 +108,7 @@ impl Demand {
     }
 }
 
-/// What is known about KVM.
+/// The finding about KVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KvmFinding {
     device: KvmDevice,

@@ -16,7 +16,7 @@ pub(super) use kvm::DEVICE as KVM_DEVICE;
 use kvm::{Demand, KvmDevice, KvmFinding};
 use serde::{Deserialize, Serialize};
 
-/// What the user asks for.
+/// The accelerator that the user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accel {
@@ -54,7 +54,7 @@ impl fmt::Display for Accel {
     }
 }
 
-/// What a VM is started with.
+/// The accelerator that a VM is started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accelerator {
@@ -80,7 +80,7 @@ impl Accelerator {
 /// The accelerator chosen and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
-    /// What VMs are started with.
+    /// The accelerator that VMs are started with.
     pub accelerator: Accelerator,
     /// One clause for people: why this one.
     pub reason: String,
@@ -89,7 +89,7 @@ pub struct Choice {
 /// Findings about this host, kept until it reboots or its QEMU or its libraries change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// What is known about KVM.
+    /// The finding about KVM.
     kvm: KvmFinding,
     /// Rate of the time-stamp counter in kHz.
     pub tsc_khz: u32,
@@ -142,8 +142,8 @@ fn decide(host: &Host, wanted: Accel) -> Result<Choice> {
     }
 }
 
-/// What a start is to tell people about `choice`: that boxes are emulated though nobody asked for that, the first time on
-/// this host and whenever the reason is another one.
+/// Returns the message that a start is to show about `choice`: that boxes are emulated though nobody asked for that,
+/// the first time on this host and whenever the reason is another one.
 pub fn news(home: &Home, wanted: Accel, choice: &Choice) -> Option<String> {
     let fallback = wanted == Accel::Auto && choice.accelerator != Accelerator::Kvm;
     let reason = fallback.then_some(choice.reason.as_str());
@@ -158,7 +158,7 @@ pub fn news(home: &Home, wanted: Accel, choice: &Choice) -> Option<String> {
     })
 }
 
-/// What tells the QEMU at `qemu` from another, and this run of the host from another.
+/// Returns a text that tells the QEMU at `qemu` from another, and this run of the host from another.
 pub(crate) fn identity(qemu: &Path) -> Result<String> {
     serde_json::to_string(&cache::key(qemu)?)
         .map_err(|error| Error::bug("a host's key does not serialise").because(error))

@@ -59,7 +59,7 @@ pub(super) async fn receive_archive(session: Session) -> Result<impl AsyncRead +
     Ok(StreamReader::new(Box::pin(first.chain(rest))))
 }
 
-/// What the guest says, and where it is answered.
+/// Splits the session into the guest's bytes and the way of the answers.
 pub(super) fn converse(session: Session) -> (impl AsyncRead + Send + Unpin, StdinSink) {
     let Session { output, stdin, control } = session;
     (StreamReader::new(Box::pin(rest_of(output, control, None))), stdin)

@@ -54,7 +54,7 @@ impl ShimClient {
         &self.paths
     }
 
-    /// What the shim knows of its box; `None` when the box does not run.
+    /// Returns the shim's state of its box; `None` when the box does not run.
     pub async fn status(&self) -> Result<Option<ShimStatus>> {
         let Some(mut connection) = self.try_connect(&ShimRequest::Status).await? else { return Ok(None) };
         match connection.answer().await? {
@@ -250,7 +250,7 @@ impl ShimClient {
         }
     }
 
-    /// What the guest consumes.
+    /// Returns the guest's consumption.
     pub async fn metrics(&self) -> Result<GuestMetrics> {
         match self.one_event(Op::Metrics { id: CHANNEL }).await? {
             OpEvent::Metrics { metrics, .. } => Ok(metrics),

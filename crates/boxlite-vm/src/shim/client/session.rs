@@ -176,7 +176,7 @@ struct Listener {
     from: Option<u64>,
     /// The box whose log has what the connection does not bring.
     log: Option<BoxPaths>,
-    /// What is told to the client in the seat of an execution.
+    /// The messages for the client in the seat of an execution.
     seat: Option<SeatListener>,
 }
 
@@ -286,7 +286,7 @@ fn gone() -> Error {
     Error::new(boxlite_types::ErrorKind::Unavailable, "the box ended while it was being used")
 }
 
-/// What a message means for the operation; `Some` when it was the last.
+/// Judges a message for the operation; `Some` when it was the last.
 fn judge(
     reply: ShimReply,
     position: &mut Option<u64>,
@@ -379,7 +379,7 @@ pub(super) struct Control {
     sink: FrameSink,
     started: watch::Receiver<bool>,
     ended: watch::Receiver<Option<StreamEnd>>,
-    /// What an execution was given of its input.
+    /// The amount of input that an execution was given.
     given: watch::Receiver<GivenInput>,
     /// Whether the seat of an execution is free.
     left: watch::Receiver<bool>,
@@ -412,7 +412,7 @@ impl Control {
         &self.sink
     }
 
-    /// What the execution was given of its input, as that changes.
+    /// Returns the amount of input that the execution was given, as that changes.
     pub(super) fn given(&self) -> watch::Receiver<GivenInput> {
         self.given.clone()
     }

@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use crate::shim::sink::FrameSink;
 
-/// What the writer of an input and the listener of its connection share.
+/// The state that the writer of an input shares with the listener of its connection.
 #[derive(Debug, Clone)]
 pub(super) struct StdinWriter(Arc<Mutex<State>>);
 

@@ -33,7 +33,7 @@ pub(super) struct ActiveDisk {
     changing: Option<(ClientId, oneshot::Receiver<StepOutcome>)>,
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub(super) enum DiskStep {
     /// Have QEMU open the new overlay, which takes time.
@@ -42,7 +42,7 @@ pub(super) enum DiskStep {
     Switch(GuestHold),
 }
 
-/// What a step needs.
+/// The tools of a step.
 pub(super) struct DiskTools {
     pub(super) steward: Arc<StewardLink>,
     pub(super) qmp: Arc<Qmp>,
@@ -50,7 +50,7 @@ pub(super) struct DiskTools {
     pub(super) flushing: bool,
 }
 
-/// What came of a step, for the client and for whoever measures the overlay.
+/// The outcome of a step, for the client and for whoever measures the overlay.
 #[derive(Debug)]
 pub(super) enum DiskOutcome {
     /// QEMU has the new overlay open.
@@ -61,7 +61,7 @@ pub(super) enum DiskOutcome {
     Failed(StepRefusal),
 }
 
-/// What came of a step, and what QEMU has open after it.
+/// The outcome of a step, and the disk that QEMU has open after it.
 #[derive(Debug)]
 enum StepOutcome {
     Prepared(PreparedDisk),

@@ -1,4 +1,4 @@
-//! What the guest's agent says.
+//! The messages of the guest's agent.
 
 use boxlite_proto::{
     CLOCK, DISKS, Frame, FromGuest, HEALTH, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError,

@@ -1,4 +1,4 @@
-//! What the probes of a box's health mean. The agent in the guest makes them; see [`boxlite_proto::HealthProbe`].
+//! The meaning of the probes of a box's health. The agent in the guest makes them; see [`boxlite_proto::HealthProbe`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::shim::health::HealthSlot;
 /// Probes that are remembered, as many as Docker remembers.
 const MAX_PROBES: usize = 5;
 
-/// What a probe costs the machine besides the processor time that it is charged in the guest: starting its processes, and
+/// The cost of a probe besides the processor time that it is charged in the guest: starting its processes, and
 /// reading its programs from the disk.
 const PROBE_OVERHEAD: Duration = Duration::from_millis(50);
 
@@ -164,7 +164,7 @@ impl HealthWatch {
         is_new.then_some(self.state.status)
     }
 
-    /// Nobody can probe: that is no reason to call the box healthy, or to let anybody wait for it.
+    /// Notes that no probe is possible, which is no reason to call the box healthy, or to let anybody wait for it.
     fn cannot_probe(&mut self, why: &str) -> HealthStatus {
         let now = Timestamp::now().as_millisecond();
         self.remember(ProbeRecord {

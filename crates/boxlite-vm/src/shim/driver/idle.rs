@@ -10,7 +10,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The share of one processor, in percent, from which the guest counts as working.
 const BUSY_PERCENT: u128 = 2;
 
-/// What can be seen of a box's use. The counts only grow.
+/// The signs of a box's use. The counts only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BoxUse {
     /// A client is attached, or has a command or a copy under way; or the guest may not run.

@@ -44,7 +44,7 @@ pub(in crate::shim) enum Keeping {
     },
 }
 
-/// What it takes.
+/// The amount that it takes.
 #[derive(Debug)]
 pub(in crate::shim) struct Plan {
     steward: Arc<StewardLink>,

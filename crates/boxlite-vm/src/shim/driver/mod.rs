@@ -72,7 +72,7 @@ const UNATTENDED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes waiting for a client that does not read them, above which it is dropped.
 const CLIENT_QUEUE_LIMIT: usize = 16 << 20;
 
-/// What a connection tells the driver.
+/// A connection's message to the driver.
 #[derive(Debug)]
 pub(super) enum ClientInput {
     /// It is there, and this is its way back.
@@ -83,7 +83,7 @@ pub(super) enum ClientInput {
     Gone,
 }
 
-/// What the agent's channel brings.
+/// The input of the agent's channel.
 pub(super) type GuestInput = Result<Frame, ProtoError>;
 
 /// Everything that the driver listens to.
@@ -99,7 +99,7 @@ pub(super) struct Inputs {
     pub(super) starter: StarterWatch,
 }
 
-/// What a box has to do with the host's disk.
+/// The box's ties to the host's disk.
 #[derive(Debug)]
 pub(super) struct HostDisk {
     pub(super) log: MainLogWriter,
@@ -143,7 +143,7 @@ pub(super) struct Driver {
     /// The allocated bytes of overlay and volumes that the steward was last told of.
     claimed_at: Option<u64>,
     keeping: Keeping,
-    /// What the box's network carries.
+    /// The counts of the box's network.
     network: Option<Arc<Counts>>,
     clock: ClockWatch,
     /// `None` where the box may be left unused.
@@ -267,7 +267,7 @@ impl Driver {
                 }
             }
         };
-        // What the guest said before it went is still to be heard.
+        // The guest's last messages are still to be heard.
         while let Ok(input) = inputs.guest.try_recv() {
             self.guest_input(input);
         }

@@ -1,4 +1,4 @@
-//! What clients ask.
+//! Clients' requests.
 
 use std::sync::Arc;
 

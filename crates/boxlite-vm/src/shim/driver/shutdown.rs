@@ -19,10 +19,10 @@ use crate::shim::vmm::process;
 /// How long, after a stop's own timeout, a box may take to be gone; QEMU is killed then.
 const STOP_GRACE: Duration = Duration::from_secs(8);
 
-/// What of a stop's grace is kept for QEMU's exit.
+/// The part of a stop's grace that is kept for QEMU's exit.
 const QUIT_RESERVE: Duration = Duration::from_secs(2);
 
-/// What of a stop's grace is kept for the guest's flush and QEMU's exit.
+/// The part of a stop's grace that is kept for the guest's flush and QEMU's exit.
 const FLUSH_RESERVE: Duration = Duration::from_secs(5);
 
 /// How long the guest may take to end its processes and flush its filesystems.
@@ -79,7 +79,7 @@ impl ShutdownSequence {
         self.deadline = self.deadline.min(self.last - reserve);
     }
 
-    /// What ended the run, unless the guest's writes were lost by that.
+    /// Returns the cause of the run's end, unless the guest's writes were lost by that.
     fn cause(&self) -> OutcomeCause {
         match &self.end {
             OutcomeCause::Stopped | OutcomeCause::MainExited if self.was_up && !self.flushed => {
@@ -180,7 +180,7 @@ impl Driver {
         let end = match &self.phase {
             DriverPhase::Booting => OutcomeCause::BootFailed { reason, may_retry },
             DriverPhase::Running => OutcomeCause::VmCrashed { reason },
-            // What began the end stays its cause.
+            // The first cause of the end stays its cause.
             DriverPhase::Stopping(ending) if ending.step >= Step::Quitting => return,
             DriverPhase::Stopping(ending) => ending.end.clone(),
         };

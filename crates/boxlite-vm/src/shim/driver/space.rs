@@ -18,7 +18,7 @@ const STOPPING_DIVISOR: u64 = 4;
 /// Below this fraction of the floor no writer runs.
 const BOTTOM_DIVISOR: u64 = 2;
 
-/// What a box has written of late must fit this many times above the bottom.
+/// The bytes that a box has written of late must fit this many times above the bottom.
 const GROWTH_FACTOR: u64 = 2;
 
 /// A guest that met a full disk needs at least some clusters to make any progress.
@@ -95,7 +95,7 @@ pub(crate) struct SpaceReading {
     pub(crate) grown: Option<u64>,
 }
 
-/// What to do about the guest.
+/// The action on the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Leave it as it is.

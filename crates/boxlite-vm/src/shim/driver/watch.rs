@@ -15,7 +15,7 @@ use crate::shim::launch::{DiskFloors, LaunchSpec};
 /// A volume's filesystem may be a small one: the floor is at most this fraction of it.
 const VOLUME_FLOOR_DIVISOR: u64 = 8;
 
-/// What one box is watched for. All of it is open: the process that watches has no way to open it.
+/// The files that one box is watched for. All of them are open: the process that watches has no way to open them.
 #[derive(Debug)]
 pub(in crate::shim) struct SpaceWatch {
     overlay: Watched,
@@ -32,7 +32,7 @@ struct Place {
     watched: Watched,
     device: Option<u64>,
     floors: DiskFloors,
-    /// What everybody has taken there, where the box has a volume: how much of it is the box's is not known.
+    /// The growth by everybody there, where the box has a volume: how much of it is the box's is not known.
     volume_growth: Option<GrowthMeter>,
 }
 
@@ -44,7 +44,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// What cannot be opened cannot be measured.
+    /// A directory that cannot be opened cannot be measured.
     fn at(path: &Path) -> Self {
         #[allow(clippy::disallowed_methods, reason = "nothing can be written through such a descriptor")]
         let file = File::options().read(true).custom_flags(libc::O_PATH).open(path).ok();
@@ -106,7 +106,7 @@ impl SpaceWatch {
         self.places.iter().map(|place| place.floors).collect()
     }
 
-    /// What the watched filesystem `index` is to the box, and a directory on it.
+    /// Returns the role of the watched filesystem `index` for the box, and a directory on it.
     pub(super) fn place(&self, index: usize) -> Option<(PauseCause, &Path)> {
         self.places.get(index).map(|place| (place.cause, place.watched.path.as_path()))
     }

@@ -1,4 +1,4 @@
-//! What of the jail this host has, found by building it.
+//! The jail's measures that this host has, found by building them.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::shim::child;
 use crate::shim::confinement;
 use crate::shim::launch::JailPolicy;
 
-/// What the names of the measures around a user-mode network begin with.
+/// The prefix of the names of the measures around a user-mode network.
 const OF_NETWORK: &str = "network process";
 
-/// What the names of the measures of a shim begin with.
+/// The prefix of the names of the measures of a shim.
 const OF_SHIM: &str = "shim";
 
-/// What those of its steward begin with.
+/// The prefix of those of its steward.
 const OF_STEWARD: &str = "steward";
 
 /// The measures that tell of a control group.

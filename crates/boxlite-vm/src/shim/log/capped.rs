@@ -25,11 +25,11 @@ pub(crate) struct CappedFile {
     written: u64,
     /// The last piece was left out.
     failing: bool,
-    /// What has not been reported yet.
+    /// The trouble that has not been reported yet.
     trouble: Option<LogTrouble>,
 }
 
-/// What came in the way of a log.
+/// The trouble that a log has met.
 #[derive(Debug)]
 enum LogTrouble {
     /// A piece was left out.

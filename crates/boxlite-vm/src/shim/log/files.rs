@@ -1,4 +1,4 @@
-//! Who opens a log's files, and sets them aside.
+//! The process that opens a log's files, and sets them aside.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::durable;
 use boxlite_types::{Error, Result};
 
-/// What opens the files of a log: this process, or another one for it.
+/// Opens the files of a log: in this process, or in another one for it.
 pub(crate) trait LogFiles: std::fmt::Debug + Send + Sync {
     /// Makes the log at `path` the old one, in the place of that, and opens an empty one.
     fn set_aside(&self, path: &Path) -> Result<File>;

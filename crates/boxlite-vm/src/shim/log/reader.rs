@@ -154,7 +154,7 @@ fn open_files(files: &dyn LogFiles, path: &Path) -> Result<Vec<Opened>> {
     Ok(files.open(path)?.into_iter().rev().map(opened).collect())
 }
 
-/// What one file of a log holds.
+/// The contents of one file of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileScan {
     /// The runs of which it has a mark or output.

@@ -14,7 +14,7 @@ pub(super) const MAX_LEN: usize = boxlite_proto::MAX_PAYLOAD;
 pub(super) const MARK_LEN: usize = 8;
 const MAGIC: u8 = 0xB0;
 
-/// What a record holds.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordKind {
     Output(Stream),

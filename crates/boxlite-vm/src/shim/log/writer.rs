@@ -51,7 +51,7 @@ impl MainLogWriter {
         self.kept.files = Arc::clone(files);
     }
 
-    /// What is kept of this run.
+    /// Returns the part of this run that is kept.
     pub(crate) fn kept(&self) -> &RunLog {
         &self.kept
     }

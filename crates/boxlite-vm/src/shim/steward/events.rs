@@ -1,4 +1,4 @@
-//! What a steward notes among the home's events: that its box stands still, goes on, is healthy or not, and has ended.
+//! The events that a steward notes in the home: that its box stands still, goes on, is healthy or not, and has ended.
 
 use std::time::Instant;
 

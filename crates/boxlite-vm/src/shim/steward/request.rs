@@ -1,4 +1,4 @@
-//! What a shim asks of its steward, and how that is told: one short message each, of a kind and a number.
+//! The requests of a shim to its steward, and their form: one short message each, of a kind and a number.
 //!
 //! A shim that a guest has taken over says what it likes. So there is nothing in a message to parse but a number, and no
 //! request concerns any box but the shim's own.

@@ -31,13 +31,13 @@ use crate::shim::tie::Tie;
 /// How long what ran for the box may take to be gone once its shim is.
 const LAST_ENDS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a steward is in charge of.
+/// The things that a steward is in charge of.
 #[derive(Debug)]
 pub(in crate::shim) struct Charge {
     pub(in crate::shim) spec: LaunchSpec,
     pub(in crate::shim) home: Home,
     pub(in crate::shim) claim: DiskClaim,
-    /// What the box was promised of the host's memory.
+    /// The host's memory promised to the box.
     pub(in crate::shim) promise: Option<Claim>,
     /// The list of user ids in use, with the box's.
     pub(in crate::shim) identity: Option<OwnedFd>,
@@ -45,7 +45,7 @@ pub(in crate::shim) struct Charge {
     pub(in crate::shim) template: Option<Leased>,
     /// The memory of a guest that is to be kept as a template.
     pub(in crate::shim) memory: Option<File>,
-    /// What runs for the box.
+    /// The processes that run for the box.
     pub(in crate::shim) children: Vec<ChildHandle>,
     /// By what other boxes of its networks find the box.
     pub(in crate::shim) mailboxes: Vec<Mailbox>,

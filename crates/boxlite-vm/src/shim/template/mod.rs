@@ -30,7 +30,7 @@ use super::launch::{GuestOrigin, LaunchSpec, TemplateKeep};
 pub(crate) use keep::{Kept, stage, tell_state};
 pub(crate) use restore::restore;
 
-/// What the names of templates begin with.
+/// The prefix of the names of templates.
 pub(crate) use boxlite_home::boot_file::TEMPLATE as PREFIX;
 
 /// Most templates of a home.

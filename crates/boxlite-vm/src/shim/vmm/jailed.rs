@@ -26,7 +26,7 @@ pub(super) fn start(
         path: qemu::name_of(descriptor),
         descriptor,
         reads_only,
-        // What the guest frees is dropped of its own copy, and stays in the template.
+        // Memory that the guest frees is dropped of its own copy, and stays in the template.
         feigns_holes: command.template == Some(descriptor),
     };
     let read = command.read.iter().map(|file| opening(file.as_raw_fd(), true));

@@ -60,7 +60,7 @@ pub(crate) enum RootDisk {
 pub(crate) struct OpenFiles<'a> {
     /// The leased kernel and initramfs.
     pub(crate) boot: &'a [Leased; 2],
-    /// What the guest is restored from, if it is: the very file that is leased.
+    /// The template that the guest is restored from, if it is: the very file that is leased.
     pub(crate) template: Option<&'a Leased>,
     /// The disks of the named volumes.
     pub(crate) volumes: &'a [File],

@@ -21,7 +21,7 @@ pub(crate) struct QemuProcess {
     pub(crate) ender: ChildEnder,
     /// QEMU's process id.
     pub(crate) pid: u32,
-    /// What QEMU complains.
+    /// QEMU's complaints.
     pub(crate) stderr: ChildStderr,
 }
 

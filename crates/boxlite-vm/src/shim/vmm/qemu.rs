@@ -78,7 +78,7 @@ pub(crate) const ROOT_DEVICE: &str = "vd0";
 /// The root disk's topmost node.
 pub(crate) const ROOT_NODE: &str = "d0";
 
-/// What stands in for the root disk of a guest that waits for its box, and has not looked at it.
+/// The stand-in for the root disk of a guest that waits for its box, and has not looked at it.
 pub(crate) const PLACEHOLDER_NODE: &str = "none";
 
 /// The block nodes of the root disk, in the order in which they are made; `flushed` says whether what the guest flushes reaches
@@ -137,7 +137,7 @@ pub(crate) fn name_of(descriptor: RawFd) -> PathBuf {
     format!("/dev/fd/{descriptor}").into()
 }
 
-/// What the guest's memory is.
+/// The backing of the guest's memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Memory {
     /// QEMU's own.
@@ -217,7 +217,7 @@ pub(crate) fn arguments(
         format!("virtio-blk-device,drive={drive},id={ROOT_DEVICE},werror=stop,rerror=report"),
     );
     for (index, (disk, &descriptor)) in spec.disks.iter().zip(&files.volumes).enumerate() {
-        // What a guest flushes to its volume reaches the host's disk, whatever becomes of its root disk.
+        // Bytes that a guest flushes to its volume reach the host's disk, whatever becomes of its root disk.
         let access = if disk.mount.read_only { ",read-only=on" } else { ",discard=unmap" };
         let zeroes = if disk.mount.read_only { "" } else { ",detect-zeroes=unmap" };
         line.option("-blockdev", file_node(&format!("vf{index}"), descriptor, access));
@@ -241,8 +241,8 @@ pub(crate) fn arguments(
     line.option("-chardev", format!("socket,id=agent,fd={}", channels.agent));
     line.option("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT},nr=1"));
 
-    // What the guest frees returns to the host. A hole that QEMU punches for that into a template is feigned by the jail; without
-    // one it would be real, and every box's.
+    // Memory that the guest frees returns to the host. A hole that QEMU punches for that into a template is feigned by the
+    // jail; without one it would be real, and every box's.
     if returns_memory(spec) {
         line.option("-device", "virtio-balloon-device,free-page-reporting=on");
     }

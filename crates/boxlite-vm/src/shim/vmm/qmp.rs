@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::qemu::ROOT_DEVICE;
 
-/// What QEMU says unasked, as far as a shim acts on it.
+/// QEMU's unasked messages, as far as a shim acts on them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum QmpEvent {
     /// A disk request failed and the guest is paused; `nospace` when the host had no room for it.

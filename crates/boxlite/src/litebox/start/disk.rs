@@ -78,7 +78,7 @@ pub(crate) fn lease_image(
     Ok(Some(image))
 }
 
-/// What the box's overlay stands on.
+/// The file that the box's overlay stands on.
 enum BelowOverlay {
     /// There is no overlay yet.
     NoOverlay,

@@ -348,7 +348,7 @@ fn network_of(local: &LocalContext, record: &BoxRecord, purpose: Purpose) -> Res
     }))
 }
 
-/// What the guest is told of its card.
+/// Returns the guest's settings of its card.
 fn guest_network(record: &BoxRecord, network: &Network) -> NetConfig {
     let config = net::guest_config(MacAddr::of_box(&record.id));
     NetConfig {
@@ -388,7 +388,7 @@ fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<
         dns_search: boxlite_types::parse_search_domains(&options.dns_search)?,
         extra_hosts: network::hosts(options)?,
         ulimits: boxlite_types::parse_ulimits(&options.ulimits)?,
-        // What a parameter that cannot be set keeps from running must not keep its files from being read.
+        // A parameter that cannot be set keeps processes from running, and must not keep their files from being read.
         sysctls: match purpose {
             Purpose::Run => boxlite_types::parse_sysctls(&options.sysctls)?,
             Purpose::Maintenance => Vec::new(),
@@ -397,7 +397,7 @@ fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<
         disks: volume::disk_mounts(&record.named_volumes),
         tmpfs: match purpose {
             Purpose::Run => create::tmpfs(&record.options)?,
-            // What is copied into a stopped box stays only on its disk.
+            // Files copied into a stopped box stay only on its disk.
             Purpose::Maintenance => Vec::new(),
         },
         volume_paths: match purpose {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use boxlite_types::wire::ServerReadiness;
 use boxlite_types::{Error, Result};
 
-/// What a box of the usual kind takes of a server, for comparing disk with memory.
+/// The share of a box of the usual kind in a server, for comparing disk with memory.
 const USUAL_DISK: u128 = 1 << 30;
 const USUAL_MEMORY: u128 = 512 << 20;
 

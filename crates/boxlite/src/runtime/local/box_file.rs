@@ -57,7 +57,7 @@ impl BoxExports for Local {
             let at_rest = matches!(top, DiskTop::Overlay).then(|| guard.shim_lock()).transpose()?;
             let source = open_disk(context, &images, &guard, &top, relative, &())?;
             let head = head(&guard.record, relative);
-            // What cannot change any more needs no guard.
+            // A source that can no longer change needs no guard.
             Ok((source, head, at_rest.map(|lock| (guard, lock))))
         });
         let (source, head, held) = opened.await?;

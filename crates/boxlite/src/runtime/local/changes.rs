@@ -1,4 +1,4 @@
-//! What a box has changed, images of it, and its files as an archive.
+//! The changes of a box to its image, images of it, and its files as an archive.
 //!
 //! # Protocol
 //! The guest lists its disk, the host answers with the files that it wants, and the guest sends those
@@ -90,11 +90,11 @@ impl Local {
 
 /// One exchange with a guest, for blocking code.
 struct Conversation<R> {
-    /// What the guest sends.
+    /// The guest's bytes.
     reader: R,
     /// Answers it.
     answer: GuestAnswer,
-    /// What moves the bytes; dropping it ends the exchange.
+    /// The tasks that move the bytes; dropping them ends the exchange.
     pumps: [AbortOnDropHandle<()>; 2],
 }
 

@@ -69,7 +69,7 @@ impl BoxExecutions for Local {
 }
 
 impl Local {
-    /// What holds the executions of the box; a box that does not run has none.
+    /// Returns the holder of the box's executions; a box that does not run has none.
     async fn holder(&self, id: &str) -> Result<ShimClient> {
         match self.find_running(id).await {
             Ok(record) => Ok(self.client(&record)),

@@ -81,7 +81,7 @@ impl NetworkOperations for Local {
     }
 }
 
-/// What no network may have: the addresses of boxes and of the host, and those that no box may reach.
+/// Returns the addresses that no network may have: those of boxes and of the host, and those that no box may reach.
 fn off_limits() -> Result<Vec<Subnet>> {
     let own = net::own_addresses()?.into_iter().map(|block| Subnet::new(block.address(), block.prefix()));
     let unreachable = net::unreachable_blocks().map(|block| Subnet::new(block.address(), block.prefix()));

@@ -48,7 +48,7 @@ pub(super) fn check(context: &LocalContext, reclaimable: bool) -> NodeCheck {
     }
 }
 
-/// What a box may have that is to use all that this process may.
+/// Returns the share of a box that is to use all that this process may.
 ///
 /// # Errors
 /// `ResourceExhausted` where the bound of memory leaves too little.

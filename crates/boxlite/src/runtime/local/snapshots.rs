@@ -125,7 +125,7 @@ impl Local {
             switch.switch(MAX_FREEZE).await
         };
         let thaw = match switched.await {
-            // What broke says less than that.
+            // The failure of the exchange says less than that.
             Err(_) if !self.is_running(&guard.record).await? => return Err(ended()),
             switched => switched?,
         };

@@ -51,7 +51,7 @@ fn written_in(
     tokio::task::spawn_blocking(move || {
         let mut out = io::BufWriter::with_capacity(PIECE_SIZE, PieceWriter(pieces));
         let written = write(&mut out).map_err(io::Error::from).and_then(|()| out.flush());
-        // What is still in the buffer after a failure is of no use.
+        // The rest of the buffer is of no use after a failure.
         drop(out.into_parts());
         drop(place);
         let _ = ended.send(written);

@@ -71,7 +71,7 @@ impl VolumeOperations for Local {
             }
             let mut pruned = VolumePrune::default();
             let names = volume::names(&context.home)?;
-            // What is not a volume is not pruned, and gc reports it.
+            // An entry that is not a volume is not pruned, and gc reports it.
             for name in
                 names.into_iter().filter(|name| is_volume_name(name) && references.to(name).is_empty())
             {

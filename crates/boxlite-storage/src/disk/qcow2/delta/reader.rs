@@ -41,7 +41,7 @@ pub(crate) struct Delta<'a> {
     tables: Arc<DeltaTables>,
 }
 
-/// What a delta says about a block.
+/// A delta's entry for a block.
 enum BlockPlace {
     Below,
     Zero,

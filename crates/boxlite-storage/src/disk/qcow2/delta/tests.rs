@@ -60,7 +60,7 @@ fn write(path: &Path, calls: &[Call], below: &str, format: BackingFormat) {
     sink.finish(below, format).unwrap();
 }
 
-/// What the disk must hold: one byte per block.
+/// The bytes that the disk must hold: one per block.
 fn model(deltas: &[Vec<Call>]) -> Vec<u8> {
     let mut disk = vec![0xaa; BLOCKS as usize];
     for calls in deltas {

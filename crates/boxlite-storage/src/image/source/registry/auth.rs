@@ -24,9 +24,9 @@ pub(super) struct Authorization {
     /// There are others, which the way to the registry is not good enough for.
     withheld: bool,
     header: Option<HeaderValue>,
-    /// What a token must allow with the repository, where the registry does not say.
+    /// Actions that a token must allow on the repository, where the registry does not say.
     actions: &'static str,
-    /// What else it should allow.
+    /// Further scopes that it should allow.
     further_scopes: Vec<String>,
 }
 

@@ -51,7 +51,7 @@ use crate::reference::RegistryReference;
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-/// What whoever runs the program says about registries.
+/// The operator's rules about registries.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RegistryAccess {
     /// Docker's configuration, with the credentials; the file that a login changes.

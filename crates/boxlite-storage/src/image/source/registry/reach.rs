@@ -53,7 +53,7 @@ pub(super) struct Reach {
     trusted: bool,
     /// The registry is at a private address: hosts that it names may be so, too.
     private: AtomicBool,
-    /// What the registry's name resolved to.
+    /// The addresses of the registry's name.
     pinned: OnceCell<Vec<IpAddr>>,
     /// Names that are judged. Others are those of proxies.
     targets: Mutex<HashSet<String>>,

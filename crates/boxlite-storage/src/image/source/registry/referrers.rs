@@ -1,4 +1,4 @@
-//! What refers to an image in its repository (OCI distribution spec 1.1): listed by the registry's API, or, where the
+//! The referrers of an image in its repository (OCI distribution spec 1.1): listed by the registry's API, or, where the
 //! registry has none, in an index under a tag that clients keep themselves.
 
 use std::collections::BTreeMap;
@@ -105,7 +105,7 @@ impl Repository {
             if all.contains(&added) {
                 return Ok(());
             }
-            // What other programs have put there stays as it is.
+            // Entries of other programs stay as they are.
             all.retain(|value| {
                 Referrer::deserialize(value).map_or(true, |it| it.digest != entry.digest && !replaces(&it))
             });

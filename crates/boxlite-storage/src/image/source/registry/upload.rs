@@ -290,7 +290,7 @@ impl Repository {
         send(fresh).await
     }
 
-    /// What an answer without success means.
+    /// Returns the meaning of an answer without success.
     async fn refusal(&self, response: Response) -> Trouble {
         let (status, headers) = (response.status(), response.headers().clone());
         let said = within(READ_TIMEOUT, self.reference.host(), self.bounded(response, 64 << 10)).await;

@@ -71,7 +71,7 @@ impl Upstream {
     /// Tells the operator that this mirror could not serve.
     pub(super) fn warn_given_up(&self, error: &Error) {
         let (mirror, image) = (self.reference.host(), self.reference.familiar());
-        // What follows is advice, for whoever has named the registry itself.
+        // The rest of the text is advice, for whoever has named the registry itself.
         let message = error.to_string();
         let why = message.split("; ").next().unwrap_or_default();
         tracing::warn!("mirror {mirror} is passed over: {why} (asked for {image})");

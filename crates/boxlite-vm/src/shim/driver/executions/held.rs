@@ -76,7 +76,7 @@ struct OccupiedSeat {
     told: bool,
 }
 
-/// What a client asks that wants the seat.
+/// A client's request for the seat.
 #[derive(Debug)]
 pub(super) struct SeatRequest {
     pub(super) client: ClientId,
@@ -400,7 +400,7 @@ impl HeldExecution {
         }
     }
 
-    /// Nobody will come back for the streams.
+    /// Gives up the streams for good.
     pub(super) fn release(&mut self, guest: &FrameSink) {
         if std::mem::replace(&mut self.released, true) {
             return;

@@ -39,7 +39,7 @@ impl HeldInput {
         }
     }
 
-    /// What was accepted so far.
+    /// Returns the amount accepted so far.
     pub(super) fn given(&self) -> GivenInput {
         GivenInput { bytes: self.accepted, closed: self.ended || self.closed }
     }

@@ -65,7 +65,7 @@ pub(super) struct HeldExecutions {
     by_channel: HashMap<u32, String>,
     /// Which execution each client is attached to.
     seats: HashMap<ClientId, String>,
-    /// What times count from.
+    /// The instant that times count from.
     epoch: Instant,
     /// When the last decision about unattended ones was made.
     reaped: Instant,

@@ -1,4 +1,4 @@
-//! What clients ask about executions.
+//! Clients' requests about executions.
 
 use boxlite_proto::{Op, ShimError, ShimReply, ShimRequest, ToGuest};
 

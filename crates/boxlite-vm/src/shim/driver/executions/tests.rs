@@ -20,7 +20,7 @@ struct Client {
     received: FrameSource,
 }
 
-/// What a client was sent.
+/// The messages that a client was sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Heard {
     output: Vec<u8>,

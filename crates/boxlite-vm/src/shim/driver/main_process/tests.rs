@@ -8,7 +8,7 @@ struct Rig {
     to_guest: FrameSource,
 }
 
-/// What a client has seen.
+/// The messages that a client has seen.
 struct Seen {
     source: FrameSource,
     sink: FrameSink,
