@@ -12,6 +12,7 @@ use super::health::HealthArgs;
 use super::mount::MountArg;
 use super::network::NetworkArgs;
 use super::process::{HostVariables, ProcessArgs};
+use super::registry::RegistryArgs;
 use super::values::{AutoOr, label, seconds, signal_name};
 use crate::environment::Environment;
 use crate::node::engine::Job;
@@ -110,12 +111,8 @@ pub(crate) struct BoxArgs {
     /// When to ask the image's source for it
     #[arg(long, value_enum, default_value_t)]
     pull: PullArg,
-    /// Allow plain HTTP and untrusted certificates with the registry, which is sent no credentials then
-    #[arg(long)]
-    insecure: bool,
-    /// Send credentials to the insecure registry all the same
-    #[arg(long, requires = "insecure")]
-    insecure_credentials: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Write the box's id to a file that does not exist yet
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
@@ -208,8 +205,8 @@ impl BoxArgs {
         let options = BoxOptions {
             image,
             pull: self.pull.into(),
-            insecure: self.insecure,
-            insecure_credentials: self.insecure_credentials,
+            insecure: self.registry.insecure,
+            insecure_credentials: self.registry.insecure_credentials,
             name: self.name,
             main: MainProcess::Image { entrypoint, command: (!command.is_empty()).then_some(command) },
             env: process.environment(host)?,

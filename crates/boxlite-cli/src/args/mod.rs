@@ -7,12 +7,14 @@ mod health;
 mod mount;
 mod network;
 mod process;
+mod registry;
 mod values;
 
 pub(crate) use box_options::BoxArgs;
 pub(crate) use guest::Processors;
 pub(crate) use network::{NetworkArg, networks};
 pub(crate) use process::{HostVariables, ProcessArgs, variables};
+pub(crate) use registry::RegistryArgs;
 pub(crate) use values::{label, moment, signal};
 
 use std::path::PathBuf;

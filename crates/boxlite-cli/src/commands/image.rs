@@ -6,6 +6,7 @@ use boxlite::{DiskImageFetchOptions, DiskImagePushOptions, Runtime};
 use clap::{Args, Subcommand};
 
 use super::each::each;
+use crate::args::RegistryArgs;
 use crate::render::{familiar, progress};
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -22,23 +23,12 @@ pub(crate) enum ImageCommand {
 const TRUST: &str = "Whoever can write a built disk image to the registry chooses what runs in the boxes. So nothing is fetched unless \
 the settings say whose disk images count: image_fetch_keys names public keys that must have signed them, image_fetch_from repositories.";
 
-/// Which registry, and how it is talked to.
-#[derive(Debug, Args)]
-pub(crate) struct RegistryArgs {
-    /// Print digests only, and no progress
-    #[arg(short, long)]
-    quiet: bool,
-    /// Allow plain HTTP and untrusted certificates with the registry, which is sent no credentials then
-    #[arg(long)]
-    insecure: bool,
-    /// Send credentials to the insecure registry all the same
-    #[arg(long, requires = "insecure")]
-    insecure_credentials: bool,
-}
-
 /// `image push`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagePushArgs {
+    /// Print digests only, and no progress
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     registry: RegistryArgs,
     /// Repository for them, `[HOST[:PORT]/]NAME` [default: each image's own]
@@ -55,6 +45,9 @@ pub(crate) struct ImagePushArgs {
 /// `image fetch`.
 #[derive(Debug, Args)]
 pub(crate) struct ImageFetchArgs {
+    /// Print digests only, and no progress
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     registry: RegistryArgs,
     /// Repository that has them, `[HOST[:PORT]/]NAME` [default: each image's own]
@@ -73,7 +66,7 @@ pub(super) async fn image(runtime: &Runtime, command: ImageCommand) -> Result<Ex
 }
 
 async fn push(runtime: &Runtime, args: ImagePushArgs) -> Result<Exit, CommandFailure> {
-    let RegistryArgs { quiet, insecure, insecure_credentials } = args.registry;
+    let RegistryArgs { insecure, insecure_credentials } = args.registry;
     each(&args.images, Topic::Push, async |wanted: &str| {
         let options = DiskImagePushOptions {
             to: args.to.clone(),
@@ -81,9 +74,9 @@ async fn push(runtime: &Runtime, args: ImagePushArgs) -> Result<Exit, CommandFai
             insecure,
             insecure_credentials,
         };
-        let pushed = runtime.push_disk_image(wanted, options, progress(quiet)).await?;
+        let pushed = runtime.push_disk_image(wanted, options, progress(args.quiet)).await?;
         let signed = pushed.key.map(|key| format!("  signed by {key}")).unwrap_or_default();
-        Ok(Some(if quiet {
+        Ok(Some(if args.quiet {
             pushed.artifact.to_string()
         } else {
             format!("{}  {}@{}{signed}", familiar(wanted), pushed.repository, pushed.artifact)
@@ -93,13 +86,13 @@ async fn push(runtime: &Runtime, args: ImagePushArgs) -> Result<Exit, CommandFai
 }
 
 async fn fetch(runtime: &Runtime, args: ImageFetchArgs) -> Result<Exit, CommandFailure> {
-    let RegistryArgs { quiet, insecure, insecure_credentials } = args.registry;
+    let RegistryArgs { insecure, insecure_credentials } = args.registry;
     each(&args.images, Topic::Image, async |reference: &str| {
         let options = DiskImageFetchOptions { from: args.from.clone(), insecure, insecure_credentials };
-        let fetched = runtime.fetch_disk_image(reference, options, progress(quiet)).await?;
+        let fetched = runtime.fetch_disk_image(reference, options, progress(args.quiet)).await?;
         let how = fetched.artifact.map_or_else(|| "was there".to_owned(), |artifact| artifact.to_string());
         let digest = fetched.image.digest;
-        Ok(Some(if quiet {
+        Ok(Some(if args.quiet {
             digest.to_string()
         } else {
             format!("{}  {digest}  disk image {how}", familiar(reference))

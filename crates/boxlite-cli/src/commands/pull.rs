@@ -6,6 +6,7 @@ use boxlite::{PullOptions, PullPolicy, Runtime};
 use clap::Args;
 
 use super::each::each;
+use crate::args::RegistryArgs;
 use crate::render::{familiar, progress};
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -15,12 +16,8 @@ pub(crate) struct PullArgs {
     /// Print digests only, and no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Allow plain HTTP and untrusted certificates with the registry, which is sent no credentials then
-    #[arg(long)]
-    insecure: bool,
-    /// Send credentials to the insecure registry all the same
-    #[arg(long, requires = "insecure")]
-    insecure_credentials: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Pull the images that this file names too, one a line; lines that begin with # do not count
     #[arg(long, value_name = "FILE")]
     prefetch: Option<PathBuf>,
@@ -50,8 +47,8 @@ pub(super) async fn pull(runtime: &Runtime, args: PullArgs) -> Result<Exit, Comm
     each(&args.references()?, Topic::Image, async |reference: &str| {
         let options = PullOptions {
             policy: PullPolicy::Always,
-            insecure: args.insecure,
-            insecure_credentials: args.insecure_credentials,
+            insecure: args.registry.insecure,
+            insecure_credentials: args.registry.insecure_credentials,
             platform: None,
             keep_given_names: false,
         };

@@ -3,6 +3,7 @@
 use boxlite::{PushOptions, Runtime};
 use clap::Args;
 
+use crate::args::RegistryArgs;
 use crate::render::{familiar, print_line, progress};
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -12,12 +13,8 @@ pub(crate) struct PushArgs {
     /// Print the digest only, and no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Allow plain HTTP and untrusted certificates with the registry, which is sent no credentials then
-    #[arg(long)]
-    insecure: bool,
-    /// Send credentials to the insecure registry all the same
-    #[arg(long, requires = "insecure")]
-    insecure_credentials: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Reference, id or unique beginning of an id
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -27,7 +24,8 @@ pub(crate) struct PushArgs {
 }
 
 pub(super) async fn push(runtime: &Runtime, args: PushArgs) -> Result<Exit, CommandFailure> {
-    let options = PushOptions { insecure: args.insecure, insecure_credentials: args.insecure_credentials };
+    let RegistryArgs { insecure, insecure_credentials } = args.registry;
+    let options = PushOptions { insecure, insecure_credentials };
     let sink = progress(args.quiet);
     let pushed = runtime.push(&args.image, args.target.as_deref(), options, sink).await;
     let image = pushed.map_err(|error| CommandFailure::of(&error, Topic::Push))?;
