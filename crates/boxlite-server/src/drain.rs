@@ -10,7 +10,7 @@
 //! 3. What every server has, and a client comes back for, is given up first. A log that is followed and a wait for a box's end say
 //!    at once that the server stops. A command that its box holds is closed with 1001 ("going away"), after [`LEAVE_TIMEOUT`], in
 //!    which commands that end soon still say how; at once where a next server has taken over the socket.
-//! 4. Running requests, tunnels and main processes have [`DRAIN_TIMEOUT`]. What is attached then is closed with 1001 too.
+//! 4. Running requests, tunnels and main processes have [`DRAIN_TIMEOUT`]. Streams that are still attached then are closed with 1001 too.
 //! 5. [`CLOSE_TIMEOUT`] later the server ends, whatever its clients do.
 
 use std::pin::pin;

@@ -2,7 +2,7 @@
 //!
 //! # Locking
 //! `starter.lock` in the directory of such a box is held exclusively by its starter, from before the box can be seen until
-//! its shim watches that process. Whoever finds it free in a box that was never started may remove the box.
+//! its shim watches that process. A process that finds it free may remove the box, if that was never started.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

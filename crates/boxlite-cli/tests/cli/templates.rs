@@ -133,7 +133,7 @@ fn what_a_guest_frees_returns_to_the_host_and_the_template_stays_as_it_was() {
     eventually("the buffer to be filled", || (own_pages(&id) > in_use).then_some(()));
     home.run(&["exec", "one", "killall", "dd"]).ok();
     eventually("what was freed to be the host's", || (own_pages(&id) < in_use - (70 << 20)).then_some(()));
-    // What was returned can be used again.
+    // The guest can use the returned memory again.
     home.run(&["exec", "one", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"]).ok();
     assert!(fs::read(&path).unwrap() == before, "a hole was punched into the template");
 }

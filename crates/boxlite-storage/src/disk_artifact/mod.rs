@@ -10,7 +10,7 @@
 //!
 //! The digests of an image's layers say nothing about the bytes of an ext4 file: whoever can write an artifact chooses what
 //! runs in the boxes. So nothing is fetched unless the operator has said whose artifacts count ([`trust`]): repositories,
-//! or keys by which the config must be signed. What is trusted is that a file of this name has these contents; the
+//! or keys by which the config must be signed. The operator trusts them that a file of this name has these contents; the
 //! names are computed here, from the image's own layers, so that no artifact can stand for another image's.
 //!
 //! # Crash safety

@@ -170,7 +170,7 @@ async fn a_second_home_fetches_what_the_first_has_built_byte_for_byte() {
     assert_eq!(gets(), before, "a box can be made without the layers");
     assert_eq!(node.fetch(&reference).await.unwrap().artifact, None, "it is there");
 
-    // What is gone of it is fetched again, over what is left.
+    // A fetch replaces the missing files, over those that are left.
     let delta = node.files().into_iter().find(|path| path.extension().unwrap() == "qcow2").unwrap();
     std::fs::remove_file(&delta).unwrap();
     assert!(node.fetch(&reference).await.unwrap().artifact.is_some());

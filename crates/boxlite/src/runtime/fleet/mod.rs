@@ -7,8 +7,8 @@
 //!
 //! # A server that is down
 //!
-//! It is named in a warning, once, and left out from then on; the others go on. What was not found then may be on it, and
-//! the error says so. Meanwhile boxes are found by their names and whole ids alone, since what is the beginning of one
+//! It is named in a warning, once, and left out from then on; the others go on. It may have the box that was not found on
+//! the others, and the error says so. Meanwhile boxes are found by their names and whole ids alone, since the beginning of one
 //! box's id may be the name of another, there.
 //!
 //! # What concerns one server
