@@ -18,6 +18,12 @@ pub(crate) fn program() -> &'static str {
     env!("CARGO_BIN_EXE_boxlite")
 }
 
+/// Has `command` take no notice of how full this machine's own disk is, whose last tenth would make each start warn, collect
+/// garbage and keep no template.
+pub(crate) fn on_any_disk(command: &mut Command) {
+    command.env("BOXLITE_SOFT_PERCENT", "0");
+}
+
 /// A home, removed with all of its boxes at the end.
 pub(crate) struct Home {
     /// How commands find it, from the first one on.
@@ -67,6 +73,7 @@ impl Home {
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(program());
         command.args(arguments).env_remove("BOXLITE_LOG");
+        on_any_disk(&mut command);
         self.reach().lead(&mut command);
         if let Some(assets) = &self.assets {
             command.env("BOXLITE_ASSETS", assets.directory());

@@ -9,7 +9,7 @@ use boxlite_testkit::deadline::eventually;
 use boxlite_testkit::filesystem::SmallFilesystem;
 use rustix::process::Signal;
 
-use crate::home::{Home, program};
+use crate::home::{Home, on_any_disk, program};
 use crate::reach::Reach;
 
 #[test]
@@ -91,6 +91,7 @@ fn boxes_are_found_wherever_they_are_and_a_server_that_is_down_stops_nobody() {
 /// A command on a home of this host.
 fn local(home: &Path) -> Command {
     let mut command = Command::new(program());
+    on_any_disk(&mut command);
     command.env("BOXLITE_HOME", home).env_remove("BOXLITE_REST_URL").stdout(Stdio::null());
     command
 }

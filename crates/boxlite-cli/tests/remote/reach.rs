@@ -10,7 +10,7 @@ use boxlite_testkit::assets::Assets;
 use boxlite_testkit::deadline::eventually;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::home::program;
+use crate::home::{on_any_disk, program};
 
 /// A `boxlite serve` of its own, with what it complains in a file that is shown when a test fails.
 pub(crate) struct Reach {
@@ -31,6 +31,7 @@ impl Reach {
         let mut command = Command::new(program());
         command.args(["serve", "--port", "0", "--gc-interval", "off", "--allow-host", "80"]).args(arguments);
         command.env("BOXLITE_HOME", home);
+        on_any_disk(&mut command);
         if let Some(assets) = assets {
             command.env("BOXLITE_ASSETS", assets.directory());
         }

