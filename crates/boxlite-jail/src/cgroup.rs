@@ -95,8 +95,29 @@ struct Controller {
     words: String,
 }
 
+/// The share of processor time among the boxes while there is too little for all: the kernel's default for each whole
+/// processor that a box may use, so that a virtual processor of a small box gets as much as one of a large box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ProcessorWeight {
+    /// `cpu.weight` of version 2, whose default is 100.
+    unified: u32,
+    /// `cpu.shares` of version 1, whose default is 1024.
+    legacy: u64,
+}
+
+impl ProcessorWeight {
+    /// The weight of a box with that much processor time, within the kernel's bounds.
+    fn of(cpu_percent: u32) -> Self {
+        Self {
+            unified: cpu_percent.clamp(1, 10_000),
+            legacy: (u64::from(cpu_percent) * 1024 / 100).clamp(2, 1 << 18),
+        }
+    }
+}
+
 fn controllers(spec: &CgroupSpec) -> [Controller; 3] {
     let quota = u64::from(spec.cpu_percent) * CPU_PERIOD / 100;
+    let weight = ProcessorWeight::of(spec.cpu_percent);
     [
         Controller {
             name: "memory",
@@ -115,10 +136,14 @@ fn controllers(spec: &CgroupSpec) -> [Controller; 3] {
         Controller {
             name: "cpu",
             measure: PROCESSOR_LIMIT,
-            unified: vec![("cpu.max", format!("{quota} {CPU_PERIOD}"))],
+            unified: vec![
+                ("cpu.max", format!("{quota} {CPU_PERIOD}")),
+                ("cpu.weight", weight.unified.to_string()),
+            ],
             legacy: vec![
                 ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
                 ("cpu.cfs_quota_us", quota.to_string()),
+                ("cpu.shares", weight.legacy.to_string()),
             ],
             words: format!("{} % of one processor", spec.cpu_percent),
         },
@@ -413,6 +438,18 @@ mod tests {
         let legacy: Vec<_> = found.legacy.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(legacy, ["cpu", "memory"]);
         assert_eq!(Hierarchies::of(""), Hierarchies::default());
+    }
+
+    #[test]
+    fn a_processor_weighs_the_same_in_every_box() {
+        let weight = |percent| {
+            let weight = ProcessorWeight::of(percent);
+            (weight.unified, weight.legacy)
+        };
+        assert_eq!(weight(100), (100, 1024), "the kernel's defaults");
+        assert_eq!(weight(50), (50, 512));
+        assert_eq!(weight(800), (800, 8192));
+        assert_eq!((weight(0), weight(u32::MAX)), ((1, 2), (10_000, 1 << 18)), "the kernel's bounds");
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub struct CgroupSpec {
     pub memory_max: u64,
     /// Most threads.
     pub tasks_max: u32,
-    /// Most processor time, in hundredths of one processor.
+    /// Most processor time, in hundredths of one processor; also the share among the boxes when there is too little for all.
     pub cpu_percent: u32,
 }
 

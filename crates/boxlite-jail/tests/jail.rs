@@ -439,7 +439,7 @@ fn a_jail_that_cannot_be_built_is_an_error_that_says_what() {
 #[test]
 fn a_box_of_root_has_a_control_group_that_goes_with_it() {
     let name = format!("test-{}", std::process::id());
-    let cgroup = Some(CgroupSpec::of_box(&name, 64 << 20, 1));
+    let cgroup = Some(CgroupSpec::of_box(&name, 64 << 20, 4));
     let spec = JailSpec { arguments: vec!["sleep=1".into()], cgroup, ..plain_spec(&probe()) };
     let mut jailed = launch(&spec).unwrap();
     let text = std::fs::read_to_string(format!("/proc/{}/cgroup", jailed.pid)).unwrap();
@@ -448,15 +448,20 @@ fn a_box_of_root_has_a_control_group_that_goes_with_it() {
         .filter(|name| matches!(jailed.report.state(name), Some(MeasureState::InForce(_))))
         .collect();
     assert_eq!(text.contains(&name), !in_force.is_empty(), "{text}\n{:?}", jailed.report);
-    for place in ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
+    for place in ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup"] {
         let group = Path::new(place).join("boxlite").join(&name);
         if let Ok(limit) = std::fs::read_to_string(group.join("pids.max")) {
-            assert_eq!(limit.trim(), "97");
+            assert_eq!(limit.trim(), "100");
             let inside = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
             assert_eq!(inside.lines().count(), 2, "the program and the jail's init: {inside}");
         }
         if let Ok(limit) = std::fs::read_to_string(group.join("memory.limit_in_bytes")) {
             assert_eq!(limit.trim(), ((64 + 2 + 256_u64) << 20).to_string());
+        }
+        for (file, expected) in [("cpu.shares", "4096"), ("cpu.weight", "400")] {
+            if let Ok(weight) = std::fs::read_to_string(group.join(file)) {
+                assert_eq!(weight.trim(), expected, "{file}");
+            }
         }
     }
     kill(jailed.pid, libc::SIGKILL);
