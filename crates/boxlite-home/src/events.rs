@@ -6,14 +6,16 @@
 //!
 //! # Locking
 //! A writer holds the file's lock shared while it appends, and appends only to the file that has the name; whoever sets a full file
-//! aside takes the lock exclusively without waiting. So no event is written to a file that readers are done with.
+//! aside takes the lock exclusively without waiting. So no event is written to a file that readers are done with. A writer waits
+//! for that lock for a quarter of a second: a process that hangs with it costs events, and holds up no box.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use boxlite_types::{Doing, Error, EventOptions, EventPage, EventPosition, HomeEvent, Result};
+use boxlite_types::{Doing, Error, ErrorKind, EventOptions, EventPage, EventPosition, HomeEvent, Result};
 
 use crate::Home;
 use crate::durable::{self, Lock};
@@ -21,8 +23,11 @@ use crate::durable::{self, Lock};
 /// Bytes at which the file is set aside: both files together take at most twice that.
 const CAP: u64 = 1 << 20;
 
-/// How often a writer looks for the file again that others set aside meanwhile.
-const MAX_ATTEMPTS: usize = 8;
+/// How often a writer looks for the file again that others are setting aside, or have set aside meanwhile.
+const MAX_ATTEMPTS: usize = 50;
+
+/// Between two attempts at a file that is being set aside, which takes microseconds.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The log of a home.
 #[derive(Debug, Clone)]
@@ -38,7 +43,7 @@ impl EventLog {
         Self { path: home.events(), old: home.events().with_extension("jsonl.old"), cap: CAP }
     }
 
-    /// Notes an event. One that cannot be written, as on a full disk, is lost: what has happened has happened.
+    /// Notes an event. One that cannot be written, as on a full disk, is lost: no operation fails because of its event.
     pub fn note(&self, event: &HomeEvent) {
         if let Err(error) = self.append(event) {
             tracing::debug!(error = %error.chain(), action = %event.action, "an event is not noted");
@@ -51,7 +56,10 @@ impl EventLog {
         line.push(b'\n');
         for _ in 0..MAX_ATTEMPTS {
             let file = durable::open_log(&self.path)?;
-            let lock = Lock::shared_on(file, &self.path)?;
+            let Some(lock) = Lock::try_shared_on(file, &self.path)? else {
+                std::thread::sleep(BUSY_PAUSE);
+                continue;
+            };
             if !lock.still_at_path()? {
                 continue;
             }
@@ -65,7 +73,7 @@ impl EventLog {
             lock.release();
             return if length >= self.cap { self.set_aside() } else { Ok(()) };
         }
-        Err(Error::bug("the log of events is set aside all the time").at(&self.path))
+        Err(Error::new(ErrorKind::Busy, "the log of events is being set aside all the time").at(&self.path))
     }
 
     /// Makes the full file the old one, unless others are writing to it or have done that.
@@ -88,7 +96,7 @@ impl EventLog {
             let number = || std::fs::metadata(&self.old).map(|found| found.ino()).ok();
             let before = number();
             let page = self.read_files(options)?;
-            // Else the file that was set aside in between was not read.
+            // Otherwise a file was set aside in between and has not been read.
             if number() == before {
                 return Ok(page);
             }
@@ -211,6 +219,25 @@ mod tests {
         let unknown = Some(EventPosition { file: number, offset: 1 << 20 });
         let all = log.read(&EventOptions { after: unknown, ..EventOptions::default() }).unwrap();
         assert_eq!(ids(&all), ["a", "b", "c"]);
+    }
+
+    /// A writer that waits for the lock never returns here.
+    #[test]
+    fn a_process_that_hangs_while_it_sets_the_file_aside_holds_up_no_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(directory.path(), CAP);
+        note(&log, "before");
+        let hanging = Lock::exclusive(&log.path).unwrap();
+        let (told, when_noted) = std::sync::mpsc::channel();
+        let writer = log.clone();
+        std::thread::spawn(move || {
+            note(&writer, "lost");
+            told.send(()).unwrap();
+        });
+        when_noted.recv_timeout(Duration::from_secs(60)).expect("the writer gives up");
+        hanging.release();
+        note(&log, "after");
+        assert_eq!(ids(&log.read(&EventOptions::default()).unwrap()), ["before", "after"]);
     }
 
     #[test]
