@@ -8,7 +8,7 @@ use std::io::Read;
 
 use boxlite_home::blocking;
 use boxlite_storage::image::{BoxTree, CommitPlan, whole_selection, write_archive};
-use boxlite_types::{CommitOptions, Digest, Error, ErrorKind, FileChange, Image, Result};
+use boxlite_types::{BoxRecord, CommitOptions, Digest, Error, ErrorKind, FileChange, Image, Result};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,11 +16,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::files::closing_with;
 use super::maintenance::FileSession;
 use super::{Local, streams};
+use crate::litebox;
 use crate::runtime::operations::{BoxImages, TarStream};
 
 impl BoxImages for Local {
     async fn diff(&self, id: &str) -> Result<Vec<FileChange>> {
-        let (session, disk) = self.open_tree(id).await?;
+        let (session, disk) = self.open_tree(self.find_readable(id).await?).await?;
         let images = self.images.clone();
         let Conversation { mut reader, answer, pumps } = Conversation::begin(&session).await?;
         let compared = blocking(move || {
@@ -36,9 +37,9 @@ impl BoxImages for Local {
 
     async fn commit(&self, id: &str, options: CommitOptions) -> Result<Image> {
         let plan = CommitPlan::new(&options, "boxlite commit")?;
-        self.describe(id).await?.refuse_while_paused()?;
-        let base = self.images.commit_base(self.find(id).await?.image.parse()?).await?;
-        let (session, disk) = self.open_tree(id).await?;
+        let record = self.find_readable(id).await?;
+        let base = self.images.commit_base(record.image.parse()?).await?;
+        let (session, disk) = self.open_tree(record).await?;
         let images = self.images.clone();
         let Conversation { mut reader, answer, pumps } = Conversation::begin(&session).await?;
         let committed = blocking(move || {
@@ -55,7 +56,7 @@ impl BoxImages for Local {
     }
 
     async fn export(&self, id: &str) -> Result<TarStream> {
-        let (session, disk) = self.open_tree(id).await?;
+        let (session, disk) = self.open_tree(self.find_readable(id).await?).await?;
         let Conversation { mut reader, answer, pumps } = Conversation::begin(&session).await?;
         let tar = streams::written(move |mut out| {
             let _pumps = pumps;
@@ -77,9 +78,18 @@ struct BoxDisk {
 }
 
 impl Local {
-    async fn open_tree(&self, id: &str) -> Result<(FileSession, BoxDisk)> {
-        self.describe(id).await?.refuse_while_paused()?;
-        let record = self.find(id).await?;
+    /// The record of a box whose guest is not paused, and could list its files.
+    async fn find_readable(&self, id: &str) -> Result<BoxRecord> {
+        let id = id.to_owned();
+        self.in_context(move |context| {
+            let record = context.store.find_box(&id)?;
+            litebox::describe(&context.home, &record)?.refuse_while_paused()?;
+            Ok(record)
+        })
+        .await
+    }
+
+    async fn open_tree(&self, record: BoxRecord) -> Result<(FileSession, BoxDisk)> {
         let disk = BoxDisk {
             digest: Digest::from_hex(record.disk_digest.trim_start_matches("sha256:"))?,
             size: record.options.disk_size.unwrap_or(record.disk_image_size),
