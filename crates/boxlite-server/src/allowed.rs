@@ -1,11 +1,21 @@
 //! The parts of this host that a request may name, because the operator allowed it: paths below some directories, and
 //! ports of its loopback.
+//!
+//! # Limits
+//! A path may be on a filesystem that does not answer, and then takes one of the runtime's blocking threads until it does. So at
+//! most [`MAX_LOOKUPS`] paths are looked up at once, and further requests that name one are refused for the moment.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use boxlite::{BoxOptions, Error, ErrorKind, Reference, Result};
 use boxlite::{named_text, parse_named, parse_volume};
+use tokio::sync::Semaphore;
+
+/// Paths that are looked up at once, of the 512 blocking threads that the runtime has.
+const MAX_LOOKUPS: usize = 64;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
 
 /// The directories below which requests may name paths, and the ports of the loopback that boxes may reach.
 #[derive(Debug, Clone, Default)]
@@ -108,6 +118,10 @@ impl AllowedPaths {
 
     /// Returns the canonical path.
     fn path(&self, path: &Path) -> Result<PathBuf> {
+        self.path_among(&LOOKUPS, path)
+    }
+
+    fn path_among(&self, lookups: &Semaphore, path: &Path) -> Result<PathBuf> {
         let denied = || {
             let message = format!(
                 "{} is a path on the server's host, and not below a directory that `boxlite serve --allow-path` names",
@@ -118,6 +132,10 @@ impl AllowedPaths {
         if self.allowed.is_empty() || !path.is_absolute() {
             return denied();
         }
+        let _lookup = lookups.try_acquire().map_err(|_| {
+            let message = format!("{MAX_LOOKUPS} paths of the server's host are being looked up; try again");
+            Error::new(ErrorKind::Busy, message)
+        })?;
         let below = |path: &Path| self.allowed.iter().any(|allowed| path.starts_with(allowed));
         match std::fs::canonicalize(path) {
             Ok(found) if below(&found) => Ok(found),
@@ -171,6 +189,24 @@ mod tests {
             AllowedPaths::default().path(&root.join("allowed/in")).unwrap_err().kind(),
             ErrorKind::Denied
         );
+    }
+
+    /// Before: paths on a filesystem that did not answer took thread after thread, until the server answered nothing.
+    #[test]
+    fn paths_that_do_not_answer_keep_nobody_from_what_names_none() {
+        let root = tempfile::tempdir().unwrap();
+        let allowed = AllowedPaths::new(&[root.path().to_owned()]).unwrap();
+        let taken = Semaphore::new(0);
+        assert_eq!(allowed.path_among(&taken, root.path()).unwrap_err().kind(), ErrorKind::Busy);
+        assert_eq!(allowed.path_among(&taken, Path::new("in")).unwrap_err().kind(), ErrorKind::Denied);
+        let all = LOOKUPS.try_acquire_many(MAX_LOOKUPS as u32).unwrap();
+        let layout = format!("oci:{}", root.path().display());
+        assert_eq!(allowed.image(&layout).unwrap_err().kind(), ErrorKind::Busy);
+        let options =
+            BoxOptions { image: "alpine".into(), volumes: vec!["data:/d".into()], ..BoxOptions::default() };
+        assert_eq!(allowed.check(options).unwrap().image, "alpine");
+        drop(all);
+        assert_eq!(allowed.image(&layout).unwrap(), layout);
     }
 
     #[test]
