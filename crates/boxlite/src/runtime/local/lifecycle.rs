@@ -25,7 +25,7 @@ use boxlite_vm::shim::{
 use jiff::Timestamp;
 
 use super::stop::StopSequence;
-use super::{Local, LocalContext, exit};
+use super::{Local, LocalContext, exit, launches};
 use crate::litebox::{self, Attendance, BoxGuard, Observed, StartWatch, StartedBox};
 use crate::runtime::operations::BoxLifecycle;
 
@@ -303,10 +303,11 @@ impl Local {
         progress: Arc<dyn ProgressSink>,
         watch: &Arc<StartWatch>,
     ) -> Result<(BoxRecord, Option<StartedBox>)> {
-        let (images, watch) = (self.images.clone(), Arc::clone(watch));
-        self.in_context(move |context| {
+        let (context, images) = (Arc::clone(&self.context), self.images.clone());
+        let watch = Arc::clone(watch);
+        launches::launch(move || {
             let record = guard.record.clone();
-            let launched = litebox::start(context, &images, guard, progress.as_ref(), &watch)?;
+            let launched = litebox::start(&context, &images, guard, progress.as_ref(), &watch)?;
             Ok((record, launched))
         })
         .await

@@ -10,11 +10,13 @@
 //! removes the box under it. `stop` and `rm --force` end the guest without the guard. A guest that loses its client
 //! ends by itself, and the next process that acquires the box ends it too.
 
+use std::sync::Arc;
+
 use boxlite_types::{Error, ErrorKind, Result};
 use boxlite_vm::shim::{Outcome, ShimClient, wait_until_gone};
 
-use super::Local;
 use super::stop::StopSequence;
+use super::{Local, launches};
 use crate::litebox::{self, MaintenanceBoot};
 
 /// A guest with the files of a box: the running box itself, or one that was booted for maintenance.
@@ -33,9 +35,10 @@ impl Local {
             // Taken even where the box runs: with it, a start that was under way has finished, and its shim answers.
             let (guard, images) = (self.acquire(id).await?, self.images.clone());
             let client = self.client(&guard.record);
-            let boot = self
-                .in_context(move |context| litebox::boot_for_maintenance(context, &images, guard, reads_only))
-                .await?;
+            let context = Arc::clone(&self.context);
+            let boot =
+                launches::launch(move || litebox::boot_for_maintenance(&context, &images, guard, reads_only))
+                    .await?;
             match (client.wait_up().await?, boot) {
                 (true, boot) => return Ok(FileSession { client, boot }),
                 (false, Some(boot)) => return Err(why_gone(&client, &boot).await),

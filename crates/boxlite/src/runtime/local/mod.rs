@@ -12,6 +12,7 @@ mod files;
 mod guard;
 mod host;
 mod images;
+mod launches;
 mod lifecycle;
 mod limit;
 mod maintenance;
