@@ -16,6 +16,16 @@ use crate::options::{MissingHome, RuntimeOptions};
 use crate::pool::GuestPool;
 use crate::starters::Starters;
 
+/// Opens the home that `options` name, without its database, and reads its settings; waits for no lock.
+pub(crate) fn open_home(options: &RuntimeOptions) -> Result<(Home, Settings)> {
+    let home = match options.missing_home {
+        MissingHome::Create => Home::open(&options.home)?,
+        MissingHome::Refuse => Home::open_existing(&options.home)?,
+    };
+    let settings = Settings::load(&home, &options.variables, &options.settings)?;
+    Ok((home, settings))
+}
+
 /// An opened home with its database, its settings and this host's assets; cheap to share, holds no lock.
 #[derive(Debug)]
 pub(crate) struct LocalContext {
@@ -40,11 +50,7 @@ pub(crate) struct LocalContext {
 impl LocalContext {
     /// Opens the home that `options` name.
     pub(crate) fn open(options: &RuntimeOptions) -> Result<Self> {
-        let home = match options.missing_home {
-            MissingHome::Create => Home::open(&options.home)?,
-            MissingHome::Refuse => Home::open_existing(&options.home)?,
-        };
-        let settings = Settings::load(&home, &options.variables, &options.settings)?;
+        let (home, settings) = open_home(options)?;
         let store = Store::open_in(&home)?;
         let assets = options.assets.clone();
         let registries = RegistryProbe::new(

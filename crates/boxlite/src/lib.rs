@@ -97,4 +97,6 @@ pub use boxlite_vm::volume::{named_text, parse_named, parse_volume};
 pub use keep::keep;
 pub use options::{MissingHome, RuntimeOptions};
 pub use relief::relieve;
-pub use runtime::{ArchiveInput, LiteBox, LogStream, RemoteOptions, Runtime, TarStream, Tunnel};
+pub use runtime::{
+    ArchiveInput, LiteBox, LogStream, RemoteOptions, Runtime, TarStream, Tunnel, measure_node,
+};

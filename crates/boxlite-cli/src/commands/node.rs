@@ -4,6 +4,7 @@ use boxlite::settings::Bytes;
 use boxlite::{NodeCheck, Runtime, Verdict};
 use clap::{Args, Subcommand};
 
+use super::open;
 use super::slurm::{self, SlurmArgs};
 use crate::args::{FormatArgs, GlobalArgs, TimeoutArg};
 use crate::environment::Environment;
@@ -66,7 +67,7 @@ impl NodeCommand {
             Self::SlurmHealth(args) => slurm::health(&program, environment, args).await,
             Self::SlurmProlog(args) => slurm::prolog(&program, environment, args).await,
             Self::SlurmEpilog(args) => slurm::epilog(&program, environment, args).await,
-            Self::Probe => probe(&existing()?).await,
+            Self::Probe => probe(global, environment, existing).await,
         }
     }
 }
@@ -87,16 +88,23 @@ async fn gres(program: &OwnProgram, args: GresArgs) -> Result<Exit, CommandFailu
     print_line(&format!("Name={} Count={count} Flags=CountOnly", args.name)).map(|()| Exit::OK)
 }
 
-/// Writes the figures as one line of JSON, and once more with what gc could free: that may come too late.
-async fn probe(runtime: &Runtime) -> Result<Exit, CommandFailure> {
-    for reclaimable in [false, true] {
-        let found =
-            runtime.check_node(reclaimable).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-        let line = serde_json::to_string(&found)
-            .map_err(|error| CommandFailure::local(format!("writing JSON failed: {error}")))?;
-        print_line(&line)?;
+/// Writes the figures as one line of JSON, and once more with what gc could free: for that the database is read, for which
+/// the probe may have to wait.
+async fn probe(
+    global: &GlobalArgs,
+    environment: &Environment,
+    existing: impl FnOnce() -> Result<Runtime, CommandFailure>,
+) -> Result<Exit, CommandFailure> {
+    let write = |found: &NodeCheck| {
+        let line = serde_json::to_string(found);
+        print_line(&line.map_err(|error| CommandFailure::local(format!("writing JSON failed: {error}")))?)
+    };
+    // A server refuses the check below.
+    if !open::names_server(global, environment)? {
+        write(&open::node(global, environment)?)?;
     }
-    Ok(Exit::OK)
+    let found = existing()?.check_node(true).await;
+    write(&found.map_err(|error| CommandFailure::of(&error, Topic::Host))?).map(|()| Exit::OK)
 }
 
 fn text(check: &NodeCheck) -> String {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use boxlite::{Accel, MissingHome, RegistryPolicy, Runtime, RuntimeOptions};
+use boxlite::{Accel, MissingHome, NodeCheck, RegistryPolicy, Runtime, RuntimeOptions};
 
 use super::servers::{ServerKeys, servers};
 use crate::args::{AccelArg, GlobalArgs};
@@ -45,6 +45,12 @@ pub(super) fn names_server(global: &GlobalArgs, environment: &Environment) -> Re
 /// Opens the runtime of a home of this host whose boxes end with this process.
 pub(super) fn tied(global: &GlobalArgs, environment: &Environment) -> Result<Runtime, CommandFailure> {
     open(RuntimeOptions { tied: true, ..options(global, environment)? })
+}
+
+/// Measures this host as a node, without opening the database of its home.
+pub(super) fn node(global: &GlobalArgs, environment: &Environment) -> Result<NodeCheck, CommandFailure> {
+    let options = RuntimeOptions { missing_home: MissingHome::Refuse, ..options(global, environment)? };
+    boxlite::measure_node(&options).map_err(|error| CommandFailure::of(&error, Topic::Host))
 }
 
 /// Opens the runtime of a home of this host.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+use tokio::sync::Notify;
 
 /// Bytes of output that are read of a program; the rest is dropped.
 const MAX_OUTPUT: u64 = 1 << 20;
@@ -51,14 +52,30 @@ fn last_line(text: &str) -> &str {
     text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing")
 }
 
-/// Runs `program` for `limit` at most.
+/// How long a program may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProgramLimit {
+    /// From its start to its end.
+    pub(crate) whole: Duration,
+    /// From its first line of output to its end.
+    pub(crate) after_first_line: Duration,
+}
+
+impl ProgramLimit {
+    /// So long from start to end, whenever it writes.
+    pub(crate) fn of(whole: Duration) -> Self {
+        Self { whole, after_first_line: whole }
+    }
+}
+
+/// Runs `program` for as long as `limit` says at most.
 ///
 /// # Errors
 /// A sentence when it cannot be started.
 pub(crate) async fn run(
     program: &str,
     arguments: &[OsString],
-    limit: Duration,
+    limit: ProgramLimit,
 ) -> Result<ProgramOutput, String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -66,15 +83,28 @@ pub(crate) async fn run(
     let mut child = command.spawn().map_err(|error| format!("{program} could not be started: {error}"))?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let ended = tokio::time::timeout(limit, async {
-        tokio::join!(read(out, &mut stdout), read(err, &mut stderr));
+    let (first_line, of_errors) = (Notify::new(), Notify::new());
+    let ending = async {
+        tokio::join!(read(out, &mut stdout, &first_line), read(err, &mut stderr, &of_errors));
         child.wait().await
-    })
-    .await;
+    };
+    let giving_up = async {
+        tokio::select! {
+            () = tokio::time::sleep(limit.whole) => {}
+            () = async {
+                first_line.notified().await;
+                tokio::time::sleep(limit.after_first_line).await;
+            } => {}
+        }
+    };
+    let ended = tokio::select! {
+        ended = ending => Some(ended),
+        () = giving_up => None,
+    };
     let end = match ended {
-        Ok(Ok(status)) => ProgramEnd::Exited(boxlite_status(status)),
-        Ok(Err(error)) => return Err(format!("{program} could not be waited for: {error}")),
-        Err(_) => {
+        Some(Ok(status)) => ProgramEnd::Exited(boxlite_status(status)),
+        Some(Err(error)) => return Err(format!("{program} could not be waited for: {error}")),
+        None => {
             let _ = child.start_kill();
             ProgramEnd::GivenUp
         }
@@ -88,10 +118,16 @@ fn boxlite_status(status: std::process::ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// Reads to the end, and keeps what came if it is given up.
-async fn read(stream: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
-    if let Some(stream) = stream {
-        let _ = stream.take(MAX_OUTPUT).read_to_end(into).await;
+/// Reads to the end, tells when a line is there, and keeps what came if it is given up.
+async fn read(stream: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, first_line: &Notify) {
+    let Some(stream) = stream else { return };
+    let mut stream = stream.take(MAX_OUTPUT);
+    let mut is_told = false;
+    while stream.read_buf(into).await.is_ok_and(|count| count > 0) {
+        if !is_told && into.contains(&b'\n') {
+            first_line.notify_one();
+            is_told = true;
+        }
     }
 }
 
@@ -102,6 +138,7 @@ mod tests {
     use super::*;
 
     async fn shell(script: &str, limit: Duration) -> ProgramOutput {
+        let limit = ProgramLimit::of(limit);
         run("/bin/sh", &["-c".into(), script.into()], limit).await.unwrap()
     }
 
@@ -115,12 +152,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_that_has_said_what_is_wanted_is_given_up_sooner() {
+        let limit =
+            ProgramLimit { whole: Duration::from_secs(1000), after_first_line: Duration::from_millis(100) };
+        let script = "printf half; sleep 1; echo; exec sleep 1000";
+        let output = run("/bin/sh", &["-c".into(), script.into()], limit).await.unwrap();
+        assert_eq!((output.end, output.stdout.as_str()), (ProgramEnd::GivenUp, "half\n"));
+    }
+
+    #[tokio::test]
     async fn a_failure_is_told_with_its_last_words() {
         let output = shell("echo why >&2; exit 3", Duration::from_secs(60)).await;
         assert_eq!(output.success("sh").unwrap_err(), "sh failed with status 3: why");
         let killed = shell("kill -9 $$", Duration::from_secs(60)).await;
         assert_eq!(killed.end, ProgramEnd::Exited(137));
         assert_eq!(shell("echo fine", Duration::from_secs(60)).await.success("sh").unwrap(), "fine\n");
-        assert!(run("/no/such/program", &[], Duration::from_secs(1)).await.is_err());
+        let limit = ProgramLimit::of(Duration::from_secs(1));
+        assert!(run("/no/such/program", &[], limit).await.is_err());
     }
 }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use boxlite::{NodeCheck, Verdict};
 
-use super::bounded::{self, ProgramEnd, ProgramOutput};
+use super::bounded::{self, ProgramEnd, ProgramLimit, ProgramOutput};
 
 /// This very program, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// The time for what gc could free, once all else is known: in a home of 1,000 boxes it takes a fifth of that.
+const RECLAIMABLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs commands of this program in processes of their own.
 #[derive(Debug, Clone)]
@@ -28,17 +31,23 @@ impl OwnProgram {
     /// # Errors
     /// A sentence when it cannot be started.
     pub(crate) async fn run(&self, words: &[&str], limit: Duration) -> Result<ProgramOutput, String> {
+        self.run_within(words, ProgramLimit::of(limit)).await
+    }
+
+    async fn run_within(&self, words: &[&str], limit: ProgramLimit) -> Result<ProgramOutput, String> {
         let home = self.home.iter().flat_map(|home| ["--home".into(), home.clone().into_os_string()]);
         let arguments: Vec<OsString> = home.chain(words.iter().map(Into::into)).collect();
         bounded::run(OWN_PROGRAM, &arguments, limit).await
     }
 
     /// Checks the node for `limit` at most; a home that does not answer is [`Verdict::Reject`], because a start would hang.
+    /// What gc could free is unknown where the database has no answer soon, as while another process writes to it.
     ///
     /// # Errors
     /// A sentence when the home could be reached, but not be checked: there is none, for example.
     pub(crate) async fn check(&self, limit: Duration) -> Result<NodeCheck, String> {
-        let output = self.run(&["node", "probe"], limit).await?;
+        let limits = ProgramLimit { whole: limit, after_first_line: RECLAIMABLE_TIMEOUT };
+        let output = self.run_within(&["node", "probe"], limits).await?;
         read(&output, self.home.clone().unwrap_or_default(), limit)
     }
 }
@@ -47,7 +56,7 @@ impl OwnProgram {
 fn read(output: &ProgramOutput, home: PathBuf, limit: Duration) -> Result<NodeCheck, String> {
     let last = output.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back();
     match (last, &output.end) {
-        (Some(check), _) => Ok(check),
+        (Some(check), ProgramEnd::Exited(0) | ProgramEnd::GivenUp) => Ok(check),
         (None, ProgramEnd::GivenUp) => Ok(NodeCheck {
             verdict: Verdict::Reject,
             reason: Some(format!("the home's filesystem does not answer within {limit:?}")),
@@ -56,7 +65,7 @@ fn read(output: &ProgramOutput, home: PathBuf, limit: Duration) -> Result<NodeCh
             memory: None,
             reclaimable: None,
         }),
-        (None, ProgramEnd::Exited(_)) => {
+        (_, ProgramEnd::Exited(_)) => {
             Err(output.clone().success("the check").err().unwrap_or_else(|| "the check said nothing".into()))
         }
     }
@@ -84,5 +93,7 @@ mod tests {
         assert_eq!(stuck.verdict, Verdict::Reject);
         assert_eq!(stuck.reason.unwrap(), "the home's filesystem does not answer within 2s");
         assert!(read_of(ProgramEnd::Exited(125), "").unwrap_err().contains("boxlite: no home"));
+        let damaged = read_of(ProgramEnd::Exited(125), &format!("{first}\n"));
+        assert!(damaged.unwrap_err().contains("status 125"), "figures do not make a damaged database good");
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::bounded;
+use super::bounded::{self, ProgramLimit};
 
 /// How long `scontrol` may take; a controller that is away is asked again at the next health check.
 const SCONTROL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -81,7 +81,7 @@ impl SlurmNode {
 
 async fn scontrol(words: &[&str]) -> Result<String, String> {
     let arguments: Vec<OsString> = words.iter().map(Into::into).collect();
-    bounded::run("scontrol", &arguments, SCONTROL_TIMEOUT).await?.success("scontrol")
+    bounded::run("scontrol", &arguments, ProgramLimit::of(SCONTROL_TIMEOUT)).await?.success("scontrol")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use boxlite_testkit::deadline::{TEST_TIMEOUT, until};
 use boxlite_testkit::filesystem::SmallFilesystem;
 use boxlite_testkit::oracle;
 use boxlite_testkit::program::{Output, run};
+use rustix::fs::FlockOperation;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::home::Home;
@@ -63,6 +64,27 @@ fn the_verdict_is_the_exit_status_and_the_figures_are_there() {
         .strip_prefix("Name=boxdisk Count=")
         .and_then(|rest| rest.strip_suffix(" Flags=CountOnly"));
     assert!(count.unwrap().parse::<u64>().is_ok(), "{gres}");
+}
+
+/// Before: a check opened the database first, was given up, and rejected the node.
+#[test]
+fn a_locked_database_costs_only_the_figure_that_needs_it() {
+    let home = Home::bare();
+    home.run(&["ls"]).ok();
+    let database = File::options().read(true).write(true).open(home.path().join("boxlite.db")).unwrap();
+    let lenient = [
+        ("BOXLITE_HARD_FLOOR", "1m"),
+        ("BOXLITE_SOFT_FLOOR", "2m"),
+        ("BOXLITE_SOFT_PERCENT", "0"),
+        ("BOXLITE_EMERGENCY_FLOOR", "1m"),
+    ];
+    rustix::fs::fcntl_lock(&database, FlockOperation::LockExclusive).unwrap();
+    let locked = check(&home, &lenient);
+    let told = verdict(&locked);
+    assert_eq!((locked.code(), told["verdict"].as_str()), (Some(0), Some("ok")), "{told}");
+    assert!(told["reclaimable"].is_null() && !told["space"].is_null(), "{told}");
+    drop(database);
+    assert_eq!(verdict(&check(&home, &lenient))["reclaimable"]["bytes"], 0);
 }
 
 /// A filesystem whose writers wait and cannot even be killed, until this is dropped.

@@ -14,6 +14,7 @@ use boxlite_types::{Error, Result};
 use crate::options::RuntimeOptions;
 
 pub use litebox::LiteBox;
+pub use local::measure_node;
 pub use operations::{ArchiveInput, LogStream, TarStream};
 pub use rest::RemoteOptions;
 pub use tunnel::Tunnel;

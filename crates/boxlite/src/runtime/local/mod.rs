@@ -35,6 +35,7 @@ use boxlite_storage::image::Images;
 use boxlite_types::{BoxInfo, BoxRecord, Error, EventAction, HomeEvent, Result};
 use boxlite_vm::shim::ShimClient;
 use metrics::RuntimeMetrics;
+pub use node::measure_node;
 
 use crate::context::LocalContext;
 use crate::litebox::{self, Observed};

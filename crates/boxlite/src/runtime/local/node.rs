@@ -3,28 +3,44 @@
 use boxlite_home::admission::{
     Claims, Collector, MemoryBudget, MemoryVerdict, ProcessBounds, Thresholds, classify_inodes, judge,
 };
-use boxlite_home::durable;
-use boxlite_home::settings::Bytes;
+use boxlite_home::settings::{Bytes, Settings};
+use boxlite_home::{Home, durable};
 use boxlite_types::{
     Allotment, BoxOptions, Error, ErrorCause, FreeSpace, NodeCheck, NodeMemory, NodeReclaimable, NodeSpace,
     Result, Shortage, Verdict,
 };
 use boxlite_vm::shim::{guest_within, memory_need};
 
-use crate::context::LocalContext;
+use crate::context::{LocalContext, open_home};
+use crate::options::RuntimeOptions;
 
-/// Bytes that what runs beside a box in its starter's control group takes: the starter, the shim, the network.
+/// Bytes for the processes beside a box in its starter's control group: the starter, the shim, the network.
 const BESIDE_THE_BOX: u64 = 96 << 20;
 
-/// Less memory than that is not given to a guest unasked.
+/// The least memory that a guest is given by `-m auto`.
 const LEAST_GUEST: u64 = 64 << 20;
+
+/// Tells whether boxes should be placed on this host, as [`Runtime::check_node`](crate::Runtime::check_node) without what gc
+/// could free. The database is not opened, and no lock and no write of others is waited for.
+///
+/// # Errors
+/// As for [`Runtime::local`](crate::Runtime::local).
+pub fn measure_node(options: &RuntimeOptions) -> Result<NodeCheck> {
+    let (home, settings) = open_home(options)?;
+    Ok(measure(&home, &settings))
+}
 
 /// Measures what decides whether boxes can be placed here; with `reclaimable`, also what gc could free.
 pub(super) fn check(context: &LocalContext, reclaimable: bool) -> NodeCheck {
-    let root = context.home.root();
-    let space = space(context);
-    let memory = memory(context).ok();
-    let thresholds = Thresholds::of(&context.settings);
+    let found = reclaimable.then(|| context.collector().collectable(&[])).flatten();
+    let reclaimable = found.map(|found| NodeReclaimable { bytes: found.now.bytes, inodes: found.now.inodes });
+    NodeCheck { reclaimable, ..measure(&context.home, &context.settings) }
+}
+
+fn measure(home: &Home, settings: &Settings) -> NodeCheck {
+    let thresholds = Thresholds::of(settings);
+    let space = space(home, &thresholds);
+    let memory = memory(home, settings).ok();
     let (verdict, reason) = match &space {
         Ok(space) => match judge(&space.free, space.claimed, &thresholds) {
             Verdict::Ok if memory.is_some_and(|memory| memory.full) => {
@@ -36,16 +52,8 @@ pub(super) fn check(context: &LocalContext, reclaimable: bool) -> NodeCheck {
         // As for a start: the guard never blocks because a measurement failed.
         Err(error) => (Verdict::Warn, Some(format!("the free space could not be read: {}", error.chain()))),
     };
-    let reclaimable = reclaimable.then(|| context.collector().collectable(&[])).flatten();
-    NodeCheck {
-        verdict,
-        reason,
-        home: root.to_owned(),
-        space: space.ok(),
-        memory,
-        reclaimable: reclaimable
-            .map(|found| NodeReclaimable { bytes: found.now.bytes, inodes: found.now.inodes }),
-    }
+    let space = space.ok();
+    NodeCheck { verdict, reason, home: home.root().to_owned(), space, memory, reclaimable: None }
 }
 
 /// Returns the share of a box that is to use all that this process may.
@@ -73,17 +81,17 @@ pub(super) fn allotment(context: &LocalContext) -> Result<Allotment> {
     Err(Error::exhausted(message, shortage).about(ErrorCause::Memory))
 }
 
-fn space(context: &LocalContext) -> Result<NodeSpace> {
-    let Thresholds { hard_floor, soft_floor, inode_floor, .. } = Thresholds::of(&context.settings);
+fn space(home: &Home, thresholds: &Thresholds) -> Result<NodeSpace> {
+    let Thresholds { hard_floor, soft_floor, inode_floor, .. } = *thresholds;
     // Claims first, as for a start: what their owners write in between is counted twice rather than not at all.
-    let claimed = Claims::open(&context.home)?.promised()?;
-    let free = durable::free_space(context.home.root())?;
+    let claimed = Claims::open(home)?.promised()?;
+    let free = durable::free_space(home.root())?;
     Ok(NodeSpace { free, claimed, hard_floor, soft_floor, inode_floor })
 }
 
-fn memory(context: &LocalContext) -> Result<NodeMemory> {
-    let budget = MemoryBudget::measure(context.settings.memory_share.value)?;
-    let promised = Claims::on_memory(&context.home)?.promised()?;
+fn memory(home: &Home, settings: &Settings) -> Result<NodeMemory> {
+    let budget = MemoryBudget::measure(settings.memory_share.value)?;
+    let promised = Claims::on_memory(home)?.promised()?;
     let usual = memory_need(BoxOptions::default().memory).total();
     let full = budget.classify(usual, promised) != MemoryVerdict::Fits;
     Ok(NodeMemory { limit: budget.limit(), promised, full })
