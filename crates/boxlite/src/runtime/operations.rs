@@ -93,11 +93,13 @@ macro_rules! single_home_operations {
 
 /// Declares operations on one box: as [`home_operations`] with an `id` in front, the methods of [`LiteBox`], and how a fleet
 /// passes them on to the server that has the box.
+///
+/// What follows an `@` is a demand of a fleet's on the box that it found: `@without_doubt` marks what cannot be undone.
 macro_rules! box_operations {
     (
         $(#[$about:meta])*
         trait $topic:ident {
-            $($(#[$doc:meta])* async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty;)*
+            $($(#[$doc:meta])* $(@ $demand:ident)? async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty;)*
         }
     ) => {
         home_operations! {
@@ -109,8 +111,9 @@ macro_rules! box_operations {
 
         impl $topic for super::fleet::Fleet {
             $(async fn $name(&self, id: &str $(, $argument: $type)*) -> $output {
-                let (remote, id) = self.locate(id).await?;
-                remote.$name(&id $(, $argument)*).await
+                let found = self.locate(id).await?;
+                $(found.$demand()?;)?
+                found.remote.$name(&found.id $(, $argument)*).await
             })*
         }
 
@@ -455,7 +458,7 @@ box_operations! {
         ///
         /// # Errors
         /// `Conflict` when it runs and `force` is not set.
-        async fn remove(&self, options: RemoveOptions) -> Result<()>;
+        @without_doubt async fn remove(&self, options: RemoveOptions) -> Result<()>;
 
         /// Removes an auto-remove box whose run has ended, as soon as nobody attends it: no caller has just started it, waits
         /// for it or is attached to it. A box that runs again stays, and so does one that is not to remove itself.
@@ -547,14 +550,14 @@ box_operations! {
         ///
         /// # Errors
         /// `NotFound` for a snapshot that the box does not have; `Conflict` when it runs and `force` is not set.
-        async fn restore_snapshot(&self, name: &str, options: RestoreOptions) -> Result<BoxInfo>;
+        @without_doubt async fn restore_snapshot(&self, name: &str, options: RestoreOptions) -> Result<BoxInfo>;
 
         /// Removes a snapshot. Its bytes are freed by gc once nothing stands on them: what the box or a later snapshot
         /// stands on stays until then.
         ///
         /// # Errors
         /// `NotFound` for a snapshot that the box does not have.
-        async fn remove_snapshot(&self, name: &str) -> Result<()>;
+        @without_doubt async fn remove_snapshot(&self, name: &str) -> Result<()>;
     }
 }
 

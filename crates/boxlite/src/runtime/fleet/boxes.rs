@@ -86,11 +86,10 @@ impl BoxOperations for Fleet {
     }
 
     async fn clone_box(&self, id: &str, options: CloneOptions) -> Result<BoxInfo> {
-        let (position, id) = self.locate_node(id).await?;
-        let node = &self.nodes[position];
-        let info = node.remote().clone_box(&id, options).await?;
-        self.remember(&info.id, position);
-        Ok(BoxInfo { node: Some(node.url().to_owned()), ..info })
+        let original = self.locate(id).await?;
+        let info = original.remote.clone_box(&original.id, options).await?;
+        self.remember(&info.id, original.position);
+        Ok(BoxInfo { node: Some(original.remote.server().to_owned()), ..info })
     }
 
     async fn list(&self, options: ListOptions) -> Result<Vec<BoxInfo>> {

@@ -9,7 +9,8 @@
 //!
 //! It is named in a warning, once, and left out from then on; the others go on. It may have the box that was not found on
 //! the others, and the error says so. Meanwhile boxes are found by their names and whole ids alone, since the beginning of one
-//! box's id may be the name of another, there.
+//! box's id may be the name of another, there. What cannot be undone is refused by name as well: that server may have another
+//! box of the same name, which is the one that is meant.
 //!
 //! # What concerns one server
 //!
@@ -45,8 +46,38 @@ pub(super) struct Fleet {
 struct Answers {
     /// The servers that have one, by position, and theirs.
     found: Vec<(usize, BoxInfo)>,
-    /// The answer of a server that can tell neither, such as that several of its boxes could be meant.
-    refusal: Option<Error>,
+    /// The servers that can tell neither, by position, and why: several of their boxes could be meant, for example.
+    refusals: Vec<(usize, Error)>,
+}
+
+/// A box that was found by what the caller calls it.
+pub(super) struct LocatedBox<'a> {
+    /// The server that has it.
+    pub(super) remote: &'a Remote,
+    pub(super) id: String,
+    position: usize,
+    wanted: &'a str,
+    /// The URLs of servers that may have a box of the same name, and could not be asked.
+    silent: Vec<&'a str>,
+}
+
+impl LocatedBox<'_> {
+    /// Refuses a box that was found by its name while a silent server may have the one that is meant.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming the box's id, by which it is found without doubt.
+    pub(super) fn without_doubt(&self) -> Result<()> {
+        if self.silent.is_empty() {
+            return Ok(());
+        }
+        let Self { remote, id, wanted, silent, .. } = self;
+        let (here, there) = (remote.server(), silent.join(", "));
+        let message = format!(
+            "'{wanted}' is box {id} on {here}, but {there} cannot be asked and may have another box of that name; \
+             if you mean this one, give its id"
+        );
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
 }
 
 impl Fleet {
@@ -64,23 +95,25 @@ impl Fleet {
         Ok(Self { nodes, found: Mutex::default(), placed: Mutex::default() })
     }
 
-    /// The server that has the box, and the box's id there.
+    /// Finds the box and the server that has it.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` where a server that may have it is down; `InvalidInput` when several boxes are meant, naming
     /// their servers.
-    pub(super) async fn locate(&self, wanted: &str) -> Result<(&Remote, String)> {
-        let (position, id) = self.locate_node(wanted).await?;
-        Ok((self.nodes[position].remote(), id))
-    }
-
-    async fn locate_node(&self, wanted: &str) -> Result<(usize, String)> {
+    pub(super) async fn locate<'a>(&'a self, wanted: &'a str) -> Result<LocatedBox<'a>> {
+        let located = |position: usize, id: String, silent| {
+            let remote = self.nodes[position].remote();
+            LocatedBox { remote, id, position, wanted, silent }
+        };
         let known = lock(&self.found).get(wanted).copied();
         if let Some(position) = known {
-            return Ok((position, wanted.to_owned()));
+            return Ok(located(position, wanted.to_owned(), Vec::new()));
         }
-        let Answers { found, refusal } = self.boxes_called(wanted).await;
-        let heard_all = refusal.is_none() && !self.nodes.iter().any(FleetNode::is_down);
+        let Answers { found, refusals } = self.boxes_called(wanted).await;
+        let refused = |position| refusals.iter().any(|(refusing, _)| *refusing == position);
+        let could_not_tell = |(position, node): &(usize, &FleetNode)| node.is_down() || refused(*position);
+        let silent: Vec<&str> =
+            self.nodes.iter().enumerate().filter(could_not_tell).map(|(_, node)| node.url()).collect();
         let candidates: Vec<BoxCandidate<'_>> = found
             .iter()
             .map(|(position, info)| BoxCandidate {
@@ -89,24 +122,27 @@ impl Fleet {
                 name: &info.name,
             })
             .collect();
-        let Some(chosen) = choose_box(wanted, &candidates, heard_all)? else {
+        let Some(chosen) = choose_box(wanted, &candidates, silent.is_empty())? else {
+            let refusal = refusals.into_iter().next().map(|(_, error)| error);
             return Err(refusal.unwrap_or_else(|| self.not_found(wanted)));
         };
         let (position, info) = &found[chosen];
         self.remember(&info.id, *position);
-        Ok((*position, info.id.clone()))
+        let silent = if info.id == wanted { Vec::new() } else { silent };
+        Ok(located(*position, info.id.clone(), silent))
     }
 
     /// The boxes that the servers know by that name, id or beginning of an id.
     async fn boxes_called(&self, wanted: &str) -> Answers {
         let asked = self.nodes.iter().map(|node| node.ask(node.remote().inspect(wanted)));
-        let mut answers = Answers { found: Vec::new(), refusal: None };
+        let mut answers = Answers { found: Vec::new(), refusals: Vec::new() };
         for (position, answer) in join_all(asked).await.into_iter().enumerate() {
             match answer {
                 Some(Ok(info)) => answers.found.push((position, info)),
                 Some(Err(error)) if error.kind() == ErrorKind::NotFound => {}
                 Some(Err(error)) => {
-                    answers.refusal = Some(error.while_doing(format!("on {}", self.nodes[position].url())));
+                    let error = error.while_doing(format!("on {}", self.nodes[position].url()));
+                    answers.refusals.push((position, error));
                 }
                 None => {}
             }
