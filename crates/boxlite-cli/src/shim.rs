@@ -11,17 +11,21 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     // The shim starts itself anew to jail its QEMU, and in a jail as the box's network.
     let arguments = || std::env::args_os().skip(1);
-    if let Some(ended) = jailer(arguments()).or_else(|| serve_stack(arguments())) {
-        return ended;
+    match jailer(arguments()) {
+        Some(Ok(ended)) => return ended,
+        Some(Err(error)) => return fail(&error),
+        None => {}
+    }
+    match serve_stack(arguments()) {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => return fail(&error.chain()),
+        None => {}
     }
     let mut assignment = match detach(std::env::args_os().skip(1)) {
         Ok(Detached::Starter) => return ExitCode::SUCCESS,
         Ok(Detached::Shim(assignment)) => assignment,
         Ok(Detached::Keeper(keeper)) => return keep(&keeper),
-        Err(error) => {
-            eprintln!("boxlite-shim: {}", error.chain());
-            return ExitCode::from(125);
-        }
+        Err(error) => return fail(&error.chain()),
     };
     if let Ok(log) = assignment.log() {
         let filter = EnvFilter::try_from_env("BOXLITE_SHIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -46,6 +50,12 @@ fn main() -> ExitCode {
             ExitCode::from(125)
         }
     }
+}
+
+/// Says on standard error why the program ends without having done anything.
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("boxlite-shim: {error}");
+    ExitCode::from(125)
 }
 
 /// Waits for the end of the shim's run, and looks after its box.

@@ -33,18 +33,21 @@ const FAILED: u8 = 125;
 /// Is the jailer, if that is what the program was started for: a program calls this first of all, with its arguments
 /// (without its name), before it has a second thread.
 ///
-/// `None` means that the program was started for something else.
-pub fn jailer(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+/// `None` means that the program was started for something else. A jail that could not be built is told to the starter, and is
+/// an exit code here.
+///
+/// # Errors
+/// For arguments that no starter gives.
+pub fn jailer(mut arguments: impl Iterator<Item = OsString>) -> Option<Result<ExitCode>> {
     if arguments.next()? != JAILER {
         return None;
     }
     let Some((order, answer)) = given(arguments) else {
-        eprintln!("{JAILER} is started by boxlite, not by hand");
-        return Some(ExitCode::from(2));
+        return Some(Err(JailError::new(format!("{JAILER} is started by boxlite, not by hand"))));
     };
     let Err(error) = read_order(order).and_then(|order| build_and_wait(&order, &answer));
     tell_failure(&answer, &error);
-    Some(ExitCode::from(FAILED))
+    Some(Ok(ExitCode::from(FAILED)))
 }
 
 /// Is the jailer in a copy of its starter, which had one thread; `answer` is the copy's own.

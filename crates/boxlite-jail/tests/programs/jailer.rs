@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == "copy") {
         return start_by_copy();
     }
-    jailer(std::env::args_os().skip(1)).unwrap_or(ExitCode::FAILURE)
+    jailer(std::env::args_os().skip(1)).and_then(Result::ok).unwrap_or(ExitCode::FAILURE)
 }
 
 /// Jails the program of the specification on its standard input, says what its jailer has open, and ends as that ends.

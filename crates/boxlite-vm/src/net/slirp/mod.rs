@@ -15,9 +15,8 @@ use std::ffi::{OsString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use boxlite_types::PortForward;
+use boxlite_types::{Error, ErrorKind, PortForward, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -50,27 +49,27 @@ pub(super) fn arguments(library: &Path, ports: &[PortForward], wire: RawFd) -> V
 
 /// Is a stack, if that is what the program was started for: a program calls this with its arguments, without its name.
 ///
-/// `None` means that the program was started for something else.
-pub fn serve_stack(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+/// `None` means that the program was started for something else; `Some` is returned once the wire has ended.
+///
+/// # Errors
+/// `InvalidInput` for arguments that no starter gives, `Unsupported` without the library, `Io` when the wire breaks.
+pub fn serve_stack(mut arguments: impl Iterator<Item = OsString>) -> Option<Result<()>> {
     if arguments.next()? != STACK {
         return None;
     }
     let mut arguments = arguments.collect::<Vec<_>>().into_iter();
     if arguments.as_slice().get(1).is_some_and(|argument| argument == "--version") {
-        let loaded = arguments.next().map(|library| Library::load(Path::new(&library)));
-        return Some(if matches!(loaded, Some(Ok(_))) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let library = PathBuf::from(arguments.next()?);
+        return Some(load(&library).map(drop));
     }
-    let Some((library, wire, ports)) = given(arguments) else {
-        eprintln!("{STACK} is started by boxlite, not by hand");
-        return Some(ExitCode::from(2));
-    };
-    Some(match serve(&library, wire, &ports) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+    Some(match given(arguments) {
+        Some((library, wire, ports)) => serve(&library, wire, &ports),
+        None => Err(Error::invalid(format!("{STACK} is started by boxlite, not by hand"))),
     })
+}
+
+fn load(library: &Path) -> Result<Library> {
+    Library::load(library).map_err(|why| Error::unsupported(why).at(library))
 }
 
 /// Returns the library, the wire and the ports that the arguments name.
@@ -91,18 +90,19 @@ fn given(
 }
 
 /// Serves until the wire ends.
-fn serve(library: &Path, wire: BorrowedFd<'static>, ports: &[PortForward]) -> Result<(), String> {
-    let library = Library::load(library)?;
+fn serve(library: &Path, wire: BorrowedFd<'static>, ports: &[PortForward]) -> Result<()> {
+    let library = load(library)?;
+    let broke = |message| Error::new(ErrorKind::Io, message);
     let outgoing: &'static mut FramesForGuest =
         Box::leak(Box::new(FramesForGuest { bytes: Vec::new(), sent: 0 }));
     let outgoing = std::ptr::from_mut(outgoing);
     // SAFETY: the callbacks are constant, and what they are called with is leaked and of the type that they take.
     #[allow(unsafe_code)]
-    let stack = unsafe { library.stack(&CALLBACKS, outgoing.cast())? };
+    let stack = unsafe { library.stack(&CALLBACKS, outgoing.cast()).map_err(broke)? };
     for port in ports {
-        stack.publish(port).map_err(|error| format!("publishing {port} failed: {error}"))?;
+        stack.publish(port).map_err(|error| broke(format!("publishing {port} failed: {error}")))?;
     }
-    carry(&stack, wire, outgoing).map_err(|error| format!("the network's wire broke: {error}"))
+    carry(&stack, wire, outgoing).map_err(|error| broke(format!("the network's wire broke: {error}")))
 }
 
 /// Frames that libslirp has for the guest, as they go over the wire.
