@@ -6,14 +6,18 @@
 //! concurrent operations, in any process, run one pass between them. A pass that found too little is remembered
 //! ([`PassMemory`]); until then it is repeated only after something was released or published.
 //!
+//! A pass that does not end, as one whose process was stopped, is waited for a minute. The operation is then decided on the
+//! space that there is.
+//!
 //! # What is evicted
 //!
-//! Garbage is removed until the goal is reached. Then come layers that an image's registry says to have still, whose disk
-//! image is built: the registry is asked first, and its answers are part of what the plan is made from. Disk images are a cache: they are evicted least recently used first,
-//! and not at all where even the whole plan could not avert a refusal.
+//! Garbage is removed until the goal is reached. Layers come next whose disk image is built, if their registry confirms that it
+//! still has them: the registry is asked first, and the plan is made with its answers. Disk images are a cache: they are evicted
+//! least recently used first, and not at all where even the whole plan could not avert a refusal.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +35,15 @@ use super::plan::GcPlan;
 use super::rules::{GcScope, Rules};
 use crate::catalog::{AskRegistries, Catalog};
 
+/// How long another process's pass is waited for.
+const PASS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long it is waited for where only the figure in a message depends on it.
+const FIGURE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two looks whether it has ended.
+const PASS_POLL_INTERVAL: Duration = Duration::from_millis(2);
+
 /// The longest time for which a fruitless pass is assumed to stay fruitless.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -41,6 +54,7 @@ pub struct Automatic {
     settings: Settings,
     metrics: Arc<GcMetrics>,
     registries: Option<Arc<dyn AskRegistries>>,
+    pass_timeout: Duration,
 }
 
 impl std::fmt::Debug for Automatic {
@@ -52,7 +66,14 @@ impl std::fmt::Debug for Automatic {
 impl Automatic {
     /// The collector of `home`.
     pub fn new(home: Home, catalog: Arc<dyn Catalog>, settings: Settings) -> Self {
-        Self { home, catalog, settings, metrics: Arc::default(), registries: None }
+        let metrics = Arc::default();
+        Self { home, catalog, settings, metrics, registries: None, pass_timeout: PASS_TIMEOUT }
+    }
+
+    /// Waits for another process's pass for `limit` at most.
+    #[cfg(test)]
+    pub(super) fn waiting_for(self, limit: Duration) -> Self {
+        Self { pass_timeout: limit, ..self }
     }
 
     /// Counts its passes in `metrics`.
@@ -95,7 +116,7 @@ impl Automatic {
 }
 
 impl Automatic {
-    /// Which images that a pass could free more of can be fetched again.
+    /// The images of which a pass could free more, because their registry still has them.
     fn ask(&self, plan: &GcPlan) -> BTreeSet<String> {
         let Some(registries) = &self.registries else { return BTreeSet::new() };
         if self.settings.keep_blobs.value == KeepBlobs::Always || plan.is_blind() {
@@ -112,7 +133,10 @@ impl Collector for Automatic {
         let path = self.home.claims();
         durable::ensure_file(&path)?;
         let file = File::options().read(true).write(true).open(&path).doing("opening the claims", &path)?;
-        file.lock().doing("waiting for a running gc at", &path)?;
+        if !wait_for_pass(&file, self.pass_timeout).doing("waiting for a running gc at", &path)? {
+            let failure = "a gc that another process has begun does not end".to_owned();
+            return Ok(Collected { failures: vec![failure], ..Collected::default() });
+        }
         let missing = (goal.missing)();
         let memory = PassMemory::read(&file, &path)?;
         if missing.is_nothing() || is_fruitless(memory, &self.home, asked, missing.critical)? {
@@ -151,7 +175,8 @@ impl Collector for Automatic {
     fn collectable(&self, keep: &[String]) -> Option<Collectable> {
         // Items that a running pass has locked would count as in use.
         let running = File::open(self.home.claims());
-        let _waited = running.and_then(|file| file.lock().map(|()| file));
+        let limit = self.pass_timeout.min(FIGURE_TIMEOUT);
+        let _waited = running.and_then(|file| wait_for_pass(&file, limit).map(|_| file));
         let plan = GcPlan::make(&self.scope(keep));
         let now = plan.reclaimable();
         let grown = plan.settled.iter().filter_map(|planned| {
@@ -162,7 +187,20 @@ impl Collector for Automatic {
     }
 }
 
-/// Whether disk images were left that a pass with a more urgent goal may take.
+/// Locks the claims file once no pass holds it, and says whether that came within `limit`.
+fn wait_for_pass(file: &File, limit: Duration) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() >= limit => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PASS_POLL_INTERVAL),
+        }
+    }
+}
+
+/// Whether the pass left disk images that one with a more urgent goal may evict.
 fn spared(report: &GcReport) -> bool {
     parts_of_images(report).any(|item| matches!(item.fate, Fate::Skipped { why: Skip::Recent }))
 }

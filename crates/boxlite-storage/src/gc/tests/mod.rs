@@ -1,7 +1,9 @@
+mod automatic;
 mod boot_files;
 mod deltas;
 mod doubt;
 mod explaining;
+mod figures;
 mod full;
 mod homes;
 mod intents;
@@ -14,21 +16,18 @@ mod volumes;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use boxlite_home::admission::{Collector, Goal, Missing, Reclaimable};
-use boxlite_home::durable::Lock;
 use boxlite_home::lease::Leased;
 use boxlite_home::settings::Settings;
-use boxlite_types::gc::{Fate, HolderKind, NodeKind, Skip, TreeNode};
-use boxlite_types::{GcOptions, GcReport, Verdict};
+use boxlite_types::gc::{Fate, HolderKind, Skip};
+use boxlite_types::{GcOptions, GcReport};
 use place::{AGED, FRESH, Place, digest, du};
 use proptest::prelude::*;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::rules::Rules;
-use super::{BoxNames, Catalog, tree, usage};
+use super::{Catalog, usage};
 use crate::catalog::IntentKind;
 use crate::disk::qcow2::BackingFormat::{Qcow2, Raw};
 
@@ -476,179 +475,6 @@ fn a_dry_run_keeps_as_much_storage_as_a_run() {
     assert_eq!((plan.removed().count(), report.removed().count()), (1, 1));
 }
 
-/// Mutation tried: treating a small share like a floor; both went at once.
-#[test]
-fn a_small_share_alone_spares_what_was_used_within_a_day() {
-    let place = Place::new();
-    place.image("old", 4096, AGED);
-    place.used(&place.image_path("old"), Duration::from_secs(86_500));
-    place.image("new", 4096, AGED);
-    place.used(&place.image_path("new"), Duration::from_secs(86_300));
-    for (share_only, left) in [(true, 1), (false, 0)] {
-        let missing = || Missing { bytes: 1 << 40, share_only, ..Missing::default() };
-        super::note_release(&place.home);
-        assert!(
-            place
-                .automatic()
-                .collect(&Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok })
-                .unwrap()
-                .ran
-        );
-        assert_eq!((place.images(), place.image_path("new").exists()), (left, left == 1));
-    }
-}
-
-/// A start that is merely warned may still evict what a hopeless start spared.
-/// Mutation tried: noting a hopeless pass down as any other that spared something.
-#[test]
-fn a_hopeless_pass_counts_for_nobody_else() {
-    let place = Place::new();
-    place.image("x", 4096, AGED * 2);
-    place.used(&place.image_path("x"), Duration::from_secs(90 * 86_400));
-    let missing = || Missing { bytes: 1 << 40, critical: true, ..Missing::default() };
-    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Reject };
-    assert!(place.automatic().collect(&goal).unwrap().ran);
-    assert_eq!(place.images(), 1);
-    let missing = || Missing { bytes: 1 << 40, ..Missing::default() };
-    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
-    assert!(place.automatic().collect(&goal).unwrap().ran, "it was told that there is nothing to collect");
-    assert_eq!(place.images(), 0);
-}
-
-/// Garbage is removed all the same, and a later goal within reach is not told to wait.
-/// Mutations tried: evicting whatever the outlook; taking that pass for a fruitless one.
-#[test]
-fn a_refusal_that_gc_cannot_avert_costs_no_disk_image() {
-    let place = Place::new();
-    place.image("x", 4096, AGED * 2);
-    place.image("y", 4096, AGED);
-    let blob = place.blob("l", AGED);
-    let missing = || Missing { bytes: 1 << 40, critical: true, ..Missing::default() };
-    let seen = std::sync::Mutex::new(Vec::new());
-    let hopeless = |reclaimable| {
-        seen.lock().unwrap().push(reclaimable);
-        Verdict::Reject
-    };
-    let bytes = place.automatic().collectable(&[]).unwrap().now.bytes;
-    let goal = Goal { keep: &[], missing: &missing, outlook: &hopeless };
-    assert!(place.automatic().collect(&goal).unwrap().ran);
-    assert_eq!((place.images(), blob.exists()), (2, false));
-    assert_eq!(*seen.lock().unwrap(), [Reclaimable { bytes, inodes: 3 }]);
-
-    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Warn };
-    assert!(place.automatic().collect(&goal).unwrap().ran);
-    assert_eq!(place.images(), 0);
-}
-
-/// Mutation tried: no difference between a start that is refused as it is and one that is admitted.
-#[test]
-fn what_is_in_play_is_evicted_to_avert_a_refusal_or_a_warning_only() {
-    for (critical, outlook, left) in
-        [(false, Verdict::Warn, 1), (false, Verdict::Ok, 0), (true, Verdict::Warn, 0), (true, Verdict::Ok, 0)]
-    {
-        let place = Place::new();
-        place.image("idle", 4096, AGED);
-        place.image("used", 4096, AGED);
-        place.used(&place.image_path("used"), Duration::from_secs(60));
-        let missing = || Missing { bytes: 1 << 40, critical, ..Missing::default() };
-        let goal = Goal { keep: &[], missing: &missing, outlook: &|_| outlook };
-        assert!(place.automatic().collect(&goal).unwrap().ran);
-        assert_eq!(
-            (place.images(), place.image_path("used").exists()),
-            (left, left == 1),
-            "{critical} {outlook:?}"
-        );
-    }
-}
-
-/// Mutation tried: collecting in name order, and not asking again after each batch.
-#[test]
-fn automatic_gc_takes_the_least_recently_used_until_there_is_enough() {
-    let place = Place::new();
-    for (index, name) in ["m", "z", "a", "k"].into_iter().enumerate() {
-        place.image(name, 1 << 20, AGED);
-        place.used(&place.image_path(name), Duration::from_secs(90_000 - 10_000 * index as u64));
-    }
-    let target = 2 << 20;
-    let freed = || (4 - place.images()) * (1 << 20);
-    let missing = || Missing { bytes: (target as u64).saturating_sub(freed() as u64), ..Missing::default() };
-    let keep = [digest("m")];
-    let collected = place
-        .automatic()
-        .collect(&Goal { keep: &keep, missing: &missing, outlook: &|_| Verdict::Ok })
-        .unwrap();
-    assert!(collected.ran);
-    assert_eq!(collected.evicted, [digest("a")[..12].to_owned(), digest("z")[..12].to_owned()]);
-    let left = |name: &str| place.image_path(name).exists();
-    assert_eq!([left("m"), left("z"), left("a"), left("k")], [true, false, false, true]);
-}
-
-#[test]
-fn a_fruitless_pass_is_not_repeated_until_something_changes() {
-    let place = Place::new();
-    place.image("f", 4096, FRESH);
-    let missing = || Missing { bytes: 1, ..Missing::default() };
-    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
-    let automatic = place.automatic();
-    let ran = || automatic.collect(&goal).unwrap().ran;
-    assert!(ran());
-    assert!(!ran(), "a fruitless pass was repeated");
-    super::note_release(&place.home);
-    assert!(ran());
-    assert!(!ran());
-    place.image("g", 4096, AGED);
-    assert!(ran(), "a new disk image went unnoticed");
-    assert_eq!(place.images(), 1);
-
-    // One pass serves all who waited for it.
-    super::note_release(&place.home);
-    let passes = std::thread::scope(|scope| {
-        let starts: Vec<_> = (0..16).map(|_| scope.spawn(ran)).collect();
-        starts.into_iter().map(|start| start.join().unwrap()).filter(|ran| *ran).count()
-    });
-    assert_eq!(passes, 1);
-}
-
-/// Mutation tried: noting the pass down as fruitless whatever happened meanwhile; the second did not run.
-#[test]
-fn a_release_during_a_pass_is_not_forgotten() {
-    let place = Place::new();
-    std::fs::create_dir(place.home.tmp().join("foreign")).unwrap();
-    let asked = AtomicU32::new(0);
-    let missing = || {
-        // First asked before the pass, then for each entry of the staging directory.
-        if asked.fetch_add(1, Ordering::Relaxed) == 1 {
-            super::note_release(&place.home);
-        }
-        Missing { bytes: 1, ..Missing::default() }
-    };
-    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
-    let automatic = place.automatic();
-    assert!(automatic.collect(&goal).unwrap().ran);
-    assert!(automatic.collect(&goal).unwrap().ran, "the release was forgotten");
-    assert!(!automatic.collect(&goal).unwrap().ran);
-}
-
-/// Mutation tried: waiting a minute all the same; the image stayed.
-#[test]
-fn what_was_in_use_is_looked_at_again_at_once() {
-    let place = Place::new();
-    place.image("x", 4096, AGED);
-    let missing = || Missing { bytes: 1, ..Missing::default() };
-    let goal = Goal { keep: &[], missing: &missing, outlook: &|_| Verdict::Ok };
-    let lease = Leased::acquire(&place.image_path("x")).unwrap().unwrap();
-    assert!(place.automatic().collect(&goal).unwrap().ran);
-    drop(lease);
-    // A child that another test spawns has a copy of the lease for the instant between its fork and its exec.
-    let path = place.image_path("x");
-    let is_free = || {
-        Lock::try_lock_open(std::fs::File::open(&path).unwrap(), &path).unwrap().map(Lock::release).is_some()
-    };
-    while !is_free() {}
-    assert!(place.automatic().collect(&goal).unwrap().ran);
-    assert_eq!(place.images(), 0);
-}
-
 /// Mutation tried: keeping each kind of lock until the end of its stage; all were found held.
 #[test]
 fn a_dry_run_is_in_nobodys_way() {
@@ -670,97 +496,6 @@ fn a_dry_run_is_in_nobodys_way() {
     assert_eq!(place.found_held(), [""; 0].map(std::path::PathBuf::from).into());
     assert_eq!(place.gc(&GcOptions::default()).removed().count(), 4);
     assert_eq!(place.found_held(), locks.into(), "the watch sees nothing");
-}
-
-#[test]
-fn the_figures_are_those_of_du() {
-    let place = Place::new();
-    place.image("i", 40_960, AGED);
-    place.image("o", 4096, AGED);
-    place.sparse_image("s", 1 << 30, AGED);
-    for name in ["one", "two"] {
-        place.overlay(name, &place.image_path("i"), Raw);
-        place.record(name, "s");
-        std::fs::write(place.home.of_box(name).console_log(), vec![b'x'; 10_000]).unwrap();
-    }
-    place.blob("b", AGED);
-    let usage =
-        usage(&place.home, &place.catalog(), &place.settings, &std::collections::BTreeSet::new()).unwrap();
-    let root = |name: &str| place.home.of_box(name).root().to_owned();
-    for found in &usage.boxes {
-        assert_eq!(found.overlays + found.logs, du(&root(&found.id)));
-        assert_eq!(found.overlays, du(&place.home.of_box(&found.id).overlay()));
-        assert_eq!(found.below, du(&place.image_path("i")) + du(&place.image_path("s")));
-    }
-    for image in &usage.images {
-        assert_eq!(image.allocated, du(&place.home.disk_image(&image.digest)));
-    }
-    assert_eq!(usage.shared, du(&place.image_path("i")) + du(&place.image_path("s")));
-    assert_eq!(usage.disk_images.reclaimable, du(&place.image_path("o")));
-    assert_eq!(usage.blobs.allocated, du(&place.home.blobs().join(digest("b"))));
-    assert_eq!(usage.reclaimable, usage.disk_images.reclaimable + usage.blobs.reclaimable);
-    assert!(du(&place.image_path("s")) < 1 << 20, "the sparse image is not sparse");
-}
-
-fn check_sums(node: &TreeNode) {
-    if !node.children.is_empty() {
-        let below = node.children.iter().map(|child| child.allocated).sum::<u64>();
-        assert_eq!(node.allocated, below, "{}", node.name);
-    }
-    node.children.iter().for_each(check_sums);
-}
-
-/// A base that is another name of an overlay counts once, and each file has the reason that gc gives.
-#[test]
-fn the_tree_adds_up_to_the_home_and_to_the_rows_of_df() {
-    let place = Place::new();
-    place.image("i", 40_960, AGED);
-    place.image("o", 4096, AGED);
-    place.image("young", 8192, FRESH);
-    for name in ["one", "two"] {
-        place.overlay(name, &place.image_path("i"), Raw);
-        place.record(name, "i");
-        std::fs::write(place.home.of_box(name).console_log(), vec![b'x'; 10_000]).unwrap();
-    }
-    std::fs::hard_link(place.home.of_box("one").overlay(), place.home.bases().join("same.qcow2")).unwrap();
-    place.blob("b", AGED);
-    let (catalog, running) = (place.catalog(), std::collections::BTreeSet::new());
-    let usage = usage(&place.home, &catalog, &place.settings, &running).unwrap();
-    let names = BoxNames::from([("one".to_owned(), ("web".to_owned(), boxlite_types::BoxState::Running))]);
-    let tree = tree(&place.home, &catalog, &place.settings, &names).unwrap();
-    assert_eq!(tree.root.allocated, du(place.home.root()), "the whole home");
-    assert_eq!(tree.reclaimable, usage.reclaimable);
-    assert_eq!(tree.root.reclaimable, usage.reclaimable, "each reclaimable byte is somewhere");
-    check_sums(&tree.root);
-    let row = |kind| tree.root.children.iter().find(|row| row.kind == kind);
-    for (kind, share) in [
-        (NodeKind::DiskImage, usage.disk_images),
-        (NodeKind::Overlay, usage.overlays),
-        (NodeKind::Base, usage.bases),
-        (NodeKind::Blob, usage.blobs),
-        (NodeKind::Log, usage.logs),
-        (NodeKind::Database, usage.database),
-        (NodeKind::Reserve, usage.reserves),
-    ] {
-        let row = row(kind).map_or((0, 0), |row| (row.allocated, row.reclaimable));
-        assert_eq!(row, (share.allocated, share.reclaimable), "{kind:?}");
-    }
-    let images = &row(NodeKind::DiskImage).unwrap().children;
-    let why = |name: &str| {
-        let mut files = images.iter().flat_map(|group| &group.children);
-        files
-            .find(|file| file.id == Some(format!("{}.ext4", digest(name))))
-            .and_then(|file| file.why.clone())
-            .unwrap()
-    };
-    assert!(why("i").starts_with("kept for ") && why("i").contains("box web"), "{}", why("i"));
-    assert_eq!(why("o"), "gc would remove it: no box, base or lease needs it");
-    assert_eq!(why("young"), "left alone: modified within the grace");
-    let overlays = &row(NodeKind::Overlay).unwrap().children;
-    assert!(
-        overlays.iter().any(|overlay| overlay.why.as_deref() == Some("box web is running")),
-        "{overlays:?}"
-    );
 }
 
 proptest! {
