@@ -6,6 +6,7 @@
 //!
 //! A guest's account concerns its own image alone, and is bounded and checked all the same.
 
+mod archive;
 mod compare;
 mod layer;
 
@@ -14,7 +15,8 @@ use std::io::Read;
 use boxlite_archive::tree::{SELECTION_END, TreeFile};
 use boxlite_types::{Error, ErrorKind, FileChange, Result};
 
-pub(super) use layer::{FinishedLayer, LayerWriter, write_files};
+pub(super) use archive::write_files;
+pub(super) use layer::{FinishedLayer, LayerWriter};
 
 pub(crate) use compare::{BoxChanges, ImageTree};
 
