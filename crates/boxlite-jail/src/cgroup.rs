@@ -29,7 +29,7 @@ use crate::spec::CgroupSpec;
 const PARENT: &str = "boxlite";
 
 /// The file of a group by which all of its processes are ended, and the measure.
-const END: &str = "cgroup.kill";
+const KILL_FILE: &str = "cgroup.kill";
 
 /// One processor's time in microseconds of each period.
 const CPU_PERIOD: u64 = 100_000;
@@ -47,16 +47,16 @@ const ATTEMPT_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     name: String,
-    seats: Vec<Seat>,
+    groups: Vec<HierarchyGroup>,
 }
 
 /// The group in one hierarchy.
 #[derive(Debug)]
-struct Seat {
+struct HierarchyGroup {
     /// The directory of all groups: to remove this one when its path is out of reach.
     parent: OwnedFd,
     /// The directory itself, locked while this jail lives.
-    claim: OwnedFd,
+    directory: OwnedFd,
     /// The file to which a process writes `0` in order to join.
     entrance: File,
     version: Version,
@@ -155,7 +155,7 @@ impl Cgroup {
     pub(crate) fn make(spec: &CgroupSpec, report: &mut JailReport) -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let hierarchies = Hierarchies::of(&mounts);
-        let mut group = Self { name: spec.name.clone(), seats: Vec::new() };
+        let mut group = Self { name: spec.name.clone(), groups: Vec::new() };
         if spec.name.is_empty() || spec.name.contains('/') || spec.name.starts_with('.') {
             report.missing_because("control group", format!("{:?} is not a name for one", spec.name));
             return group;
@@ -164,9 +164,9 @@ impl Cgroup {
         for controller in controllers(spec) {
             let legacy = hierarchies.legacy.iter().find(|(name, _)| name == controller.name);
             let made = match (legacy, &hierarchies.unified) {
-                (Some((_, root)), _) => group.sit_legacy(root, &controller),
+                (Some((_, root)), _) => group.make_legacy(root, &controller),
                 (None, Some(root)) => {
-                    let directory = unified.get_or_insert_with(|| group.sit_unified(root)).clone();
+                    let directory = unified.get_or_insert_with(|| group.make_unified(root)).clone();
                     directory.and_then(|directory| {
                         write_all(&directory, &controller.unified).map_err(|error| {
                             format!("the controller {} is not to be had here: {error}", controller.name)
@@ -182,13 +182,15 @@ impl Cgroup {
         }
         // One file of version 2 ends all processes of the box at once, whichever version has the controllers.
         let switch = match &hierarchies.unified {
-            Some(root) => unified.unwrap_or_else(|| group.sit_unified(root)).map(|group| group.join(END)),
+            Some(root) => {
+                unified.unwrap_or_else(|| group.make_unified(root)).map(|group| group.join(KILL_FILE))
+            }
             None => Err("this host has no control groups of version 2".into()),
         };
         match switch {
-            Ok(switch) if switch.exists() => report.in_force(END, switch.display().to_string()),
-            Ok(_) => report.missing_because(END, "this kernel does not have it"),
-            Err(why) => report.missing_because(END, why),
+            Ok(switch) if switch.exists() => report.in_force(KILL_FILE, switch.display().to_string()),
+            Ok(_) => report.missing_because(KILL_FILE, "this kernel does not have it"),
+            Err(why) => report.missing_because(KILL_FILE, why),
         }
         group
     }
@@ -196,30 +198,34 @@ impl Cgroup {
     /// Puts the calling process, which has one thread, into the group; one that was born in the group of version 2 is
     /// there already.
     pub(crate) fn join(&self, is_born_inside: bool) -> io::Result<()> {
-        let mut seats = self.seats.iter().filter(|seat| !is_born_inside || seat.version == Version::Legacy);
-        seats.try_for_each(|seat| (&seat.entrance).write_all(b"0"))
+        let mut groups =
+            self.groups.iter().filter(|group| !is_born_inside || group.version == Version::Legacy);
+        groups.try_for_each(|group| (&group.entrance).write_all(b"0"))
     }
 
     /// The group of version 2, which a process can be born in.
     pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
-        self.seats.iter().find(|seat| seat.version == Version::Unified).map(|seat| seat.claim.as_fd())
+        self.groups
+            .iter()
+            .find(|group| group.version == Version::Unified)
+            .map(|group| group.directory.as_fd())
     }
 
     /// The descriptors through which it is joined and removed.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.seats
-            .iter()
-            .flat_map(|seat| [seat.parent.as_raw_fd(), seat.claim.as_raw_fd(), seat.entrance.as_raw_fd()])
+        self.groups.iter().flat_map(|group| {
+            [group.parent.as_raw_fd(), group.directory.as_raw_fd(), group.entrance.as_raw_fd()]
+        })
     }
 
     /// Removes the groups of boxes whose stage was killed: nobody holds their lock, and nobody is in them. It looks at the group
     /// of every box, so of the jails of one box the first does it, and no box waits for it.
     pub(crate) fn sweep(&self) {
-        for Seat { parent, .. } in self.seats.iter().filter(|seat| seat.is_new) {
+        for HierarchyGroup { parent, .. } in self.groups.iter().filter(|group| group.is_new) {
             for entry in rustix::fs::Dir::read_from(parent).into_iter().flatten().flatten() {
                 let is_own = entry.file_name().to_bytes() == self.name.as_bytes();
                 if entry.file_type().is_dir() && !is_own && !entry.file_name().to_bytes().starts_with(b".") {
-                    remove_unclaimed(parent, entry.file_name());
+                    remove_unused(parent, entry.file_name());
                 }
             }
         }
@@ -227,18 +233,18 @@ impl Cgroup {
 
     /// Removes the group, which no process of this jail is in any more, unless another jail of the box is in it.
     pub(crate) fn remove(&self) {
-        for seat in &self.seats {
-            let _ = rustix::fs::flock(&seat.claim, FlockOperation::Unlock);
-            remove_unclaimed(&seat.parent, &self.name);
+        for group in &self.groups {
+            let _ = rustix::fs::flock(&group.directory, FlockOperation::Unlock);
+            remove_unused(&group.parent, &self.name);
         }
     }
 
-    fn sit_legacy(&mut self, root: &Path, controller: &Controller) -> Result<(), String> {
+    fn make_legacy(&mut self, root: &Path, controller: &Controller) -> Result<(), String> {
         let directory = self.directory(root, Version::Legacy).map_err(|error| cannot_make(root, &error))?;
         write_all(&directory, &controller.legacy).map_err(|error| cannot_make(&directory, &error))
     }
 
-    fn sit_unified(&mut self, root: &Path) -> Result<PathBuf, String> {
+    fn make_unified(&mut self, root: &Path) -> Result<PathBuf, String> {
         let parent = root.join(PARENT);
         make_directory(&parent).map_err(|error| cannot_make(root, &error))?;
         for directory in [root, &parent] {
@@ -247,7 +253,7 @@ impl Cgroup {
         self.directory(root, Version::Unified).map_err(|error| cannot_make(root, &error))
     }
 
-    /// The directory of this group below `root`, claimed.
+    /// The directory of this group below `root`, made if need be and locked.
     #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
     fn directory(&mut self, root: &Path, version: Version) -> io::Result<PathBuf> {
         let parent_path = root.join(PARENT);
@@ -260,15 +266,21 @@ impl Cgroup {
                 Err(error) => return Err(error.into()),
             };
             // Somebody's sweep may take it for a dead one's until it is locked.
-            let Ok(claim) = open_directory(&parent, &self.name) else { continue };
+            let Ok(directory) = open_directory(&parent, &self.name) else { continue };
             // A process that has it exclusively is about to remove it, or runs a box of an earlier version with the same name.
-            if rustix::fs::flock(&claim, FlockOperation::NonBlockingLockShared).is_err() {
+            if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared).is_err() {
                 std::thread::sleep(ATTEMPT_INTERVAL);
                 continue;
             }
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            if let Ok(entrance) = rustix::fs::openat(&claim, version.entrance(), flags, Mode::empty()) {
-                self.seats.push(Seat { parent, claim, entrance: File::from(entrance), version, is_new });
+            if let Ok(entrance) = rustix::fs::openat(&directory, version.entrance(), flags, Mode::empty()) {
+                self.groups.push(HierarchyGroup {
+                    parent,
+                    directory,
+                    entrance: File::from(entrance),
+                    version,
+                    is_new,
+                });
                 return Ok(parent_path.join(&self.name));
             }
         }
@@ -314,7 +326,7 @@ pub fn remove(name: &str) {
     let hierarchies = Hierarchies::of(&mounts);
     for root in hierarchies.legacy.iter().map(|(_, root)| root).chain(&hierarchies.unified) {
         if let Ok(parent) = open_directory(CWD, root.join(PARENT)) {
-            remove_unclaimed(&parent, name);
+            remove_unused(&parent, name);
         }
     }
 }
@@ -360,9 +372,9 @@ fn pass_on_controllers(directory: &Path) {
     }
 }
 
-/// Removes a group that no stage has claimed; the kernel refuses while anybody is in it.
+/// Removes a group that no stage has locked; the kernel refuses while anybody is in it.
 #[allow(clippy::disallowed_methods, reason = "a control group's directory is no durable file")]
-fn remove_unclaimed(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) {
+fn remove_unused(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) {
     if let Ok(group) = open_directory(parent, name)
         && rustix::fs::flock(&group, FlockOperation::NonBlockingLockExclusive).is_ok()
     {
@@ -457,7 +469,7 @@ mod tests {
         for name in ["", "..", "a/b"] {
             let mut report = JailReport::default();
             let group = Cgroup::make(&CgroupSpec::of_box(name, 1 << 20, 1), &mut report);
-            assert!(group.seats.is_empty() && report.missing().count() == 1, "{name:?}");
+            assert!(group.groups.is_empty() && report.missing().count() == 1, "{name:?}");
         }
     }
 }
