@@ -41,6 +41,7 @@ mod report;
 mod seclude;
 mod spec;
 mod stage;
+mod syscall_rules;
 
 pub use cgroup::{adopt as adopt_into_group, bounds_processors, memory_used, remove as remove_group};
 pub use confine::{Confinement, ForeignFiles, confine, confinement_measures};

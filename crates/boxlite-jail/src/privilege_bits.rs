@@ -20,7 +20,7 @@ use std::io;
 use seccompiler::BpfProgram;
 
 use crate::error::JailResult as Result;
-use crate::filter::{SyscallRules, masked};
+use crate::syscall_rules::{SyscallRules, masked};
 
 /// `fchmodat2`, which libc does not name for every target.
 const SYS_FCHMODAT2: libc::c_long = 452;
