@@ -107,6 +107,38 @@ impl Admission {
     }
 }
 
+/// How a start measures the home's filesystem, and what it compares that with.
+struct SpaceLook<'a> {
+    claim: &'a Claim,
+    root: &'a Path,
+    thresholds: Thresholds,
+    measure: &'a (dyn Fn(&Path) -> Result<FreeSpace> + Sync),
+}
+
+impl SpaceLook<'_> {
+    /// The bytes that others have claimed, and the free space.
+    fn now(&self) -> Result<(u64, FreeSpace)> {
+        // The claims first: what their owners write in between is then counted twice rather than not at all.
+        Ok((self.claim.promised_before()?, (self.measure)(self.root)?))
+    }
+
+    fn verdict(&self) -> Result<Verdict> {
+        self.now().map(|(promised, space)| judge(&space, promised, &self.thresholds))
+    }
+
+    /// The shortage; nothing when space can no longer be measured, since there is nothing to aim at then.
+    fn missing(&self) -> Missing {
+        self.now().map(|(promised, space)| missing(&space, promised, &self.thresholds)).unwrap_or_default()
+    }
+
+    /// The best verdict after gc has freed `reclaimable`.
+    fn outlook(&self, reclaimable: Reclaimable) -> Verdict {
+        let judged =
+            self.now().map(|(promised, space)| outlook(&space, promised, reclaimable, &self.thresholds));
+        judged.unwrap_or(Verdict::Ok)
+    }
+}
+
 /// Decides whether a configured, stopped or failed box may start; writes nothing.
 #[derive(Debug)]
 pub struct StartAdmission<'a> {
@@ -148,67 +180,79 @@ impl StartAdmission<'_> {
             (configured, configured.with_claim(self.claim, self.settings.emergency_floor.value.0))
         };
         let claim = Claims::open(self.home)?.take(self.claim)?;
-        let root = self.home.root();
         let mut notices = Vec::new();
         for directory in self.other_filesystems(&mut notices) {
             judge_other(directory, &others, measure, &mut notices)?;
         }
-        // The claims are counted before the space is measured: what their owners write in between is then counted
-        // twice rather than not at all.
-        let look = || -> Result<(u64, FreeSpace)> { Ok((claim.promised_before()?, measure(root)?)) };
-        let verdict_now = || look().map(|(promised, space)| judge(&space, promised, &thresholds));
+        let look = SpaceLook { claim: &claim, root: self.home.root(), thresholds, measure };
+        let is_short = || look.verdict().is_ok_and(|verdict| verdict > Verdict::Ok);
+        let collected = if self.settings.auto_gc.value && is_short() {
+            self.collect(collector, &look, &mut notices)
+        } else {
+            None
+        };
+        let verdict = self.decide(collector, &look, &mut notices)?;
+        Ok(Admission { claim, verdict, notices, collected })
+    }
 
-        let mut collected = None;
-        if self.settings.auto_gc.value && verdict_now().is_ok_and(|verdict| verdict > Verdict::Ok) {
-            // When space can no longer be measured there is nothing to aim at, so nothing more is removed.
-            let missing =
-                || look().map(|(promised, space)| missing(&space, promised, &thresholds)).unwrap_or_default();
-            let outlook = |reclaimable| {
-                let judged =
-                    look().map(|(promised, space)| outlook(&space, promised, reclaimable, &thresholds));
-                judged.unwrap_or(Verdict::Ok)
-            };
-            match collector.collect(&Goal { keep: self.keep, missing: &missing, outlook: &outlook }) {
-                Ok(done) => {
-                    let failures = done.failures.iter().map(|failure| format!("automatic gc: {failure}"));
-                    notices.extend(failures.map(|message| Notice { path: root.to_owned(), message }));
-                    if !done.evicted.is_empty() {
-                        let (freed, names) = (Bytes(done.bytes), done.evicted.join(", "));
-                        let message = format!(
-                            "automatic gc freed {freed}; these disk images are built again when needed: {names}"
-                        );
-                        notices.push(Notice { path: root.to_owned(), message });
-                    }
-                    collected = Some(done);
+    /// Collects garbage, and notes what a user of the home should know of it.
+    fn collect(
+        &self,
+        collector: &dyn Collector,
+        look: &SpaceLook<'_>,
+        notices: &mut Vec<Notice>,
+    ) -> Option<Collected> {
+        let mut note = |message| notices.push(Notice { path: look.root.to_owned(), message });
+        let (missing, outlook) = (|| look.missing(), |reclaimable| look.outlook(reclaimable));
+        match collector.collect(&Goal { keep: self.keep, missing: &missing, outlook: &outlook }) {
+            Ok(done) => {
+                for failure in &done.failures {
+                    note(format!("automatic gc: {failure}"));
                 }
-                Err(error) => {
-                    let message = format!("automatic gc failed: {}", error.chain());
-                    notices.push(Notice { path: root.to_owned(), message });
+                if !done.evicted.is_empty() {
+                    let (freed, names) = (Bytes(done.bytes), done.evicted.join(", "));
+                    note(format!(
+                        "automatic gc freed {freed}; these disk images are built again when needed: {names}"
+                    ));
                 }
+                Some(done)
+            }
+            Err(error) => {
+                note(format!("automatic gc failed: {}", error.chain()));
+                None
             }
         }
-        let verdict = match look() {
+    }
+
+    /// Decides by a new measurement, whatever gc reports.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when a floor is not kept.
+    fn decide(
+        &self,
+        collector: &dyn Collector,
+        look: &SpaceLook<'_>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Verdict> {
+        let (promised, space) = match look.now() {
+            Ok(measured) => measured,
             Err(error) => {
-                let message = format!(
-                    "the free space could not be read, so the start goes on unchecked: {}",
-                    error.chain()
-                );
-                notices.push(Notice { path: root.to_owned(), message });
-                Verdict::Warn
-            }
-            Ok((promised, space)) => {
-                let collectable = || collector.collectable(self.keep);
-                if let Some(refusal) = shortage(&space, promised, 0, &thresholds, root, &collectable) {
-                    return Err(refusal);
-                }
-                let verdict = judge(&space, promised, &thresholds);
-                if verdict == Verdict::Warn {
-                    notices.push(warning(root, &space, promised, &thresholds));
-                }
-                verdict
+                let why = error.chain();
+                let message =
+                    format!("the free space could not be read, so the start goes on unchecked: {why}");
+                notices.push(Notice { path: look.root.to_owned(), message });
+                return Ok(Verdict::Warn);
             }
         };
-        Ok(Admission { claim, verdict, notices, collected })
+        let collectable = || collector.collectable(self.keep);
+        if let Some(refusal) = shortage(&space, promised, 0, &look.thresholds, look.root, &collectable) {
+            return Err(refusal);
+        }
+        let verdict = judge(&space, promised, &look.thresholds);
+        if verdict == Verdict::Warn {
+            notices.push(warning(look.root, &space, promised, &look.thresholds));
+        }
+        Ok(verdict)
     }
 
     /// Those of the other directories that do not share the home's filesystem, one per filesystem.
