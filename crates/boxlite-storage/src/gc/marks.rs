@@ -15,7 +15,7 @@ use super::census::{Census, Doubt, Holders, LostBox, Overlay, StoredFile};
 #[derive(Debug)]
 pub(super) struct Marks {
     pub(super) census: Census,
-    /// How much the boxes that stay may need of which nobody can tell.
+    /// The files that the boxes that stay may need although nothing readable names them.
     doubt: Doubt,
     /// Whether a box that is not meant to be removed may need another box's disk.
     boxes_in_doubt: bool,

@@ -137,7 +137,7 @@ impl Census {
         }
     }
 
-    /// Notes what is meant to be removed.
+    /// Notes which boxes an intent says to remove.
     pub(super) fn read_intents(&mut self, home: &Home, catalog: &dyn Catalog) {
         let mut intended: HashMap<(IntentKind, String), i64> = HashMap::new();
         let read = catalog.intents(&mut |intent| {

@@ -35,7 +35,7 @@ enum Description {
     },
 }
 
-/// How much a box may need of which nobody can tell.
+/// The files that a box may need although nothing readable names them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::gc) enum Doubt {
     /// Its needs are known.
@@ -127,7 +127,7 @@ impl Census {
     }
 }
 
-/// Says besides what a person can do about it.
+/// Adds what a person can do about it.
 pub(super) fn advised(id: &str, reason: impl std::fmt::Display) -> String {
     format!("{reason}; the box has no record, and `boxlite gc --purge {id}` removes it for good")
 }

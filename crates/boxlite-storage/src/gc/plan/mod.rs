@@ -36,7 +36,7 @@ pub(super) use layers::{StoredImages, files_of};
 pub(super) struct Planned {
     pub(super) category: Category,
     pub(super) item: Item,
-    /// Which file it is, for those that chains run through.
+    /// The file's identity, for items that chains run through.
     pub(super) id: Option<FileId>,
     /// When it was last used, in nanoseconds since 1970.
     pub(super) used: i64,
@@ -62,7 +62,7 @@ impl Planned {
     }
 }
 
-/// Which look at the candidates this is.
+/// The first or the second look at the candidates.
 pub(super) enum PlanLook<'a> {
     /// Without locks: each item's lock tells whether the item is held.
     First,
@@ -110,30 +110,7 @@ impl GcPlan {
             let is_lost = judgement.removes() && stored.is_only_copy(index);
             if is_lost { Judgement::skip(Skip::OnlyCopy) } else { judgement }
         };
-        let mut dependents: Vec<(Dependent, Judgement)> = Vec::new();
-        for dependent in marks.dependents() {
-            let judgement = match dependent {
-                Dependent::File(index) => judge_file(&marks, index),
-                Dependent::Box(index) => boxes::judge(&marks, index, scope, look),
-            };
-            if !judgement.removes() {
-                marks.keep(dependent);
-            }
-            dependents.push((dependent, judgement));
-        }
-        // Hostile chains can run upwards again: an item that turned out to be needed after it was judged stays.
-        while let Some((dependent, judgement)) = dependents
-            .iter_mut()
-            .find(|(dependent, judgement)| judgement.removes() && marks.must_stay(*dependent))
-        {
-            let holders = marks.holders(*dependent);
-            *judgement = if holders.is_empty() {
-                Judgement::skip(Skip::Unknown)
-            } else {
-                Judgement::Settled(judge::kept(&marks.census, holders))
-            };
-            marks.keep(*dependent);
-        }
+        let dependents = judge_dependents(&mut marks, &judge_file, scope, look);
         marks.use_what_is_stood_on();
         let images =
             (0..marks.census.files.len()).filter(|index| !marks.census.files[*index].kind.stands_on_others());
@@ -161,15 +138,20 @@ impl GcPlan {
         for (index, judgement) in images {
             plan.add_file(index, judgement, scope);
         }
-        plan.candidates.sort_by(|one, other| {
-            let order = |planned: &Planned| match planned.category {
+        plan.order_candidates();
+        plan
+    }
+
+    /// Puts the candidates in the order of removal: by step, and what was used least recently first.
+    fn order_candidates(&mut self) {
+        self.candidates.sort_by_key(|planned| {
+            let used = match planned.category {
                 Category::Base | Category::Layer | Category::Delta | Category::DiskImage => planned.used,
                 _ => 0,
             };
             // Sorting is stable, and what others stand on was added after these.
-            (one.category.step(), order(one)).cmp(&(other.category.step(), order(other)))
+            (planned.category.step(), used)
         });
-        plan
     }
 
     /// Whether something could not be read that might pin anything: then no box directory, base, delta or disk image is
@@ -249,7 +231,7 @@ impl GcPlan {
         failed(&mut self.failures, path, reason)
     }
 
-    /// Nothing more is removed of what chains run through: something has become unreadable.
+    /// Gives up the candidates that chains run through, because something has become unreadable.
     pub(super) fn give_up_chains(&mut self) {
         let candidates = std::mem::take(&mut self.candidates);
         let (chained, others): (Vec<_>, Vec<_>) =
@@ -257,4 +239,38 @@ impl GcPlan {
         self.candidates = others;
         self.settled.extend(chained.into_iter().map(|planned| planned.with(skipped(Skip::Unknown))));
     }
+}
+
+/// Judges what stands on other files, from the top down: what stays keeps all that is below it.
+fn judge_dependents(
+    marks: &mut Marks,
+    judge_file: &dyn Fn(&Marks, usize) -> Judgement,
+    scope: &GcScope<'_>,
+    look: &PlanLook<'_>,
+) -> Vec<(Dependent, Judgement)> {
+    let mut dependents: Vec<(Dependent, Judgement)> = Vec::new();
+    for dependent in marks.dependents() {
+        let judgement = match dependent {
+            Dependent::File(index) => judge_file(marks, index),
+            Dependent::Box(index) => boxes::judge(marks, index, scope, look),
+        };
+        if !judgement.removes() {
+            marks.keep(dependent);
+        }
+        dependents.push((dependent, judgement));
+    }
+    // Hostile chains can run upwards again: an item that turned out to be needed after it was judged stays.
+    while let Some((dependent, judgement)) = dependents
+        .iter_mut()
+        .find(|(dependent, judgement)| judgement.removes() && marks.must_stay(*dependent))
+    {
+        let holders = marks.holders(*dependent);
+        *judgement = if holders.is_empty() {
+            Judgement::skip(Skip::Unknown)
+        } else {
+            Judgement::Settled(judge::kept(&marks.census, holders))
+        };
+        marks.keep(*dependent);
+    }
+    dependents
 }

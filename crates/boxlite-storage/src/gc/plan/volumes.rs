@@ -15,7 +15,8 @@ use crate::gc::measure;
 use crate::gc::rules::{GcScope, seconds};
 
 impl GcPlan {
-    /// Adds what is not simply a volume. A volume that no intent names is nobody's garbage, whoever mounts it.
+    /// Adds the volumes whose removal was decided, and what is no volume. A volume that no intent names is never garbage, whether
+    /// or not a box mounts it.
     pub(super) fn add_volumes(&mut self, scope: &GcScope<'_>) {
         let is_blind = self.is_blind();
         for entry in std::mem::take(&mut self.census.caches.volumes) {
