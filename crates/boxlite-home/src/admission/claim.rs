@@ -2,8 +2,8 @@
 //!
 //! A claim of N bytes is an OFD write lock on a range of length N of `$BOXLITE_HOME/claims`, or of
 //! `$BOXLITE_HOME/memory-claims`. Nothing is written, so a claim works on a full disk, and the kernel releases it when
-//! the last process that inherited its descriptor is gone. A claim is placed above every live range, and its owner counts only what lies below its
-//! own: of two racers the later one counts the earlier, never both each other, and neither waits.
+//! the last process that inherited its descriptor is gone. A claim is placed above every live range, and its owner counts
+//! only what lies below its own: of two racers the later one counts the earlier, never both each other, and neither waits.
 //!
 //! No later claim can end up below an earlier one unseen: after locking, the owner looks above its range. If it finds
 //! a claim there, it releases its own and begins again. If not, any claim above it is locked later, and that claim's
