@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use boxlite_home::admission::{Admission, Thresholds};
 use boxlite_home::durable::fault;
 use boxlite_home::lease::Leased;
-use boxlite_proto::{BootConfig, NetConfig};
+use boxlite_proto::{BootConfig, ExecSpec, NetConfig};
 use boxlite_storage::disk_image::ImageChain;
 use boxlite_types::{
-    BoxRecord, Doing, Error, HealthPlan, ImageConfig, NetworkMode, Phase, Progress, Result, Volume,
+    BoxOptions, BoxRecord, Doing, Error, HealthPlan, ImageConfig, NetworkMode, Phase, Progress, Result,
+    Volume,
 };
 use boxlite_vm::guest::{self, BootFiles, BootSources, GuestDevices};
 use boxlite_vm::net::{self, MacAddr, Network};
@@ -36,7 +37,7 @@ impl<'a> OverlaidBox<'a> {
     pub(super) fn launch(self) -> Result<StartedBox> {
         let (context, mut guard, launch) = self.prepare(Purpose::Run)?;
         let before = guard.record.phase.clone();
-        // The caller has changed those of the guard for the run that begins.
+        // As recorded: the caller has already counted this run in the guard's record.
         let restarts = context.local.store.find_box(&guard.record.id)?.restarts;
         let run = launch.spec.run_id.clone();
         guard.record.restarts.run.clone_from(&run);
@@ -115,7 +116,7 @@ impl PreparedLaunch {
         let shim = if let Some(shim) = assigned {
             shim
         } else {
-            // The control group of the other guest goes with that.
+            // The waiting guest's control group ends with it, so the box gets one of its own.
             spec.group = None;
             shim::begin(&spec, &shim, hand_over)?
         };
@@ -192,28 +193,24 @@ fn specification(
     purpose: Purpose,
 ) -> Result<LaunchSpec> {
     let (local, record, options) = (context.local, &guard.record, &guard.record.options);
-    // A guest that only reads and is paused for what others write would never end.
+    // A guest that only reads frees nothing: paused because others fill the disk, it would never end.
     let emergency = if context.reads_only { 0 } else { local.settings.emergency_floor.value.0 };
     let networked = options.network == NetworkMode::User;
     let accelerator = accelerator(context, &assets.qemu)?;
     let jail = local.jail_policy(&assets.qemu)?;
-    if jail.is_none() {
-        let message = "the box starts without a jail, because the setting jail is off: a guest that takes over QEMU has the rights of this user";
-        context.progress.report(Progress::Notice { message: message.into() });
-    }
     let stays_in_group = purpose == Purpose::Run && memory::stays_in_group(local);
-    if let Some(message) = processors::limit_in_vain(options, jail.is_some(), stays_in_group) {
-        context.progress.report(Progress::Notice { message });
-    }
-    // A kernel of the user's brings its own.
+    report_missing_bounds(context, options, jail.is_some(), stays_in_group);
+    // A maintenance boot is what its caller wants of the box, and not what the box does.
+    let run = (purpose == Purpose::Run).then_some(options);
+    // A kernel of the user's comes with its own modules.
     let is_own_kernel = kernel::chosen(local, record).is_some();
     let network = network_of(local, record, purpose)?;
     let guest_network = network.as_ref().map(|network| guest_network(record, network));
     let modules = if is_own_kernel { None } else { modules(&assets.kernel) };
     let has_modules = modules.is_some();
-    let health = match purpose {
-        Purpose::Run => HealthPlan::of(options.health.as_ref(), record.image_config.healthcheck.as_ref())?,
-        Purpose::Maintenance => None,
+    let health = match run {
+        Some(run) => HealthPlan::of(run.health.as_ref(), record.image_config.healthcheck.as_ref())?,
+        None => None,
     };
     Ok(LaunchSpec {
         box_id: record.id.clone(),
@@ -237,16 +234,7 @@ fn specification(
         memory_bytes: shim::guest_memory(options.memory),
         nested: options.nested,
         network,
-        shares: Shares {
-            volumes: record.volumes.iter().map(|volume| bounded(volume, local)).collect(),
-            virtiofsd: virtiofsd(assets.virtiofsd.as_deref(), record)?,
-            off_limits: create::off_limits(local),
-            floors: VolumeFloors {
-                bytes: local.settings.hard_floor.value.0,
-                inodes: local.settings.inode_floor.value,
-            },
-            ledgers: guard.paths.ledgers(),
-        },
+        shares: shares(local, guard, assets.virtiofsd.as_deref())?,
         disks: AttachedVolumes::described(local, record),
         origin: GuestOrigin::Boot,
         boot: BootConfig {
@@ -256,25 +244,18 @@ fn specification(
             ..boot_config(record, networked, purpose)?
         },
         health_retries: health.map_or(0, |plan| plan.retries),
-        main: match purpose {
-            Purpose::Run => {
-                let mut main = process::main_process(options, &record.image_config)?;
-                if let Some(main) = &mut main {
-                    process::tell_init_system(main, &record.id);
-                }
-                main
-            }
-            Purpose::Maintenance => None,
+        main: match run {
+            Some(run) => main_process(record, run)?,
+            None => None,
         },
         // Data of a volume that is still in the guest's memory must reach the host.
-        discard: purpose == Purpose::Run
-            && options.auto_remove
+        discard: run.is_some_and(|run| run.auto_remove)
             && record.volumes.is_empty()
             && record.named_volumes.is_empty(),
-        auto_remove: purpose == Purpose::Run && options.auto_remove,
-        keeper: match purpose {
-            Purpose::Run => aftermath::keeper(local, options)?,
-            Purpose::Maintenance => None,
+        auto_remove: run.is_some_and(|run| run.auto_remove),
+        keeper: match run {
+            Some(run) => aftermath::keeper(local, run)?,
+            None => None,
         },
         stop_signal: boxlite_types::stop_signal(options, &record.image_config)?,
         stop_timeout_ms: u64::from(options.stop_timeout) * 1000,
@@ -285,20 +266,47 @@ fn specification(
         floors: DiskFloors { pause_below: emergency, resume_at: emergency / 2 * 3 },
         jail,
         // A copy that waited for its box's quota would keep the box from being given another.
-        disk_quota: match purpose {
-            Purpose::Run => options.disk_quota.map(DiskQuota),
-            Purpose::Maintenance => None,
-        },
-        idle_timeout_ms: match purpose {
-            Purpose::Run => options.idle_timeout.map(|seconds| seconds.saturating_mul(1000)),
-            Purpose::Maintenance => None,
-        },
-        // A copy is what its caller wants of the box, not what the box does.
-        disk_io: match purpose {
-            Purpose::Run => options.disk_io,
-            Purpose::Maintenance => None,
-        },
+        disk_quota: run.and_then(|run| run.disk_quota).map(DiskQuota),
+        idle_timeout_ms: run.and_then(|run| run.idle_timeout).map(|seconds| seconds.saturating_mul(1000)),
+        disk_io: run.and_then(|run| run.disk_io),
     })
+}
+
+/// Reports that nothing confines the box, or that its limit of processor time cannot hold.
+fn report_missing_bounds(
+    context: StartContext<'_>,
+    options: &BoxOptions,
+    is_jailed: bool,
+    stays_in_group: bool,
+) {
+    if !is_jailed {
+        let message = "the box starts without a jail, because the setting jail is off: a guest that takes over QEMU has the rights of this user";
+        context.progress.report(Progress::Notice { message: message.into() });
+    }
+    if let Some(message) = processors::limit_in_vain(options, is_jailed, stays_in_group) {
+        context.progress.report(Progress::Notice { message });
+    }
+}
+
+/// The folders of the host that the box mounts, and what serves them.
+fn shares(local: &LocalContext, guard: &BoxGuard, daemon: Option<&Path>) -> Result<Shares> {
+    let (record, settings) = (&guard.record, &local.settings);
+    Ok(Shares {
+        volumes: record.volumes.iter().map(|volume| bounded(volume, local)).collect(),
+        virtiofsd: virtiofsd(daemon, record)?,
+        off_limits: create::off_limits(local),
+        floors: VolumeFloors { bytes: settings.hard_floor.value.0, inodes: settings.inode_floor.value },
+        ledgers: guard.paths.ledgers(),
+    })
+}
+
+/// The main process of a run; `None` for a box that idles.
+fn main_process(record: &BoxRecord, options: &BoxOptions) -> Result<Option<ExecSpec>> {
+    let mut main = process::main_process(options, &record.image_config)?;
+    if let Some(main) = &mut main {
+        process::tell_init_system(main, &record.id);
+    }
+    Ok(main)
 }
 
 /// Chooses the accelerator, and reports emulation that the user did not ask for.
@@ -406,7 +414,7 @@ fn boot_config(record: &BoxRecord, networked: bool, purpose: Purpose) -> Result<
         },
         shm_size: record.options.shm_size,
         read_only_root: record.options.read_only,
-        // Spares most guests the check.
+        // Most guests are spared the check.
         grow_root: record.options.disk_size.is_some_and(|wanted| wanted > record.disk_image_size),
         ..BootConfig::default()
     })
