@@ -109,17 +109,7 @@ pub(crate) async fn connect(
                 None => break,
                 Some(Err(error)) => return Err(CommandFailure::of(&error, Topic::RunningBox)),
                 Some(Ok(_)) if reader_left => {}
-                Some(Ok(chunk)) => match tokio::task::block_in_place(|| write(&chunk)) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                        // As in a pipeline of local programs, the writer learns that its reader left.
-                        reader_left = true;
-                        if let Err(error) = control.signal(libc::SIGPIPE).await {
-                            tracing::debug!("passing on SIGPIPE failed: {}", error.chain());
-                        }
-                    }
-                    Err(error) => return Err(CommandFailure::output(&error)),
-                },
+                Some(Ok(chunk)) => reader_left = !show(&chunk, &*control).await?,
             },
         }
     }
@@ -132,6 +122,21 @@ pub(crate) async fn connect(
             let status = ended.map_err(|error| CommandFailure::of(&error, Topic::RunningBox))?;
             Ok(SessionExit::Ended(conclude(&status)))
         }
+    }
+}
+
+/// Writes output of the command, and returns whether it still has a reader. A command whose output has none learns that, as in
+/// a pipeline of local programs.
+async fn show(chunk: &OutputChunk, control: &dyn ExecutionControl) -> Result<bool, CommandFailure> {
+    match tokio::task::block_in_place(|| write(chunk)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            if let Err(error) = control.signal(libc::SIGPIPE).await {
+                tracing::debug!("passing on SIGPIPE failed: {}", error.chain());
+            }
+            Ok(false)
+        }
+        Err(error) => Err(CommandFailure::output(&error)),
     }
 }
 
