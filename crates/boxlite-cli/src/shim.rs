@@ -21,13 +21,13 @@ fn main() -> ExitCode {
         Some(Err(error)) => return fail(&error.chain()),
         None => {}
     }
-    let mut assignment = match detach(std::env::args_os().skip(1)) {
+    let mut launch = match detach(std::env::args_os().skip(1)) {
         Ok(Detached::Starter) => return ExitCode::SUCCESS,
-        Ok(Detached::Shim(assignment)) => assignment,
+        Ok(Detached::Shim(launch)) => launch,
         Ok(Detached::Keeper(keeper)) => return keep(&keeper),
         Err(error) => return fail(&error.chain()),
     };
-    if let Ok(log) = assignment.log() {
+    if let Ok(log) = launch.log() {
         let filter = EnvFilter::try_from_env("BOXLITE_SHIM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_ansi(false)
@@ -35,8 +35,8 @@ fn main() -> ExitCode {
             .with_writer(Mutex::new(log))
             .init();
     }
-    let collect = collector(&assignment);
-    match assignment.run(collect) {
+    let collect = collector(&launch);
+    match launch.run(collect) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(ended)) => match remove(&ended) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -83,9 +83,9 @@ fn keep(keeper: &Keeper) -> ExitCode {
 }
 
 /// Returns the collector of garbage in the home of the box, under the settings of the user who started it.
-fn collector(assignment: &ShimLaunch) -> CollectGarbage {
+fn collector(launch: &ShimLaunch) -> CollectGarbage {
     let variables = SettingsVariables::from_lookup(|name| std::env::var_os(name));
-    let home = assignment.home_root();
+    let home = launch.home_root();
     Arc::new(move |wanted| {
         let options = RuntimeOptions { variables: variables.clone(), ..RuntimeOptions::new(&home) };
         boxlite::relieve(&options, wanted)
