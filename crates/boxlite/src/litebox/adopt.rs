@@ -22,7 +22,7 @@ pub(crate) fn adopt(context: &LocalContext, wanted: &str) -> Result<Adoption> {
     let paths = context.home.of_box(&id);
     let busy = || Error::new(ErrorKind::Busy, format!("box {id} is in use; try again"));
     let _state_lock = Lock::try_exclusive(&paths.state_lock())?.ok_or_else(busy)?;
-    // Looked at under the lock: another adoption may have been faster.
+    // Checked with the lock held: another process may have adopted it meanwhile.
     match context.store.find_box(&id) {
         Ok(record) => {
             let notices = vec![format!("box {} has its record", record.name)];

@@ -16,8 +16,7 @@ pub(crate) struct Attendance {
 }
 
 impl Attendance {
-    /// Begins to attend the box at `paths`; `None` where that is not possible: the box has gone, or an earlier version has
-    /// made it.
+    /// Begins to attend the box at `paths`; `None` for a box that is gone, or that an earlier version has made.
     pub(crate) fn begin(paths: &BoxPaths) -> Result<Option<Self>> {
         let path = paths.attendance_lock();
         let file = match std::fs::File::open(&path) {

@@ -14,7 +14,7 @@ use boxlite_types::{Doing, Error, Result};
 use super::{BoxGuard, name};
 use crate::context::LocalContext;
 
-/// Bases below one box beyond which none is added: every read of its disk may pass them all.
+/// The most bases below one box: each read of its disk may have to look in all of them.
 pub(super) const MAX_BASES: usize = 32;
 
 /// Gives the leased overlay of the guarded box, which stands on `below`, a name as a base; returns its path. The overlay is
@@ -36,7 +36,7 @@ pub(super) fn give_name(
         Some(base) => base.clone(),
         None => context.home.bases().join(format!("{}.qcow2", name::new_id())),
     };
-    // Noted before the base exists: gc could not tell to whom a base without any user belongs.
+    // Noted before the base exists: gc keeps a base without a recorded user as unexplained.
     context.store.note_base(&base, &source.record.id)?;
     fault::point("base.noted").doing("making a base of", lease.path())?;
     if made.is_none() {

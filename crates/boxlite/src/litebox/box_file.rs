@@ -1,7 +1,7 @@
-//! A whole box as one file, and a box of such a file.
+//! Writing a whole box into one file, and making a box from such a file.
 //!
-//! # What a file has no say in
-//! A file may come from anybody. So a box of one reaches of this host what its importer says and no more: published ports,
+//! # Trust
+//! A file may come from anybody. So the new box reaches nothing of this host but what its importer names: published ports,
 //! volumes, ports of the host's loopback, a kernel of the host's and its virtualisation are left out, and so are labels by which
 //! a server knows whose a box is. The notices name what was left out.
 //!
@@ -84,7 +84,7 @@ pub(crate) fn open_disk(
     }
     let virtual_size = record.options.disk_size.unwrap_or(record.disk_image_size).next_multiple_of(512);
     let source = DiskSource::open(&paths, image, virtual_size)?;
-    // A guest that took QEMU over says what it likes, and the file would be as long.
+    // A guest that has taken over QEMU may claim any size, and the file would get that length.
     if source.virtual_size() > virtual_size {
         return Err(Error::corrupt(format!(
             "the disk of box {} says that it has {} bytes, and was given {virtual_size}",
@@ -95,7 +95,7 @@ pub(crate) fn open_disk(
     Ok(source)
 }
 
-/// Which state of a box's disk is meant.
+/// The state of a box's disk that is exported.
 #[derive(Debug, Clone)]
 pub(crate) enum DiskTop {
     /// Its overlay, of a box at rest.

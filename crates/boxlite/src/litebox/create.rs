@@ -216,8 +216,8 @@ pub(super) enum Unrecorded {
 /// Makes the directory of a new box out of sight, `furnish`es it with the box's disk, publishes it and records the box
 /// as one that stands on the bases that `furnish` returns.
 ///
-/// The locks exist from the beginning, so that a start that is refused has written nothing, and the state's is held
-/// until the box is recorded: gc leaves a directory alone whose lock is held.
+/// The lock files are made here, so that a start that is refused writes nothing. The state lock is held until the box is
+/// recorded, because gc leaves a directory alone while its lock is held.
 ///
 /// # Crash safety
 /// Before the directory is published it is trash in `images/tmp`. Between publication and record, `unrecorded` says that
@@ -237,7 +237,7 @@ pub(super) fn establish(
     }
     let established = publish(context, staged, record, &paths, unrecorded, furnish);
     if established.is_err() {
-        // A directory that cannot be removed now is one that gc may remove later.
+        // A directory that cannot be removed now is left to gc.
         match durable::discard_dir(paths.root(), &context.home.tmp()) {
             Ok(()) if unrecorded != Unrecorded::Mark => forget(context, &id),
             Ok(()) => {}
@@ -247,7 +247,7 @@ pub(super) fn establish(
     established
 }
 
-/// Refuses an id that something in `boxes/` has, before there is an intent that would have it removed.
+/// Refuses an id that is taken in `boxes/`, before an intent is written that would remove what is there.
 fn refuse_taken(paths: &BoxPaths) -> Result<()> {
     match paths.root().symlink_metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

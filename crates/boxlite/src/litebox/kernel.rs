@@ -10,7 +10,7 @@ use boxlite_vm::shim::UserKernel;
 
 use crate::context::LocalContext;
 
-/// How much of a guest's console is shown of a start that failed.
+/// The end of a guest's console that the error of a failed start shows, in bytes and in lines.
 const CONSOLE_BYTES: u64 = 4096;
 const CONSOLE_LINES: usize = 8;
 
@@ -43,12 +43,12 @@ pub(super) fn chosen<'a>(context: &'a LocalContext, record: &'a BoxRecord) -> Op
     record.options.kernel.as_deref().or(context.settings.kernel.value.0.as_deref())
 }
 
-/// Keeps that the guest of the kernel's trial came up.
+/// Notes that a guest of this kernel came up.
 pub(crate) fn accept(kernel: &UserKernel) {
     kernel.note(None);
 }
 
-/// Keeps why the guest of the kernel's trial did not come up, and returns the error with the end of its console.
+/// Notes why the guest of this kernel did not come up, and returns the error with the end of its console.
 pub(crate) fn reject(kernel: &UserKernel, paths: &BoxPaths, error: &Error) -> Error {
     let console = match console_end(&paths.console_log()) {
         Ok(end) if !end.is_empty() => format!("its console ends with: {end}"),

@@ -10,7 +10,8 @@ use boxlite_vm::shim::{memory_need, memory_used};
 use super::Observed;
 use crate::context::LocalContext;
 
-/// Refuses a box with so many bytes of memory for its guest that it could never start here, whatever else runs. A host that cannot be measured refuses none.
+/// Refuses a box whose guest has so much memory that it could not start here even alone. Where the host's memory cannot be
+/// measured, no box is refused.
 ///
 /// # Errors
 /// `ResourceExhausted` with the figures.
@@ -47,7 +48,7 @@ pub(super) fn stays_in_group(context: &LocalContext) -> bool {
     context.tied && ProcessBounds::measure().is_ok_and(|bounds| bounds.come_from_groups())
 }
 
-/// The memory of all boxes in figures, where those with `ids` run.
+/// The memory promised to all boxes, and what the running ones, `ids`, take of it.
 pub(crate) fn figures(context: &LocalContext, ids: &[&str]) -> Result<MemoryInfo> {
     let budget = MemoryBudget::measure(context.settings.memory_share.value)?;
     let live = Claims::on_memory(&context.home)?.live()?;

@@ -53,8 +53,8 @@ pub(super) struct Joined {
     leases: Vec<JoinLease>,
 }
 
-/// Chooses the addresses of the box `id` in the networks that its `options` name. In those of `current` it keeps the address that it
-/// has, unless it asks for another. The result is kept until the box is recorded.
+/// Chooses the addresses of the box `id` in the networks that its `options` name. In the networks of `current` it keeps its
+/// address, unless it asks for another. The caller holds the result until the box is recorded.
 ///
 /// # Errors
 /// As for [`networks::join`], and `InvalidInput` for options that a box has no use for whose networks are all internal.
@@ -135,7 +135,7 @@ pub(super) fn check_changes(home: &Home, record: &BoxRecord, changes: &UpdateOpt
         return conflict(format!("box {name} is not in network '{left}'"));
     }
     let is_last = changes.join.is_none() && options.networks.len() == 1;
-    // One that is gone had rules that nobody knows any more.
+    // Nothing is known about the rules of a network that was removed.
     let is_internal = networks::read(home, left).map_or(true, |network| network.internal);
     if is_last && is_internal {
         return conflict(format!(
@@ -194,7 +194,7 @@ pub(super) fn hosts(options: &BoxOptions) -> Result<Vec<HostEntry>> {
     AddedHost::parse_list(&options.add_host)?.into_iter().map(entry).collect()
 }
 
-/// The addresses of the box's name servers; by itself that is its network's, which asks the host's.
+/// The addresses of the box's name servers; by default its network's own, which asks the host's.
 ///
 /// # Errors
 /// Besides what is malformed, an address that no box reaches, and a list of allowed names: what these stand for is learnt

@@ -1,4 +1,4 @@
-//! A box that is recorded already, and of which its creator has not heard yet.
+//! A box that is recorded, but whose creator has not been told yet.
 
 use std::sync::Arc;
 

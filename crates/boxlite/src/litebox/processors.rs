@@ -6,7 +6,7 @@ use boxlite_vm::shim;
 
 /// The most that QEMU's machine has.
 const MAX_CPUS: u32 = 255;
-/// The least hundredths of one processor: with fewer a guest takes minutes to come up.
+/// The smallest limit, in hundredths of one processor: with less, a guest takes minutes to come up.
 const MIN_CPU_LIMIT: u32 = 5;
 
 /// Checks the processors of a new box, or of one that is changed, against each other and this host's.

@@ -1,4 +1,4 @@
-//! Disk quotas of boxes: which ones make sense, and when one is used up before its guest runs.
+//! Disk quotas of boxes: which values are accepted, and whether one is used up before its guest runs.
 
 use boxlite_home::settings::Bytes;
 use boxlite_home::{BoxPaths, durable};

@@ -62,7 +62,7 @@ pub(crate) fn remove_damaged(context: &LocalContext, id: &str) -> Result<()> {
     if paths.root().is_dir() {
         durable::discard_dir(paths.root(), &context.home.tmp())?;
     } else if paths.root().symlink_metadata().is_ok() {
-        // boxlite makes directories alone there, so this is somebody's.
+        // boxlite makes nothing but directories there, so this belongs to somebody else.
         tracing::warn!("{} is not a box's directory, and stays where it is", paths.root().display());
     }
     forget(context, id);
@@ -125,8 +125,8 @@ pub(crate) fn reap(context: &LocalContext) -> Result<()> {
 
 /// Removes the boxes whose time to live has passed, but for the one with the id `spared`; reads only the records that have one.
 ///
-/// Only what makes boxes, starts them or collects garbage does this: who looks at a home must find all of it, also after a
-/// jump of the clock.
+/// Only operations that make boxes, start them or collect garbage do this: a command that merely lists a home must find
+/// everything, even after the clock has jumped.
 pub(crate) fn expire(context: &LocalContext, spared: Option<&str>) -> Result<()> {
     for record in context.store.boxes_with_ttl()?.into_iter().filter_map(ListedBox::whole) {
         if spared != Some(record.id.as_str()) {
@@ -153,7 +153,7 @@ pub(crate) fn remove_expired(context: &LocalContext, record: &BoxRecord) -> Resu
         _ => {}
     }
     let Some(mut guard) = BoxGuard::try_acquire(context, &record.id)? else {
-        // Whoever changes the box is soon done.
+        // The guard's holder is soon done.
         return Ok(Some(Timestamp::now()));
     };
     if rest_for_good(context, &guard.record)?.is_none() {
@@ -199,7 +199,7 @@ pub(crate) fn release_name(context: &LocalContext, name: &str) -> Result<bool> {
     remove_ended(context, &context.store.find_box(name)?, |_| true)
 }
 
-/// Whether the guarded box was to be removed with the end of its run, and that has come.
+/// Whether the guarded box removes itself at the end of its run, and the run has ended.
 pub(crate) fn ended(context: &LocalContext, guard: &BoxGuard) -> Result<bool> {
     let record = &guard.record;
     let at_rest = matches!(Observed::of(&context.home, record)?, Observed::Resting(_));
@@ -218,7 +218,7 @@ fn remove_ended(context: &LocalContext, record: &BoxRecord, suits: impl Fn(&Phas
     }
 }
 
-/// Removes an auto-remove box that never ran, if the process with which it was to end has.
+/// Removes an auto-remove box that never ran, if it is tied to a process that has ended.
 fn remove_unstarted(context: &LocalContext, record: &BoxRecord) -> Result<()> {
     let paths = context.home.of_box(&record.id);
     if !record.options.auto_remove || record.phase != Phase::Created || !starters::has_ended(&paths)? {

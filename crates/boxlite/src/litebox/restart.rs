@@ -1,4 +1,4 @@
-//! Whether a box is started again, and when: a pure decision, and the sign that somebody waits to do it.
+//! Whether and when a box is restarted: a pure decision, and the lock that shows that a process is there to do it.
 //!
 //! # Locking
 //! `restart.lock` in the box's directory is held exclusively by the process that may restart the box, from while it runs until
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 const MIN_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// A box that was up for so long begins with the first pause again.
+/// A box that was up for this long begins with the first pause again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The decision about a box whose run has ended.
@@ -63,7 +63,7 @@ fn has_failed(phase: &Phase) -> bool {
     }
 }
 
-/// Whether some restart policy of the box may undo that it is in `phase`.
+/// Whether a restart policy could start the box again from `phase`.
 fn may_restart(record: &BoxRecord, phase: &Phase) -> bool {
     !record.restarts.halted
         && *phase != Phase::Created
@@ -79,7 +79,7 @@ fn is_spent(policy: RestartPolicy, restarts: &Restarts) -> bool {
     matches!(policy, RestartPolicy::OnFailure { max: Some(max) } if restarts.count >= max)
 }
 
-/// The pause after one of `last` milliseconds; 0 is that of a box that has not been restarted of late.
+/// The pause that follows one of `last` milliseconds; `last` is 0 for a box that was not restarted recently.
 fn delay(last: u64) -> u64 {
     let (min, max) = (MIN_DELAY.as_millis() as u64, MAX_DELAY.as_millis() as u64);
     if last == 0 { min } else { last.saturating_mul(2).clamp(min, max) }
@@ -98,7 +98,7 @@ pub(crate) fn after_refusal(policy: RestartPolicy, restarts: &Restarts, error: &
     })
 }
 
-/// The sign that this process is there to restart a box.
+/// Shows that this process is there to restart a box; ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct PendingRestart {
     _lock: Lock,

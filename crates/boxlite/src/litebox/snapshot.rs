@@ -5,7 +5,7 @@
 //! overlay above it takes its place, a running QEMU goes over to that, and the record names the base. After a crash between
 //! any two the box starts with all that it wrote, because its overlay's path names a complete disk throughout: what a QEMU
 //! that was not told yet writes goes into the base, which nothing else stands on. The snapshot exists once it is recorded.
-//! One that is not costs the box a base that it keeps standing on; a second attempt uses what the first one made.
+//! An attempt that was not recorded leaves the box on one more base; a second attempt uses the base that the first one made.
 //!
 //! A restore is one rename, and what the box has left is noted in the same transaction that records nothing else: a crash
 //! between the two leaves bases that gc keeps until the box's next snapshot, restore or removal.
@@ -133,7 +133,7 @@ pub(crate) fn prepare_running(
     if is_active(&own)? {
         return put_above(context, guard, &lease, &below);
     }
-    // A snapshot that was killed came this far.
+    // An earlier snapshot was killed after this step.
     match below.bases.into_iter().next() {
         Some(base) if is_active(&base)? => Ok(base),
         _ => Err(stray()),
@@ -259,7 +259,7 @@ pub(crate) fn restore(context: &Arc<LocalContext>, guard: &BoxGuard, wanted: &st
         Some(base) => {
             let _lease = lease_base(&base, wanted)?;
             let of_base = overlay::below(&context.home, &base)?.virtual_size;
-            // The disk may have been made larger since.
+            // The disk may have been enlarged since the snapshot.
             let present = overlay::below(&context.home, &own).map_or(0, |below| below.virtual_size);
             overlay::replace(&context.home, &own, &base, of_base.max(present))?;
         }

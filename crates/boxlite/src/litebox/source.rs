@@ -1,4 +1,4 @@
-//! Where the image of a box came from, in case this home has lost it.
+//! How to get an image back that this home has lost.
 
 use std::path::Path;
 

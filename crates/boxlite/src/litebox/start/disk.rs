@@ -32,7 +32,7 @@ pub(crate) struct OverlaidBox<'a> {
     pub(super) room: admission::Admission,
     pub(super) memory: admission::MemoryPromise,
     pub(super) volumes: AttachedVolumes,
-    /// None of an imported box whose disk holds all of it.
+    /// `None` for an imported box whose overlay holds the whole disk.
     pub(super) image: Option<ImageChain>,
     /// The bases and deltas between overlay and disk image, nearest first.
     pub(super) between: Vec<PathBuf>,

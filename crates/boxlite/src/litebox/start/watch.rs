@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use boxlite_types::{Result, StartStage, StartTimes};
 
-/// A stopwatch that goes along with one start.
+/// A stopwatch for the stages of one start.
 #[derive(Debug)]
 pub(crate) struct StartWatch {
     /// When the start was asked for.
@@ -14,7 +14,7 @@ pub(crate) struct StartWatch {
     stages: Mutex<Vec<TimedStage>>,
 }
 
-/// A stage that has ended.
+/// The duration of a stage that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimedStage {
     pub(crate) stage: StartStage,

@@ -73,7 +73,7 @@ impl BoxImages for Local {
 struct BoxDisk {
     /// Names the disk image that it stands on.
     digest: Digest,
-    /// Its bytes, which no honest files of it exceed but by their holes.
+    /// Its size in bytes: files of it have no more data than that, whatever their lengths with holes.
     size: u64,
 }
 
@@ -136,7 +136,7 @@ impl Conversation<()> {
     }
 }
 
-/// Waits for the guest's last word: an exchange that failed ends in an error.
+/// Reads to the end of the guest's stream: an exchange that failed ends in an error.
 fn read_to_end(reader: &mut impl Read) -> Result<()> {
     match std::io::copy(reader, &mut std::io::sink()) {
         Ok(0) => Ok(()),

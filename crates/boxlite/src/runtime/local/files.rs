@@ -99,7 +99,7 @@ async fn pass_on(tar: impl AsyncRead + Unpin, pieces: mpsc::Sender<Bytes>) -> io
     loop {
         let piece = tokio::select! {
             piece = tar.next() => piece,
-            // Whoever reads is gone, and the next piece may never come.
+            // The reader is gone, and the next piece may never come.
             () = pieces.closed() => return Ok(()),
         };
         let Some(piece) = piece else { return Ok(()) };

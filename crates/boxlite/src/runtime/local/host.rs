@@ -144,12 +144,12 @@ impl HostOperations for Local {
         self.in_context(move |context| {
             let log = EventLog::of(&context.home);
             let mut page = log.read(&options)?;
-            // A steward notes no name.
+            // Events that a steward notes have no name.
             let is_nameless = |event: &HomeEvent| event.subject == EventSubject::Box && event.name.is_none();
             for event in page.events.iter_mut().filter(|event| is_nameless(event)) {
                 event.name = context.store.find_box(&event.id).ok().map(|record| record.name);
             }
-            // Whoever has removed the box noted its last name.
+            // The event of a box's removal has its last name.
             if page.events.iter().any(is_nameless) {
                 let whole = log.read(&EventOptions::default())?.events.into_iter();
                 let names: HashMap<String, String> =

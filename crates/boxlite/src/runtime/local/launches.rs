@@ -1,15 +1,15 @@
-//! The starts among all that uses the runtime's blocking threads.
+//! A bound on the starts that hold one of the runtime's blocking threads.
 //!
 //! # Limits
-//! A start takes a thread until its shim runs: while it builds its disk image, or waits for another start that builds the same.
-//! Everything that asks the home or the database needs a thread for a moment, too. So at most [`MAX_LAUNCHES`] starts take one
+//! A start holds a thread until its shim runs: while it builds its disk image, or waits for another start that builds the same.
+//! Everything that asks the home or the database needs a thread for a moment, too. So at most [`MAX_LAUNCHES`] starts hold one
 //! at once, and the others wait for their turn without a thread.
 
 use boxlite_home::blocking;
 use boxlite_types::{Error, Result};
 use tokio::sync::Semaphore;
 
-/// Starts that take a thread at once, of the 512 blocking threads that a runtime has.
+/// Starts that hold a thread at once, of the 512 blocking threads that a runtime has.
 const MAX_LAUNCHES: usize = 256;
 
 static PLACES: Semaphore = Semaphore::const_new(MAX_LAUNCHES);
@@ -46,8 +46,6 @@ mod tests {
     use super::*;
 
     /// Before: 512 clients that started boxes of an image that was still being built kept the server from everything else.
-    ///
-    /// Mutation tried: without the places, the question behind the starts waits for all of them.
     #[test]
     fn starts_that_wait_for_their_image_leave_threads_for_everybody_else() {
         static PLACES: Semaphore = Semaphore::const_new(2);

@@ -14,7 +14,7 @@ pub(super) const TIMED_OUT: i32 = 124;
 /// How long a killed command may take to end before its caller is told that it may run on.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How far a limit has come.
+/// The state of a command's time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum LimitPhase {
     Waiting,

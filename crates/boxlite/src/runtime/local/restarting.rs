@@ -101,7 +101,7 @@ impl Local {
 fn decide(context: &LocalContext, guard: &BoxGuard, run: &str) -> Result<Decision> {
     let record = &guard.record;
     let outcome = Outcome::read(&guard.paths, run).unwrap_or(None);
-    // An end that was asked for may be called otherwise, such as one whose flush was late.
+    // A stop may be recorded otherwise, for example as one whose flush was late.
     let asked = outcome.is_some_and(|outcome| outcome.asked_to_stop || outcome.end == OutcomeCause::Stopped);
     if record.restarts.run != run || asked {
         return Ok(Decision::Stay);

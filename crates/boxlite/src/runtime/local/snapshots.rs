@@ -61,7 +61,7 @@ impl BoxSnapshots for Local {
         let record = self.find(id).await?;
         litebox::snapshot::check_exists(&record, name)?;
         if options.force && self.is_running(&record).await? {
-            // How the run ends matters to nobody: what it wrote is given up.
+            // The outcome of the run does not matter: what it wrote is given up.
             self.stop(&record.id, StopOptions::default())
                 .await
                 .map(drop)
@@ -125,7 +125,7 @@ impl Local {
             switch.switch(MAX_FREEZE).await
         };
         let thaw = match switched.await {
-            // The failure of the exchange says less than that.
+            // This says more than the failure of the exchange.
             Err(_) if !self.is_running(&guard.record).await? => return Err(ended()),
             switched => switched?,
         };
