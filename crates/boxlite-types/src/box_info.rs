@@ -78,7 +78,8 @@ impl BoxInfo {
             return Err(Error::conflict(format!(
                 "box {name} is paused by its user; `boxlite unpause {name}` lets it go on",
                 name = self.name
-            )));
+            ))
+            .about(ErrorCause::Paused));
         }
         let reason = self.reason.as_deref().unwrap_or("too little space is free");
         let message = format!("box {} is paused ({reason})", self.name);

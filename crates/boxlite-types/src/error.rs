@@ -98,6 +98,8 @@ pub enum ErrorCause {
     Trust,
     /// The same request under an `Idempotency-Key` has made a box already.
     SameRequest,
+    /// The box is paused by its user.
+    Paused,
     /// Something that this build does not know, from a newer server.
     #[serde(other)]
     Other,

@@ -35,7 +35,10 @@ fn a_box_that_its_user_pauses_stands_still_until_that_is_taken_back() {
     // Before: it waited for the unpause.
     home.run(&["start", "web"]).refused("boxlite unpause");
     for line in [&["exec", "web", "true"][..], &["attach", "web"], &["cp", "web:/etc/passwd", "-"]] {
-        home.run(line).refused("box web is paused by its user; `boxlite unpause web` lets it go on");
+        let refused =
+            home.run(line).refused("box web is paused by its user; `boxlite unpause web` lets it go on");
+        // Before: "`boxlite start` starts it".
+        assert!(!refused.contains("hint"), "{refused}");
     }
     let stats = home.run(&["stats", "--no-stream", "--format", "json"]).json();
     assert_eq!((&stats[0]["state"], &stats[0]["cpu_percent"]), (&"paused".into(), &serde_json::Value::Null));
