@@ -31,7 +31,7 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
     if has_nodes {
         heading.push("NODE");
     }
-    let mut table = TextTable::new(&heading);
+    let mut table = TextTable::new(&heading).with_telling_end(1);
     for info in boxes {
         let id = if columns.whole { info.id.as_str() } else { info.short_id() };
         let mut row = vec![
@@ -124,7 +124,7 @@ fn ports(info: &BoxInfo) -> String {
 
 /// Returns images as a table, one row per name, with times relative to `now`, for a terminal of so many columns.
 pub(crate) fn image_table(images: &[Image], whole: bool, now: Timestamp, width: Option<usize>) -> String {
-    let mut table = TextTable::new(&["IMAGE", "ID", "PULLED", "LAST USED", "LAYERS"]);
+    let mut table = TextTable::new(&["IMAGE", "ID", "PULLED", "LAST USED", "LAYERS"]).with_telling_end(0);
     for image in images {
         let id = if whole { image.digest.to_string() } else { image.short_id() };
         let mut names: Vec<String> = image.references.iter().map(|name| familiar(name)).collect();

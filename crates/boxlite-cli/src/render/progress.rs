@@ -46,7 +46,7 @@ impl ProgressSink for TerminalProgress {
         match progress {
             Progress::Resolved { layers, .. } => {
                 for (layer, bytes) in layers {
-                    let bar = self.bars.add(transfer(bytes)).with_message("waits").with_prefix(short(&layer));
+                    let bar = self.bars.add(waiting(bytes)).with_message("waits").with_prefix(short(&layer));
                     bar.tick();
                     lines.layers.insert(layer, bar);
                 }
@@ -58,7 +58,12 @@ impl ProgressSink for TerminalProgress {
             }
             Progress::Transferring { layer, done, total } => {
                 if let Some(bar) = lines.layers.get(&layer) {
-                    bar.set_message("");
+                    if !bar.message().is_empty() {
+                        bar.set_style(style(BAR));
+                        bar.set_message("");
+                        // What it waited does not count for its speed.
+                        bar.reset_elapsed();
+                    }
                     bar.set_length(total);
                     bar.set_position(done);
                 }
@@ -91,9 +96,19 @@ impl ProgressSink for TerminalProgress {
 /// The bar gives way where the terminal is narrow, and each drawing asks for its width anew.
 const BAR: &str = "{prefix} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4} {msg}";
 
+/// A layer that is not fetched yet has neither speed nor end.
+const WAITING: &str = "{prefix} {binary_total_bytes:>10} {msg}";
+
 fn transfer(bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style)
+    ProgressBar::new(bytes).with_style(style(BAR))
+}
+
+fn waiting(bytes: u64) -> ProgressBar {
+    ProgressBar::new(bytes).with_style(style(WAITING))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn short(digest: &Digest) -> String {

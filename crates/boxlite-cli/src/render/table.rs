@@ -8,6 +8,8 @@ use crate::report::visible;
 #[derive(Debug)]
 pub(crate) struct TextTable {
     rows: Vec<Vec<String>>,
+    /// The column that is cut at its beginning.
+    telling_end: Option<usize>,
 }
 
 /// Spaces between columns.
@@ -19,12 +21,17 @@ const MIN_CUT: usize = 12;
 impl TextTable {
     /// Starts a table with a heading.
     pub(crate) fn new(heading: &[&str]) -> Self {
-        Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()] }
+        Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()], telling_end: None }
     }
 
     /// Starts a table without a heading.
     pub(crate) fn bare() -> Self {
-        Self { rows: Vec::new() }
+        Self { rows: Vec::new(), telling_end: None }
+    }
+
+    /// Where a column must be cut, keeps the ends of its cells: names of images differ there.
+    pub(crate) fn with_telling_end(self, column: usize) -> Self {
+        Self { telling_end: Some(column), ..self }
     }
 
     /// Adds a row; control characters in it are escaped.
@@ -53,8 +60,12 @@ impl TextTable {
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let cell = shortened(cell, *width);
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let cell = if self.telling_end == Some(column) {
+                    shortened_before(cell, *width)
+                } else {
+                    shortened(cell, *width)
+                };
                 let length = cell.chars().count();
                 line.push_str(&cell);
                 line.extend(std::iter::repeat_n(' ', width - length + GAP));
@@ -83,6 +94,15 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Returns the last `limit` characters of `text`, with a sign of it.
+fn shortened_before(text: &str, limit: usize) -> String {
+    let length = text.chars().count();
+    if length <= limit {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(length + 1 - limit)).collect()
 }
 
 /// Writes a past time, as in `3 minutes ago`.

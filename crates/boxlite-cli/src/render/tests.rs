@@ -361,6 +361,10 @@ fn a_table_fits_its_terminal_and_is_whole_for_a_pipe() {
     let row = fitted.lines().nth(1).unwrap();
     assert!(row.starts_with("0123456789ab   xxx") && row.matches('…').count() == 2, "{fitted}");
     assert_eq!(table.text_within(Some(200)), whole);
+    // Names of images differ at their ends.
+    let mut images = TextTable::new(&["IMAGE", "ID"]).with_telling_end(0);
+    images.row(["registry.example/team/project/app:1.2.3".to_owned(), "0123456789ab".to_owned()]);
+    assert!(images.text_within(Some(30)).ends_with("\n…ject/app:1.2.3   0123456789ab\n"));
     // Narrower than that, ids stay whole, and the terminal wraps.
     assert!(table.text_within(Some(5)).contains("0123456789ab   xxxxxxxxxxx…   nnnnnnnnnnn…"));
 }
