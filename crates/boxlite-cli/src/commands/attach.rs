@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::pause::PauseNotices;
 use crate::report::{CommandFailure, Exit, Topic, note};
-use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
+use crate::terminal::{DetachArgs, Interruptions, SessionExit, Wiring, connect};
 
 /// `attach`.
 #[derive(Debug, Args)]
@@ -15,6 +15,8 @@ pub(crate) struct AttachArgs {
     /// Do not pass standard input on
     #[arg(long)]
     no_stdin: bool,
+    #[command(flatten)]
+    detach: DetachArgs,
     /// Fail while the box is paused, instead of waiting until it resumes
     #[arg(long)]
     no_wait: bool,
@@ -35,7 +37,11 @@ pub(super) async fn attach(runtime: &Runtime, args: AttachArgs) -> Result<Exit, 
     }
     let mut notices = PauseNotices::of(runtime, &info.id);
     notices.look_at(&info);
-    let wiring = Wiring { tty: info.options.tty, stdin: info.options.stdin && !args.no_stdin };
+    let wiring = Wiring {
+        tty: info.options.tty,
+        stdin: info.options.stdin && !args.no_stdin,
+        keys: args.detach.detach_keys,
+    };
     match interruptions.before(runtime.attach(&info.id)).await {
         Continue(attached) => {
             let attached = attached.map_err(failed)?;

@@ -14,7 +14,8 @@ use crate::args::{HostVariables, ProcessArgs};
 use crate::environment::Environment;
 use crate::report::{CommandFailure, Exit, Topic, note};
 use crate::terminal::{
-    Interruptions, SessionExit, Wiring, conclude, connect, detach_from, window_size_or_default,
+    DetachArgs, DetachKeys, Interruptions, SessionExit, Wiring, conclude, connect, detach_from,
+    window_size_or_default,
 };
 
 /// `exec`.
@@ -29,6 +30,8 @@ pub(crate) struct ExecArgs {
     /// Kill the command after so many seconds and end with 124
     #[arg(long, value_name = "SECONDS", conflicts_with = "detach", value_parser = seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    keys: DetachArgs,
     #[command(flatten)]
     process: ProcessArgs,
     /// The box, then the command and its arguments
@@ -72,10 +75,10 @@ pub(super) async fn exec(
     args: ExecArgs,
 ) -> Result<Exit, CommandFailure> {
     let mut interruptions = Interruptions::watch()?;
-    let detach = args.detach;
+    let (detach, keys) = (args.detach, args.keys.detach_keys);
     let (id, options) = args.options(environment, window_size_or_default())?;
     if !detach {
-        return run_attached(runtime, &id, options, interruptions).await;
+        return run_attached(runtime, &id, options, keys, interruptions).await;
     }
     let failed = |error: boxlite::Error| CommandFailure::of(&error, Topic::RunningBox);
     let mut notices = PauseNotices::of(runtime, &id);
@@ -115,9 +118,10 @@ pub(super) async fn run_attached(
     runtime: &Runtime,
     id: &str,
     options: ExecOptions,
+    keys: DetachKeys,
     mut interruptions: Interruptions,
 ) -> Result<Exit, CommandFailure> {
-    let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin };
+    let wiring = Wiring { tty: options.tty.is_some(), stdin: options.stdin, keys };
     wiring.check()?;
     let mut notices = PauseNotices::of(runtime, id);
     let (execution, _) = match interruptions.before(notices.before(begin(runtime, id, options))).await {

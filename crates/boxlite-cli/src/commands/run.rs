@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::node::engine::Job;
 use crate::render::{print_line, progress};
 use crate::report::{CommandFailure, Exit, Topic, note};
-use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
+use crate::terminal::{DetachArgs, Interruptions, SessionExit, Wiring, connect};
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -27,6 +27,8 @@ pub(crate) struct RunArgs {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    keys: DetachArgs,
     #[command(flatten)]
     pub(super) options: BoxArgs,
 }
@@ -65,7 +67,7 @@ pub(super) async fn run(
     let mut interruptions = Interruptions::watch()?;
     let detach = args.detach;
     let options = args.options.options(runtime, environment).await?;
-    let wiring = Wiring { tty: options.tty, stdin: options.stdin };
+    let wiring = Wiring { tty: options.tty, stdin: options.stdin, keys: args.keys.detach_keys };
     if !detach {
         wiring.check()?;
     }

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::exec::run_attached;
 use crate::report::{CommandFailure, Exit};
-use crate::terminal::{Interruptions, window_size_or_default};
+use crate::terminal::{DetachKeys, Interruptions, window_size_or_default};
 
 /// Does in the box what an SSH server does: the user's own shell, in the user's directory.
 const LOGIN: &str = r#"
@@ -99,7 +99,7 @@ impl SshArgs {
 pub(super) async fn ssh(runtime: &Runtime, args: SshArgs) -> Result<Exit, CommandFailure> {
     let interruptions = Interruptions::watch()?;
     let (id, options) = args.options(std::io::stdin().is_terminal(), window_size_or_default());
-    run_attached(runtime, &id, options, interruptions).await
+    run_attached(runtime, &id, options, DetachKeys::default(), interruptions).await
 }
 
 #[cfg(test)]

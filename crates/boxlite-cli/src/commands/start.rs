@@ -9,7 +9,7 @@ use super::each::each;
 use super::pause::PauseNotices;
 use crate::render::progress;
 use crate::report::{CommandFailure, Exit, Topic};
-use crate::terminal::{Interruptions, SessionExit, Wiring, connect};
+use crate::terminal::{DetachArgs, DetachKeys, Interruptions, SessionExit, Wiring, connect};
 
 /// `start`.
 #[derive(Debug, Args)]
@@ -20,6 +20,8 @@ pub(crate) struct StartArgs {
     /// Pass standard input to the main process
     #[arg(short, long)]
     interactive: bool,
+    #[command(flatten)]
+    detach: DetachArgs,
     /// Names, ids or unique beginnings of ids
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -30,7 +32,7 @@ pub(super) async fn start(runtime: &Runtime, args: StartArgs) -> Result<Exit, Co
         let [id] = args.boxes.as_slice() else {
             return Err(CommandFailure::local("only one box can be started with -a or -i"));
         };
-        return attached(runtime, id, args.interactive).await;
+        return attached(runtime, id, args.interactive, args.detach.detach_keys).await;
     }
     each(&args.boxes, Topic::Start, async |id: &str| {
         runtime.start(id, progress(false)).await?;
@@ -39,7 +41,12 @@ pub(super) async fn start(runtime: &Runtime, args: StartArgs) -> Result<Exit, Co
     .await
 }
 
-async fn attached(runtime: &Runtime, id: &str, interactive: bool) -> Result<Exit, CommandFailure> {
+async fn attached(
+    runtime: &Runtime,
+    id: &str,
+    interactive: bool,
+    keys: DetachKeys,
+) -> Result<Exit, CommandFailure> {
     let mut interruptions = Interruptions::watch()?;
     let attaching = async {
         let info = runtime.start(id, progress(false)).await?;
@@ -52,7 +59,7 @@ async fn attached(runtime: &Runtime, id: &str, interactive: bool) -> Result<Exit
         }
         Break(exit) => return Ok(exit),
     };
-    let wiring = Wiring { tty: options.tty, stdin: interactive && options.stdin };
+    let wiring = Wiring { tty: options.tty, stdin: interactive && options.stdin, keys };
     let session = connect(execution, wiring, interruptions);
     PauseNotices::of(runtime, id).during(session, wiring).await.map(SessionExit::exit)
 }

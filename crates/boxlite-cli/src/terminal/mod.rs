@@ -9,6 +9,7 @@ mod signals;
 mod stdin;
 mod tty;
 
+pub(crate) use detach::{DetachArgs, DetachKeys};
 pub(crate) use session::{SessionExit, Wiring, conclude, connect, detach_from};
 pub(crate) use signals::Interruptions;
 pub(crate) use tty::{QuietTerminal, output_width, window_size_or_default};

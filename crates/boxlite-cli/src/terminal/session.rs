@@ -8,6 +8,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::detach::DetachKeys;
 use super::signals::{self, Interruptions, LastSignal};
 use super::stdin;
 use super::tty::{RawMode, stdin_is_terminal};
@@ -41,11 +42,13 @@ pub(crate) struct Wiring {
     pub(crate) tty: bool,
     /// Our standard input is passed on.
     pub(crate) stdin: bool,
+    /// The keys that detach.
+    pub(crate) keys: DetachKeys,
 }
 
 impl Wiring {
     /// Standard streams that are only read from or written to.
-    pub(crate) const PLAIN: Self = Self { tty: false, stdin: false };
+    pub(crate) const PLAIN: Self = Self { tty: false, stdin: false, keys: DetachKeys::NONE };
 
     /// Tells whether our terminal, where standard input is one, is in raw mode during the session.
     pub(crate) fn is_raw(self) -> bool {
@@ -89,7 +92,7 @@ pub(crate) async fn connect(
         tasks.spawn(signals::follow_size(control.clone()));
     }
     if let (Some(to), true) = (stdin, wiring.stdin) {
-        tasks.spawn(stdin::pump(to, raw.is_some().then_some(detach), control.clone()));
+        tasks.spawn(stdin::pump(to, wiring.keys, raw.is_some().then_some(detach), control.clone()));
     }
     let mut reader_left = false;
     loop {

@@ -22,11 +22,11 @@ const MAX_CHUNKS_AHEAD: usize = 4;
 /// An input that cannot be read to its end is never passed on as one that ended: the command is killed.
 pub(super) async fn pump(
     mut to: Pin<Box<dyn AsyncWrite + Send>>,
+    mut keys: DetachKeys,
     detached: Option<oneshot::Sender<()>>,
     control: Arc<dyn ExecutionControl>,
 ) {
     let mut chunks = read_standard_input();
-    let mut keys = DetachKeys::default();
     while let Some(chunk) = chunks.recv().await {
         let chunk = match chunk {
             Ok(chunk) => chunk,
