@@ -98,6 +98,22 @@ impl FromStr for Layout {
     }
 }
 
+/// `--format`, for the commands that list things.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListFormatArgs {
+    /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.name}}'
+    #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
+    pub(crate) format: Layout,
+}
+
+/// `--format`, for the commands that show one thing, or everything about several.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TemplateArgs {
+    /// Print what a template such as '{{.name}}' says of each, or JSON
+    #[arg(short, long, value_name = "json|TEMPLATE")]
+    pub(crate) format: Option<Layout>,
+}
+
 /// `--format`, for the commands that print data.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct FormatArgs {

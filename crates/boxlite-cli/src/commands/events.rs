@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::args::moment;
-use crate::render::print;
+use crate::render::{docker, print};
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::template::Template;
 use crate::terminal::Interruptions;
@@ -28,7 +28,7 @@ pub(crate) struct EventsArgs {
     #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = condition)]
     filters: Vec<EventCondition>,
     /// Write each event by a template such as '{{.at}} {{.action}}' instead of as a line of JSON
-    #[arg(long, value_name = "TEMPLATE", value_parser = template)]
+    #[arg(long, value_name = "json|TEMPLATE", value_parser = template)]
     format: Option<Template>,
 }
 
@@ -73,7 +73,9 @@ fn condition(text: &str) -> Result<EventCondition, String> {
 }
 
 fn template(text: &str) -> Result<Template, String> {
-    if text.contains("{{") {
+    if text == "json" {
+        "{{json .}}".parse()
+    } else if text.contains("{{") {
         text.parse()
     } else {
         Err(format!("`{text}` is not a template such as '{{{{.action}}}}'"))
@@ -108,7 +110,7 @@ pub(super) async fn events(runtime: &Runtime, args: EventsArgs) -> Result<Exit, 
 
 fn line(event: &HomeEvent, format: Option<&Template>) -> Result<String, CommandFailure> {
     match format {
-        Some(template) => template.line(event),
+        Some(template) => template.line(event, docker::event(event)),
         None => serde_json::to_string(event)
             .map(|line| line + "\n")
             .map_err(|error| CommandFailure::local(format!("an event cannot be written as JSON: {error}"))),

@@ -1,11 +1,11 @@
 //! `history`.
 
-use boxlite::Runtime;
+use boxlite::{HistoryEntry, Runtime};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::args::{Layout, OutputFormat};
-use crate::render::{history_table, json, print};
+use crate::args::ListFormatArgs;
+use crate::render::{docker, history_table, laid_out, print};
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::terminal::output_width;
 
@@ -18,9 +18,8 @@ pub(crate) struct HistoryArgs {
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
-    /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.comment}}'
-    #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
-    format: Layout,
+    #[command(flatten)]
+    format: ListFormatArgs,
     /// Reference, id or unique beginning of an id
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -29,7 +28,7 @@ pub(crate) struct HistoryArgs {
 pub(super) async fn history(runtime: &Runtime, args: HistoryArgs) -> Result<Exit, CommandFailure> {
     let steps = runtime.history(&args.image).await;
     let steps = steps.map_err(|error| CommandFailure::of(&error, Topic::ImageRemoval))?;
-    let text = match args.format {
+    let text = match args.format.format {
         _ if args.quiet => {
             let ids = steps.iter().map(|step| match step.digest {
                 Some(digest) if args.no_trunc => format!("{digest}\n"),
@@ -38,13 +37,13 @@ pub(super) async fn history(runtime: &Runtime, args: HistoryArgs) -> Result<Exit
             });
             ids.collect()
         }
-        Layout::Whole(OutputFormat::Json) => json(&steps)?,
-        Layout::Template(template) => {
-            steps.iter().map(|step| template.line(step)).collect::<Result<String, CommandFailure>>()?
-        }
-        Layout::Whole(OutputFormat::Table) => {
-            let width = output_width().filter(|_| !args.no_trunc);
-            history_table(&steps, args.no_trunc, Timestamp::now(), width)
+        layout => {
+            let now = Timestamp::now();
+            let table = |steps: &[HistoryEntry]| {
+                let width = output_width().filter(|_| !args.no_trunc);
+                history_table(steps, args.no_trunc, now, width)
+            };
+            laid_out(&layout, &steps, table, |step| docker::listed_step(step, now))?
         }
     };
     print(&text).map(|()| Exit::OK)

@@ -1,11 +1,11 @@
 //! `images`.
 
-use boxlite::Runtime;
+use boxlite::{Image, Reference, Runtime};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::args::FormatArgs;
-use crate::render::{formatted, image_table, print};
+use crate::args::{Layout, ListFormatArgs};
+use crate::render::{docker, image_table, laid_out, print, template_lines};
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::terminal::output_width;
 
@@ -19,20 +19,79 @@ pub(crate) struct ImagesArgs {
     #[arg(long)]
     no_trunc: bool,
     #[command(flatten)]
-    format: FormatArgs,
+    format: ListFormatArgs,
+    /// Accepted because Docker has it: there are no hidden images
+    #[arg(short, long, hide = true)]
+    all: bool,
+    /// Only the image of that name, or without a tag all of that name
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
 }
 
 pub(super) async fn images(runtime: &Runtime, args: ImagesArgs) -> Result<Exit, CommandFailure> {
-    let images = runtime.images().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-    let text = match args.format.format {
+    let mut images = runtime.images().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
+    if let Some(name) = &args.name {
+        images.iter_mut().for_each(|image| image.references.retain(|reference| is_called(reference, name)));
+        images.retain(|image| !image.references.is_empty());
+    }
+    let text = match &args.format.format {
         _ if args.quiet => images
             .iter()
             .map(|image| if args.no_trunc { image.digest.to_string() } else { image.short_id() } + "\n")
             .collect(),
-        format => formatted(format, images.as_slice(), |images| {
-            let width = output_width().filter(|_| !args.no_trunc);
-            image_table(images, args.no_trunc, Timestamp::now(), width)
-        })?,
+        // A line for each name, as the table has it.
+        Layout::Template(template) => {
+            let now = Timestamp::now();
+            let named = |image: &'_ Image| docker::listed_images(image, now);
+            let lines =
+                images.iter().flat_map(|image| named(image).into_iter().map(move |names| (image, names)));
+            template_lines(template, lines)?
+        }
+        layout => {
+            let table = |images: &[Image]| {
+                let width = output_width().filter(|_| !args.no_trunc);
+                image_table(images, args.no_trunc, Timestamp::now(), width)
+            };
+            laid_out(layout, &images, table, |_| serde_json::Value::Null)?
+        }
     };
     print(&text).map(|()| Exit::OK)
+}
+
+/// Whether `reference` is `name`, or has that name and any tag.
+fn is_called(reference: &str, name: &str) -> bool {
+    let same = |text: &str| text.parse::<Reference>().is_ok_and(|wanted| wanted.to_string() == reference);
+    let without_tag = reference.rsplit_once(':').map(|(before, tag)| (before, tag.contains('/')));
+    let of_any_tag = || {
+        let is_whole = name.parse::<Reference>().is_ok_and(|wanted| {
+            let wanted = wanted.to_string();
+            wanted.strip_suffix(":latest").is_some_and(|bare| without_tag == Some((bare, false)))
+        });
+        is_whole && !name.ends_with(":latest")
+    };
+    same(name) || of_any_tag()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_called;
+
+    /// Mutation tried: a name without a tag means `latest` alone.
+    #[test]
+    fn a_name_without_a_tag_is_all_of_that_name() {
+        let hub = "docker.io/library/alpine:3.20";
+        assert!(
+            is_called(hub, "alpine")
+                && is_called(hub, "alpine:3.20")
+                && is_called(hub, "docker.io/library/alpine")
+        );
+        assert!(
+            is_called("docker.io/library/alpine:latest", "alpine")
+                && is_called("localhost:5000/a:1", "localhost:5000/a")
+        );
+        for other in ["alpine:latest", "alpin", "alpine:3", "library", "localhost:5000/alpine", "a b"] {
+            assert!(!is_called(hub, other), "{other}");
+        }
+        assert!(is_called("oci:/x:mini", "oci:/x:mini") && !is_called("oci:/x:mini", "oci:/x:min"));
+    }
 }

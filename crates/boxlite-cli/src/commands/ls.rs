@@ -6,8 +6,8 @@ use boxlite::{BoxFilter, BoxInfo, BoxState, HealthStatus, ListOptions, Runtime};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::args::{Layout, OutputFormat};
-use crate::render::{BoxColumns, box_table, json, print};
+use crate::args::{Layout, ListFormatArgs, OutputFormat};
+use crate::render::{BoxColumns, box_table, docker, json, print, template_lines};
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::terminal::output_width;
 
@@ -29,21 +29,31 @@ pub(crate) struct ListArgs {
     /// Only boxes for which this holds: name, id, status, health, image (ancestor) or label
     #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = box_filter)]
     filters: Vec<BoxFilter>,
-    /// Lay the output out as a table, as JSON that programs can rely on, or by a template such as '{{.name}} {{.state}}'
-    #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
-    format: Layout,
+    /// Only the N boxes that were created last, whether or not they run
+    #[arg(short = 'n', long, value_name = "N")]
+    last: Option<usize>,
+    /// Only the box that was created last, whether or not it runs
+    #[arg(short, long, conflicts_with = "last")]
+    latest: bool,
+    #[command(flatten)]
+    format: ListFormatArgs,
 }
 
 pub(super) async fn ls(runtime: &Runtime, args: ListArgs) -> Result<Exit, CommandFailure> {
     // A filter on the state covers boxes in every state, as in Docker.
     let by_state = args.filters.iter().any(|filter| matches!(filter, BoxFilter::State(_)));
-    let options = ListOptions { all: args.all || by_state, filters: args.filters };
-    let boxes = runtime.list(options).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-    let text = match args.format {
+    let last = if args.latest { Some(1) } else { args.last };
+    let options = ListOptions { all: args.all || by_state || last.is_some(), filters: args.filters };
+    let mut boxes = runtime.list(options).await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
+    if let Some(last) = last {
+        boxes.drain(..boxes.len().saturating_sub(last));
+    }
+    let text = match args.format.format {
         _ if args.quiet => ids(&boxes, args.no_trunc),
         Layout::Whole(OutputFormat::Json) => json(&boxes)?,
         Layout::Template(template) => {
-            boxes.iter().rev().map(|info| template.line(info)).collect::<Result<String, CommandFailure>>()?
+            let now = Timestamp::now();
+            template_lines(&template, boxes.iter().rev().map(|info| (info, docker::listed_box(info, now))))?
         }
         Layout::Whole(OutputFormat::Table) => {
             let width = output_width().filter(|_| !args.no_trunc);

@@ -66,14 +66,20 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{BoxArgs, FormatArgs, GlobalArgs};
+use crate::args::{BoxArgs, GlobalArgs, TemplateArgs};
 use crate::environment::Environment;
 use crate::render::print;
 use crate::report::{CommandFailure, Exit};
 
 /// Run OCI images as small virtual machines that never fill the host.
 #[derive(Debug, Parser)]
-#[command(name = "boxlite", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(
+    name = "boxlite",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    args_override_self = true
+)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -185,7 +191,7 @@ pub(crate) enum CliCommand {
     Cp(cp::CopyArgs),
     /// Show what this host offers boxes, and what it lacks
     #[command(visible_alias = "doctor")]
-    Info(FormatArgs),
+    Info(TemplateArgs),
     /// Remove disk images and leftovers that no box needs
     Gc(gc::GcArgs),
     /// Remove all boxes that do not run, and then what no box needs; asks first
@@ -220,7 +226,7 @@ pub(crate) enum CliCommand {
         shell: clap_complete::Shell,
     },
     /// Print the version
-    Version(FormatArgs),
+    Version(TemplateArgs),
 }
 
 /// Runs a command line.

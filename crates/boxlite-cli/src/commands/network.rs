@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::agreement;
 use super::each::each;
-use crate::args::{FormatArgs, label};
-use crate::render::{TextTable, ago, formatted, json, print, print_line};
+use crate::args::{Layout, ListFormatArgs, TemplateArgs, label};
+use crate::render::{TextTable, ago, docker, json, laid_out, print, print_line, template_lines};
 use crate::report::{CommandFailure, Exit, Topic, visible};
 
 /// `network`.
@@ -56,11 +56,14 @@ pub(crate) struct CreateNetworkArgs {
 /// `network ls`.
 #[derive(Debug, Args)]
 pub(crate) struct ListNetworksArgs {
+    /// Accepted because Docker has it: nothing is shortened
+    #[arg(long, hide = true)]
+    no_trunc: bool,
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    format: FormatArgs,
+    format: ListFormatArgs,
 }
 
 /// `network inspect`.
@@ -69,6 +72,8 @@ pub(crate) struct InspectNetworksArgs {
     /// Names of networks
     #[arg(required = true, value_name = "NETWORK")]
     names: Vec<String>,
+    #[command(flatten)]
+    format: TemplateArgs,
 }
 
 /// `network rm`.
@@ -150,9 +155,9 @@ async fn create(runtime: &Runtime, args: CreateNetworkArgs) -> Result<Exit, Comm
 
 async fn ls(runtime: &Runtime, args: ListNetworksArgs) -> Result<Exit, CommandFailure> {
     let networks = runtime.networks().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-    let text = match args.format.format {
+    let text = match &args.format.format {
         _ if args.quiet => networks.iter().map(|network| visible(&network.name) + "\n").collect(),
-        format => formatted(format, networks.as_slice(), |networks| table(networks, Timestamp::now()))?,
+        layout => laid_out(layout, &networks, |networks| table(networks, Timestamp::now()), docker::network)?,
     };
     print(&text).map(|()| Exit::OK)
 }
@@ -179,7 +184,14 @@ async fn inspect(runtime: &Runtime, args: InspectNetworksArgs) -> Result<Exit, C
         Ok(None)
     })
     .await?;
-    print(&json(&found)?).map(|()| exit)
+    // A table of everything would be no table.
+    let text = match args.format.format {
+        Some(Layout::Template(template)) => {
+            template_lines(&template, found.iter().map(|one| (one, docker::network(one))))?
+        }
+        _ => json(&found)?,
+    };
+    print(&text).map(|()| exit)
 }
 
 async fn rm(runtime: &Runtime, args: RemoveNetworksArgs) -> Result<Exit, CommandFailure> {

@@ -8,7 +8,7 @@ use clap::Args;
 use futures::future::join_all;
 
 use crate::args::{Layout, OutputFormat};
-use crate::render::{BoxFigures, json, print, stats_table};
+use crate::render::{BoxFigures, docker, json, print, stats_table, template_lines};
 use crate::report::{CommandFailure, Exit, Topic};
 use crate::terminal::{Interruptions, output_width};
 
@@ -30,6 +30,9 @@ pub(crate) struct StatsArgs {
     /// Lay the output out as a table, as JSON (one line per set of figures), or by a template such as '{{.name}} {{.state}}'
     #[arg(long, value_name = "table|json|TEMPLATE", default_value = "table")]
     format: Layout,
+    /// Accepted because Docker has it: nothing is shortened but ids
+    #[arg(long, hide = true)]
+    no_trunc: bool,
     /// Names, ids or unique beginnings of ids [default: all that run]
     #[arg(value_name = "BOX")]
     boxes: Vec<String>,
@@ -97,7 +100,9 @@ fn text(args: &StatsArgs, figures: &[BoxFigures]) -> Result<String, CommandFailu
                 CommandFailure::local(format!("the figures cannot be written as JSON: {error}"))
             })
         }
-        Layout::Template(template) => figures.iter().map(|figures| template.line(figures)).collect(),
+        Layout::Template(template) => {
+            template_lines(template, figures.iter().map(|figures| (figures, docker::listed_figures(figures))))
+        }
         Layout::Whole(OutputFormat::Table) => {
             let clear = !args.no_stream && std::io::IsTerminal::is_terminal(&std::io::stdout());
             Ok(format!("{}{}", if clear { CLEAR } else { "" }, stats_table(figures, output_width())))

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::prune::PruneArgs;
-use crate::args::FormatArgs;
+use crate::args::{FormatArgs, TemplateArgs};
 use crate::render::{formatted, print, tree_text, usage_text};
 use crate::report::{CommandFailure, Exit, Topic};
 
@@ -16,7 +16,7 @@ pub(crate) enum SystemCommand {
     /// Show how much disk space images and boxes take
     Df(DfArgs),
     /// Show what this host offers boxes, and what it lacks
-    Info(FormatArgs),
+    Info(TemplateArgs),
     /// Remove all boxes that do not run, and then what no box needs; asks first
     Prune(PruneArgs),
 }

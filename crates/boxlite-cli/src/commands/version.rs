@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::args::FormatArgs;
-use crate::render::{formatted, print};
+use crate::args::{Layout, OutputFormat, TemplateArgs};
+use crate::render::{docker, laid_out_one, print};
 use crate::report::{CommandFailure, Exit};
 
 #[derive(Serialize)]
@@ -11,8 +11,10 @@ struct VersionReport {
     version: &'static str,
 }
 
-pub(super) fn version(args: FormatArgs) -> Result<Exit, CommandFailure> {
+pub(super) fn version(args: TemplateArgs) -> Result<Exit, CommandFailure> {
     let version = env!("CARGO_PKG_VERSION");
     let table = |report: &VersionReport| format!("boxlite {}\n", report.version);
-    print(&formatted(args.format, &VersionReport { version }, table)?).map(|()| Exit::OK)
+    let layout = args.format.unwrap_or(Layout::Whole(OutputFormat::Table));
+    print(&laid_out_one(&layout, &VersionReport { version }, table, docker::version(version))?)
+        .map(|()| Exit::OK)
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::agreement;
 use super::each::each;
-use crate::args::{FormatArgs, label};
-use crate::render::{TextTable, ago, formatted, json, print, print_line};
+use crate::args::{Layout, ListFormatArgs, TemplateArgs, label};
+use crate::render::{TextTable, ago, docker, json, laid_out, print, print_line, template_lines};
 use crate::report::{CommandFailure, Exit, Topic, visible};
 
 /// `volume`.
@@ -34,6 +34,9 @@ pub(crate) struct CreateVolumeArgs {
     /// The most that it holds, from 32 MiB to 16 TiB [default: the settings']
     #[arg(short, long, value_name = "SIZE")]
     size: Option<Bytes>,
+    /// Accepted because Docker's volumes have drivers; there is one
+    #[arg(short, long, hide = true, value_name = "DRIVER", value_parser = ["local"])]
+    driver: Option<String>,
     /// Add a label
     #[arg(short, long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -49,7 +52,7 @@ pub(crate) struct ListVolumesArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    format: FormatArgs,
+    format: ListFormatArgs,
 }
 
 /// `volume inspect`.
@@ -58,6 +61,8 @@ pub(crate) struct InspectVolumesArgs {
     /// Names of volumes
     #[arg(required = true, value_name = "VOLUME")]
     names: Vec<String>,
+    #[command(flatten)]
+    format: TemplateArgs,
 }
 
 /// `volume rm`.
@@ -74,6 +79,9 @@ pub(crate) struct RemoveVolumesArgs {
 /// `volume prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneVolumesArgs {
+    /// Accepted because Docker has it: named volumes are removed in any case
+    #[arg(short, long, hide = true)]
+    all: bool,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -99,9 +107,9 @@ async fn create(runtime: &Runtime, args: CreateVolumeArgs) -> Result<Exit, Comma
 
 async fn ls(runtime: &Runtime, args: ListVolumesArgs) -> Result<Exit, CommandFailure> {
     let volumes = runtime.volumes().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
-    let text = match args.format.format {
+    let text = match &args.format.format {
         _ if args.quiet => volumes.iter().map(|volume| visible(&volume.name) + "\n").collect(),
-        format => formatted(format, volumes.as_slice(), |volumes| table(volumes, Timestamp::now()))?,
+        layout => laid_out(layout, &volumes, |volumes| table(volumes, Timestamp::now()), docker::volume)?,
     };
     print(&text).map(|()| Exit::OK)
 }
@@ -128,7 +136,14 @@ async fn inspect(runtime: &Runtime, args: InspectVolumesArgs) -> Result<Exit, Co
         Ok(None)
     })
     .await?;
-    print(&json(&found)?).map(|()| exit)
+    // A table of everything would be no table.
+    let text = match args.format.format {
+        Some(Layout::Template(template)) => {
+            template_lines(&template, found.iter().map(|one| (one, docker::volume(one))))?
+        }
+        _ => json(&found)?,
+    };
+    print(&text).map(|()| exit)
 }
 
 async fn rm(runtime: &Runtime, args: RemoveVolumesArgs) -> Result<Exit, CommandFailure> {

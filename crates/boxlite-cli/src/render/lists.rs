@@ -57,7 +57,7 @@ pub(crate) fn box_table(boxes: &[BoxInfo], columns: BoxColumns, now: Timestamp) 
 }
 
 /// Writes the state of a box and since when it has had it.
-fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
+pub(super) fn status(info: &BoxInfo, whole: bool, now: Timestamp) -> String {
     let since = |moment: Option<Timestamp>| moment.map(|moment| span(moment, now));
     match info.state {
         BoxState::Created => "Created".to_owned(),
@@ -106,7 +106,7 @@ fn reason(info: &BoxInfo, whole: bool) -> String {
     info.reason.as_deref().map(|reason| format!(" ({})", shortened(reason, limit))).unwrap_or_default()
 }
 
-fn command(main: &MainProcess, whole: bool) -> String {
+pub(super) fn command(main: &MainProcess, whole: bool) -> String {
     let words = match main {
         MainProcess::Idle => return "(idle)".to_owned(),
         MainProcess::Image { entrypoint: None, command: None } => return "(image's)".to_owned(),
@@ -118,7 +118,7 @@ fn command(main: &MainProcess, whole: bool) -> String {
     if whole { line } else { shortened(&line, MAX_COMMAND_CHARS) }
 }
 
-fn ports(info: &BoxInfo) -> String {
+pub(super) fn ports(info: &BoxInfo) -> String {
     info.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

@@ -54,6 +54,24 @@ impl BoxFigures {
             processes: guest.map(|guest| guest.processes),
         }
     }
+
+    /// The figures as they are shown, in the order of the table's columns.
+    pub(super) fn cells(&self) -> [String; 8] {
+        let bytes =
+            |figure: Option<u64>| figure.map_or_else(|| "--".to_owned(), |bytes| Bytes(bytes).to_string());
+        let share =
+            |figure: Option<f64>| figure.map_or_else(|| "--".to_owned(), |percent| format!("{percent:.2}%"));
+        [
+            self.id.get(..12).unwrap_or(&self.id).to_owned(),
+            self.name.clone(),
+            share(self.cpu_percent),
+            format!("{} / {}", bytes(self.memory_used), Bytes(self.memory_limit)),
+            share(self.memory_percent),
+            format!("{} (+{})", bytes(self.disk_allocated), bytes(self.disk_grown)),
+            format!("{} / {}", bytes(self.network_sent), bytes(self.network_received)),
+            self.processes.map_or_else(|| "--".to_owned(), |count| count.to_string()),
+        ]
+    }
 }
 
 /// Two digits after the point.
@@ -73,21 +91,8 @@ pub(crate) fn stats_table(all: &[BoxFigures], width: Option<usize>) -> String {
         "NET OUT / IN",
         "PIDS",
     ]);
-    let bytes =
-        |figure: Option<u64>| figure.map_or_else(|| "--".to_owned(), |bytes| Bytes(bytes).to_string());
-    let share =
-        |figure: Option<f64>| figure.map_or_else(|| "--".to_owned(), |percent| format!("{percent:.2}%"));
     for figures in all {
-        table.row([
-            figures.id.get(..12).unwrap_or(&figures.id).to_owned(),
-            figures.name.clone(),
-            share(figures.cpu_percent),
-            format!("{} / {}", bytes(figures.memory_used), Bytes(figures.memory_limit)),
-            share(figures.memory_percent),
-            format!("{} (+{})", bytes(figures.disk_allocated), bytes(figures.disk_grown)),
-            format!("{} / {}", bytes(figures.network_sent), bytes(figures.network_received)),
-            figures.processes.map_or_else(|| "--".to_owned(), |count| count.to_string()),
-        ]);
+        table.row(figures.cells());
     }
     table.text_within(width)
 }

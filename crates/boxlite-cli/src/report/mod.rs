@@ -119,10 +119,6 @@ fn raw_line(text: &str) -> String {
 /// Text of boxes, images, archives and servers passes through here on its way to a terminal or a log. Otherwise it
 /// could move the cursor, hide what was printed, or look like another line.
 pub(crate) fn visible(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if steers(c) && c != '\t' {
@@ -132,6 +128,11 @@ pub(crate) fn visible(text: &str) -> String {
         }
     }
     safe
+}
+
+/// Whether a character steers a terminal instead of showing something.
+pub(crate) fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
