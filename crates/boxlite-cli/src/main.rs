@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return report::usage(&error),
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(commands::grouped::in_own_words(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),
     };

@@ -68,7 +68,7 @@ pub(crate) struct BoxArgs {
     claim: Option<Bytes>,
     /// Mount a named volume, or share a directory or file of the host; options are ro and, of what is shared, U to map the ids
     /// of its files and size= to bound its growth
-    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]")]
+    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]", value_parser = super::mount::volume)]
     volumes: Vec<String>,
     /// Mount an empty filesystem in the box's memory; options are size, mode, uid, gid, ro, exec, suid and dev
     #[arg(long, value_name = "BOX[:OPTIONS]")]

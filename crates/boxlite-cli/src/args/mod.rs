@@ -12,6 +12,7 @@ mod values;
 
 pub(crate) use box_options::BoxArgs;
 pub(crate) use guest::Processors;
+pub(crate) use mount::volume;
 pub(crate) use network::{NetworkArg, networks};
 pub(crate) use process::{HostVariables, ProcessArgs, variables};
 pub(crate) use registry::RegistryArgs;

@@ -11,6 +11,27 @@ pub(crate) enum MountArg {
     Tmpfs(String),
 }
 
+/// Options of `-v` that other tools have for labels of SELinux, caches and propagation, and that mean nothing between a virtual
+/// machine and its host.
+const MEANINGLESS: [&str; 7] = ["z", "Z", "cached", "delegated", "consistent", "private", "rprivate"];
+
+/// Returns a `-v` without the options that mean nothing here.
+pub(crate) fn volume(text: &str) -> Result<String, String> {
+    let mut fields = text.splitn(3, ':');
+    match (fields.next(), fields.next(), fields.next()) {
+        (Some(source), Some(target), Some(options)) => {
+            let meant = options.split(',').filter(|option| !MEANINGLESS.contains(option)).collect::<Vec<_>>();
+            let colon = if meant.is_empty() { "" } else { ":" };
+            Ok(format!("{source}:{target}{colon}{}", meant.join(",")))
+        }
+        (Some(path), None, None) if path.starts_with('/') => Err(format!(
+            "a volume without a name would be a directory of the box: leave it out, or name a volume (-v data:{path}) or a \
+             directory of the host (-v HOST:{path})"
+        )),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// The fields that the user has given.
 #[derive(Debug, Default)]
 struct MountFields<'a> {
@@ -112,6 +133,10 @@ fn fields(text: &str) -> Result<MountFields<'_>, String> {
             "size" => once(&mut fields.growth, name, word(name, value)?)?,
             "tmpfs-size" => once(&mut fields.size, name, word(name, value)?)?,
             "tmpfs-mode" => once(&mut fields.mode, name, word(name, value)?)?,
+            // As for `-v`.
+            "consistency" | "bind-propagation" if value.is_some_and(|value| MEANINGLESS.contains(&value)) => {
+            }
+            "volume-driver" if value == Some("local") => {}
             _ => {
                 return Err(format!(
                     "{field:?} is none of type, source, target, readonly, U, size, tmpfs-size and tmpfs-mode"
@@ -155,11 +180,34 @@ mod tests {
         assert_eq!("type=bind,src=/a,destination=/b,readonly=false,U".parse(), volume("/a:/b:rw,U"));
         assert_eq!("type=volume,src=data,dst=/b,readonly".parse(), volume("data:/b:ro"));
         assert_eq!("src=data,dst=/b".parse(), volume("data:/b:rw"));
+        assert_eq!("src=data,dst=/b,volume-driver=local".parse(), volume("data:/b:rw"));
+        assert_eq!(
+            "type=bind,src=/a,dst=/b,bind-propagation=rprivate,consistency=cached".parse(),
+            volume("/a:/b:rw")
+        );
         assert_eq!("type=tmpfs,dst=/t".parse(), tmpfs("/t:rw"));
         assert_eq!(
             "type=tmpfs,dst=/t,tmpfs-size=64m,tmpfs-mode=0700,ro".parse(),
             tmpfs("/t:ro,size=64m,mode=0700")
         );
+    }
+
+    /// Mutation tried: nothing is left out, which the library refuses.
+    #[test]
+    fn options_of_other_tools_are_left_out() {
+        let read = |text: &str| volume(text).unwrap();
+        for (text, meant) in [
+            ("/a:/b:z", "/a:/b"),
+            ("/a:/b:ro,Z", "/a:/b:ro"),
+            ("/a:/b:delegated,rw,size=1g", "/a:/b:rw,size=1g"),
+            ("data:/b:ro", "data:/b:ro"),
+            ("/a:/b:zz", "/a:/b:zz"),
+            ("data", "data"),
+            ("a:b:c:d", "a:b:c:d"),
+        ] {
+            assert_eq!(read(text), meant);
+        }
+        assert!(volume("/cache").unwrap_err().contains("-v data:/cache"));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(crate) struct ImportBoxArgs {
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
     ports: Vec<String>,
     /// Mount a named volume, or share a directory or file of the host; those of the exported box are not taken over
-    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]")]
+    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]", value_parser = crate::args::volume)]
     volumes: Vec<String>,
     /// The file, or `-` for standard input
     #[arg(value_name = "FILE")]

@@ -5,7 +5,7 @@ use boxlite::{CloneOptions, Runtime};
 use clap::Args;
 
 use super::update::replacement;
-use crate::args::variables;
+use crate::args::{variables, volume};
 use crate::environment::Environment;
 use crate::render::print_line;
 use crate::report::{CommandFailure, Exit, Topic};
@@ -29,7 +29,7 @@ pub(crate) struct CloneArgs {
     #[arg(short, long = "publish", value_name = "[IP:]HOST[:BOX][/tcp|udp]")]
     ports: Vec<String>,
     /// Mount a named volume in the clone, or share a directory or file of the host, in place of all of the box's; or `none`
-    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]")]
+    #[arg(short, long = "volume", value_name = "NAME|HOST:BOX[:OPTIONS]", value_parser = volume)]
     volumes: Vec<String>,
     /// The box: name, id or unique beginning of its id; it must not run
     #[arg(value_name = "BOX")]

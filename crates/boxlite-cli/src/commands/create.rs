@@ -13,7 +13,7 @@ pub(super) async fn create(
     environment: &Environment,
     mut args: BoxArgs,
 ) -> Result<Exit, CommandFailure> {
-    for text in args.container.note().into_iter().chain(args.guest.note()) {
+    for text in args.container.notes().chain(args.guest.note()) {
         note(&text);
     }
     let id_file = IdFile::make(args.cidfile.take())?;

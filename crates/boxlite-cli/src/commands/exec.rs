@@ -32,6 +32,9 @@ pub(crate) struct ExecArgs {
     timeout: Option<Duration>,
     #[command(flatten)]
     keys: DetachArgs,
+    /// Accepted because Docker has it: root of a box has every capability of its machine
+    #[arg(long, hide = true)]
+    privileged: bool,
     #[command(flatten)]
     process: ProcessArgs,
     /// The box, then the command and its arguments

@@ -17,6 +17,7 @@ mod events;
 mod exec;
 mod export;
 mod gc;
+pub(crate) mod grouped;
 mod history;
 mod id_file;
 mod image;

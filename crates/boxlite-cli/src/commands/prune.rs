@@ -17,6 +17,9 @@ pub(crate) struct PruneArgs {
     /// With --all, drop those that were loaded, committed, imported or tagged here as well: no registry can give them back
     #[arg(long, requires = "all")]
     local: bool,
+    /// Accepted because Docker has it: there are no volumes without a name, and `volume prune` removes named ones
+    #[arg(long, hide = true)]
+    volumes: bool,
     /// Do not ask
     #[arg(short, long)]
     force: bool,

@@ -15,6 +15,9 @@ pub(crate) struct RemoveArgs {
     /// Remove every box that does not run, and with --force the others as well
     #[arg(short, long, conflicts_with = "boxes")]
     all: bool,
+    /// Accepted because Docker has it: a box has no volumes without a name
+    #[arg(short, long, hide = true)]
+    volumes: bool,
     /// Names, ids or unique beginnings of ids
     #[arg(required_unless_present = "all", value_name = "BOX")]
     boxes: Vec<String>,

@@ -12,6 +12,9 @@ pub(crate) struct RemoveImageArgs {
     /// Remove it although a box uses it or it has several names
     #[arg(short, long)]
     force: bool,
+    /// Accepted because Docker has it: an image has no untagged parents
+    #[arg(long, hide = true)]
+    no_prune: bool,
     /// References, ids or unique beginnings of ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,

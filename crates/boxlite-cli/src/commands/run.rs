@@ -60,7 +60,7 @@ pub(super) async fn run(
     environment: &Environment,
     mut args: RunArgs,
 ) -> Result<Exit, CommandFailure> {
-    for text in args.options.container.note().into_iter().chain(args.options.guest.note()) {
+    for text in args.options.container.notes().chain(args.options.guest.note()) {
         note(&text);
     }
     let mut id_file = IdFile::make(args.options.cidfile.take())?;

@@ -60,6 +60,16 @@ fn a_box_is_tied_in_a_job_unless_it_outlives_its_starter() {
     assert!(tied(&["run", "--tie", "a"], false, true).unwrap_err().contains("a server"));
 }
 
+/// Aliases of shells say some options twice. Mutation tried: without `args_override_self`.
+#[test]
+fn the_last_of_an_option_counts() {
+    let parsed =
+        options(&["run", "--rm", "-it", "-m", "1g", "--rm", "-t", "-e", "A=1", "-m", "2g", "-e", "B=2", "a"]);
+    assert!(parsed.auto_remove && parsed.tty);
+    assert_eq!((parsed.memory, parsed.env), (2 << 30, words("A=1 B=2")));
+    assert!(parse(&["ls", "-a", "-a", "--format", "json", "--format", "table"]).is_ok());
+}
+
 #[test]
 fn options_end_at_the_image() {
     // Mutation tried: without trailing_var_arg, `-e` after the image is taken for boxlite's own.

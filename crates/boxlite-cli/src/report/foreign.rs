@@ -7,8 +7,9 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
             "make images with `buildah` or `docker build`, save them, and take them in with `boxlite load`"
         }
         "manifest" => "boxlite pushes images of one platform; `skopeo` and `buildah` make indexes of several",
-        "image" => "use `boxlite images`, `boxlite pull`, `boxlite rmi` and `boxlite inspect`",
-        "container" => "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on",
+        "container" => {
+            "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on; `boxlite rm --all` removes the boxes that do not run"
+        }
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
         "compose" | "pod" | "kube" | "play" | "generate" => {
             "boxlite runs single boxes; start them by a script, or through `boxlite serve`"
@@ -23,9 +24,13 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "healthcheck" => {
             "`boxlite run --health-cmd` has a box checked; `boxlite ls` and `boxlite inspect` show the result"
         }
+        "mount" | "unmount" => "`boxlite cp` reaches a box's files, and `boxlite export` packs them",
+        "volumes" => "`boxlite volume ls` lists the volumes",
+        "networks" => "`boxlite network ls` lists the networks",
+        "shell" | "sh" | "bash" => "`boxlite exec -it BOX sh` or `boxlite ssh BOX`",
+        "ip" => "`boxlite inspect -f '{{.NetworkSettings.IPAddress}}' BOX`",
         "trust" => "images are verified by digest: name one as NAME@sha256:…",
         "plugin" => "boxlite has no plugins: volumes and networks are its own",
-        "help" => "`boxlite --help` and `boxlite COMMAND --help` print help",
         _ => return None,
     })
 }
@@ -36,6 +41,9 @@ pub(super) fn instead_of_option(option: &str) -> Option<&'static str> {
         "--gpus" | "--device" | "--device-cgroup-rule" => {
             "a box is a virtual machine and sees none of the host's devices; --nested lets it run virtual machines of its own"
         }
+        "--group-add" => "a process has the groups that the box's /etc/group gives its user",
+        "--sig-proxy" => "signals are passed on to the box, unless it has a terminal of its own",
+        "--replace" => "remove the box of that name first: `boxlite rm -f NAME`",
         "--link" => {
             "boxes of one network reach each other by name: `boxlite network create NAME`, then --network NAME"
         }
@@ -43,30 +51,19 @@ pub(super) fn instead_of_option(option: &str) -> Option<&'static str> {
             "give both boxes the same -v; a named volume has one box at a time that writes to it"
         }
         "--volume-driver" => "-v NAME:BOX mounts a named volume, which `boxlite volume create --size` bounds",
-        "--pid" | "--ipc" | "--uts" | "--userns" | "--cgroupns" | "--cgroup-parent" | "--runtime"
-        | "--isolation" => {
+        "--pid" | "--uts" | "--userns" | "--cgroup-parent" | "--runtime" | "--isolation" => {
             "a box has a kernel of its own and shares no namespace with the host or with another box; leave it out"
         }
-        "--memory-swap"
-        | "--memory-reservation"
-        | "--memory-swappiness"
-        | "--kernel-memory"
-        | "--oom-kill-disable"
-        | "--oom-score-adj"
-        | "--pids-limit" => "-m is all the memory of a box, whose own kernel deals with it",
-        "--cpu-shares" | "--cpu-period" | "--cpu-quota" | "--cpuset-cpus" | "--cpuset-mems" => {
+        "--kernel-memory" => "-m is all the memory of a box, whose own kernel deals with it",
+        "--cpu-period" | "--cpu-quota" | "--cpuset-cpus" | "--cpuset-mems" => {
             "--cpus bounds a box's processor time, in fractions too"
         }
         "--storage-opt" | "--blkio-weight" | "--device-read-bps" | "--device-write-bps" => {
             "--disk-size, --disk-quota and --disk-io bound a box's disk"
         }
-        "--log-driver" | "--log-opt" => {
-            "a box's output is in a log of its own, which the setting main_log_max bounds and `boxlite logs` shows"
-        }
         "--mac-address" => {
             "a box has an Ethernet address that follows from its id; --ip chooses its address in a network"
         }
-        "--expose" => "every port of a box is open to the boxes of its network; -p publishes one on the host",
         "--domainname" => "--hostname takes a name with a domain",
         "--annotation" => "--label keeps a word with the box",
         "--password" | "-p" => {

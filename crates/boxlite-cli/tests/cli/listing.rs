@@ -48,7 +48,82 @@ fn templates_choose_what_is_printed() {
     );
     assert_eq!(home.run(&["inspect", "-f", "{{.Options.Cpus}}", "one", "two"]).ok(), "2\n1\n");
     home.run(&["ls", "-a", "--format", "{{.Nmae}}"]).refused("there are");
-    home.run(&["ls", "--format", "{{range .}}"]).refused("json .ports");
+    home.run(&["ls", "--format", "{{range .}}"]).refused("no `{{end}}`");
+    home.run(&["ls", "--format", "{{frob .}}"]).refused("json .ports");
+
+    // As Docker's users write it.
+    home.run(&["network", "create", "back"]).ok();
+    home.run(&["volume", "create", "-d", "local", "--label", "a=b", "data"]).ok();
+    let options = [
+        "--network",
+        "back",
+        "-v",
+        "data:/var/lib/x:ro",
+        "-l",
+        "tier=front",
+        "-e",
+        "A=1",
+        "--restart",
+        "on-failure:3",
+    ];
+    home.run(&[&["create", "--name", "three"][..], &options, &[&image, "sleep", "9"]].concat()).ok();
+    let inspected = |template: &str| home.run(&["inspect", "-f", template, "three"]).ok();
+    let state = "{{.State.Status}} {{.State.Running}} {{.State.ExitCode}} {{if .State.Health}}x{{end}}";
+    assert_eq!(inspected(state), "created false 0 \n");
+    let networks = "{{range $n, $of := .NetworkSettings.Networks}}{{$n}}={{$of.IPAddress}}{{end}} {{.NetworkSettings.IPAddress}}";
+    assert_eq!(inspected(networks), "back=10.89.0.2 10.89.0.2\n");
+    let config = "{{range .Config.Env}}{{println .}}{{end}}{{join .Config.Cmd \",\"}} {{index .Config.Labels \"tier\"}} {{.HostConfig.NanoCpus}}";
+    assert_eq!(inspected(config), "A=1\nsleep,9 front 1000000000\n");
+    let mounts = "{{range .Mounts}}{{.Type}} {{.Name}} {{.Destination}} {{.RW}}{{end}} {{.HostConfig.RestartPolicy.Name}}";
+    assert_eq!(inspected(mounts), "volume data /var/lib/x false on-failure\n");
+    let listed = home
+        .run(&[
+            "ps",
+            "-n",
+            "1",
+            "--format",
+            "table {{.Names}}\t{{.Status}}\t{{.Label \"tier\"}}\t{{.Networks}}",
+        ])
+        .ok();
+    assert_eq!(listed, "NAMES   STATUS    LABEL   NETWORKS\nthree   Created   front   back\n");
+    assert_eq!(home.run(&["container", "ls", "-lq", "--no-trunc"]).ok(), inspected("{{.Id}}"));
+    let images = ["image", "ls", "--format", "{{.Repository}} {{.Tag}} {{.ID}}"];
+    let names = format!(
+        "{} mini {}\n",
+        image.strip_suffix(":mini").unwrap(),
+        home.run(&["images", "-q"]).ok().trim()
+    );
+    assert_eq!(home.run(&images).ok(), names);
+    assert_eq!(home.run(&["images", "-q", &image]).ok().lines().count(), 1);
+    assert_eq!(home.run(&["images", "-aq", "other"]).ok(), "");
+    let volume =
+        home.run(&["volume", "inspect", "-f", "{{.Mountpoint}} {{.Driver}} {{.Labels}}", "data"]).ok();
+    assert!(volume.ends_with("/volumes/data/disk.ext4 local a=b\n"), "{volume}");
+    let network =
+        "{{range .IPAM.Config}}{{.Subnet}}{{end}} {{range .Containers}}{{.Name}}={{.IPv4Address}}{{end}}";
+    assert_eq!(
+        home.run(&["network", "inspect", "-f", network, "back"]).ok(),
+        "10.89.0.0/24 three=10.89.0.2/24\n"
+    );
+    assert_eq!(home.run(&["network", "ls", "--format", "{{.Name}} {{.Driver}}"]).ok(), "back bridge\n");
+    assert_eq!(
+        home.run(&["info", "-f", "{{.Containers}} {{.OSType}} {{.space.verdict}}"]).ok(),
+        "3 linux ok\n"
+    );
+    assert_eq!(
+        home.run(&["version", "-f", "{{.Server.Version}}"]).ok(),
+        format!("{}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let events =
+        ["system", "events", "--since", "1h", "--until", "0s", "-f", "event=create", "-f", "type=container"];
+    let events =
+        home.run(&[&events[..], &["--format", "{{.Type}} {{.Actor.Attributes.name}}"]].concat()).ok();
+    assert_eq!(events, "container one\ncontainer two\ncontainer three\n");
+    assert_eq!(
+        home.run(&["image", "inspect", "-f", "{{.Os}} {{.RepoTags}}", &image]).ok(),
+        format!("linux [\"{image}\"]\n")
+    );
+    home.run(&["container", "inspect", &image]).refused("there is no box");
 }
 
 /// What scripts made for Docker give. Mutations tried: the file is not made first; an empty one stays.
@@ -69,13 +144,32 @@ fn scripts_for_containers_find_what_they_expect() {
     let other = folder.path().join("other");
     home.run(&["create", "--cidfile", other.to_str().unwrap(), "--name", "one", &image]).refused("one");
     assert!(!other.exists(), "a file without an id stays");
-    let noted = home.run(&["create", "--cap-drop", "ALL", "--security-opt", "x", &image, "true"]);
+    let more = [
+        "--memory-swap",
+        "-1",
+        "--pids-limit=10",
+        "--ipc",
+        "host",
+        "--log-opt",
+        "max-size=1m",
+        "--expose",
+        "80",
+    ];
+    let noted = home.run(
+        &[&["create", "--cap-drop", "ALL", "--security-opt", "x"][..], &more, &[&image, "true"]].concat(),
+    );
     assert!(noted.err.contains("--cap-drop and --security-opt have no effect"), "{noted:?}");
+    assert!(noted.err.contains("--memory-swap, --pids-limit and --ipc have no effect"), "{noted:?}");
+    assert!(
+        noted.err.contains("--log-opt has no effect") && noted.err.contains("--expose has no effect"),
+        "{noted:?}"
+    );
+    assert_eq!(noted.err.lines().count(), 4, "{noted:?}");
     noted.ok();
 
     assert_eq!(home.run(&["ls", "-aq"]).ok().lines().count(), 2);
     home.run(&["rm", "--all", "one"]).refused("--all");
-    assert_eq!(home.run(&["rm", "--all"]).ok().lines().count(), 2);
+    assert_eq!(home.run(&["rm", "-v", "--all"]).ok().lines().count(), 2);
     assert_eq!(home.run(&["ls", "-aq"]).ok(), "");
     assert_eq!(home.run(&["rm", "--all"]).ok(), "");
 }
