@@ -20,6 +20,9 @@ pub(crate) struct ImagesArgs {
     no_trunc: bool,
     #[command(flatten)]
     format: ListFormatArgs,
+    /// Only images for which this holds: dangling (true for those without a name), reference (as NAME) or label
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = image_filter)]
+    filters: Vec<ImageFilter>,
     /// Accepted because Docker has it: there are no hidden images
     #[arg(short, long, hide = true)]
     all: bool,
@@ -34,6 +37,7 @@ pub(super) async fn images(runtime: &Runtime, args: ImagesArgs) -> Result<Exit, 
         images.iter_mut().for_each(|image| image.references.retain(|reference| is_called(reference, name)));
         images.retain(|image| !image.references.is_empty());
     }
+    images.retain(|image| args.filters.iter().all(|filter| filter.holds(image)));
     let text = match &args.format.format {
         _ if args.quiet => images
             .iter()
@@ -58,6 +62,46 @@ pub(super) async fn images(runtime: &Runtime, args: ImagesArgs) -> Result<Exit, 
     print(&text).map(|()| Exit::OK)
 }
 
+/// A condition on images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ImageFilter {
+    Dangling(bool),
+    Reference(String),
+    Label(String, Option<String>),
+}
+
+impl ImageFilter {
+    fn holds(&self, image: &Image) -> bool {
+        match self {
+            Self::Dangling(wanted) => image.references.is_empty() == *wanted,
+            Self::Reference(name) => image.references.iter().any(|reference| is_called(reference, name)),
+            Self::Label(name, wanted) => {
+                let found = image.config.labels.get(name);
+                found.is_some_and(|value| wanted.as_ref().is_none_or(|wanted| wanted == value))
+            }
+        }
+    }
+}
+
+fn image_filter(text: &str) -> Result<ImageFilter, String> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
+    match (key, value) {
+        (_, "") => Err(format!("`{text}` names no value")),
+        ("dangling", "true" | "1") => Ok(ImageFilter::Dangling(true)),
+        ("dangling", "false" | "0") => Ok(ImageFilter::Dangling(false)),
+        ("reference", name) if !name.contains(['*', '?', '[']) => Ok(ImageFilter::Reference(name.to_owned())),
+        ("reference", _) => Err(format!("`{value}` is a pattern; name an image, or all of its tags")),
+        ("label", value) => Ok(match value.split_once('=') {
+            Some((name, value)) => ImageFilter::Label(name.to_owned(), Some(value.to_owned())),
+            None => ImageFilter::Label(value.to_owned(), None),
+        }),
+        _ => Err(format!(
+            "`{text}` is not a filter; there are dangling=true, dangling=false, reference and label"
+        )),
+    }
+}
+
 /// Whether `reference` is `name`, or has that name and any tag.
 fn is_called(reference: &str, name: &str) -> bool {
     let same = |text: &str| text.parse::<Reference>().is_ok_and(|wanted| wanted.to_string() == reference);
@@ -74,7 +118,17 @@ fn is_called(reference: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_called;
+    use super::{image_filter, is_called};
+
+    #[test]
+    fn filters_are_those_that_images_have() {
+        for known in ["dangling=true", "dangling=0", "reference=alpine:3", "label=a", "label=a=b"] {
+            assert!(image_filter(known).is_ok(), "{known}");
+        }
+        for unknown in ["dangling", "dangling=maybe", "reference=al*", "before=a", "label="] {
+            assert!(image_filter(unknown).is_err(), "{unknown}");
+        }
+    }
 
     /// Mutation tried: a name without a tag means `latest` alone.
     #[test]

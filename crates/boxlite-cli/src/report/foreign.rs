@@ -10,6 +10,9 @@ pub(super) fn instead_of(command: &str) -> Option<&'static str> {
         "container" => {
             "the commands have no group: `boxlite run`, `boxlite ls`, `boxlite rm` and so on; `boxlite rm --all` removes the boxes that do not run"
         }
+        "prune" => {
+            "`boxlite gc --all` drops the images that no box uses, except those that no registry can give back"
+        }
         "search" => "search on the registry's own page, then `boxlite pull IMAGE`",
         "compose" | "pod" | "kube" | "play" | "generate" => {
             "boxlite runs single boxes; start them by a script, or through `boxlite serve`"

@@ -87,7 +87,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 fn foreign_word(error: &clap::Error) -> Option<String> {
     let (word, hint) = if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
     {
-        (command.as_str(), foreign::instead_of(command)?)
+        let hint = foreign::instead_of(command)?;
+        // Only images have none.
+        (if command == "prune" { "image prune" } else { command.as_str() }, hint)
     } else if let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
     {

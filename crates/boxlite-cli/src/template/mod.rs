@@ -80,8 +80,11 @@ impl Template {
     }
 }
 
-/// Writes the name of a field as a heading: `CreatedAt` and `created_at` as `CREATED AT`.
+/// Writes the name of a field as a heading: `CreatedAt` and `created_at` as `CREATED AT`, and Docker's `MemPerc` as `MEM %`.
 fn title(name: &str) -> String {
+    if let Some(share) = name.strip_suffix("Perc") {
+        return format!("{} %", title(share));
+    }
     let mut title = String::new();
     let mut follows_small = false;
     for c in name.chars() {

@@ -132,6 +132,11 @@ fn docker_s_names_are_understood_where_ours_mean_nothing_plain() {
     assert_eq!(text("{{range .ports}}{{$.State.Running}}{{end}} {{json .State}}"), "true \"running\"\n");
     let wrong = with("{{.State.Pid}}", &value, docker.clone()).unwrap_err();
     assert!(wrong.contains("`Pid`; there are Health, Running"), "{wrong}");
+    let unknown = with("{{.Path}}", &value, docker.clone()).unwrap_err();
+    assert!(
+        unknown.contains("there are labels, name, ports, state, and of Docker's Label, Labels"),
+        "{unknown}"
+    );
     assert!(with("{{.state.running}}", &value, docker.clone()).is_err());
 }
 
@@ -158,6 +163,7 @@ fn a_table_has_the_fields_for_headings() {
         Some("ID\tCREATED AT\tEXIT CODE".to_owned())
     );
     assert_eq!(heading("table {{upper .Names}}\t{{json .Ports}}"), Some("NAMES\tPORTS".to_owned()));
+    assert_eq!(heading("table {{.CPUPerc}}\t{{.cpu_percent}}"), Some("CPU %\tCPU PERCENT".to_owned()));
     assert_eq!(heading("table of {{.ID}}").as_deref(), Some("of ID"));
     assert_eq!(heading("tables {{.ID}}"), None);
     assert_eq!(heading("{{.ID}}"), None);

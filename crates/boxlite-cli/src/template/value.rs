@@ -77,7 +77,13 @@ impl TemplateValue {
                 (Err(_), Ok(_)) => {}
             }
         }
-        ours.map(|value| Self::of(value.clone()))
+        match (ours, self.docker.as_object(), path) {
+            (Err(problem), Some(docker), [_]) => {
+                let names: Vec<&str> = docker.keys().map(String::as_str).collect();
+                Err(format!("{problem}, and of Docker's {}", names.join(", ")))
+            }
+            (ours, ..) => ours.map(|value| Self::of(value.clone())),
+        }
     }
 
     /// Returns what a range goes through, each with its number or its name.

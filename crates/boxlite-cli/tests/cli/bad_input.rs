@@ -68,6 +68,11 @@ fn commands_of_other_tools_are_answered_with_what_to_use() {
             "{error}"
         );
     }
+    // Docker's would ask nothing, and ours would end what runs.
+    home.run(&["container", "prune", "-f"]).refused("boxlite rm --all");
+    let prune = home.run(&["image", "prune", "-a"]).refused("boxlite gc --all");
+    assert!(prune.contains("boxlite has no `image prune`"), "{prune}");
+    assert_eq!(home.run(&["help", "ps"]).ok(), home.run(&["ls", "--help"]).ok());
     for (option, instead) in [
         ("--gpus=all", "--nested"),
         ("--link", "network create"),

@@ -96,6 +96,15 @@ fn templates_choose_what_is_printed() {
     assert_eq!(home.run(&images).ok(), names);
     assert_eq!(home.run(&["images", "-q", &image]).ok().lines().count(), 1);
     assert_eq!(home.run(&["images", "-aq", "other"]).ok(), "");
+    assert_eq!(home.run(&["images", "-q", "-f", "dangling=true"]).ok(), "");
+    assert_eq!(
+        home.run(&["images", "-q", "-f", "dangling=false", "-f", &format!("reference={image}")])
+            .ok()
+            .lines()
+            .count(),
+        1
+    );
+    assert_eq!(home.run(&["images", "-q", "-f", "label=none"]).ok(), "");
     let volume =
         home.run(&["volume", "inspect", "-f", "{{.Mountpoint}} {{.Driver}} {{.Labels}}", "data"]).ok();
     assert!(volume.ends_with("/volumes/data/disk.ext4 local a=b\n"), "{volume}");
