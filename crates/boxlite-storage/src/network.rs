@@ -228,6 +228,8 @@ pub fn remove(home: &Home, store: &Store, name: &str) -> Result<NetworkDescripti
 
 #[cfg(test)]
 mod tests {
+    use boxlite_types::{BoxDescription, BoxOptions, BoxRecord, ImageConfig, Membership, Phase, Restarts};
+
     use super::*;
 
     fn home() -> (tempfile::TempDir, Home) {
@@ -264,6 +266,77 @@ mod tests {
         }
         assert_eq!(names(&home).unwrap(), ["a", "b", "c", "d"]);
         assert_eq!(read(&home, "e").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// A box that is a member, as its `box.json` says.
+    fn member(home: &Home, number: usize, address: Ipv4Addr) -> String {
+        let id = format!("{number:032x}");
+        let record = BoxRecord {
+            id: id.clone(),
+            name: format!("box{number}"),
+            image: String::new(),
+            image_reference: String::new(),
+            disk_digest: String::new(),
+            disk_image_size: 0,
+            image_config: ImageConfig::default(),
+            volumes: Vec::new(),
+            named_volumes: Vec::new(),
+            memberships: vec![Membership { network: "a".into(), address }],
+            options: BoxOptions::default(),
+            created_at: Timestamp::UNIX_EPOCH,
+            phase: Phase::Created,
+            restarts: Restarts::default(),
+            snapshots: Vec::new(),
+        };
+        let description = BoxDescription { format: BoxDescription::FORMAT, home: None, record };
+        describe(home, &id, &serde_json::to_string(&description).unwrap());
+        id
+    }
+
+    fn describe(home: &Home, id: &str, text: &str) {
+        let file = home.of_box(id).description();
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+
+    /// Mutations tried: an address that another box has is given, when it is asked for and when it is not; a box stands in its own
+    /// way; a network has room for any number; one with boxes in it, or perhaps with boxes in it, is removed.
+    #[test]
+    fn no_two_boxes_have_an_address_and_no_network_goes_with_boxes_in_it() {
+        let (_dir, home) = home();
+        let store = Store::open_in(&home).unwrap();
+        create(&home, &named("a", Some("10.89.3.0/24")), &[]).unwrap();
+        let address = |last: u8| Ipv4Addr::new(10, 89, 3, last);
+        let first = member(&home, 1, address(2));
+        let joined = |id: &str, wanted| join(&home, &store, "a", id, wanted).map(|lease| lease.address);
+        assert_eq!(joined("other", None).unwrap(), address(3));
+        let taken = joined("other", Some(address(2))).unwrap_err();
+        assert!(taken.kind() == ErrorKind::Conflict && taken.to_string().contains("box1"), "{taken}");
+        assert_eq!(joined(&first, Some(address(2))).unwrap(), address(2));
+        assert_eq!(joined(&first, None).unwrap(), address(2));
+        let used = remove(&home, &store, "a").unwrap_err();
+        assert!(used.kind() == ErrorKind::Conflict && used.to_string().contains("box1"), "{used}");
+
+        for number in 2..=MAX_MEMBERS {
+            member(&home, number, address(u8::try_from(number).unwrap() + 1));
+        }
+        let full = joined("other", None).unwrap_err();
+        assert!(
+            full.kind() == ErrorKind::Conflict && full.to_string().contains("which is the most"),
+            "{full}"
+        );
+        assert_eq!(joined(&first, None).unwrap(), address(2), "it is one of them");
+
+        std::fs::remove_dir_all(home.boxes()).unwrap();
+        std::fs::create_dir(home.boxes()).unwrap();
+        describe(&home, &first, "{");
+        let doubtful = remove(&home, &store, "a").unwrap_err();
+        assert!(
+            doubtful.kind() == ErrorKind::Conflict && doubtful.to_string().contains(&first),
+            "{doubtful}"
+        );
+        std::fs::remove_dir_all(home.of_box(&first).description().parent().unwrap()).unwrap();
+        remove(&home, &store, "a").unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::layout::{COPIED, DiskLayout, ZEROS};
 use super::*;
-use crate::disk::qcow2::{BackingFormat, CLUSTER};
+use crate::disk::qcow2::{BackingFormat, CLUSTER, MAX_VIRTUAL_SIZE};
 
 fn head(relative: bool) -> BoxFileHead {
     BoxFileHead {
@@ -175,6 +175,34 @@ fn no_byte_of_a_file_can_be_changed_cut_off_or_added() {
     }
 }
 
+/// Each cluster that takes up room is admitted before it is written, and one of zeros takes up none: not even at the end, where
+/// the file is as long as it says. Mutations tried: nobody is asked; the length is left to the last write.
+#[test]
+fn an_import_asks_for_what_it_writes_and_has_its_length() {
+    let (head, layout, mut disk) = small();
+    disk[layout.cluster_at(1) as usize..].fill(0);
+    let bytes = packed(&head, &disk);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    let receive = |admit: &mut dyn FnMut(u64) -> Result<()>| {
+        let reader = BoxFileReader::open(&bytes[..]).unwrap();
+        reader.receive(&File::create(&path).unwrap(), &path, None, admit)
+    };
+    let mut asked = Vec::new();
+    receive(&mut |so_far| {
+        asked.push(so_far);
+        Ok(())
+    })
+    .unwrap();
+    assert!(asked.is_sorted() && asked.last() == Some(&(layout.cluster_at(0) + CLUSTER)), "{asked:?}");
+    assert_eq!(path.metadata().unwrap().len(), layout.length());
+    let refused = receive(&mut |so_far| {
+        if so_far > layout.cluster_at(0) { Err(Error::conflict("no room")) } else { Ok(()) }
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(path.metadata().unwrap().len(), layout.cluster_at(0), "no byte of what was refused");
+}
+
 /// A change of a file and its description, with the name of the change.
 type Lie<'a> = (&'a str, &'a dyn Fn(&mut BoxFileHead, &mut Vec<u8>));
 
@@ -183,7 +211,7 @@ type Lie<'a> = (&'a str, &'a dyn Fn(&mut BoxFileHead, &mut Vec<u8>));
 fn a_file_whose_sums_are_right_is_refused_for_every_lie() {
     let (head, layout, disk) = small();
     let (l1, l2) = (layout.table_at(0) - CLUSTER, layout.table_at(0));
-    let lies: [Lie<'_>; 19] = [
+    let lies: [Lie<'_>; 20] = [
         ("a cluster is the header", &|_, disk| put(disk, l2 + 8, COPIED)),
         ("a cluster is another's", &|_, disk| put(disk, l2 + 24, layout.cluster_at(0) | COPIED)),
         ("a cluster is the table itself", &|_, disk| put(disk, l2 + 8, l2 | COPIED)),
@@ -211,6 +239,14 @@ fn a_file_whose_sums_are_right_is_refused_for_every_lie() {
         ("a huge L1 table", &|_, disk| disk[36..40].fill(0xff)),
         ("another refcount", &|_, disk| disk[2 * CLUSTER as usize + 1] = 2),
         ("another size in the header", &|_, disk| put(disk, 24, 2 << 20)),
+        ("a table without an entry", &|head, disk| {
+            head.disk = BoxFileDisk { tables: 1, clusters: 0, ..head.disk };
+            let layout = DiskLayout::of(head.disk).unwrap();
+            let l1 = layout.table_at(0) - CLUSTER;
+            *disk = small_with(layout, &vec![0; layout.length() as usize]);
+            disk[l1 as usize..].fill(0);
+            put(disk, l1, layout.table_at(0) | COPIED);
+        }),
         ("fewer clusters than there are", &|_, disk| put(disk, l2 + 24, 0)),
         ("a cluster more than the tables have", &|head, disk| {
             head.disk.clusters = 3;
@@ -238,6 +274,12 @@ fn a_file_whose_sums_are_right_is_refused_for_every_lie() {
     ] {
         refused(&packed(&bomb, &disk));
     }
+    // Nothing is reckoned from figures that no disk has. Mutations tried: each of the three bounds left out.
+    let is_layout = |virtual_size| {
+        DiskLayout::of(BoxFileDisk { virtual_size, relative: false, tables: 0, clusters: 0 }).is_ok()
+    };
+    assert!(is_layout(512) && is_layout(MAX_VIRTUAL_SIZE));
+    assert!(!is_layout(0) && !is_layout(1000) && !is_layout(MAX_VIRTUAL_SIZE + 512));
     let newer = refused(&packed(&BoxFileHead { format: 2, ..head }, &disk));
     assert_eq!(newer.kind(), ErrorKind::Unsupported);
     assert!(newer.to_string().contains("format 2"), "{newer}");
@@ -261,4 +303,94 @@ fn what_is_no_box_file_is_told_from_one_that_is_damaged() {
     archive.append_data(&mut tar::Header::new_gnu(), "etc/passwd", &b"root"[..]).unwrap();
     let error = refused(&archive.into_inner().unwrap());
     assert!(error.to_string().contains("boxlite import"), "{error}");
+}
+
+/// Mutation tried: the bound on `box.json`; without it a reader sets aside whatever a file says.
+#[test]
+fn a_description_beyond_its_bound_is_not_read() {
+    for size in [MAX_HEAD + 1, 1 << 33] {
+        let error = refused(&entry_header(HEAD, size));
+        assert!(error.to_string().contains("this is not a box file"), "{error}");
+    }
+}
+
+/// In a relative file a cluster may be cleared, but none that the disk does not have.
+#[test]
+fn a_cleared_cluster_is_one_of_the_disk() {
+    let (mut head, layout, disk) = small();
+    head.disk.relative = true;
+    let import_with_zeros_at = |cluster: u64| {
+        let mut disk = disk.clone();
+        put(&mut disk, layout.table_at(0) + cluster * 8, ZEROS);
+        let directory = tempfile::tempdir().unwrap();
+        import(&packed(&head, &disk)[..], &directory.path().join("disk"), None)
+    };
+    assert!(import_with_zeros_at(15).is_ok());
+    assert_eq!(import_with_zeros_at(16).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// Overlays are written by QEMU, which a guest may have taken over. What it may have written is exported or refused, and is never a
+/// path, a size or an offset to follow out of the file. Mutations tried: each look at the header and at entries.
+#[test]
+fn an_overlay_that_was_tampered_with_is_refused() {
+    if !oracle::require("qemu-img") || !oracle::require("qemu-io") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk");
+    run("qemu-img", &["create", "-q", "-f", "qcow2", text(&disk), "700M"]);
+    run("qemu-io", &["-f", "qcow2", "-c", "write -q -P 1 64k 64k", text(&disk)]);
+    let right = std::fs::read(&disk).unwrap();
+    let open = |bytes: &[u8]| {
+        std::fs::write(&disk, bytes).unwrap();
+        let source = DiskSource::open(std::slice::from_ref(&disk), None, 0)?;
+        let mut written = Vec::new();
+        write(head(false), &source, &mut written).map(|_| written)
+    };
+    assert!(open(&right).is_ok());
+    let long = |at: usize| u64::from_be_bytes(right[at..at + 8].try_into().unwrap());
+    let l1 = long(40) as usize;
+    let l2 = (long(l1) & 0x00ff_ffff_ffff_fe00) as usize;
+    let with = |at: usize, bytes: &[u8]| {
+        let mut changed = right.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        changed
+    };
+    for (what, changed) in [
+        ("encryption", with(32, &1_u32.to_be_bytes())),
+        ("an external data file", with(72, &4_u64.to_be_bytes())),
+        ("corruption", with(72, &2_u64.to_be_bytes())),
+        ("tables of another size", with(36, &1_u32.to_be_bytes())),
+        ("huge tables", with(36, &u32::MAX.to_be_bytes())),
+        ("a huge disk", with(24, &(1_u64 << 60).to_be_bytes())),
+        ("other clusters", with(20, &9_u32.to_be_bytes())),
+        ("another version", with(4, &2_u32.to_be_bytes())),
+        ("a compressed cluster", with(l2 + 8, &(long(l2 + 8) | 1 << 62).to_be_bytes())),
+    ] {
+        let error = open(&changed).err().unwrap_or_else(|| panic!("{what} was exported"));
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {}", error.chain());
+    }
+    // A table or a cluster behind the end of the file reads as zeros.
+    for far in
+        [with(l1, &(1_u64 << 50 | COPIED).to_be_bytes()), with(l2 + 8, &(1_u64 << 50 | COPIED).to_be_bytes())]
+    {
+        let written = open(&far).unwrap();
+        assert!(!written.windows(4096).any(|bytes| bytes == [1; 4096]));
+    }
+    // What the last cluster holds behind the disk's end is none of the disk. Mutation tried: whole clusters are read.
+    run("qemu-img", &["create", "-q", "-f", "qcow2", text(&disk), "65k"]);
+    run("qemu-io", &["-f", "qcow2", "-c", "write -q -P 1 64k 1k", text(&disk)]);
+    let mut longer = std::fs::read(&disk).unwrap();
+    let long = |bytes: &[u8], at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+    let l2 = (long(&longer, long(&longer, 40) as usize) & 0x00ff_ffff_ffff_fe00) as usize;
+    let data = (long(&longer, l2 + 8) & 0x00ff_ffff_ffff_fe00) as usize;
+    longer.resize(data + CLUSTER as usize, 0);
+    longer[data + 1024..].fill(9);
+    let written = open(&longer).unwrap();
+    assert!(written.windows(1024).any(|bytes| bytes == [1; 1024]));
+    assert!(!written.windows(64).any(|bytes| bytes == [9; 64]));
+    std::fs::remove_file(&disk).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &disk).unwrap();
+    let link = DiskSource::open(std::slice::from_ref(&disk), None, 0).unwrap_err();
+    assert!(link.chain().to_string().contains("symbolic links"), "{}", link.chain());
 }
