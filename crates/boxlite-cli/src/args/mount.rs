@@ -11,7 +11,7 @@ pub(crate) enum MountArg {
     Tmpfs(String),
 }
 
-/// Options of `-v` that other tools have for labels of SELinux, caches and propagation, and that mean nothing between a virtual
+/// Options of `-v` that other tools have for security labels, caches and propagation, and that mean nothing between a virtual
 /// machine and its host.
 const MEANINGLESS: [&str; 7] = ["z", "Z", "cached", "delegated", "consistent", "private", "rprivate"];
 

@@ -34,7 +34,9 @@ pub(crate) struct ImagesArgs {
 pub(super) async fn images(runtime: &Runtime, args: ImagesArgs) -> Result<Exit, CommandFailure> {
     let mut images = runtime.images().await.map_err(|error| CommandFailure::of(&error, Topic::Host))?;
     if let Some(name) = &args.name {
-        images.iter_mut().for_each(|image| image.references.retain(|reference| is_called(reference, name)));
+        for image in &mut images {
+            image.references.retain(|reference| is_called(reference, name));
+        }
         images.retain(|image| !image.references.is_empty());
     }
     images.retain(|image| args.filters.iter().all(|filter| filter.holds(image)));
@@ -46,12 +48,12 @@ pub(super) async fn images(runtime: &Runtime, args: ImagesArgs) -> Result<Exit, 
         // A line for each name, as the table has it.
         Layout::Template(template) => {
             let now = Timestamp::now();
-            let named = |image: &'_ Image| docker::listed_images(image, now);
+            let named = |image: &Image| docker::listed_images(image, now);
             let lines =
                 images.iter().flat_map(|image| named(image).into_iter().map(move |names| (image, names)));
             template_lines(template, lines)?
         }
-        layout => {
+        layout @ Layout::Whole(_) => {
             let table = |images: &[Image]| {
                 let width = output_width().filter(|_| !args.no_trunc);
                 image_table(images, args.no_trunc, Timestamp::now(), width)

@@ -52,8 +52,8 @@ impl TemplateFunction {
                 }
                 _ => Err("split takes two texts".to_owned()),
             },
-            (F::Lower, [text]) => text.changed("lower", |text| text.to_lowercase()),
-            (F::Upper, [text]) => text.changed("upper", |text| text.to_uppercase()),
+            (F::Lower, [text]) => text.changed("lower", str::to_lowercase),
+            (F::Upper, [text]) => text.changed("upper", str::to_uppercase),
             (F::Title, [text]) => text.changed("title", |text| {
                 let mut letters = text.chars();
                 letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()

@@ -71,10 +71,9 @@ fn closing(text: &str) -> Option<usize> {
             Some('"') if escaped => escaped = false,
             Some('"') if c == '\\' => escaped = true,
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if matches!(c, '"' | '`') => quote = Some(c),
             None if text[at..].starts_with("}}") => return Some(at),
-            None => {}
+            _ => {}
         }
     }
     None

@@ -115,17 +115,7 @@ impl TemplateParser {
         let end = end.ok_or_else(|| format!("`{source}` has no `{{{{end}}}}`"))?;
         let otherwise = match end.otherwise {
             None => Vec::new(),
-            Some(mut words) => match words.keyword() {
-                Some(keyword @ ("if" | "with")) => vec![self.block(keyword, words, &end.source)?],
-                _ => {
-                    words.finish().map_err(wrong)?;
-                    let (otherwise, end) = self.part()?;
-                    match end {
-                        Some(PartEnd { otherwise: None, .. }) => otherwise,
-                        _ => return Err(format!("`{source}` has no `{{{{end}}}}` after its `{{{{else}}}}`")),
-                    }
-                }
-            },
+            Some(words) => self.otherwise(words, &end.source, source)?,
         };
         match keyword {
             "range" if variables.len() <= 2 => {
@@ -136,6 +126,23 @@ impl TemplateParser {
             }
             "if" if variables.is_empty() => Ok(TemplateNode::If { condition: value, part, otherwise }),
             _ => Err(wrong("there are too many variables".to_owned())),
+        }
+    }
+
+    /// Reads what follows an `else` of the block `source`, up to its end; `{{else if …}}` is a block that shares that end.
+    fn otherwise(
+        &mut self,
+        mut words: ActionWords,
+        own_source: &str,
+        source: &str,
+    ) -> Result<Vec<TemplateNode>, String> {
+        if let Some(keyword @ ("if" | "with")) = words.keyword() {
+            return Ok(vec![self.block(keyword, words, own_source)?]);
+        }
+        words.finish().map_err(|problem| format!("`{own_source}`: {problem}"))?;
+        match self.part()? {
+            (otherwise, Some(PartEnd { otherwise: None, .. })) => Ok(otherwise),
+            _ => Err(format!("`{source}` has no `{{{{end}}}}` after its `{{{{else}}}}`")),
         }
     }
 }
@@ -174,9 +181,11 @@ impl ActionWords {
 
     /// Reads the variables that are set, with the sign after them.
     fn variables(&mut self) -> Result<Vec<String>, String> {
-        let sets = self.tokens.clone().any(|token| matches!(token, TemplateToken::Sign(':' | '=')));
         let mut variables = Vec::new();
-        while sets {
+        if !self.tokens.clone().any(|token| matches!(token, TemplateToken::Sign(':' | '='))) {
+            return Ok(variables);
+        }
+        loop {
             match (self.tokens.next(), self.tokens.next()) {
                 (
                     Some(TemplateToken::Variable(name)),
@@ -184,13 +193,12 @@ impl ActionWords {
                 ) => {
                     variables.push(name);
                     if sign != ',' {
-                        break;
+                        return Ok(variables);
                     }
                 }
                 _ => return Err("variables are set as in $x := .name".to_owned()),
             }
         }
-        Ok(variables)
     }
 
     /// Reads commands with `|` between them, each of which has the value before it as its last argument.
