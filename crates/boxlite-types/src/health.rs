@@ -218,12 +218,14 @@ mod tests {
         HealthPlan::of(asked.as_ref(), image.as_ref())
     }
 
+    /// Mutations tried: the image's time before the caller's; a time of the image without a bound.
     #[test]
     fn what_is_absent_is_the_image_s_and_then_docker_s() {
         let image = HealthCheck {
             test: words("CMD /check -v"),
             interval_ms: Some(10_000),
             timeout_ms: Some(0),
+            start_period_ms: Some(u64::MAX),
             retries: Some(0),
             ..HealthCheck::default()
         };
@@ -233,14 +235,20 @@ mod tests {
             argv: words("/check -v"),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
-            start_period: Duration::ZERO,
+            start_period: Duration::from_millis(MAX_TIME_MS),
             start_interval: Duration::from_secs(5),
             retries: 3,
         };
         assert_eq!(own, expected);
-        let times = HealthCheck { retries: Some(7), timeout_ms: Some(5), ..HealthCheck::default() };
+        let times = HealthCheck {
+            retries: Some(7),
+            interval_ms: Some(3_000),
+            timeout_ms: Some(5),
+            ..HealthCheck::default()
+        };
         let merged = plan(Some(times.clone()), Some(image.clone())).unwrap().unwrap();
-        assert_eq!(merged, HealthPlan { retries: 7, timeout: Duration::from_millis(5), ..expected });
+        let (interval, timeout) = (Duration::from_secs(3), Duration::from_millis(5));
+        assert_eq!(merged, HealthPlan { retries: 7, interval, timeout, ..expected });
         assert_eq!(plan(Some(times.clone()), None).unwrap(), None, "times alone check nothing");
         let shell = HealthCheck { test: vec!["CMD-SHELL".into(), "exit 1".into()], ..times };
         assert_eq!(
@@ -251,14 +259,17 @@ mod tests {
         assert_eq!(plan(Some(none), Some(image)).unwrap(), None);
     }
 
+    /// Mutation tried: a command without a name is one.
     #[test]
     fn what_is_no_check_is_refused_of_a_caller_and_left_out_of_an_image() {
         for test in ["CHECK a", "CMD", "CMD-SHELL", "CMD-SHELL a b", "NONE a", "CMD "] {
             let check = HealthCheck { test: words(test), ..HealthCheck::default() };
             assert_eq!(check.check().unwrap_err().kind(), crate::ErrorKind::InvalidInput, "{test}");
         }
-        let bad = HealthCheck { test: words("CHECK a"), ..HealthCheck::default() };
-        assert_eq!(plan(None, Some(bad)).unwrap(), None);
+        for test in ["CHECK a", "CMD", "CMD "] {
+            let bad = HealthCheck { test: words(test), ..HealthCheck::default() };
+            assert_eq!(plan(None, Some(bad)).unwrap(), None, "{test}");
+        }
         let timed_none = HealthCheck { test: words("NONE"), retries: Some(1), ..HealthCheck::default() };
         assert!(timed_none.check().is_err());
         assert!(HealthCheck { interval_ms: Some(u64::MAX), ..HealthCheck::default() }.check().is_err());

@@ -169,6 +169,61 @@ async fn a_box_hears_of_others_from_its_user_alone_and_not_of_nonsense() {
         one.exchange.networks[0].meet(acquaintance, &mut listeners, &to_guest);
     }
     one.connected(0).await;
+
+    // Only the home's user may write to a mailbox, and a description counts under its own id alone. Mutations tried: any mode of the
+    // mailbox; a description of another.
+    let id = one.exchange.networks[0].network.own.id.clone();
+    let mode = |path: std::path::PathBuf| {
+        std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions())
+    };
+    assert_eq!(mode(directory.path().join(format!("{id}.sock"))) & 0o777, 0o600);
+    for end in ["json", "sock"] {
+        let [from, to] = [&*id, "borrowed"].map(|stem| directory.path().join(format!("{stem}.{end}")));
+        std::fs::hard_link(from, to).unwrap();
+    }
+    let two = start(directory.path(), "two", 3);
+    two.connected(1).await;
+    assert_eq!(two.exchange.networks[0].running()[0].channels.len(), 1, "met once");
+    for end in ["json", "sock"] {
+        std::fs::remove_file(directory.path().join(format!("borrowed.{end}"))).unwrap();
+    }
+}
+
+/// Mutations tried: what has been replaced is listened to all the same; channels of one box without a bound.
+#[tokio::test]
+async fn a_box_that_comes_again_and_again_takes_up_two_channels() {
+    let directory = tempfile::tempdir().unwrap();
+    let one = start(directory.path(), "one", 2);
+    let peers = &one.exchange.networks[0];
+    let mut listeners = JoinSet::new();
+    let (to_guest, _for_guest) = mpsc::channel(1);
+    let mut meet = || {
+        let (channel, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        channel.set_nonblocking(true).unwrap();
+        let member = network(directory.path(), "two", 7, false).own;
+        peers.meet(Acquaintance { member, channel: channel.into() }, &mut listeners, &to_guest);
+        theirs
+    };
+    let ends = [meet(), meet(), meet()];
+    assert_eq!(peers.running()[0].channels.len(), 2);
+    let closed = async {
+        while ends[0].send(b"x").is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, closed).await.expect("the channel that was replaced is closed");
+    assert!(ends[1].send(b"x").is_ok() && ends[2].send(b"x").is_ok());
+}
+
+/// Mutations tried: one internal network takes the stack away; none does.
+#[test]
+fn a_box_has_a_stack_unless_all_of_its_networks_are_internal() {
+    let has = |internal: &[bool]| {
+        let member_of = internal.iter().map(|internal| network(Path::new("/none"), "one", 2, *internal));
+        crate::net::Network { member_of: member_of.collect(), ..Default::default() }.has_stack()
+    };
+    assert!(has(&[]) && has(&[false]) && has(&[true, false]) && has(&[false, true]));
+    assert!(!has(&[true]) && !has(&[true, true]));
 }
 
 fn ask(exchange: &Exchange, server: [u8; 4], name: &str) -> Taken {
@@ -278,6 +333,11 @@ async fn a_box_of_two_networks_reaches_both_and_is_no_way_between_them() {
         assert!(matches!(both.exchange.take(&arp_request(asker, known)), Taken::Answered(_)));
     }
     assert_eq!(both.exchange.take(&arp_request([10, 89, 0, 2], [10, 90, 0, 33])), Taken::Dropped);
+    // A box that shares both networks is one box. Mutation tried: it counts in each.
+    let twin = start_in(&[network(back.path(), "twin", 4, false), in_front("twin", 44)]);
+    both.connected(3).await;
+    twin.connected(3).await;
+    twin.end().await;
     both.end().await;
     db.connected(0).await;
     web.connected(0).await;

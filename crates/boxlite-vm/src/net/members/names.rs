@@ -90,9 +90,19 @@ mod tests {
         ] {
             assert!(member().is_called(name, "Back"), "{name}");
         }
-        for name in
-            ["", "we", "webb", "back", ".back", "web.front", "web.back.back", "webback", "012345678", "local"]
-        {
+        for name in [
+            "",
+            "we",
+            "webb",
+            "back",
+            ".back",
+            "web.front",
+            "web.bank",
+            "web.back.back",
+            "webback",
+            "012345678",
+            "local",
+        ] {
             assert!(!member().is_called(name, "back"), "{name}");
         }
     }

@@ -143,6 +143,12 @@ mod tests {
         ] {
             assert_eq!(judge(&wrong), GuestFrame::Refused, "{wrong:?}");
         }
+        // As long as a card carries, and one byte more. Mutation tried: no bound.
+        let longest = ipv4(OWN, PEER, 17, &[7; MAX_PACKET - IPV4_HEADER]);
+        assert!(matches!(judge(&longest), GuestFrame::Packet(..)));
+        let longer = ipv4(OWN, PEER, 17, &[7; MAX_PACKET - IPV4_HEADER + 1]);
+        assert_eq!(judge(&longer), GuestFrame::Refused);
+        assert_eq!(incoming(&longer[ETHERNET_HEADER..], OWN.into(), PEER.into()), None);
         for elsewhere in
             [ipv4(OWN, OUTSIDE, 17, b"12345678"), ipv4([10, 0, 2, 15], OUTSIDE, 6, b""), vec![0; 3]]
         {
