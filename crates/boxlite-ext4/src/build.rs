@@ -45,9 +45,7 @@ pub fn build(
     let mut sink = out;
     let writer = ImageWriter::new(&mut sink, BlockSpace::new(&geometry), observer);
     let mut merge = Merge::new(options.limits.clone(), virtual_size, writer, FileTree::new(), None);
-    merge.run(layers)?;
-    let totals = whole::finish(&mut merge.writer, &merge.tree, &geometry, &ids)
-        .map_err(|error| merge.finish_error(error))?;
+    let totals = merge.run(layers, |merge| whole::finish(&mut merge.writer, &merge.tree, &geometry, &ids))?;
     Ok(BuildReport {
         uuid: ids.uuid,
         entries: merge.entries,

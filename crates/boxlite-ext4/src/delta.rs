@@ -89,9 +89,8 @@ pub fn build_delta(
         other => other.at("", b""),
     })?;
     let mut merge = Merge::new(options.limits.clone(), virtual_size, writer, tree, Some(&below));
-    merge.run(layers)?;
-    let totals = change::finish(&mut merge.writer, &merge.tree, &below, &options.identity)
-        .map_err(|error| merge.finish_error(error))?;
+    let totals = merge
+        .run(layers, |merge| change::finish(&mut merge.writer, &merge.tree, &below, &options.identity))?;
     let space = &merge.writer.space;
     Ok(DeltaReport {
         entries: merge.entries,

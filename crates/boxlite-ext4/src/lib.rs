@@ -88,6 +88,7 @@
 //! durability and publishing are the caller's.
 
 mod below;
+mod block_sum;
 mod build;
 mod change;
 mod content;
@@ -108,6 +109,7 @@ mod writer;
 
 use std::io::Read;
 
+pub use block_sum::BlockSum;
 pub use build::{build, estimate_allocated};
 pub use delta::{DeltaOptions, DeltaReport, build_delta};
 pub use error::{BelowError, BuildError, BuildErrorKind, IdentityError};

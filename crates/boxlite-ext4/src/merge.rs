@@ -62,8 +62,13 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
         }
     }
 
-    /// Applies all layers, lowest first, and verifies their digests. Two threads run beside the caller's meanwhile.
-    pub(crate) fn run(&mut self, layers: Vec<LayerSource>) -> Result<(), BuildError> {
+    /// Applies all layers, lowest first, completes the file system by `finish`, and verifies the digests of the layers. Two
+    /// threads run beside the caller's meanwhile; the hashing one need not have caught up when `finish` is called.
+    pub(crate) fn run<T>(
+        &mut self,
+        layers: Vec<LayerSource>,
+        finish: impl FnOnce(&mut Self) -> Result<T, FinishError>,
+    ) -> Result<T, BuildError> {
         let promises: Vec<_> = layers.iter().map(LayerPromise::of).collect();
         let max_expanded = self.limits.max_expanded;
         thread::scope(|scope| {
@@ -74,17 +79,28 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
             scope.spawn(move || stream::decompress(layers, max_expanded, &pieces_in, &hashed_in));
             // Both ends are dropped with the closure, which ends the threads.
             let (pieces, digests) = (pieces, digests);
-            self.layers(&promises, &pieces, &digests)
+            let mut unverified = promises.iter();
+            self.layers(&promises, &mut unverified, &pieces, &digests)?;
+            let finished = finish(self).map_err(|error| self.finish_error(error));
+            // A layer that is not what it should be explains what `finish` has met.
+            for promise in unverified {
+                let found = digests.recv().map_err(|_| BuildError::Read {
+                    layer: promise.label.clone(),
+                    source: std::io::Error::other("the hashing thread ended early"),
+                })?;
+                promise.check(&found)?;
+            }
+            finished
         })
     }
 
     fn layers(
         &mut self,
         promises: &[LayerPromise],
+        unverified: &mut std::slice::Iter<'_, LayerPromise>,
         pieces: &Receiver<LayerPiece>,
         digests: &Receiver<LayerDigests>,
     ) -> Result<(), BuildError> {
-        let mut unverified = promises.iter();
         for (index, promise) in promises.iter().enumerate() {
             self.entry.clear();
             self.label.clone_from(&promise.label);
@@ -93,13 +109,6 @@ impl<'a, 'b, S: Allocate> Merge<'a, 'b, S> {
             while let Ok(found) = digests.try_recv() {
                 unverified.next().map_or(Ok(()), |promise| promise.check(&found))?;
             }
-        }
-        for promise in unverified {
-            let found = digests.recv().map_err(|_| BuildError::Read {
-                layer: promise.label.clone(),
-                source: std::io::Error::other("the hashing thread ended early"),
-            })?;
-            promise.check(&found)?;
         }
         Ok(())
     }

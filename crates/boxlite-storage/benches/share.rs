@@ -2,12 +2,15 @@
 //! decompressing and hashing its new layers.
 //!
 //! `scripts/bench share` makes the images and puts Podman's figures beside these. Usage: `share HOME LAYOUT TAG...`; the
-//! images are built in that order, each several times, in turns with the other side; the shortest time counts, on both
-//! sides. Prints a name and a figure per line.
+//! images are built in that order, each several times (`BOXLITE_BENCH_BUILDS`), in turns with the other sides; the
+//! shortest time counts, on all sides. Prints a name and a figure per line.
+//!
+//! The other sides are decompressing and hashing the new layers, and the same with the least that makes them durable:
+//! writing the same bytes to a file that is already there, and one fsync.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +23,6 @@ use boxlite_storage::image::Images;
 use boxlite_storage::store::Store;
 use boxlite_types::{Digest, Image, PullOptions};
 use sha2::{Digest as _, Sha256};
-
-const ROUNDS: usize = 9;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -38,8 +39,10 @@ fn main() -> Outcome<()> {
     let images = Images::new(home.clone(), store, settings, collector);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut seen = BTreeSet::new();
-    let (mut floors, mut builds, mut pulls) = (Vec::new(), Vec::new(), Vec::new());
+    let rounds = std::env::var("BOXLITE_BENCH_BUILDS").map_or(Ok(9), |rounds| rounds.parse::<usize>())?;
+    let (mut floors, mut durables, mut builds, mut pulls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut efforts = Vec::new();
+    let mut written = tempfile::tempfile_in(home.tmp())?;
     for tag in tags {
         let reference = format!("oci:{layout}:{tag}").parse()?;
         let start = Instant::now();
@@ -50,20 +53,27 @@ fn main() -> Outcome<()> {
             image.layers.iter().map(|layer| layer.digest).filter(|layer| seen.insert(*layer)).collect();
         // Of the first image, the layers below its topmost file are built only once.
         let first = builds.is_empty();
-        let (mut floor_times, mut build_times) = (Vec::new(), Vec::new());
-        for _ in 0..if first { 1 } else { ROUNDS } {
+        let (mut floor_times, mut durable_times, mut build_times) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..if first { 1 } else { rounds } {
+            written.set_len(0)?;
+            written.rewind()?;
+            written.sync_all()?;
+            durable_times.push(floor(&home, &new, Some(&mut written))?);
             let before = processor_time();
-            floor_times.push(floor(&home, &new)?);
+            floor_times.push(floor(&home, &new, None)?);
             let between = processor_time();
             build_times.push(if first { pulls[0] } else { build(&home, &images, &image, size)? });
             let effort = (processor_time() - between) / (between - before);
             efforts.extend((!first).then_some(effort));
         }
         floors.extend(floor_times.into_iter().min());
+        durables.extend(durable_times.into_iter().min());
         builds.extend(build_times.into_iter().min());
     }
     let [_, later @ ..] = &builds[..] else { return Err("no TAGs".into()) };
-    let ratios = floors.iter().zip(&builds).map(|(floor, build)| build.as_secs_f64() / floor.as_secs_f64());
+    let ratios = |one: &[Duration], other: &[Duration]| {
+        middle(one.iter().zip(other).skip(1).map(|(one, other)| one.as_secs_f64() / other.as_secs_f64()))
+    };
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     println!("first_pull_and_build_ms {:.2}", milliseconds(pulls[0]));
@@ -71,15 +81,18 @@ fn main() -> Outcome<()> {
         println!("pull_and_build_ms {:.2}", middle(pulls[1..].iter().copied().map(milliseconds)));
         println!("build_ms {:.2}", middle(later.iter().copied().map(milliseconds)));
         println!("floor_ms {:.2}", middle(floors[1..].iter().copied().map(milliseconds)));
-        println!("build_to_floor {:.2}", middle(ratios.skip(1)));
+        println!("build_to_floor {:.2}", ratios(&builds, &floors));
+        println!("durable_floor_ms {:.2}", middle(durables[1..].iter().copied().map(milliseconds)));
+        println!("durable_floor_to_floor {:.2}", ratios(&durables, &floors));
+        println!("build_to_durable_floor {:.2}", ratios(&builds, &durables));
         println!("effort_to_floor {:.2}", middle(efforts.into_iter()));
     }
     println!("peak_kib {}", peak.trim().trim_end_matches(" kB"));
     Ok(())
 }
 
-/// The time to decompress and to hash these layers.
-fn floor(home: &Home, layers: &[Digest]) -> Outcome<Duration> {
+/// The time to decompress and to hash these layers, and to write what they expand to into a file and fsync that.
+fn floor(home: &Home, layers: &[Digest], mut written: Option<&mut File>) -> Outcome<Duration> {
     let start = Instant::now();
     let mut buffer = vec![0; 128 << 10];
     for layer in layers {
@@ -88,11 +101,15 @@ fn floor(home: &Home, layers: &[Digest]) -> Outcome<Duration> {
         loop {
             match reader.read(&mut buffer)? {
                 0 => break,
-                count => hasher.update(&buffer[..count]),
+                count => {
+                    hasher.update(&buffer[..count]);
+                    written.as_mut().map_or(Ok(()), |file| file.write_all(&buffer[..count]))?;
+                }
             }
         }
         std::hint::black_box(hasher.finalize());
     }
+    written.map_or(Ok(()), |file| file.sync_all())?;
     Ok(start.elapsed())
 }
 

@@ -14,8 +14,8 @@ use crate::source::BlockSink;
 pub(crate) use extent_tree::write_extents;
 pub(crate) use space::BlockSpace;
 
-/// Bytes collected before they are written.
-const BUFFER: usize = 1 << 20;
+/// Bytes collected before they are written: few enough that the second-level cache still holds them when they are.
+const BUFFER: usize = 256 << 10;
 /// Bytes written between two calls of the observer, at most (and one buffer).
 const REPORT_EVERY: u64 = 4 << 20;
 

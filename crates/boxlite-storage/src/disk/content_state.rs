@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 /// The attribute of a file whose contents were right. With name and value it fits beside the inode.
 const ATTRIBUTE: &str = "user.boxlite.sound";
+/// The most bytes of the attribute: a SHA-256 and a state.
+const MAX_ATTRIBUTE: usize = 48;
 /// Bytes of a state.
 pub(crate) const STATE_LENGTH: usize = 16;
 
@@ -47,22 +49,22 @@ impl ContentState {
 }
 
 /// The contents of a file's attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Remembered<const LENGTH: usize> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remembered {
     /// These bytes.
-    Bytes([u8; LENGTH]),
-    /// Nothing, or something of another length.
+    Bytes(Vec<u8>),
+    /// Nothing, or more than boxlite writes.
     Nothing,
     /// Files have no attributes here.
     Unsupported,
 }
 
 /// Reads the attribute of `file`.
-pub(crate) fn remembered<const LENGTH: usize>(file: &File) -> io::Result<Remembered<LENGTH>> {
-    let mut found = [0; LENGTH];
+pub(crate) fn remembered(file: &File) -> io::Result<Remembered> {
+    let mut found = [0; MAX_ATTRIBUTE];
     match rustix::fs::fgetxattr(file, ATTRIBUTE, &mut found[..]) {
-        Ok(length) if length == LENGTH => Ok(Remembered::Bytes(found)),
-        Ok(_) | Err(Errno::NODATA | Errno::RANGE) => Ok(Remembered::Nothing),
+        Ok(length) => Ok(Remembered::Bytes(found[..length].to_vec())),
+        Err(Errno::NODATA | Errno::RANGE) => Ok(Remembered::Nothing),
         Err(Errno::NOTSUP) => Ok(Remembered::Unsupported),
         Err(error) => Err(error.into()),
     }

@@ -1,6 +1,7 @@
 //! Disks of boxes: copy-on-write overlays, and the qcow2 format they have.
 
 mod content_state;
+mod damage_sum;
 pub mod image_chain;
 pub mod overlay;
 pub mod qcow2;

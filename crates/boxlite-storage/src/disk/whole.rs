@@ -10,13 +10,9 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::content_state::{self, ContentState, Remembered, STATE_LENGTH};
-
-/// Bytes of the attribute: the sum of the contents, and the state in which they were right.
-const LENGTH: usize = SUM_LENGTH + STATE_LENGTH;
-const SUM_LENGTH: usize = 32;
+use super::damage_sum::{DamageSum, SumKind, Summer};
 
 const BLOCK: usize = boxlite_ext4::BLOCK_SIZE;
 /// Bytes that are read at a time.
@@ -24,8 +20,8 @@ const PIECE: u64 = 256 << 10;
 
 /// Has the finished disk image remember the sum of its contents, where files have attributes.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
-    if content_state::remembered::<LENGTH>(file)? != Remembered::Unsupported {
-        note(file, &sum(file)?)?;
+    if content_state::remembered(file)? != Remembered::Unsupported {
+        note(file, &sum(SumKind::Xxh3, file)?)?;
     }
     Ok(())
 }
@@ -36,27 +32,34 @@ pub(crate) fn seal(file: &File) -> io::Result<()> {
 /// # Errors
 /// `InvalidData` when they are damaged; others when they cannot be read.
 pub(crate) fn verify(file: &File) -> io::Result<()> {
-    let Remembered::Bytes(found) = content_state::remembered::<LENGTH>(file)? else { return Ok(()) };
-    let (expected, state) = found.split_at(SUM_LENGTH);
-    if ContentState::of(file, expected)?.bytes() == state {
+    let Remembered::Bytes(found) = content_state::remembered(file)? else { return Ok(()) };
+    let Some((expected, state)) = parse(&found) else { return Ok(()) };
+    if ContentState::of(file, expected.bytes())?.bytes() == state {
         return Ok(());
     }
-    if sum(file)? != *expected {
+    if sum(expected.kind(), file)? != expected {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum of its contents is wrong"));
     }
-    note(file, expected)
+    note(file, &expected)
 }
 
-fn note(file: &File, sum: &[u8]) -> io::Result<()> {
-    let state = ContentState::of(file, sum)?;
-    content_state::remember(file, &[sum, state.bytes()].concat());
+/// The sum of the contents, whose function its length tells, and the state in which they were right.
+fn parse(attribute: &[u8]) -> Option<(DamageSum, &[u8])> {
+    let kinds = [SumKind::Xxh3, SumKind::Sha256];
+    let kind = kinds.into_iter().find(|kind| attribute.len() == kind.length() + STATE_LENGTH)?;
+    Some((DamageSum::read(kind, attribute)?, &attribute[kind.length()..]))
+}
+
+fn note(file: &File, sum: &DamageSum) -> io::Result<()> {
+    let state = ContentState::of(file, sum.bytes())?;
+    content_state::remember(file, &[sum.bytes(), state.bytes()].concat());
     Ok(())
 }
 
-/// The SHA-256 of all blocks that are not zero, each behind its number. So holes are not read, and a copy without holes
+/// The sum of all blocks that are not zero, each behind its number. So holes are not read, and a copy without holes
 /// has the same sum.
-fn sum(file: &File) -> io::Result<[u8; SUM_LENGTH]> {
-    let (mut hasher, mut piece) = (Sha256::new(), vec![0; PIECE as usize]);
+fn sum(kind: SumKind, file: &File) -> io::Result<DamageSum> {
+    let (mut summer, mut piece) = (Summer::new(kind), vec![0; PIECE as usize]);
     let mut at = 0;
     while let Some((start, end)) = data_from(file, at)? {
         at = start;
@@ -65,14 +68,14 @@ fn sum(file: &File) -> io::Result<[u8; SUM_LENGTH]> {
             file.read_exact_at(&mut piece[..count], at)?;
             for (number, block) in (at / BLOCK as u64..).zip(piece[..count].chunks(BLOCK)) {
                 if block.iter().any(|byte| *byte != 0) {
-                    hasher.update(number.to_le_bytes());
-                    hasher.update(block);
+                    summer.update(&number.to_le_bytes());
+                    summer.update(block);
                 }
             }
             at += count as u64;
         }
     }
-    Ok(hasher.finalize().into())
+    Ok(summer.finish())
 }
 
 /// The blocks of the next stretch, from `at` on, that is not a hole.
@@ -153,6 +156,24 @@ mod tests {
             assert!(is_damaged(&copy), "{sparse}");
             flip(&copy, 100 << 10);
             verify(&copy).unwrap();
+        }
+    }
+
+    /// As an earlier boxlite left it. Mutation tried: a `parse` that knows the new length alone.
+    #[test]
+    fn a_file_with_a_sha_256_is_compared_with_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = sealed(&directory.path().join("image.ext4"));
+        note(&file, &sum(SumKind::Sha256, &file).unwrap()).unwrap();
+        for _ in 0..2 {
+            flip(&file, 70 << 10);
+            assert!(is_damaged(&file));
+            flip(&file, 70 << 10);
+            verify(&file).unwrap();
+            let Remembered::Bytes(found) = content_state::remembered(&file).unwrap() else {
+                panic!("no sum")
+            };
+            assert_eq!(parse(&found).unwrap().0.kind(), SumKind::Sha256);
         }
     }
 

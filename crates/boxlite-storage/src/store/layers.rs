@@ -1,5 +1,7 @@
 //! The database's knowledge of layers and deltas.
 
+use std::sync::atomic::Ordering;
+
 use boxlite_types::{Digest, Result};
 use rusqlite::{OptionalExtension, params};
 
@@ -19,7 +21,7 @@ impl Store {
     pub(crate) fn layer_sizes(&self, diff_ids: &[Digest]) -> Result<Vec<Option<u64>>> {
         self.read(|transaction| {
             let table = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'layer_sizes')";
-            if !transaction.query_row(table, [], |row| row.get::<_, bool>(0))? {
+            if !transaction.prepare_cached(table)?.query_row([], |row| row.get::<_, bool>(0))? {
                 return Ok(vec![None; diff_ids.len()]);
             }
             let mut query = transaction.prepare_cached("SELECT bytes FROM layer_sizes WHERE diff_id = ?1")?;
@@ -47,15 +49,20 @@ impl Store {
 
     /// Notes that the home has deltas from now on, so that no build opens it that would not find what they stand on.
     pub(crate) fn allow_deltas(&self) -> Result<()> {
-        let features = |connection: &rusqlite::Connection| meta(connection, "incompatible_features");
-        if self.read(|transaction| Ok(features(transaction)?))?.is_some_and(|found| found == DELTAS) {
+        if self.has_deltas.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.write(|transaction| {
-            let update = "INSERT OR REPLACE INTO meta VALUES ('incompatible_features', ?1)";
-            transaction.execute(update, [DELTAS])?;
-            Ok(())
-        })
+        let features = |connection: &rusqlite::Connection| meta(connection, "incompatible_features");
+        // Another process may have been first.
+        if self.read(|transaction| Ok(features(transaction)?))?.is_none_or(|found| found != DELTAS) {
+            self.write(|transaction| {
+                let update = "INSERT OR REPLACE INTO meta VALUES ('incompatible_features', ?1)";
+                transaction.execute(update, [DELTAS])?;
+                Ok(())
+            })?;
+        }
+        self.has_deltas.store(true, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) use images::Document;
 pub(crate) use names::NameOrigin;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use boxlite_home::{Home, HomeIdentity, Reserve, durable};
 use boxlite_types::{ErrorKind, Result};
 use failure::{TransactionError, TransactionResult, sqlite_error};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use schema::Schema;
+use schema::{OpenedSchema, Schema};
 
 /// How long a transaction waits for its turn, in pauses of at most [`LONGEST_PAUSE`].
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +54,8 @@ pub struct Store {
     connection: Arc<Mutex<Connection>>,
     path: PathBuf,
     schema: Schema,
+    /// The home is known to have deltas.
+    has_deltas: Arc<AtomicBool>,
     /// Where the database lies; `None` for one without a home.
     home: Option<Home>,
 }
@@ -84,9 +87,10 @@ impl Store {
                  PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0;",
             )
             .map_err(named)?;
-        let schema = schema::bring_up_to_date(&mut connection, path, identity)?;
+        let OpenedSchema { schema, has_deltas } = schema::bring_up_to_date(&mut connection, path, identity)?;
         let connection = Arc::new(Mutex::new(connection));
-        Ok(Self { connection, path: path.to_owned(), schema, home: None })
+        let has_deltas = Arc::new(AtomicBool::new(has_deltas));
+        Ok(Self { connection, path: path.to_owned(), schema, has_deltas, home: None })
     }
 
     /// Runs `body` in a read transaction: one consistent state throughout.

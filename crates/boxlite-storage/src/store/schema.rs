@@ -68,6 +68,14 @@ CREATE TABLE base_users (
 CREATE INDEX base_users_by_box ON base_users(box);
 ";
 
+/// A database that is up to date.
+#[derive(Debug)]
+pub(super) struct OpenedSchema {
+    pub(super) schema: Schema,
+    /// The home has the feature [`DELTAS`], which it never loses.
+    pub(super) has_deltas: bool,
+}
+
 /// The tables that a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Schema {
@@ -85,7 +93,7 @@ pub(super) fn bring_up_to_date(
     connection: &mut Connection,
     path: &Path,
     identity: Option<&HomeIdentity>,
-) -> Result<Schema> {
+) -> Result<OpenedSchema> {
     let named =
         |error: rusqlite::Error| super::failure::sqlite_error(error).at(path).while_doing(path.display());
     let mut schema = Schema::Current;
@@ -111,7 +119,7 @@ pub(super) fn bring_up_to_date(
         );
         return Err(Error::unsupported(message).at(path));
     }
-    Ok(schema)
+    Ok(OpenedSchema { schema, has_deltas: features == DELTAS })
 }
 
 fn migrate(
@@ -141,7 +149,8 @@ fn migrate(
 
 /// A value that the database keeps about itself.
 pub(super) fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
-    connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+    let mut query = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    query.query_row([key], |row| row.get(0)).optional()
 }
 
 /// A database is made before the first box. Boxes beside an empty one mean that the database was lost, and gc, which

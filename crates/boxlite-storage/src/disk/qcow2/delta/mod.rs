@@ -13,15 +13,16 @@
 //!
 //! # Damage
 //!
-//! An extension of the header that qcow2 readers skip holds the length of the file, the SHA-256 of the header and of all
-//! metadata, and that of the contents. Opening a delta verifies all but the contents, and the superblock that every
+//! An extension of the header that qcow2 readers skip, the seal, holds the length of the file, the sum of the header and
+//! of all metadata, and that of the contents. Opening a delta verifies all but the contents, and the superblock that every
 //! delta holds has a checksum of its own. The contents are verified at the first use after the file may have changed
-//! ([`Delta::verify_contents`]).
+//! ([`Delta::verify_contents`]). The type of the extension says by which function the sums are made ([`Seal`]).
 //!
 //! # Determinism
 //!
 //! The bytes are a function of the calls of the [`BlockSink`](boxlite_ext4::BlockSink) and of the name below, which is
-//! relative, so that they are the same in every home.
+//! relative, so that they are the same in every home. A delta that an earlier boxlite made differs in its seal, and in
+//! nothing that a reader of the disk sees.
 
 mod contents;
 mod reader;
@@ -30,10 +31,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use sha2::{Digest as _, Sha256};
-
 pub(crate) use reader::{ChainSource, DataCursor, Delta, DeltaTables};
 pub(crate) use writer::DeltaWriter;
+
+use crate::disk::damage_sum::{DamageSum, SumKind, Summer};
 
 /// Bytes per cluster: those of a block.
 pub(crate) const CLUSTER: u64 = boxlite_ext4::BLOCK_SIZE as u64;
@@ -54,27 +55,70 @@ const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Where the header ends and its extensions begin.
 const EXTENSIONS_AT: usize = 104;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
-/// Our extension: "blxd".
-const SEAL: u32 = 0x626c_7864;
-/// Where the extension's data lies: first comes the backing format, padded to 8 bytes.
+/// Where the seal's data lies: first comes the backing format, padded to 8 bytes.
 const SEAL_AT: usize = EXTENSIONS_AT + 16 + 8;
-/// Offset of the metadata, length of the file, SHA-256 of header and metadata, SHA-256 of the contents.
-const SEAL_LENGTH: usize = 8 + 8 + 32 + 32;
-/// The same in deltas that were made before they held a sum of their contents.
-const SEAL_LENGTH_WITHOUT_CONTENTS: usize = SEAL_LENGTH - 32;
-/// Where the sum of header and metadata lies.
+/// Where the sum of header and metadata lies, behind the offset of the metadata and the length of the file.
 const SUM_AT: usize = SEAL_AT + 16;
-/// Where the sum of the contents lies.
-const CONTENT_SUM_AT: usize = SUM_AT + 32;
+/// The most bytes of a seal's data.
+const MAX_SEAL: usize = 16 + 2 * SumKind::Sha256.length();
 
-/// The SHA-256 of the first cluster, with the place of the sum itself zeroed, and of the metadata.
-fn seal(head: &[u8], metadata: &[u8]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    hasher.update(&head[..SUM_AT]);
-    hasher.update([0; 32]);
-    hasher.update(&head[SUM_AT + 32..]);
-    hasher.update(metadata);
-    hasher.finalize().into()
+/// Which sums a delta has of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seal {
+    /// XXH3 of header and metadata, and of the contents.
+    Current,
+    /// SHA-256 of both, as an earlier boxlite wrote them.
+    Sha256,
+    /// SHA-256 of header and metadata alone, as the first deltas had it.
+    WithoutContents,
+}
+
+impl Seal {
+    const ALL: [Self; 3] = [Self::Current, Self::Sha256, Self::WithoutContents];
+
+    /// The seal of a delta with this header.
+    fn of(head: &[u8]) -> Option<Self> {
+        let found = head.get(SEAL_AT - 8..SEAL_AT)?;
+        Self::ALL.into_iter().find(|seal| {
+            found == [seal.extension().to_be_bytes(), (seal.length() as u32).to_be_bytes()].as_flattened()
+        })
+    }
+
+    /// The type of the extension.
+    fn extension(self) -> u32 {
+        match self {
+            Self::Current => u32::from_be_bytes(*b"blxs"),
+            Self::Sha256 | Self::WithoutContents => u32::from_be_bytes(*b"blxd"),
+        }
+    }
+
+    fn kind(self) -> SumKind {
+        match self {
+            Self::Current => SumKind::Xxh3,
+            Self::Sha256 | Self::WithoutContents => SumKind::Sha256,
+        }
+    }
+
+    /// Bytes of the extension's data.
+    fn length(self) -> usize {
+        let sums = if self == Self::WithoutContents { 1 } else { 2 };
+        16 + sums * self.kind().length()
+    }
+
+    /// Where the sum of the contents lies, if there is one.
+    fn content_sum_at(self) -> Option<usize> {
+        (self != Self::WithoutContents).then_some(SUM_AT + self.kind().length())
+    }
+
+    /// The sum of the first cluster, with the place of the sum itself zeroed, and of the metadata.
+    fn sum(self, head: &[u8], metadata: &[u8]) -> DamageSum {
+        let (mut summer, length) = (Summer::new(self.kind()), self.kind().length());
+        summer.update(&head[..SUM_AT]);
+        summer.update(&[0; MAX_SEAL][..length]);
+        summer.update(&head[SUM_AT + length..]);
+        summer.update(metadata);
+        summer.finish()
+    }
 }
 
 /// The number of L1 entries for a disk of `blocks` blocks.

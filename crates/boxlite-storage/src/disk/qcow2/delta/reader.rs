@@ -10,11 +10,9 @@ use boxlite_ext4::BlockSource;
 use rustix::fs::SeekFrom;
 
 use super::contents;
-use super::{
-    CLUSTER, CONTENT_SUM_AT, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL, SEAL_AT, SEAL_LENGTH,
-    SEAL_LENGTH_WITHOUT_CONTENTS, SUM_AT, ZERO, l1_entries, seal,
-};
-use crate::disk::content_state::{self, ContentState, Remembered, STATE_LENGTH};
+use super::{CLUSTER, MAX_VIRTUAL, OFFSET, PER_TABLE, SEAL_AT, SUM_AT, Seal, ZERO, l1_entries};
+use crate::disk::content_state::{self, ContentState, Remembered};
+use crate::disk::damage_sum::DamageSum;
 use crate::disk::qcow2::header::Qcow2Header;
 
 /// The most metadata that is read, in bytes: that of a delta which holds 64 GiB, and more.
@@ -28,10 +26,10 @@ pub(crate) struct DeltaTables {
     /// Offset of the L1 table in the metadata.
     pub(super) l1_at: usize,
     pub(super) blocks: u64,
-    /// SHA-256 of the header and of the metadata.
-    pub(super) sum: [u8; 32],
-    /// SHA-256 of the contents; a delta of an earlier make has none.
-    pub(super) content_sum: Option<[u8; 32]>,
+    /// Of the header and of the metadata.
+    pub(super) sum: DamageSum,
+    /// Of the contents; the first deltas have none.
+    pub(super) content_sum: Option<DamageSum>,
 }
 
 /// A delta whose header and metadata were verified.
@@ -60,11 +58,9 @@ impl DeltaTables {
         }
         let header = Qcow2Header::parse(&head).map_err(|bad| damaged(&bad.to_string()))?;
         let word = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().expect("8 bytes"));
-        let is_sealed = |length: usize| word(SEAL_AT - 8) == u64::from(SEAL) << 32 | length as u64;
-        let sealed = is_sealed(SEAL_LENGTH) || is_sealed(SEAL_LENGTH_WITHOUT_CONTENTS);
-        if header.cluster != CLUSTER || header.virtual_size > MAX_VIRTUAL || !sealed {
-            return Err(damaged("it is no delta of this boxlite's making"));
-        }
+        let is_ours = header.cluster == CLUSTER && header.virtual_size <= MAX_VIRTUAL;
+        let seal = Seal::of(&head).filter(|_| is_ours);
+        let seal = seal.ok_or_else(|| damaged("it is no delta of this boxlite's making"))?;
         let (metadata_at, length) = (word(SEAL_AT), word(SEAL_AT + 8));
         if file.metadata()?.len() != length {
             return Err(damaged("it has another length than it says"));
@@ -73,14 +69,14 @@ impl DeltaTables {
         let mut metadata =
             vec![0; metadata_bytes.ok_or_else(|| damaged("its metadata is too long"))? as usize];
         file.read_exact_at(&mut metadata, metadata_at)?;
-        let sum_at = |at: usize| -> [u8; 32] { head[at..at + 32].try_into().expect("32 bytes") };
-        let sum = seal(&head, &metadata);
-        if sum != sum_at(SUM_AT) {
+        let sum_at = |at: usize| DamageSum::read(seal.kind(), &head[at..]);
+        let sum = seal.sum(&head, &metadata);
+        if sum_at(SUM_AT) != Some(sum) {
             return Err(damaged("the checksum of its metadata is wrong"));
         }
         let l1_at = word(40).checked_sub(metadata_at).ok_or_else(|| damaged("its L1 table is misplaced"))?;
         let blocks = header.virtual_size / CLUSTER;
-        let content_sum = is_sealed(SEAL_LENGTH).then(|| sum_at(CONTENT_SUM_AT));
+        let content_sum = seal.content_sum_at().and_then(sum_at);
         Ok(Self { metadata, metadata_at, l1_at: l1_at as usize, blocks, sum, content_sum })
     }
 
@@ -139,8 +135,8 @@ impl<'a> Delta<'a> {
         if self.tables.content_sum.is_none() {
             return Ok(());
         }
-        let state = ContentState::of(self.file, &self.tables.sum)?;
-        match content_state::remembered::<STATE_LENGTH>(self.file)? {
+        let state = ContentState::of(self.file, self.tables.sum.bytes())?;
+        match content_state::remembered(self.file)? {
             Remembered::Unsupported => return Ok(()),
             Remembered::Bytes(found) if found == state.bytes() => return Ok(()),
             _ => {}
@@ -155,14 +151,14 @@ impl<'a> Delta<'a> {
     /// Reads the contents and compares them with their sum.
     pub(super) fn are_contents_right(&self) -> io::Result<bool> {
         let Some(sum) = self.tables.content_sum else { return Ok(true) };
-        Ok(contents::sum(self.file, self.tables.metadata_at)? == sum)
+        Ok(contents::sum(sum.kind(), self.file, self.tables.metadata_at)? == sum)
     }
 
     /// Whether the contents were right in the state in which the file is.
     #[cfg(test)]
     pub(super) fn are_contents_known(&self) -> io::Result<bool> {
-        let state = ContentState::of(self.file, &self.tables.sum)?;
-        let found = content_state::remembered::<STATE_LENGTH>(self.file)?;
+        let state = ContentState::of(self.file, self.tables.sum.bytes())?;
+        let found = content_state::remembered(self.file)?;
         Ok(matches!(found, Remembered::Bytes(found) if found == state.bytes()))
     }
 }

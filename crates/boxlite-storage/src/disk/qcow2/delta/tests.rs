@@ -199,26 +199,54 @@ fn a_copy_is_verified_once() {
     assert!(delta.are_contents_known().unwrap());
 }
 
-/// A home that was made before deltas had a sum of their contents goes on with them.
-#[test]
-fn a_delta_without_a_sum_of_its_contents_is_read() {
-    let made = make(&[vec![(3..4, Some(7))]]);
-    let path = &made.deltas[0];
+/// Gives the delta the seal that an earlier boxlite would have given it.
+fn seal_as(path: &Path, seal: Seal) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let mut head = vec![0; CLUSTER as usize];
     file.read_exact_at(&mut head, 0).unwrap();
-    head[SEAL_AT - 4..SEAL_AT].copy_from_slice(&(SEAL_LENGTH_WITHOUT_CONTENTS as u32).to_be_bytes());
-    head[CONTENT_SUM_AT..CONTENT_SUM_AT + 32].fill(0);
     let metadata_at = u64::from_be_bytes(head[SEAL_AT..SEAL_AT + 8].try_into().unwrap());
     let mut metadata = vec![0; (file.metadata().unwrap().len() - metadata_at) as usize];
     file.read_exact_at(&mut metadata, metadata_at).unwrap();
-    let sum = seal(&head, &metadata);
-    head[SUM_AT..SUM_AT + 32].copy_from_slice(&sum);
+    // The name below lies behind the extensions.
+    let name_at = u64::from_be_bytes(head[8..16].try_into().unwrap()) as usize;
+    let name_length = u32::from_be_bytes(head[16..20].try_into().unwrap()) as usize;
+    let name = head[name_at..name_at + name_length].to_vec();
+    let name_at = SEAL_AT + seal.length() + 8;
+    head[8..16].copy_from_slice(&(name_at as u64).to_be_bytes());
+    head[SEAL_AT - 8..SEAL_AT - 4].copy_from_slice(&seal.extension().to_be_bytes());
+    head[SEAL_AT - 4..SEAL_AT].copy_from_slice(&(seal.length() as u32).to_be_bytes());
+    head[SUM_AT..].fill(0);
+    head[name_at..name_at + name_length].copy_from_slice(&name);
+    if let Some(at) = seal.content_sum_at() {
+        let sum = contents::sum(seal.kind(), &file, metadata_at).unwrap();
+        head[at..at + seal.kind().length()].copy_from_slice(sum.bytes());
+    }
+    let sum = seal.sum(&head, &metadata);
+    head[SUM_AT..SUM_AT + seal.kind().length()].copy_from_slice(sum.bytes());
     file.write_all_at(&head, 0).unwrap();
-    verify(path).unwrap();
-    flip(path, CLUSTER);
-    verify(path).unwrap();
-    qemu_img(&["check".as_ref(), path.as_os_str()]);
+}
+
+/// A home that an earlier boxlite made goes on with its deltas. Mutation tried: `Seal::of` that knows the current one alone.
+#[test]
+fn a_delta_with_an_earlier_seal_is_read_and_compared_with_it() {
+    let made = make(&[vec![(3..4, Some(7)), (10..400, Some(8))], vec![(3..4, Some(9))]]);
+    let bytes = read(&made);
+    let path = &made.deltas[0];
+    for seal in [Seal::Sha256, Seal::WithoutContents] {
+        seal_as(path, seal);
+        verify(path).unwrap();
+        assert!(read(&made) == bytes);
+        qemu_img(&["check".as_ref(), path.as_os_str()]);
+        flip(path, CLUSTER);
+        assert_eq!(verify(path).is_err(), seal == Seal::Sha256);
+        flip(path, CLUSTER);
+        let file = File::open(path).unwrap();
+        let metadata_at = Delta::open(&file).unwrap().into_tables().metadata_at;
+        flip(path, metadata_at);
+        assert!(Delta::open(&file).is_err());
+        flip(path, metadata_at);
+        verify(path).unwrap();
+    }
 }
 
 /// Mutation tried: `Delta::open` without the comparison of the sum; without that of the length.

@@ -11,11 +11,15 @@ use boxlite_home::durable;
 use super::contents::RunningSum;
 use super::reader::DeltaTables;
 use super::{
-    BACKING_FORMAT, CLUSTER, CONTENT_SUM_AT, COPIED, EXTENSIONS_AT, OFFSET, PER_TABLE, SEAL, SEAL_AT,
-    SEAL_LENGTH, SUM_AT, ZERO, l1_entries, seal,
+    BACKING_FORMAT, CLUSTER, COPIED, EXTENSIONS_AT, OFFSET, PER_TABLE, SEAL_AT, SUM_AT, Seal, ZERO,
+    l1_entries,
 };
 use crate::disk::content_state::{self, ContentState};
+use crate::disk::damage_sum::DamageSum;
 use crate::disk::qcow2::header::BackingFormat;
+
+/// What new deltas are sealed with.
+const SEAL: Seal = Seal::Current;
 
 /// Bytes that are worth sending to the disk before the end.
 const MIN_WRITEBACK: usize = 256 << 10;
@@ -56,7 +60,7 @@ impl<'a> DeltaWriter<'a> {
             tables: BTreeMap::new(),
             free: Vec::new(),
             next: 1,
-            sum: RunningSum::default(),
+            sum: RunningSum::new(SEAL.kind()),
         }
     }
 
@@ -119,14 +123,21 @@ impl<'a> DeltaWriter<'a> {
         let plan = MetadataPlan::of(&self);
         let metadata = self.metadata(&plan);
         file.set_len(plan.clusters * CLUSTER)?;
-        let contents = std::mem::take(&mut self.sum).finish(file, plan.metadata_at * CLUSTER)?;
+        let contents = self.sum.finish(SEAL.kind(), file, plan.metadata_at * CLUSTER)?;
         let (head, sum) = head(&plan, self.blocks, below, format, &contents, &metadata);
         file.write_all_at(&head, 0)?;
-        let written = metadata.chunks(CLUSTER as usize).zip(plan.metadata_at..);
-        for (bytes, cluster) in written.filter(|(bytes, _)| bytes.iter().any(|byte| *byte != 0)) {
-            file.write_all_at(bytes, cluster * CLUSTER)?;
+        // What is all zeros stays a hole.
+        let is_zero = |cluster: &[u8]| cluster.iter().all(|byte| *byte == 0);
+        let clusters: Vec<bool> = metadata.chunks(CLUSTER as usize).map(is_zero).collect();
+        let mut done = 0;
+        for run in clusters.chunk_by(|one, next| one == next) {
+            let end = done + run.len() * CLUSTER as usize;
+            if !run[0] {
+                file.write_all_at(&metadata[done..end], plan.metadata_at * CLUSTER + done as u64)?;
+            }
+            done = end;
         }
-        content_state::remember(file, ContentState::of(file, &sum)?.bytes());
+        content_state::remember(file, ContentState::of(file, sum.bytes())?.bytes());
         Ok(DeltaTables {
             metadata,
             metadata_at: plan.metadata_at * CLUSTER,
@@ -208,14 +219,14 @@ fn head(
     blocks: u64,
     below: &str,
     format: BackingFormat,
-    contents: &[u8; 32],
+    contents: &DamageSum,
     metadata: &[u8],
-) -> (Vec<u8>, [u8; 32]) {
+) -> (Vec<u8>, DamageSum) {
     let format: &[u8] = if format == BackingFormat::Raw { b"raw" } else { b"qcow2" };
     let mut head = Vec::with_capacity(CLUSTER as usize);
     let put32 = |head: &mut Vec<u8>, value: u32| head.extend_from_slice(&value.to_be_bytes());
     let put64 = |head: &mut Vec<u8>, value: u64| head.extend_from_slice(&value.to_be_bytes());
-    let name_at = SEAL_AT + SEAL_LENGTH + 8;
+    let name_at = SEAL_AT + SEAL.length() + 8;
     head.extend_from_slice(b"QFI\xfb");
     put32(&mut head, 3);
     put64(&mut head, name_at as u64);
@@ -238,17 +249,17 @@ fn head(
     put32(&mut head, format.len() as u32);
     head.extend_from_slice(format);
     head.resize(EXTENSIONS_AT + 16, 0);
-    put32(&mut head, SEAL);
-    put32(&mut head, SEAL_LENGTH as u32);
+    put32(&mut head, SEAL.extension());
+    put32(&mut head, SEAL.length() as u32);
     put64(&mut head, plan.metadata_at * CLUSTER);
     put64(&mut head, plan.clusters * CLUSTER);
-    head.resize(CONTENT_SUM_AT, 0); // the place of the sum of header and metadata
-    head.extend_from_slice(contents);
+    head.resize(SUM_AT + SEAL.kind().length(), 0); // the place of the sum of header and metadata
+    head.extend_from_slice(contents.bytes());
     head.resize(name_at, 0); // the end of the extensions
     head.extend_from_slice(below.as_bytes());
     head.resize(CLUSTER as usize, 0);
-    let sum = seal(&head, metadata);
-    head[SUM_AT..SUM_AT + 32].copy_from_slice(&sum);
+    let sum = SEAL.sum(&head, metadata);
+    head[SUM_AT..SUM_AT + SEAL.kind().length()].copy_from_slice(sum.bytes());
     (head, sum)
 }
 
