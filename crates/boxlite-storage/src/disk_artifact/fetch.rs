@@ -1,5 +1,6 @@
 //! Fetching a built disk image from a registry, in place of the layers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use boxlite_home::blocking;
@@ -21,8 +22,8 @@ use crate::image::{
 use crate::reference::{Reference, RegistryReference};
 use crate::store::NameOrigin;
 
-/// How many artifacts of one image are looked at.
-const MAX_CANDIDATES: usize = 16;
+/// How many artifacts of one image are looked at: two requests each.
+const MAX_CANDIDATES: usize = 256;
 
 /// An artifact that may be believed.
 struct FoundArtifact {
@@ -110,10 +111,9 @@ impl Images {
     ) -> Result<FoundArtifact> {
         let (image, access) = (found.digest, self.registries());
         let all = Repository::referrers(place, image, ARTIFACT, pull, access, progress).await?;
-        let named = |it: &Referrer| it.annotations.get(NAME).map(String::as_str) == Some(top);
+        let trust = FetchTrust::of(self.settings())?;
         let mut refusal = None;
-        // The one that was listed last is the newest where clients keep the list.
-        for candidate in all.into_iter().filter(named).rev().take(MAX_CANDIDATES) {
+        for candidate in candidates(all, top, &trust).into_iter().take(MAX_CANDIDATES) {
             match self.examine(place, found, &candidate, pull, progress).await {
                 Ok(artifact) => return Ok(artifact),
                 Err(error)
@@ -211,5 +211,60 @@ impl Images {
             Ok(chain)
         })
         .await
+    }
+}
+
+/// The referrers that say that they are the disk image `top`, each once: first those that name a key which counts, and of
+/// equals the one that was listed last, which is the newest where clients keep the list. Others cost nothing but the list.
+fn candidates(all: Vec<Referrer>, top: &str, trust: &FetchTrust<'_>) -> Vec<Referrer> {
+    let named = |it: &Referrer| it.annotations.get(NAME).map(String::as_str) == Some(top);
+    let mut seen = HashSet::new();
+    let mut found: Vec<Referrer> =
+        all.into_iter().rev().filter(named).filter(|it| seen.insert(it.digest)).collect();
+    found.sort_by_key(|it| !trust.names_signer(it.annotations.get(SIGNATURE).map(String::as_str)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use boxlite_home::settings::{Settings, SettingsOptions, SettingsVariables};
+
+    use super::*;
+
+    /// Mutation tried: `candidates` without the order of the keys; without `seen`.
+    #[test]
+    fn what_a_trusted_key_claims_to_have_signed_comes_first() {
+        let key = format!("{}=", "A".repeat(43));
+        let text = format!("image_fetch_keys = \"{key}\"");
+        let file = Some((Path::new("/h/config.toml"), text.as_str()));
+        let settings =
+            Settings::resolve(file, &SettingsVariables::default(), &SettingsOptions::default()).unwrap();
+        let trust = FetchTrust::of(&settings).unwrap();
+        let entry = |number: u8, name: &str, signature: Option<&str>| {
+            let signature = signature.map(|text| (SIGNATURE.to_owned(), text.to_owned()));
+            let annotations: BTreeMap<_, _> =
+                [(NAME.to_owned(), name.to_owned())].into_iter().chain(signature).collect();
+            let digest = Digest::of(&[number]);
+            Referrer {
+                media_type: String::new(),
+                digest,
+                size: 1,
+                artifact_type: ARTIFACT.into(),
+                annotations,
+            }
+        };
+        let ours = format!("ed25519:{key}:c2ln");
+        let other = format!("ed25519:{}=:c2ln", "B".repeat(43));
+        let mut all = vec![entry(1, "top", Some(&ours)), entry(2, "top", Some(&ours))];
+        all.push(entry(0, "another", Some(&ours)));
+        all.extend((3..200).map(|number| entry(number, "top", (number % 2 == 0).then_some(&*other))));
+        all.extend((0..50).map(|_| entry(9, "top", None)));
+        let found = candidates(all, "top", &trust);
+        let digests: Vec<Digest> = found.iter().map(|it| it.digest).collect();
+        assert_eq!(digests[..3], [2, 1, 9].map(|number| Digest::of(&[number])));
+        assert_eq!(digests.len(), 199);
     }
 }

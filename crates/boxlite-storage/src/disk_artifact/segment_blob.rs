@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use boxlite_home::durable::Staged;
 use boxlite_home::lease::Leased;
@@ -16,6 +18,9 @@ use crate::image::{Images, WriteSpace};
 
 /// How hard the blob is compressed. The same level of the same library gives the same bytes.
 const LEVEL: i32 = 3;
+/// Bytes of an expanded piece, and how many of them may wait.
+const PIECE: usize = 256 << 10;
+const AHEAD: usize = 4;
 
 /// The blob of a segment, which the home holds as long as this lives.
 #[derive(Debug)]
@@ -54,7 +59,8 @@ pub(super) fn pack(images: &Images, segment: &Leased, keep: Vec<String>) -> Resu
     Ok(PackedSegment { content, stream_length, blob, blob_length, leased: Arc::new(leased) })
 }
 
-/// Writes the file of a segment from its blob, whose bytes are those of its digest, into `staged`; blocks.
+/// Writes the file of a segment from its blob, whose bytes are those of its digest, into `staged`; blocks. Another thread
+/// expands the blob meanwhile.
 ///
 /// # Errors
 /// `Corrupt` when the contents are not those that `entry` promises; `ResourceExhausted` where the disk is too full.
@@ -70,13 +76,19 @@ pub(super) fn unpack(entry: &SegmentEntry, blob: &Leased, room: &WriteSpace, sta
     };
     staged.file().set_len(0).doing("emptying the unfinished file", staged.path())?;
     room.reserve(entry.stream_length)?;
-    let reader = BufReader::with_capacity(128 << 10, PackedReader { blob: blob.file(), at: 0 });
-    let decoder = zstd::Decoder::with_buffer(reader).map_err(unpacking)?;
+    let packed = PackedReader { blob: blob.file(), at: 0 };
     // One byte more than there may be is enough to see that there are too many.
-    let mut source = HashingReader::new(decoder.take(entry.stream_length.saturating_add(1)));
-    let before = |bytes| room.about_to_write(bytes).map_err(io::Error::from);
-    stream::read(&mut source, entry.length, staged.file(), before).map_err(unpacking)?;
-    let (content, length) = (Digest::finish(source.hasher), source.length);
+    let most = entry.stream_length.saturating_add(1);
+    let (content, length) = thread::scope(|scope| {
+        let (pieces_in, pieces) = sync_channel(AHEAD);
+        scope.spawn(move || expand(packed, most, &pieces_in));
+        // It is dropped with the closure, which ends the thread.
+        let mut source = HashingReader::new(ExpandedReader { pieces, piece: Vec::new(), used: 0 });
+        let before = |bytes| room.about_to_write(bytes).map_err(io::Error::from);
+        stream::read(&mut source, entry.length, staged.file(), before)?;
+        Ok((Digest::finish(source.hasher), source.length))
+    })
+    .map_err(unpacking)?;
     if (content, length) == (entry.content, entry.stream_length) {
         return Ok(());
     }
@@ -89,6 +101,44 @@ pub(super) fn unpack(entry: &SegmentEntry, blob: &Leased, room: &WriteSpace, sta
 /// The error of ours that the other one carries, if it does.
 fn own(error: io::Error) -> Result<Error, io::Error> {
     error.downcast::<Error>()
+}
+
+/// Sends at most `most` bytes of what the blob expands to, until they end or nobody listens.
+fn expand(packed: PackedReader<'_>, most: u64, pieces: &SyncSender<io::Result<Vec<u8>>>) {
+    let reader = BufReader::with_capacity(128 << 10, packed);
+    let mut expanded = match zstd::Decoder::with_buffer(reader) {
+        Ok(decoder) => decoder.take(most),
+        Err(error) => return drop(pieces.send(Err(error))),
+    };
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = expanded.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        let is_last = read.as_ref().map_or(true, |count| *count == 0);
+        if pieces.send(read.map(|_| piece)).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// What [`expand`] sends.
+struct ExpandedReader {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    used: usize,
+}
+
+impl Read for ExpandedReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.used == self.piece.len() {
+            let ended = || Err(io::Error::other("the expanding thread ended early"));
+            (self.piece, self.used) = (self.pieces.recv().unwrap_or_else(|_| ended())?, 0);
+        }
+        let available = &self.piece[self.used..];
+        let count = available.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.used += count;
+        Ok(count)
+    }
 }
 
 /// Hashes and counts what passes through it.

@@ -38,15 +38,24 @@ impl ArtifactKey {
 
     /// Whether the signature, as its annotation has it, is this key's for `config`.
     pub(super) fn has_signed(self, config: &[u8], signature: &str) -> bool {
-        let mut parts = signature.split(':');
-        let (Some(ALGORITHM), Some(key), Some(text), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let Some(bytes) = self.signature_in(signature).and_then(|text| STANDARD.decode(text).ok()) else {
             return false;
         };
-        let Ok(bytes) = STANDARD.decode(text) else { return false };
-        key == self.text()
-            && UnparsedPublicKey::new(&ED25519, self.0).verify(&message(config), &bytes).is_ok()
+        UnparsedPublicKey::new(&ED25519, self.0).verify(&message(config), &bytes).is_ok()
+    }
+
+    /// Whether the annotation says that the signature is this key's.
+    pub(super) fn is_named_in(self, signature: &str) -> bool {
+        self.signature_in(signature).is_some()
+    }
+
+    /// The signature proper, in an annotation that names this key.
+    fn signature_in(self, signature: &str) -> Option<&str> {
+        let mut parts = signature.split(':');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(ALGORITHM), Some(key), Some(text), None) if key == self.text() => Some(text),
+            _ => None,
+        }
     }
 }
 

@@ -21,12 +21,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
+use boxlite_home::durable;
 use rustix::fs::SeekFrom;
 
 const MAGIC: &[u8; 8] = b"BLXSEG01";
 const BLOCK: usize = 4096;
 /// The longest run.
 const MAX_RUN: usize = 1 << 20;
+/// Bytes that are worth sending to the disk before the fsync.
+const MIN_WRITEBACK: usize = 256 << 10;
 /// The bytes of a run's offset and length.
 pub(super) const RUN_HEAD: usize = 12;
 
@@ -118,6 +121,9 @@ pub(super) fn read(
         before(run as u64)?;
         file.write_all_at(&buffer[..run], offset)?;
         end = offset + run as u64;
+        if run >= MIN_WRITEBACK {
+            durable::begin_writeback(file, offset..end);
+        }
     }
     match source.read(&mut [0])? {
         0 => Ok(()),

@@ -49,6 +49,11 @@ impl<'a> FetchTrust<'a> {
         Ok(())
     }
 
+    /// Whether the annotation says that a key which counts has signed. A claim, by which nothing but an order may be chosen.
+    pub(super) fn names_signer(&self, signature: Option<&str>) -> bool {
+        signature.is_some_and(|text| self.keys.iter().any(|key| key.is_named_in(text)))
+    }
+
     /// Checks what vouches for a config.
     ///
     /// # Errors

@@ -176,6 +176,8 @@ async fn a_second_home_fetches_what_the_first_has_built_byte_for_byte() {
     assert!(node.fetch(&reference).await.unwrap().artifact.is_some());
     assert_eq!(node.sums(), builder.sums());
 
+    junk_hides_nothing(&scratch, &registry, &pushed, &settings).await;
+
     // Images whose registry takes no pushes have their disk images in a repository elsewhere.
     let site = Registry::start(&[]);
     let to = format!("{}/disks", site.address);
@@ -186,6 +188,61 @@ async fn a_second_home_fetches_what_the_first_has_built_byte_for_byte() {
     let wanted = RegistryReference::parse(&reference).unwrap();
     third.images.fetch_disk_image(&wanted, &options, Arc::new(())).await.unwrap();
     assert_eq!(third.sums(), builder.sums());
+}
+
+/// What others list beside an artifact hides it neither in an index nor in a list of many pages. Mutations tried: at most 16
+/// candidates in the order of the list; a list whose first page alone is read.
+async fn junk_hides_nothing(scratch: &Scratch, registry: &Registry, pushed: &DiskImagePush, settings: &str) {
+    let ours = listed(registry, pushed.image).await.remove(0);
+    assert_eq!(ours["digest"], pushed.artifact.to_string());
+    let junk = |number: usize| {
+        let mut entry = ours.clone();
+        entry["digest"] = Digest::of(&number.to_le_bytes()).to_string().into();
+        entry["annotations"]["io.boxlite.signature"] = "ed25519:nobody:c2ln".into();
+        entry
+    };
+    let index = |entries: Vec<Value>| {
+        serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string()
+    };
+    let tag = format!("/manifests/sha256-{}", pushed.image.hex());
+    let long =
+        |junk_count: usize| index(std::iter::once(ours.clone()).chain((0..junk_count).map(junk)).collect());
+    let (page, last) = (index((0..10).map(junk).collect()), index(vec![ours.clone()]));
+    // What is listed under the tag, and how many pages of junk the API has before ours.
+    let cases = [
+        ("index", Some(long(1000)), 0, true),
+        // Of a list that is too long, the end counts.
+        ("long", Some(long(1500)), 0, false),
+        ("pages", None, 9, true),
+        ("endless", None, usize::MAX, false),
+    ];
+    for (name, under_tag, pages, is_found) in cases {
+        let (page, last, tag) = (page.clone(), last.clone(), tag.clone());
+        let proxy = Proxy::before(&registry.address, move |request: &Request| {
+            let answer = |body: &str, link: String| {
+                let headers = format!("Content-Type: {INDEX}\r\n{link}");
+                Fate::Answer("200 OK", headers, body.as_bytes().to_vec())
+            };
+            let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+            match &under_tag {
+                Some(index) if path.ends_with(&tag) => answer(index, String::new()),
+                None if path.contains("/referrers/") => {
+                    let number = query.strip_prefix("page=").map_or(0, |number| number.parse().unwrap());
+                    if number == pages {
+                        return answer(&last, String::new());
+                    }
+                    answer(&page, format!("Link: <{path}?page={}>; rel=\"next\"\r\n", number + 1))
+                }
+                _ => Fate::Pass,
+            }
+        });
+        let node = Node::new(scratch, name, settings);
+        let fetched = node.fetch(&format!("{}/app:1", proxy.address)).await;
+        let artifact = fetched.as_ref().ok().and_then(|fetched| fetched.artifact);
+        assert_eq!(artifact, is_found.then_some(pushed.artifact), "{name}: {fetched:?}");
+        let asked = proxy.requests().iter().filter(|it| it.path.contains("/referrers/")).count();
+        assert!(asked <= 64, "{name}: {asked} pages");
+    }
 }
 
 #[tokio::test]
