@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// As an earlier boxlite left it. Mutation tried: a `parse` that knows the new length alone.
+    /// As an earlier boxlite left it.
     #[test]
     fn a_file_with_a_sha_256_is_compared_with_that() {
         let directory = tempfile::tempdir().unwrap();

@@ -234,7 +234,6 @@ mod tests {
 
     use super::*;
 
-    /// Mutation tried: `candidates` without the order of the keys; without `seen`.
     #[test]
     fn what_a_trusted_key_claims_to_have_signed_comes_first() {
         let key = format!("{}=", "A".repeat(43));

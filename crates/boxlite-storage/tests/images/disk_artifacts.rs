@@ -190,8 +190,7 @@ async fn a_second_home_fetches_what_the_first_has_built_byte_for_byte() {
     assert_eq!(third.sums(), builder.sums());
 }
 
-/// What others list beside an artifact hides it neither in an index nor in a list of many pages. Mutations tried: at most 16
-/// candidates in the order of the list; a list whose first page alone is read.
+/// What others list beside an artifact hides it neither in an index nor in a list of many pages.
 async fn junk_hides_nothing(scratch: &Scratch, registry: &Registry, pushed: &DiskImagePush, settings: &str) {
     let ours = listed(registry, pushed.image).await.remove(0);
     assert_eq!(ours["digest"], pushed.artifact.to_string());

@@ -226,7 +226,7 @@ fn seal_as(path: &Path, seal: Seal) {
     file.write_all_at(&head, 0).unwrap();
 }
 
-/// A home that an earlier boxlite made goes on with its deltas. Mutation tried: `Seal::of` that knows the current one alone.
+/// A home that an earlier boxlite made goes on with its deltas.
 #[test]
 fn a_delta_with_an_earlier_seal_is_read_and_compared_with_it() {
     let made = make(&[vec![(3..4, Some(7)), (10..400, Some(8))], vec![(3..4, Some(9))]]);

@@ -182,7 +182,6 @@ fn next_page(headers: &HeaderMap, list: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Mutation tried: a `next_page` that takes the path of the link.
     #[test]
     fn a_link_leads_to_the_next_page_of_the_same_list() {
         let list = "referrers/sha256:ab";
