@@ -1,10 +1,10 @@
 //! The growth of files that a mount has changed, and who made it.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 
 use crate::INODE_BYTES;
 use crate::ledger::Ledger;
+use crate::numbered::{NumberedMap, NumberedSet};
 
 /// The figures of one file that this mount has changed.
 #[derive(Debug, Clone, Copy)]
@@ -38,22 +38,22 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) ledger: Ledger,
-    seen: HashMap<u64, Seen>,
+    seen: NumberedMap<Seen>,
     /// The bytes at the last look of files that have lost their last name, as the ledger knows them.
-    nameless: HashMap<u64, i64>,
-    open: HashMap<u64, Open>,
+    nameless: NumberedMap<i64>,
+    open: NumberedMap<Open>,
     /// Files that are to be looked at before anything is refused.
-    unsettled: HashSet<u64>,
+    unsettled: NumberedSet,
 }
 
 impl Account {
     pub(crate) fn new(ledger: Ledger) -> Self {
         Self {
             ledger,
-            seen: HashMap::new(),
-            nameless: HashMap::new(),
-            open: HashMap::new(),
-            unsettled: HashSet::new(),
+            seen: NumberedMap::default(),
+            nameless: NumberedMap::default(),
+            open: NumberedMap::default(),
+            unsettled: NumberedSet::default(),
         }
     }
 

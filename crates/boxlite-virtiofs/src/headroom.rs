@@ -1,10 +1,11 @@
 //! Whether the host's disk has room for what the box wants to add, by the decision that a start is made with.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use boxlite_home::admission::{Thresholds, judge};
 use boxlite_types::{FreeSpace, Verdict};
+
+use crate::numbered::NumberedMap;
 
 /// How long a look at the filesystem is believed, less what was added since.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ const MAX_LOOKS: usize = 1000;
 pub(crate) struct Headroom {
     thresholds: Thresholds,
     /// The last looks, by the file that was looked at, whichever filesystem that is on.
-    looks: HashMap<u64, Look>,
+    looks: NumberedMap<Look>,
     /// Bytes and files that were given away, on whichever.
     taken: GivenAway,
 }
@@ -49,7 +50,7 @@ struct GivenAway {
     files: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Look {
     when: Instant,
     space: FreeSpace,
@@ -69,7 +70,7 @@ impl Headroom {
     /// Keeps `hard_floor` bytes and `inode_floor` inodes free.
     pub(crate) fn new(hard_floor: u64, inode_floor: u64) -> Self {
         let thresholds = Thresholds { hard_floor, soft_floor: hard_floor, soft_percent: 0, inode_floor };
-        Self { thresholds, looks: HashMap::new(), taken: GivenAway::default() }
+        Self { thresholds, looks: NumberedMap::default(), taken: GivenAway::default() }
     }
 
     /// Bytes that are never given away.
@@ -93,10 +94,7 @@ impl Headroom {
             left
         } else {
             let Some(space) = look() else { return true };
-            if self.looks.len() >= MAX_LOOKS {
-                self.looks.clear();
-            }
-            self.looks.insert(inode, Look { when: Instant::now(), space, before: self.taken });
+            self.remember(inode, Look { when: Instant::now(), space, before: self.taken });
             space
         };
         let inode_floor = match growth {
@@ -109,6 +107,20 @@ impl Headroom {
             self.taken.files += u64::from(matches!(growth, Growth::File(_)));
         }
         fits
+    }
+
+    /// Notes that `made` is a new file in `directory`, so on its filesystem: the last look there is good for it too.
+    pub(crate) fn made(&mut self, directory: u64, made: u64) {
+        if let Some(&look) = self.looks.get(&directory) {
+            self.remember(made, look);
+        }
+    }
+
+    fn remember(&mut self, inode: u64, look: Look) {
+        if self.looks.len() >= MAX_LOOKS {
+            self.looks.clear();
+        }
+        self.looks.insert(inode, look);
     }
 }
 
@@ -136,6 +148,25 @@ mod tests {
             headroom.take(1, Growth::Bytes(u64::MAX), || None),
             "what cannot be measured stands in nobody's way"
         );
+    }
+
+    #[test]
+    fn a_new_file_is_on_the_filesystem_of_its_directory() {
+        let mut headroom = Headroom::new(GIB, 0);
+        assert!(headroom.take(1, Growth::File(GIB), || Some(free(4 * GIB, 9))));
+        headroom.made(1, 2);
+        assert!(headroom.take(2, Growth::Bytes(GIB), || panic!("its directory was just looked at")));
+        assert!(
+            !headroom.take(2, Growth::Bytes(2 * GIB), || Some(free(2 * GIB, 9))),
+            "it is looked at when it is close"
+        );
+        headroom.made(7, 8);
+        let mut looked = false;
+        headroom.take(8, Growth::Bytes(1), || {
+            looked = true;
+            Some(free(4 * GIB, 9))
+        });
+        assert!(looked, "nothing is known of its directory");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::io;
 
 use virtiofsd::fuse::{Attr, ROOT_ID};
 
+use crate::numbered::NumberedMap;
+
 /// The facts about one file.
 #[derive(Debug)]
 struct KnownFile {
@@ -36,8 +38,8 @@ struct HeldFile {
 /// A file keeps its number for as long as the guest knows it, and no two numbers mean one file: what is charged is kept by number.
 #[derive(Debug, Default)]
 pub(crate) struct KnownFiles {
-    files: HashMap<u64, KnownFile>,
-    held: HashMap<u64, u64>,
+    files: NumberedMap<KnownFile>,
+    held: NumberedMap<u64>,
     /// Those that no descriptor holds, by their inodes on the host.
     let_go: HashMap<u64, Vec<u64>>,
     places: HashMap<(u64, CString), u64>,

@@ -10,6 +10,7 @@ mod known_files;
 mod ledger;
 mod metered;
 mod metering;
+mod numbered;
 mod recalled;
 mod single_file;
 mod total;
@@ -63,7 +64,6 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let _ = log::set_logger(&StandardError);
-    log::set_max_level(log::LevelFilter::Warn);
     match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -76,7 +76,10 @@ fn main() -> ExitCode {
 fn serve(arguments: Arguments) -> Result<(), Failure> {
     let listener = Listener::from(UnixListener::from(inherited(arguments.fd)));
     let ledger = arguments.ledger.map(|fd| inherited(fd).into());
+    // A low limit is no reason for a warning, which would be the daemon's last words whatever ends it.
+    log::set_max_level(log::LevelFilter::Error);
     let limit = virtiofsd::limits::setup_rlimit_nofile(None)?;
+    log::set_max_level(log::LevelFilter::Warn);
     let guest_fd_limit = limit.checked_sub(OWN_DESCRIPTORS).ok_or_else(|| {
         format!("{limit} open files are too few: {OWN_DESCRIPTORS} are needed besides the guest's")
     })?;

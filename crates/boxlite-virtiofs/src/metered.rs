@@ -214,7 +214,11 @@ impl<F: FileSystem<Inode = u64, Handle = u64>> Metered<F> {
                 report(account.ledger.charge((BLOCK + INODE_BYTES) as i64));
             }
         })?;
-        if let (Some(account), Some(entry)) = (&mut state.account, entry_of(&made)) {
+        let entry = entry_of(&made);
+        if let Some(entry) = entry {
+            state.headroom.made(parent, entry.inode);
+        }
+        if let (Some(account), Some(entry)) = (&mut state.account, entry) {
             // An entry that is neither empty nor a directory nor a link was there before.
             let kind = entry.attr.mode & libc::S_IFMT;
             if kind != libc::S_IFREG || entry.attr.size == 0 {
