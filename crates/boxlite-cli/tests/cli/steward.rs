@@ -143,6 +143,43 @@ fn a_box_whose_steward_is_killed_ends_with_nothing_lost() {
     assert_eq!(home.run(&["exec", &watched.id, "cat", "/kept"]).ok(), "precious\n");
 }
 
+/// Mutation tried: a shim that only logs that a volume's daemon has ended; its box is `Up` for good.
+#[test]
+fn a_box_whose_volume_is_served_no_more_ends_and_says_so() {
+    let Some(home) = Home::able() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let what = format!("virtiofsd of the volume {} ", folder.path().display());
+    let watched = Watched::start(&home, &["-v", &format!("{}:/data", folder.path().display())]);
+    let uses = [
+        // A process that hangs in the folder for good, and nobody who uses it.
+        "echo once >/kept; (while :; do echo x >>/data/file; done) >/dev/null 2>&1 &",
+        "echo twice >/kept",
+    ];
+    for in_box in uses {
+        home.run(&["exec", &watched.id, "sh", "-c", in_box]).ok();
+        deadline::until(TIMEOUT, "a write to the folder", || folder.path().join("file").exists());
+        // Of its two processes, the one in the sandbox serves, and the other waits for that.
+        let (_, shim) = Home::processes(&watched.id).unwrap();
+        let outer = children(shim).into_iter().find(|&process| is_virtiofsd(process)).unwrap();
+        kill(children(outer)[0]);
+        let (state, reason) = deadline::within(TIMEOUT, "the end of the box", || {
+            Some(state(&home, &watched.id)).filter(|(state, _)| state != "running")
+        });
+        assert_eq!(state, "failed", "{reason}");
+        assert!(reason.starts_with(&what) && reason.ends_with("terminated by signal 9"), "{reason}");
+        home.run(&["start", &watched.id]).ok();
+        let kept = home.run(&["exec", &watched.id, "sh", "-c", "cat /kept; ls /data"]).ok();
+        assert_eq!(kept, format!("{}\nfile\n", in_box.split(' ').nth(1).unwrap()));
+    }
+    let died = ["events", "--since", "10m", "--until", "0s", "--filter", "event=die"];
+    assert_eq!(home.run(&died).ok().matches(&what).count(), 2);
+}
+
+fn is_virtiofsd(process: Pid) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", process.as_raw_nonzero()));
+    name.is_ok_and(|name| name.starts_with("boxlite-virtio"))
+}
+
 #[test]
 fn ending_its_control_group_ends_all_of_a_box() {
     if oracle::skip_unless_root("a control group") {

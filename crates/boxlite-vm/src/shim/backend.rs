@@ -40,8 +40,10 @@ pub(crate) struct DeviceBackend {
     /// By what other boxes of its networks find the box: a matter of the shim's steward.
     pub(crate) mailboxes: Vec<Mailbox>,
     /// Runs in the shim beside the box until QEMU has ended, and is then dropped. An error is logged, and only
-    /// costs the box this part.
+    /// costs the box this part, unless the guest cannot go on without it.
     pub(crate) task: Option<BoxFuture<'static, Result<()>>>,
+    /// Names the part if the guest hangs without it, so that the box is to end when `task` has.
+    pub(crate) vital: Option<String>,
 }
 
 /// A network that carries nothing, since the rules of a box are not in force: a guest that waits for its box has such a one.
@@ -219,6 +221,7 @@ fn share_backend(share: Share) -> DeviceBackend {
         descriptors: vec![share.descriptor],
         shared_memory: true,
         process_group: Some(share.daemon.pid()),
+        vital: Some(share.daemon.to_string()),
         task: Some(share.daemon.watch().boxed()),
         ..DeviceBackend::default()
     }

@@ -45,6 +45,9 @@ use crate::exit::exit_of;
 /// How long the last words of QEMU, and those for clients, may take once the box has ended.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How much later than what serves its devices QEMU may end, to count as the one that ended first.
+const VM_END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Bytes of QEMU's standard error that are kept for the outcome's reason.
 const MAX_COMPLAINTS: usize = 1024;
 
@@ -96,7 +99,9 @@ impl RunningBox {
         let complaints = Complaints::collect(stderr).doing(doing, &dir)?;
         let vm_end = watch(child).doing(doing, &dir)?;
         let network = backends.iter().find_map(|backend| backend.counts.clone());
-        let devices: Vec<_> = backends.into_iter().filter_map(run_device).collect();
+        let (failed, devices_lost) = mpsc::channel(1);
+        let devices: Vec<_> =
+            backends.into_iter().filter_map(|backend| run_device(backend, &failed, &complaints)).collect();
 
         let listener = tokio::net::UnixListener::from_std(listener).doing(doing, &dir)?;
         let (client_sender, clients) = mpsc::channel(MAX_WAITING_INPUTS);
@@ -104,7 +109,15 @@ impl RunningBox {
         let server = tokio::spawn(control::serve(listener, owner, connections.clone(), client_sender));
 
         let starter = StarterWatch::new(tied).doing(doing, &dir)?;
-        let inputs = Inputs { guest: guest_inputs, clients, qmp: qmp_events, vm_end, terminate, starter };
+        let inputs = Inputs {
+            guest: guest_inputs,
+            clients,
+            qmp: qmp_events,
+            vm_end,
+            terminate,
+            starter,
+            devices_lost,
+        };
         let driver = Driver::new(spec, vm_pid, ender, guest, qmp, disk, keeping).with_network(network);
         let (mut outcome, clients) = driver.run(inputs).await;
 
@@ -190,26 +203,42 @@ fn watch(mut child: Child) -> io::Result<VmEnd> {
     Ok(vm_end)
 }
 
-/// Starts the host's side of a device, if it has one; its failure costs the box this device alone.
-fn run_device(backend: DeviceBackend) -> Option<JoinHandle<()>> {
-    let task = backend.task?;
+/// Starts the host's side of a device, if it has one. Its end costs the box this device alone, unless it is vital: then `lost` is
+/// told why.
+fn run_device(
+    backend: DeviceBackend,
+    lost: &mpsc::Sender<String>,
+    complaints: &Complaints,
+) -> Option<JoinHandle<()>> {
+    let (task, vital, lost, text) =
+        (backend.task?, backend.vital, lost.clone(), Arc::clone(&complaints.text));
     Some(tokio::spawn(async move {
-        if let Err(error) = task.await {
+        let ended = task.await;
+        if let Err(error) = &ended {
             tracing::error!(error = %error.chain(), "a device of the box failed");
+        }
+        if let Some(name) = vital {
+            let reason = ended.map_or_else(|error| error.to_string(), |()| format!("{name} has ended"));
+            // What serves a device ends because QEMU has, too; the end of the box is QEMU's then.
+            tokio::time::sleep(VM_END_TIMEOUT).await;
+            // QEMU says no more than that it misses the device.
+            *text.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let _ = lost.send(reason).await;
         }
     }))
 }
 
 /// The beginning of what QEMU writes to its standard error.
 struct Complaints {
-    text: Arc<Mutex<String>>,
+    /// `None` once they explain nothing.
+    text: Arc<Mutex<Option<String>>>,
     reader: JoinHandle<()>,
 }
 
 impl Complaints {
     fn collect(stderr: ChildStderr) -> io::Result<Self> {
         let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr.into())?;
-        let text = Arc::new(Mutex::new(String::new()));
+        let text = Arc::new(Mutex::new(Some(String::new())));
         let reader = tokio::spawn(collect_complaints(stderr, Arc::clone(&text)));
         Ok(Self { text, reader })
     }
@@ -217,8 +246,8 @@ impl Complaints {
     /// Waits a moment for the rest after QEMU has ended.
     async fn finish(self) -> LastComplaints {
         let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, self.reader).await;
-        let text = std::mem::take(&mut *self.text.lock().unwrap_or_else(PoisonError::into_inner));
-        LastComplaints(text)
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).take();
+        LastComplaints(text.unwrap_or_default())
     }
 }
 
@@ -237,7 +266,7 @@ impl LastComplaints {
     }
 }
 
-async fn collect_complaints(stderr: tokio::net::unix::pipe::Receiver, kept: Arc<Mutex<String>>) {
+async fn collect_complaints(stderr: tokio::net::unix::pipe::Receiver, kept: Arc<Mutex<Option<String>>>) {
     let mut lines = BufReader::new(stderr.take(1 << 20)).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         // QEMU warns about what it survives.
@@ -247,6 +276,7 @@ async fn collect_complaints(stderr: tokio::net::unix::pipe::Receiver, kept: Arc<
         }
         tracing::warn!(line, "QEMU complains");
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = &mut *kept else { continue };
         if kept.len() + line.len() < MAX_COMPLAINTS {
             if !kept.is_empty() {
                 kept.push_str("; ");

@@ -1,6 +1,7 @@
 //! One virtiofsd, which is boxlite's own: its command line, and its process.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::process::ExitStatusExt;
@@ -123,7 +124,7 @@ impl Daemon {
                     (None, signal) => format!("was killed by signal {}", signal.unwrap_or_default()),
                 };
                 let words = if words.is_empty() { String::new() } else { format!(": {words}") };
-                let message = format!("virtiofsd of the volume {} {how}{words}", source.display());
+                let message = format!("{self} {how}{words}");
                 Err(Error::new(ErrorKind::Unavailable, message).at(source))
             }
             Err(error) => Err(Error::io("watching virtiofsd of the volume", source, error)),
@@ -147,6 +148,12 @@ impl Daemon {
         // Both of its processes have closed stderr: they are exiting or have exited.
         exit_of(&mut self.child)?.await?;
         Ok((self.child.wait()?, one_line(&words)))
+    }
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "virtiofsd of the volume {}", self.volume.source.display())
     }
 }
 

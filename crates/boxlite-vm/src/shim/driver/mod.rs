@@ -97,6 +97,8 @@ pub(super) struct Inputs {
     pub(super) terminate: tokio::signal::unix::Signal,
     /// The end of the starter that the box is tied to.
     pub(super) starter: StarterWatch,
+    /// Why a device without which the guest hangs is not served any more.
+    pub(super) devices_lost: mpsc::Receiver<String>,
 }
 
 /// The box's ties to the host's disk.
@@ -258,6 +260,7 @@ impl Driver {
                 () = sleep_until(deadline) => self.deadline_passed(),
                 _ = inputs.terminate.recv() => self.stop(None, None),
                 () = inputs.starter.ended() => self.end_with_starter(),
+                Some(reason) = inputs.devices_lost.recv() => self.end_without_device(reason),
                 () = &mut steward_gone, if has_steward => {
                     has_steward = false;
                     self.end_without_steward();

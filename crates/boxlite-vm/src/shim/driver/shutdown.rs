@@ -28,6 +28,9 @@ const FLUSH_RESERVE: Duration = Duration::from_secs(5);
 /// How long the guest may take to end its processes and flush its filesystems.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for a guest that hangs once it has flushed its disks, in the flush of a device that is not served any more.
+const LOST_DEVICE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How long the main process may take to be gone after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -199,6 +202,22 @@ impl Driver {
             DriverPhase::Booting => self.fail(reason),
             DriverPhase::Running | DriverPhase::Stopping(_) => self.flush(OutcomeCause::VmCrashed { reason }),
         }
+    }
+
+    /// A device is not served any more, and whatever the guest does with it hangs: the box ends, its root disk flushed.
+    pub(super) fn end_without_device(&mut self, reason: String) {
+        match &self.phase {
+            DriverPhase::Stopping(_) => return,
+            // QEMU is about to go, and what serves its devices has gone with it.
+            DriverPhase::Booting | DriverPhase::Running if self.shutdown_reason.is_some() => return,
+            DriverPhase::Booting => return self.fail(reason),
+            DriverPhase::Running => {}
+        }
+        tracing::error!(reason, "the box cannot go on and ends");
+        let now = Instant::now();
+        let end = OutcomeCause::VmCrashed { reason };
+        self.begin(end, Step::Flushing, now + LOST_DEVICE_TIMEOUT, now + UNREQUESTED_STOP_TIMEOUT);
+        self.ask_to_flush(Duration::ZERO);
     }
 
     pub(super) fn deadline(&self) -> Instant {
