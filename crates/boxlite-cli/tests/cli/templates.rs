@@ -210,6 +210,51 @@ fn other_hardware_has_templates_of_its_own() {
     }
 }
 
+/// A template knows how many named volumes a box has, and nothing of what is in them.
+///
+/// Mutations tried: boxes with named volumes booted; the volumes' disks left out of the template's name.
+#[test]
+fn a_box_with_named_volumes_is_restored_and_sees_its_own() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    let run = |volumes: &[&str], script: &str| {
+        let mut words = vec!["run", "--rm", "-m", "128m"];
+        volumes.iter().for_each(|volume| words.extend(["-v", volume]));
+        words.extend([&*image, "sh", "-c", script]);
+        home.run(&words).ok()
+    };
+    // Of the first two starts, the second is kept, with a volume that has something in it.
+    run(&["first:/data"], "echo secret >/data/note; sync");
+    run(&["first:/data"], "cat /data/note; dd if=/dev/zero of=/data/large bs=1M count=4 2>/dev/null; sync");
+    let path = templates(&home).pop().expect("a template");
+    let before = fs::read(&path).unwrap();
+    assert!(!before.windows(7).any(|bytes| bytes == b"secret\n"), "a volume's bytes are in the template");
+
+    let id = detached(&home, "one", &["-v", "second:/data"]);
+    assert!(is_restored(&id));
+    assert_eq!(home.run(&["exec", "one", "ls", "/data"]).ok(), "");
+    home.run(&["exec", "one", "sh", "-c", "echo two >/data/note; sync"]).ok();
+    // The other volume, at once, in another box of the same template.
+    let other = detached(&home, "two", &["-v", "first:/data"]);
+    assert!(is_restored(&other));
+    assert_eq!(home.run(&["exec", "two", "cat", "/data/note"]).ok(), "secret\n");
+    home.run(&["exec", "two", "sh", "-c", "echo more >>/data/note; sync"]).ok();
+    home.run(&["run", "--rm", "-m", "128m", "-v", "first:/data", &image, "true"]).refused("box two");
+    home.run(&["rm", "-f", "one"]).ok();
+    home.run(&["rm", "-f", "two"]).ok();
+    assert_eq!(run(&["first:/data"], "cat /data/note; ls -l /data/large | wc -l"), "secret\nmore\n1\n");
+    assert_eq!(run(&["second:/data"], "cat /data/note"), "two\n");
+    assert!(fs::read(&path).unwrap() == before, "a box wrote to the template");
+
+    // Another set of disks is another machine: one that may not be written to.
+    let read_only = ["-v", "first:/data:ro"];
+    let id = detached(&home, "reader", &read_only);
+    assert!(!is_restored(&id));
+    let reads = "cat /data/note; touch /data/x 2>/dev/null || echo refused";
+    assert_eq!(home.run(&["exec", "reader", "sh", "-c", reads]).ok(), "secret\nmore\nrefused\n");
+    assert_eq!(templates(&home).len(), 2);
+}
+
 /// Killed while the guest is kept: nothing of it stays once gc has run, and the next start keeps it.
 #[test]
 fn a_kill_while_a_template_is_made_leaves_nothing() {

@@ -5,9 +5,10 @@
 //! guest's memory, sparse, and behind it the state of its devices as QEMU writes it. The key names everything that went
 //! into it. Like every boot file it is leased while a box uses it and collected when no box does.
 //!
-//! - What a guest has touched when it is kept is the same for every box: neither disk nor network card has a driver
+//! - What a guest has touched when it is kept is the same for every box: neither a disk nor the network card has a driver
 //!   yet, and nothing of the box was said. The host's clock, fresh random numbers, names and addresses come with
-//!   `Boot`, before anything runs.
+//!   `Boot`, before anything runs. So the disks of named volumes are, like the root disk, any disks: a template knows how
+//!   many there are, and which of them are read-only.
 //! - The first start of a kind leaves an empty file, its mark; the second, which finds that, keeps what it boots; the
 //!   third is restored. Hardware that boots once costs nothing.
 //! - A template that QEMU does not take is discarded, and the box boots; so is one whose guest does not come up.
@@ -48,8 +49,8 @@ pub fn origin(
     room: Option<Thresholds>,
 ) -> Result<(GuestOrigin, Option<Leased>)> {
     // The daemon of a share maps the guest's memory, which no box may map of a template; QEMU cannot restore its device,
-    // nor add it, or another disk, to a guest that runs.
-    if !spec.shares.volumes.is_empty() || !spec.disks.is_empty() {
+    // nor add it to a guest that runs.
+    if !spec.shares.volumes.is_empty() {
         return Ok((GuestOrigin::Boot, None));
     }
     let path = home.vm().join(name::of(spec)?);

@@ -33,13 +33,26 @@ pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
     {
         hash.update(found.ino().to_le_bytes());
     }
-    let files = QemuFiles { modules: spec.modules.as_ref().map(|_| 0), ..QemuFiles::NONE };
+    let files = QemuFiles {
+        modules: spec.modules.as_ref().map(|_| 0),
+        volumes: vec![0; spec.disks.len()],
+        ..QemuFiles::NONE
+    };
     for argument in qemu::arguments(&hardware(spec), Channels::NONE, &files, &[], Memory::Own) {
         hash.update(argument.as_bytes());
         hash.update([0]);
     }
-    let devices = if spec.network.is_some() { "bn" } else { "b" };
-    Ok(format!("{PREFIX}-{devices}-{}", hex::encode(&hash.finalize()[..12])))
+    Ok(format!("{PREFIX}-{}-{}", devices(spec), hex::encode(&hash.finalize()[..12])))
+}
+
+/// The devices of `spec` besides those of every box, for people who look into the directory.
+fn devices(spec: &LaunchSpec) -> String {
+    let network = if spec.network.is_some() { "n" } else { "" };
+    let disks = match spec.disks.len() {
+        0 => String::new(),
+        count => format!("d{count}"),
+    };
+    format!("b{network}{disks}")
 }
 
 /// `spec` without what differs between boxes of the same hardware.

@@ -1,10 +1,10 @@
 use std::fs;
 
-use boxlite_types::Volume;
+use boxlite_types::{Volume, VolumeMount};
 
 use super::*;
 use crate::shim::accel::Accelerator;
-use crate::volume::Shares;
+use crate::volume::{NamedDisk, Shares};
 
 const ROOM: Option<Thresholds> =
     Some(Thresholds { hard_floor: 0, soft_floor: 0, soft_percent: 0, inode_floor: 0 });
@@ -82,7 +82,12 @@ fn the_least_recently_used_makes_place() {
     drop(in_use);
 }
 
-/// Mutations tried: the box's id or its disk left as they are.
+fn disk(name: &str, read_only: bool) -> NamedDisk {
+    let mount = VolumeMount { name: name.into(), target: format!("/{name}"), read_only };
+    NamedDisk { mount, path: format!("/h/volumes/{name}").into() }
+}
+
+/// Mutations tried: the box's id or its disk left as they are; the disks of volumes left out of the name.
 #[test]
 fn a_name_tells_hardware_apart_and_not_boxes() {
     let name = |spec: LaunchSpec| name::of(&spec).unwrap();
@@ -97,6 +102,8 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
         ..spec()
     };
     assert_eq!(name(other_box), name(spec()));
+    let with = |disks: &[NamedDisk]| LaunchSpec { disks: disks.to_vec(), ..spec() };
+    assert_eq!(name(with(&[disk("a", false)])), name(with(&[disk("b", false)])));
     let others = [
         LaunchSpec { cpus: 3, ..spec() },
         LaunchSpec { memory_bytes: 2 << 20, ..spec() },
@@ -107,7 +114,10 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
         LaunchSpec { accel: Accelerator::Kvm, ..spec() },
         LaunchSpec { network: Some(crate::net::Network::default()), ..spec() },
         LaunchSpec { qemu: "/bin/cat".into(), ..spec() },
+        with(&[disk("a", false)]),
+        with(&[disk("a", true)]),
+        with(&[disk("a", false), disk("b", false)]),
     ];
     let names: std::collections::BTreeSet<_> = others.into_iter().chain([spec()]).map(name).collect();
-    assert_eq!(names.len(), 10);
+    assert_eq!(names.len(), 13);
 }
