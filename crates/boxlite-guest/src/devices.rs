@@ -19,6 +19,9 @@ const PROBE: &str = "/sys/bus/virtio/drivers_probe";
 /// Takes the device whose name is written to it away from the driver of disks.
 const UNBIND: &str = "/sys/bus/virtio/drivers/virtio_blk/unbind";
 
+/// Has the kernel look for PCI devices that it does not know yet.
+const RESCAN: &str = "/sys/bus/pci/rescan";
+
 const DEVICES: &str = "/sys/bus/virtio/devices";
 
 /// Names the timer of the first processor; empty where there is none.
@@ -69,6 +72,12 @@ pub(crate) fn release_modules_disk() {
     if let Ok(device) = modules_device() {
         let _ = fs::write(UNBIND, device.as_encoded_bytes());
     }
+}
+
+/// Finds the shares that were plugged in while the guest waited: nothing has announced them. A guest without a PCI bus has had its
+/// shares from the start.
+pub(crate) fn find_shares() {
+    let _ = fs::write(RESCAN, "1");
 }
 
 /// Binds every device to its driver, and lets the kernel bind later ones by itself. A disk with the kernel's modules, where the box

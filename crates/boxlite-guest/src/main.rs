@@ -52,7 +52,9 @@ mod serve;
 
 use std::time::{Duration, Instant};
 
-use boxlite_proto::{AGENT_PORT, CLOCK, DISKS, FromGuest, HEALTH, Op, PROTOCOL_VERSION, ToGuest, UNTOUCHED};
+use boxlite_proto::{
+    AGENT_PORT, CLOCK, DISKS, FromGuest, HEALTH, Op, PLUGGED_SHARES, PROTOCOL_VERSION, ToGuest, UNTOUCHED,
+};
 
 use crate::boot::BootedGuest;
 use crate::linux::Signals;
@@ -115,7 +117,8 @@ fn run() -> Result<(), AgentError> {
     let mut port = early::find_port(AGENT_PORT)?;
     let has_timer = devices::has_timer();
     let untouched = (devices::are_untouched() && has_timer).then_some(UNTOUCHED);
-    let features = ["copy", "stat", "metrics", DISKS, CLOCK, HEALTH].map(String::from).to_vec();
+    let features =
+        ["copy", "stat", "metrics", DISKS, CLOCK, HEALTH, PLUGGED_SHARES].map(String::from).to_vec();
     let greeting = features.iter().cloned().chain(untouched.map(String::from)).collect();
     port.send(&FromGuest::Hello { version: PROTOCOL_VERSION, features: greeting })?;
     let agent_us = elapsed_us(agent_started);

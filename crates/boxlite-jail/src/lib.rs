@@ -52,9 +52,10 @@ pub use privilege_bits::PrivilegeBits;
 pub use report::{JailReport, Measure, MeasureState};
 pub use seclude::{Seclusion, seclude, seclusion_measures};
 pub use spec::{
-    Bound, CgroupSpec, JailIdentity, JailSpec, Limits, MEMORY_OVERHEAD, NetworkScope, Opening, Profile,
-    TASKS_OVERHEAD, View, memory_overhead,
+    Bound, CgroupSpec, Filling, JailIdentity, JailSpec, Limits, MEMORY_OVERHEAD, NetworkScope, Opening,
+    Profile, TASKS_OVERHEAD, View, memory_overhead,
 };
+pub use stage::filling::fill;
 pub use stage::jailer;
 pub use stage::seal::close_all_but;
 pub use stage::signals::{END_OF_JAIL, REQUESTS, block_requests};

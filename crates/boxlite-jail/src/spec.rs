@@ -20,6 +20,8 @@ pub struct JailSpec {
     pub descriptors: Vec<RawFd>,
     /// Files that the program opens by name and that are descriptors in truth.
     pub openings: Vec<Opening>,
+    /// Files that are filled before the program starts.
+    pub fillings: Vec<Filling>,
     /// The files of the host that the program sees, all of them read-only.
     pub view: View,
     /// Whose files and processes the program may touch, where there were any.
@@ -44,7 +46,8 @@ impl JailSpec {
     /// Every descriptor that it names.
     pub(crate) fn named(&self) -> impl Iterator<Item = RawFd> {
         let openings = self.openings.iter().map(|opening| opening.descriptor);
-        self.descriptors.iter().copied().chain(openings).chain(self.guard)
+        let fillings = self.fillings.iter().flat_map(|filling| [filling.from, filling.into]);
+        self.descriptors.iter().copied().chain(openings).chain(fillings).chain(self.guard)
     }
 }
 
@@ -68,6 +71,20 @@ pub struct Opening {
     pub feigns_holes: bool,
     /// Whether the program asks for no more than reading. It then finds the file in its root, if its user may read it.
     pub reads_only: bool,
+}
+
+/// A file that gets the beginning of another before the program starts, by the process that becomes the program.
+///
+/// So the pages of a memory file are charged to the program's control group, and not to that of its starter. The program has
+/// neither descriptor, unless it is given it in another way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filling {
+    /// The file that is copied, open for reading. Its holes are left out.
+    pub from: RawFd,
+    /// The file that is filled, open for writing.
+    pub into: RawFd,
+    /// How many of its first bytes are copied.
+    pub length: u64,
 }
 
 /// The files of the host that a program sees.

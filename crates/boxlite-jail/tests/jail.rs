@@ -12,12 +12,12 @@ use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use boxlite_jail::{CgroupSpec, JailIdentity, JailSpec, MeasureState, NetworkScope, Opening};
+use boxlite_jail::{CgroupSpec, Filling, JailIdentity, JailSpec, MeasureState, NetworkScope, Opening};
 use support::{also_as_nobody, copied, is_root, launch, lines, plain_spec, probe, wait};
 
 /// What the attacks aim at, all of which exist.
@@ -253,19 +253,31 @@ fn the_same_attempts_succeed_without_the_jail() {
     assert_eq!(facts["seccomp"], "0");
 }
 
+/// Files that are filled for it are not among them.
 #[test]
 fn a_program_has_only_the_descriptors_that_it_was_given() {
     also_as_nobody("a_program_has_only_the_descriptors_that_it_was_given");
     let targets = Targets::new();
+    let memory = tempfile::tempfile().unwrap();
+    memory.set_len(8192).unwrap();
+    let (from, into) = (targets.template.as_raw_fd(), memory.as_raw_fd());
     let inherited = rustix::io::dup(&targets.lock).unwrap();
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
-    let spec = JailSpec { arguments: vec!["facts=1".into()], openings: Vec::new(), ..targets.spec() };
+    let spec = JailSpec {
+        arguments: vec!["facts=1".into()],
+        openings: Vec::new(),
+        fillings: vec![Filling { from, into, length: 4096 }],
+        ..targets.spec()
+    };
     let (text, _) = lines(launch(&spec).unwrap());
     let (_, facts) = outcomes(&text);
     let mut expected = [0, 1, 2, targets.overlay.as_raw_fd(), targets.base.as_raw_fd()];
     expected.sort_unstable();
     let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
     assert_eq!(facts["descriptors"], expected.join(" "));
+    let mut filled = [0; 8192];
+    memory.read_exact_at(&mut filled, 0).unwrap();
+    assert!(filled[..4096] == [b'o'; 4096] && filled[4096..] == [0; 4096]);
 }
 
 #[test]

@@ -108,6 +108,9 @@ pub const PROTOCOL_VERSION: u32 = 3;
 /// The memory of such a guest works, holds nothing of its box and may serve other boxes as a template.
 pub const UNTOUCHED: &str = "untouched";
 
+/// The ability of an agent that looks for shares that were plugged in while it waited for [`ToGuest::Boot`].
+pub const PLUGGED_SHARES: &str = "plugged-shares";
+
 /// The ability of an agent that mounts named volumes. Another would leave them out, and the box would write to its root disk.
 pub const DISKS: &str = "disks";
 /// The ability of an agent that takes [`ToGuest::SetClock`].

@@ -188,7 +188,6 @@ fn a_template_that_is_of_no_use_is_discarded_and_the_box_boots() {
     assert_eq!(templates(&home), Vec::<PathBuf>::new());
 }
 
-/// Mutation tried: a template for a box with a volume, whose daemon cannot map the memory.
 #[test]
 fn other_hardware_has_templates_of_its_own() {
     let Some(home) = Home::able() else { return };
@@ -201,7 +200,7 @@ fn other_hardware_has_templates_of_its_own() {
     let shared = tempfile::tempdir().unwrap();
     let id = detached(&home, "sharing", &["-v", &format!("{}:/shared", shared.path().display())]);
     assert!(!is_restored(&id));
-    assert_eq!(templates(&home).len(), 3);
+    assert_eq!(templates(&home).len(), 4);
     // Two processors are restored as well as one.
     for name in ["wide-2", "wide-3"] {
         let id = detached(&home, name, &["--cpus", "2"]);
@@ -212,7 +211,7 @@ fn other_hardware_has_templates_of_its_own() {
 
 /// A template knows how many named volumes a box has, and nothing of what is in them.
 ///
-/// Mutations tried: boxes with named volumes booted; the volumes' disks left out of the template's name.
+/// Mutation tried: boxes with named volumes booted.
 #[test]
 fn a_box_with_named_volumes_is_restored_and_sees_its_own() {
     let Some(home) = Home::able() else { return };
@@ -253,6 +252,90 @@ fn a_box_with_named_volumes_is_restored_and_sees_its_own() {
     let reads = "cat /data/note; touch /data/x 2>/dev/null || echo refused";
     assert_eq!(home.run(&["exec", "reader", "sh", "-c", reads]).ok(), "secret\nmore\nrefused\n");
     assert_eq!(templates(&home).len(), 2);
+}
+
+/// Nine folders take two ports. All that a box with them writes to its memory is its own, and the template stays as it was.
+///
+/// Mutations tried: boxes with shares booted; the first function of a port plugged in first; ports with a power switch; the template
+/// itself mapped with `share=on`, which the jail refuses, so that the box boots.
+#[test]
+fn shares_are_plugged_into_a_restored_box() {
+    let Some(home) = Home::able() else { return };
+    let image = home.image("mini");
+    let host = tempfile::tempdir().unwrap();
+    // What a box has of `name`: seven directories that it may write to, one that it may not, and a file.
+    let folders = |name: &str| -> Vec<String> {
+        let at = host.path().join(name);
+        let mut options = Vec::new();
+        for number in 0..8 {
+            let directory = at.join(number.to_string());
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("note"), format!("secret of {name} {number}\n")).unwrap();
+            let access = if number == 7 { ":ro" } else { "" };
+            options.extend(["-v".into(), format!("{}:/shared/{number}{access}", directory.display())]);
+        }
+        fs::write(at.join("file"), "a file\n").unwrap();
+        options.extend(["-v".into(), format!("{}:/etc/given", at.join("file").display())]);
+        options
+    };
+    let with = |name: &str, before: &[&str], after: &[&str]| -> Vec<String> {
+        let words = ["run", "-m", "128m"].iter().chain(before).map(ToString::to_string);
+        words.chain(folders(name)).chain(after.iter().map(ToString::to_string)).collect()
+    };
+    let run = |words: Vec<String>| home.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+    let all = |name: &str| {
+        let notes = (0..8).map(|number| format!("secret of {name} {number}\n"));
+        notes.chain(["a file\n".into()]).collect::<String>()
+    };
+    let read = "cat /shared/?/note /etc/given; touch /shared/7/x 2>/dev/null || echo refused; echo box >/shared/3/box";
+    // The second is kept, and gets its folders after that.
+    for name in ["first", "second"] {
+        let read = run(with(name, &["--rm"], &[&image, "sh", "-c", read]));
+        assert_eq!(read, all(name) + "refused\n");
+        assert_eq!(fs::read_to_string(host.path().join(name).join("3/box")).unwrap(), "box\n");
+    }
+    let path = templates(&home).pop().expect("a template");
+    let before = fs::read(&path).unwrap();
+    assert!(before.len() as u64 > MEMORY, "the second start kept nothing");
+    assert!(!before.windows(9).any(|bytes| bytes == b"secret of"), "a folder's bytes are in the template");
+
+    let mut drawn = BTreeSet::new();
+    for name in ["one", "two"] {
+        let id = run(with(name, &["-d", "--name", name], &[&image, "sleep", "infinity"])).trim().to_owned();
+        assert!(is_restored(&id), "{name}");
+        let (qemu, _) = Home::processes(&id).expect("a running box");
+        let maps = fs::read_to_string(format!("/proc/{}/maps", qemu.as_raw_nonzero())).unwrap();
+        assert!(!maps.contains("/vm/template-"), "a process of the box could write to the template: {maps}");
+    }
+    for name in ["one", "two"] {
+        let sh = |script: &str| home.run(&["exec", name, "sh", "-c", script]).ok();
+        assert_eq!(sh(read), all(name) + "refused\n");
+        drawn.extend(
+            sh("cat /proc/sys/kernel/random/uuid /sys/class/net/eth0/address").lines().map(str::to_owned),
+        );
+        // Its memory is its own, and whole.
+        let sums = sh("head -c 20m /dev/urandom >/shared/0/large; sync; sha256sum </shared/0/large");
+        let large = host.path().join(name).join("0/large");
+        assert_eq!(fs::metadata(&large).unwrap().len(), 20 << 20);
+        let sum =
+            std::process::Command::new("sha256sum").stdin(File::open(&large).unwrap()).output().unwrap();
+        assert_eq!(sums, String::from_utf8(sum.stdout).unwrap());
+    }
+    assert_eq!(drawn.len(), 4, "{drawn:?}");
+    home.run(&["rm", "-f", "two"]).ok();
+    // And once more, of the same box.
+    home.run(&["stop", "-t", "0", "one"]).ok();
+    home.run(&["start", "one"]).ok();
+    assert_eq!(home.run(&["exec", "one", "cat", "/shared/6/note"]).ok(), "secret of one 6\n");
+    home.run(&["rm", "-f", "one"]).ok();
+    assert!(fs::read(&path).unwrap() == before, "a box wrote to the template");
+
+    // Where QEMU does not take the template, the box boots and has its folders from the start.
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0x5a; 4096], MEMORY).unwrap();
+    let id = run(with("three", &["-d", "--name", "three"], &[&image, "sleep", "infinity"])).trim().to_owned();
+    assert!(!is_restored(&id) && !path.exists());
+    assert_eq!(home.run(&["exec", "three", "sh", "-c", read]).ok(), all("three") + "refused\n");
 }
 
 /// Killed while the guest is kept: nothing of it stays once gc has run, and the next start keeps it.

@@ -49,6 +49,9 @@ pub(crate) fn bring_up(config: &BootConfig) -> Result<BootedGuest, String> {
     // First, because guests restored from one template would draw the same random numbers.
     reseed(&config.entropy)?;
     warn(set_clock(config.clock_unix_nanos), &mut warnings);
+    if !config.mounts.is_empty() {
+        devices::find_shares();
+    }
     devices::bind(config.modules)?;
     let etc_files = etc::prepare(config)?;
     let disk =

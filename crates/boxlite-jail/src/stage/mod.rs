@@ -4,6 +4,7 @@
 //! nothing else, and a jail takes more than that. It reads what it is to do from one descriptor, says on another how that
 //! went, and from then on only waits; see [`processes`].
 
+pub(crate) mod filling;
 mod namespaces;
 mod opener;
 mod processes;

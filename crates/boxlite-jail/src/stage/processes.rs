@@ -23,7 +23,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::namespaces::c_string;
 use super::opener::HeldOpens;
-use super::{FAILED, opener, seal};
+use super::{FAILED, filling, opener, seal};
 use crate::cgroup::Cgroup;
 use crate::error::{JailDoing, JailError, JailResult as Result};
 use crate::filter;
@@ -185,6 +185,7 @@ fn become_program(
     let filter = filter::program_filter(spec.profile, spec.network, own, gate.as_raw_fd())?;
     let keep = if spec.low_ports { seal::KeptPrivilege::LowPorts } else { seal::KeptPrivilege::Nothing };
     seal::become_nobody(spec.identity, keep)?;
+    filling::fill(&spec.fillings)?;
     if seal::landlock_version().is_ok() {
         seal::landlock(spec)?;
     }

@@ -49,6 +49,7 @@ pub(crate) fn plain_spec(program: &Path) -> JailSpec {
         environment: vec![("LC_ALL".into(), "C".into())],
         descriptors: Vec::new(),
         openings: Vec::new(),
+        fillings: Vec::new(),
         view: View { code: code_of(program, &[]).unwrap(), data: Vec::new(), devices },
         identity: JailIdentity::of_box(is_root(), RESERVED, 1, 0),
         limits: Limits { open_files: 256, file_size: 64 << 20, locked_memory: 64 << 10, address_space: None },

@@ -23,7 +23,7 @@ use cache::{BootInput, identity, key};
 pub use module_image::{find_module_image, module_image};
 
 /// Part of every cache name; raised when the bytes made from the same input change.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 /// The files that boots are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,12 +128,17 @@ pub fn boot_files(
         let agent = std::fs::read(&sources.agent).doing("reading the guest agent", &sources.agent)?;
         let (lists, inputs) = match &tree {
             Some(tree) => {
-                let mut transport = devices.transport().to_vec();
+                let (mut transport, mut others) = (devices.transport().to_vec(), devices.devices());
+                let present = modules::files_by_name(tree)?;
                 // A guest whose kernel has none keeps what it frees.
-                if modules::files_by_name(tree)?.contains_key(BALLOON) {
+                if present.contains_key(BALLOON) {
                     transport.push(BALLOON);
                 }
-                modules::closures(tree, [&transport, &devices.devices()])?
+                // One whose kernel has none has its shares from the start.
+                if devices.shares && present.contains_key(PLUG) {
+                    others.push(PLUG);
+                }
+                modules::closures(tree, [&transport, &others])?
             }
             None => ([Vec::new(), Vec::new()], Vec::new()),
         };
@@ -147,6 +152,9 @@ pub fn boot_files(
 /// The driver by which a guest tells the host what it has freed. It is bound before the guest becomes a template, and holds
 /// nothing of a box.
 const BALLOON: &str = "virtio_balloon";
+
+/// The driver of shares that are plugged into a guest that waits for its box.
+const PLUG: &str = "virtio_pci";
 
 /// Names of the lists in `/modules`.
 const LISTS: [&str; 2] = ["transport", "devices"];

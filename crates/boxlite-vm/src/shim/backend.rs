@@ -18,7 +18,7 @@ use crate::net::{
     self, AllowList, Counts, Exchange, MacAddr, Mailbox, Network, Policy, ShimProgram, StackCommand,
     StackProcess, Wire, WireEnd, card_arguments, claim_ports, loopback_aliases, own_addresses,
 };
-use crate::volume::{self, Share};
+use crate::volume::{self, Share, ShareDevice};
 
 /// One part's additions.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub(crate) struct DeviceBackend {
     pub(crate) arguments: Vec<OsString>,
     /// Descriptors that QEMU inherits under their own numbers; the shim closes its copies once QEMU runs.
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// A share that is not among the arguments, since it is to be plugged into a guest that waits for its box.
+    pub(crate) plug: Option<ShareDevice>,
     /// Whether the guest's memory must be one that a vhost-user device can map.
     pub(crate) shared_memory: bool,
     /// Resolves once the part can serve, awaited while QEMU comes up; an error fails the start.
@@ -65,7 +67,7 @@ pub(crate) fn backends(spec: &LaunchSpec, spawner: &ChildSpawner) -> Result<Vec<
         backends.push(network_backend(spec, network)?);
     }
     let shares = volume::start(&spec.shares, |command, keep| spawner.spawn_without_lock(command, keep))?;
-    backends.extend(shares.into_iter().map(share_backend));
+    backends.extend(shares.into_iter().map(|share| share_backend(share, spec.plugs_shares())));
     Ok(backends)
 }
 
@@ -215,14 +217,21 @@ fn start_stack(
     Ok((StackProcess::new(program, child, ender), None))
 }
 
-fn share_backend(share: Share) -> DeviceBackend {
-    DeviceBackend {
-        arguments: share.arguments.into_iter().map(OsString::from).collect(),
-        descriptors: vec![share.descriptor],
-        shared_memory: true,
-        process_group: Some(share.daemon.pid()),
-        vital: Some(share.daemon.to_string()),
-        task: Some(share.daemon.watch().boxed()),
+fn share_backend(share: Share, plugged: bool) -> DeviceBackend {
+    let Share { device, daemon } = share;
+    let served = DeviceBackend {
+        process_group: Some(daemon.pid()),
+        vital: Some(daemon.to_string()),
+        task: Some(daemon.watch().boxed()),
         ..DeviceBackend::default()
+    };
+    if plugged {
+        return DeviceBackend { plug: Some(device), ..served };
+    }
+    DeviceBackend {
+        arguments: device.arguments().into_iter().map(OsString::from).collect(),
+        descriptors: vec![device.descriptor],
+        shared_memory: true,
+        ..served
     }
 }

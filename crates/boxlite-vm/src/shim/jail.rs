@@ -2,7 +2,8 @@
 //!
 //! QEMU gets its disks, its channels and its devices' sockets as descriptors. It opens its kernel, its initramfs, a
 //! template and `/dev/kvm` by name, and the jail answers with a file that the shim has open: read-only where the shim's
-//! descriptor is, so no box can write to a template.
+//! descriptor is, so no box can write to a template. A guest with shares, whose memory other processes map, gets a copy of the
+//! template, which is made by the process that becomes QEMU.
 //!
 //! The user-mode network is a jail of its own, with the same user and control group. It has the host's network and no file
 //! but the one that names the host's DNS servers; QEMU has files and an empty network.
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use boxlite_jail::{
-    Bound, CgroupSpec, JailError, JailIdentity, JailReport, JailSpec, Jailed, JailerAnswer, Launching,
-    Limits, NetworkScope, Opening, Profile, View,
+    Bound, CgroupSpec, Filling, JailError, JailIdentity, JailReport, JailSpec, Jailed, JailerAnswer,
+    Launching, Limits, NetworkScope, Opening, Profile, View,
 };
 use boxlite_types::{Error, Result};
 
@@ -75,6 +76,8 @@ pub(super) struct Given {
     pub(super) descriptors: Vec<RawFd>,
     /// Files that it opens by name.
     pub(super) openings: Vec<Opening>,
+    /// Files that are filled before it starts.
+    pub(super) fillings: Vec<Filling>,
     /// Bytes that its largest file may have.
     pub(super) file_size: u64,
 }
@@ -107,6 +110,7 @@ impl BoxJail {
             environment: QEMU_ENVIRONMENT.iter().map(variable).collect(),
             descriptors: given.descriptors,
             openings: given.openings,
+            fillings: given.fillings,
             cgroup: self.cgroup.clone(),
             ..qemu_jail(&self.policy, &spec.qemu, spec.accel, self.identity.identity)
         };
@@ -152,6 +156,7 @@ fn qemu_jail(policy: &JailPolicy, qemu: &Path, accel: Accelerator, identity: Jai
         environment: vec![("LC_ALL".into(), "C".into())],
         descriptors: Vec::new(),
         openings: Vec::new(),
+        fillings: Vec::new(),
         view: policy.view.clone(),
         identity,
         limits: Limits {

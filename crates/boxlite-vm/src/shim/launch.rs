@@ -106,6 +106,12 @@ impl LaunchSpec {
         self.group.as_deref().unwrap_or(&self.box_id)
     }
 
+    /// Whether the box's shares are plugged into its guest once that waits for its box, because QEMU neither writes nor reads
+    /// the state of one that has them.
+    pub(super) fn plugs_shares(&self) -> bool {
+        !self.shares.volumes.is_empty() && self.origin != GuestOrigin::Boot
+    }
+
     /// The home that the box lies in, as `boxes/<id>`. A shim makes none where there is none.
     pub(super) fn home(&self) -> Result<Home> {
         let root = self.box_dir.ancestors().nth(2);

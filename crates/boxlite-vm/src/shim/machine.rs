@@ -18,6 +18,8 @@ use super::launch::LaunchSpec;
 use super::template;
 use super::vmm::process::{self, OpenFiles, RootDisk, Vm};
 use super::vmm::qmp::{Qmp, QmpEvent};
+use super::vmm::share_port;
+use crate::volume::ShareDevice;
 
 /// A running QEMU and what belongs to it; dropping it releases the boot files.
 pub(super) struct Machine {
@@ -25,6 +27,8 @@ pub(super) struct Machine {
     pub(super) backends: Vec<DeviceBackend>,
     pub(super) qmp: Arc<Qmp>,
     pub(super) qmp_events: UnboundedReceiver<QmpEvent>,
+    /// The shares that are to be plugged in once the guest waits for its box.
+    pub(super) shares: Vec<ShareDevice>,
     /// The template that the guest was restored from.
     pub(super) template: Option<Leased>,
     pub(super) _boot_files: [Leased; 2],
@@ -54,7 +58,8 @@ impl Machine {
             spawner,
             &mut backends,
         )?;
-        let connected = tokio::try_join!(Self::connect(&mut vm, spec), ready(&mut backends));
+        let mut shares: Vec<_> = backends.iter_mut().filter_map(|backend| backend.plug.take()).collect();
+        let connected = tokio::try_join!(Self::connect(&mut vm, spec, &mut shares), ready(&mut backends));
         let connected = connected.map(|(connected, ())| connected);
         let connected = connected.and_then(|connected| match root_disk {
             RootDisk::AtStart => backend::open_network(&mut backends, spec).map(|()| connected),
@@ -64,7 +69,7 @@ impl Machine {
         if spec.jail.is_some() {
             groups::gather(spec.group(), backends.iter().filter_map(|backend| backend.process_group));
         }
-        Ok(Self { vm, backends, qmp, qmp_events, template: None, _boot_files: boot_files, jail })
+        Ok(Self { vm, backends, qmp, qmp_events, shares, template: None, _boot_files: boot_files, jail })
     }
 
     /// Has the guest, which waits for its box, rehearse what it will do for that; it is told of its box meanwhile or afterwards.
@@ -81,13 +86,20 @@ impl Machine {
         backend::open_network(&mut self.backends, spec)
     }
 
-    async fn connect(vm: &mut Vm, spec: &LaunchSpec) -> Result<(Arc<Qmp>, UnboundedReceiver<QmpEvent>)> {
+    async fn connect(
+        vm: &mut Vm,
+        spec: &LaunchSpec,
+        shares: &mut Vec<ShareDevice>,
+    ) -> Result<(Arc<Qmp>, UnboundedReceiver<QmpEvent>)> {
         let doing = "attaching to QEMU of";
         let socket =
             vm.qmp.try_clone().and_then(tokio::net::UnixStream::from_std).doing(doing, &spec.box_dir)?;
         let (qmp, mut events) = Qmp::start(socket).await.doing(doing, &spec.box_dir)?;
         if let Some(state) = vm.state {
             template::restore(&qmp, &mut events, state).await?;
+            share_port::plug(&qmp, &std::mem::take(shares)).await?;
+        } else if !shares.is_empty() {
+            share_port::require(&qmp).await?;
         }
         limit_disk(&qmp, spec).await?;
         Ok((qmp, events))

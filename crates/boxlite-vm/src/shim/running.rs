@@ -77,7 +77,7 @@ impl RunningBox {
     pub(super) async fn run(self) -> Result<()> {
         let Self { spec, machine, listener, owner, terminate, tied, slot, disk, console, steward, _spawner } =
             self;
-        let Machine { vm, backends, qmp, qmp_events, .. } = machine;
+        let Machine { vm, backends, qmp, qmp_events, shares, .. } = machine;
         let doing = "attaching to QEMU of";
         let dir = spec.box_dir.clone();
 
@@ -86,7 +86,7 @@ impl RunningBox {
         let is_restored = matches!(spec.origin, GuestOrigin::Template(_));
         let (keeping, gate) = match &spec.origin {
             GuestOrigin::Template(_) => Keeping::not_any_more(),
-            GuestOrigin::BootAndKeep(_) => Keeping::wanted(Arc::clone(&steward)),
+            GuestOrigin::BootAndKeep(_) => Keeping::wanted(Arc::clone(&steward), shares),
             GuestOrigin::Boot => Keeping::unwanted(),
         };
         let (agent_reader, agent_writer) = asynchronous(vm.agent).doing(doing, &dir)?.into_split();

@@ -317,7 +317,14 @@ impl ShimLaunch {
     /// Starts QEMU, which boots the guest where its template is of no use.
     async fn machine(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
         let GuestOrigin::Template(path) = &self.spec.origin else {
-            return self.started(None, spawner).await;
+            let started = self.started(None, spawner).await;
+            return match started {
+                Err(error) if self.spec.plugs_shares() => {
+                    tracing::warn!(error = %error.chain(), "the guest is not kept, and boots with its shares");
+                    self.boot(spawner).await
+                }
+                started => started,
+            };
         };
         let Some(template) = Leased::acquire(path)? else {
             tracing::info!("the template has gone, and the guest boots");

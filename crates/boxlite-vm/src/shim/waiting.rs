@@ -56,8 +56,9 @@ pub struct Hardware {
 impl Hardware {
     /// The hardware of the box of `spec`; `None` for one that no guest can wait for.
     ///
-    /// A guest waits for a box only where there is a template. QEMU cannot be given more devices, nor a published port; the
-    /// keeper of a box that is restarted is made before its shim is, and a box joins its networks before its guest runs.
+    /// A guest waits for a box only where there is a template. None waits with ports for shares or with disks for volumes; a
+    /// published port cannot be given to it. The keeper of a box that is restarted is made before its shim is, and a box joins
+    /// its networks before its guest runs.
     pub fn of(spec: &LaunchSpec) -> Option<Self> {
         let is_bound = |network: &Network| !network.ports.is_empty() || !network.member_of.is_empty();
         let is_bound = spec.network.as_ref().is_some_and(is_bound);

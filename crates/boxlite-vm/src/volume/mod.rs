@@ -39,7 +39,7 @@ pub(crate) use named::serial;
 pub use named::{NamedDisk, check_named, disk_mounts, named_text, parse_named};
 pub use off_limits::OffLimits;
 pub use sandbox::Sandbox;
-pub use share::{Share, start};
+pub use share::{Share, ShareDevice, start};
 pub use source::resolve;
 pub use spec::{MAX_TMPFS, MAX_VOLUMES, VolumeSpec, check_set, parse_volume};
 pub use tmpfs::parse_tmpfs;

@@ -1,7 +1,7 @@
 //! Starting a box's volumes: a virtiofsd and a QEMU device each.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -16,12 +16,41 @@ use super::{Daemon, Sandbox, Shares, ledger, socket, source, tag};
 /// A started volume.
 #[derive(Debug)]
 pub struct Share {
-    /// QEMU's arguments, which name `descriptor` by its number; the guest's memory must be shared.
-    pub arguments: Vec<String>,
-    /// To be inherited by QEMU under its own number.
-    pub descriptor: OwnedFd,
+    /// For QEMU, whose guest's memory must be shared.
+    pub device: ShareDevice,
     /// The process that serves it.
     pub daemon: Daemon,
+}
+
+/// QEMU's side of a started volume.
+#[derive(Debug)]
+pub struct ShareDevice {
+    index: usize,
+    /// The connection to the process that serves it.
+    pub descriptor: OwnedFd,
+}
+
+impl ShareDevice {
+    /// The volume's place among those of its box.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The tag by which the guest mounts it.
+    pub fn tag(&self) -> String {
+        tag(self.index)
+    }
+
+    /// The arguments of a QEMU that has it from the start, and inherits the descriptor under its own number.
+    pub fn arguments(&self) -> Vec<String> {
+        let Self { index, descriptor } = self;
+        vec![
+            "-chardev".into(),
+            format!("socket,id=share{index},fd={}", descriptor.as_raw_fd()),
+            "-device".into(),
+            format!("vhost-user-fs-device,chardev=share{index},tag={}", self.tag()),
+        ]
+    }
 }
 
 /// Starts a virtiofsd for each volume of `shares`.
@@ -79,8 +108,7 @@ pub fn start(
         let child = spawn(command, &inherited).doing("starting", virtiofsd)?;
         sources.push(served);
         started.push(Share {
-            arguments: device(index, connection.connected.as_raw_fd()),
-            descriptor: connection.connected,
+            device: ShareDevice { index, descriptor: connection.connected },
             daemon: Daemon::new(child, volume.clone()),
         });
     }
@@ -99,15 +127,6 @@ fn refuse_privilege_bits(command: &mut Command, filters: &Arc<PrivilegeBits>) {
     unsafe {
         command.pre_exec(move || filters.apply());
     }
-}
-
-fn device(index: usize, descriptor: RawFd) -> Vec<String> {
-    vec![
-        "-chardev".into(),
-        format!("socket,id=share{index},fd={descriptor}"),
-        "-device".into(),
-        format!("vhost-user-fs-device,chardev=share{index},tag={}", tag(index)),
-    ]
 }
 
 #[cfg(test)]

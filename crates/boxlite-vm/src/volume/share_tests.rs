@@ -78,7 +78,7 @@ fn a_dropped_share_leaves_no_process() {
     for &group in &groups {
         wait_for("virtiofsd in its namespaces", || members(group) == 2);
     }
-    let ends: Vec<OwnedFd> = started.into_iter().map(|share| share.descriptor).collect();
+    let ends: Vec<OwnedFd> = started.into_iter().map(|share| share.device.descriptor).collect();
     for group in groups {
         wait_for("no process", || members(group) == 0);
     }
@@ -93,7 +93,7 @@ async fn it_ends_by_itself_when_qemu_hangs_up_and_is_reported_when_it_dies() {
     let (dies, hung_up) = (started.pop().unwrap(), started.pop().unwrap());
 
     let group = hung_up.daemon.pid();
-    drop(hung_up.descriptor);
+    drop(hung_up.device.descriptor);
     tokio::time::timeout(DEADLINE, hung_up.daemon.watch()).await.expect("it ends").unwrap();
     wait_for("no process", || members(group) == 0);
 

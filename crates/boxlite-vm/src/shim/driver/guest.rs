@@ -1,8 +1,8 @@
 //! The messages of the guest's agent.
 
 use boxlite_proto::{
-    CLOCK, DISKS, Frame, FromGuest, HEALTH, MAIN_CHANNEL, MainState, OpEvent, PROTOCOL_VERSION, ProtoError,
-    UNTOUCHED,
+    CLOCK, DISKS, Frame, FromGuest, HEALTH, MAIN_CHANNEL, MainState, OpEvent, PLUGGED_SHARES,
+    PROTOCOL_VERSION, ProtoError, UNTOUCHED,
 };
 
 use super::executions::FIRST_HELD;
@@ -65,6 +65,12 @@ impl Driver {
         if !self.spec.disks.is_empty() && !features.iter().any(|feature| feature == DISKS) {
             return self.fail(
                 "the guest's agent is too old to mount named volumes; install the one of this boxlite".into(),
+            );
+        }
+        if self.keeping.has_shares() && !features.iter().any(|feature| feature == PLUGGED_SHARES) {
+            return self.fail(
+                "the guest's agent is too old to find the box's folders; install the one of this boxlite"
+                    .into(),
             );
         }
         self.learn(features);

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use crate::shim::steward::StewardLink;
 use crate::shim::template;
 use crate::shim::vmm::qmp::Qmp;
+use crate::shim::vmm::share_port;
+use crate::volume::ShareDevice;
 
 /// Opens once the guest may hear of its box.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(in crate::shim) enum Keeping {
 #[derive(Debug)]
 pub(in crate::shim) struct Plan {
     steward: Arc<StewardLink>,
+    /// Shares that are plugged in once that is over.
+    shares: Vec<ShareDevice>,
     gate: oneshot::Sender<()>,
 }
 
@@ -63,17 +67,22 @@ impl Keeping {
         (Self::Unwanted(gate), Gate(Some(opened)))
     }
 
-    /// For a guest that boots and is to be kept by `steward`.
-    pub(in crate::shim) fn wanted(steward: Arc<StewardLink>) -> (Self, Gate) {
+    /// For a guest that boots and is to be kept by `steward`, and then to have `shares`.
+    pub(in crate::shim) fn wanted(steward: Arc<StewardLink>, shares: Vec<ShareDevice>) -> (Self, Gate) {
         let (gate, opened) = oneshot::channel();
-        (Self::Waiting(Plan { steward, gate }), Gate(Some(opened)))
+        (Self::Waiting(Plan { steward, shares, gate }), Gate(Some(opened)))
+    }
+
+    /// Whether shares are to be plugged into the guest.
+    pub(super) fn has_shares(&self) -> bool {
+        matches!(self, Self::Waiting(plan) if !plan.shares.is_empty())
     }
 
     /// The agent said hello: begins, if the guest is `fit` for it. True when the guest is to be left alone until
     /// [`Keeping::done`].
     pub(super) fn greeted(&mut self, fit: bool, qmp: &Arc<Qmp>) -> bool {
         let plan = match mem::replace(self, Self::Over) {
-            Self::Waiting(plan) if fit => plan,
+            Self::Waiting(plan) if fit || !plan.shares.is_empty() => plan,
             Self::Unwanted(gate) | Self::Waiting(Plan { gate, .. }) => {
                 let _ = gate.send(());
                 return false;
@@ -84,12 +93,16 @@ impl Keeping {
                 return true;
             }
         };
-        let Plan { steward, gate } = plan;
+        let Plan { steward, shares, gate } = plan;
         let ((migrated, told), (finished, done)) = (oneshot::channel(), oneshot::channel());
         let qmp = Arc::clone(qmp);
         tokio::spawn(async move {
-            if let Err(error) = keep(steward, &qmp, told).await {
+            if fit && let Err(error) = keep(steward, &qmp, told).await {
                 tracing::warn!(error = %error.chain(), "the guest is not kept as a template");
+            }
+            // Without one, the guest cannot mount it, and says so.
+            if let Err(error) = share_port::plug(&qmp, &shares).await {
+                tracing::error!(error = %error.chain(), "the guest has not got its shares");
             }
             let _ = finished.send(());
         });

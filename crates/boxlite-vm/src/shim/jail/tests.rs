@@ -13,7 +13,7 @@ fn jail_of(ports: &[&str], given: Given) -> (JailSpec, JailSpec) {
 }
 
 fn given() -> Given {
-    Given { descriptors: vec![10], openings: Vec::new(), file_size: 1 << 30 }
+    Given { descriptors: vec![10], openings: Vec::new(), fillings: Vec::new(), file_size: 1 << 30 }
 }
 
 /// QEMU has files and no network, its network has sockets and no files, and both are held to one group's limits.

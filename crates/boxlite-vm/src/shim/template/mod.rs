@@ -9,6 +9,8 @@
 //!   yet, and nothing of the box was said. The host's clock, fresh random numbers, names and addresses come with
 //!   `Boot`, before anything runs. So the disks of named volumes are, like the root disk, any disks: a template knows how
 //!   many there are, and which of them are read-only.
+//! - Shares are plugged into a guest that waits for its box ([`super::vmm::share_port`]). The daemons that serve them map the
+//!   guest's memory, so a box with shares gets a copy of the template instead of mapping it.
 //! - The first start of a kind leaves an empty file, its mark; the second, which finds that, keeps what it boots; the
 //!   third is restored. Hardware that boots once costs nothing.
 //! - A template that QEMU does not take is discarded, and the box boots; so is one whose guest does not come up.
@@ -48,11 +50,6 @@ pub fn origin(
     home: &Home,
     room: Option<Thresholds>,
 ) -> Result<(GuestOrigin, Option<Leased>)> {
-    // The daemon of a share maps the guest's memory, which no box may map of a template; QEMU cannot restore its device,
-    // nor add it to a guest that runs.
-    if !spec.shares.volumes.is_empty() {
-        return Ok((GuestOrigin::Boot, None));
-    }
     let path = home.vm().join(name::of(spec)?);
     let Some(lease) = Leased::acquire(&path)? else {
         if room.is_some() {

@@ -13,7 +13,7 @@ use crate::shim::launch::{GuestOrigin, LaunchSpec};
 use crate::shim::vmm::qemu::{self, Channels, Memory, QemuFiles};
 
 /// Raised when templates made of the same input change.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The file name of the template that fits the hardware of `spec`, on this host until it reboots.
 pub(super) fn of(spec: &LaunchSpec) -> Result<String> {
@@ -52,7 +52,8 @@ fn devices(spec: &LaunchSpec) -> String {
         0 => String::new(),
         count => format!("d{count}"),
     };
-    format!("b{network}{disks}")
+    let shares = if spec.shares.volumes.is_empty() { "" } else { "s" };
+    format!("b{network}{disks}{shares}")
 }
 
 /// `spec` without what differs between boxes of the same hardware.
@@ -63,7 +64,8 @@ fn hardware(spec: &LaunchSpec) -> LaunchSpec {
         bases: Vec::new(),
         backing: None,
         discard: false,
-        origin: GuestOrigin::Boot,
+        // Not one that boots, which has its shares from the start.
+        origin: GuestOrigin::Template(PathBuf::new()),
         ..spec.clone()
     }
 }

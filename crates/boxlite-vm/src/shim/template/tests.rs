@@ -46,21 +46,17 @@ fn the_first_start_marks_the_second_keeps_and_the_third_is_restored() {
     assert!(lease.is_some());
 }
 
-#[test]
-fn what_cannot_be_restored_is_booted() {
-    let (_scratch, home) = home();
-    let volume = Volume {
-        source: "/tmp".into(),
-        target: "/x".into(),
+fn sharing(sources: &[&str]) -> LaunchSpec {
+    let volume = |source: &&str| Volume {
+        source: source.into(),
+        target: format!("/shared{source}"),
         read_only: false,
         map_ids: false,
         file: false,
         size: None,
     };
-    let shares = Shares { volumes: vec![volume], ..Shares::default() };
-    let spec = LaunchSpec { shares, ..spec() };
-    assert_eq!(origin(&spec, &home, ROOM).unwrap().0, GuestOrigin::Boot);
-    assert!(!path_of(&home, &spec).exists());
+    let shares = Shares { volumes: sources.iter().map(volume).collect(), ..Shares::default() };
+    LaunchSpec { shares, ..spec() }
 }
 
 /// Mutations tried: no bound; the most recently used goes; one that is leased goes.
@@ -104,6 +100,8 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
     assert_eq!(name(other_box), name(spec()));
     let with = |disks: &[NamedDisk]| LaunchSpec { disks: disks.to_vec(), ..spec() };
     assert_eq!(name(with(&[disk("a", false)])), name(with(&[disk("b", false)])));
+    // A port takes eight shares.
+    assert_eq!(name(sharing(&["/a"])), name(sharing(&["/b", "/c"])));
     let others = [
         LaunchSpec { cpus: 3, ..spec() },
         LaunchSpec { memory_bytes: 2 << 20, ..spec() },
@@ -117,7 +115,9 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
         with(&[disk("a", false)]),
         with(&[disk("a", true)]),
         with(&[disk("a", false), disk("b", false)]),
+        sharing(&["/a"]),
+        sharing(&["/a"; 9]),
     ];
     let names: std::collections::BTreeSet<_> = others.into_iter().chain([spec()]).map(name).collect();
-    assert_eq!(names.len(), 13);
+    assert_eq!(names.len(), 15);
 }

@@ -38,6 +38,7 @@ pub(super) fn start(
     let given = Given {
         descriptors: command.descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         openings,
+        fillings: command.filling.into_iter().collect(),
         file_size: command.file_size,
     };
     let order = JailSpec { arguments: command.arguments, ..jail.qemu(spec, given) };

@@ -5,3 +5,4 @@ pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod qemu;
 pub(crate) mod qmp;
+pub(crate) mod share_port;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use boxlite_home::lease::Leased;
+use boxlite_jail::Filling;
 use boxlite_types::{Doing, Error, Result};
 use serde_json::json;
 
@@ -90,20 +91,28 @@ pub(crate) fn start(
     let state_file = template.map(|template| state_file(template, spec.memory_bytes)).transpose()?;
     let memory = match (template, &memory_file) {
         _ if shared => Memory::Shared,
-        (Some(template), _) => Memory::Template(template.file().as_raw_fd()),
+        (Some(_), Some(copy)) => Memory::Copy(copy.as_raw_fd()),
+        (Some(template), None) => Memory::Template(template.file().as_raw_fd()),
         (None, Some(file)) => Memory::File(file.as_raw_fd()),
         (None, None) => Memory::Own,
     };
+    let mapped = template.filter(|_| memory_file.is_none()).map(Leased::file);
+    let filling = template.zip(memory_file.as_ref()).map(|(template, copy)| Filling {
+        from: template.file().as_raw_fd(),
+        into: copy.as_raw_fd(),
+        length: spec.memory_bytes,
+    });
     let mut descriptors = vec![qmp_end.as_fd(), agent_end.as_fd(), console_end.as_fd()];
     descriptors.extend(given.iter().map(AsFd::as_fd));
     descriptors.extend(disks.all().chain(&state_file).map(AsFd::as_fd));
-    let named = template.map(Leased::file).into_iter().chain(&memory_file).map(AsFd::as_fd).collect();
+    let named = mapped.into_iter().chain(&memory_file).map(AsFd::as_fd).collect();
     let command = QemuCommand {
         arguments: qemu::arguments(spec, channels, &files, &extra, memory),
         descriptors,
         read: vec![kernel.as_fd(), initrd.as_fd()],
         named,
-        template: template.map(|template| template.file().as_raw_fd()),
+        template: mapped.map(AsRawFd::as_raw_fd),
+        filling,
         file_size: match (root_disk, &disks.root) {
             (RootDisk::Later { file_size }, _) => file_size,
             (RootDisk::AtStart, root) => root
@@ -123,8 +132,10 @@ pub(crate) fn start(
         stream.set_nonblocking(true).doing("preparing a channel for QEMU of", &spec.box_dir)?;
     }
     let state = state_file.map(|file| file.as_raw_fd());
+    // A copy is of no use to others.
+    let memory = memory_file.filter(|_| template.is_none());
     let overlay = disks.root.map(|root| OverlayReader { set: root.overlay.as_raw_fd(), file: root.reader });
-    Ok(Vm { process, qmp, agent, console, memory: memory_file, overlay, state })
+    Ok(Vm { process, qmp, agent, console, memory, overlay, state })
 }
 
 /// Gives the QEMU behind `qmp`, whose guest waits for its box, the root disk of the box of `spec`.
@@ -233,9 +244,11 @@ impl<'a> Disks<'a> {
     }
 }
 
-/// The memory of a guest that is to be kept.
+/// The memory of a guest that is to be kept, or whose shares will be plugged in.
 fn memory_file(spec: &LaunchSpec) -> Result<Option<File>> {
-    let GuestOrigin::BootAndKeep(_) = &spec.origin else { return Ok(None) };
+    if !matches!(spec.origin, GuestOrigin::BootAndKeep(_)) && !spec.plugs_shares() {
+        return Ok(None);
+    }
     let doing = "making the memory of a guest of";
     let memory = rustix::fs::memfd_create("boxlite-guest", rustix::fs::MemfdFlags::CLOEXEC)
         .doing(doing, &spec.box_dir)?;

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::process::{Child, ChildStderr, Command, ExitStatus};
 
-use boxlite_types::{Doing, Error, Result};
+use boxlite_jail::Filling;
+use boxlite_types::{Doing, Error, ErrorKind, Result};
 
 use crate::exit::ChildEnder;
 use crate::shim::child::ChildSpawner;
@@ -42,8 +43,10 @@ pub(super) struct QemuCommand<'a> {
     pub(super) read: Vec<BorrowedFd<'a>>,
     /// Opened so as well, for more.
     pub(super) named: Vec<BorrowedFd<'a>>,
-    /// The one of these that the guest's memory is a copy of.
+    /// The one of these that the guest's memory is a copy of, page by page as it writes to them.
     pub(super) template: Option<RawFd>,
+    /// The memory file, among these, that is to have a template's contents.
+    pub(super) filling: Option<Filling>,
     /// Bytes that its largest file may have.
     pub(super) file_size: u64,
 }
@@ -60,6 +63,8 @@ pub(super) fn start_unjailed(
     program.env("PATH", "/usr/bin:/bin").envs(jail::QEMU_ENVIRONMENT.iter().copied());
     let keep: Vec<_> = command.descriptors.into_iter().chain(command.read).chain(command.named).collect();
     let doing = "starting";
+    let filled = boxlite_jail::fill(command.filling.as_slice());
+    filled.map_err(|error| Error::new(ErrorKind::Io, "the template cannot be copied").because(error))?;
     let mut child = spawner.spawn(program, &keep).doing(doing, &spec.qemu)?;
     let pid = child.id();
     let stderr = child.stderr.take().ok_or_else(|| Error::bug("QEMU's stderr is not a pipe"))?;

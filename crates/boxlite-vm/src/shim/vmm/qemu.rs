@@ -146,6 +146,9 @@ pub(crate) enum Memory {
     Shared,
     /// All of the inherited memory file with this descriptor.
     File(RawFd),
+    /// All of the inherited memory file with this descriptor, which has a template's contents; the state of the devices will be
+    /// read from elsewhere.
+    Copy(RawFd),
     /// The beginning of the inherited file with this descriptor, of which QEMU copies the pages that the guest writes to;
     /// the state of the devices will be read from elsewhere.
     Template(RawFd),
@@ -161,7 +164,7 @@ impl Memory {
         match self {
             Self::Own => None,
             Self::Shared => Some(format!("memory-backend-memfd,id=ram,size={kib}k,share=on").into()),
-            Self::File(descriptor) => Some(file(descriptor, "on")),
+            Self::File(descriptor) | Self::Copy(descriptor) => Some(file(descriptor, "on")),
             Self::Template(descriptor) => Some(file(descriptor, "off")),
         }
     }
@@ -187,11 +190,13 @@ pub(crate) fn arguments(
     line.option("-cpu", processor(spec));
     let backend = memory.backend(spec.memory_bytes / 1024);
     let named = if backend.is_some() { ",memory-backend=ram" } else { "" };
-    line.option("-machine", format!("microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off{named}"));
+    let ports = share_ports(spec);
+    let bus = if ports > 0 { ",pcie=on" } else { "" };
+    line.option("-machine", format!("microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off{bus}{named}"));
     if let Some(backend) = backend {
         line.option("-object", backend);
     }
-    if let Memory::Template(_) = memory {
+    if let Memory::Template(_) | Memory::Copy(_) = memory {
         line.option("-incoming", "defer");
     }
     line.option("-bios", "qboot.rom");
@@ -247,12 +252,26 @@ pub(crate) fn arguments(
         line.option("-device", "virtio-balloon-device,free-page-reporting=on");
     }
 
+    for port in 0..ports {
+        // Behind a power switch, the guest would not see what is plugged in until it has found the switch.
+        let place = port + 1;
+        let slot = format!("chassis={place},slot={place},power_controller_present=off");
+        line.option("-device", format!("pcie-root-port,id=port{port},{slot}"));
+    }
     line.option("-chardev", format!("socket,id=console,fd={}", channels.console));
     line.option("-serial", "chardev:console");
     line.option("-chardev", format!("socket,id=qmp,fd={}", channels.qmp));
     line.option("-mon", "chardev=qmp,mode=control");
     line.0.extend(extra.iter().cloned());
     line.0
+}
+
+/// Shares that are plugged into one port: the functions of a PCI device.
+pub(super) const SHARES_PER_PORT: usize = 8;
+
+/// The number of ports for shares that will be plugged in.
+fn share_ports(spec: &LaunchSpec) -> usize {
+    if spec.plugs_shares() { spec.shares.volumes.len().div_ceil(SHARES_PER_PORT) } else { 0 }
 }
 
 /// The guest's model of processor: all that the host has, but its virtualisation only on demand, since a guest that enters

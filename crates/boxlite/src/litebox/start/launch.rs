@@ -73,11 +73,14 @@ impl<'a> OverlaidBox<'a> {
         let boot = boot_files(context, &guard, &assets, own_kernel.as_deref())?;
         let mut spec = specification(context, &guard, image.as_ref(), between, &boot, assets, purpose)?;
         let mut trial = None;
+        // A kernel of the user's need not find shares that are plugged in.
+        let is_restorable = own_kernel.is_none() || spec.shares.volumes.is_empty();
         if let Some(path) = own_kernel {
             let kernel = UserKernel::of(&context.local.home, &spec, &path)?;
             trial = kernel.prepare(&mut spec)?.then_some(kernel);
         }
-        let template = if trial.is_none() { origin(context, &room, &mut spec) } else { None };
+        let template =
+            if trial.is_none() && is_restorable { origin(context, &room, &mut spec) } else { None };
         let hand_over = HandOver {
             lock: guard.shim_lock()?,
             claim: Some(room.into_claim()),

@@ -1,7 +1,8 @@
-use boxlite_types::VolumeMount;
+use boxlite_types::{Volume, VolumeMount};
 
 use super::*;
-use crate::volume::NamedDisk;
+use crate::shim::launch::GuestOrigin;
+use crate::volume::{NamedDisk, Shares};
 
 const CHANNELS: Channels = Channels { qmp: 10, agent: 11, console: 12 };
 
@@ -131,6 +132,42 @@ fn shared_memory_is_one_memfd_of_the_guests_size() {
     assert!(line.contains("-object\nmemory-backend-memfd,id=ram,size=262144k,share=on\n"));
     assert!(line.contains("dump-guest-core=off,memory-backend=ram\n"));
     assert!(line.ends_with("\n-extra"));
+}
+
+/// Mutations tried: a bus for every box; a power switch in the slot, behind which the guest finds nothing.
+#[test]
+fn a_box_with_shares_has_ports_for_them_unless_it_boots_with_them() {
+    let sharing = |count, origin| {
+        let volume = Volume {
+            source: "/a".into(),
+            target: "/b".into(),
+            read_only: false,
+            map_ids: false,
+            file: false,
+            size: None,
+        };
+        let shares = Shares { volumes: vec![volume; count], ..Shares::default() };
+        LaunchSpec { shares, origin, ..LaunchSpec::sample() }
+    };
+    let template = || GuestOrigin::Template("/t".into());
+    let line = |count, origin| text(&sharing(count, origin), &[], Memory::Copy(9));
+    for unplugged in [line(0, template()), line(2, GuestOrigin::Boot)] {
+        assert!(!unplugged.contains("pcie"), "{unplugged}");
+    }
+    let port = |number: u32| {
+        let place = number + 1;
+        format!(
+            "-device\npcie-root-port,id=port{number},chassis={place},slot={place},power_controller_present=off\n"
+        )
+    };
+    let one = line(8, template());
+    assert!(one.contains(",dump-guest-core=off,pcie=on,memory-backend=ram\n"), "{one}");
+    assert!(one.contains(&port(0)) && !one.contains(&port(1)), "{one}");
+    let two = line(9, template());
+    assert!(two.contains(&port(0)) && two.contains(&port(1)), "{two}");
+    // All of its memory is its own, which others may map, and it waits for its devices' state.
+    assert!(one.contains("memory-backend-file,id=ram,size=262144k,share=on,mem-path=/dev/fd/9\n"), "{one}");
+    assert!(one.contains("-incoming\ndefer\n"), "{one}");
 }
 
 #[test]
