@@ -192,7 +192,10 @@ pub(crate) fn arguments(
     let named = if backend.is_some() { ",memory-backend=ram" } else { "" };
     let ports = share_ports(spec);
     let bus = if ports > 0 { ",pcie=on" } else { "" };
-    line.option("-machine", format!("microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off{bus}{named}"));
+    // QEMU would offer the guest's memory to the host for merging with that of others (KSM), and a guest can tell by the time of a
+    // write which of its pages others have as well.
+    let machine = "microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off,mem-merge=off";
+    line.option("-machine", format!("{machine}{bus}{named}"));
     if let Some(backend) = backend {
         line.option("-object", backend);
     }

@@ -44,7 +44,7 @@ tcg,tb-size=64
 -cpu
 max,vmx=off,svm=off
 -machine
-microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off
+microvm,acpi=on,rtc=on,isa-serial=on,dump-guest-core=off,mem-merge=off
 -bios
 qboot.rom
 -kernel
@@ -130,7 +130,7 @@ fn only_a_disk_that_goes_with_its_box_is_not_flushed() {
 fn shared_memory_is_one_memfd_of_the_guests_size() {
     let line = text(&LaunchSpec::sample(), &[OsString::from("-extra")], Memory::Shared);
     assert!(line.contains("-object\nmemory-backend-memfd,id=ram,size=262144k,share=on\n"));
-    assert!(line.contains("dump-guest-core=off,memory-backend=ram\n"));
+    assert!(line.contains("mem-merge=off,memory-backend=ram\n"));
     assert!(line.ends_with("\n-extra"));
 }
 
@@ -161,7 +161,7 @@ fn a_box_with_shares_has_ports_for_them_unless_it_boots_with_them() {
         )
     };
     let one = line(8, template());
-    assert!(one.contains(",dump-guest-core=off,pcie=on,memory-backend=ram\n"), "{one}");
+    assert!(one.contains(",dump-guest-core=off,mem-merge=off,pcie=on,memory-backend=ram\n"), "{one}");
     assert!(one.contains(&port(0)) && !one.contains(&port(1)), "{one}");
     let two = line(9, template());
     assert!(two.contains(&port(0)) && two.contains(&port(1)), "{two}");
