@@ -345,7 +345,7 @@ fn an_overlay_that_was_tampered_with_is_refused() {
         std::fs::write(&disk, bytes).unwrap();
         let source = DiskSource::open(std::slice::from_ref(&disk), None, 0)?;
         let mut written = Vec::new();
-        write(head(false), &source, &mut written).map(|_| written)
+        write(head(false), &source, &mut written).map(|()| written)
     };
     assert!(open(&right).is_ok());
     let long = |at: usize| u64::from_be_bytes(right[at..at + 8].try_into().unwrap());
