@@ -218,7 +218,9 @@ fn a_box_with_named_volumes_is_restored_and_sees_its_own() {
     let image = home.image("mini");
     let run = |volumes: &[&str], script: &str| {
         let mut words = vec!["run", "--rm", "-m", "128m"];
-        volumes.iter().for_each(|volume| words.extend(["-v", volume]));
+        for volume in volumes {
+            words.extend(["-v", volume]);
+        }
         words.extend([&*image, "sh", "-c", script]);
         home.run(&words).ok()
     };
