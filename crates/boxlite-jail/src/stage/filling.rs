@@ -75,7 +75,7 @@ mod tests {
         };
         let (from, into) = (file("from"), file("into"));
         into.set_len(3 << 20).unwrap();
-        let data = [7; STRETCH + 10];
+        let data = vec![7; STRETCH + 10];
         for at in [4096, 2 << 20, (3 << 20) - 4096] {
             from.write_all_at(&data, at).unwrap();
         }

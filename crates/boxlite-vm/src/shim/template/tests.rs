@@ -102,7 +102,7 @@ fn a_name_tells_hardware_apart_and_not_boxes() {
     assert_eq!(name(with(&[disk("a", false)])), name(with(&[disk("b", false)])));
     // A port takes eight shares.
     assert_eq!(name(sharing(&["/a"])), name(sharing(&["/b", "/c"])));
-    let others = [
+    let others = vec![
         LaunchSpec { cpus: 3, ..spec() },
         LaunchSpec { memory_bytes: 2 << 20, ..spec() },
         LaunchSpec { kernel: "/bin/rm".into(), ..spec() },
