@@ -98,9 +98,11 @@ async fn the_page_in_a_browser() {
     let path = key(&home, KEY, 0o600);
     let layout = home.layout().to_str().unwrap();
     let keyed = ["--api-key-file", path.to_str().unwrap(), "--allow-path", layout, "--gc-interval", "off"];
-    let server = Server::start(&home, &keyed);
+    // The share that a page shows, and that the homes of tests are without.
+    let floors = [("BOXLITE_SOFT_PERCENT", "10")];
+    let server = Server::start_with(&home, &keyed, &floors);
     craft(&home, &server).await;
-    let open = Server::start(&home, &["--gc-interval", "off"]);
+    let open = Server::start_with(&home, &["--gc-interval", "off"], &floors);
     // Built-in fonts, whatever else this machine has: the pictures must be the same everywhere.
     let fonts = home.path().join("fonts.conf");
     let cache = home.path().join("fonts");
