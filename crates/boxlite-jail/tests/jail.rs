@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use boxlite_jail::{CgroupSpec, Filling, JailIdentity, JailSpec, MeasureState, NetworkScope, Opening};
-use support::{also_as_nobody, copied, is_root, launch, lines, plain_spec, probe, wait};
+use support::{also_as_nobody, copied, is_root, launch, launch_in_private, lines, plain_spec, probe, wait};
 
 /// What the attacks aim at, all of which exist.
 struct Targets {
@@ -193,6 +193,15 @@ fn a_file_that_is_only_read_is_found_whoever_may_read_it() {
     std::fs::write(&name, "").unwrap();
     std::fs::remove_file(name.with_file_name("renamed")).unwrap();
     let (attempts, _) = outcomes(&lines(launch(&targets.spec()).unwrap()).0);
+    assert_eq!(attempts["can-read-kernel"], "ok");
+}
+
+/// Mutation tried: the starter's mask kept, with which the box's user finds none of its devices.
+#[test]
+fn a_mask_of_the_starter_does_not_reach_into_the_jail() {
+    also_as_nobody("a_mask_of_the_starter_does_not_reach_into_the_jail");
+    let targets = Targets::new();
+    let (attempts, _) = outcomes(&lines(launch_in_private(&targets.spec()).unwrap()).0);
     assert_eq!(attempts["can-read-kernel"], "ok");
 }
 

@@ -88,6 +88,8 @@ pub(super) fn enter_root(spec: &JailSpec, report: &mut JailReport) -> Result<Hel
     rustix::mount::move_mount(&root, "", CWD, SCAFFOLD, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .doing("mounting the jail's root")?;
     rustix::process::fchdir(&root).doing("entering the jail's root")?;
+    // The program's user passes through directories that root has made, whatever the starter's own files are to be like.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     let mut made = BTreeSet::new();
     for piece in &pieces.code {
         piece.put(&root, &mut made)?;

@@ -68,6 +68,20 @@ pub(crate) fn launch(spec: &JailSpec) -> boxlite_jail::JailResult<Jailed> {
     boxlite_jail::launch(jailer, spec, spawn)
 }
 
+/// Starts `spec` as [`launch`] does, from a process whose files only its own user may read.
+pub(crate) fn launch_in_private(spec: &JailSpec) -> boxlite_jail::JailResult<Jailed> {
+    let mut jailer = Command::new(env!("CARGO_BIN_EXE_boxlite-jail-test-jailer"));
+    jailer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // SAFETY: only a system call between fork and exec.
+    unsafe {
+        jailer.pre_exec(|| {
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+            Ok(())
+        });
+    }
+    boxlite_jail::launch(jailer, spec, spawn)
+}
+
 /// Has a starter with one thread start `spec` with a copy of itself as the jailer: all that the two say, and how the jailer ended.
 pub(crate) fn copied(spec: &JailSpec) -> (String, ExitStatus) {
     let mut order = tempfile::tempfile().unwrap();
