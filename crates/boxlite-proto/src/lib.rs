@@ -95,7 +95,7 @@ pub use op::{
     OpFailure, ProcessExit, WinSize,
 };
 pub use shim::{
-    DiskIdentity, GivenInput, MainState, NetworkRefusals, NetworkUsage, PeerUsage, RefusalKind,
+    DiskIdentity, GivenInput, GuestStart, MainState, NetworkRefusals, NetworkUsage, PeerUsage, RefusalKind,
     RefusedDestination, ShimError, ShimReply, ShimRequest, ShimStatus,
 };
 pub use stream::Stream;

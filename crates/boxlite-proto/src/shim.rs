@@ -261,6 +261,15 @@ pub struct GivenInput {
     pub closed: bool,
 }
 
+/// How the guest of a box came up for the present run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestStart {
+    /// Whether it was restored from a template.
+    pub restored: bool,
+    /// Why it booted, where it was not.
+    pub reason: Option<String>,
+}
+
 /// A shim's view of its box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShimStatus {
@@ -281,6 +290,9 @@ pub struct ShimStatus {
     /// The last probes of its health, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probes: Vec<ProbeRecord>,
+    /// How its guest came up; `None` from a shim that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_start: Option<GuestStart>,
 }
 
 /// Which file a disk is, whatever its name.

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BoxOptions, Error, ErrorCause, Health, Membership, NetworkUsage, Pause, PauseCause, PortForward, Result,
-    RunOutcome, Shortage,
+    BoxOptions, Error, ErrorCause, GuestStart, Health, Membership, NetworkUsage, Pause, PauseCause,
+    PortForward, Result, RunOutcome, Shortage,
 };
 
 /// A box as `ls` and `inspect` show it.
@@ -49,6 +49,9 @@ pub struct BoxInfo {
     /// Its use of the network; told by `inspect` alone, while it runs with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_usage: Option<NetworkUsage>,
+    /// How its guest came up; told by `inspect` alone, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_start: Option<GuestStart>,
     /// Restarts by its policy since its user started it, those that were refused included.
     #[serde(default)]
     pub restart_count: u32,

@@ -54,7 +54,7 @@ pub use box_options::{BoxOptions, CreationKey, MainProcess, NetworkMode, PullPol
 pub use box_record::{BoxDescription, BoxRecord, Phase, Restarts, RunOutcome, SnapshotRecord};
 pub use boxlite_proto::{
     ExecutionEnd, ExecutionLimit, ExecutionState, GivenInput, GuestMetrics, GuestProcess, GuestProcesses,
-    HoldTerms, KEPT_TIMEOUT, NetworkRefusals, NetworkUsage, PeerUsage, ReapAction, RefusalKind,
+    GuestStart, HoldTerms, KEPT_TIMEOUT, NetworkRefusals, NetworkUsage, PeerUsage, ReapAction, RefusalKind,
     RefusedDestination, UnattendedPolicy, reap_action,
 };
 pub use change::{ChangeKind, CommitOptions, FileChange};

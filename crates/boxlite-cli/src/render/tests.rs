@@ -38,6 +38,7 @@ fn info(name: &str, state: BoxState) -> BoxInfo {
         ports: Vec::new(),
         memberships: Vec::new(),
         network_usage: None,
+        guest_start: None,
         restart_count: 0,
         last_exit: None,
         node: None,

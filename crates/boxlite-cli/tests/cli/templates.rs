@@ -44,6 +44,11 @@ fn is_restored(id: &str) -> bool {
     String::from_utf8_lossy(&line).contains("-incoming")
 }
 
+/// What the box `name` says of how its guest came up.
+fn guest_start(home: &Home, name: &str) -> serde_json::Value {
+    home.run(&["inspect", name]).json()[0]["guest_start"].clone()
+}
+
 /// Mutation tried: no address set, so that all have that of the first. (Without a new seed the numbers differ all the same
 /// where the processor has RDRAND.)
 #[test]
@@ -305,6 +310,7 @@ fn shares_are_plugged_into_a_restored_box() {
     for name in ["one", "two"] {
         let id = run(with(name, &["-d", "--name", name], &[&image, "sleep", "infinity"])).trim().to_owned();
         assert!(is_restored(&id), "{name}");
+        assert_eq!(guest_start(&home, name), serde_json::json!({ "restored": true, "reason": null }));
         let (qemu, _) = Home::processes(&id).expect("a running box");
         let maps = fs::read_to_string(format!("/proc/{}/maps", qemu.as_raw_nonzero())).unwrap();
         assert!(!maps.contains("/vm/template-"), "a process of the box could write to the template: {maps}");
@@ -332,11 +338,13 @@ fn shares_are_plugged_into_a_restored_box() {
     home.run(&["rm", "-f", "one"]).ok();
     assert!(fs::read(&path).unwrap() == before, "a box wrote to the template");
 
-    // Where QEMU does not take the template, the box boots and has its folders from the start.
+    // Where QEMU does not take the template, the box boots and has its folders from the start, and says why.
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[0x5a; 4096], MEMORY).unwrap();
     let id = run(with("three", &["-d", "--name", "three"], &[&image, "sleep", "infinity"])).trim().to_owned();
     assert!(!is_restored(&id) && !path.exists());
+    let start = guest_start(&home, "three");
+    assert!(start["reason"].as_str().unwrap().starts_with("it could not be restored: "), "{start}");
     assert_eq!(home.run(&["exec", "three", "sh", "-c", read]).ok(), all("three") + "refused\n");
 }
 

@@ -90,6 +90,7 @@ impl Ground {
             memory_bytes: 256 << 20,
             nested: false,
             origin: GuestOrigin::Boot,
+            boot_reason: None,
             boot: BootConfig { hostname: id, ..BootConfig::default() },
             health_retries: 0,
             main: None,

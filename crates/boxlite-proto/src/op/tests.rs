@@ -3,7 +3,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::*;
 use crate::ProbeRecord;
 use crate::{
-    BootTimings, DiskIdentity, FromGuest, MainState, NetworkRefusals, NetworkUsage, RefusalKind,
+    BootTimings, DiskIdentity, FromGuest, GuestStart, MainState, NetworkRefusals, NetworkUsage, RefusalKind,
     RefusedDestination, ShimError, ShimReply, ShimRequest, ShimStatus, ToGuest,
 };
 
@@ -113,6 +113,7 @@ fn the_text_of_messages_is_pinned() {
             disk: None,
             network: None,
             probes: Vec::new(),
+            guest_start: None,
         }),
         r#"{"status":{"shim_pid":1,"vm_pid":null,"main":{"exited":{"code":0}},"out_of_space":true}}"#,
     );
@@ -140,12 +141,14 @@ fn the_text_of_messages_is_pinned() {
                 exit_code: -1,
                 output: "x".into(),
             }],
+            guest_start: Some(GuestStart { restored: false, reason: Some("so".into()) }),
         }),
         concat!(
             r#"{"status":{"shim_pid":1,"vm_pid":2,"main":"booting","out_of_space":false,"disk":{"device":3,"inode":4},"network":"#,
             r#"{"connections":1,"max_connections":2,"refused_connections":3,"dropped_frames":4,"#,
             r#""sent_bytes":5,"received_bytes":6},"#,
-            r#""probes":[{"began_unix_ms":1,"ended_unix_ms":2,"exit_code":-1,"output":"x"}]}}"#
+            r#""probes":[{"began_unix_ms":1,"ended_unix_ms":2,"exit_code":-1,"output":"x"}],"#,
+            r#""guest_start":{"restored":false,"reason":"so"}}}"#
         ),
     );
     pinned(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use boxlite_home::Home;
 use boxlite_home::admission::Thresholds;
 use boxlite_jail::View;
-use boxlite_proto::{BootConfig, ExecSpec};
+use boxlite_proto::{BootConfig, ExecSpec, GuestStart};
 use boxlite_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub struct LaunchSpec {
     pub disks: Vec<NamedDisk>,
     /// How the guest comes to where it waits for its box.
     pub origin: GuestOrigin,
+    /// Why it boots, where it is not restored.
+    #[serde(default)]
+    pub boot_reason: Option<String>,
     /// How the guest comes up then.
     pub boot: BootConfig,
     /// Failures in a row that make the box unhealthy, where [`BootConfig::health`] has it probed.
@@ -104,6 +107,12 @@ impl LaunchSpec {
     /// The name of the box's control group.
     pub(super) fn group(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.box_id)
+    }
+
+    /// How the guest comes up, for people.
+    pub(super) fn guest_start(&self) -> GuestStart {
+        let restored = matches!(self.origin, GuestOrigin::Template(_));
+        GuestStart { restored, reason: self.boot_reason.clone().filter(|_| !restored) }
     }
 
     /// Whether the box's shares are plugged into its guest once that waits for its box, because QEMU neither writes nor reads
@@ -239,6 +248,7 @@ impl LaunchSpec {
             shares: Shares::default(),
             disks: Vec::new(),
             origin: GuestOrigin::Boot,
+            boot_reason: None,
             boot: BootConfig::default(),
             health_retries: 0,
             main: None,

@@ -84,6 +84,8 @@ impl RunningBox {
         let (guest, for_guest) = sink::queue();
         queue_main_process(&guest, &spec)?;
         let is_restored = matches!(spec.origin, GuestOrigin::Template(_));
+        let start = spec.guest_start();
+        tracing::info!(restored = start.restored, reason = start.reason, "the guest comes up");
         let (keeping, gate) = match &spec.origin {
             GuestOrigin::Template(_) => Keeping::not_any_more(),
             GuestOrigin::BootAndKeep(_) => Keeping::wanted(Arc::clone(&steward), shares),

@@ -320,30 +320,33 @@ impl ShimLaunch {
             let started = self.started(None, spawner).await;
             return match started {
                 Err(error) if self.spec.plugs_shares() => {
-                    tracing::warn!(error = %error.chain(), "the guest is not kept, and boots with its shares");
-                    self.boot(spawner).await
+                    let error = error.chain().to_string();
+                    tracing::warn!(error, "the guest is not kept, and boots with its shares");
+                    self.boot(format!("it could not be kept as a template: {error}"), spawner).await
                 }
                 started => started,
             };
         };
         let Some(template) = Leased::acquire(path)? else {
             tracing::info!("the template has gone, and the guest boots");
-            return self.boot(spawner).await;
+            return self.boot("its template has gone".into(), spawner).await;
         };
         match self.started(Some(&template), spawner).await {
             Ok(machine) => Ok(Machine { template: Some(template), ..machine }),
             Err(error) => {
-                tracing::warn!(error = %error.chain(), "the guest is not restored, and boots");
+                let reason = error.chain().to_string();
+                tracing::warn!(error = reason, "the guest is not restored, and boots");
                 if error.kind() == ErrorKind::Corrupt {
                     template.unlink()?;
                 }
-                self.boot(spawner).await
+                self.boot(format!("it could not be restored: {reason}"), spawner).await
             }
         }
     }
 
-    async fn boot(&mut self, spawner: &ChildSpawner) -> Result<Machine> {
+    async fn boot(&mut self, reason: String, spawner: &ChildSpawner) -> Result<Machine> {
         self.spec.origin = GuestOrigin::Boot;
+        self.spec.boot_reason = Some(reason);
         self.started(None, spawner).await
     }
 

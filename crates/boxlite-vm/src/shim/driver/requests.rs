@@ -189,6 +189,7 @@ impl Driver {
             disk: self.disk.identity(),
             network: self.network.as_ref().map(|counts| counts.usage()),
             probes: self.health.as_ref().map(HealthWatch::probes).unwrap_or_default(),
+            guest_start: Some(self.spec.guest_start()),
         }
     }
 }

@@ -79,8 +79,15 @@ impl<'a> OverlaidBox<'a> {
             let kernel = UserKernel::of(&context.local.home, &spec, &path)?;
             trial = kernel.prepare(&mut spec)?.then_some(kernel);
         }
-        let template =
-            if trial.is_none() && is_restorable { origin(context, &room, &mut spec) } else { None };
+        let template = if trial.is_some() {
+            spec.boot_reason = Some("its kernel is tried for the first time".into());
+            None
+        } else if is_restorable {
+            origin(context, &room, &mut spec)
+        } else {
+            spec.boot_reason = Some("a kernel of the user's may not find shares that are plugged in".into());
+            None
+        };
         let hand_over = HandOver {
             lock: guard.shim_lock()?,
             claim: Some(room.into_claim()),
@@ -147,18 +154,33 @@ struct BegunLaunch {
 fn origin(context: StartContext<'_>, room: &Admission, spec: &mut LaunchSpec) -> Option<Leased> {
     let settings = &context.local.settings;
     if !settings.templates.value {
+        spec.boot_reason = Some("the setting templates is off".into());
         return None;
     }
     let ample = Thresholds { hard_floor: settings.soft_floor.value.0, ..Thresholds::of(settings) };
     let room = room.notices().is_empty().then_some(ample);
     match template::origin(spec, &context.local.home, room) {
         Ok((origin, lease)) => {
+            spec.boot_reason = boot_reason(&origin, room.is_some()).map(Into::into);
             spec.origin = origin;
             lease
         }
         Err(error) => {
             tracing::warn!(error = %error.chain(), "templates could not be looked for; the guest boots without one");
+            spec.boot_reason = Some(format!("templates could not be looked for: {}", error.chain()));
             None
+        }
+    }
+}
+
+/// Why a guest with `origin` boots; a start that is admitted with a warning makes no template.
+fn boot_reason(origin: &GuestOrigin, may_keep: bool) -> Option<&'static str> {
+    match origin {
+        GuestOrigin::Template(_) => None,
+        GuestOrigin::BootAndKeep(_) => Some("it was to be kept as the template of its hardware"),
+        GuestOrigin::Boot if may_keep => Some("its hardware has no template yet"),
+        GuestOrigin::Boot => {
+            Some("its hardware has no template, and a start that warns of the host's disk makes none")
         }
     }
 }
@@ -240,6 +262,7 @@ fn specification(
         shares: shares(local, guard, assets.virtiofsd.as_deref())?,
         disks: AttachedVolumes::described(local, record),
         origin: GuestOrigin::Boot,
+        boot_reason: None,
         boot: BootConfig {
             modules: has_modules,
             health: health.as_ref().map(|plan| process::health_probe(plan, record)),

@@ -47,6 +47,7 @@ impl BoxLifecycle for Local {
             let status = tokio::time::timeout(STATUS_TIMEOUT, status).await;
             if let Some(status) = status.ok().and_then(Result::ok).flatten() {
                 info.network_usage = status.network;
+                info.guest_start = status.guest_start;
                 if let Some(health) = &mut info.health {
                     health.log = status.probes.into_iter().map(PastProbe::from).collect();
                 }
