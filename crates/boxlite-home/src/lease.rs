@@ -8,11 +8,15 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use boxlite_types::{Doing, Error, Result};
+use boxlite_types::{Doing, Error, ErrorKind, Result};
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::durable::{self, Lock, fault};
+
+/// How long a process that holds a file, because it means to remove it, is waited for.
+pub const HOLDER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A file that gc will not delete while this is held, and that was found at its path after the lock was taken.
 #[derive(Debug)]
@@ -24,7 +28,14 @@ impl Leased {
     /// Leases the regular file at `path`; `None` when nothing is there (any more): make it, then lease it.
     ///
     /// Waits only while gc holds the file; gc then removes it or releases it.
+    ///
+    /// # Errors
+    /// `Busy` when it does neither within a minute, as one whose process was stopped.
     pub fn acquire(path: &Path) -> Result<Option<Self>> {
+        Self::acquire_within(path, HOLDER_TIMEOUT)
+    }
+
+    fn acquire_within(path: &Path, limit: Duration) -> Result<Option<Self>> {
         loop {
             let file = match open(path) {
                 Ok(file) => file,
@@ -36,7 +47,9 @@ impl Leased {
                 return Err(Error::conflict(message).at(path));
             }
             fault::point("lease.opened").doing("leasing", path)?;
-            let lock = Lock::shared_on(file, path)?;
+            let Some(lock) = Lock::shared_within(file, path, limit)? else {
+                return Err(held(path));
+            };
             fault::point("lease.locked").doing("leasing", path)?;
             if lock.still_at_path()? {
                 return Ok(Some(Self { lock }));
@@ -77,8 +90,37 @@ impl Leased {
     }
 }
 
+/// What is said of a file, or a directory, whose holder means to remove it and does not get to it.
+pub fn held(path: &Path) -> Error {
+    let message = format!(
+        "{} is held by a process that began to remove it and does not end; continue or end that process, which `fuser` names",
+        path.display()
+    );
+    Error::new(ErrorKind::Busy, message).at(path)
+}
+
 /// Opens a regular file for reading without following a symlink and without blocking on a FIFO.
 fn open(path: &Path) -> std::io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before: whoever needed the file waited for ever.
+    #[test]
+    fn a_file_that_a_stopped_gc_holds_is_given_up_and_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        std::fs::write(&path, "").unwrap();
+        let held = Lock::exclusive(&path).unwrap();
+        let error = Leased::acquire_within(&path, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.to_string().contains("does not end"), "{error}");
+        let waiting = std::thread::spawn(move || Leased::acquire_within(&path, HOLDER_TIMEOUT));
+        held.release();
+        assert!(waiting.join().unwrap().unwrap().is_some());
+    }
 }

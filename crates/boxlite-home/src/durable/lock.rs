@@ -4,8 +4,12 @@ use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use boxlite_types::{Doing, Error, Result};
+
+/// Between two attempts to take a lock that is waited for with a limit, which `flock` itself does not have.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The identity of a file under all its names: device and inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +64,20 @@ impl Lock {
     pub fn shared_on(file: File, path: &Path) -> Result<Self> {
         file.lock_shared().doing("leasing", path)?;
         Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Takes a shared lock on the open `file`, waiting for `limit` at most while another holds it exclusively; `None` after
+    /// that.
+    pub fn shared_within(file: File, path: &Path, limit: Duration) -> Result<Option<Self>> {
+        let began = Instant::now();
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Some(Self { file, path: path.to_owned() })),
+                Err(TryLockError::Error(source)) => return Err(Error::io("leasing", path, source)),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= limit => return Ok(None),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(POLL_INTERVAL),
+            }
+        }
     }
 
     /// Takes a shared lock on the open `file` without waiting; `None` when another holds it exclusively.

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use boxlite_ext4::{BuildError, BuildOptions, BuildProgress, LayerSource};
 use boxlite_home::admission::{Collector, SpaceGuard};
 use boxlite_home::durable::{self, Lock, Staged, StagedDir, fault};
+use boxlite_home::lease::HOLDER_TIMEOUT;
 use boxlite_home::settings::{Bytes, Settings};
 use boxlite_home::{EventLog, Home, VolumePaths};
 use boxlite_types::{
@@ -172,12 +173,16 @@ pub fn ensure(
 /// Leases the volume `name`; `None` when there is none.
 ///
 /// Waits while it is being removed.
+///
+/// # Errors
+/// `Busy` when that does not end within a minute.
 pub fn lease(home: &Home, name: &str) -> Result<Option<VolumeLease>> {
     check_name(name)?;
     let paths = home.of_volume(name);
     loop {
         let Some(directory) = open_directory(paths.root())? else { return Ok(None) };
-        let lock = Lock::shared_on(directory, paths.root())?;
+        let lock = Lock::shared_within(directory, paths.root(), HOLDER_TIMEOUT)?;
+        let lock = lock.ok_or_else(|| boxlite_home::lease::held(paths.root()))?;
         fault::point("volume.leased").doing("leasing the volume", paths.root())?;
         if lock.still_at_path()? {
             return Ok(Some(VolumeLease { _lock: lock, volume: read(home, name)? }));
