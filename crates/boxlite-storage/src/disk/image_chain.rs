@@ -209,8 +209,12 @@ fn complete(home: &Home, top: Leased) -> Result<Option<ImageChain>> {
             return Ok(None);
         };
         if !below.file_name().is_some_and(is_delta) {
-            let digest = digest_of(&below);
-            match digest.map(|digest| lease_whole(home, &digest)).transpose()?.flatten() {
+            let Some(digest) = digest_of(&below).filter(|digest| Digest::from_hex(digest).is_ok()) else {
+                let named = below.display();
+                warn_damaged(above, &format!("its header names {named}, which no disk image is called"));
+                return Ok(None);
+            };
+            match lease_whole(home, &digest)? {
                 Some(whole) => break whole.disk_image,
                 None => return Ok(None),
             }
