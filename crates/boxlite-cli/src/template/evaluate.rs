@@ -6,6 +6,9 @@ use super::functions::TemplateFunction;
 use super::parse::{Expression, TemplateNode};
 use super::value::TemplateValue;
 
+/// The longest text that a function may make: functions of functions could double it without end.
+const LONGEST_TEXT: usize = 16 << 20;
+
 /// The dot and the variables at one place of a template.
 pub(super) struct TemplateScope {
     dot: TemplateValue,
@@ -101,7 +104,13 @@ impl TemplateScope {
                     .iter()
                     .map(|argument| self.value(argument))
                     .collect::<Result<Vec<_>, String>>()?;
-                function.call(&arguments)
+                let value = function.call(&arguments)?;
+                match value.text_length() {
+                    Some(length) if length > LONGEST_TEXT => {
+                        Err(format!("a text is longer than {LONGEST_TEXT} bytes"))
+                    }
+                    _ => Ok(value),
+                }
             }
         }
     }

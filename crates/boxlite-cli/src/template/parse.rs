@@ -5,6 +5,10 @@ use serde_json::Value;
 use super::functions::{self, TemplateFunction};
 use super::lex::{TemplatePiece, TemplateToken, pieces};
 
+/// How deeply parts may stand in each other, and how many pipes and parentheses one action may have. Reading and evaluating
+/// both call themselves for each.
+const DEEPEST: usize = 100;
+
 /// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TemplateNode {
@@ -66,7 +70,7 @@ impl Expression {
 
 /// Reads a template.
 pub(super) fn nodes(text: &str) -> Result<Vec<TemplateNode>, String> {
-    let mut parser = TemplateParser { pieces: pieces(text)?.into_iter() };
+    let mut parser = TemplateParser { pieces: pieces(text)?.into_iter(), depth: 0 };
     match parser.part()? {
         (nodes, None) => Ok(nodes),
         (_, Some(PartEnd { source, .. })) => Err(format!("`{source}` belongs to no if, range or with")),
@@ -75,6 +79,8 @@ pub(super) fn nodes(text: &str) -> Result<Vec<TemplateNode>, String> {
 
 struct TemplateParser {
     pieces: std::vec::IntoIter<TemplatePiece>,
+    /// Parts around the one that is read.
+    depth: usize,
 }
 
 /// The action that ended a part: `{{end}}`, `{{else}}` or `{{else if …}}`.
@@ -96,7 +102,7 @@ impl TemplateParser {
                 }
                 TemplatePiece::Action { source, tokens } => (source, tokens),
             };
-            let mut words = ActionWords { tokens: tokens.into_iter().peekable() };
+            let mut words = ActionWords { tokens: tokens.into_iter().peekable(), levels: 0 };
             nodes.push(match words.keyword() {
                 Some("end") => return Ok((nodes, Some(PartEnd { source, otherwise: None }))),
                 Some("else") => return Ok((nodes, Some(PartEnd { source, otherwise: Some(words) }))),
@@ -111,12 +117,17 @@ impl TemplateParser {
     fn block(&mut self, keyword: &str, words: ActionWords, source: &str) -> Result<TemplateNode, String> {
         let wrong = |problem: String| format!("`{source}`: {problem}");
         let (mut variables, value) = words.assignment().map_err(wrong)?;
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(format!("more than {DEEPEST} parts stand in each other"));
+        }
         let (part, end) = self.part()?;
         let end = end.ok_or_else(|| format!("`{source}` has no `{{{{end}}}}`"))?;
         let otherwise = match end.otherwise {
             None => Vec::new(),
             Some(words) => self.otherwise(words, &end.source, source)?,
         };
+        self.depth -= 1;
         match keyword {
             "range" if variables.len() <= 2 => {
                 Ok(TemplateNode::Range { list: value, variables, part, otherwise })
@@ -150,6 +161,8 @@ impl TemplateParser {
 /// The words of an action that are not read yet.
 struct ActionWords {
     tokens: std::iter::Peekable<std::vec::IntoIter<TemplateToken>>,
+    /// Pipes and parentheses that were read.
+    levels: usize,
 }
 
 impl ActionWords {
@@ -205,6 +218,7 @@ impl ActionWords {
     fn pipeline(&mut self) -> Result<Expression, String> {
         let mut value = self.command(None)?;
         while self.tokens.next_if_eq(&TemplateToken::Sign('|')).is_some() {
+            self.go_deeper()?;
             value = self.command(Some(value))?;
         }
         Ok(value)
@@ -263,6 +277,7 @@ impl ActionWords {
                 _ => return Err(format!("the function `{word}` as an argument needs parentheses")),
             },
             TemplateToken::Sign(_) => {
+                self.go_deeper()?;
                 let value = self.pipeline()?;
                 self.tokens.next_if_eq(&TemplateToken::Sign(')')).ok_or("a parenthesis is not closed")?;
                 value
@@ -273,6 +288,14 @@ impl ActionWords {
             Some(TemplateToken::Names { names, .. }) => Expression::Path { of: Box::new(value), names },
             _ => value,
         }))
+    }
+
+    fn go_deeper(&mut self) -> Result<(), String> {
+        self.levels += 1;
+        if self.levels <= DEEPEST {
+            return Ok(());
+        }
+        Err(format!("there are more than {DEEPEST} pipes and parentheses"))
     }
 
     fn finish(mut self) -> Result<(), String> {

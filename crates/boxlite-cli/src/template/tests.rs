@@ -179,3 +179,32 @@ fn control_characters_are_escaped() {
     assert_eq!(line("{{json .turned}}{{json .list}}", &value).unwrap(), "\"\\u202e\"[\"x\\ny\"]\n");
     assert_eq!(line("{{range .list}}{{upper .}}{{end}}{{.list}}", &value).unwrap(), "X\\nY[\"x\\ny\"]\n");
 }
+
+/// Before: each of the first five ended the program, whose stack was full, and the last two took all memory.
+#[test]
+fn what_is_too_deep_or_too_long_is_refused() {
+    let value = json!({"id": "a\"b", "list": ["x"]});
+    let many = |before: &str, middle: &str, after: &str, count: usize| {
+        [&before.repeat(count), middle, &after.repeat(count)].concat()
+    };
+    for (count, is_fine) in [(90, true), (20_000, false)] {
+        for template in [
+            format!("{{{{{}}}}}", many("(", ".id", ")", count)),
+            many("{{if .id}}", "x", "{{end}}", count),
+            many("{{range .list}}{{with $}}", "x", "{{end}}{{end}}", count / 2),
+            format!("{{{{if .none}}}}{}{{{{end}}}}", "{{else if .none}}".repeat(count)),
+            format!("{{{{.id{}}}}}", "|upper".repeat(count)),
+        ] {
+            let value = json!({"id": "a", "list": ["x"], "none": null});
+            let refused = line(&template, &value).err();
+            assert_eq!(refused.is_none(), is_fine, "{refused:?}");
+            assert!(is_fine || refused.unwrap().contains("more than 100"));
+        }
+    }
+    for template in [
+        format!("{{{{.id{}}}}}", "|json".repeat(60)),
+        format!("{{{{$x := .id}}}}{}", "{{$x = print $x $x}}".repeat(60)),
+    ] {
+        assert!(line(&template, &value).unwrap_err().contains("longer than"));
+    }
+}

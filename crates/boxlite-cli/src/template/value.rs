@@ -39,6 +39,11 @@ impl TemplateValue {
         }
     }
 
+    /// Returns how many bytes it has, if it is text.
+    pub(super) fn text_length(&self) -> Option<usize> {
+        self.value.as_str().map(str::len)
+    }
+
     /// Whether it counts as true: all but `false`, 0, and what is empty.
     pub(super) fn is_true(&self) -> bool {
         match &self.value {
