@@ -144,8 +144,12 @@ fn index(value: &TemplateValue, key: &TemplateValue) -> Result<TemplateValue, St
 
 /// Fills in a format with `%s`, `%v`, `%d`, `%q`, `%t`, `%f` and widths such as `%-20s` and `%.2f`.
 fn printf(format: &TemplateValue, parts: &[TemplateValue]) -> Result<TemplateValue, String> {
-    let format = format.value.as_str().ok_or("printf takes a text first")?;
-    let (mut text, mut parts, mut rest) = (String::new(), parts.iter(), format);
+    if !format.value.is_string() {
+        return Err("printf takes a text first".to_owned());
+    }
+    // One that is a value of the document is escaped as that is.
+    let format = format.shown();
+    let (mut text, mut parts, mut rest) = (String::new(), parts.iter(), &*format);
     while let Some((before, behind)) = rest.split_once('%') {
         text.push_str(before);
         let end = behind

@@ -169,13 +169,17 @@ fn a_table_has_the_fields_for_headings() {
     assert_eq!(heading("{{.ID}}"), None);
 }
 
-/// A name of a box's making could steer the terminal, or look like more lines. Mutations tried: the string as it is; joined as it is;
-/// JSON as it is.
+/// A name of a box's making could steer the terminal, or look like more lines. Before: one that is the format of `printf` did.
+/// Mutations tried: the string as it is; joined as it is; JSON as it is.
 #[test]
 fn control_characters_are_escaped() {
     let value = json!({"reason": "a\u{1b}[2Jb", "list": ["x\ny"], "turned": "\u{202e}"});
     assert_eq!(line("{{.reason}}", &value).unwrap(), "a\\u{1b}[2Jb\n");
     assert_eq!(line("{{join .list \"\\n\"}}{{print .reason}}", &value).unwrap(), "x\\nya\\u{1b}[2Jb\n");
+    assert_eq!(
+        line("{{printf .reason}}{{printf \"\\t%s\" .turned}}", &value).unwrap(),
+        "a\\u{1b}[2Jb\t\\u{202e}\n"
+    );
     assert_eq!(line("{{json .turned}}{{json .list}}", &value).unwrap(), "\"\\u202e\"[\"x\\ny\"]\n");
     assert_eq!(line("{{range .list}}{{upper .}}{{end}}{{.list}}", &value).unwrap(), "X\\nY[\"x\\ny\"]\n");
 }
