@@ -23,11 +23,11 @@ use crate::durable::{self, Lock};
 /// Bytes at which the file is set aside: both files together take at most twice that.
 const CAP: u64 = 1 << 20;
 
-/// How often a writer looks for the file again that others are setting aside, or have set aside meanwhile.
-const MAX_ATTEMPTS: usize = 50;
+/// How often a writer looks for the file again that others set aside meanwhile.
+const MAX_ATTEMPTS: usize = 8;
 
-/// Between two attempts at a file that is being set aside, which takes microseconds.
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// How long a writer waits for a process that is setting the file aside, which takes microseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The log of a home.
 #[derive(Debug, Clone)]
@@ -56,10 +56,7 @@ impl EventLog {
         line.push(b'\n');
         for _ in 0..MAX_ATTEMPTS {
             let file = durable::open_log(&self.path)?;
-            let Some(lock) = Lock::try_shared_on(file, &self.path)? else {
-                std::thread::sleep(BUSY_PAUSE);
-                continue;
-            };
+            let Some(lock) = Lock::shared_within(file, &self.path, LOCK_TIMEOUT)? else { break };
             if !lock.still_at_path()? {
                 continue;
             }

@@ -90,7 +90,7 @@ impl Leased {
     }
 }
 
-/// What is said of a file, or a directory, whose holder means to remove it and does not get to it.
+/// The refusal of a file, or a directory, that a process holds to remove it and does not remove.
 pub fn held(path: &Path) -> Error {
     let message = format!(
         "{} is held by a process that began to remove it and does not end; continue or end that process, which `fuser` names",

@@ -1,6 +1,7 @@
 //! Advisory whole-file locks (`flock`), bound to the open file and not to the process.
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -69,33 +70,24 @@ impl Lock {
     /// Takes a shared lock on the open `file`, waiting for `limit` at most while another holds it exclusively; `None` after
     /// that.
     pub fn shared_within(file: File, path: &Path, limit: Duration) -> Result<Option<Self>> {
-        let began = Instant::now();
-        loop {
-            match file.try_lock_shared() {
-                Ok(()) => return Ok(Some(Self { file, path: path.to_owned() })),
-                Err(TryLockError::Error(source)) => return Err(Error::io("leasing", path, source)),
-                Err(TryLockError::WouldBlock) if began.elapsed() >= limit => return Ok(None),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(POLL_INTERVAL),
-            }
-        }
+        let is_locked = taken_within(limit, || file.try_lock_shared()).doing("leasing", path)?;
+        Ok(is_locked.then(|| Self { file, path: path.to_owned() }))
     }
 
     /// Takes a shared lock on the open `file` without waiting; `None` when another holds it exclusively.
     pub fn try_shared_on(file: File, path: &Path) -> Result<Option<Self>> {
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(Error::io("leasing", path, source)),
-        }
+        Self::shared_within(file, path, Duration::ZERO)
+    }
+
+    /// Takes an exclusive lock on the open `file`, waiting for `limit` at most for other holders; `None` after that.
+    pub fn exclusive_within(file: File, path: &Path, limit: Duration) -> Result<Option<Self>> {
+        let is_locked = taken_within(limit, || file.try_lock()).doing("locking", path)?;
+        Ok(is_locked.then(|| Self { file, path: path.to_owned() }))
     }
 
     /// Takes an exclusive lock on the open `file` without waiting; `None` when another holds it.
     pub fn try_lock_open(file: File, path: &Path) -> Result<Option<Self>> {
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(Error::io("locking", path, source)),
-        }
+        Self::exclusive_within(file, path, Duration::ZERO)
     }
 
     /// Whether the path still names the locked file: same device and inode, link count above 0.
@@ -133,6 +125,22 @@ impl Lock {
 impl AsFd for Lock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Tries to take a lock until that succeeds or `limit` is over, and says whether it did.
+fn taken_within(
+    limit: Duration,
+    attempt: impl Fn() -> std::result::Result<(), TryLockError>,
+) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() >= limit => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(POLL_INTERVAL),
+        }
     }
 }
 

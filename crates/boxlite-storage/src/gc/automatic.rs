@@ -16,12 +16,12 @@
 //! least recently used first, and not at all where even the whole plan could not avert a refusal.
 
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
-use std::io;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use boxlite_home::admission::{Collectable, Collected, Collector, Goal};
+use boxlite_home::durable::Lock;
 use boxlite_home::settings::{KeepBlobs, Settings};
 use boxlite_home::{Home, durable};
 use boxlite_types::gc::{Fate, Item, Skip};
@@ -40,9 +40,6 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long it is waited for where only the figure in a message depends on it.
 const FIGURE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Between two looks whether it has ended.
-const PASS_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The longest time for which a fruitless pass is assumed to stay fruitless.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -133,16 +130,17 @@ impl Collector for Automatic {
         let path = self.home.claims();
         durable::ensure_file(&path)?;
         let file = File::options().read(true).write(true).open(&path).doing("opening the claims", &path)?;
-        if !wait_for_pass(&file, self.pass_timeout).doing("waiting for a running gc at", &path)? {
+        let Some(turn) = Lock::exclusive_within(file, &path, self.pass_timeout)? else {
             let failure = "a gc that another process has begun does not end".to_owned();
             return Ok(Collected { failures: vec![failure], ..Collected::default() });
-        }
+        };
+        let file = turn.file();
         let missing = (goal.missing)();
-        let memory = PassMemory::read(&file, &path)?;
+        let memory = PassMemory::read(file, &path)?;
         if missing.is_nothing() || is_fruitless(memory, &self.home, asked, missing.critical)? {
             return Ok(Collected::default());
         }
-        PassMemory::UnderWay.write(&file);
+        PassMemory::UnderWay.write(file);
         let (report, tells) = self.pass(goal, !missing.share_only);
         let memory = if !tells || (goal.missing)().is_nothing() {
             PassMemory::Unknown
@@ -155,8 +153,8 @@ impl Collector for Automatic {
             }
         };
         // Something released meanwhile may have come too late for this pass, so its note stays.
-        if PassMemory::read(&file, &path).is_ok_and(|now| now == PassMemory::UnderWay) {
-            memory.write(&file);
+        if PassMemory::read(file, &path).is_ok_and(|now| now == PassMemory::UnderWay) {
+            memory.write(file);
         }
         let unreadable =
             report.unreadable.iter().map(|found| format!("{}: {}", found.path.display(), found.reason));
@@ -174,9 +172,8 @@ impl Collector for Automatic {
 
     fn collectable(&self, keep: &[String]) -> Option<Collectable> {
         // Items that a running pass has locked would count as in use.
-        let running = File::open(self.home.claims());
-        let limit = self.pass_timeout.min(FIGURE_TIMEOUT);
-        let _waited = running.and_then(|file| wait_for_pass(&file, limit).map(|_| file));
+        let (path, limit) = (self.home.claims(), self.pass_timeout.min(FIGURE_TIMEOUT));
+        let _turn = File::open(&path).map(|file| Lock::exclusive_within(file, &path, limit));
         let plan = GcPlan::make(&self.scope(keep));
         let now = plan.reclaimable();
         let grown = plan.settled.iter().filter_map(|planned| {
@@ -184,19 +181,6 @@ impl Collector for Automatic {
         });
         let more_at = grown.min();
         (!plan.has_trouble() || now.bytes > 0).then_some(Collectable { now, more_at })
-    }
-}
-
-/// Locks the claims file once no pass holds it, and says whether that came within `limit`.
-fn wait_for_pass(file: &File, limit: Duration) -> io::Result<bool> {
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if began.elapsed() >= limit => return Ok(false),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PASS_POLL_INTERVAL),
-        }
     }
 }
 

@@ -207,7 +207,7 @@ async fn junk_hides_nothing(scratch: &Scratch, registry: &Registry, pushed: &Dis
     let long =
         |junk_count: usize| index(std::iter::once(ours.clone()).chain((0..junk_count).map(junk)).collect());
     let (page, last) = (index((0..10).map(junk).collect()), index(vec![ours.clone()]));
-    // What is listed under the tag, and how many pages of junk the API has before ours.
+    // Each case has the list under the tag, and how many pages of junk the API gives before ours.
     let cases = [
         ("index", Some(long(1000)), 0, true),
         // Of a list that is too long, the end counts.

@@ -126,7 +126,7 @@ impl<'a> DeltaWriter<'a> {
         let contents = self.sum.finish(SEAL.kind(), file, plan.metadata_at * CLUSTER)?;
         let (head, sum) = head(&plan, self.blocks, below, format, &contents, &metadata);
         file.write_all_at(&head, 0)?;
-        // What is all zeros stays a hole.
+        // Clusters of zeros stay holes.
         let is_zero = |cluster: &[u8]| cluster.iter().all(|byte| *byte == 0);
         let clusters: Vec<bool> = metadata.chunks(CLUSTER as usize).map(is_zero).collect();
         let mut done = 0;
